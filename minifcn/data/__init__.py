@@ -1,0 +1,10 @@
+"""Data sets: pictures whose every pixel carries a class.
+
+A data set here is any object with `.classes` (a tuple of names; the index is the class), `.ids` (a tuple of picture
+names), `len(ds)`, and `ds[i]`, which gives a `Sample`. Nothing inherits from anything: the embedded world, a VOC
+tree and your own class of ten lines serve equally.
+
+`FILES` lists the files of this folder from easy to hard, which is also the order in which they may import each other.
+"""
+
+FILES = ["sample", "files", "augment", "batches", "shapes", "make", "voc"]
