@@ -36,6 +36,11 @@ def xp_of(*arrays: Any) -> ModuleType:
     return cupy if cupy is not None and any(isinstance(array, on_gpu) for array in arrays) else np
 
 
+def as_array(data: Any) -> Array:
+    """`data` itself if it is an array of either library, else a NumPy array made of it."""
+    return data if hasattr(data, "dtype") else np.asarray(data)
+
+
 def to_host(array: Array) -> np.ndarray:
     """The array in main memory: itself if it is there already, else a copy brought back from the GPU."""
     xp = xp_of(array)

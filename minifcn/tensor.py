@@ -1,0 +1,258 @@
+"""Autograd on one page: a Tensor remembers how it was made, `backward` walks the way back.
+
+Read from top to bottom: a `Node` is a way back and never an array; a `Tensor` is an array with a node; `@op` turns a
+function on plain arrays into one on Tensors; `backward` is the chain rule, once, over the whole graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from minifcn.backend import Array, as_array, xp_of
+from minifcn.errors import GraphError, ShapeError
+
+Gradient = Callable[[Array], Array]
+OPS: dict[str, Callable[..., Tensor]] = {}
+_recording = True
+
+
+class Node:
+    """A place in the graph: which op made the value, its shape, and an edge to each input that wants a gradient.
+
+    An edge is `(parent node, gradient function, the parent's version)`. A node never holds the value: an intermediate
+    array lives exactly as long as some gradient function mentions it.
+    """
+
+    __slots__ = ("__weakref__", "edges", "grad", "op", "shape", "version")
+
+    def __init__(self, op: str, shape: tuple[int, ...], edges: tuple[tuple[Node, Gradient, int], ...] = ()) -> None:
+        self.op, self.shape = op, shape
+        self.edges: tuple[tuple[Node, Gradient, int], ...] | None = edges  # None once a backward pass has used them
+        self.grad: Array | None = None
+        self.version = 0
+
+
+class Tensor:
+    """An array and, if a gradient can flow through it, its node. Without a node it is a constant."""
+
+    __slots__ = ("data", "node")
+    __array_ufunc__ = None  # so that `array + tensor` asks the Tensor
+
+    def __init__(self, data: Any, node: Node | None = None) -> None:
+        self.data: Array = as_array(data)
+        self.node = node
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient that `backward` left here: on parameters always, elsewhere only with `keep_grads=True`."""
+        return None if self.node is None else self.node.grad
+
+    def item(self) -> float:
+        """The one number in it, as a Python float. On a GPU this waits for the device."""
+        return self.data.item()
+
+    def detach(self) -> Tensor:
+        """The same array as a constant."""
+        return Tensor(self.data)
+
+    def __repr__(self) -> str:
+        made = "constant" if self.node is None else f"made by {self.node.op}"
+        return f"{type(self).__name__}({self.data!r}, {made})"
+
+    def backward(self, gy: Array | None = None, *, keep_graph: bool = False, keep_grads: bool = False) -> None:
+        """Add d(self)/d(leaf), weighted by `gy`, to the `grad` of every leaf below; see `backward` in this file."""
+        backward(self, gy, keep_graph=keep_graph, keep_grads=keep_grads)
+
+    # Operators go through the registry, so that this file need not know the ops.
+    def __add__(self, other: Any) -> Tensor:
+        return OPS["add"](self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return OPS["add"](other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return OPS["sub"](self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return OPS["sub"](other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return OPS["mul"](self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return OPS["mul"](other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return OPS["div"](self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return OPS["div"](other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return OPS["matmul"](self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return OPS["matmul"](other, self)
+
+    def __neg__(self) -> Tensor:
+        return OPS["neg"](self)
+
+    def sum(self, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        return OPS["sum"](self, axis=axis, keepdims=keepdims)
+
+    def mean(self, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        return OPS["mean"](self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: int) -> Tensor:
+        return OPS["reshape"](self, shape=shape)
+
+
+class Parameter(Tensor):
+    """A leaf: a Tensor that wants a gradient and was made by nobody."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any) -> None:
+        super().__init__(data)
+        self.node = Node("parameter", self.data.shape)
+
+    @property
+    def frozen(self) -> bool:
+        return self.node is None
+
+    def freeze(self, frozen: bool = True) -> None:
+        """A frozen parameter is a constant: no gradient reaches it, and nothing is remembered on its behalf."""
+        if frozen:
+            self.node = None
+        elif self.node is None:
+            self.node = Node("parameter", self.data.shape)
+
+    def clear_grad(self) -> None:
+        if self.node is not None:
+            self.node.grad = None
+
+    def changed(self) -> None:
+        """Say that `data` was written, so that a graph recorded before refuses to give gradients of old values."""
+        if self.node is not None:
+            self.node.version += 1
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Inside, ops compute and remember nothing."""
+    global _recording
+    before, _recording = _recording, False
+    try:
+        yield
+    finally:
+        _recording = before
+
+
+def op(function: Callable[..., tuple[Array, tuple[Gradient | None, ...]]]) -> Callable[..., Tensor]:
+    """Lift `function(*arrays, **options) -> value, (gradient per array)` to Tensors, and enter it in `OPS`.
+
+    The plain function stays reachable: `y, (grad_x, grad_w, grad_b) = conv2d.__wrapped__(x, w, b)`. A gradient nobody
+    wants (its input is a constant) is dropped here, and with it every array that it alone remembers.
+    """
+    name = function.__name__
+
+    @functools.wraps(function)
+    def apply(*inputs: Any, **options: Any) -> Tensor:
+        y, gradients = function(*(x.data if isinstance(x, Tensor) else x for x in inputs), **options)
+        if not _recording:
+            return Tensor(y)
+        edges = tuple(
+            (x.node, gradient, x.node.version)
+            for x, gradient in zip(inputs, gradients, strict=False)  # an input left to its default has no edge
+            if isinstance(x, Tensor) and x.node is not None and gradient is not None
+        )
+        return Tensor(y, Node(name, y.shape, edges) if edges else None)
+
+    if name in OPS:
+        raise ValueError(f"an op named {name} is registered already")
+    OPS[name] = apply
+    return apply
+
+
+def edges_of(node: Node) -> tuple[tuple[Node, Gradient, int], ...]:
+    if node.edges is None:
+        raise GraphError(
+            f"backward has already been through this graph (at {node.op}) and released it: "
+            "compute the loss again, or pass keep_graph=True to the first backward"
+        )
+    return node.edges
+
+
+def count_uses(root: Node) -> dict[Node, int]:
+    """How many edges lead to each node below `root`: a gradient is complete when all of them have delivered."""
+    uses = {root: 0}
+    waiting = [root]
+    while waiting:
+        for parent, _, _ in edges_of(waiting.pop()):
+            if parent not in uses:
+                uses[parent] = 0
+                waiting.append(parent)
+            uses[parent] += 1
+    return uses
+
+
+def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, keep_grads: bool = False) -> None:
+    """The chain rule over the graph of `y`: every leaf's `grad` grows by sum_i gy_i * d y_i / d leaf.
+
+    `gy` has the shape and dtype of `y`; a scalar needs none. Edges are dropped on the way, so memory falls while
+    walking; `keep_graph=True` keeps them for a second pass, `keep_grads=True` leaves each node's gradient on it (both
+    for lessons). Gradients are never written in place: two of them may be the same array. Errors: `GraphError`.
+    """
+    if y.node is None:
+        raise GraphError("backward from a constant: no Parameter was used in its computation (or it ran in no_grad)")
+    if gy is None:
+        if y.size != 1:
+            raise GraphError(f"backward without gy needs a scalar, and this has shape {y.shape}: sum it, or pass gy")
+        gy = xp_of(y.data).ones_like(y.data)
+    if getattr(gy, "shape", None) != y.shape or gy.dtype != y.dtype:
+        found = f"{gy.dtype} {gy.shape}" if hasattr(gy, "shape") else type(gy).__name__
+        raise ShapeError(f"backward: gy must be like the value, {y.dtype} {y.shape}, and is {found}")
+
+    uses = count_uses(y.node)
+    grads, ready = {y.node: gy}, [y.node]
+    while ready:
+        node = ready.pop()
+        gy, edges = grads.pop(node), edges_of(node)
+        is_leaf = not edges
+        if is_leaf:
+            node.grad = gy if node.grad is None else node.grad + gy
+        elif keep_grads:
+            node.grad = gy
+        if not (keep_graph or is_leaf):
+            node.edges = None
+        for parent, gradient, version in edges:
+            if parent.version != version:
+                raise GraphError(
+                    f"a parameter of shape {parent.shape} used by {node.op} was changed after the forward pass: "
+                    "its gradient would mix old and new values; compute the loss again"
+                )
+            gx = gradient(gy)
+            grads[parent] = grads[parent] + gx if parent in grads else gx
+            uses[parent] -= 1
+            if not uses[parent]:
+                ready.append(parent)
+        del edges
