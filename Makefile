@@ -1,0 +1,54 @@
+# make train   sets up .venv and trains a network on the embedded world (ARGS="--help" shows what can be chosen)
+# make test    sets up .venv and runs every test that this machine can run
+# make lint    ruff and mypy
+# make clean   removes .venv and what the tools left behind; never a run
+#
+# Another interpreter: make train PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help train test lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+train: $(VENV)/ready-to-run
+	$(BIN)/python -m minifcn.train $(ARGS)
+
+test: $(VENV)/ready-to-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/ready-to-lint
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find minifcn tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each file `ready-to-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.
+$(VENV)/ready-to-run: pyproject.toml | $(VENV)/created
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/ready-to-test: pyproject.toml | $(VENV)/created
+	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/ready-to-run
+
+$(VENV)/ready-to-lint: pyproject.toml | $(VENV)/created
+	$(PIP) --editable '.[lint]'
+	@touch $@ $(VENV)/ready-to-run
+
+$(VENV)/created:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "minifcn: $(PYTHON) is not found. Install Python 3.11 or later, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "minifcn: $(PYTHON) is $$($(PYTHON) --version 2>&1), and minifcn needs Python 3.11 or later. Install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "minifcn: '$(PYTHON) -m venv' is missing. Install it: sudo apt install python3-venv (Debian, Ubuntu), or a Python from python.org" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
