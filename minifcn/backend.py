@@ -41,6 +41,11 @@ def as_array(data: Any) -> Array:
     return data if hasattr(data, "dtype") else np.asarray(data)
 
 
+def is_host(array: Array) -> bool:
+    """Whether the array is in main memory, where looking at its values costs nothing."""
+    return xp_of(array) is np
+
+
 def to_host(array: Array) -> np.ndarray:
     """The array in main memory: itself if it is there already, else a copy brought back from the GPU."""
     xp = xp_of(array)
@@ -99,7 +104,7 @@ def diagnose_gpu() -> tuple[bool, str, str]:
         if len(installed) > 1:
             # They all unpack into one folder `cupy`, each over the other's files: removing one breaks what is left.
             reason = f"{len(installed)} CuPy packages are installed over one another ({', '.join(installed)})"
-            return False, reason, f"{_pip('uninstall', '-y', *installed)} && {_install()}"
+            return False, reason, f"{pip_command('uninstall', '-y', *installed)} && {_install()}"
         try:
             import cupy
         except ModuleNotFoundError as error:
@@ -142,21 +147,22 @@ def _try_device(cupy: Any) -> tuple[bool, str, str]:
     return True, f"{name}, CUDA {driver}, CuPy {cupy.__version__}", ""
 
 
-def _pip(*words: str) -> str:
+def pip_command(*words: str) -> str:
+    """`pip` of the interpreter that is running now: another one would mend another environment."""
     return shlex.join([sys.executable, "-m", "pip", *words])
 
 
 def _install(*options: str) -> str:
     # [ctk] brings CUDA's libraries along as wheels, so that a machine needs nothing but the driver; a CUDA 12 build
     # runs on every later driver too.
-    return _pip("install", *options, "cupy-cuda12x[ctk]")
+    return pip_command("install", *options, "cupy-cuda12x[ctk]")
 
 
 def _replace(driver: int) -> str:
     installed = cupy_packages()
     if driver < 12 or not installed:
         return "update the NVIDIA driver to 525 or later (nvidia.com/drivers)"
-    return f"{_pip('uninstall', '-y', *installed)} && {_install()}"
+    return f"{pip_command('uninstall', '-y', *installed)} && {_install()}"
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,54 @@
+"""`minifcn <verb>`: a table of verbs, nothing else. Each is a module that also runs as `python -m minifcn.<verb>`."""
+
+import difflib
+import importlib
+import sys
+
+from minifcn import __version__
+from minifcn.command import guard
+from minifcn.errors import UsageError
+
+VERBS = {
+    "train": ("minifcn.train", "train a network; without arguments, on the embedded world"),
+    "evaluate": ("minifcn.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
+    "predict": ("minifcn.predict", "segment images with a trained network"),
+    "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
+    "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
+    "bench": ("minifcn.bench", "how fast the operations are here, and how much memory they take"),
+}
+
+USAGE = "\n".join(
+    [
+        "usage: minifcn <verb> [options]      minifcn <verb> --help      minifcn --version",
+        "",
+        *(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()),
+        "",
+        "Every verb takes --debug, which shows the whole traceback of an error.",
+    ]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The entry point of the `minifcn` script: returns the exit code of the verb."""
+    return guard(dispatch, sys.argv[1:] if argv is None else argv)
+
+
+def dispatch(argv: list[str]) -> int:
+    """Hand the arguments after the verb to the verb's own `main`; only that verb's module is imported."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    verb, *rest = argv
+    if verb in ("-V", "--version"):
+        print(f"minifcn {__version__}")
+        return 0
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
+        raise UsageError(f"unknown verb {verb!r}: {hint}")
+    module, _ = VERBS[verb]
+    return importlib.import_module(module).main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""How every command ends: its result, or one line on stderr and an exit code; a traceback only for who asks for one.
+
+A command is a module with `main(argv: list[str]) -> int` that returns its exit code and raises a `MinifcnError` for
+whatever it refuses. It ends with
+
+    if __name__ == "__main__":
+        run(main)
+
+so that `python -m minifcn.train` and `minifcn train` (cli.py) leave in the same way. `--debug` belongs to all of them:
+it is taken out of the arguments here, and lets every exception through.
+
+    0    done
+    1    a mistake of ours: an exception nobody foresaw
+    2    refused: the arguments, a file or the device cannot be used as given
+    3    the training diverged
+    130  interrupted from the keyboard (128 + SIGINT, as shells count)
+    141  nobody reads the output any more (128 + SIGPIPE): `minifcn describe | head`
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from minifcn.errors import MinifcnError
+
+Main = Callable[[list[str]], int]
+
+
+def run(main: Main) -> NoReturn:
+    """Run `main` on the command line's arguments and leave with its exit code."""
+    sys.exit(guard(main, sys.argv[1:]))
+
+
+def guard(main: Main, argv: list[str]) -> int:
+    """The exit code of `main(argv)`, whatever happens in it. Exceptions become one line on stderr."""
+    if "--debug" in argv:
+        return main([word for word in argv if word != "--debug"])
+    try:
+        code = main(argv)
+        sys.stdout.flush()  # a reader that has gone away is noticed here at the latest, not at the interpreter's exit
+        return code
+    except MinifcnError as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
+        return 141
+    except OSError as error:  # a full disk, a folder without permission: the machine's refusal rather than our mistake
+        return _say(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
+    except MemoryError as error:
+        return _say(f"out of memory: {error}; a smaller batch, crop or width needs less", 2)
+    except Exception as error:
+        return _say(f"unexpected {type(error).__name__}: {error} (add --debug to see where)", 1)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"minifcn: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,134 @@
+"""What this machine offers to minifcn, and the one command that mends what is wrong.
+
+    minifcn doctor            or  python -m minifcn.doctor
+
+Most of a run's speed is decided by three things it never mentions: which BLAS multiplies the matrices, on how many
+threads, and whether the GPU takes part. This prints them, proves each by multiplying two 2x2 matrices, and leaves with
+exit code 0 if there is nothing to mend, 1 if there is. A machine without a GPU has nothing to mend.
+"""
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+
+from minifcn import __version__
+from minifcn.backend import cupy_packages, diagnose_gpu, pip_command
+from minifcn.command import run
+from minifcn.errors import UsageError
+
+# What each package is for. Those that only come with an extra are marked; the rest come with minifcn.
+PACKAGES = {
+    "pillow": "reads and writes images and masks",
+    "matplotlib": "draws curves and tables",
+    "tqdm": "the progress bar",
+    "tyro": "the command line",
+    "safetensors": "checkpoints",
+    "threadpoolctl": "one BLAS thread per worker",
+}
+EXTRAS = {
+    "torch": "extra oracle: the tests compare with it",
+    "pytest": "extra test",
+    "hypothesis": "extra test",
+    "ruff": "extra lint",
+    "mypy": "extra lint",
+}
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main(argv: list[str]) -> int:
+    """Print the report. Returns 0 when nothing needs mending, else 1."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if argv:
+        raise UsageError(f"doctor takes no arguments, found {argv[0]!r}")
+    usable, reason, cure = diagnose_gpu()
+    driver = driver_cuda()
+    for name, value in [*machine(), ("CuPy", cupy_version()), ("driver", driver or "no NVIDIA driver")]:
+        print(f"{name:<14} {value}")
+    print(f"{'device':<14} {'gpu: ' if usable else 'cpu, because '}{reason}")
+    print(f"{'2x2 product':<14} cpu: {probe_cpu()}; gpu: {'right' if usable else 'not reached'}")
+    for name, purpose in {**PACKAGES, **EXTRAS}.items():
+        print(f"{name:<14} {version(name) or 'not installed':<14} {purpose}")
+
+    missing = [name for name in PACKAGES if version(name) is None]
+    cures = [pip_command("install", *missing)] if missing else []
+    if cupy_packages() and not usable:
+        cures.append(cure)
+    if cures:
+        print(f"\nTo mend it:  {cures[0]}" + "\nThen ask again: there is more." * (len(cures) > 1))
+        return 1
+    print("\nNothing to mend.")
+    if driver and not usable:
+        print(f"There is an NVIDIA driver here; to compute on the GPU:  {cure}")
+    return 0
+
+
+def machine() -> list[tuple[str, str]]:
+    """Names and values: minifcn, Python, NumPy, its BLAS, threads."""
+    chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+    return [
+        ("minifcn", f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}"),
+        ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"),
+        ("NumPy", np.__version__),
+        ("BLAS", blas()),
+        ("threads", f"{cores()} cores may be used; {', '.join(chosen) or 'no *_NUM_THREADS variable is set'}"),
+        ("MINIFCN_DATA", os.environ.get("MINIFCN_DATA", "not set: the tests on real images skip")),
+    ]
+
+
+def blas() -> str:
+    """The library behind `@`, with its version and threads where threadpoolctl can tell."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        built: Any = np.show_config(mode="dicts")
+        return f"{built['Build Dependencies']['blas']['name']} (threads unknown without threadpoolctl)"
+    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    if not found:
+        return "none that threadpoolctl knows"
+    return "; ".join(f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads" for pool in found)
+
+
+def cores() -> int:
+    """The cores this process may run on, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cupy_version() -> str:
+    """The installed CuPy packages by name; two of them are a fault, so all are named."""
+    return ", ".join(f"{name} {version(name)}" for name in cupy_packages()) or "not installed"
+
+
+def driver_cuda() -> str:
+    """The newest CUDA the NVIDIA driver knows, as "CUDA 12.9"; "" without a driver. It asks the driver, not CuPy."""
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        number = ctypes.c_int()
+        library.cuDriverGetVersion(ctypes.byref(number))
+    except (OSError, AttributeError):
+        return ""
+    return f"CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+
+
+def probe_cpu() -> str:
+    """Whether [[1, 2], [3, 4]] squared comes out right on the CPU."""
+    x = np.array([[1, 2], [3, 4]], dtype=np.float32)
+    return "right" if (x @ x).tolist() == [[7, 10], [15, 22]] else f"WRONG: {(x @ x).tolist()}"
+
+
+def version(name: str) -> str | None:
+    """The version of an installed distribution, None if it is not there."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    run(main)
