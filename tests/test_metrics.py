@@ -1,4 +1,4 @@
-"""One table of counts and the four measures, against hand-worked numbers, closed forms and a loop that counts pixels."""
+"""One table of counts and the four measures, against hand-worked numbers, closed forms and a loop over pixels."""
 
 import math
 
