@@ -1,0 +1,140 @@
+"""From pictures to what a network eats: three channels of float32, several pictures stacked into one array.
+
+Two conventions hide here that have cost people days. Nets trained in Caffe want blue first and 0..255 minus a mean;
+nets trained elsewhere want red first and 0..1, normalised. Feed one the other's pictures and nothing fails: it only
+recognises less. So a net and its `Preprocessing` belong together and are saved together.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.sample import VOID, Sample
+from minifcn.errors import DataError, FormatError, ShapeError, UsageError
+
+
+def _is_number(value: Any) -> bool:
+    """An int or a float of a sensible size; NaN and infinity fail the comparison."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to every channel of a picture: (x * scale - mean) / std.
+
+    `order` says which colour comes first, "RGB" or "BGR"; `mean` and `std` are three numbers each, in that order.
+    """
+
+    order: str
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.order not in ("RGB", "BGR"):
+            raise UsageError(f"preprocessing order {self.order!r}; expected 'RGB' or 'BGR'")
+        for name, values, least in (("scale", (self.scale,), 0), ("mean", self.mean, -math.inf), ("std", self.std, 0)):
+            if not all(_is_number(value) and value > least for value in values):
+                above = "" if least else " above 0"
+                raise UsageError(f"preprocessing {name} {values}; expected finite numbers{above}")
+        if len(self.mean) != 3 or len(self.std) != 3:
+            raise UsageError(f"preprocessing mean {self.mean}, std {self.std}; expected three numbers each")
+
+    @classmethod
+    def fit(cls, dataset: Any, *, count: int = 100) -> "Preprocessing":
+        """Red first, 0..1, and zero mean and unit variance per channel over `count` pictures of `dataset`.
+
+        The pictures are taken evenly from first to last, so that the same data set always gives the same numbers.
+        The sums are over integers, hence exact.
+        """
+        if len(dataset) == 0 or count < 1:
+            raise UsageError(f"Preprocessing.fit: {count} of {len(dataset)} pictures; expected at least one")
+        pixels, total, squares = 0, np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
+        for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int):
+            values = dataset[int(index)].image.reshape(-1, 3).astype(np.int64)
+            pixels, total, squares = pixels + len(values), total + values.sum(0), squares + (values**2).sum(0)
+        mean = total / pixels
+        std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+        std[std < 1] = 255.0  # pictures of one flat colour have no contrast to normalise
+        red, green, blue = (mean / 255).tolist()
+        red_std, green_std, blue_std = (std / 255).tolist()
+        return cls("RGB", 1 / 255, (red, green, blue), (red_std, green_std, blue_std))
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The colour, red first, that comes out nearest to zero: what to show a net where there is no picture."""
+        values = [min(255, max(0, round(value / self.scale))) for value in self.mean]
+        red, green, blue = values if self.order == "RGB" else values[::-1]
+        return red, green, blue
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """The picture (H, W, 3) uint8, red first, as (3, H, W) float32."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ShapeError(f"preprocessing: found {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3)")
+        channels = image if self.order == "RGB" else image[:, :, ::-1]
+        x = channels.transpose(2, 0, 1).astype(np.float32, order="C")
+        mean, std = (np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
+        return (x * np.float32(self.scale) - mean) / std
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain numbers and lists, to be written as JSON; floats survive the way there and back bit for bit."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Preprocessing":
+        """Read `as_dict` back, believing nothing: it comes out of a file."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(found, Mapping) or sorted(found) != sorted(names):
+            raise FormatError(f"preprocessing: found {found!r:.200}; expected exactly the fields {', '.join(names)}")
+        for name in ("mean", "std"):
+            if not isinstance(found[name], Sequence):
+                raise FormatError(f"preprocessing {name}: found {found[name]!r:.200}; expected three numbers")
+        try:
+            return cls(found["order"], found["scale"], tuple(found["mean"]), tuple(found["std"]))
+        except UsageError as error:
+            raise FormatError(str(error)) from error
+
+
+CAFFE = Preprocessing("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 1.0))
+"""What the paper's nets were trained with: blue first, 0..255, less the mean colour of ImageNet."""
+
+
+def collate(samples: Sequence[Sample], preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """Stack samples into x (N, 3, H, W) float32 and labels (N, H, W) int64.
+
+    Where sizes differ, H and W are the largest, and each picture is padded at the bottom and at the right: with
+    zeros (the mean colour), and with void, so that nothing is learned there.
+    """
+    if not samples:
+        raise UsageError("collate: no samples; expected at least one")
+    for sample in samples:
+        if sample.label.shape != sample.image.shape[:2]:
+            raise DataError(f"{sample.id}: label {sample.label.shape}; expected that of image {sample.image.shape}")
+    height = max(sample.label.shape[0] for sample in samples)
+    width = max(sample.label.shape[1] for sample in samples)
+    x = np.zeros((len(samples), 3, height, width), dtype=np.float32)
+    labels = np.full((len(samples), height, width), VOID, dtype=np.int64)
+    for index, sample in enumerate(samples):
+        h, w = sample.label.shape
+        x[index, :, :h, :w] = preprocessing(sample.image)
+        labels[index, :h, :w] = sample.label
+    return x, labels
+
+
+class Subset:
+    """Some pictures of a data set, in the order given: a data set again."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = tuple(range(len(dataset))[index] for index in indices)
+        self.classes: tuple[str, ...] = dataset.classes
+        self.ids: tuple[str, ...] = tuple(dataset.ids[index] for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]

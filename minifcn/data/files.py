@@ -1,0 +1,180 @@
+"""Pictures and masks on disk, and how much of a file to believe.
+
+A photograph and a mask are both image files, and there the likeness ends. The numbers in a photograph are
+brightnesses: they may be scaled, converted and compressed, and still show the same thing. The numbers in a mask are
+*names*: 7 is not a little more than 6, it is a car and not a bus. So a photograph is converted to 8-bit RGB from
+whatever it was, and a mask is never converted at all: it is a PNG (nothing lossy) of indices, or it is refused.
+
+Every file is doubted until it has been checked. What a file is, its content says and not its name. Its size is read
+from the header and judged before any pixel is decoded, since a few kilobytes can announce gigabytes. Every refusal
+is a `DataError` in one line: the file, what was found, what was expected, and what to do.
+"""
+
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.sample import VOID
+from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
+from minifcn.viz import palette
+
+MAX_PIXELS = 50_000_000
+"""The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
+
+IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+"""What may be tried on a photograph. Pillow knows many more, and hands one of them (EPS) to another program."""
+
+ORIENTATION = 274
+"""The EXIF tag that says which way up the camera was held."""
+
+
+def write_image(path: str | os.PathLike[str], rgb: np.ndarray) -> None:
+    """Write a picture (H, W, 3) uint8, red first; the suffix of `path` chooses the format (.png keeps every bit)."""
+    from PIL import Image
+
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ShapeError(f"write_image: found {rgb.dtype} of shape {rgb.shape}; expected uint8 (H, W, 3)")
+    _write(path, Image.fromarray(np.ascontiguousarray(rgb)))
+
+
+def write_mask(path: str | os.PathLike[str], label: np.ndarray) -> None:
+    """Write a label map (H, W) uint8 as a PNG of indices, which viewers show in the colours of PASCAL VOC."""
+    from PIL import Image
+
+    if label.dtype != np.uint8 or label.ndim != 2:
+        raise ShapeError(f"write_mask: found {label.dtype} of shape {label.shape}; expected uint8 (H, W)")
+    if Path(path).suffix.lower() != ".png":
+        raise UsageError(f"{path}: a mask cannot be written under this name; expected a name that ends in .png")
+    picture = Image.fromarray(np.ascontiguousarray(label))
+    picture.putpalette(palette(256).tobytes())
+    _write(path, picture)
+
+
+def read_mask(path: str | os.PathLike[str], *, classes: int) -> np.ndarray:
+    """Read a label map (H, W) uint8 whose values are 0..classes-1, or 255 for void.
+
+    The file is a PNG: either of palette indices (mode P, any bit depth; the colours are decoration) or 8-bit grey
+    (the greys are the indices). Any other value is refused here, on the host: a GPU would wrap a 255 used as an index
+    around to some other class and say nothing.
+    """
+    if not 1 <= classes <= VOID:
+        raise UsageError(f"read_mask: classes={classes}; expected 1..{VOID}, since {VOID} means void")
+    with _opened(path, formats=("PNG",)) as picture:
+        _require_indices(path, picture)
+        label = np.array(picture)
+    strange = np.unique(label[(label >= classes) & (label != VOID)])
+    if strange.size:
+        values = ", ".join(str(value) for value in strange[:8]) + (", ..." if strange.size > 8 else "")
+        pixels = int(np.isin(label, strange).sum())
+        raise DataError(
+            f"{path}: mask holds {values} at {pixels} of {label.size} pixels; expected 0..{classes - 1} or {VOID} "
+            f"(void); correct the mask or the list of classes"
+        )
+    return label
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a photograph as (H, W, 3) uint8, red first, whatever it was.
+
+    Grey, 1-bit and palette pictures become RGB; CMYK becomes RGB by the plain formula, without colour profiles;
+    16-bit samples keep their high byte; transparency is laid on white, as on paper; of several frames the first
+    counts; and the picture is turned the way its EXIF orientation says. Other modes (32-bit, float, Lab) are refused.
+    """
+    from PIL import ImageOps
+
+    with _opened(path, formats=IMAGE_FORMATS) as picture:
+        picture.load()
+        return np.array(ImageOps.exif_transpose(_as_rgb(path, picture)))
+
+
+def _as_rgb(path: str | os.PathLike[str], picture: Any) -> Any:
+    """The same picture in mode RGB."""
+    from PIL import Image
+
+    if picture.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255 here, which turns nearly everything white.
+        grey = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        grey.info = picture.info
+        grey.getexif().update(picture.getexif())
+        return grey.convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        paper.alpha_composite(picture)
+        paper.getexif().update(picture.getexif())
+        return paper.convert("RGB")
+    if picture.mode not in ("RGB", "L", "1", "P", "CMYK", "YCbCr"):
+        raise DataError(f"{path}: image mode {picture.mode}; expected 8 or 16 bits a sample; save it as 8-bit RGB")
+    return picture.convert("RGB")
+
+
+def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
+    """Refuse a PNG whose numbers would reach us as anything but the indices that were saved."""
+    with open(path, "rb") as file:
+        bits = file.read(25)[24]  # the bit depth follows signature, chunk head, width and height
+    # Pillow stretches grey of 1, 2 or 4 bits to 0..255: class 1 would arrive as 17, or as void.
+    if not (picture.mode == "P" or (picture.mode == "L" and bits == 8)):
+        raise DataError(
+            f"{path}: mask is a PNG of mode {picture.mode}, {bits} bits a sample; expected palette indices or 8-bit "
+            f"grey; map its colours to class indices and save it again"
+        )
+    turned = picture.getexif().get(ORIENTATION, 1)
+    if turned != 1:
+        raise DataError(f"{path}: mask carries EXIF orientation {turned}; expected none; save it upright")
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterator[Any]:
+    """Open a picture with Pillow, header only; whatever Pillow then finds wrong with it is a `DataError`."""
+    from PIL import Image
+
+    _require_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and refuses
+            opened = Image.open(path, formats=formats)
+        with opened as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                raise DataError(_too_large(path, f"{width}x{height} pixels"))
+            yield picture
+    except MinifcnError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(_too_large(path, "over 179 megapixels")) from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"{path}: content is none of the formats {', '.join(formats)}; replace the file") from error
+    except Exception as error:  # Pillow promises no set of exceptions for broken files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: cannot be decoded ({reason}); expected a whole picture; replace the file") from error
+
+
+def _too_large(path: str | os.PathLike[str], found: str) -> str:
+    return f"{path}: header announces {found}; expected at most {MAX_PIXELS // 10**6} megapixels; scale it down first"
+
+
+def _require_file(path: str | os.PathLike[str]) -> None:
+    """Refuse what is no regular file with something in it: opening a pipe, for one, would wait forever."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be opened ({reason}); expected a picture; check the path") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: is no regular file; expected a picture; check the path")
+    if found.st_size == 0:
+        raise DataError(f"{path}: is empty (0 bytes); expected a picture; replace the file")
+
+
+def _write(path: str | os.PathLike[str], picture: Any) -> None:
+    try:
+        picture.save(path, quality=95)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot be written ({reason}); choose another folder or a .png name") from error
