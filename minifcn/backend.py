@@ -48,8 +48,7 @@ def is_host(array: Array) -> bool:
 
 def to_host(array: Array) -> np.ndarray:
     """The array in main memory: itself if it is there already, else a copy brought back from the GPU."""
-    xp = xp_of(array)
-    return np.asarray(array) if xp is np else xp.asnumpy(array)
+    return np.asarray(array) if xp_of(array) is np else array.get()
 
 
 def to_device(array: Array, device: str) -> Array:

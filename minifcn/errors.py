@@ -44,3 +44,7 @@ class DivergedError(MinifcnError):
     """The loss is no longer a finite number."""
 
     exit_code = 3
+
+
+class GradientError(MinifcnError, AssertionError):
+    """A gradient written by hand that differs from the one found by differences."""

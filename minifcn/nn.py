@@ -1,0 +1,359 @@
+"""Layers: an op and the parameters it needs. A `Module` is any object that holds parameters and other modules.
+
+Parameters are found by looking: `vars(module)` in the order in which `__init__` assigned them, so the order never
+depends on anything but the source, and the dotted names (`trunk.block1.conv1_1.w`) are the keys of a checkpoint.
+Each layer also knows its geometry (`layers()`), from which `models/ladder.py` derives every crop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minifcn import ops
+from minifcn.backend import Array, to_device, to_host
+from minifcn.errors import FormatError, ShapeError, UsageError
+from minifcn.geometry import Layer
+from minifcn.tensor import Parameter, Tensor, no_grad
+
+
+class Module:
+    """Something with parameters. Subclasses assign parameters and modules in `__init__` and define `forward`."""
+
+    training = True
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.forward(*args, **options)
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        raise UsageError(f"{type(self).__name__} defines no forward")
+
+    def layers(self) -> list[Layer]:
+        """The sliding windows of this module along one axis, in order; none for a module that works pixel by pixel."""
+        return []
+
+    def children(self) -> Iterator[tuple[str, Module | Parameter]]:
+        """What this module holds directly, by name, in order of assignment."""
+        for name, value in vars(self).items():
+            if isinstance(value, (Module, Parameter)):
+                yield name, value
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        yield self
+        for _, child in self.children():
+            if isinstance(child, Module):
+                yield from child.modules()
+
+    def parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """All parameters below, each with its dotted name, in a fixed order."""
+        for name, child in self.children():
+            if isinstance(child, Parameter):
+                yield prefix + name, child
+            else:
+                yield from child.parameters(f"{prefix}{name}.")
+
+    def train(self, training: bool = True) -> Module:
+        """Dropout on. Returns the module, so that calls can be chained."""
+        for module in self.modules():
+            module.training = training
+        return self
+
+    def eval(self) -> Module:
+        """Dropout off."""
+        return self.train(False)
+
+    def to(self, device: str) -> Module:
+        """Move every parameter to "cpu" or "gpu"."""
+        for _, parameter in self.parameters():
+            parameter.data = to_device(parameter.data, device)
+        return self
+
+    def astype(self, dtype: Any) -> Module:
+        """Every parameter in float32 or float64 (for gradient checks)."""
+        for _, parameter in self.parameters():
+            parameter.data = parameter.data.astype(dtype)
+        return self
+
+    def freeze(self, *names: str, frozen: bool = True) -> Module:
+        """Make constants of the parameters at or below `names` (all, if none is given): `net.freeze("block1")`."""
+        for name in names or ("",):
+            hit = [p for key, p in self.parameters() if not name or f".{name}." in f".{key}."]
+            if not hit:
+                known = sorted({part for key, _ in self.parameters() for part in key.split(".")})
+                raise UsageError(f"freeze: no parameter lies in {name!r}; names here are {', '.join(known)}")
+            for parameter in hit:
+                parameter.freeze(frozen)
+        return self
+
+    def state(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter, on the host, by dotted name."""
+        return {name: np.array(to_host(parameter.data)) for name, parameter in self.parameters()}
+
+    def load(self, state: Mapping[str, Array]) -> Module:
+        """Take every parameter from `state`. Names and shapes must be exactly this net's, or nothing is changed.
+
+        Raises `FormatError` listing the missing, the unexpected and the misshapen names.
+        """
+        own = dict(self.parameters())
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
+        misshapen = [
+            f"{name} ({tuple(state[name].shape)} for {p.shape})"
+            for name, p in own.items()
+            if name in state and tuple(state[name].shape) != p.shape
+        ]
+        faults = [
+            f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+            for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+            if names
+        ]
+        if faults:
+            raise FormatError(f"these parameters are not this network's: {'; '.join(faults)}")
+        for name, parameter in own.items():
+            device = "cpu" if isinstance(parameter.data, np.ndarray) else "gpu"
+            parameter.data = to_device(np.array(to_host(state[name]), dtype=parameter.dtype), device)
+            parameter.changed()
+        return self
+
+
+@contextlib.contextmanager
+def evaluating(net: Module) -> Iterator[Module]:
+    """Inside: no dropout, nothing remembered. Afterwards the net is in the mode it was in."""
+    training = net.training
+    with no_grad():
+        net.eval()
+        try:
+            yield net
+        finally:
+            net.train(training)
+
+
+class Sequential(Module):
+    """Named modules, one after another: `Sequential(conv1=Conv2d(...), pool1=MaxPool2d(2))`."""
+
+    def __init__(self, **modules: Module) -> None:
+        vars(self).update(modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _, module in self.children():
+            x = module(x)
+        return x
+
+    def layers(self) -> list[Layer]:
+        return [layer for _, module in self.children() for layer in module.layers()]
+
+
+def he(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+    """Normal numbers of variance 2 / fan_in: through a ReLU, the signal keeps its size (He et al., 2015)."""
+    return (rng.standard_normal(shape) * math.sqrt(2 / fan_in)).astype(np.float32)
+
+
+def initial(
+    init: str | np.random.Generator, shape: tuple[int, ...], fan_in: int, *, layer: str
+) -> np.ndarray:
+    """Zeros for "zero" (what Caffe does when nothing is said, and the paper's score layers), else He's numbers."""
+    if isinstance(init, np.random.Generator):
+        return he(init, shape, fan_in)
+    if init != "zero":
+        raise UsageError(f'{layer}: init is {init!r}; expected "zero" or a NumPy random generator')
+    return np.zeros(shape, np.float32)
+
+
+class Conv2d(Module):
+    """`ops.conv2d` with its weights w (O, I/groups, k, k) and b (O,). `relu=True` adds the ReLU inside.
+
+    `init` is a random generator (He's initialisation) or "zero".
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        init: str | np.random.Generator,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        relu: bool = False,
+    ) -> None:
+        checked("Conv2d", in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
+        checked("Conv2d", dilation=dilation, groups=groups)
+        checked("Conv2d", least=0, padding=padding)
+        if in_channels % groups or out_channels % groups:
+            raise ShapeError(f"Conv2d: {in_channels} -> {out_channels} channels cannot be split into {groups} groups")
+        shape = (out_channels, in_channels // groups, kernel, kernel)
+        self.w = Parameter(initial(init, shape, math.prod(shape[1:]), layer="Conv2d"))
+        self.b = Parameter(np.zeros(out_channels, np.float32)) if bias else None
+        self.options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv2d(x, self.w, self.b, relu=self.relu, **self.options)
+
+    def layers(self) -> list[Layer]:
+        o = self.options
+        return [Layer(self.w.shape[2], o["stride"], o["padding"], o["dilation"])]
+
+
+class ConvTranspose2d(Module):
+    """`ops.conv_transpose2d` with its weights w (I, O/groups, k, k) and b (O,)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        init: str | np.random.Generator,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        checked("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
+        checked("ConvTranspose2d", groups=groups)
+        checked("ConvTranspose2d", least=0, padding=padding, output_padding=output_padding)
+        if in_channels % groups or out_channels % groups:
+            raise ShapeError(f"ConvTranspose2d: {in_channels} -> {out_channels} channels do not split into {groups} groups")
+        shape = (in_channels, out_channels // groups, kernel, kernel)
+        fan_in = max(1, shape[0] // groups * kernel * kernel // stride**2)  # inputs that reach one output
+        self.w = Parameter(initial(init, shape, fan_in, layer="ConvTranspose2d"))
+        self.b = Parameter(np.zeros(out_channels, np.float32)) if bias else None
+        self.options = {"stride": stride, "padding": padding, "output_padding": output_padding, "groups": groups}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv_transpose2d(x, self.w, self.b, **self.options)
+
+    def layers(self) -> list[Layer]:
+        o = self.options
+        return [
+            Layer(self.w.shape[2], o["stride"], o["padding"], transpose=True, output_padding=o["output_padding"])
+        ]
+
+
+def bilinear(kernel: int) -> np.ndarray:
+    """The (k, k) bilinear filter: (1 - |i-c|/f)(1 - |j-c|/f), f = (k+1)//2, c the centre. FCN, section 3.3."""
+    factor = (kernel + 1) // 2
+    centre = factor - 1 if kernel % 2 else factor - 0.5
+    line = 1 - np.abs(np.arange(kernel) - centre) / factor
+    return np.outer(line, line).astype(np.float32)
+
+
+class Upsample(Module):
+    """Bilinear upsampling of `channels` maps by a transposed convolution, as the paper's nets do it.
+
+    Fixed (`learn=False`), it has no parameters and takes the separable way. Learned, it starts bilinear and is trained:
+    one kernel a channel (`grouped=True`), or the reference's dense C x C kernels whose off-diagonal starts at zero.
+    """
+
+    def __init__(
+        self, channels: int, kernel: int, stride: int, *, padding: int = 0, learn: bool = False, grouped: bool = True
+    ) -> None:
+        checked("Upsample", channels=channels, kernel=kernel, stride=stride)
+        checked("Upsample", least=0, padding=padding)
+        self.layer = Layer(kernel, stride, padding, transpose=True)
+        self.groups = channels if grouped else 1
+        self.w = None
+        if learn:
+            w = np.zeros((channels, channels // self.groups, kernel, kernel), np.float32)
+            w[np.arange(channels), 0 if grouped else np.arange(channels)] = bilinear(kernel)
+            self.w = Parameter(w)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        if self.w is None:
+            return ops.bilinear_upsample(x, kernel=layer.kernel, stride=layer.stride, padding=layer.padding)
+        return ops.conv_transpose2d(x, self.w, stride=layer.stride, padding=layer.padding, groups=self.groups)
+
+    def layers(self) -> list[Layer]:
+        return [self.layer]
+
+
+class MaxPool2d(Module):
+    """`ops.max_pool2d`; `ceil=True` is Caffe's size rule."""
+
+    op = staticmethod(ops.max_pool2d)
+
+    def __init__(
+        self, kernel: int, *, stride: int | None = None, padding: int = 0, dilation: int = 1, ceil: bool = True
+    ) -> None:
+        self.layer = Layer(kernel, kernel if stride is None else stride, padding, dilation, ceil)
+        checked(type(self).__name__, kernel=kernel, stride=self.layer.stride, dilation=dilation)
+        checked(type(self).__name__, least=0, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        return self.op(
+            x,
+            kernel=layer.kernel,
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            ceil=layer.ceil,
+        )
+
+    def layers(self) -> list[Layer]:
+        return [self.layer]
+
+
+class AvgPool2d(MaxPool2d):
+    """`ops.avg_pool2d`, with the same arguments."""
+
+    op = staticmethod(ops.avg_pool2d)
+
+
+class LRN(Module):
+    """`ops.local_response_norm` with AlexNet's numbers."""
+
+    def __init__(self, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        self.options = {"size": size, "alpha": alpha, "beta": beta, "k": k}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.local_response_norm(x, **self.options)
+
+
+class Dropout(Module):
+    """While training, zero each number with probability p and divide the rest by 1 - p; else nothing.
+
+    The mask is drawn on the host from `rng`, so it is the same on every device.
+    """
+
+    def __init__(self, p: float, *, rng: np.random.Generator) -> None:
+        if not 0 <= p < 1:
+            raise ShapeError(f"Dropout: p is {p}; expected a probability of at least 0 and below 1")
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        kept = self.rng.random(x.shape, dtype=np.float32) >= self.p
+        mask = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
+        return ops.dropout(x, mask=to_device(mask, "cpu" if isinstance(x.data, np.ndarray) else "gpu"))
+
+
+class Linear(Module):
+    """y = x w^T + b: x (N, I), w (O, I), b (O,)."""
+
+    def __init__(self, in_features: int, out_features: int, *, init: str | np.random.Generator) -> None:
+        checked("Linear", in_features=in_features, out_features=out_features)
+        self.w = Parameter(initial(init, (out_features, in_features), in_features, layer="Linear"))
+        self.b = Parameter(np.zeros(out_features, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ ops.transpose(self.w) + self.b
+
+
+def checked(layer: str, *, least: int = 1, **values: int) -> None:
+    """Refuse layer arguments that no network can have, when the layer is built."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ShapeError(f"{layer}: {name} is {value!r}; expected a whole number of at least {least}")

@@ -1,0 +1,48 @@
+"""WHAT a network computes: every op is one function, its value and one named gradient per input.
+
+Read the files in this order; each imports only those before it.
+"""
+
+FILES = ("checks", "arithmetic", "arrays", "activation", "conv", "pool", "norm", "resize", "loss", "stitch")
+
+from minifcn.ops.activation import dropout, log_softmax, relu
+from minifcn.ops.arithmetic import add, div, exp, log, matmul, maximum, mul, neg, sub
+from minifcn.ops.arrays import concat, crop, mean, pad, reshape, sum, transpose
+from minifcn.ops.conv import conv2d, conv_transpose2d
+from minifcn.ops.loss import softmax_cross_entropy
+from minifcn.ops.norm import local_response_norm
+from minifcn.ops.pool import avg_pool2d, max_pool2d
+from minifcn.ops.resize import bilinear_resize, bilinear_upsample
+from minifcn.ops.stitch import shift, stitch
+
+__all__ = [
+    "add",
+    "avg_pool2d",
+    "bilinear_resize",
+    "bilinear_upsample",
+    "concat",
+    "conv2d",
+    "conv_transpose2d",
+    "crop",
+    "div",
+    "dropout",
+    "exp",
+    "local_response_norm",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max_pool2d",
+    "maximum",
+    "mean",
+    "mul",
+    "neg",
+    "pad",
+    "relu",
+    "reshape",
+    "shift",
+    "softmax_cross_entropy",
+    "stitch",
+    "sub",
+    "sum",
+    "transpose",
+]

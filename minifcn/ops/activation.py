@@ -1,0 +1,44 @@
+"""What happens to a number on its own, or to one pixel's channels: ReLU, dropout, log-softmax."""
+
+from minifcn.backend import Array, xp_of
+from minifcn.errors import ShapeError
+from minifcn.tensor import op
+
+
+@op
+def relu(x: Array):
+    """y = max(x, 0)."""
+    y = xp_of(x).maximum(x, 0)
+
+    def grad_x(gy):
+        return gy * (y > 0)  # y, not x: the next layer remembers y anyway, so this remembers nothing more
+
+    return y, (grad_x,)
+
+
+@op
+def dropout(x: Array, *, mask: Array):
+    """y = x * mask, element by element. `mask` is 0 with probability p and 1/(1-p) else: "inverted" dropout.
+
+    The mask is drawn by `nn.Dropout`, on the host; it has x's shape and dtype.
+    """
+    if mask.shape != x.shape or mask.dtype != x.dtype:
+        raise ShapeError(f"dropout: mask is {mask.dtype} {mask.shape}; expected it like x, {x.dtype} {x.shape}")
+
+    def grad_x(gy):
+        return gy * mask
+
+    return x * mask, (grad_x,)
+
+
+@op
+def log_softmax(x: Array, *, axis: int = 1):
+    """y_c = x_c - ln sum_k e^{x_k} over `axis`, with the largest x subtracted first: finite for any finite x."""
+    xp = xp_of(x)
+    y = x - x.max(axis=axis, keepdims=True)
+    y = y - xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+
+    def grad_x(gy):
+        return gy - xp.exp(y) * gy.sum(axis=axis, keepdims=True)
+
+    return y, (grad_x,)

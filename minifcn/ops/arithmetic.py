@@ -1,0 +1,158 @@
+"""Arithmetic, element by element: the shortest ops there are, and a good place to learn how one is written.
+
+Two inputs broadcast as in NumPy: y_i = x_i + w_0 for all i. An input that was repeated collects one gradient from every
+place it was used, so its gradient is summed back to its own shape (`sum_to`).
+"""
+
+from typing import Any
+
+from minifcn.backend import Array, xp_of
+from minifcn.errors import ShapeError
+from minifcn.tensor import op
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    return getattr(x, "shape", ())  # a Python number has none, and stays a Python number: it never changes a dtype
+
+
+def sum_to(gy: Array, shape: tuple[int, ...]) -> Array:
+    """The adjoint of broadcasting: add up what was repeated."""
+    if gy.shape == shape:
+        return gy
+    extra = gy.ndim - len(shape)
+    repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 != gy.shape[extra + i])
+    return gy.sum(axis=repeated).reshape(shape)
+
+
+def broadcast(x: Any, y: Any, *, op: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of both; refuses shapes that do not broadcast and arrays of different dtypes."""
+    a, b = shape_of(x), shape_of(y)
+    if any(m != n and 1 not in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False)):
+        raise ShapeError(f"{op}: shapes {a} and {b} do not fit together; axes must be equal, or 1, counted from the last")
+    if hasattr(x, "dtype") and hasattr(y, "dtype") and x.dtype != y.dtype:
+        raise ShapeError(f"{op}: dtypes {x.dtype} and {y.dtype} differ; give both the same, with .astype")
+    return a, b
+
+
+@op
+def neg(x: Array):
+    """y = -x."""
+
+    def grad_x(gy):
+        return -gy
+
+    return -x, (grad_x,)
+
+
+@op
+def exp(x: Array):
+    """y = e^x, element by element."""
+    y = xp_of(x).exp(x)
+
+    def grad_x(gy):
+        return gy * y  # the one function that is its own derivative
+
+    return y, (grad_x,)
+
+
+@op
+def log(x: Array):
+    """y = ln x, element by element, for x > 0."""
+
+    def grad_x(gy):
+        return gy / x
+
+    return xp_of(x).log(x), (grad_x,)
+
+
+@op
+def add(x: Array, y: Array):
+    """x + y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
+    x_shape, y_shape = broadcast(x, y, op="add")
+
+    def grad_x(gy):
+        return sum_to(gy, x_shape)
+
+    def grad_y(gy):
+        return sum_to(gy, y_shape)
+
+    return x + y, (grad_x, grad_y)
+
+
+@op
+def sub(x: Array, y: Array):
+    """x - y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
+    x_shape, y_shape = broadcast(x, y, op="sub")
+
+    def grad_x(gy):
+        return sum_to(gy, x_shape)
+
+    def grad_y(gy):
+        return sum_to(-gy, y_shape)
+
+    return x - y, (grad_x, grad_y)
+
+
+@op
+def mul(x: Array, y: Array):
+    """x * y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
+    x_shape, y_shape = broadcast(x, y, op="mul")
+
+    def grad_x(gy):
+        return sum_to(gy * y, x_shape)
+
+    def grad_y(gy):
+        return sum_to(gy * x, y_shape)
+
+    return x * y, (grad_x, grad_y)
+
+
+@op
+def div(x: Array, y: Array):
+    """x / y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
+    x_shape, y_shape = broadcast(x, y, op="div")
+
+    def grad_x(gy):
+        return sum_to(gy / y, x_shape)
+
+    def grad_y(gy):
+        return sum_to(-gy * x / (y * y), y_shape)
+
+    return x / y, (grad_x, grad_y)
+
+
+@op
+def maximum(x: Array, y: Array):
+    """max(x, y) element by element, shapes equal: the fusion the paper tried and left (section 4.2, footnote 6).
+
+    The gradient goes to the larger input alone (to `x` where they are equal): "gradient switching".
+    """
+    if shape_of(x) != shape_of(y):
+        raise ShapeError(f"maximum: shapes {shape_of(x)} and {shape_of(y)} differ; both inputs must have the same")
+    broadcast(x, y, op="maximum")
+    from_x = x >= y
+
+    def grad_x(gy):
+        return gy * from_x
+
+    def grad_y(gy):
+        return gy * ~from_x
+
+    return xp_of(x, y).maximum(x, y), (grad_x, grad_y)
+
+
+@op
+def matmul(x: Array, w: Array):
+    """y_ij = sum_k x_ik w_kj, over any leading axes (broadcast). Both need at least two axes."""
+    if x.ndim < 2 or w.ndim < 2 or x.shape[-1] != w.shape[-2]:
+        raise ShapeError(f"matmul: shapes {x.shape} and {w.shape} do not fit; expected (..., i, k) and (..., k, j)")
+    broadcast(x[..., :1, :1], w[..., :1, :1], op="matmul")
+    x_shape, w_shape = x.shape, w.shape
+
+    def grad_x(gy):
+        return sum_to(gy @ w.swapaxes(-1, -2), x_shape)
+
+    def grad_w(gy):
+        return sum_to(x.swapaxes(-1, -2) @ gy, w_shape)
+
+    return x @ w, (grad_x, grad_w)

@@ -1,0 +1,129 @@
+"""Moving numbers about without changing them: each gradient puts every number back where it came from."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from minifcn.backend import Array, xp_of
+from minifcn.errors import ShapeError
+from minifcn.ops.checks import pair
+from minifcn.tensor import op
+
+Axes = int | tuple[int, ...] | None
+
+
+def spread_over(gy: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Array:
+    """Give the gradient of a sum to everything that was summed."""
+    if axis is not None and not keepdims:
+        gy = xp_of(gy).expand_dims(gy, axis)
+    return xp_of(gy).broadcast_to(gy, shape)
+
+
+@op
+def sum(x: Array, *, axis: Axes = None, keepdims: bool = False):
+    """The sum over `axis` (all axes by default)."""
+    x_shape = x.shape
+
+    def grad_x(gy):
+        return spread_over(gy, x_shape, axis, keepdims)
+
+    return x.sum(axis=axis, keepdims=keepdims), (grad_x,)
+
+
+@op
+def mean(x: Array, *, axis: Axes = None, keepdims: bool = False):
+    """The mean over `axis` (all axes by default)."""
+    x_shape, y = x.shape, x.mean(axis=axis, keepdims=keepdims)
+    count = x.size // max(y.size, 1)
+
+    def grad_x(gy):
+        return spread_over(gy / count, x_shape, axis, keepdims)
+
+    return y, (grad_x,)
+
+
+@op
+def reshape(x: Array, *, shape: Sequence[int]):
+    """The same numbers in row-major order under another shape; one entry may be -1."""
+    x_shape, known = x.shape, math.prod(n for n in shape if n != -1)
+    if x.size != known and (tuple(shape).count(-1) != 1 or known < 1 or x.size % known):
+        raise ShapeError(f"reshape: {x.size} numbers of shape {x_shape} cannot take the shape {tuple(shape)}")
+
+    def grad_x(gy):
+        return gy.reshape(x_shape)
+
+    return x.reshape(tuple(shape)), (grad_x,)
+
+
+@op
+def transpose(x: Array, *, axes: Sequence[int] | None = None):
+    """Axes in another order (reversed by default): y's axis i is x's axis `axes[i]`."""
+    order = tuple(range(x.ndim))[::-1] if axes is None else tuple(axes)
+    if sorted(order) != list(range(x.ndim)):
+        raise ShapeError(f"transpose: axes {order} do not name each of the {x.ndim} axes of {x.shape} once")
+    back = tuple(order.index(i) for i in range(x.ndim))
+
+    def grad_x(gy):
+        return gy.transpose(back)
+
+    return x.transpose(order), (grad_x,)
+
+
+@op
+def concat(*xs: Array, axis: int = 1):
+    """The inputs one after another along `axis` (channels by default)."""
+    shapes = [x.shape for x in xs]
+    if not xs or any(s[:axis] + s[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] for s in shapes):
+        raise ShapeError(f"concat: shapes {shapes} must be equal but for axis {axis}")
+    if any(x.dtype != xs[0].dtype for x in xs):
+        raise ShapeError(f"concat: dtypes {[str(x.dtype) for x in xs]} differ; give all the same, with .astype")
+
+    def gradient_of(i):
+        start = math.fsum(s[axis] for s in shapes[:i])
+
+        def grad_x(gy):
+            part = [slice(None)] * gy.ndim
+            part[axis] = slice(int(start), int(start) + shapes[i][axis])
+            return gy[tuple(part)]
+
+        return grad_x
+
+    return xp_of(*xs).concatenate(xs, axis=axis), tuple(gradient_of(i) for i in range(len(xs)))
+
+
+@op
+def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0):
+    """Put `value` around the last two axes: `padding` is one width, or (top, bottom, left, right)."""
+    top, bottom, left, right = [padding] * 4 if isinstance(padding, int) else padding
+    if min(top, bottom, left, right) < 0:
+        raise ShapeError(f"pad: padding is {padding!r}; every width must be at least 0 (crop cuts)")
+    h, w = x.shape[-2:]
+    xp = xp_of(x)
+    y = xp.full((*x.shape[:-2], top + h + bottom, left + w + right), value, dtype=x.dtype)
+    y[..., top : top + h, left : left + w] = x
+
+    def grad_x(gy):
+        return gy[..., top : top + h, left : left + w]
+
+    return y, (grad_x,)
+
+
+@op
+def crop(x: Array, *, like: Any, at: int | Sequence[int] = 0):
+    """Cut a window out of the last two axes: as large as `like` (a map, or (H, W)), starting at `at`.
+
+    This is Caffe's crop: it is *not* centred. `Grid.offset` says where to start so that two maps lie on each other.
+    A window that reaches beyond x raises `ShapeError`.
+    """
+    h, w = like.shape[-2:] if hasattr(like, "shape") else like
+    top, left = pair(at, op="crop", name="at", least=0)
+    x_shape = x.shape
+    if top + h > x_shape[-2] or left + w > x_shape[-1]:
+        raise ShapeError(f"crop: a window of {h}x{w} at ({top}, {left}) does not fit into {x_shape[-2]}x{x_shape[-1]}")
+
+    def grad_x(gy):
+        gx = xp_of(gy).zeros(x_shape, dtype=gy.dtype)  # what was cut away had no say in the loss
+        gx[..., top : top + h, left : left + w] = gy
+        return gx
+
+    return x[..., top : top + h, left : left + w], (grad_x,)

@@ -1,0 +1,138 @@
+"""Convolution and its mirror image. Both are the same three products over the same windows (`kernels/convolution.py`):
+
+| product | computes | conv2d | conv_transpose2d |
+|---|---|---|---|
+| correlate(x, w) | y = sum of w * window(x) | forward | grad_x |
+| spread(gy, w) | its adjoint in x | grad_x | forward |
+| weigh(x, gy) | its adjoint in w | grad_w | grad_w |
+
+so upsampling really is "backwards strided convolution" (FCN, section 3.3).
+"""
+
+from collections.abc import Sequence
+
+from minifcn.backend import Array
+from minifcn.errors import ShapeError
+from minifcn.kernels.convolution import correlate, spread, weigh
+from minifcn.kernels.im2col import Windows
+from minifcn.ops.checks import bias_of, images, pair, same_dtype
+from minifcn.tensor import op
+
+Size = int | Sequence[int]
+
+
+def windows(w: Array, *, stride: Size, padding: Size, dilation: Size, groups: int, op: str) -> Windows:
+    if getattr(w, "ndim", 0) != 4:
+        raise ShapeError(f"{op}: w has shape {getattr(w, 'shape', ())}; expected four axes, channels and kernel")
+    return Windows(
+        kernel=w.shape[2:],
+        stride=pair(stride, op=op, name="stride", least=1),
+        padding=pair(padding, op=op, name="padding", least=0),
+        dilation=pair(dilation, op=op, name="dilation", least=1),
+        groups=groups,
+    )
+
+
+@op
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: Size = 1,
+    padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    relu: bool = False,
+):
+    """y[n,o,i,j] = b[o] + sum_{c,u,v} w[o,c,u,v] x[n, c, i*s + u*d - p, j*s + v*d - p], zeros outside the image.
+
+    x (N, I, H, W), w (O, I/groups, kh, kw), b (O,) -> y (N, O, H', W'), H' = floor((H + 2p - d(kh-1) - 1)/s) + 1.
+    With `groups`, output channel o sees only its own I/groups inputs. `relu=True` computes max(y, 0) while a block of y
+    is still in the cache; it equals `relu(conv2d(...))` to the bit. Errors: `ShapeError`. FCN, section 3.
+    """
+    images(x, op="conv2d")
+    g = windows(w, stride=stride, padding=padding, dilation=dilation, groups=groups, op="conv2d")
+    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+        raise ShapeError(
+            f"conv2d: x {x.shape} has {x.shape[1]} channels and w {w.shape} with groups={groups} wants "
+            f"{w.shape[1] * groups}, and outputs divisible by {groups}"
+        )
+    same_dtype(x, ("w", w), ("b", b), op="conv2d")
+    bias_of(b, w.shape[0], op="conv2d")
+    size = x.shape[2:]
+    y = correlate(x, w, g, b, relu=relu)
+    through = passing(y if relu else None)
+
+    def grad_x(gy):
+        return spread(through(gy), w, g, size)
+
+    def grad_w(gy):
+        return weigh(x, through(gy), g)
+
+    def grad_b(gy):
+        return through(gy).sum(axis=(0, 2, 3))
+
+    return y, (grad_x, grad_w, grad_b)
+
+
+def passing(y: Array | None):
+    """What a fused ReLU does to `gy`, once for all three gradients: they are asked with the same `gy`, one by one."""
+    if y is None:
+        return lambda gy: gy
+    last = [None, None]
+
+    def through(gy):
+        if last[0] is not gy:
+            last[:] = gy, gy * (y > 0)
+        return last[1]
+
+    return through
+
+
+@op
+def conv_transpose2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+):
+    """y[n,o, i*s + u*d - p, j*s + v*d - p] += w[c,o,u,v] x[n,c,i,j]: every input paints a kernel; then b[o] is added.
+
+    x (N, I, H, W), w (I, O/groups, kh, kw), b (O,) -> y (N, O, H', W'), H' = (H-1)s + d(kh-1) + 1 - 2p + output_padding.
+    This is `conv2d`'s gradient used as a layer ("deconvolution"). Errors: `ShapeError`. FCN, section 3.3.
+    """
+    images(x, op="conv_transpose2d")
+    g = windows(w, stride=stride, padding=padding, dilation=dilation, groups=groups, op="conv_transpose2d")
+    extra = pair(output_padding, op="conv_transpose2d", name="output_padding", least=0)
+    if x.shape[1] != w.shape[0] or w.shape[0] % groups:
+        raise ShapeError(
+            f"conv_transpose2d: x {x.shape} has {x.shape[1]} channels and w {w.shape} wants {w.shape[0]}, "
+            f"divisible by groups={groups}"
+        )
+    if any(e >= max(s, d) for e, s, d in zip(extra, g.stride, g.dilation, strict=True)):
+        raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than the stride {g.stride}")
+    same_dtype(x, ("w", w), ("b", b), op="conv_transpose2d")
+    bias_of(b, w.shape[1] * groups, op="conv_transpose2d")
+    h, v = ((n - 1) * s + e - 2 * p + o for n, s, e, p, o in zip(x.shape[2:], g.stride, g.span, g.padding, extra, strict=True))
+    if h < 1 or v < 1:
+        raise ShapeError(f"conv_transpose2d: padding {g.padding} leaves {h}x{v} of the output; use less")
+    y = spread(x, w, g, (h, v))
+    if b is not None:
+        y = y + b[:, None, None]
+
+    def grad_x(gy):
+        return correlate(gy, w, g)
+
+    def grad_w(gy):
+        return weigh(gy, x, g)
+
+    def grad_b(gy):
+        return gy.sum(axis=(0, 2, 3))
+
+    return y, (grad_x, grad_w, grad_b)

@@ -1,0 +1,77 @@
+"""The loss of a fully convolutional network: softmax cross entropy, summed over the pixels of the image.
+
+Because it is a sum over pixels, its gradient is the sum of the pixels' gradients: training on whole images is training
+on every patch at once (FCN, sections 3.4 and 4.3).
+"""
+
+from minifcn.backend import Array, is_host, xp_of
+from minifcn.errors import ShapeError
+from minifcn.ops.checks import images
+from minifcn.tensor import op
+
+NORMALIZATIONS = ("sum", "valid", "batch")
+
+
+def check_labels(x: Array, labels: Array, ignore: int) -> None:
+    """Refuse labels that do not fit. Their range is checked on the host only: CuPy would wait for the device."""
+    wanted = (x.shape[0], *x.shape[2:])
+    if labels.shape != wanted or labels.dtype.kind not in "iu":
+        raise ShapeError(
+            f"softmax_cross_entropy: labels are {labels.dtype} {labels.shape}; expected whole numbers {wanted}, one for "
+            f"each pixel of the scores {x.shape}"
+        )
+    if is_host(labels):
+        wrong = labels[(labels != ignore) & ((labels < 0) | (labels >= x.shape[1]))]
+        if wrong.size:
+            raise ShapeError(
+                f"softmax_cross_entropy: label {int(wrong.flat[0])} found; expected 0..{x.shape[1] - 1}, "
+                f"or {ignore} where a pixel is to be ignored"
+            )
+
+
+@op
+def softmax_cross_entropy(
+    x: Array,
+    labels: Array,
+    *,
+    ignore: int = 255,
+    weights: Array | None = None,
+    sampling: Array | None = None,
+    normalize: str = "valid",
+):
+    """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] ln softmax(x[n,:,i,j])_l with l = labels[n,i,j]: one number.
+
+    x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore` where a pixel has none. `weights` (C,) weighs the
+    classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`, the
+    released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image that is
+    all void has loss 0 and gradient 0. Errors: `ShapeError`.
+    """
+    images(x, op="softmax_cross_entropy")
+    check_labels(x, labels, ignore)
+    if normalize not in NORMALIZATIONS:
+        raise ShapeError(f"softmax_cross_entropy: normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}")
+    if weights is not None and weights.shape != (x.shape[1],):
+        raise ShapeError(f"softmax_cross_entropy: weights have shape {weights.shape}; expected ({x.shape[1]},)")
+    if sampling is not None and sampling.shape != labels.shape:
+        raise ShapeError(f"softmax_cross_entropy: sampling has shape {sampling.shape}; expected {labels.shape}")
+    xp = xp_of(x)
+    counts = labels != ignore
+    if sampling is not None:
+        counts = counts & (sampling != 0)
+    label = xp.where(counts, labels, 0)[:, None]  # 255 must never be used as an index
+    if normalize == "valid":
+        z = xp.maximum(counts.sum(), 1).astype(x.dtype)
+    else:
+        z = 1 if normalize == "sum" else x.shape[0]
+    weight = counts.astype(x.dtype) if weights is None else counts * weights.astype(x.dtype)[label[:, 0]]
+    weight = weight / z
+
+    log_p = x - x.max(axis=1, keepdims=True)
+    log_p -= xp.log(xp.exp(log_p).sum(axis=1, keepdims=True))
+    loss = -(xp.take_along_axis(log_p, label, axis=1)[:, 0] * weight).sum()
+    classes = xp.arange(x.shape[1])[:, None, None]
+
+    def grad_x(gy):
+        return (xp.exp(log_p) - (label == classes)) * (gy * weight[:, None])  # p - 1 at the label, p elsewhere
+
+    return loss, (grad_x, None)

@@ -1,0 +1,108 @@
+"""Pooling: each window keeps its largest value, or its mean.
+
+The last window may hang over the edge (`ceil=True`, as in Caffe: every size in the paper depends on it). Both ops walk
+the same list of kernel taps; a pixel that several windows saw receives the sum of their gradients.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from minifcn.backend import Array, xp_of
+from minifcn.errors import ShapeError
+from minifcn.geometry import Layer
+from minifcn.kernels.im2col import Windows
+from minifcn.ops.checks import Pair, images, pair
+from minifcn.tensor import op
+
+Size = int | Sequence[int]
+
+
+class Frame:
+    """The padded image that a pooling looks at, and its windows."""
+
+    def __init__(
+        self, x: Array, kernel: Size, stride: Size | None, padding: Size, dilation: Size, ceil: bool, *, op: str
+    ) -> None:
+        images(x, op=op)
+        self.kernel = pair(kernel, op=op, name="kernel", least=1)
+        self.stride = self.kernel if stride is None else pair(stride, op=op, name="stride", least=1)
+        self.padding = pair(padding, op=op, name="padding", least=0)
+        self.dilation = pair(dilation, op=op, name="dilation", least=1)
+        if any(p > (k - 1) * d // 2 for p, k, d in zip(self.padding, self.kernel, self.dilation, strict=True)):
+            raise ShapeError(f"{op}: padding {self.padding} is more than half the kernel {self.kernel}: empty windows")
+        axes = list(zip(self.kernel, self.stride, self.padding, self.dilation, strict=True))
+        layers = [Layer(*axis, ceil=ceil) for axis in axes]
+        self.size: Pair = x.shape[2:]
+        self.out: Pair = tuple(layer.out_size(n) for layer, n in zip(layers, self.size, strict=True))
+        reach = [(n - 1) * s + layer.extent for n, s, layer in zip(self.out, self.stride, layers, strict=True)]
+        self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, self.padding, strict=True))
+        self.inside = tuple(slice(p, p + n) for p, n in zip(self.padding, self.size, strict=True))
+
+    def pad(self, x: Array, value: float) -> Array:
+        if self.padded == self.size:
+            return x
+        y = xp_of(x).full((*x.shape[:2], *self.padded), value, dtype=x.dtype)
+        y[:, :, *self.inside] = x
+        return y
+
+    def taps(self) -> Iterator[tuple[slice, slice]]:
+        """For each kernel position, the padded image's rows and columns under it, one per window."""
+        g = Windows(self.kernel, self.stride, dilation=self.dilation)
+        return (region for _, region in g.taps(self.out))
+
+
+@op
+def max_pool2d(
+    x: Array, *, kernel: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil: bool = False
+):
+    """y[n,c,i,j] = max over the window at (i*s - p, j*s - p) of x[n,c]; `stride` defaults to the kernel.
+
+    x (N, C, H, W) -> (N, C, H', W'), H' = floor or ceil((H + 2p - d(k-1) - 1)/s) + 1. With `ceil`, a last window that
+    would start in the padding is dropped, and a window larger than the image is one clipped window (Caffe's rule).
+    Of equal values the first one (row by row) is the maximum, and gets the gradient. Errors: `ShapeError`.
+    """
+    frame = Frame(x, kernel, stride, padding, dilation, ceil, op="max_pool2d")
+    xp, padded = xp_of(x), frame.pad(x, -float("inf"))
+    y = None
+    for rows, cols in frame.taps():
+        seen = padded[:, :, rows, cols]
+        y = seen.copy() if y is None else xp.maximum(y, seen, out=y)
+    del padded
+
+    def grad_x(gy):
+        padded = frame.pad(x, -float("inf"))
+        gx = xp.zeros(padded.shape, dtype=gy.dtype)
+        waiting = xp.ones(y.shape, dtype=bool)  # windows that have not met their maximum yet
+        for rows, cols in frame.taps():
+            here = waiting & (padded[:, :, rows, cols] == y)
+            waiting ^= here
+            gx[:, :, rows, cols] += gy * here
+        return gx[:, :, *frame.inside]
+
+    return y, (grad_x,)
+
+
+@op
+def avg_pool2d(
+    x: Array, *, kernel: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil: bool = False
+):
+    """y[n,c,i,j] = mean over the window at (i*s - p, j*s - p) of x[n,c]; options and sizes as in `max_pool2d`.
+
+    Zeros of the padding count as pixels, what hangs over beyond the padding does not (Caffe's rule).
+    """
+    frame = Frame(x, kernel, stride, padding, dilation, ceil, op="avg_pool2d")
+    xp, padded = xp_of(x), frame.pad(x, 0.0)
+    border = xp.zeros(frame.padded, dtype=x.dtype)
+    border[tuple(slice(n + 2 * p) for n, p in zip(frame.size, frame.padding, strict=True))] = 1
+    y, count = xp.zeros((*x.shape[:2], *frame.out), dtype=x.dtype), xp.zeros(frame.out, dtype=x.dtype)
+    for rows, cols in frame.taps():
+        y += padded[:, :, rows, cols]
+        count += border[rows, cols]
+    shape = padded.shape
+
+    def grad_x(gy):
+        gx, share = xp.zeros(shape, dtype=gy.dtype), gy / count
+        for rows, cols in frame.taps():
+            gx[:, :, rows, cols] += share
+        return gx[:, :, *frame.inside]
+
+    return y / count, (grad_x,)
