@@ -89,8 +89,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     from PIL import ImageOps
 
     with _opened(path, formats=IMAGE_FORMATS) as picture:
-        picture.load()
-        return np.array(ImageOps.exif_transpose(_as_rgb(path, picture)))
+        return np.array(_as_rgb(path, ImageOps.exif_transpose(picture)))
 
 
 def _as_rgb(path: str | os.PathLike[str], picture: Any) -> Any:
@@ -99,16 +98,10 @@ def _as_rgb(path: str | os.PathLike[str], picture: Any) -> Any:
 
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255 here, which turns nearly everything white.
-        grey = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-        grey.info = picture.info
-        grey.getexif().update(picture.getexif())
-        return grey.convert("RGB")
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
         paper = Image.new("RGBA", picture.size, "white")
-        paper.alpha_composite(picture)
-        paper.getexif().update(picture.getexif())
-        return paper.convert("RGB")
+        return Image.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
     if picture.mode not in ("RGB", "L", "1", "P", "CMYK", "YCbCr"):
         raise DataError(f"{path}: image mode {picture.mode}; expected 8 or 16 bits a sample; save it as 8-bit RGB")
     return picture.convert("RGB")
