@@ -1,0 +1,116 @@
+"""What every test can count on: seeds, loud arithmetic, the device as a parameter, real data where it is, and a count.
+
+    rng          np.random.Generator with a fixed seed
+    device       "cpu", then "gpu": one body for both; the second skips with its reason where no GPU works
+    fake_gpu     tests/fake_device.py in the place of CuPy: "gpu" then means the strict fake
+    torch        PyTorch, or a skip; marks the test `oracle`
+    data_root    the folder MINIFCN_DATA names, or a skip; marks the test `data`
+
+With MINIFCN_TEST_GROUPS=FILE the run leaves there, per marker, how many tests ran and why others did not; .ci/run reads
+it (ci_groups.py), so that a group whose package is installed cannot skip itself into silence.
+"""
+
+import json
+import os
+import pathlib
+import random
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minifcn.backend import probe_gpu
+
+GROUPS = ("oracle", "gpu", "data")
+
+
+@pytest.fixture(autouse=True)
+def _seeded_and_loud() -> Iterator[None]:
+    """The same numbers every time, and no infinity or NaN unasked for. Underflow is how an exponential ends."""
+    random.seed(0)
+    np.random.seed(0)
+    with np.errstate(over="raise", divide="raise", invalid="raise", under="ignore"):
+        yield
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def gpu_reason() -> str:
+    """Why the GPU cannot be used; "" where it can."""
+    usable, reason = probe_gpu()
+    return "" if usable else reason
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "gpu" and (reason := request.getfixturevalue("gpu_reason")):
+        pytest.skip(f"no GPU: {reason}")
+    return request.param
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    from fake_device import fake_cupy
+
+    module = fake_cupy()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="the oracle, PyTorch, is not installed")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> pathlib.Path:
+    folder = os.environ.get("MINIFCN_DATA")
+    if not folder:
+        pytest.skip("MINIFCN_DATA is not set: no real images here")
+    if not pathlib.Path(folder).is_dir():
+        pytest.fail(f"MINIFCN_DATA names {folder!r}, which is no folder")
+    return pathlib.Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks for `torch` or `data_root` belongs to that group without saying so."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "torch" in names:
+            item.add_marker(pytest.mark.oracle)
+        if "data_root" in names:
+            item.add_marker(pytest.mark.data)
+
+
+class _Count:
+    """Per group: how many tests ran, and the reasons of those that did not."""
+
+    def __init__(self, path: str) -> None:
+        self.path = pathlib.Path(path)
+        self.groups: dict[str, dict[str, Any]] = {group: {"ran": 0, "skipped": {}} for group in GROUPS}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for group in GROUPS:
+            if group not in report.keywords:
+                continue
+            if report.skipped:
+                reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+                skipped = self.groups[group]["skipped"]
+                skipped[reason] = skipped.get(reason, 0) + 1
+            elif report.when == "call":
+                self.groups[group]["ran"] += 1
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text(json.dumps(self.groups, indent=2) + "\n", encoding="utf-8")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = os.environ.get("MINIFCN_TEST_GROUPS")
+    if path and not hasattr(config, "workerinput"):  # under xdist only the controller sees every report
+        config.pluginmanager.register(_Count(path), "minifcn-count")
