@@ -1,4 +1,4 @@
-"""Where a cell of a feature map lies in the image: exact coordinate algebra, and every crop offset that follows from it.
+"""Where a cell of a feature map lies in the image: exact coordinates, and every crop offset that follows from them.
 
 A `Layer` is one sliding window along one axis. A `Grid` says where the cells of a feature map are in the image: cell i
 has its centre at pixel `stride * i + start` and sees `field` pixels around it. Sending the image's own grid through
@@ -107,8 +107,8 @@ class Grid:
         if offset.denominator != 1:
             raise GeometryError(
                 f"{name} starts at pixel {self.start} and {other_name} at {other.start}, both with stride "
-                f"{self.stride}: the crop offset ({other.start} - {self.start}) / {self.stride} = {offset} is not a whole "
-                "number; a kernel one larger or smaller in the upsampling shifts it by half a cell"
+                f"{self.stride}: the crop offset ({other.start} - {self.start}) / {self.stride} = {offset} is not whole; "
+                "a kernel one larger or smaller in the upsampling shifts it by half a cell"
             )
         return int(offset)
 
@@ -118,7 +118,8 @@ class Grid:
         if offset < 0:
             raise GeometryError(
                 f"{name} starts at pixel {self.start}, after {other_name} at {other.start}: the crop offset "
-                f"({other.start} - {self.start}) / {self.stride} = {offset} is negative; more padding in the trunk moves it up"
+                f"({other.start} - {self.start}) / {self.stride} = {offset} is negative; "
+                "more padding in the trunk moves it up"
             )
         return offset
 

@@ -20,7 +20,12 @@ from minifcn.tensor import Parameter, Tensor
 
 
 def gradcheck(
-    function: Callable[..., Tensor], *inputs: Any, seed: int = 0, eps: float = 1e-5, tolerance: float = 1e-6, **options: Any
+    function: Callable[..., Tensor],
+    *inputs: Any,
+    seed: int = 0,
+    eps: float = 1e-5,
+    tolerance: float = 1e-6,
+    **options: Any,
 ) -> float:
     """Compare every gradient of `function(*inputs, **options)` with central differences; return the largest error.
 
@@ -32,7 +37,9 @@ def gradcheck(
     checked = [i for i, x in enumerate(arrays) if x is not None and x.dtype.kind == "f"]
     for i in checked:
         if arrays[i].dtype != np.float64:
-            raise ShapeError(f"gradcheck: input {i} is {arrays[i].dtype}; in less than float64 rounding hides the faults")
+            raise ShapeError(
+                f"gradcheck: input {i} is {arrays[i].dtype}; in less than float64 rounding hides the faults"
+            )
     name = getattr(function, "__name__", "function")
     parameters = [Parameter(x.copy()) if i in checked else x for i, x in enumerate(arrays)]
     y = function(*parameters, **options)
@@ -44,14 +51,17 @@ def gradcheck(
     for i in checked:
         found = to_host(xp_of(arrays[i]).zeros_like(arrays[i]) if parameters[i].grad is None else parameters[i].grad)
         if found.shape != arrays[i].shape or found.dtype != arrays[i].dtype:
-            raise GradientError(f"{name}: gradient {i} is {found.dtype} {found.shape}, its input float64 {arrays[i].shape}")
+            raise GradientError(
+                f"{name}: gradient {i} is {found.dtype} {found.shape}, its input float64 {arrays[i].shape}"
+            )
         wanted = differences(function, arrays, i, v, eps, options)
         scale = np.abs(wanted) + np.sqrt(np.mean(wanted**2)) + np.finfo(float).tiny
         error = np.abs(found - wanted) / scale
         if not np.isfinite(found).all() or error.max(initial=0.0) > tolerance:
             at = np.unravel_index(np.argmax(np.where(np.isfinite(error), error, np.inf)), error.shape)
             raise GradientError(
-                f"{name}: gradient of input {i} at {tuple(map(int, at))} is {found[at]:.9g} and by differences {wanted[at]:.9g}"
+                f"{name}: gradient of input {i} at {tuple(map(int, at))} is {found[at]:.9g}, "
+                f"and by differences {wanted[at]:.9g}"
             )
         worst = max(worst, float(error.max(initial=0.0)))
     return worst

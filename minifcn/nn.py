@@ -57,6 +57,11 @@ class Module:
             else:
                 yield from child.parameters(f"{prefix}{name}.")
 
+    def generators(self) -> list[np.random.Generator]:
+        """The random generators that this net draws from, each once: their states belong into a checkpoint."""
+        held = (value for module in self.modules() for value in vars(module).values())
+        return list(dict.fromkeys(value for value in held if isinstance(value, np.random.Generator)))
+
     def train(self, training: bool = True) -> Module:
         """Dropout on. Returns the module, so that calls can be chained."""
         for module in self.modules():
@@ -153,9 +158,7 @@ def he(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndar
     return (rng.standard_normal(shape) * math.sqrt(2 / fan_in)).astype(np.float32)
 
 
-def initial(
-    init: str | np.random.Generator, shape: tuple[int, ...], fan_in: int, *, layer: str
-) -> np.ndarray:
+def initial(init: str | np.random.Generator, shape: tuple[int, ...], fan_in: int, *, layer: str) -> np.ndarray:
     """Zeros for "zero" (what Caffe does when nothing is said, and the paper's score layers), else He's numbers."""
     if isinstance(init, np.random.Generator):
         return he(init, shape, fan_in)
@@ -223,7 +226,9 @@ class ConvTranspose2d(Module):
         checked("ConvTranspose2d", groups=groups)
         checked("ConvTranspose2d", least=0, padding=padding, output_padding=output_padding)
         if in_channels % groups or out_channels % groups:
-            raise ShapeError(f"ConvTranspose2d: {in_channels} -> {out_channels} channels do not split into {groups} groups")
+            raise ShapeError(
+                f"ConvTranspose2d: {in_channels} -> {out_channels} channels do not split into {groups} groups"
+            )
         shape = (in_channels, out_channels // groups, kernel, kernel)
         fan_in = max(1, shape[0] // groups * kernel * kernel // stride**2)  # inputs that reach one output
         self.w = Parameter(initial(init, shape, fan_in, layer="ConvTranspose2d"))
@@ -235,9 +240,7 @@ class ConvTranspose2d(Module):
 
     def layers(self) -> list[Layer]:
         o = self.options
-        return [
-            Layer(self.w.shape[2], o["stride"], o["padding"], transpose=True, output_padding=o["output_padding"])
-        ]
+        return [Layer(self.w.shape[2], o["stride"], o["padding"], transpose=True, output_padding=o["output_padding"])]
 
 
 def bilinear(kernel: int) -> np.ndarray:

@@ -3,8 +3,6 @@
 Read the files in this order; each imports only those before it.
 """
 
-FILES = ("checks", "arithmetic", "arrays", "activation", "conv", "pool", "norm", "resize", "loss", "stitch")
-
 from minifcn.ops.activation import dropout, log_softmax, relu
 from minifcn.ops.arithmetic import add, div, exp, log, matmul, maximum, mul, neg, sub
 from minifcn.ops.arrays import concat, crop, mean, pad, reshape, sum, transpose
@@ -14,6 +12,8 @@ from minifcn.ops.norm import local_response_norm
 from minifcn.ops.pool import avg_pool2d, max_pool2d
 from minifcn.ops.resize import bilinear_resize, bilinear_upsample
 from minifcn.ops.stitch import shift, stitch
+
+FILES = ("checks", "arithmetic", "arrays", "activation", "conv", "pool", "norm", "resize", "loss", "stitch")
 
 __all__ = [
     "add",

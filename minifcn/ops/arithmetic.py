@@ -28,7 +28,9 @@ def broadcast(x: Any, y: Any, *, op: str) -> tuple[tuple[int, ...], tuple[int, .
     """The shapes of both; refuses shapes that do not broadcast and arrays of different dtypes."""
     a, b = shape_of(x), shape_of(y)
     if any(m != n and 1 not in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False)):
-        raise ShapeError(f"{op}: shapes {a} and {b} do not fit together; axes must be equal, or 1, counted from the last")
+        raise ShapeError(
+            f"{op}: shapes {a} and {b} do not fit together; axes must be equal, or 1, counted from the last"
+        )
     if hasattr(x, "dtype") and hasattr(y, "dtype") and x.dtype != y.dtype:
         raise ShapeError(f"{op}: dtypes {x.dtype} and {y.dtype} differ; give both the same, with .astype")
     return a, b

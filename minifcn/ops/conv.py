@@ -104,8 +104,8 @@ def conv_transpose2d(
 ):
     """y[n,o, i*s + u*d - p, j*s + v*d - p] += w[c,o,u,v] x[n,c,i,j]: every input paints a kernel; then b[o] is added.
 
-    x (N, I, H, W), w (I, O/groups, kh, kw), b (O,) -> y (N, O, H', W'), H' = (H-1)s + d(kh-1) + 1 - 2p + output_padding.
-    This is `conv2d`'s gradient used as a layer ("deconvolution"). Errors: `ShapeError`. FCN, section 3.3.
+    x (N, I, H, W), w (I, O/groups, kh, kw), b (O,) -> y (N, O, H', W'),
+    H' = (H-1)s + d(kh-1) + 1 - 2p + output_padding. This is `conv2d`'s gradient used as a layer ("deconvolution"). Errors: `ShapeError`. FCN, section 3.3.
     """
     images(x, op="conv_transpose2d")
     g = windows(w, stride=stride, padding=padding, dilation=dilation, groups=groups, op="conv_transpose2d")
@@ -119,7 +119,10 @@ def conv_transpose2d(
         raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than the stride {g.stride}")
     same_dtype(x, ("w", w), ("b", b), op="conv_transpose2d")
     bias_of(b, w.shape[1] * groups, op="conv_transpose2d")
-    h, v = ((n - 1) * s + e - 2 * p + o for n, s, e, p, o in zip(x.shape[2:], g.stride, g.span, g.padding, extra, strict=True))
+    h, v = (
+        (n - 1) * s + e - 2 * p + o
+        for n, s, e, p, o in zip(x.shape[2:], g.stride, g.span, g.padding, extra, strict=True)
+    )
     if h < 1 or v < 1:
         raise ShapeError(f"conv_transpose2d: padding {g.padding} leaves {h}x{v} of the output; use less")
     y = spread(x, w, g, (h, v))

@@ -17,8 +17,8 @@ def check_labels(x: Array, labels: Array, ignore: int) -> None:
     wanted = (x.shape[0], *x.shape[2:])
     if labels.shape != wanted or labels.dtype.kind not in "iu":
         raise ShapeError(
-            f"softmax_cross_entropy: labels are {labels.dtype} {labels.shape}; expected whole numbers {wanted}, one for "
-            f"each pixel of the scores {x.shape}"
+            f"softmax_cross_entropy: labels are {labels.dtype} {labels.shape}; expected whole numbers {wanted}, "
+            f"one for each pixel of the scores {x.shape}"
         )
     if is_host(labels):
         wrong = labels[(labels != ignore) & ((labels < 0) | (labels >= x.shape[1]))]
@@ -49,7 +49,9 @@ def softmax_cross_entropy(
     images(x, op="softmax_cross_entropy")
     check_labels(x, labels, ignore)
     if normalize not in NORMALIZATIONS:
-        raise ShapeError(f"softmax_cross_entropy: normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}")
+        raise ShapeError(
+            f"softmax_cross_entropy: normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}"
+        )
     if weights is not None and weights.shape != (x.shape[1],):
         raise ShapeError(f"softmax_cross_entropy: weights have shape {weights.shape}; expected ({x.shape[1]},)")
     if sampling is not None and sampling.shape != labels.shape:

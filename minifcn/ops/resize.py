@@ -54,6 +54,8 @@ def bilinear_upsample(x: Array, *, kernel: int, stride: int, padding: int = 0):
     """
     images(x, op="bilinear_upsample")
     if min(kernel, stride) < 1 or padding < 0:
-        raise ShapeError(f"bilinear_upsample: kernel {kernel}, stride {stride}, padding {padding}; expected 1, 1, 0 or more")
+        raise ShapeError(
+            f"bilinear_upsample: kernel {kernel}, stride {stride}, padding {padding}; expected 1, 1, 0 or more"
+        )
     layer = Layer(kernel, stride, padding, transpose=True)
     return both_ways(x, triangle(x, x.shape[2], layer), triangle(x, x.shape[3], layer))

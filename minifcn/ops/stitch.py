@@ -41,7 +41,9 @@ def stitch(x: Array, *, factor: int):
     """(N*f*f, C, H, W) -> (N, C, H*f, W*f): y[n, c, i*f + sy, j*f + sx] = x[n*f*f + sy*f + sx, c, i, j]."""
     images(x, op="stitch")
     if factor < 1 or x.shape[0] % (factor * factor):
-        raise ShapeError(f"stitch: factor {factor} needs a batch divisible by {factor * factor}, and it is {x.shape[0]}")
+        raise ShapeError(
+            f"stitch: factor {factor} needs a batch divisible by {factor * factor}, and it is {x.shape[0]}"
+        )
     m, c, h, w = x.shape
     n = m // (factor * factor)
     y = x.reshape(n, factor, factor, c, h, w).transpose(0, 3, 4, 1, 5, 2).reshape(n, c, h * factor, w * factor)

@@ -1,0 +1,6 @@
+"""Networks. A trunk is a classifier without its last layer; the FCN puts scores and upsampling on any trunk.
+
+Read the files in this order; each imports only those before it.
+"""
+
+FILES = ("trunk", "vgg", "ladder", "fcn", "figure")

@@ -1,0 +1,146 @@
+"""The geometry of an FCN, before it has a single weight: which kernels upsample, and where every map is cropped.
+
+Each rung doubles back towards the image: upsample the score by the ratio of two strides, and lay the next skip on it.
+`Grid` says at which cell the larger of the two must start, so no offset of the paper (19; 5, 27; 5, 9, 31) is written
+down anywhere. FCN, sections 4.2 and figure 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from minifcn.errors import GeometryError, UsageError
+from minifcn.geometry import Grid, Layer, out_size
+
+Paths = Mapping[str, Sequence[Layer]]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step up: upsample by `layer` (a module called `name`), then cut `cut` ("skip" or "score") at cell `at`.
+
+    `skip` is the map to fuse with, or "" on the last rung, where the score is cropped like the image.
+    """
+
+    name: str
+    skip: str
+    layer: Layer
+    at: int
+    cut: str
+    stride: Fraction
+
+
+class Ladder:
+    """The rungs from a trunk's last output up to the image over `skips`, coarse to fine.
+
+    `paths` gives for each of the trunk's outputs all layers between the image and it. `padded` pads each upsampling by
+    (kernel - stride)/2, for trunks that keep their maps aligned with the image. Raises `UsageError` for skips that are
+    not there or not in order, `GeometryError` where grids cannot be aligned.
+    """
+
+    def __init__(self, paths: Paths, skips: Sequence[str], *, padded: bool = False) -> None:
+        self.paths, self.padded = paths, padded
+        self.last = list(paths)[-1]
+        self.grids = {name: Grid.of(path) for name, path in paths.items()}
+        finer = self._strides_on_the_way(skips)
+        grid, name_before = self.grids[self.last], self.last
+        self.rungs: list[Rung] = []
+        for skip, stride in zip((*skips, ""), finer, strict=True):
+            factor = int(grid.stride / stride)
+            if skip:
+                name = "upscore2" if name_before == self.last and factor == 2 else f"upscore_{name_before}"
+            else:
+                name = f"upscore{factor}" if skips else "upscore"
+            rung, grid = self._rung(name, skip, factor, grid)
+            self.rungs.append(rung)
+            name_before = skip
+
+    def _strides_on_the_way(self, skips: Sequence[str]) -> list[Fraction]:
+        usable = {name: grid.stride for name, grid in self.grids.items() if grid.stride < self.grids[self.last].stride}
+        known = ", ".join(f"{name} (stride {stride})" for name, stride in usable.items())
+        stride = self.grids[self.last].stride
+        for skip in skips:
+            if skip not in usable:
+                raise UsageError(f"skip {skip!r} is not an output of this trunk finer than {self.last}: it has {known}")
+            if usable[skip] >= stride or (stride / usable[skip]).denominator != 1:
+                raise UsageError(f"skips {tuple(skips)} must go from coarse to fine; this trunk has {known}")
+            stride = usable[skip]
+        return [*(usable[skip] for skip in skips), Fraction(1)]
+
+    def _rung(self, name: str, skip: str, factor: int, grid: Grid) -> tuple[Rung, Grid]:
+        """The first bilinear kernel, 2s wide or else 2s - 1, that lands the score on the grid it is to meet."""
+        faults = []
+        for kernel in (2 * factor, 2 * factor - 1):
+            padding = (kernel - factor) // 2 if self.padded else 0
+            layer = Layer(kernel, factor, padding, transpose=True)
+            try:
+                return self._aligned(name, skip, layer, grid.through(layer))
+            except GeometryError as fault:
+                faults.append(fault)
+        raise faults[0]
+
+    def _aligned(self, name: str, skip: str, layer: Layer, score: Grid) -> tuple[Rung, Grid]:
+        if not skip:
+            at = score.crop_offset(Grid(), name=name, other_name="the image")
+            return Rung(name, skip, layer, at, "score", score.stride), score.cropped(at)
+        at = self.grids[skip].offset(score, name=skip, other_name=name)
+        if at > 0:
+            return Rung(name, skip, layer, at, "skip", score.stride), score
+        if at < 0:
+            return Rung(name, skip, layer, -at, "score", score.stride), score.cropped(-at)
+        # Equal starts: whichever is the larger at the far end is cut, and ceil pooling decides which that is.
+        cut = "skip" if self._skip_is_larger(skip, layer) else "score"
+        return Rung(name, skip, layer, 0, cut, score.stride), score
+
+    def _skip_is_larger(self, skip: str, layer: Layer) -> bool:
+        """Whether the skip is at least as large as the score at every size; sizes repeat with the coarsest stride."""
+        stride = int(self.grids[self.last].stride)
+        for size in range(stride, 2 * stride):
+            try:
+                score = layer.out_size(self._climb(size))
+            except GeometryError:
+                continue
+            if out_size(self.paths[skip], size) < score:
+                return False
+        return True
+
+    def _climb(self, size: int) -> int:
+        """The size of the score after the rungs that exist so far, from an image of `size`; checks every crop."""
+        score = out_size(self.paths[self.last], size)
+        for rung in self.rungs:
+            score = rung.layer.out_size(score)
+            like = out_size(self.paths[rung.skip], size) if rung.skip else size
+            larger, smaller = (like, score) if rung.cut == "skip" else (score, like)
+            if rung.at + smaller > larger:
+                raise GeometryError(
+                    f"an image of {size} pixels gives {rung.name} a score of {score} and {rung.skip or 'the image'} "
+                    f"{like} cells: cropping the {rung.cut} at {rung.at} leaves too few; use more padding"
+                )
+            score = smaller
+        return score
+
+    def fits(self, size: int) -> bool:
+        """Whether an image with a side of `size` comes out at that size."""
+        try:
+            return self._climb(size) == size
+        except GeometryError:
+            return False
+
+
+def safe_padding(paths_for: Callable[[int], Paths], skips: Sequence[str]) -> int:
+    """The smallest padding with which images of every size come out whole: 97 for VGG-16, where the paper takes 100.
+
+    A side larger by the total stride makes every map larger by a whole number of cells, and each crop needs only
+    differences; so what holds for sides 1 .. stride holds for all.
+    """
+    for padding in range(1024):
+        try:
+            ladder = Ladder(paths_for(padding), skips)
+        except GeometryError:
+            continue
+        stride = int(ladder.grids[ladder.last].stride)
+        if all(ladder.fits(size) for size in range(1, stride + 1)):
+            return padding
+    raise GeometryError(f"no padding below 1024 lets the skips {tuple(skips)} fit at every size")

@@ -1,0 +1,67 @@
+"""VGG, the trunk of the paper's best nets: blocks of 3x3 convolutions, each closed by a 2x2 pool, then fc6 and fc7.
+
+The fully connected layers of the classifier are here already convolutions, 7x7 and 1x1 (FCN, section 3.1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minifcn.errors import UsageError
+from minifcn.models.trunk import Trunk
+from minifcn.nn import Conv2d, Dropout, MaxPool2d, Sequential
+
+# 3x3 convolutions in each block, by the number of layers with weights that the classifier is known by (it has fc8, too)
+BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
+FC = 4096
+
+
+class VGG(Trunk):
+    """The trunk of VGG-16, or of its shorter and longer sisters, every channel count times `width`/64.
+
+    `padding` is conv1_1's, 100 in the paper; or "same": 1 there and 3 at fc6, so that no border is added. `init` is a
+    random generator (He's initialisation, for training from scratch) or "zero" (Caffe's default, to be transplanted
+    into). Its dropout draws from `rng`. Outputs: pool1 .. pool5 (strides 2 .. 32) and fc7.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int = 16,
+        width: int = 64,
+        padding: int | str = 100,
+        in_channels: int = 3,
+        dropout: float = 0.5,
+        init: str | np.random.Generator,
+        rng: np.random.Generator,
+    ) -> None:
+        if layers not in BLOCKS:
+            raise UsageError(f"VGG: layers is {layers!r}; expected one of {', '.join(map(str, BLOCKS))}")
+        if not isinstance(width, (int, np.integer)) or width < 1:
+            raise UsageError(f"VGG: width is {width!r}; expected a whole number of at least 1 (64 is VGG's own)")
+        if padding != "same" and (not isinstance(padding, (int, np.integer)) or padding < 0):
+            raise UsageError(f'VGG: padding is {padding!r}; expected "same" or a whole number of at least 0')
+        self.padded_upsampling = same = padding == "same"
+        self.stages, self.channels = {}, {}
+        incoming = in_channels
+        for block, (depth, wide) in enumerate(zip(BLOCKS[layers], CHANNELS, strict=True), start=1):
+            outgoing, modules = scaled(wide, width), {}
+            for i in range(1, depth + 1):
+                border = padding if block == i == 1 and not same else 1
+                modules[f"conv{block}_{i}"] = Conv2d(incoming, outgoing, 3, padding=border, relu=True, init=init)
+                incoming = outgoing
+            setattr(self, f"block{block}", Sequential(**modules, pool=MaxPool2d(2)))
+            self.stages[f"pool{block}"], self.channels[f"pool{block}"] = f"block{block}", outgoing
+        hidden = scaled(FC, width)
+        self.head = Sequential(
+            fc6=Conv2d(incoming, hidden, 7, padding=3 if same else 0, relu=True, init=init),
+            drop6=Dropout(dropout, rng=rng),
+            fc7=Conv2d(hidden, hidden, 1, relu=True, init=init),
+            drop7=Dropout(dropout, rng=rng),
+        )
+        self.stages["fc7"], self.channels["fc7"] = "head", hidden
+
+
+def scaled(channels: int, width: int) -> int:
+    return max(1, round(channels * width / 64))
