@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,11 +137,12 @@ def legend(
     With a label only what occurs in it is listed, void included; without one, every class. `size` is the height of
     the letters in pixels.
     """
-    present: Iterable[int] = range(len(classes))
+    present = list(range(len(classes)))
     if label is not None:
         _check_label(label, len(classes))
-        present = (int(index) for index in np.unique(label))
-    return _legend(classes, list(present), colours, width, size)
+        present = [int(index) for index in np.unique(label)]
+    names = _legend(classes, present, colours, None if width is None else max(1, width - 2 * size), size)
+    return np.pad(names, ((size, size), (size, size), (0, 0)), constant_values=255)
 
 
 def _legend(
@@ -154,20 +155,25 @@ def _legend(
     names = ["void" if index == VOID else _plain(classes[index]) for index in present]
     room = math.inf if width is None else width - indent
     names = [_shorten(name, font, room) for name in names]
-    widest = indent + math.ceil(max((font.getlength(name) for name in names), default=0))
-    step = widest + round(1.4 * size)
-    columns = 1 if width is None else max(1, min(len(names), (width + step - widest) // step))
-    rows = max(1, math.ceil(len(names) / columns))
-    page = Image.new("RGB", (width or widest + 2, rows * line), "white")
+    widths = [indent + math.ceil(font.getlength(name)) for name in names] or [1]
+    apart = round(1.4 * size)
+    if width is not None and sum(widths) + apart * (len(widths) - 1) <= width:
+        rows, lefts = 1, [sum(widths[:place]) + apart * place for place in range(len(names))]
+    else:
+        # A table, read down its columns as one reads a list.
+        step = max(widths) + apart
+        columns = 1 if width is None else max(1, (width + apart) // step)
+        rows = math.ceil(len(names) / columns)
+        lefts = [place // rows * step for place in range(len(names))]
+    page = Image.new("RGB", (width or max(widths) + 2, max(1, rows) * line), "white")
     draw = ImageDraw.Draw(page)
-    for place, (index, name) in enumerate(zip(present, names, strict=True)):
-        # Down the columns, as one reads a list.
-        column, row = divmod(place, rows)
-        left, top = column * step, row * line + (line - swatch) // 2
+    for place, (index, name, left) in enumerate(zip(present, names, lefts, strict=True)):
+        middle = place % rows * line + line // 2
+        top = middle - swatch // 2
         tile = colourize(np.full((swatch, swatch), index, dtype=np.int64), colours)
         page.paste(Image.fromarray(tile), (left, top))
         draw.rectangle((left, top, left + swatch - 1, top + swatch - 1), outline="#8a929e")
-        draw.text((left + indent, row * line + line // 2), name, font=font, fill=INK, anchor="lm")
+        draw.text((left + indent, middle), name, font=font, fill=INK, anchor="lm")
     return np.asarray(page)
 
 
@@ -412,7 +418,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | N
     axes.set_facecolor("#e7e9ed")
     # Below 100 % the colours are spread out: a confusion of a few per cent should be seen.
     drawn = axes.imshow(np.ma.masked_invalid(percent), cmap="Blues", norm=PowerNorm(0.5, 0, 100))
-    names = [_mathless(_plain(name)) for name in classes]
+    names = [_tick(name) for name in classes]
     shares = confusion.shares_true()
     axes.set_xticks(range(count), names, rotation=90 if count > 4 else 0, fontsize=letters)
     axes.set_yticks(
@@ -439,9 +445,10 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | N
     return figure
 
 
-def _mathless(name: str) -> str:
-    r"""matplotlib reads $...$ as a formula, and one that does not parse ends the program."""
-    return name.replace("$", r"\$")
+def _tick(name: str) -> str:
+    r"""A class name short enough for an axis; matplotlib would read $...$ as a formula, and fail where it is none."""
+    name = _plain(name)
+    return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
 
 
 def _dress(axes: Any, title: str) -> None:
@@ -450,7 +457,7 @@ def _dress(axes: Any, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#8a929e")
     axes.tick_params(colors="#4a525e", labelsize=8.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(axis="y", color="#eceef1")
     axes.set_axisbelow(True)
 
