@@ -107,8 +107,8 @@ class Grid:
         if offset.denominator != 1:
             raise GeometryError(
                 f"{name} starts at pixel {self.start} and {other_name} at {other.start}, both with stride "
-                f"{self.stride}: the crop offset ({other.start} - {self.start}) / {self.stride} = {offset} is not whole; "
-                "a kernel one larger or smaller in the upsampling shifts it by half a cell"
+                f"{self.stride}: the crop offset ({other.start} - {self.start}) / {self.stride} = {offset} is not "
+                "whole; a kernel one larger or smaller in the upsampling shifts it by half a cell"
             )
         return int(offset)
 

@@ -33,7 +33,7 @@ def gradcheck(
     sum of its size and the gradient's root mean square; above `tolerance` it raises `GradientError` naming the input
     and the element. `ShapeError` if a float input is not float64.
     """
-    arrays = [None if x is None else as_array(x.data if isinstance(x, Tensor) else x) for x in inputs]
+    arrays: list[Any] = [None if x is None else as_array(x.data if isinstance(x, Tensor) else x) for x in inputs]
     checked = [i for i, x in enumerate(arrays) if x is not None and x.dtype.kind == "f"]
     for i in checked:
         if arrays[i].dtype != np.float64:
@@ -41,7 +41,7 @@ def gradcheck(
                 f"gradcheck: input {i} is {arrays[i].dtype}; in less than float64 rounding hides the faults"
             )
     name = getattr(function, "__name__", "function")
-    parameters = [Parameter(x.copy()) if i in checked else x for i, x in enumerate(arrays)]
+    parameters: list[Any] = [Parameter(x.copy()) if i in checked else x for i, x in enumerate(arrays)]
     y = function(*parameters, **options)
     v = as_like(y.data, np.random.default_rng(seed).standard_normal(y.shape))
     if y.node is not None:

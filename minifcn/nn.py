@@ -144,13 +144,17 @@ class Sequential(Module):
     def __init__(self, **modules: Module) -> None:
         vars(self).update(modules)
 
+    def sequence(self) -> dict[str, Module]:
+        """The modules by name, in order."""
+        return {name: child for name, child in self.children() if isinstance(child, Module)}
+
     def forward(self, x: Tensor) -> Tensor:
-        for _, module in self.children():
+        for module in self.sequence().values():
             x = module(x)
         return x
 
     def layers(self) -> list[Layer]:
-        return [layer for _, module in self.children() for layer in module.layers()]
+        return [layer for module in self.sequence().values() for layer in module.layers()]
 
 
 def he(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from minifcn.backend import Array, as_array, xp_of
 from minifcn.errors import GraphError, ShapeError
 
 Gradient = Callable[[Array], Array]
+ValueAndGradients = tuple[Array, tuple[Gradient | None, ...]]  # what the function under an @op returns
 OPS: dict[str, Callable[..., Tensor]] = {}
 _recording = True
 
@@ -167,7 +168,7 @@ def no_grad() -> Iterator[None]:
         _recording = before
 
 
-def op(function: Callable[..., tuple[Array, tuple[Gradient | None, ...]]]) -> Callable[..., Tensor]:
+def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
     """Lift `function(*arrays, **options) -> value, (gradient per array)` to Tensors, and enter it in `OPS`.
 
     The plain function stays reachable: `y, (grad_x, grad_w, grad_b) = conv2d.__wrapped__(x, w, b)`. A gradient nobody

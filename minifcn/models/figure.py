@@ -48,7 +48,7 @@ def nested(stage: Module, x: str) -> str:
     """`drop6(relu(fc6(x)))`: the modules of a sequence around their input."""
     if not isinstance(stage, Sequential):
         return x
-    for name, module in stage.children():
+    for name, module in stage.sequence().items():
         x = f"{name}({x})"
         if isinstance(module, Conv2d) and module.relu:
             x = f"relu({x})"

@@ -48,7 +48,7 @@ class VGG(Trunk):
         for block, (depth, wide) in enumerate(zip(BLOCKS[layers], CHANNELS, strict=True), start=1):
             outgoing, modules = scaled(wide, width), {}
             for i in range(1, depth + 1):
-                border = padding if block == i == 1 and not same else 1
+                border = int(padding) if block == i == 1 and not same else 1
                 modules[f"conv{block}_{i}"] = Conv2d(incoming, outgoing, 3, padding=border, relu=True, init=init)
                 incoming = outgoing
             setattr(self, f"block{block}", Sequential(**modules, pool=MaxPool2d(2)))

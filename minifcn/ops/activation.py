@@ -2,11 +2,11 @@
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 
 @op
-def relu(x: Array):
+def relu(x: Array) -> ValueAndGradients:
     """y = max(x, 0)."""
     y = xp_of(x).maximum(x, 0)
 
@@ -17,7 +17,7 @@ def relu(x: Array):
 
 
 @op
-def dropout(x: Array, *, mask: Array):
+def dropout(x: Array, *, mask: Array) -> ValueAndGradients:
     """y = x * mask, element by element. `mask` is 0 with probability p and 1/(1-p) else: "inverted" dropout.
 
     The mask is drawn by `nn.Dropout`, on the host; it has x's shape and dtype.
@@ -32,7 +32,7 @@ def dropout(x: Array, *, mask: Array):
 
 
 @op
-def log_softmax(x: Array, *, axis: int = 1):
+def log_softmax(x: Array, *, axis: int = 1) -> ValueAndGradients:
     """y_c = x_c - ln sum_k e^{x_k} over `axis`, with the largest x subtracted first: finite for any finite x."""
     xp = xp_of(x)
     y = x - x.max(axis=axis, keepdims=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
@@ -37,7 +37,7 @@ def broadcast(x: Any, y: Any, *, op: str) -> tuple[tuple[int, ...], tuple[int, .
 
 
 @op
-def neg(x: Array):
+def neg(x: Array) -> ValueAndGradients:
     """y = -x."""
 
     def grad_x(gy):
@@ -47,7 +47,7 @@ def neg(x: Array):
 
 
 @op
-def exp(x: Array):
+def exp(x: Array) -> ValueAndGradients:
     """y = e^x, element by element."""
     y = xp_of(x).exp(x)
 
@@ -58,7 +58,7 @@ def exp(x: Array):
 
 
 @op
-def log(x: Array):
+def log(x: Array) -> ValueAndGradients:
     """y = ln x, element by element, for x > 0."""
 
     def grad_x(gy):
@@ -68,7 +68,7 @@ def log(x: Array):
 
 
 @op
-def add(x: Array, y: Array):
+def add(x: Array, y: Array) -> ValueAndGradients:
     """x + y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
     x_shape, y_shape = broadcast(x, y, op="add")
 
@@ -82,7 +82,7 @@ def add(x: Array, y: Array):
 
 
 @op
-def sub(x: Array, y: Array):
+def sub(x: Array, y: Array) -> ValueAndGradients:
     """x - y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
     x_shape, y_shape = broadcast(x, y, op="sub")
 
@@ -96,7 +96,7 @@ def sub(x: Array, y: Array):
 
 
 @op
-def mul(x: Array, y: Array):
+def mul(x: Array, y: Array) -> ValueAndGradients:
     """x * y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
     x_shape, y_shape = broadcast(x, y, op="mul")
 
@@ -110,7 +110,7 @@ def mul(x: Array, y: Array):
 
 
 @op
-def div(x: Array, y: Array):
+def div(x: Array, y: Array) -> ValueAndGradients:
     """x / y, with broadcasting. Shapes that do not broadcast and unequal dtypes raise `ShapeError`."""
     x_shape, y_shape = broadcast(x, y, op="div")
 
@@ -124,7 +124,7 @@ def div(x: Array, y: Array):
 
 
 @op
-def maximum(x: Array, y: Array):
+def maximum(x: Array, y: Array) -> ValueAndGradients:
     """max(x, y) element by element, shapes equal: the fusion the paper tried and left (section 4.2, footnote 6).
 
     The gradient goes to the larger input alone (to `x` where they are equal): "gradient switching".
@@ -144,7 +144,7 @@ def maximum(x: Array, y: Array):
 
 
 @op
-def matmul(x: Array, w: Array):
+def matmul(x: Array, w: Array) -> ValueAndGradients:
     """y_ij = sum_k x_ik w_kj, over any leading axes (broadcast). Both need at least two axes."""
     if x.ndim < 2 or w.ndim < 2 or x.shape[-1] != w.shape[-2]:
         raise ShapeError(f"matmul: shapes {x.shape} and {w.shape} do not fit; expected (..., i, k) and (..., k, j)")

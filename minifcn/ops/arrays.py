@@ -7,7 +7,7 @@ from typing import Any
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
 from minifcn.ops.checks import pair
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 Axes = int | tuple[int, ...] | None
 
@@ -20,7 +20,7 @@ def spread_over(gy: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -
 
 
 @op
-def sum(x: Array, *, axis: Axes = None, keepdims: bool = False):
+def sum(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradients:
     """The sum over `axis` (all axes by default)."""
     x_shape = x.shape
 
@@ -31,7 +31,7 @@ def sum(x: Array, *, axis: Axes = None, keepdims: bool = False):
 
 
 @op
-def mean(x: Array, *, axis: Axes = None, keepdims: bool = False):
+def mean(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradients:
     """The mean over `axis` (all axes by default)."""
     x_shape, y = x.shape, x.mean(axis=axis, keepdims=keepdims)
     count = x.size // max(y.size, 1)
@@ -43,7 +43,7 @@ def mean(x: Array, *, axis: Axes = None, keepdims: bool = False):
 
 
 @op
-def reshape(x: Array, *, shape: Sequence[int]):
+def reshape(x: Array, *, shape: Sequence[int]) -> ValueAndGradients:
     """The same numbers in row-major order under another shape; one entry may be -1."""
     x_shape, known = x.shape, math.prod(n for n in shape if n != -1)
     if x.size != known and (tuple(shape).count(-1) != 1 or known < 1 or x.size % known):
@@ -56,7 +56,7 @@ def reshape(x: Array, *, shape: Sequence[int]):
 
 
 @op
-def transpose(x: Array, *, axes: Sequence[int] | None = None):
+def transpose(x: Array, *, axes: Sequence[int] | None = None) -> ValueAndGradients:
     """Axes in another order (reversed by default): y's axis i is x's axis `axes[i]`."""
     order = tuple(range(x.ndim))[::-1] if axes is None else tuple(axes)
     if sorted(order) != list(range(x.ndim)):
@@ -70,7 +70,7 @@ def transpose(x: Array, *, axes: Sequence[int] | None = None):
 
 
 @op
-def concat(*xs: Array, axis: int = 1):
+def concat(*xs: Array, axis: int = 1) -> ValueAndGradients:
     """The inputs one after another along `axis` (channels by default)."""
     shapes = [x.shape for x in xs]
     if not xs or any(s[:axis] + s[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] for s in shapes):
@@ -92,7 +92,7 @@ def concat(*xs: Array, axis: int = 1):
 
 
 @op
-def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0):
+def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0) -> ValueAndGradients:
     """Put `value` around the last two axes: `padding` is one width, or (top, bottom, left, right)."""
     top, bottom, left, right = [padding] * 4 if isinstance(padding, int) else padding
     if min(top, bottom, left, right) < 0:
@@ -109,7 +109,7 @@ def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0):
 
 
 @op
-def crop(x: Array, *, like: Any, at: int | Sequence[int] = 0):
+def crop(x: Array, *, like: Any, at: int | Sequence[int] = 0) -> ValueAndGradients:
     """Cut a window out of the last two axes: as large as `like` (a map, or (H, W)), starting at `at`.
 
     This is Caffe's crop: it is *not* centred. `Grid.offset` says where to start so that two maps lie on each other.

@@ -16,7 +16,7 @@ from minifcn.errors import ShapeError
 from minifcn.kernels.convolution import correlate, spread, weigh
 from minifcn.kernels.im2col import Windows
 from minifcn.ops.checks import bias_of, images, pair, same_dtype
-from minifcn.tensor import op
+from minifcn.tensor import Gradient, ValueAndGradients, op
 
 Size = int | Sequence[int]
 
@@ -44,7 +44,7 @@ def conv2d(
     dilation: Size = 1,
     groups: int = 1,
     relu: bool = False,
-):
+) -> ValueAndGradients:
     """y[n,o,i,j] = b[o] + sum_{c,u,v} w[o,c,u,v] x[n, c, i*s + u*d - p, j*s + v*d - p], zeros outside the image.
 
     x (N, I, H, W), w (O, I/groups, kh, kw), b (O,) -> y (N, O, H', W'), H' = floor((H + 2p - d(kh-1) - 1)/s) + 1.
@@ -76,7 +76,7 @@ def conv2d(
     return y, (grad_x, grad_w, grad_b)
 
 
-def passing(y: Array | None):
+def passing(y: Array | None) -> Gradient:
     """What a fused ReLU does to `gy`, once for all three gradients: they are asked with the same `gy`, one by one."""
     if y is None:
         return lambda gy: gy
@@ -101,11 +101,12 @@ def conv_transpose2d(
     output_padding: Size = 0,
     dilation: Size = 1,
     groups: int = 1,
-):
+) -> ValueAndGradients:
     """y[n,o, i*s + u*d - p, j*s + v*d - p] += w[c,o,u,v] x[n,c,i,j]: every input paints a kernel; then b[o] is added.
 
     x (N, I, H, W), w (I, O/groups, kh, kw), b (O,) -> y (N, O, H', W'),
-    H' = (H-1)s + d(kh-1) + 1 - 2p + output_padding. This is `conv2d`'s gradient used as a layer ("deconvolution"). Errors: `ShapeError`. FCN, section 3.3.
+    H' = (H-1)s + d(kh-1) + 1 - 2p + output_padding. This is `conv2d`'s gradient used as a layer ("deconvolution").
+    Errors: `ShapeError`. FCN, section 3.3.
     """
     images(x, op="conv_transpose2d")
     g = windows(w, stride=stride, padding=padding, dilation=dilation, groups=groups, op="conv_transpose2d")

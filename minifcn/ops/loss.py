@@ -7,7 +7,7 @@ on every patch at once (FCN, sections 3.4 and 4.3).
 from minifcn.backend import Array, is_host, xp_of
 from minifcn.errors import ShapeError
 from minifcn.ops.checks import images
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 NORMALIZATIONS = ("sum", "valid", "batch")
 
@@ -38,7 +38,7 @@ def softmax_cross_entropy(
     weights: Array | None = None,
     sampling: Array | None = None,
     normalize: str = "valid",
-):
+) -> ValueAndGradients:
     """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] ln softmax(x[n,:,i,j])_l with l = labels[n,i,j]: one number.
 
     x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore` where a pixel has none. `weights` (C,) weighs the

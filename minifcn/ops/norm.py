@@ -3,7 +3,7 @@
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
 from minifcn.ops.checks import images
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 
 def window_sum(x: Array, size: int) -> Array:
@@ -18,7 +18,9 @@ def window_sum(x: Array, size: int) -> Array:
 
 
 @op
-def local_response_norm(x: Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
+def local_response_norm(
+    x: Array, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> ValueAndGradients:
     """y_c = x_c / s_c^beta with s_c = k + alpha/size * sum of x^2 over the `size` channels around c.
 
     x (N, C, H, W); `size` odd; alpha is divided by the size, as Caffe does. Errors: `ShapeError`.

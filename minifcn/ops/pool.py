@@ -11,7 +11,7 @@ from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
 from minifcn.kernels.im2col import Windows
 from minifcn.ops.checks import Pair, images, pair
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 Size = int | Sequence[int]
 
@@ -32,7 +32,7 @@ class Frame:
         axes = list(zip(self.kernel, self.stride, self.padding, self.dilation, strict=True))
         layers = [Layer(*axis, ceil=ceil) for axis in axes]
         self.size: Pair = x.shape[2:]
-        self.out: Pair = tuple(layer.out_size(n) for layer, n in zip(layers, self.size, strict=True))
+        self.out: Pair = (layers[0].out_size(self.size[0]), layers[1].out_size(self.size[1]))
         reach = [(n - 1) * s + layer.extent for n, s, layer in zip(self.out, self.stride, layers, strict=True)]
         self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, self.padding, strict=True))
         self.inside = tuple(slice(p, p + n) for p, n in zip(self.padding, self.size, strict=True))
@@ -53,7 +53,7 @@ class Frame:
 @op
 def max_pool2d(
     x: Array, *, kernel: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil: bool = False
-):
+) -> ValueAndGradients:
     """y[n,c,i,j] = max over the window at (i*s - p, j*s - p) of x[n,c]; `stride` defaults to the kernel.
 
     x (N, C, H, W) -> (N, C, H', W'), H' = floor or ceil((H + 2p - d(k-1) - 1)/s) + 1. With `ceil`, a last window that
@@ -62,10 +62,9 @@ def max_pool2d(
     """
     frame = Frame(x, kernel, stride, padding, dilation, ceil, op="max_pool2d")
     xp, padded = xp_of(x), frame.pad(x, -float("inf"))
-    y = None
+    y = xp.full((*x.shape[:2], *frame.out), -float("inf"), dtype=x.dtype)
     for rows, cols in frame.taps():
-        seen = padded[:, :, rows, cols]
-        y = seen.copy() if y is None else xp.maximum(y, seen, out=y)
+        xp.maximum(y, padded[:, :, rows, cols], out=y)
     del padded
 
     def grad_x(gy):
@@ -84,7 +83,7 @@ def max_pool2d(
 @op
 def avg_pool2d(
     x: Array, *, kernel: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil: bool = False
-):
+) -> ValueAndGradients:
     """y[n,c,i,j] = mean over the window at (i*s - p, j*s - p) of x[n,c]; options and sizes as in `max_pool2d`.
 
     Zeros of the padding count as pixels, what hangs over beyond the padding does not (Caffe's rule).

@@ -9,7 +9,7 @@ from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
 from minifcn.ops.checks import Pair, images, pair
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 
 def between(x: Array, size: int, out: int) -> Array:
@@ -30,7 +30,7 @@ def triangle(x: Array, size: int, layer: Layer) -> Array:
     return (weight * ((tap >= 0) & (tap < layer.kernel))).astype(x.dtype)
 
 
-def both_ways(x: Array, rows: Array, cols: Array):
+def both_ways(x: Array, rows: Array, cols: Array) -> ValueAndGradients:
     def grad_x(gy):
         return rows.T @ (gy @ cols)
 
@@ -38,7 +38,7 @@ def both_ways(x: Array, rows: Array, cols: Array):
 
 
 @op
-def bilinear_resize(x: Array, *, size: Pair):
+def bilinear_resize(x: Array, *, size: Pair) -> ValueAndGradients:
     """x (N, C, H, W) resampled to `size`: y[i] between the two nearest x, pixel centres at half integers."""
     images(x, op="bilinear_resize")
     h, w = pair(size, op="bilinear_resize", name="size", least=1)
@@ -46,7 +46,7 @@ def bilinear_resize(x: Array, *, size: Pair):
 
 
 @op
-def bilinear_upsample(x: Array, *, kernel: int, stride: int, padding: int = 0):
+def bilinear_upsample(x: Array, *, kernel: int, stride: int, padding: int = 0) -> ValueAndGradients:
     """x (N, C, H, W) -> (N, C, (H-1)s + k - 2p, ...): each channel spread by the k x k bilinear kernel.
 
     The kernel is (1 - |i-c|/f)(1 - |j-c|/f), f = (k+1)//2, c its centre: it sums to f^2, and interpolates exactly for

@@ -7,11 +7,11 @@ after the net, `stitch` lays output (i, j) of shift (sy, sx) at (i*f + sy, j*f +
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
 from minifcn.ops.checks import images
-from minifcn.tensor import op
+from minifcn.tensor import ValueAndGradients, op
 
 
 @op
-def shift(x: Array, *, factor: int):
+def shift(x: Array, *, factor: int) -> ValueAndGradients:
     """(N, C, H, W) -> (N*f*f, C, H, W): image n's copy (sy, sx), at n*f*f + sy*f + sx, is x[n, :, sy:, sx:].
 
     The copies are cut, not moved: nothing is put in at the top and left. So that they have one size, zeros fill what is
@@ -37,7 +37,7 @@ def shift(x: Array, *, factor: int):
 
 
 @op
-def stitch(x: Array, *, factor: int):
+def stitch(x: Array, *, factor: int) -> ValueAndGradients:
     """(N*f*f, C, H, W) -> (N, C, H*f, W*f): y[n, c, i*f + sy, j*f + sx] = x[n*f*f + sy*f + sx, c, i, j]."""
     images(x, op="stitch")
     if factor < 1 or x.shape[0] % (factor * factor):
