@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from minifcn import __version__
-from minifcn.backend import cupy_packages, diagnose_gpu, pip_command
 from minifcn.command import run
 from minifcn.errors import UsageError
+from minifcn.gpu import cupy_packages, diagnose_gpu, pip_command
 
 # What each package is for. Those that only come with an extra are marked; the rest come with minifcn.
 PACKAGES = {
