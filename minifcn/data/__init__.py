@@ -7,4 +7,4 @@ tree and your own class of ten lines serve equally.
 `FILES` lists the files of this folder from easy to hard, which is also the order in which they may import each other.
 """
 
-FILES = ["sample", "files", "augment", "batches", "shapes", "make", "voc"]
+FILES = ["sample", "files", "augment", "batches", "things", "shapes", "make", "voc"]

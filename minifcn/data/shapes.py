@@ -13,19 +13,17 @@ The drawing itself is the painter's algorithm: sky, hills, ground, ponds, shadow
 near, each over what is behind it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
 from minifcn.data.sample import VOID, Sample
+from minifcn.data.things import STANDING, Array, Light, Thing, choose, mix, noise, rgb, step
 from minifcn.errors import UsageError
 
-Array = np.ndarray
 Part = tuple[slice, slice]
 
 CLASSES = ("background", "ball", "crate", "tent", "balloon", "tree", "house", "pond")
@@ -37,50 +35,10 @@ CAMERA = 2.2
 """Metres from the ground to the eye: the ground at row `y` below the horizon is `CAMERA / y` metres away."""
 FAR = 100.0
 """Metres; the depth written where there is nothing but sky."""
-
-
-# Colour, noise and light ---------------------------------------------------------------------------------------------
-
-
-def rgb(code: str) -> Array:
-    """A colour written as on the web, "ff8000", as three numbers from 0 to 1."""
-    return np.frombuffer(bytes.fromhex(code), np.uint8).astype(np.float32) / 255
-
-
-def mix(a: Array, b: Array, share: ArrayLike) -> Array:
-    """`a` where `share` is 0, `b` where it is 1; `share` has no colour axis."""
-    share = np.asarray(share, np.float32)[..., None]
-    return a + (b - a) * share
-
-
-def choose(rng: Generator, options: Sequence) -> Any:
-    return options[int(rng.integers(len(options)))]
-
-
-@cache
-def noise_tile() -> Array:
-    """Cloudy noise (512, 512) from 0 to 1 that continues across its edges: white noise with its high tones damped."""
-    tones = np.fft.fft2(np.random.default_rng(0).standard_normal((512, 512)))
-    frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512)[None]) * 512
-    tile = np.fft.ifft2(tones / np.maximum(frequency, 2) ** 1.5).real
-    return np.clip(0.5 + 0.22 * tile / tile.std(), 0, 1).astype(np.float32)
-
-
-def noise(u: ArrayLike, v: ArrayLike) -> Array:
-    """The noise at (u, v), in tiles (it repeats after 1), bilinear between the tile's points."""
-    u, v = np.asarray(u, np.float32) * 512, np.asarray(v, np.float32) * 512
-    left, above = np.floor(u), np.floor(v)
-    right, below = u - left, v - above
-    column, row = left.astype(np.int32) & 511, above.astype(np.int32) & 511
-    tile, beside, under = noise_tile(), (column + 1) & 511, (row + 1) & 511
-    upper = tile[row, column] + right * (tile[row, beside] - tile[row, column])
-    lower = tile[under, column] + right * (tile[under, beside] - tile[under, column])
-    return upper + below * (lower - upper)
-
-
-def step(x: Array) -> Array:
-    """1 where x > 0, 0 where x < 0, with a soft edge one unit wide, so that drawn edges are not jagged."""
-    return np.clip(x + 0.5, 0, 1)
+HOW_OFTEN = (0.18, 0.18, 0.15, 0.16, 0.13, 0.09, 0.11)
+"""How often each class but the background is drawn: small things more often, since a class is judged by its area."""
+NEAREST, FARTHEST = 4.8, 17.0
+"""Metres to the nearest and the farthest thing: the same ball is 3.5 times as wide here as there."""
 
 
 class Mood(NamedTuple):
@@ -107,171 +65,7 @@ GROUNDS = (
     ("a5763f", "c99f55"),  # stubble
     ("8d7aa8", "7f9a58"),  # heather
 )
-LEAVES = ("4d8a35", "2f6a3c", "89a63c", "cf7d2e", "b8472f", "dba23a", "e7a9bb", "3f7a70")
-PAINTS = ("d8402f", "f0c02e", "2f69b8", "f3efe4", "2e8f6b", "ec7f2c", "7b4fa0", "e58fb0", "3a3f4a", "5cb6d6", "8cae3e")
-WALLS = ("e9dfc9", "c9795a", "f2efe8", "d9b46c", "8fa6b5", "b8584a", "cdb7a0")
-ROOFS = ("8f3f34", "5b5560", "a8643f", "3f5560", "6d6a4a")
-BARK = ("5d4632", "6f5a48", "d9d4c8", "4a3a33")
-
-
-@dataclass(frozen=True)
-class Light:
-    """One sun for the whole picture. `left` is -1 with the sun at the far right and 1 with it at the far left."""
-
-    left: float
-    height: float
-    sun: Array
-    shade: Array
-
-    def on(self, colour: Array, lit: ArrayLike) -> Array:
-        """`colour` of a surface that the sun strikes by `lit`, from 0 (turned away) to 1 (faces it)."""
-        return colour * mix(self.shade, self.sun, lit)
-
-
-# Things --------------------------------------------------------------------------------------------------------------
-#
-# A thing draws itself in its own metres: `u` to the right of its middle, `v` up from the ground, both arrays that
-# broadcast to the picture part it is asked for. It answers with the distance to its outline (metres, negative inside)
-# and the colour. All its random numbers are drawn before, so the same thing can be drawn at any resolution.
-
-
-class Thing(NamedTuple):
-    half_width: float
-    height: float
-    draw: Callable[[Array, Array], tuple[Array, Array]]
-
-
-def disc(u: Array, v: Array, radius: float) -> Array:
-    return np.sqrt(u * u + v * v) - radius
-
-
-def rectangle(u: Array, v: Array, half_width: float, low: float, high: float) -> Array:
-    return np.maximum(np.abs(u) - half_width, np.maximum(low - v, v - high))
-
-
-def gable(u: Array, v: Array, half_width: float, low: float, high: float) -> Array:
-    """An upright triangle: distance to its sloping sides and its base."""
-    slope = (high - low) / half_width
-    return np.maximum((np.abs(u) * slope + v - high) / np.hypot(slope, 1), low - v)
-
-
-def paint(rng: Generator) -> Callable[[Array, Array], Array]:
-    """A random coat of paint, the same kinds for everything that is painted: colour at (u, v)."""
-    a, b = (rgb(PAINTS[k]) for k in rng.choice(len(PAINTS), 2, replace=False))
-    pattern = choose(rng, ("plain", "stripes", "stripes", "checks", "dots"))
-    turn, pitch, worn = rng.uniform(0, np.pi), rng.uniform(0.35, 0.7), rng.uniform(0, 1, 2)
-    cos, sin = np.cos(turn), np.sin(turn)
-
-    def colour(u: Array, v: Array) -> Array:
-        p, q = (u * cos + v * sin) / pitch * np.pi, (v * cos - u * sin) / pitch * np.pi
-        share = {
-            "plain": lambda: 0 * (u + v),
-            "stripes": lambda: step(4 * np.sin(p)),
-            "checks": lambda: step(4 * np.sin(p) * np.sin(q)),
-            "dots": lambda: step(6 * (np.cos(p) * np.cos(q) - 0.4)),
-        }[pattern]()
-        return mix(a, b, share) * (0.8 + 0.35 * noise(u / 5 + worn[0], v / 5 + worn[1]))[..., None]
-
-    return colour
-
-
-def sphere(rng: Generator, light: Light) -> Thing:
-    """A painted sphere that touches the ground; ball and balloon are this, in two places."""
-    radius, coat = rng.uniform(0.7, 1.4), paint(rng)
-
-    def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        nx, ny = u / radius, v / radius - 1
-        nz = np.sqrt(np.maximum(1 - nx * nx - ny * ny, 0))
-        facing = 0.55 * nz + 0.6 * light.height * ny - 0.6 * light.left * nx
-        shine = np.clip(facing - 0.82, 0, 1) * 2.5
-        return disc(u, v - radius, radius), light.on(coat(u, v), np.clip(facing, 0, 1)) + shine[..., None]
-
-    return Thing(radius, 2 * radius, draw)
-
-
-def crate(rng: Generator, light: Light) -> Thing:
-    """A painted box, its top and one side just visible."""
-    half, high, coat = rng.uniform(0.65, 1.35), rng.uniform(1.3, 2.7), paint(rng)
-    side, top = rng.uniform(0.5, 0.85) * half * choose(rng, (-1, 1)), high * rng.uniform(0.82, 0.9)
-
-    def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        beyond = np.where(u * np.sign(side) > abs(side), 0.35 - 0.3 * np.sign(side) * light.left, 0.65)
-        return rectangle(u, v, half, 0, high), light.on(coat(u, v), np.where(v > top, 0.95, beyond))
-
-    return Thing(half, high, draw)
-
-
-def tent(rng: Generator, light: Light) -> Thing:
-    """A painted triangle with a dark door and a mast."""
-    half, high, coat = rng.uniform(1.0, 1.9), rng.uniform(1.6, 2.8), paint(rng)
-    ridge = rng.uniform(-0.3, 0.3) * half
-    mast, top = rng.uniform(0.04, 0.08), high * rng.uniform(1.08, 1.25)
-
-    def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        colour = light.on(coat(u, v), np.where(u > ridge * (v / high), 0.5 - 0.4 * light.left, 0.5 + 0.4 * light.left))
-        door = step(-40 * gable(u - ridge / 2, v, 0.28 * half, -1, 0.6 * high))
-        outline = np.minimum(gable(u, v, half, 0, high), rectangle(u, v, mast, 0, top))
-        return outline, mix(colour, rgb("2b2530") * light.shade, door)
-
-    return Thing(half, top, draw)
-
-
-def tree(rng: Generator, light: Light) -> Thing:
-    """A leafy crown, round or pointed, on a thin trunk."""
-    half, crown, clear = rng.uniform(0.8, 1.6), rng.uniform(2.0, 3.6), rng.uniform(0.7, 1.5)
-    trunk, leaf, bark = rng.uniform(0.09, 0.2), rgb(choose(rng, LEAVES)), rgb(choose(rng, BARK))
-    pointed, (seed_u, seed_v) = rng.random() < 0.35, rng.uniform(0, 1, 2)
-
-    def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        ragged = noise(u / 20 + seed_u, v / 20 + seed_v)
-        if pointed:
-            leaves = gable(u, v, half, clear, clear + crown) + 0.8 * (ragged - 0.5)
-        else:
-            leaves = (np.hypot(u / half, (v - clear - crown / 2) / (crown / 2)) - 1) * half + 1.6 * (ragged - 0.5)
-        clumps = noise(u / 1.7 + seed_v, v / 1.7 + seed_u)
-        lit = np.clip(clumps * 1.2 - 0.25 + 0.25 * (v - clear - crown / 2) / crown - 0.25 * light.left * u / half, 0, 1)
-        colour = mix(light.on(bark, 0.4), light.on(leaf * 1.05, lit), step(-30 * leaves))
-        return np.minimum(leaves, rectangle(u, v, trunk, 0, clear + crown / 2)), colour
-
-    return Thing(half + 0.6, clear + crown + 0.6, draw)
-
-
-def house(rng: Generator, light: Light) -> Thing:
-    """Walls with windows and a door under a gabled roof with a chimney."""
-    half, wall, roof = rng.uniform(1.6, 2.8), rng.uniform(1.8, 2.9), rng.uniform(1.1, 2.0)
-    walls, tiles = rgb(choose(rng, WALLS)), rgb(choose(rng, ROOFS))
-    chimney, bay = rng.uniform(0.3, 0.6) * half * choose(rng, (-1, 1)), 2 * half / choose(rng, (3, 3, 5))
-    pane = rgb(choose(rng, ("36424f", "f3d28a", "5d7288"))) + np.zeros(3, np.float32)
-    bricks, (seed_u, seed_v) = rng.uniform(0, 0.18), rng.uniform(0, 1, 2)
-
-    def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        courses = 1 - bricks * step(6 * np.sin(v * 20)) * step(6 * np.sin(u * 9 + 2 * np.sign(np.sin(v * 10))))
-        grime = 0.85 + 0.3 * noise(u / 8 + seed_u, v / 8 + seed_v)
-        front = light.on(walls * (courses * grime)[..., None], 0.75)
-        across = (u / bay + 0.5) % 1 - 0.5
-        window = rectangle(across * bay, v, 0.25 * bay, 0.42 * wall, 0.8 * wall)
-        door = rectangle(u, v, 0.3 * bay, -1, 0.7 * wall)
-        front = mix(front, pane, step(-25 * window) * (np.abs(u) > bay / 2))
-        front = mix(front, tiles * 0.6, step(-25 * door))
-        rows = 0.8 + 0.2 * np.sin(v * 26) + 0.25 * (noise(u / 3 + seed_v, v / 3 + seed_u) - 0.5)
-        above = np.minimum(
-            gable(u, v, half * 1.12, wall - 0.2, wall + roof), rectangle(u - chimney, v, 0.22, wall, wall + roof)
-        )
-        colour = mix(front, light.on(tiles * rows[..., None], 0.6 - 0.3 * light.left * np.sign(u)), above < 0)
-        return np.minimum(above, rectangle(u, v, half, 0, wall)), colour
-
-    return Thing(half * 1.12, wall + roof, draw)
-
-
-HOW_OFTEN = (0.18, 0.18, 0.15, 0.16, 0.13, 0.09, 0.11)
-"""How often each class but the background is drawn: small things more often, since a class is judged by its area."""
-NEAREST, FARTHEST = 4.8, 17.0
-"""Metres to the nearest and the farthest thing: the same ball is 3.5 times as wide here as there."""
-
-STANDING = {"ball": sphere, "crate": crate, "tent": tent, "balloon": sphere, "tree": tree, "house": house}
-
-
-# The scene -----------------------------------------------------------------------------------------------------------
+HILLS = ("4d8a35", "2f6a3c", "cf7d2e", "b8472f", "3f7a70", "6d7f8f", "7b6d62")
 
 
 class Scene:
@@ -355,11 +149,11 @@ def draw_sky(scene: Scene, rng: Generator, mood: Mood) -> None:
 def draw_hills(scene: Scene, rng: Generator) -> None:
     for z in (75.0, 45.0):
         seed, high, wide = rng.uniform(0, 1, 2), rng.uniform(0.02, 0.2), rng.uniform(0.1, 0.3)
-        colour = rgb(choose(rng, (*LEAVES, "6d7f8f", "7b6d62"))) * 0.75
+        colour = rgb(choose(rng, HILLS)) * 0.75
         ridge = high * noise(scene.x * wide + seed[0], seed[1]) * 2 - 0.02
         woods = 0.6 + 0.7 * noise(scene.x * 0.8 + seed[1], scene.y * 1.6 + seed[0])
         outline = np.maximum(-ridge - scene.y, scene.y - CAMERA / z) * scene.pixels
-        part = scene.part(-scene.width, scene.width, -2 * high - 0.02, CAMERA / z)
+        part = scene.part(-np.inf, np.inf, -2 * high - 0.02, CAMERA / z)
         colour = scene.light.on(colour * woods[part[0]][..., None], 0.6)
         scene.cover(part, outline[part[0]], colour, z)
 
@@ -367,7 +161,7 @@ def draw_hills(scene: Scene, rng: Generator) -> None:
 def draw_ground(scene: Scene, rng: Generator) -> None:
     light, dark = (rgb(code) for code in choose(rng, GROUNDS))
     seed = rng.uniform(0, 1, 4)
-    part = scene.part(-scene.width, scene.width, CAMERA / 45, 1)
+    part = scene.part(-np.inf, np.inf, CAMERA / 45, np.inf)
     z = CAMERA / np.maximum(scene.y[part[0]], CAMERA / 60)
     across = scene.x * z
     patches = noise(across / 30 + seed[0], z / 30 + seed[1])
@@ -380,8 +174,8 @@ def draw_ground(scene: Scene, rng: Generator) -> None:
 def draw_pond(scene: Scene, rng: Generator, x: float, z: float) -> None:
     """Still water mirrors the sky and the hills, so that its colour is theirs."""
     seed, half, base = rng.uniform(0, 1, 2), rng.uniform(2.0, 3.6) / z, CAMERA / z
-    flat = min(0.32 * half, 0.7 * base)
-    part = scene.part(x - 1.3 * half, x + 1.3 * half, base - 1.3 * flat, base + 1.3 * flat)
+    flat = min(0.32 * half, 0.45 * base)
+    part = scene.part(x - 1.35 * half, x + 1.35 * half, base - 1.35 * flat, base + 1.35 * flat)
     across, y = scene.x[:, part[1]], scene.y[part[0]]
     if not across.size or not y.size:
         return
@@ -390,7 +184,7 @@ def draw_pond(scene: Scene, rng: Generator, x: float, z: float) -> None:
     mirrored = np.clip(np.searchsorted(scene.y[:, 0], -1.3 * y[:, 0]), 0, len(scene.y) - 1)
     ripples = noise(across * 0.2 + seed[1], y * 3 + seed[0])
     colour = scene.image[mirrored, part[1]] * (0.78 + 0.3 * ripples)[..., None]
-    scene.cover(part, outline, colour, CAMERA / y, label="pond", geometry="horizontal")
+    scene.cover(part, outline, colour, CAMERA / np.maximum(y, CAMERA / 60), label="pond", geometry="horizontal")
 
 
 def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
@@ -426,7 +220,26 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
 
 
 class Shapes:
-    """The embedded world as a data set: `Shapes("train", count=2000)[0]` is a `Sample`."""
+    """The embedded world as a data set: `Shapes("train", count=2000)[7]` is a `Sample` with depth and geometry.
+
+        background   sky, clouds, hills and the ground, whatever they are made of
+        ball         a painted sphere on the ground
+        crate        a painted box on the ground: the paints of a ball, another shape
+        tent         a painted triangle with a dark door and a thin mast
+        balloon      the very sphere that is a ball on the ground, in the air
+        tree         a leafy crown, round or pointed, on a thin trunk
+        house        walls, windows, a roof and a thin chimney
+        pond         a mirror of the sky and the hills, where the ground should be
+        (255)        the border around each of these, 1 % of the picture's shorter side and at least 1.5 pixels
+
+    `geometry_classes` name the second labels: horizontal (ground and ponds), vertical (all that stands or hangs, the
+    hills too) and sky. `depth` is in metres: things are flat cards that face the eye, the ground recedes, and where
+    there is only sky it is 100.
+
+    Picture i is a function of (`seed`, `split`, i) alone: a larger `count` adds pictures and changes none, no two
+    splits share one, and another `size` (an integer, or height and width; 64 to 500) shows the same scene at another
+    resolution. Raises UsageError for a split, count, size or seed out of range.
+    """
 
     classes = CLASSES
     geometry_classes = GEOMETRY
@@ -448,6 +261,9 @@ class Shapes:
 
     def __len__(self) -> int:
         return self.count
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(self.count))
 
     def __getitem__(self, i: int) -> Sample:
         seeds = np.random.SeedSequence(self.seed, spawn_key=(SPLITS.index(self.split), range(self.count)[i]))

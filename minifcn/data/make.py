@@ -1,0 +1,44 @@
+"""Write the embedded world out as a VOC tree, for tools that read files, and to see what such a tree is.
+
+    JPEGImages/train-000000.jpg             the pictures
+    SegmentationClass/train-000000.png      their masks: PNGs of class indices, 255 void
+    ImageSets/Segmentation/train.txt        which names belong to which split, one per line
+    class_names.txt                         line i is the name of class i
+
+`minifcn data make DIR` calls this; `VOCSegmentation(DIR)` reads it back.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from minifcn.data.files import write_image, write_mask
+from minifcn.data.shapes import CLASSES, Shapes
+from minifcn.errors import UsageError
+
+
+def make_tree(
+    folder: str | os.PathLike[str], *, counts: Mapping[str, int], size: int | tuple[int, int] = 160, seed: int = 0
+) -> Path:
+    """Write `counts[split]` pictures of each split and return the folder, which must be new or empty.
+
+    The list of a split is written after its pictures, so a list never names a picture that is not there. Pictures are
+    JPEG (quality 95) and therefore close to what `Shapes` gives; masks are exact. Raises UsageError.
+    """
+    root = Path(folder)
+    splits = {split: Shapes(split, count=count, size=size, seed=seed) for split, count in counts.items()}
+    images, masks, lists = root / "JPEGImages", root / "SegmentationClass", root / "ImageSets" / "Segmentation"
+    try:
+        if root.exists() and any(root.iterdir()):
+            raise UsageError(f"{root}: is not empty; choose a new folder for the embedded world")
+        for part in (images, masks, lists):
+            part.mkdir(parents=True)
+        for split, world in splits.items():
+            for sample in world:
+                write_image(images / f"{sample.id}.jpg", sample.image)
+                write_mask(masks / f"{sample.id}.png", sample.label)
+            (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in world.ids), encoding="utf-8")
+        (root / "class_names.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{root}: cannot be written ({error.strerror}); choose another folder") from error
+    return root
