@@ -95,7 +95,7 @@ def _gathered(
     outside = (rows[:, None] == OUTSIDE) | (columns == OUTSIDE)
 
     def take(plane: np.ndarray, nothing: int | tuple[int, int, int]) -> np.ndarray:
-        taken = plane[rows][:, columns]
+        taken = plane.take(rows, axis=0).take(columns, axis=1)
         taken[outside] = nothing
         return taken
 

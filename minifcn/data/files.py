@@ -27,7 +27,7 @@ from minifcn.viz import palette
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
 
-IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 """What may be tried on a photograph. Pillow knows many more, and hands one of them (EPS) to another program."""
 
 ORIENTATION = 274
@@ -142,7 +142,7 @@ def _opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterat
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(path, "over 179 megapixels")) from error
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{path}: content is none of the formats {', '.join(formats)}; replace the file") from error
+        raise DataError(f"{path}: content not recognised; expected {', '.join(formats)}; replace the file") from error
     except Exception as error:  # Pillow promises no set of exceptions for broken files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({reason}); expected a whole picture; replace the file") from error

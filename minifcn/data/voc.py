@@ -57,11 +57,14 @@ class VOCSegmentation:
         classes: Sequence[str] | None = None,
         skip_bad: bool = False,
     ) -> None:
-        self.folder = find_year_folder(root, year)
         self.split = split
+        try:
+            self.folder = find_year_folder(root, year)
+            self._images = _files_by_id(self.folder / IMAGES, IMAGE_SUFFIXES)
+            self._masks = _files_by_id(self.folder / MASKS, MASK_SUFFIXES)
+        except OSError as error:
+            raise DataError(f"{root}: cannot be searched ({error.strerror}); check who may read it") from error
         self.classes = _classes_of(self.folder, classes)
-        self._images = _files_by_id(self.folder / IMAGES, IMAGE_SUFFIXES)
-        self._masks = _files_by_id(self.folder / MASKS, MASK_SUFFIXES)
         self.ids = _ids_in_folder(self.folder, self._masks) if split is None else _ids_in_list(self.folder, split)
         self.skipped: tuple[tuple[str, str], ...] = ()
         if skip_bad:
