@@ -24,20 +24,18 @@ def diagnose_gpu() -> tuple[bool, str, str]:
         if len(installed) > 1:
             # They all unpack into one folder `cupy`, each over the other's files: removing one breaks what is left.
             reason = f"{len(installed)} CuPy packages are installed over one another ({', '.join(installed)})"
-            return False, reason, f"{pip_command('uninstall', '-y', *installed)} && {_install()}"
+            return False, reason, _reinstall()
         try:
             import cupy
-        except ModuleNotFoundError as error:
-            if error.name == "cupy":
-                return False, "CuPy is not installed", _install()
-            return False, f"CuPy cannot be imported: {_first_line(error)}", _install("--force-reinstall")
         except Exception as error:
-            return False, f"CuPy cannot be imported: {_first_line(error)}", _install("--force-reinstall")
+            if isinstance(error, ModuleNotFoundError) and error.name == "cupy" and not installed:
+                return False, "CuPy is not installed", _install()
+            return False, f"CuPy cannot be imported: {_first_line(error)}", _reinstall()
         try:
             return _try_device(cupy)
         except Exception as error:
             # What is missing here is mostly CUDA's own libraries (cuBLAS, NVRTC): the driver alone does not bring them.
-            return False, f"CuPy failed at a 2x2 product: {_first_line(error)}", _install("--force-reinstall")
+            return False, f"CuPy failed at a 2x2 product: {_first_line(error)}", _install()
 
 
 def cupy_packages() -> list[str]:
@@ -52,7 +50,8 @@ def _try_device(cupy: Any) -> tuple[bool, str, str]:
     if driver == 0:
         return False, "no NVIDIA driver is loaded", "install the driver from nvidia.com/drivers, then run nvidia-smi"
     if driver < built:
-        return False, f"CuPy is built for CUDA {built} but the driver knows only CUDA {driver}", _replace(driver)
+        cure = _install() if driver >= 12 else "install driver 525 or later from nvidia.com/drivers"
+        return False, f"CuPy is built for CUDA {built} but the driver knows only CUDA {driver}", cure
     try:
         count = runtime.getDeviceCount()
     except Exception as error:
@@ -72,17 +71,17 @@ def pip_command(*words: str) -> str:
     return shlex.join([sys.executable, "-m", "pip", *words])
 
 
-def _install(*options: str) -> str:
-    # [ctk] brings CUDA's libraries along as wheels, so that a machine needs nothing but the driver; a CUDA 12 build
-    # runs on every later driver too.
-    return pip_command("install", *options, "cupy-cuda12x[ctk]")
+def _install() -> str:
+    # [ctk] brings CUDA's libraries along as wheels, so that a machine needs nothing but the driver; a build for CUDA 12
+    # runs on every later driver too. Any other CuPy has to go first: they would unpack over one another.
+    if set(cupy_packages()) - {"cupy-cuda12x"}:
+        return _reinstall()
+    return pip_command("install", "--upgrade", "cupy-cuda12x[ctk]")
 
 
-def _replace(driver: int) -> str:
-    installed = cupy_packages()
-    if driver < 12 or not installed:
-        return "update the NVIDIA driver to 525 or later (nvidia.com/drivers)"
-    return f"{pip_command('uninstall', '-y', *installed)} && {_install()}"
+def _reinstall() -> str:
+    remove = pip_command("uninstall", "-y", *(cupy_packages() or ["cupy"]))
+    return f"{remove} && {pip_command('install', 'cupy-cuda12x[ctk]')}"
 
 
 def _first_line(error: Exception) -> str:
