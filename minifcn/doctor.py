@@ -48,8 +48,9 @@ def main(argv: list[str]) -> int:
     if argv:
         raise UsageError(f"doctor takes no arguments, found {argv[0]!r}")
     usable, reason, cure = diagnose_gpu()
-    driver = driver_cuda()
-    for name, value in [*machine(), ("CuPy", cupy_version()), ("driver", driver or "no NVIDIA driver")]:
+    cuda, cards = driver()
+    found = f"NVIDIA, up to CUDA {cuda}, cards: {cards}" if cuda else "no NVIDIA driver"
+    for name, value in [*machine(), ("CuPy", cupy_version()), ("driver", found)]:
         print(f"{name:<14} {value}")
     print(f"{'device':<14} {'gpu: ' if usable else 'cpu, because '}{reason}")
     print(f"{'2x2 product':<14} cpu: {probe_cpu()}; gpu: {'right' if usable else 'not reached'}")
@@ -64,8 +65,8 @@ def main(argv: list[str]) -> int:
         print(f"\nTo mend it:  {cures[0]}" + "\nThen ask again: there is more." * (len(cures) > 1))
         return 1
     print("\nNothing to mend.")
-    if driver and not usable:
-        print(f"There is an NVIDIA driver here; to compute on the GPU:  {cure}")
+    if cards and not usable:
+        print(f"There is a card here; to compute on it:  {cure}")
     return 0
 
 
@@ -105,15 +106,20 @@ def cupy_version() -> str:
     return ", ".join(f"{name} {version(name)}" for name in cupy_packages()) or "not installed"
 
 
-def driver_cuda() -> str:
-    """The newest CUDA the NVIDIA driver knows, as "CUDA 12.9"; "" without a driver. It asks the driver, not CuPy."""
+def driver() -> tuple[str, int]:
+    """The newest CUDA the NVIDIA driver knows and its number of cards, as `("12.9", 1)`; `("", 0)` without a driver.
+
+    This asks the driver itself, so that it can be told apart from a CuPy that does not find its way there.
+    """
+    version, cards = ctypes.c_int(), ctypes.c_int()
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-        number = ctypes.c_int()
-        library.cuDriverGetVersion(ctypes.byref(number))
+        library.cuDriverGetVersion(ctypes.byref(version))
+        if library.cuInit(0) == 0:
+            library.cuDeviceGetCount(ctypes.byref(cards))
     except (OSError, AttributeError):
-        return ""
-    return f"CUDA {number.value // 1000}.{number.value % 1000 // 10}"
+        return "", 0
+    return f"{version.value // 1000}.{version.value % 1000 // 10}", cards.value
 
 
 def probe_cpu() -> str:

@@ -20,10 +20,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ci_groups import GROUPS
 
 from minifcn.backend import probe_gpu
-
-GROUPS = ("oracle", "gpu", "data")
 
 
 @pytest.fixture(autouse=True)

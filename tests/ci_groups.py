@@ -1,0 +1,81 @@
+"""Groups of tests that need something optional, and what .ci/run asks about them.
+
+    python tests/ci_groups.py extras          the extras to install here, "docs,oracle"
+    python tests/ci_groups.py check FILE      fails if a group whose need is met ran no test
+    python tests/ci_groups.py wheel FILE      fails if the wheel holds anything but the package
+
+A test that skips where its package is missing is right; one that skips where the package is there is a hole in the
+suite that looks like a green one. So the suite counts, per marker, what ran (conftest.py), and this reads the count.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+
+# What each group needs: its reason not to run, "" where it has to. An extra of pyproject.toml gets its line here.
+GROUPS: dict[str, Callable[[], str]] = {
+    "oracle": lambda: "" if importlib.util.find_spec("torch") else "PyTorch is not installed",
+    "gpu": lambda: _no_gpu(),
+    "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
+}
+WITHOUT_TESTS = ("test", "lint", "gpu13")  # what runs the tests, what reads the code, and the other way to `gpu`
+
+
+def _no_gpu() -> str:
+    from minifcn.backend import probe_gpu
+
+    usable, reason = probe_gpu()
+    return "" if usable else reason
+
+
+def extras(pyproject: dict, cuda: str, cards: int) -> list[str]:
+    """The extras to install beside a driver that knows this CUDA ("12.9") and has so many cards."""
+    chosen = [extra for extra in pyproject["project"]["optional-dependencies"] if extra not in ("gpu", "gpu13")]
+    if cards:
+        chosen.append("gpu13" if int(cuda.split(".")[0]) >= 13 else "gpu")
+    return sorted(chosen)
+
+
+def silent(counted: dict[str, dict], groups: dict[str, Callable[[], str]]) -> list[str]:
+    """The groups that had to run and did not, each with the reasons its tests gave."""
+    return [
+        f"no test of the group {name!r} ran, though what it needs is here; skips: {counted[name]['skipped']}"
+        for name, missing in groups.items()
+        if not missing() and not counted[name]["ran"]
+    ]
+
+
+def strangers(names: list[str]) -> list[str]:
+    """What a wheel of minifcn should not hold."""
+    return [name for name in names if not name.startswith("minifcn/") and ".dist-info/" not in name]
+
+
+def main(argv: list[str]) -> int:
+    if argv == ["extras"]:
+        from minifcn.doctor import driver
+
+        text = (pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+        print(",".join(extras(tomllib.loads(text), *driver())))
+        return 0
+    task, file = argv
+    if task == "check":
+        counted = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+        for name, missing in GROUPS.items():
+            print(f"{name:<8} ran {counted[name]['ran']:>4}   {missing() or 'had to'}")
+        complaints = silent(counted, GROUPS)
+    else:
+        names = zipfile.ZipFile(file).namelist()
+        complaints = [f"the wheel holds {name}" for name in strangers(names)]
+        complaints += [f"the wheel lacks {name}" for name in {"minifcn/py.typed", "minifcn/cli.py"} - set(names)]
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return int(bool(complaints))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
