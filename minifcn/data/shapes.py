@@ -219,6 +219,12 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
     return scene
 
 
+def whole_number(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise UsageError(f"the embedded world's {name} is an integer from {low} to {high}, not {value!r}")
+    return int(value)
+
+
 class Shapes:
     """The embedded world as a data set: `Shapes("train", count=2000)[7]` is a `Sample` with depth and geometry.
 
@@ -245,18 +251,15 @@ class Shapes:
     geometry_classes = GEOMETRY
 
     def __init__(self, split: str = "train", *, count: int, size: int | tuple[int, int] = 64, seed: int = 0):
-        height, width = (size, size) if isinstance(size, int) else size
         if split not in SPLITS:
             raise UsageError(f"the embedded world has the splits {', '.join(SPLITS)}, not {split!r}")
-        for name, value, low, high in (
-            ("count", count, 1, 10**6),
-            ("height", height, *SIZES),
-            ("width", width, *SIZES),
-            ("seed", seed, 0, 2**64),
-        ):
-            if not isinstance(value, int) or not low <= value <= high:
-                raise UsageError(f"the embedded world's {name} is an integer from {low} to {high}, not {value!r}")
-        self.split, self.count, self.size, self.seed = split, count, (height, width), seed
+        self.split = split
+        self.count = whole_number("count", count, 1, 10**6)
+        self.seed = whole_number("seed", seed, 0, 2**64 - 1)
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        if len(sides) != 2:
+            raise UsageError(f"the embedded world's size is one number or (height, width), not {size!r}")
+        self.size = (whole_number("height", sides[0], *SIZES), whole_number("width", sides[1], *SIZES))
         self.ids = tuple(f"{split}-{i:06d}" for i in range(count))
 
     def __len__(self) -> int:

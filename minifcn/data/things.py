@@ -148,8 +148,8 @@ def crate(rng: Generator, light: Light) -> Thing:
     side, top = rng.uniform(0.5, 0.85) * half * choose(rng, (-1, 1)), high * rng.uniform(0.82, 0.9)
 
     def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        beyond = np.where(u * np.sign(side) > abs(side), 0.35 - 0.3 * np.sign(side) * light.left, 0.65)
-        return rectangle(u, v, half, 0, high), light.on(coat(u, v), np.where(v > top, 0.95, beyond))
+        lit = np.where(u * np.sign(side) > abs(side), 0.3 - 0.25 * np.sign(side) * light.left, 0.48)
+        return rectangle(u, v, half, 0, high), light.on(coat(u, v), np.where(v > top, 0.75, lit))
 
     return Thing(half, high, draw)
 
