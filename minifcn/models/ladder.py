@@ -45,17 +45,13 @@ class Ladder:
         self.last = list(paths)[-1]
         self.grids = {name: Grid.of(path) for name, path in paths.items()}
         finer = self._strides_on_the_way(skips)
-        grid, name_before = self.grids[self.last], self.last
+        grid, below = self.grids[self.last], self.last
         self.rungs: list[Rung] = []
         for skip, stride in zip((*skips, ""), finer, strict=True):
             factor = int(grid.stride / stride)
-            if skip:
-                name = "upscore2" if name_before == self.last and factor == 2 else f"upscore_{name_before}"
-            else:
-                name = f"upscore{factor}" if skips else "upscore"
-            rung, grid = self._rung(name, skip, factor, grid)
+            rung, grid = self._rung(self._name(below, skip, factor), skip, factor, grid)
             self.rungs.append(rung)
-            name_before = skip
+            below = skip
 
     def _strides_on_the_way(self, skips: Sequence[str]) -> list[Fraction]:
         usable = {name: grid.stride for name, grid in self.grids.items() if grid.stride < self.grids[self.last].stride}
@@ -68,6 +64,14 @@ class Ladder:
                 raise UsageError(f"skips {tuple(skips)} must go from coarse to fine; this trunk has {known}")
             stride = usable[skip]
         return [*(usable[skip] for skip in skips), Fraction(1)]
+
+    def _name(self, below: str, skip: str, factor: int) -> str:
+        """The paper's names: by the factor at both ends of the ladder, in between by the map it climbs from."""
+        if below == self.last and not skip:
+            return "upscore"
+        if not skip and factor > 2:
+            return f"upscore{factor}"
+        return "upscore2" if below == self.last and factor == 2 else f"upscore_{below}"
 
     def _rung(self, name: str, skip: str, factor: int, grid: Grid) -> tuple[Rung, Grid]:
         """The first bilinear kernel, 2s wide or else 2s - 1, that lands the score on the grid it is to meet."""
