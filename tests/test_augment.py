@@ -114,12 +114,15 @@ def test_a_crop_is_a_window_anywhere_in_the_picture():
 
 def test_a_picture_smaller_than_the_crop_is_set_into_it_whole():
     sample, generator = coded(30, 60), rng()
-    for _ in range(20):
+    tops = set()
+    for _ in range(200):
         result = Augmentation(crop=50)(sample, generator)
         assert result.image.shape == (50, 50, 3) and result.label.shape == (50, 50)
         inside = result.label != 255
         assert inside.sum() == 30 * 50
         assert np.array_equal(result.image[inside][:, 0], result.label[inside])
+        tops.add(int(np.flatnonzero(inside.any(1))[0]))
+    assert tops == set(range(21))
 
 
 def test_scaling_keeps_labels_under_their_pixels():

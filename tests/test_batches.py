@@ -149,6 +149,7 @@ def test_a_subset_is_a_data_set():
     data = Pictures(noise(5))
     some = Subset(data, [3, 0, -1])
     assert len(some) == 3 and some.classes == data.classes
+    assert some.indices == (3, 0, 4)
     assert some.ids == ("picture-3", "picture-0", "picture-4")
     assert [sample.id for sample in some] == list(some.ids)
     assert Subset(some, [1])[0].id == "picture-0"

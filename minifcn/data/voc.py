@@ -183,7 +183,7 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
     lines: dict[str, int] = {}
     for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         where = f"{path}, line {number}"
-        if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
+        if raw.startswith(b"\xef\xbb\xbf"):
             raise DataError(f"{where}: begins with a byte order mark; expected plain UTF-8; save it without BOM")
         if raw.endswith(b"\r"):
             raise DataError(f"{where}: ends in CR LF (Windows); expected LF; convert it, for example with dos2unix")
