@@ -73,7 +73,7 @@ def transpose(x: Array, *, axes: Sequence[int] | None = None) -> ValueAndGradien
 def concat(*xs: Array, axis: int = 1) -> ValueAndGradients:
     """The inputs one after another along `axis` (channels by default)."""
     shapes = [x.shape for x in xs]
-    if not xs or any(s[:axis] + s[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] for s in shapes):
+    if not xs or any(s[:axis] + s[axis:][1:] != shapes[0][:axis] + shapes[0][axis:][1:] for s in shapes):
         raise ShapeError(f"concat: shapes {shapes} must be equal but for axis {axis}")
     if any(x.dtype != xs[0].dtype for x in xs):
         raise ShapeError(f"concat: dtypes {[str(x.dtype) for x in xs]} differ; give all the same, with .astype")

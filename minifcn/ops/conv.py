@@ -116,7 +116,7 @@ def conv_transpose2d(
             f"conv_transpose2d: x {x.shape} has {x.shape[1]} channels and w {w.shape} wants {w.shape[0]}, "
             f"divisible by groups={groups}"
         )
-    if any(e >= max(s, d) for e, s, d in zip(extra, g.stride, g.dilation, strict=True)):
+    if any(e >= s for e, s in zip(extra, g.stride, strict=True)):
         raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than the stride {g.stride}")
     same_dtype(x, ("w", w), ("b", b), op="conv_transpose2d")
     bias_of(b, w.shape[1] * groups, op="conv_transpose2d")

@@ -16,6 +16,13 @@ from minifcn.tensor import ValueAndGradients, op
 Size = int | Sequence[int]
 
 
+def sees_nothing(layer: Layer, size: int, out: int) -> bool:
+    """Whether one of the `out` windows has all its cells in the padding. (No window starts beyond the image.)"""
+    starts = range(-layer.padding, min(0, out * layer.stride - layer.padding), layer.stride)
+    cells = range(0, layer.extent, layer.dilation)
+    return any(all(not 0 <= start + cell < size for cell in cells) for start in starts)
+
+
 class Frame:
     """The padded image that a pooling looks at, and its windows."""
 
@@ -27,12 +34,15 @@ class Frame:
         self.stride = self.kernel if stride is None else pair(stride, op=op, name="stride", least=1)
         self.padding = pair(padding, op=op, name="padding", least=0)
         self.dilation = pair(dilation, op=op, name="dilation", least=1)
-        if any(p > (k - 1) * d // 2 for p, k, d in zip(self.padding, self.kernel, self.dilation, strict=True)):
-            raise ShapeError(f"{op}: padding {self.padding} is more than half the kernel {self.kernel}: empty windows")
         axes = list(zip(self.kernel, self.stride, self.padding, self.dilation, strict=True))
         layers = [Layer(*axis, ceil=ceil) for axis in axes]
         self.size: Pair = x.shape[2:]
         self.out: Pair = (layers[0].out_size(self.size[0]), layers[1].out_size(self.size[1]))
+        if any(sees_nothing(layer, n, out) for layer, n, out in zip(layers, self.size, self.out, strict=True)):
+            raise ShapeError(
+                f"{op}: padding {self.padding} leaves windows of kernel {self.kernel}, dilation {self.dilation} without "
+                f"one pixel of the {self.size[0]}x{self.size[1]} image; use less padding"
+            )
         reach = [(n - 1) * s + layer.extent for n, s, layer in zip(self.out, self.stride, layers, strict=True)]
         self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, self.padding, strict=True))
         self.inside = tuple(slice(p, p + n) for p, n in zip(self.padding, self.size, strict=True))

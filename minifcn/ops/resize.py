@@ -5,29 +5,32 @@ convolution of the paper's nets: the same numbers as `conv_transpose2d` with a b
 multiplying the zeros beside the diagonal, and in 2k instead of k^2 multiplications a pixel. FCN, section 3.3.
 """
 
+from collections.abc import Sequence
+
 from minifcn.backend import Array, xp_of
-from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
-from minifcn.ops.checks import Pair, images, pair
+from minifcn.ops.checks import images, pair
 from minifcn.tensor import ValueAndGradients, op
+
+Size = int | Sequence[int]
 
 
 def between(x: Array, size: int, out: int) -> Array:
     """The (out, size) matrix that samples at the centres of `out` equal pixels; the outermost values hold the edges."""
     xp = xp_of(x)
-    position = (xp.arange(out, dtype="f8") + 0.5) * (size / out) - 0.5
-    distance = abs(xp.clip(position, 0, size - 1)[:, None] - xp.arange(size, dtype="f8")[None])
-    return xp.maximum(1 - distance, 0).astype(x.dtype)
+    unit = 2 * out  # a pixel of x; in these units everything is whole, so exact in either dtype until the division
+    position = xp.clip((2 * xp.arange(out) + 1) * size - out, 0, (size - 1) * unit)
+    distance = abs(position[:, None] - unit * xp.arange(size))
+    return xp.maximum(unit - distance, 0).astype(x.dtype) / unit
 
 
 def triangle(x: Array, size: int, layer: Layer) -> Array:
     """The (out, size) matrix of a transposed convolution with the bilinear kernel of `layer` (see `nn.bilinear`)."""
     xp = xp_of(x)
-    factor = (layer.kernel + 1) // 2
-    centre = factor - 1 if layer.kernel % 2 else factor - 0.5
-    tap = xp.arange(layer.out_size(size))[:, None] + layer.padding - layer.stride * xp.arange(size)[None]
-    weight = 1 - abs(tap - centre) / factor
-    return (weight * ((tap >= 0) & (tap < layer.kernel))).astype(x.dtype)
+    unit = 2 * ((layer.kernel + 1) // 2)  # one step of the kernel falls by 1/f = 2/unit; whole numbers, as above
+    tap = xp.arange(layer.out_size(size))[:, None] + layer.padding - layer.stride * xp.arange(size)
+    weight = (unit - abs(2 * tap - (layer.kernel - 1))) * ((tap >= 0) & (tap < layer.kernel))
+    return weight.astype(x.dtype) / unit
 
 
 def both_ways(x: Array, rows: Array, cols: Array) -> ValueAndGradients:
@@ -38,7 +41,7 @@ def both_ways(x: Array, rows: Array, cols: Array) -> ValueAndGradients:
 
 
 @op
-def bilinear_resize(x: Array, *, size: Pair) -> ValueAndGradients:
+def bilinear_resize(x: Array, *, size: Size) -> ValueAndGradients:
     """x (N, C, H, W) resampled to `size`: y[i] between the two nearest x, pixel centres at half integers."""
     images(x, op="bilinear_resize")
     h, w = pair(size, op="bilinear_resize", name="size", least=1)
@@ -46,16 +49,15 @@ def bilinear_resize(x: Array, *, size: Pair) -> ValueAndGradients:
 
 
 @op
-def bilinear_upsample(x: Array, *, kernel: int, stride: int, padding: int = 0) -> ValueAndGradients:
+def bilinear_upsample(x: Array, *, kernel: Size, stride: Size, padding: Size = 0) -> ValueAndGradients:
     """x (N, C, H, W) -> (N, C, (H-1)s + k - 2p, ...): each channel spread by the k x k bilinear kernel.
 
     The kernel is (1 - |i-c|/f)(1 - |j-c|/f), f = (k+1)//2, c its centre: it sums to f^2, and interpolates exactly for
     k = 2s and k = 2s - 1. Errors: `ShapeError` where the padding leaves nothing.
     """
     images(x, op="bilinear_upsample")
-    if min(kernel, stride) < 1 or padding < 0:
-        raise ShapeError(
-            f"bilinear_upsample: kernel {kernel}, stride {stride}, padding {padding}; expected 1, 1, 0 or more"
-        )
-    layer = Layer(kernel, stride, padding, transpose=True)
-    return both_ways(x, triangle(x, x.shape[2], layer), triangle(x, x.shape[3], layer))
+    kernels = pair(kernel, op="bilinear_upsample", name="kernel", least=1)
+    strides = pair(stride, op="bilinear_upsample", name="stride", least=1)
+    paddings = pair(padding, op="bilinear_upsample", name="padding", least=0)
+    rows, cols = (Layer(*axis, transpose=True) for axis in zip(kernels, strides, paddings, strict=True))
+    return both_ways(x, triangle(x, x.shape[2], rows), triangle(x, x.shape[3], cols))
