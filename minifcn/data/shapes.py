@@ -129,7 +129,7 @@ class Scene:
         """Darken the ground beside a standing thing, away from the sun."""
         long = 0.5 * thing.height * abs(self.light.left)
         half, flat = (thing.half_width + long) / z, 0.4 * thing.half_width / z
-        x = x + np.sign(self.light.left) * long / z
+        x, base = x + np.sign(self.light.left) * long / z, base - 0.6 * flat
         part = self.part(x - half, x + half, base - flat, base + flat)
         across, down = (self.x[:, part[1]] - x) / half, (self.y[part[0]] - base) / flat
         dark = np.clip(1.4 - 1.4 * (across**2 + down**2), 0, 1) * (self.geometry[part] == GEOMETRY.index("horizontal"))
@@ -195,7 +195,12 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
     draw_sky(scene, rng, mood)
     draw_hills(scene, rng)
     draw_ground(scene, rng)
+    draw_things(scene, rng)
+    return scene
 
+
+def draw_things(scene: Scene, rng: Generator) -> None:
+    """Three to six things, each at its own distance and its own part of the picture's width."""
     count = rng.integers(3, 7)
     names = rng.choice(CLASSES[1:], count, p=HOW_OFTEN)
     # From far to near, evenly spread on a logarithmic scale, and as evenly from left to right, in another order.
@@ -206,17 +211,15 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
         if name == "pond":
             draw_pond(scene, rng, x, z)
             continue
-        thing, base, lift = STANDING[name](rng, light), CAMERA / z, rng.random()
+        thing, base, lift = STANDING[name](rng, scene.light), CAMERA / z, rng.random()
         if name == "balloon":
-            room = max(-scene.top - thing.height / z - 0.04, 0)
-            base = -0.03 - lift * room
+            base = -0.03 - lift * max(-scene.top - thing.height / z - 0.04, 0)
         standing.append((name, thing, x, base, z))
     for name, thing, x, base, z in standing:
         if name != "balloon":
             scene.shadow(thing, x, base, z)
     for name, thing, x, base, z in standing:
         scene.place(name, thing, x, base, z)
-    return scene
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:

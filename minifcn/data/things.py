@@ -119,9 +119,9 @@ def paint(rng: Generator) -> Callable[[Array, Array], Array]:
         p, q = (u * cos + v * sin) / pitch * np.pi, (v * cos - u * sin) / pitch * np.pi
         share = {
             "plain": lambda: 0 * (u + v),
-            "stripes": lambda: step(4 * np.sin(p)),
-            "checks": lambda: step(4 * np.sin(p) * np.sin(q)),
-            "dots": lambda: step(6 * (np.cos(p) * np.cos(q) - 0.4)),
+            "stripes": lambda: step(8 * np.sin(p)),
+            "checks": lambda: step(12 * np.sin(p) * np.sin(q)),
+            "dots": lambda: step(10 * (np.cos(p) * np.cos(q) - 0.4)),
         }[pattern]()
         return mix(a, b, share) * (0.8 + 0.35 * noise(u / 5 + worn[0], v / 5 + worn[1]))[..., None]
 
@@ -176,17 +176,17 @@ def tree(rng: Generator, light: Light) -> Thing:
     pointed, (seed_u, seed_v) = rng.random() < 0.35, rng.uniform(0, 1, 2)
 
     def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        ragged = noise(u / 20 + seed_u, v / 20 + seed_v)
+        ragged = noise(u / 20 + seed_u, v / 20 + seed_v) - 0.5
         if pointed:
-            leaves = gable(u, v, half, clear, clear + crown) + 0.8 * (ragged - 0.5)
+            leaves = gable(u, v, half, clear, clear + crown) + 0.6 * half * ragged
         else:
-            leaves = (np.hypot(u / half, (v - clear - crown / 2) / (crown / 2)) - 1) * half + 1.6 * (ragged - 0.5)
+            leaves = (np.hypot(u / half, (v - clear - crown / 2) / (crown / 2)) - 1 + 1.1 * ragged) * half
         clumps = noise(u / 1.7 + seed_v, v / 1.7 + seed_u)
         lit = np.clip(clumps * 1.2 - 0.25 + 0.25 * (v - clear - crown / 2) / crown - 0.25 * light.left * u / half, 0, 1)
         colour = mix(light.on(bark, 0.4), light.on(leaf * 1.05, lit), step(-30 * leaves))
         return np.minimum(leaves, rectangle(u, v, trunk, 0, clear + crown / 2)), colour
 
-    return Thing(half + 0.6, clear + crown + 0.6, draw)
+    return Thing(1.65 * half, clear + 1.35 * crown, draw)
 
 
 def house(rng: Generator, light: Light) -> Thing:
