@@ -156,11 +156,26 @@ def test_text_and_postscript_named_jpg_are_refused(tmp_path):
             read_image(path)
 
 
-def test_floating_point_samples_are_refused(tmp_path):
-    path = tmp_path / "depth.tiff"
-    Image.fromarray(np.ones((3, 3), dtype=np.float32)).save(path)
-    with refused(path, "mode F", "8-bit RGB"):
-        read_image(path)
+def test_samples_of_32_bits_are_refused(tmp_path):
+    path = tmp_path / "depth.pfm"
+    for header, mode in ((b"P5 1 1 65535\n", "mode I;"), (b"Pf\n1 1\n-1.0\n", "mode F;")):
+        path.write_bytes(header + b"\0\0\0\0")
+        with refused(path, mode, "8-bit RGB"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF"])
+def test_damaged_bytes_give_a_picture_or_a_refusal(tmp_path, kind):
+    path = tmp_path / "damaged"
+    Image.fromarray(PICTURE).save(path, format=kind)
+    whole = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    for _ in range(50):
+        damaged = whole.copy()
+        damaged[RNG.integers(min(len(whole), 300), size=3)] = RNG.integers(256, size=3)
+        path.write_bytes(damaged.tobytes())
+        with contextlib.suppress(DataError):
+            image = read_image(path)
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):

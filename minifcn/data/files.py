@@ -27,8 +27,9 @@ from minifcn.viz import palette
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
-"""What may be tried on a photograph. Pillow knows many more, and hands one of them (EPS) to another program."""
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF")
+"""What may be tried on a photograph. Pillow knows many more, but one (EPS) it hands to another program, and the
+decoder of another (TIFF) prints its own complaints past everybody."""
 
 ORIENTATION = 274
 """The EXIF tag that says which way up the camera was held."""
@@ -84,7 +85,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
 
     Grey, 1-bit and palette pictures become RGB; CMYK becomes RGB by the plain formula, without colour profiles;
     16-bit samples keep their high byte; transparency is laid on white, as on paper; of several frames the first
-    counts; and the picture is turned the way its EXIF orientation says. Other modes (32-bit, float, Lab) are refused.
+    counts; and the picture is turned the way its EXIF orientation says. Samples of 32 bits are refused.
     """
     from PIL import ImageOps
 
