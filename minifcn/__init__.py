@@ -1,3 +1,41 @@
-"""minifcn: Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell), from scratch in NumPy."""
+"""minifcn: Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell), from scratch in NumPy.
+
+net = minifcn.FCN8s(classes=21, width=16, seed=0)
+opt = minifcn.SGD(net, lr=0.02)
+loss = minifcn.ops.softmax_cross_entropy(net(x), labels)
+loss.backward()
+opt.step()
+"""
 
 __version__ = "0.1.0"
+
+from minifcn import ops
+from minifcn.geometry import Grid, Layer
+from minifcn.gradcheck import gradcheck, gradcheck_along
+from minifcn.graph import graph
+from minifcn.metrics import ConfusionMatrix
+from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
+from minifcn.models.figure import figure
+from minifcn.optim import SGD
+from minifcn.tensor import OPS, Parameter, Tensor, no_grad, op
+
+__all__ = [
+    "FCN",
+    "OPS",
+    "SGD",
+    "ConfusionMatrix",
+    "FCN8s",
+    "FCN16s",
+    "FCN32s",
+    "Grid",
+    "Layer",
+    "Parameter",
+    "Tensor",
+    "figure",
+    "gradcheck",
+    "gradcheck_along",
+    "graph",
+    "no_grad",
+    "op",
+    "ops",
+]

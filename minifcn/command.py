@@ -17,13 +17,18 @@ it is taken out of the arguments here, and lets every exception through.
     141  nobody reads the output any more (128 + SIGPIPE): `minifcn describe | head`
 """
 
+import contextlib
+import dataclasses
+import difflib
+import io
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from minifcn.errors import MinifcnError
+from minifcn.errors import MinifcnError, UsageError
 
+T = TypeVar("T")
 Main = Callable[[list[str]], int]
 
 
@@ -58,3 +63,46 @@ def guard(main: Main, argv: list[str]) -> int:
 def _say(message: str, code: int) -> int:
     print(f"minifcn: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+def parse(options: type[T], argv: list[str], *, verb: str, default: Any = None) -> T:
+    """The command line as one dataclass, by tyro; whatever does not fit is one sentence with the nearest option."""
+    import tyro
+
+    names = {field.name.replace("_", "-"): field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    known = [*names, *(f"no-{name}" for name, field in names.items() if field.type in ("bool", bool)), "help"]
+    for word in argv:
+        name = word[2:].split("=")[0].replace("_", "-")
+        if word.startswith("--") and name and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean --{close[0]}?" if close else f"`minifcn {verb} --help` lists the options"
+            raise UsageError(f"option --{name} does not exist; {hint}")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, args=argv, prog=f"minifcn {verb}", default=default)
+    except SystemExit as leaving:
+        if not leaving.code:
+            raise
+        words = " ".join("".join(c if c.isprintable() and c not in "╭╮╰╯─│" else " " for c in said.getvalue()).split())
+        raise UsageError(f"{words or 'the options cannot be read'} (`minifcn {verb} --help`)") from None
+
+
+def split_words(options: type, argv: list[str]) -> tuple[list[str], list[str]]:
+    """(the bare words of a command line, its options with their values), for verbs such as `predict RUN image ...`."""
+    flags = {
+        f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options) if field.type in ("bool", bool)
+    }
+    words, rest, waiting = [], [], list(argv)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("-"):
+            words.append(word)
+            continue
+        rest.append(word)
+        takes_value = "=" not in word and word not in flags | {flag.replace("--", "--no-") for flag in flags} | {
+            "--help"
+        }
+        if takes_value and word != "-h" and waiting:
+            rest.append(waiting.pop(0))
+    return words, rest

@@ -99,10 +99,11 @@ class Module:
         """A copy of every parameter, on the host, by dotted name."""
         return {name: np.array(to_host(parameter.data)) for name, parameter in self.parameters()}
 
-    def load(self, state: Mapping[str, Array]) -> Module:
+    def load(self, state: Mapping[str, Array], *, strict: bool = True) -> Module:
         """Take every parameter from `state`. Names and shapes must be exactly this net's, or nothing is changed.
 
-        Raises `FormatError` listing the missing, the unexpected and the misshapen names.
+        Raises `FormatError` listing the missing, the unexpected and the misshapen names. With `strict=False` those are
+        left as they are, and what fits by name and shape is taken: a finer net's start from a coarser one.
         """
         own = dict(self.parameters())
         missing = [name for name in own if name not in state]
@@ -117,9 +118,11 @@ class Module:
             for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
             if names
         ]
-        if faults:
+        if faults and strict:
             raise FormatError(f"these parameters are not this network's: {'; '.join(faults)}")
         for name, parameter in own.items():
+            if name not in state or tuple(state[name].shape) != parameter.shape:
+                continue
             device = "cpu" if isinstance(parameter.data, np.ndarray) else "gpu"
             parameter.data = to_device(np.array(to_host(state[name]), dtype=parameter.dtype), device)
             parameter.changed()
@@ -129,13 +132,14 @@ class Module:
 @contextlib.contextmanager
 def evaluating(net: Module) -> Iterator[Module]:
     """Inside: no dropout, nothing remembered. Afterwards the net is in the mode it was in."""
-    training = net.training
+    modes = [(module, module.training) for module in net.modules()]
     with no_grad():
         net.eval()
         try:
             yield net
         finally:
-            net.train(training)
+            for module, training in modes:
+                module.training = training
 
 
 class Sequential(Module):
@@ -233,6 +237,8 @@ class ConvTranspose2d(Module):
             raise ShapeError(
                 f"ConvTranspose2d: {in_channels} -> {out_channels} channels do not split into {groups} groups"
             )
+        if output_padding >= stride:
+            raise ShapeError(f"ConvTranspose2d: output_padding is {output_padding}; expected below the stride {stride}")
         shape = (in_channels, out_channels // groups, kernel, kernel)
         fan_in = max(1, shape[0] // groups * kernel * kernel // stride**2)  # inputs that reach one output
         self.w = Parameter(initial(init, shape, fan_in, layer="ConvTranspose2d"))
@@ -296,6 +302,8 @@ class MaxPool2d(Module):
         self.layer = Layer(kernel, kernel if stride is None else stride, padding, dilation, ceil)
         checked(type(self).__name__, kernel=kernel, stride=self.layer.stride, dilation=dilation)
         checked(type(self).__name__, least=0, padding=padding)
+        if padding >= self.layer.extent:
+            raise ShapeError(f"{type(self).__name__}: padding is {padding}; expected below {self.layer.extent}, the window")
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.layer
@@ -322,6 +330,9 @@ class LRN(Module):
     """`ops.local_response_norm` with AlexNet's numbers."""
 
     def __init__(self, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        checked("LRN", size=size)
+        if size % 2 == 0:
+            raise ShapeError(f"LRN: size is {size}; expected an odd number of channels")
         self.options = {"size": size, "alpha": alpha, "beta": beta, "k": k}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ describe
 checkpoint
 recipes
 report
-evaluation
+evaluation  trained
 training
 train  evaluate  predict  reproduce  doctor  bench  classify  convert
 cli

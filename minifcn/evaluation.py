@@ -1,0 +1,92 @@
+"""From scores to the paper's four metrics, and what they are worth: two baselines that look at no pixel.
+
+One confusion matrix for the whole set, never an average over images (FCN, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minifcn.backend import is_host, to_device, to_host
+from minifcn.data.batches import Preprocessing, collate
+from minifcn.data.sample import VOID, Sample
+from minifcn.metrics import ConfusionMatrix
+from minifcn.nn import Module, evaluating
+from minifcn.tensor import Tensor
+
+
+def device_of(net: Module) -> str:
+    """ "cpu" or "gpu": where the parameters are."""
+    return "cpu" if all(is_host(parameter.data) for _, parameter in net.parameters()) else "gpu"
+
+
+def predict(net: Module, images: np.ndarray) -> np.ndarray:
+    """The class with the highest score at each pixel: (N, 3, H, W), preprocessed -> (N, H, W) uint8, on the host."""
+    with evaluating(net):
+        scores = net(Tensor(to_device(images, device_of(net)))).data
+        return to_host(scores.argmax(axis=1)).astype(np.uint8)
+
+
+def batches_of_equal_size(dataset: Any, batch: int) -> Iterator[list[Sample]]:
+    """All samples in order, neighbours of one size together: the metrics must not see padding."""
+    group: list[Sample] = []
+    for i in range(len(dataset)):
+        sample = dataset[i]
+        if group and (len(group) == batch or sample.label.shape != group[0].label.shape):
+            yield group
+            group = []
+        group.append(sample)
+    if group:
+        yield group
+
+
+def evaluate(
+    net: Module,
+    dataset: Any,
+    preprocessing: Preprocessing,
+    *,
+    batch: int = 8,
+    progress: Callable[[int], None] = lambda images: None,
+) -> ConfusionMatrix:
+    """The confusion matrix of `net` on every labelled pixel of `dataset`; `progress` hears how many images are done."""
+    matrix, done = ConfusionMatrix(len(dataset.classes), VOID), 0
+    for samples in batches_of_equal_size(dataset, batch):
+        x, labels = collate(samples, preprocessing)
+        matrix.update(labels, predict(net, x))
+        done += len(samples)
+        progress(done)
+    return matrix
+
+
+BASELINES = ("majority class", "pixel position")
+
+
+def baselines(train: Any, test: Any, *, grid: int = 64) -> dict[str, ConfusionMatrix]:
+    """What two guessers that see no image reach on `test`, having counted the labels of `train`.
+
+    "majority class" says the most frequent class everywhere. "pixel position" says the most frequent class at that
+    place: at that very pixel where all training labels have one size, else in the same cell of a `grid` x `grid` grid.
+    """
+    classes = len(train.classes)
+    shapes = {train[i].label.shape for i in range(len(train))}
+    size = shapes.pop() if len(shapes) == 1 else (grid, grid)
+    counts = np.zeros((classes, *size), np.int64)
+    for i in range(len(train)):
+        label = train[i].label
+        rows, cols = (np.arange(n) * cells // n for n, cells in zip(label.shape, size, strict=True))
+        known = label != VOID
+        where = np.broadcast_arrays(rows[:, None], cols[None])
+        np.add.at(counts, (label[known], where[0][known], where[1][known]), 1)
+    majority = int(counts.sum(axis=(1, 2)).argmax())
+    by_place = np.where(counts.sum(axis=0) > 0, counts.argmax(axis=0), majority)
+
+    matrices = {name: ConfusionMatrix(classes, VOID) for name in BASELINES}
+    for i in range(len(test)):
+        label = test[i].label
+        rows, cols = (np.arange(n) * cells // n for n, cells in zip(label.shape, size, strict=True))
+        matrices["majority class"].update(label, np.full(label.shape, majority))
+        matrices["pixel position"].update(label, by_place[rows[:, None], cols[None]])
+    return matrices

@@ -1,0 +1,102 @@
+"""`minifcn predict RUN image ...`: a mask, an overlay and a table of classes for any photograph.
+
+minifcn predict runs/toy photo.jpg
+minifcn predict runs/camvid 'street/*.jpg' --out masks
+"""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minifcn import viz
+from minifcn.backend import choose_device
+from minifcn.command import parse, run, split_words
+from minifcn.data.files import read_image, write_mask
+from minifcn.errors import DataError, UsageError
+from minifcn.evaluation import predict
+from minifcn.kernels.threads import set_threads
+from minifcn.trained import open_trained
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Segment images: `minifcn predict RUN image ...`, where an image may be a file, a folder or a pattern."""
+
+    out: str = ""
+    """the folder to write into; by default the run's predictions folder"""
+    best: bool = False
+    """the checkpoint that was best on the run's validation split, instead of the newest"""
+    alpha: float = 0.6
+    """how strongly the classes colour the overlay, 0 to 1"""
+    device: str = "auto"
+    """"cpu", "gpu" or "auto" """
+    threads: int = 0
+    """threads that compute convolutions (0: one for each core)"""
+
+
+def main(argv: list[str]) -> int:
+    words, rest = split_words(Options, argv)
+    options = parse(Options, rest, verb="predict")
+    if len(words) < 2:
+        raise UsageError("predict: expected a run folder and at least one image: minifcn predict RUN image ...")
+    if not 0 <= options.alpha <= 1:
+        raise UsageError(f"option alpha is {options.alpha}; expected a number from 0 to 1")
+    device, _ = choose_device(options.device)
+    set_threads(options.threads or None)
+    trained = open_trained(words[0], best=options.best)
+    trained.net.to(device)
+    images = [path for word in words[1:] for path in files(word)]
+    run_folder = Path(words[0]) if Path(words[0]).is_dir() else Path(words[0]).parent
+    out = Path(options.out) if options.out else run_folder / "predictions"
+    out.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    for path in images:
+        image = read_image(path)
+        label = predict(trained.net, trained.preprocessing(image)[None])[0]
+        name = free_name(path.stem, taken)
+        write_mask(out / f"{name}-mask.png", label)
+        picture = viz.overlay(image, label, alpha=options.alpha)
+        (out / f"{name}-overlay.png").write_bytes(viz.png(picture))
+        (out / f"{name}-legend.png").write_bytes(viz.png(viz.legend(trained.classes, label)))
+        print(f"{path}: {image.shape[1]}x{image.shape[0]}")
+        values, counts = np.unique(label, return_counts=True)
+        for i in np.argsort(-counts):
+            print(f"  {trained.classes[values[i]]:<16} {100 * counts[i] / label.size:>6.2f} %")
+        print(f"  wrote {out / name}-mask.png, -overlay.png, -legend.png")
+    return 0
+
+
+def files(word: str) -> list[Path]:
+    """The images that a word of the command line means; `DataError` if there are none."""
+    path = Path(word)
+    if path.is_dir():
+        found = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        if not found:
+            raise DataError(f"{path}: a folder without images; expected files ending in {', '.join(SUFFIXES)}")
+        return found
+    if path.exists():
+        return [path]
+    found = sorted(Path(each) for each in glob.glob(word))
+    if not found:
+        raise DataError(f"{word}: found no such file; expected an image, a folder or a pattern such as 'photos/*.jpg'")
+    return found
+
+
+def free_name(stem: str, taken: set[str]) -> str:
+    """`stem`, numbered if another image of the same name came before."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return name
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,267 @@
+"""Every choice of a training run in one place, and named, complete sets of choices: the recipes.
+
+`Options` is the command line of `minifcn train`, the content of a run's `config.json` and what a checkpoint carries, so
+a run can be repeated from any of them. What comes out of a file is believed only after `from_dict`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.augment import Augmentation
+from minifcn.data.batches import Subset
+from minifcn.data.shapes import Shapes
+from minifcn.data.voc import VOCSegmentation
+from minifcn.errors import UsageError
+from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
+from minifcn.models.vgg import BLOCKS
+from minifcn.ops.loss import NORMALIZATIONS
+from minifcn.optim import SCHEDULES
+
+NETS = {8: FCN8s, 16: FCN16s, 32: FCN32s}
+# The paper's at-once nets multiply the skips by these before scoring them (TPAMI, section 4.2)
+AT_ONCE = {"pool4": 0.01, "pool3": 0.0001}
+WORLD = "world"
+WORLD_IMAGES = {"train": 800, "val": 100, "test": 100}  # unless told otherwise
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a fully convolutional network. Without arguments: FCN-8s on the embedded world."""
+
+    recipe: str = "toy"
+    """the named set of choices to start from; every other option changes one of them"""
+    data: str = WORLD
+    """the folder of a data set in the layout of PASCAL VOC, or "world" for the embedded one"""
+    train_split: str = "train"
+    """the split to learn from"""
+    val_split: str = "val"
+    """the split to measure on"""
+    max_train: int = 0
+    """use only the first so many training images (0: all; the world: 800)"""
+    max_val: int = 0
+    """use only the first so many validation images (0: all; the world: 100)"""
+    world_size: int = 64
+    """the side of the embedded world's images, 64 to 500 pixels"""
+    skip_bad: bool = False
+    """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
+
+    stages: str = "8"
+    """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
+    layers: int = 16
+    """which VGG is the trunk: 11, 13, 16 or 19"""
+    width: int = 16
+    """channels of the first block; VGG's own is 64, and all others follow"""
+    padding: str = "same"
+    """"same", "safe" or a number: the border around the image, 100 in the paper"""
+    dropout: float = 0.5
+    """the probability of dropout in fc6 and fc7"""
+    upsampling: str = "fixed"
+    """"fixed", "learned" (between the skips) or "all learned" """
+    fusion: str = "sum"
+    """"sum" or "max": how a skip joins the score"""
+    at_once: bool = False
+    """scale the skips as the paper's at-once nets do"""
+
+    epochs: int = 10
+    """passes over the training images, in each stage"""
+    batch: int = 8
+    """images in a forward pass; unequal sizes are padded with void"""
+    accumulate: int = 1
+    """batches whose gradients make one step (Caffe's iter_size)"""
+    lr: float = 0.02
+    """the learning rate of weights; biases have twice it"""
+    stage_lr: float = 0.01
+    """each stage after the first has the learning rate times this (the paper: 1/100)"""
+    schedule: str = "poly"
+    """"fixed" (the paper), "poly" or "step" """
+    momentum: float = 0.9
+    """how much of the last step is kept"""
+    weight_decay: float = 0.0005
+    """on weights, not on biases"""
+    normalize: str = "valid"
+    """the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images"""
+    mirror: bool = True
+    """show every other image mirrored"""
+    translate: int = 0
+    """shift images by up to so many pixels (the paper tried 32)"""
+    crop: int = 0
+    """cut a random window of this side (0: the whole image)"""
+    scale_min: float = 1.0
+    """scale images by at least this"""
+    scale_max: float = 1.0
+    """and by at most this"""
+    seed: int = 0
+    """what all random numbers of the run come from"""
+
+    run: str = ""
+    """the run folder to make; by default runs/RECIPE, with a number if that is taken"""
+    resume: str = ""
+    """continue the run in this folder, from its newest good checkpoint"""
+    config: str = ""
+    """take the options of an earlier run from its config.json"""
+    overfit: int = 0
+    """learn only the first so many images, without dropout or augmentation, until they are known: a smoke test"""
+    stop_after: int = 0
+    """stop after so many steps, as if interrupted (0: at the end)"""
+    save_every: int = 0
+    """steps between checkpoints (0: one an epoch)"""
+    samples: int = 6
+    """validation images to draw at the end"""
+    device: str = "auto"
+    """"cpu", "gpu" or "auto" """
+    threads: int = 0
+    """threads that compute convolutions (0: one for each core)"""
+    on_save_error: str = "stop"
+    """"stop" or "warn", when a checkpoint cannot be written"""
+    detect_anomaly: bool = False
+    """check every layer's output, and name the first that is not finite"""
+
+    def __post_init__(self) -> None:
+        for field, least, most in RANGES:
+            value = getattr(self, field)
+            if not (isinstance(value, (int, float)) and least <= value <= most):
+                bound = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+                raise UsageError(f"option {field} is {value!r}; expected a number {bound}")
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise UsageError(
+                    f"option {field} is {getattr(self, field)!r}; expected one of {', '.join(map(str, choices))}"
+                )
+        if self.padding not in ("same", "safe") and not (self.padding.isascii() and self.padding.isdigit()):
+            raise UsageError(f'option padding is {self.padding!r}; expected "same", "safe" or a whole number')
+        if self.scale_min > self.scale_max:
+            raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
+        strides = self.strides
+        if sorted(set(strides), reverse=True) != list(strides):
+            raise UsageError(f"option stages is {self.stages!r}; expected strides from coarse to fine, as 32,16,8")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        words = self.stages.split(",")
+        if any(word.strip() not in map(str, NETS) for word in words):
+            raise UsageError(f"option stages is {self.stages!r}; expected some of 32,16,8, from coarse to fine")
+        return tuple(int(word) for word in words)
+
+    def network(self, classes: int, stride: int) -> FCN:
+        """The net of one stage, freshly initialised from the seed."""
+        return NETS[stride](
+            classes=classes,
+            layers=self.layers,
+            width=self.width,
+            padding=int(self.padding) if self.padding.isdigit() else self.padding,
+            dropout=self.dropout,
+            upsampling=self.upsampling,
+            fusion=self.fusion,
+            skip_scale=AT_ONCE if self.at_once else None,
+            seed=self.seed,
+        )
+
+    def data_sets(self) -> tuple[Any, Any]:
+        """The training and the validation set; `DataError` or `UsageError` for what cannot be used."""
+        sets: list[Any] = []
+        for split, most in ((self.train_split, self.max_train), (self.val_split, self.max_val)):
+            if self.data == WORLD:
+                count = most or WORLD_IMAGES.get(split, 0)
+                sets.append(Shapes(split, count=count, size=self.world_size, seed=self.seed))
+                continue
+            dataset = VOCSegmentation(self.data, split, skip_bad=self.skip_bad)
+            if not len(dataset):
+                raise UsageError(f"{self.data}: split {split} has no images; expected at least one")
+            sets.append(Subset(dataset, range(min(most or len(dataset), len(dataset)))))
+        return sets[0], sets[1]
+
+    def augmentation(self, fill: tuple[int, int, int]) -> Augmentation:
+        return Augmentation(
+            mirror=self.mirror,
+            translate=self.translate,
+            crop=self.crop or None,
+            scale=(self.scale_min, self.scale_max),
+            fill=fill,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+INFINITY = math.inf
+RANGES = (
+    ("max_train", 0, INFINITY),
+    ("max_val", 0, INFINITY),
+    ("world_size", 64, 500),
+    ("width", 1, 512),
+    ("dropout", 0.0, 0.99),
+    ("epochs", 1, 1_000_000),
+    ("batch", 1, 4096),
+    ("accumulate", 1, 4096),
+    ("lr", 0.0, 1e6),
+    ("stage_lr", 0.0, 1e6),
+    ("momentum", 0.0, 0.9999),
+    ("weight_decay", 0.0, 1.0),
+    ("translate", 0, 4096),
+    ("crop", 0, 8192),
+    ("scale_min", 0.0625, 16),
+    ("scale_max", 0.0625, 16),
+    ("seed", 0, 2**63 - 1),
+    ("overfit", 0, 10_000),
+    ("stop_after", 0, INFINITY),
+    ("save_every", 0, INFINITY),
+    ("samples", 0, 1000),
+    ("threads", 0, 1024),
+)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "layers": tuple(BLOCKS),
+    "upsampling": ("fixed", "learned", "all learned"),
+    "fusion": ("sum", "max"),
+    "schedule": SCHEDULES,
+    "normalize": NORMALIZATIONS,
+    "device": ("cpu", "gpu", "auto"),
+    "on_save_error": ("stop", "warn"),
+}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # learns the embedded world in about a minute on two cores
+    "toy": {},
+    # street scenes of CamVid, 240x180, from scratch
+    "camvid": {"width": 16, "epochs": 40, "batch": 4, "lr": 0.02, "scale_min": 0.8, "scale_max": 1.25, "crop": 180},
+    # animals of PASCAL VOC, long side 256, from scratch
+    "animals": {"width": 16, "epochs": 30, "batch": 8, "lr": 0.02, "scale_min": 0.75, "scale_max": 1.33, "crop": 192},
+}
+
+
+def preset(name: str) -> Options:
+    """The options of a recipe; `UsageError` with the nearest name for one that does not exist."""
+    if name not in RECIPES:
+        raise UsageError(f"recipe {name!r} does not exist; {nearest(name, RECIPES)}")
+    return Options(recipe=name, **RECIPES[name])
+
+
+def nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def from_dict(found: Any, *, source: str | Path) -> Options:
+    """Options out of a file: every key known, every value of its type and in its range, or `UsageError`."""
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{source}: options are {type(found).__name__}; expected names with values")
+    types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}
+    for name, value in found.items():
+        if name not in types:
+            raise UsageError(f"{source}: option {name!r} does not exist; {nearest(str(name), types)}")
+        wanted = types[name]
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and wanted is not bool) or isinstance(value, np.ndarray):
+            raise UsageError(f"{source}: option {name} is {value!r:.100}; expected {wanted.__name__}")
+    try:
+        return Options(**{name: types[name](value) for name, value in found.items()})
+    except UsageError as fault:
+        raise UsageError(f"{source}: {fault}") from fault

@@ -1,0 +1,70 @@
+"""A trained net out of a run folder or a single checkpoint, with all it needs to be used: classes and preprocessing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.checkpoint import Checkpoint, load_best, load_checkpoint, load_latest
+from minifcn.data.batches import Preprocessing
+from minifcn.errors import FormatError, UsageError
+from minifcn.models.fcn import FCN
+from minifcn.recipes import NETS, Options, from_dict
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint of `minifcn train` holds, checked."""
+
+    path: Path
+    net: FCN
+    options: Options
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    step: int
+
+
+def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The tensors below `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def restore_net(net: FCN, checkpoint: Checkpoint) -> None:
+    """Put the checkpoint's parameters into `net`; `FormatError` naming the file and every name that does not fit."""
+    try:
+        net.load(part(checkpoint.tensors, "net."))
+    except FormatError as fault:
+        raise FormatError(f"{checkpoint.path}: {fault}") from fault
+
+
+def open_trained(path: str | Path, *, best: bool = False) -> Trained:
+    """The net of a run folder (its newest good checkpoint, or its best) or of a checkpoint file, ready to use."""
+    path = Path(path)
+    if path.is_dir():
+        found = (load_best if best else load_latest)(path)
+        if found is None:
+            raise UsageError(f"{path}: holds no checkpoint; expected the folder of a run of `minifcn train`")
+        checkpoint = found
+    elif path.exists():
+        checkpoint = Checkpoint(path, *load_checkpoint(path))
+    else:
+        raise UsageError(f"{path}: found no such run folder or checkpoint; `minifcn train` makes one")
+    options = from_dict(checkpoint.meta.get("options"), source=checkpoint.path)
+    classes = checked_classes(checkpoint)
+    preprocessing = Preprocessing.from_dict(checkpoint.meta.get("preprocessing", {}))
+    stride, progress = checkpoint.meta.get("stride"), checkpoint.meta.get("progress")
+    if stride not in NETS or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
+        raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
+    net = options.network(len(classes), stride)
+    restore_net(net, checkpoint)
+    return Trained(checkpoint.path, net, options, classes, preprocessing, progress["step"])
+
+
+def checked_classes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    classes: Any = checkpoint.meta.get("classes")
+    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
+        raise FormatError(f"{checkpoint.path}: classes are {classes!r:.80}; expected a list of names")
+    return tuple(classes)
