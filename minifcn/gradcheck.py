@@ -57,7 +57,7 @@ def gradcheck(
         wanted = differences(function, arrays, i, v, eps, options)
         scale = np.abs(wanted) + np.sqrt(np.mean(wanted**2)) + np.finfo(float).tiny
         error = np.abs(found - wanted) / scale
-        if not np.isfinite(found).all() or error.max(initial=0.0) > tolerance:
+        if not (np.isfinite(found).all() and error.max(initial=0.0) <= tolerance):  # NaN is not <= anything
             at = np.unravel_index(np.argmax(np.where(np.isfinite(error), error, np.inf)), error.shape)
             raise GradientError(
                 f"{name}: gradient of input {i} at {tuple(map(int, at))} is {found[at]:.9g}, "
@@ -94,23 +94,32 @@ def gradcheck_along(
 ) -> float:
     """Compare the slope of `loss()` along one random direction of all `parameters` with <gradient, direction>.
 
-    For whole nets: two evaluations however many parameters. Returns the relative error; above `tolerance` it raises
-    `GradientError`. The parameters are put back as they were, and their gradients cleared.
+    For whole nets: two evaluations however many parameters. Frozen ones are constants and stay put. Returns the
+    relative error; above `tolerance` it raises `GradientError`, and `ShapeError` for parameters that are not float64.
+    The parameters are put back as they were, and their gradients cleared.
     """
-    parameters = list(parameters)
+    parameters = [p for p in parameters if not p.frozen]
+    if any(p.dtype != np.float64 for p in parameters):
+        raise ShapeError(
+            "gradcheck_along: the parameters must be float64, net.astype(np.float64): rounding hides faults"
+        )
     rng = np.random.default_rng(seed)
     before = [p.data.copy() for p in parameters]
     directions = [as_like(p.data, rng.standard_normal(p.shape)) for p in parameters]
+    for p in parameters:
+        p.clear_grad()
     loss().backward()
     slope = sum(float((p.grad * u).sum()) for p, u in zip(parameters, directions, strict=True) if p.grad is not None)
     values = []
-    for step in (eps, -eps):
-        for p, x, u in zip(parameters, before, directions, strict=True):
-            p.data = x + step * u
-        values.append(loss().item())
-    for p, x in zip(parameters, before, strict=True):
-        p.data = x
-        p.clear_grad()
+    try:
+        for step in (eps, -eps):
+            for p, x, u in zip(parameters, before, directions, strict=True):
+                p.data = x + step * u
+            values.append(loss().item())
+    finally:
+        for p, x in zip(parameters, before, strict=True):
+            p.data = x
+            p.clear_grad()
     wanted = (values[0] - values[1]) / (2 * eps)
     error = abs(slope - wanted) / max(abs(slope), abs(wanted), 1e-12)
     if not error <= tolerance:

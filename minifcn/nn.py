@@ -303,7 +303,9 @@ class MaxPool2d(Module):
         checked(type(self).__name__, kernel=kernel, stride=self.layer.stride, dilation=dilation)
         checked(type(self).__name__, least=0, padding=padding)
         if padding >= self.layer.extent:
-            raise ShapeError(f"{type(self).__name__}: padding is {padding}; expected below {self.layer.extent}, the window")
+            raise ShapeError(
+                f"{type(self).__name__}: padding is {padding}; expected below {self.layer.extent}, the window"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         layer = self.layer

@@ -43,7 +43,7 @@ class Tensor:
     __array_ufunc__ = None  # so that `array + tensor` asks the Tensor
 
     def __init__(self, data: Any, node: Node | None = None) -> None:
-        self.data: Array = as_array(data)
+        self.data: Array = as_array(data.data if isinstance(data, Tensor) else data)
         self.node = node
 
     @property
@@ -204,11 +204,20 @@ def edges_of(node: Node) -> tuple[tuple[Node, Gradient, int], ...]:
 
 
 def count_uses(root: Node) -> dict[Node, int]:
-    """How many edges lead to each node below `root`: a gradient is complete when all of them have delivered."""
+    """How many edges lead to each node below `root`: a gradient is complete when all of them have delivered.
+
+    It sees the whole graph before anything is changed, so this is where a graph that cannot be walked is refused.
+    """
     uses = {root: 0}
     waiting = [root]
     while waiting:
-        for parent, _, _ in edges_of(waiting.pop()):
+        node = waiting.pop()
+        for parent, _, version in edges_of(node):
+            if parent.version != version:
+                raise GraphError(
+                    f"a parameter of shape {parent.shape} used by {node.op} was changed after the forward pass: "
+                    "its gradient would mix old and new values; compute the loss again"
+                )
             if parent not in uses:
                 uses[parent] = 0
                 waiting.append(parent)
@@ -229,9 +238,9 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
         if y.size != 1:
             raise GraphError(f"backward without gy needs a scalar, and this has shape {y.shape}: sum it, or pass gy")
         gy = xp_of(y.data).ones_like(y.data)
-    if getattr(gy, "shape", None) != y.shape or gy.dtype != y.dtype:
-        found = f"{gy.dtype} {gy.shape}" if hasattr(gy, "shape") else type(gy).__name__
-        raise ShapeError(f"backward: gy must be like the value, {y.dtype} {y.shape}, and is {found}")
+    if isinstance(gy, Tensor) or getattr(gy, "shape", None) != y.shape or gy.dtype != y.dtype:
+        found = f"{type(gy).__name__} {getattr(gy, 'dtype', '')} {getattr(gy, 'shape', '')}".rstrip()
+        raise ShapeError(f"backward: gy must be an array like the value, {y.dtype} {y.shape}, and is {found}")
 
     uses = count_uses(y.node)
     grads, ready = {y.node: gy}, [y.node]
@@ -245,12 +254,7 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
             node.grad = gy
         if not (keep_graph or is_leaf):
             node.edges = None
-        for parent, gradient, version in edges:
-            if parent.version != version:
-                raise GraphError(
-                    f"a parameter of shape {parent.shape} used by {node.op} was changed after the forward pass: "
-                    "its gradient would mix old and new values; compute the loss again"
-                )
+        for parent, gradient, _ in edges:
             gx = gradient(gy)
             grads[parent] = grads[parent] + gx if parent in grads else gx
             uses[parent] -= 1

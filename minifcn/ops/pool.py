@@ -40,8 +40,8 @@ class Frame:
         self.out: Pair = (layers[0].out_size(self.size[0]), layers[1].out_size(self.size[1]))
         if any(sees_nothing(layer, n, out) for layer, n, out in zip(layers, self.size, self.out, strict=True)):
             raise ShapeError(
-                f"{op}: padding {self.padding} leaves windows of kernel {self.kernel}, dilation {self.dilation} without "
-                f"one pixel of the {self.size[0]}x{self.size[1]} image; use less padding"
+                f"{op}: padding {self.padding} leaves windows of kernel {self.kernel} and dilation {self.dilation} "
+                f"without one pixel of the {self.size[0]}x{self.size[1]} image; use less padding"
             )
         reach = [(n - 1) * s + layer.extent for n, s, layer in zip(self.out, self.stride, layers, strict=True)]
         self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, self.padding, strict=True))
