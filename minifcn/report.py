@@ -332,7 +332,8 @@ th:first-child, td:first-child { padding-left: 0 }
 .settings th { color: var(--quiet); vertical-align: top; width: 1%; padding-right: 1.5rem }
 .settings td { overflow-wrap: anywhere }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .35rem }
-figure { margin: 0 0 1.5rem } figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere }
+figure { margin: 0 0 1.5rem }
+figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; text-align: center }
 li { overflow-wrap: anywhere }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14171b; --ink: #e6e9ee; --quiet: #9aa4b2; --line: #2b3038; --accent: #6ea2f0 }
