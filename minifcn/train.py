@@ -62,7 +62,7 @@ def starting_point(argv: list[str]) -> Options:
     if sum(value is not None for value in (resume, config, recipe)) > 1:
         raise UsageError("--resume, --config and --recipe each say where the options come from; give one of them")
     if resume:
-        return dataclasses.replace(options_of_run(Path(resume)), resume=resume)
+        return dataclasses.replace(options_of_run(Path(resume)), resume=resume, stop_after=0)
     if config:
         return dataclasses.replace(read_config(Path(config)), run="", resume="", config=config)
     options = preset(recipe or "toy")

@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-import minifcn
-from minifcn import ops, viz
+from minifcn import __version__, ops, viz
 from minifcn.backend import rng, to_device, to_host
 from minifcn.checkpoint import Checkpoint, RunFolder
 from minifcn.data.batches import Preprocessing, Subset, collate
@@ -542,7 +541,7 @@ def forget_after(path: Path, step: int) -> None:
 def environment(device: str) -> dict[str, Any]:
     """What decides the last bits of a float: versions, threads, device."""
     found: dict[str, Any] = {
-        "minifcn": minifcn.__version__,
+        "minifcn": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": platform.machine(),
