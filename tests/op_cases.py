@@ -287,7 +287,11 @@ CASES: dict[str, dict[str, Case]] = {
         weighted_and_sampled=(
             numbers(1, 3, 2, 2),
             labels(3, 1, 2, 2, void=1),
-            {"weights": np.array([0.5, 2.0, 0.0]), "sampling": np.array([[[1.0, 0.0], [1.0, 1.0]]]), "normalize": "sum"},
+            {
+                "weights": np.array([0.5, 2.0, 0.0]),
+                "sampling": np.array([[[1.0, 0.0], [1.0, 1.0]]]),
+                "normalize": "sum",
+            },
         ),
         sampled_nowhere=(numbers(1, 3, 1, 2), labels(3, 1, 1, 2), {"sampling": np.array([[[False, False]]])}),
         one_pixel=(numbers(1, 4, 1, 1), labels(4, 1, 1, 1)),
