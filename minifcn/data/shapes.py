@@ -37,8 +37,8 @@ FAR = 100.0
 """Metres; the depth written where there is nothing but sky."""
 HOW_OFTEN = (0.18, 0.18, 0.15, 0.16, 0.13, 0.09, 0.11)
 """How often each class but the background is drawn: small things more often, since a class is judged by its area."""
-NEAREST, FARTHEST = 4.8, 17.0
-"""Metres to the nearest and the farthest thing: the same ball is 3.5 times as wide here as there."""
+NEAREST, FARTHEST = 4.5, 14.0
+"""Metres to the nearest and the farthest thing: the same ball is 3 times as wide here as there."""
 
 
 class Mood(NamedTuple):
@@ -213,7 +213,7 @@ def draw_things(scene: Scene, rng: Generator) -> None:
             continue
         thing, base, lift = STANDING[name](rng, scene.light), CAMERA / z, rng.random()
         if name == "balloon":
-            base = -0.03 - lift * max(-scene.top - thing.height / z - 0.04, 0)
+            base = -0.05 - lift * max(-scene.top - thing.height / z - 0.06, 0)
         standing.append((name, thing, x, base, z))
     for name, thing, x, base, z in standing:
         if name != "balloon":
