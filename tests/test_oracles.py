@@ -88,7 +88,7 @@ def test_ceil_mode_sizes_are_caffes(op, size, kernel, stride, padding, out):
 @pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
 def test_pooling_of_every_small_geometry(op, ceil):
-    """All of one axis: sizes, kernels, strides, paddings, dilations. Either both answer, and alike, or the op refuses."""
+    """Sizes, kernels, strides, paddings, dilations of one axis: right, or refused where a window sees no pixel."""
     compared = refused = 0
     for size, k, s, p, d in itertools.product(range(1, 6), range(1, 5), range(1, 4), range(3), range(1, 4)):
         x = numbers(1, 1, size, 1)
@@ -106,11 +106,10 @@ def test_pooling_of_every_small_geometry(op, ceil):
         compared += 1
         assert np.isfinite(y).all()
         assert np.allclose(y, pooled(x, op == "avg_pool2d", **options), atol=1e-13), (size, k, s, p, d)
-    assert compared > 300 and refused > 20
+    assert compared > 200 and refused > 20
 
 
-@pytest.mark.parametrize("op", ["max_pool2d"])
-def test_of_equal_pixels_the_first_gets_the_gradient(op):
+def test_of_equal_pixels_the_first_gets_the_gradient():
     x = Parameter(np.ones((1, 1, 2, 4)))
     ops.max_pool2d(x, kernel=2).backward(np.array([[[[3.0, 5.0]]]]))
     assert x.grad.tolist() == [[[[3, 0, 5, 0], [0, 0, 0, 0]]]]
@@ -389,7 +388,7 @@ def torch_shift(torch, x, factor):
 
 
 def torch_stitch(torch, x, factor):
-    m, c, h, w = x.shape
+    _, c, h, w = x.shape
     subpixels = x.reshape(-1, factor * factor, c, h, w).transpose(1, 2).reshape(-1, c * factor * factor, h, w)
     return torch.nn.functional.pixel_shuffle(subpixels, factor)
 
@@ -472,7 +471,12 @@ NO_TORCH = {
     ("avg_pool2d", "dilated"): "PyTorch's average does not dilate",
     ("avg_pool2d", "dilated, padded, ceil"): "PyTorch's average does not dilate",
     **{(op, "padding above half the kernel"): PADDED for op in ("max_pool2d", "avg_pool2d")},
-    **{(op, "ceil, on one pixel"): LARGER for op in ("max_pool2d", "avg_pool2d")},
+    ("max_pool2d", "dilated, padded, ceil"): PADDED,
+    **{
+        (op, name): LARGER
+        for op in ("max_pool2d", "avg_pool2d")
+        for name in ("ceil, on one pixel", "ceil, larger than the image")
+    },
 }
 
 
