@@ -94,9 +94,12 @@ def concat(*xs: Array, axis: int = 1) -> ValueAndGradients:
 @op
 def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0) -> ValueAndGradients:
     """Put `value` around the last two axes: `padding` is one width, or (top, bottom, left, right)."""
-    top, bottom, left, right = [padding] * 4 if isinstance(padding, int) else padding
-    if min(top, bottom, left, right) < 0:
-        raise ShapeError(f"pad: padding is {padding!r}; every width must be at least 0 (crop cuts)")
+    widths = [padding] * 4 if isinstance(padding, int) else list(padding)
+    if len(widths) != 4 or min(widths) < 0:
+        raise ShapeError(
+            f"pad: padding is {padding!r}; expected one width or (top, bottom, left, right), each at least 0 (crop cuts)"
+        )
+    top, bottom, left, right = widths
     h, w = x.shape[-2:]
     xp = xp_of(x)
     y = xp.full((*x.shape[:-2], top + h + bottom, left + w + right), value, dtype=x.dtype)
