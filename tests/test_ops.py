@@ -7,7 +7,7 @@ from op_cases import ALL, CASES, STRAIGHT, Case
 import minifcn.tensor
 from minifcn import ops
 from minifcn.backend import to_device, to_host, xp_of
-from minifcn.errors import GradientError
+from minifcn.errors import GradientError, ShapeError
 from minifcn.gradcheck import gradcheck
 from minifcn.tensor import OPS, Parameter, op
 
@@ -203,3 +203,132 @@ def test_every_argument_has_a_case_in_which_each_fault_differs():
 def test_no_exception_is_out_of_date():
     for name, case, argument, corruption in EQUAL:
         assert corruption in CORRUPTIONS and argument in CASES[name][case].differentiable
+
+
+# Refusals: one sentence that names the op, what was found and what was expected
+
+X = np.zeros((2, 4, 5, 6))
+W = np.zeros((6, 4, 3, 3))
+B = np.zeros(6)
+F32 = np.float32
+LABELS = np.zeros((2, 5, 6), "int64")
+
+REFUSED = {
+    "add: shapes": (lambda: ops.add(np.zeros((2, 3)), np.zeros((2, 4))), r"add.*\(2, 3\).*\(2, 4\)"),
+    "sub: dtypes": (lambda: ops.sub(np.zeros(2), np.zeros(2, F32)), "sub.*float64.*float32"),
+    "mul: a NumPy scalar of another dtype": (lambda: ops.mul(np.zeros(2, F32), np.float64(2)), "mul.*float32.*float64"),
+    "div: shapes": (lambda: ops.div(np.zeros(3), np.zeros(2)), r"div.*\(3,\).*\(2,\)"),
+    "maximum: broadcasting": (lambda: ops.maximum(X, X[:1]), r"maximum.*\(2, 4, 5, 6\).*\(1, 4, 5, 6\)"),
+    "matmul: inner axis": (
+        lambda: ops.matmul(np.zeros((2, 3)), np.zeros((2, 3))),
+        r"matmul.*\(2, 3\).*\(\.\.\., k, j\)",
+    ),
+    "matmul: a vector": (lambda: ops.matmul(np.zeros((2, 3)), np.zeros(3)), r"matmul.*\(3,\)"),
+    "matmul: dtypes": (lambda: ops.matmul(np.zeros((2, 2)), np.zeros((2, 2), F32)), "matmul.*float64.*float32"),
+    "reshape: count": (lambda: ops.reshape(np.zeros(6), shape=(4, 2)), r"reshape: 6 .*\(4, 2\)"),
+    "reshape: no divisor": (lambda: ops.reshape(np.zeros(6), shape=(4, -1)), r"reshape: 6 .*\(4, -1\)"),
+    "transpose: an axis twice": (lambda: ops.transpose(X, axes=(0, 1, 1, 2)), r"transpose.*\(0, 1, 1, 2\)"),
+    "concat: another axis differs": (lambda: ops.concat(X, X[..., 1:]), r"concat.*\(2, 4, 5, 6\).*\(2, 4, 5, 5\)"),
+    "concat: nothing": (lambda: ops.concat(), "concat"),
+    "concat: dtypes": (lambda: ops.concat(X, X.astype(F32)), "concat.*float64.*float32"),
+    "pad: negative": (lambda: ops.pad(X, padding=-1), "pad.*-1.*at least 0"),
+    "pad: two widths": (lambda: ops.pad(X, padding=(1, 2)), r"pad.*\(1, 2\).*top, bottom, left, right"),
+    "crop: too far": (lambda: ops.crop(X, like=(5, 5), at=(1, 0)), r"crop.*5x5 at \(1, 0\).*5x6"),
+    "crop: negative": (lambda: ops.crop(X, like=(2, 2), at=-1), "crop: at is -1.*at least 0"),
+    "dropout: shape": (lambda: ops.dropout(X, mask=X[0]), r"dropout.*\(4, 5, 6\).*\(2, 4, 5, 6\)"),
+    "dropout: dtype": (lambda: ops.dropout(X, mask=X > 0), "dropout.*bool.*float64"),
+    "conv2d: rank": (lambda: ops.conv2d(X[0], W), r"conv2d.*\(N, C, H, W\).*\(4, 5, 6\)"),
+    "conv2d: rank of w": (lambda: ops.conv2d(X, W[0]), r"conv2d: w.*\(4, 3, 3\)"),
+    "conv2d: whole numbers": (lambda: ops.conv2d(X.astype("uint8"), W), "conv2d.*float32 or float64.*uint8"),
+    "conv2d: channels": (lambda: ops.conv2d(X[:, :3], W), "conv2d.*3 channels.*4"),
+    "conv2d: groups": (lambda: ops.conv2d(X, W[:, :2], groups=4), "conv2d.*4 channels.*groups=4.*8"),
+    "conv2d: outputs in groups": (lambda: ops.conv2d(X, W[:5, :2], groups=2), "conv2d.*divisible by 2"),
+    "conv2d: groups 0": (lambda: ops.conv2d(X, W, groups=0), "groups is 0.*at least 1"),
+    "conv2d: stride 0": (lambda: ops.conv2d(X, W, stride=0), "conv2d: stride is 0.*at least 1"),
+    "conv2d: stride of three": (lambda: ops.conv2d(X, W, stride=(1, 1, 1)), r"conv2d: stride is \(1, 1, 1\).*a pair"),
+    "conv2d: half a stride": (lambda: ops.conv2d(X, W, stride=1.5), "conv2d: stride is 1.5.*whole number"),
+    "conv2d: padding": (lambda: ops.conv2d(X, W, padding=(0, -1)), r"conv2d: padding is \(0, -1\).*at least 0"),
+    "conv2d: dilation": (lambda: ops.conv2d(X, W, dilation=0), "conv2d: dilation is 0.*at least 1"),
+    "conv2d: dilation too large": (lambda: ops.conv2d(X, W, dilation=3), "7x7 pixels.*5x6"),
+    "conv2d: kernel too large": (lambda: ops.conv2d(X[..., :2, :2], W), "3x3.*2x2.*pad more"),
+    "conv2d: bias": (lambda: ops.conv2d(X, W, B[:5]), r"conv2d: b .*\(5,\).*\(6,\)"),
+    "conv2d: dtype of w": (lambda: ops.conv2d(X, W.astype(F32)), "conv2d: x is float64 and w is float32"),
+    "conv2d: dtype of b": (lambda: ops.conv2d(X, W, B.astype(F32)), "conv2d: x is float64 and b is float32"),
+    "conv2d: no pixels": (lambda: ops.conv2d(X[..., :0], W), r"conv2d.*\(2, 4, 5, 0\)"),
+    "conv_transpose2d: channels": (lambda: ops.conv_transpose2d(X, W), "conv_transpose2d.*4 channels.*wants 6"),
+    "conv_transpose2d: bias": (lambda: ops.conv_transpose2d(X, W[:4], B), r"conv_transpose2d: b .*\(6,\).*\(4,\)"),
+    "conv_transpose2d: stride": (lambda: ops.conv_transpose2d(X, W[:4], stride=-1), "conv_transpose2d: stride is -1"),
+    "conv_transpose2d: output padding": (
+        lambda: ops.conv_transpose2d(X, W[:4], dilation=2, output_padding=1),
+        r"conv_transpose2d: output_padding \(1, 1\).*stride \(1, 1\)",
+    ),
+    "conv_transpose2d: padding": (lambda: ops.conv_transpose2d(X, W[:4], padding=4), "conv_transpose2d.*-1x0.*less"),
+    "max_pool2d: rank": (lambda: ops.max_pool2d(X[0, 0], kernel=2), r"max_pool2d.*\(5, 6\)"),
+    "max_pool2d: kernel 0": (lambda: ops.max_pool2d(X, kernel=0), "max_pool2d: kernel is 0"),
+    "max_pool2d: stride 0": (lambda: ops.max_pool2d(X, kernel=2, stride=0), "max_pool2d: stride is 0"),
+    "max_pool2d: padding": (lambda: ops.max_pool2d(X, kernel=2, padding=2), r"max_pool2d: padding \(2, 2\).*5x6 image"),
+    "max_pool2d: dilated around the image": (
+        lambda: ops.max_pool2d(X[..., :2, :2], kernel=2, padding=1, dilation=3),
+        r"max_pool2d: padding \(1, 1\).*dilation \(3, 3\).*2x2 image",
+    ),
+    "max_pool2d: too large without ceil": (lambda: ops.max_pool2d(X, kernel=6), "window of 6.*5 "),
+    "max_pool2d: whole numbers": (lambda: ops.max_pool2d(LABELS[None], kernel=2), "max_pool2d.*int64"),
+    "avg_pool2d: padding": (lambda: ops.avg_pool2d(X, kernel=3, padding=3), r"avg_pool2d: padding \(3, 3\)"),
+    "avg_pool2d: dilation": (lambda: ops.avg_pool2d(X, kernel=3, dilation=0), "avg_pool2d: dilation is 0"),
+    "local_response_norm: even": (lambda: ops.local_response_norm(X, size=4), "local_response_norm: size is 4.*odd"),
+    "local_response_norm: rank": (lambda: ops.local_response_norm(X[0]), r"local_response_norm.*\(4, 5, 6\)"),
+    "bilinear_resize: size": (lambda: ops.bilinear_resize(X, size=(0, 3)), r"bilinear_resize: size is \(0, 3\)"),
+    "bilinear_upsample: kernel": (
+        lambda: ops.bilinear_upsample(X, kernel=0, stride=1),
+        "bilinear_upsample: kernel is 0",
+    ),
+    "bilinear_upsample: half a kernel": (
+        lambda: ops.bilinear_upsample(X, kernel=2.5, stride=1),
+        "bilinear_upsample: kernel is 2.5.*whole number",
+    ),
+    "bilinear_upsample: padding": (
+        lambda: ops.bilinear_upsample(X[..., :1, :1], kernel=4, stride=2, padding=2),
+        r"window of 4.*1 \+ 2\*2",
+    ),
+    "loss: rank": (lambda: ops.softmax_cross_entropy(X[0], LABELS[0]), r"softmax_cross_entropy.*\(4, 5, 6\)"),
+    "loss: size of the labels": (
+        lambda: ops.softmax_cross_entropy(X, LABELS[:, :4]),
+        r"softmax_cross_entropy: labels are int64 \(2, 4, 6\); expected .*\(2, 5, 6\)",
+    ),
+    "loss: labels that are no indices": (
+        lambda: ops.softmax_cross_entropy(X, LABELS.astype(F32)),
+        "softmax_cross_entropy: labels are float32",
+    ),
+    "loss: a label too large": (
+        lambda: ops.softmax_cross_entropy(X, LABELS + 4),
+        "label 4 found; expected 0..3, or 255",
+    ),
+    "loss: a label below 0": (lambda: ops.softmax_cross_entropy(X, LABELS - 1), "label -1 found; expected 0..3"),
+    "loss: another void": (
+        lambda: ops.softmax_cross_entropy(X, LABELS + 255, ignore=-1),
+        "label 255 found; expected 0..3, or -1",
+    ),
+    "loss: weights": (
+        lambda: ops.softmax_cross_entropy(X, LABELS, weights=np.ones(5)),
+        r"softmax_cross_entropy: weights have shape \(5,\); expected \(4,\)",
+    ),
+    "loss: sampling": (
+        lambda: ops.softmax_cross_entropy(X, LABELS, sampling=LABELS[0]),
+        r"softmax_cross_entropy: sampling has shape \(5, 6\); expected \(2, 5, 6\)",
+    ),
+    "loss: normalize": (
+        lambda: ops.softmax_cross_entropy(X, LABELS, normalize="mean"),
+        "softmax_cross_entropy: normalize is 'mean'; expected one of sum, valid, batch",
+    ),
+    "shift: factor": (lambda: ops.shift(X, factor=0), "shift: factor is 0.*at least 1"),
+    "stitch: batch": (lambda: ops.stitch(X, factor=2), "stitch: factor 2.*divisible by 4.*is 2"),
+    "stitch: factor": (lambda: ops.stitch(X, factor=0), "stitch: factor 0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_in_one_sentence(name):
+    call, sentence = REFUSED[name]
+    with pytest.raises(ShapeError, match=sentence) as refusal:
+        call()
+    assert "\n" not in str(refusal.value) and isinstance(refusal.value, ValueError) and refusal.value.exit_code == 2
