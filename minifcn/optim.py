@@ -56,6 +56,8 @@ class SGD:
         for name, parameter in self.net.parameters():
             if parameter.grad is None:
                 continue
+            if not parameter.data.flags.c_contiguous:
+                parameter.data = parameter.data.copy()  # or reshape(-1) would be a copy, and the update lost
             if name not in self.history:
                 self.history[name] = xp_of(parameter.data).zeros_like(parameter.data)
             lr_mult, decay_mult = self.multipliers(name)
@@ -82,7 +84,9 @@ class SGD:
         if wrong:
             raise FormatError(f"the momentum of {', '.join(wrong[:4])} belongs to no parameter of this network")
         self.history = {
-            name: to_device(np.array(to_host(h)), "cpu" if is_host(own[name].data) else "gpu")
+            name: to_device(
+                np.array(to_host(h), dtype=own[name].dtype, order="C"), "cpu" if is_host(own[name].data) else "gpu"
+            )
             for name, h in state.items()
         }
 
