@@ -28,8 +28,8 @@ class FCN(Module):
 
     `skips` are outputs of the trunk, coarse to fine. `upsampling`: "fixed" bilinear (the released nets), "learned"
     between the skips and fixed at the end (CVPR 2015), or "all learned". `fusion`: "sum" or "max". `skip_scale`
-    multiplies a skip before it is scored, as in the at-once nets: {"pool4": 0.01, "pool3": 0.0001}. Score layers start
-    at zero.
+    multiplies a skip before it is scored, as in the at-once nets: {"pool4": 0.01, "pool3": 0.0001}; scaling by c is
+    learning that skip's score c^2 times as fast. Score layers start at zero.
     """
 
     def __init__(
@@ -42,14 +42,19 @@ class FCN(Module):
         fusion: str = "sum",
         skip_scale: Mapping[str, float] | None = None,
     ) -> None:
-        if classes < 1 or classes > 255:
-            raise UsageError(f"FCN: classes is {classes}; expected 1 to 255 (label 255 is void)")
+        if not isinstance(classes, (int, np.integer)) or not 1 <= classes <= 255:
+            raise UsageError(f"FCN: classes is {classes!r}; expected a whole number from 1 to 255 (label 255 is void)")
         if fusion not in FUSIONS or upsampling not in ("fixed", "learned", "all learned"):
             raise UsageError(
                 f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected sum or max; "
                 "fixed, learned or all learned"
             )
         self.classes, self.fusion, self.skip_scale = classes, fusion, dict(skip_scale or {})
+        unknown = [name for name in self.skip_scale if name not in trunk.channels]
+        if unknown:
+            raise UsageError(
+                f"FCN: skip_scale has {', '.join(unknown)}; the outputs of this trunk are {', '.join(trunk.channels)}"
+            )
         self.trunk = trunk
         self.ladder = Ladder(trunk.paths(), skips, padded=trunk.padded_upsampling)
         self.score_fr = Conv2d(trunk.channels[trunk.last], classes, 1, init="zero")

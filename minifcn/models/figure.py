@@ -41,13 +41,13 @@ def trunk_lines(trunk: Trunk, skips: tuple[str, ...]) -> list[str]:
         if name in skips or name == pools[-1]:
             named.append(f"{name} = {x}")
             x = name
-    return [";  ".join(named), f"{last} = {nested(getattr(trunk, trunk.stages[last]), x)}"]
+    return [";  ".join(named), f"{last} = {nested(trunk.stages[last], getattr(trunk, trunk.stages[last]), x)}"]
 
 
-def nested(stage: Module, x: str) -> str:
-    """`drop6(relu(fc6(x)))`: the modules of a sequence around their input."""
+def nested(name: str, stage: Module, x: str) -> str:
+    """`drop6(relu(fc6(x)))`: the modules of a sequence around their input; of anything else only its name."""
     if not isinstance(stage, Sequential):
-        return x
+        return f"{name}({x})"
     for name, module in stage.sequence().items():
         x = f"{name}({x})"
         if isinstance(module, Conv2d) and module.relu:

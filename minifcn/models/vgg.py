@@ -13,7 +13,7 @@ from minifcn.nn import Conv2d, Dropout, MaxPool2d, Sequential
 
 # 3x3 convolutions in each block, by the number of layers with weights that the classifier is known by (it has fc8, too)
 BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-CHANNELS = (64, 128, 256, 512, 512)
+CHANNELS = (64, 128, 256, 512, 512)  # of each block; all are multiples of 64, so every whole width is exact
 FC = 4096
 
 
@@ -46,14 +46,14 @@ class VGG(Trunk):
         self.stages, self.channels = {}, {}
         incoming = in_channels
         for block, (depth, wide) in enumerate(zip(BLOCKS[layers], CHANNELS, strict=True), start=1):
-            outgoing, modules = scaled(wide, width), {}
+            outgoing, modules = wide * width // 64, {}
             for i in range(1, depth + 1):
                 border = int(padding) if block == i == 1 and not same else 1
                 modules[f"conv{block}_{i}"] = Conv2d(incoming, outgoing, 3, padding=border, relu=True, init=init)
                 incoming = outgoing
             setattr(self, f"block{block}", Sequential(**modules, pool=MaxPool2d(2)))
             self.stages[f"pool{block}"], self.channels[f"pool{block}"] = f"block{block}", outgoing
-        hidden = scaled(FC, width)
+        hidden = FC * width // 64
         self.head = Sequential(
             fc6=Conv2d(incoming, hidden, 7, padding=3 if same else 0, relu=True, init=init),
             drop6=Dropout(dropout, rng=rng),
@@ -61,7 +61,3 @@ class VGG(Trunk):
             drop7=Dropout(dropout, rng=rng),
         )
         self.stages["fc7"], self.channels["fc7"] = "head", hidden
-
-
-def scaled(channels: int, width: int) -> int:
-    return max(1, round(channels * width / 64))
