@@ -1,8 +1,6 @@
 """VOC trees: where they are found, what their lists may say (row 25), what may be wrong with a pair (26, 29-31)."""
 
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -285,21 +283,13 @@ REAL = [
 ]
 
 
-@pytest.fixture
-def shared():
-    if not os.environ.get("MINIFCN_DATA"):
-        pytest.skip("MINIFCN_DATA is not set: no real images to read")
-    return Path(os.environ["MINIFCN_DATA"])
-
-
-@pytest.mark.data
 @pytest.mark.parametrize("folder, train, val, classes", REAL)
-def test_real_sets_load(shared, folder, train, val, classes):
-    one, other = VOCSegmentation(shared / folder, "train"), VOCSegmentation(shared / folder, "val")
+def test_real_sets_load(data_root, folder, train, val, classes):
+    one, other = VOCSegmentation(data_root / folder, "train"), VOCSegmentation(data_root / folder, "val")
     assert (len(one), len(other), len(one.classes)) == (train, val, classes)
     assert not set(one.ids) & set(other.ids)
-    assert set(VOCSegmentation(shared / folder, "trainval").ids) == {*one.ids, *other.ids}
-    assert set(VOCSegmentation(shared / folder, None).ids) == {*one.ids, *other.ids}
+    assert set(VOCSegmentation(data_root / folder, "trainval").ids) == {*one.ids, *other.ids}
+    assert set(VOCSegmentation(data_root / folder, None).ids) == {*one.ids, *other.ids}
     if classes == 21:
         assert one.classes == VOC_CLASSES
     assert other.problems() == []
@@ -309,9 +299,8 @@ def test_real_sets_load(shared, folder, train, val, classes):
     assert set(np.unique(labels)) <= {*range(classes), 255}
 
 
-@pytest.mark.data
-def test_a_real_tree_without_lists_loads_whole(shared):
-    data = VOCSegmentation(shared / "labelme_voc_example", None)
+def test_a_real_tree_without_lists_loads_whole(data_root):
+    data = VOCSegmentation(data_root / "labelme_voc_example", None)
     assert data.ids == ("2011_000003", "2011_000006", "2011_000025")
     assert data.classes[0] == "_background_" and data.classes[-1] == "tv/monitor"
     assert data[0].image.shape == (338, 500, 3) and data.problems() == []
