@@ -97,7 +97,7 @@ def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0) -> ValueA
     widths = [padding] * 4 if isinstance(padding, int) else list(padding)
     if len(widths) != 4 or min(widths) < 0:
         raise ShapeError(
-            f"pad: padding is {padding!r}; expected one width or (top, bottom, left, right), each at least 0 (crop cuts)"
+            f"pad: padding is {padding!r}; expected a width or (top, bottom, left, right), each at least 0 (crop cuts)"
         )
     top, bottom, left, right = widths
     h, w = x.shape[-2:]
