@@ -10,7 +10,7 @@ A transposed convolution is therefore no second operation: it is the gradient of
 
 from __future__ import annotations
 
-from minifcn.backend import Array, xp_of
+from minifcn.backend import Array
 from minifcn.errors import ShapeError
 from minifcn.kernels import products
 from minifcn.kernels.im2col import Pair, Windows
@@ -26,12 +26,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
     _expect(x.shape[1] == w.shape[1] * g.groups, f"x has {x.shape[1]} channels, w {w.shape} takes {w.shape[1]}", g)
     if b is not None:
         _expect(b.shape == (len(w),), f"the bias has shape {b.shape}, w makes {len(w)} channels", g)
-    y = products.correlate(x, w, g)
-    if b is not None:
-        y += b.reshape(-1, 1, 1)
-    if relu:
-        xp_of(y).maximum(y, 0, out=y)
-    return y
+    return products.correlate(x, w, g, b, relu)
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:

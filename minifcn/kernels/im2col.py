@@ -82,8 +82,9 @@ def im2col(x: Array, g: Windows) -> Array:
     """The pixels under every kernel tap: x (N, C, H, W) -> columns (C, kh, kw, N, H', W'), zeros where padded."""
     n, c, h, w = x.shape
     (ph, pw), out = g.padding, g.out_size((h, w))
-    padded = xp_of(x).zeros((c, n, h + 2 * ph, w + 2 * pw), dtype=x.dtype)
-    padded[:, :, ph : ph + h, pw : pw + w] = x.transpose(1, 0, 2, 3)
+    padded = x.transpose(1, 0, 2, 3)
+    if ph or pw:
+        padded = xp_of(x).pad(padded, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
     columns = xp_of(x).empty((c, *g.kernel, n, *out), dtype=x.dtype)
     for (i, j), (rows, cols) in g.taps(out):
         columns[:, i, j] = padded[:, :, rows, cols]

@@ -15,7 +15,6 @@ The columns of VGG's conv1_2 on a 500x500 image with padding 100 would fill a gi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from minifcn.backend import Array, xp_of
@@ -25,15 +24,16 @@ WORKSPACE = 32 << 20
 """Bytes of columns in one block. The slab of image beside them and the product stay below as much again."""
 
 
-def correlate(x: Array, w: Array, g: Windows) -> Array:
-    """y[n, o] = sum over i, taps of w[o, i] * window(x[n, i]): x (N, I, H, W), w (O, I/groups, kh, kw)."""
+def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
+    """y[n, o] = b[o] + sum over i, taps of w[o, i] * window(x[n, i]): x (N, I, H, W), w (O, I/groups, kh, kw)."""
     out = g.out_size(x.shape[2:])
     y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
     weights = w.reshape(g.groups, len(w) // g.groups, -1)
-    for block in blocks(x.shape, w.shape, out, x.itemsize):
+    for block in blocks(len(x), out, at_once(w, g)):
         columns = im2col(block.cut(x, g), replace(g, padding=(0, 0)))
         product = weights @ columns.reshape(g.groups, weights.shape[2], -1)
         y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
+        finish(y[block.outputs], b, relu)
     return y
 
 
@@ -41,7 +41,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     """The adjoint of `correlate` in x: every output gradient, times the weights, back to the pixels it looked at."""
     gx = xp_of(gy).zeros((len(gy), w.shape[1] * g.groups, *size), dtype=gy.dtype)
     weights = w.reshape(g.groups, len(w) // g.groups, -1).transpose(0, 2, 1)
-    for block in blocks(gx.shape, w.shape, gy.shape[2:], gy.itemsize):
+    for block in blocks(len(gy), gy.shape[2:], at_once(w, g)):
         columns = weights @ _by_channel(gy[block.outputs], g)
         columns = columns.reshape(gx.shape[1], *g.kernel, *block.shape)
         block.paste(gx, col2im(columns, replace(g, padding=(0, 0)), block.slab_size(g)), g)
@@ -52,14 +52,29 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     """The adjoint of `correlate` in w: each weight gets the sum of (pixel under its tap) * (output gradient)."""
     o, i, (kh, kw) = gy.shape[1], x.shape[1] // g.groups, g.kernel
     gw = xp_of(x).zeros((g.groups, o // g.groups, i * kh * kw), dtype=x.dtype)
+    w = gw.reshape(o, i, kh, kw)
     step = max(1, WORKSPACE // (gw[:, :1].size * x.itemsize))  # fc6 has 400 MB of weights: no second array like it
-    for block in blocks(x.shape, (o, i, kh, kw), gy.shape[2:], x.itemsize):
+    for block in blocks(len(x), gy.shape[2:], at_once(w, g)):
         columns = im2col(block.cut(x, g), replace(g, padding=(0, 0)))
         columns = columns.reshape(g.groups, i * kh * kw, -1).transpose(0, 2, 1)
         gradients = _by_channel(gy[block.outputs], g)
         for first in range(0, gw.shape[1], step):
             gw[:, first : first + step] += gradients[:, first : first + step] @ columns
-    return gw.reshape(o, i, kh, kw)
+    return w
+
+
+def finish(y: Array, b: Array | None, relu: bool) -> None:
+    """Add the bias and cut off what is negative, in place, while y is still in the cache."""
+    if b is not None:
+        y += b.reshape(-1, 1, 1)
+    if relu:
+        xp_of(y).maximum(y, 0, out=y)
+
+
+def at_once(w: Array, g: Windows, limit: int | None = None) -> int:
+    """How many windows' columns, or products if those are larger, fit into `limit` bytes."""
+    per_window = max(g.groups * w[0].size, len(w)) * w.itemsize
+    return (WORKSPACE if limit is None else limit) // per_window
 
 
 def _by_channel(gy: Array, g: Windows) -> Array:
@@ -90,12 +105,17 @@ class Block:
         (_, rows, cols), (sh, sw), (eh, ew) = self.shape, g.stride, g.span
         return (rows - 1) * sh + eh, (cols - 1) * sw + ew
 
-    def cut(self, x: Array, g: Windows) -> Array:
+    def cut(self, x: Array, g: Windows, out: Array | None = None) -> Array:
         """The part of x under these windows, with the zeros of the padding around it where they reach out."""
         there, here = self._overlap(x.shape[2:], g)
         images = x[self.images]
-        slab = xp_of(x).zeros((*images.shape[:2], *self.slab_size(g)), dtype=x.dtype)
-        slab[:, :, *here] = images[:, :, *there]
+        slab = xp_of(x).empty((*images.shape[:2], *self.slab_size(g)), dtype=x.dtype) if out is None else out
+        rows, cols = here
+        for border in (slab[:, :, : rows.start], slab[:, :, rows.stop :]):
+            border[...] = 0
+        for border in (slab[:, :, rows, : cols.start], slab[:, :, rows, cols.stop :]):
+            border[...] = 0
+        slab[:, :, rows, cols] = images[:, :, *there]
         return slab
 
     def paste(self, x: Array, slab: Array, g: Windows) -> None:
@@ -116,20 +136,29 @@ class Block:
         return there, here
 
 
-def blocks(
-    x_shape: tuple[int, ...], w_shape: tuple[int, ...], out: Pair, itemsize: int, limit: int = WORKSPACE
-) -> Iterator[Block]:
-    """All windows of a layer in blocks whose columns and whose product hold at most `limit` bytes."""
-    channels, taps = x_shape[1], w_shape[2] * w_shape[3]
-    at_once = max(1, limit // (max(channels * taps, w_shape[0]) * itemsize))
-    images = max(1, at_once // (out[0] * out[1]))
-    rows = min(out[0], max(1, at_once // out[1]))
+def blocks(n: int, out: Pair, at_once: int, parts: int = 1) -> list[Block]:
+    """The windows of n images in blocks of at most `at_once`: whole images, else whole rows, else parts of a row.
+
+    With `parts` threads to feed, the blocks are cut so that each thread gets as many, of about the same size.
+    """
+    at_once = max(1, at_once)
+    images = _step(n, at_once // (out[0] * out[1]), parts)
+    rows_at_most = min(out[0], at_once // out[1])
+    rows = _step(out[0], rows_at_most, -(-parts // -(-n // images)) if rows_at_most == out[0] else parts)
     cols = min(out[1], at_once)
-    for image in range(0, x_shape[0], images):
-        for row in range(0, out[0], rows):
-            for col in range(0, out[1], cols):
-                yield Block(
-                    slice(image, min(image + images, x_shape[0])),
-                    slice(row, min(row + rows, out[0])),
-                    slice(col, min(col + cols, out[1])),
-                )
+    return [
+        Block(
+            slice(image, min(image + images, n)),
+            slice(row, min(row + rows, out[0])),
+            slice(col, min(col + cols, out[1])),
+        )
+        for image in range(0, n, images)
+        for row in range(0, out[0], rows)
+        for col in range(0, out[1], cols)
+    ]
+
+
+def _step(total: int, at_most: int, parts: int) -> int:
+    """A step that walks `total` in a multiple of `parts` equal strides, none longer than `at_most` (or 1)."""
+    strides = -(-total // max(1, at_most))
+    return max(1, -(-total // (-(-strides // parts) * parts)))

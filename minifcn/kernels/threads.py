@@ -1,0 +1,126 @@
+"""Two cores, one convolution: a few threads that each take the next block of work until none is left.
+
+NumPy lets go of Python's lock while it copies and multiplies, so threads do run at once. BLAS has threads of its own,
+but they split one product, and everything around it (building columns, transforming tiles, adding the bias) would
+still run on one core. So BLAS is told to use one thread while several blocks are in work, and told back afterwards.
+
+Nothing starts at import. The pool comes with the first large convolution, and a process made by `fork` starts its own.
+Which thread takes which block is a matter of timing, therefore no result may depend on it: every task writes its own
+part of the output.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minifcn.errors import UsageError
+
+SMALL = 1_000_000
+"""Multiply-adds below which a convolution is over before a second thread has woken up."""
+
+_wish: int | None = None
+_pool: Any = None
+_blas: Any = None
+_busy = threading.Lock()
+
+
+def set_threads(count: int | None) -> None:
+    """How many threads a convolution may use; None for one per core this process may run on."""
+    global _wish, _pool
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise UsageError(f"threads is {count!r}: expected an integer of at least 1")
+    with _busy:
+        if _pool is not None:
+            _pool.shutdown()
+        _wish, _pool = count, None
+
+
+def threads() -> int:
+    """The number of threads a convolution uses: 1 without threadpoolctl, since two kinds of threads would collide."""
+    count = _wish or _cores()
+    return count if count == 1 or _controller() is not None else 1
+
+
+def lanes(multiply_adds: int) -> int:
+    """Into how many shares a piece of work is cut: one if it is small, else one per thread."""
+    return 1 if multiply_adds < SMALL else threads()
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """0..count cut into `parts` slices as equal as possible, none of them empty."""
+    parts = max(1, min(count, parts))
+    edges = [count * part // parts for part in range(parts + 1)]
+    return [slice(first, stop) for first, stop in zip(edges, edges[1:], strict=False)]
+
+
+def parallel(task: Callable[..., None], items: Sequence[Any], *, scratch: Callable[[], Any] | None = None) -> None:
+    """Call `task(item)` for every item, on several threads at once, and return when all are done.
+
+    With `scratch`, a function that makes arrays to work in, it is `task(item, scratch())`, made once per thread: fresh
+    memory is slow to touch. An exception in a task is raised here, after the other threads have stopped. Called from
+    within a task, or while another thread of the program is at it, the work is simply done by the caller.
+    """
+    queue = iter(items)  # next() on it is one step of the interpreter, so the threads need no lock
+
+    def work() -> None:
+        extra = () if scratch is None else (scratch(),)
+        for item in queue:
+            task(item, *extra)
+
+    helpers = min(threads(), len(items)) - 1
+    if helpers < 1 or not _busy.acquire(blocking=False):
+        work()
+        return
+    try:
+
+        with _controller().limit(limits=1, user_api="blas"):
+            futures = [_executor().submit(work) for _ in range(helpers)]
+            try:
+                work()
+            finally:
+                list(queue)  # after a failure: leave nothing for the others to begin
+                failures = [future.exception() for future in futures]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+    finally:
+        _busy.release()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _executor() -> Any:
+    global _pool
+    if _pool is None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        _pool = ThreadPoolExecutor(max_workers=max(1, threads() - 1), thread_name_prefix="minifcn")
+    return _pool
+
+
+def _controller() -> Any:
+    """The one object that knows the loaded BLAS libraries; looking for them takes milliseconds, so it is done once."""
+    global _blas
+    if _blas is None:
+        try:
+            from threadpoolctl import ThreadpoolController
+        except ModuleNotFoundError:
+            _blas = False
+        else:
+            _blas = ThreadpoolController()
+    return _blas or None
+
+
+def _forget() -> None:
+    """In a forked child: the pool's threads stayed with the parent, and so did whoever holds the lock."""
+    global _pool, _busy
+    _pool, _busy = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
