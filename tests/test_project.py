@@ -4,6 +4,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import tomllib
 
 import numpy as np
 import pytest
@@ -66,3 +67,9 @@ def test_the_example_of_the_contributors_guide_is_an_op(monkeypatch: pytest.Monk
     exec(block, names)  # noqa: S102  our own page
     assert list(tensor.OPS) == ["square"]
     assert gradcheck(names["square"], np.linspace(-2, 2, 6).reshape(2, 3)) <= 1e-6
+
+
+def test_uv_and_pip_install_the_same_tools() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = pyproject["project"]["optional-dependencies"]
+    assert pyproject["dependency-groups"]["dev"] == extras["test"] + extras["lint"]
