@@ -7,4 +7,23 @@ tree and your own class of ten lines serve equally.
 `FILES` lists the files of this folder from easy to hard, which is also the order in which they may import each other.
 """
 
+from minifcn.data.augment import Augmentation
+from minifcn.data.batches import CAFFE, Preprocessing, Subset, collate
+from minifcn.data.sample import VOID, Sample
+from minifcn.data.shapes import Shapes
+from minifcn.data.voc import VOC_CLASSES, VOCSegmentation
+
+__all__ = [
+    "CAFFE",
+    "VOC_CLASSES",
+    "VOID",
+    "Augmentation",
+    "Preprocessing",
+    "Sample",
+    "Shapes",
+    "Subset",
+    "VOCSegmentation",
+    "collate",
+]
+
 FILES = ["sample", "files", "augment", "batches", "things", "shapes", "make", "voc"]
