@@ -135,8 +135,10 @@ def test_every_bit_of_nan_and_infinity_is_kept(tmp_path: Path) -> None:
 def test_the_same_content_gives_the_same_bytes_and_other_tools_can_read_them(small: Path, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
-    save_checkpoint(tmp_path / "again.safetensors", SMALL, META)
-    assert small.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    other_byte_order = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in SMALL.items()}
+    for tensors in (SMALL, other_byte_order):
+        save_checkpoint(tmp_path / "again.safetensors", tensors, META)
+        assert small.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     assert same(load_file(small), SMALL)
 
 
@@ -669,3 +671,10 @@ def test_a_folder_that_vanishes_under_the_run_is_one_sentence(tmp_path: Path) ->
         (tmp_path / "run").rename(tmp_path / "elsewhere")
         message = refused(UsageError, run.save, 1, SMALL, META)
         assert str(step_path(run.path, 1)) in message and os.strerror(errno.ENOENT) in message
+
+
+def test_what_cannot_be_removed_is_one_sentence(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        (tmp_path / "run/checkpoints/odd.tmp").mkdir()
+        assert str(step_path(run.path, 1)) in refused(UsageError, run.save, 1, SMALL, META)
+    assert str(tmp_path / "run") in refused(UsageError, RunFolder, tmp_path / "run")
