@@ -86,13 +86,15 @@ class Module:
 
     def freeze(self, *names: str, frozen: bool = True) -> Module:
         """Make constants of the parameters at or below `names` (all, if none is given): `net.freeze("block1")`."""
+        hits = []
         for name in names or ("",):
             hit = [p for key, p in self.parameters() if not name or f".{name}." in f".{key}."]
             if not hit:
                 known = sorted({part for key, _ in self.parameters() for part in key.split(".")})
                 raise UsageError(f"freeze: no parameter lies in {name!r}; names here are {', '.join(known)}")
-            for parameter in hit:
-                parameter.freeze(frozen)
+            hits += hit
+        for parameter in hits:
+            parameter.freeze(frozen)
         return self
 
     def state(self) -> dict[str, np.ndarray]:
