@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from fake_device import DeviceArray, FakeCupy
 
+import minifcn
 from minifcn.backend import choose_device, to_device, to_host, xp_of
 
 
@@ -87,3 +88,22 @@ def test_finds_float64(fake_gpu: FakeCupy, x: DeviceArray) -> None:
         x * 2.0
         with pytest.raises(AssertionError, match="float64"):
             x * fake_gpu.ones((2, 3))
+
+
+def test_a_training_step_stays_on_the_device_and_in_float32(fake_gpu: FakeCupy) -> None:
+    """Forward, loss, backward and update of a whole FCN-8s."""
+    net = minifcn.FCN8s(classes=5, width=2, seed=0)
+    net.to("gpu")
+    net.train()
+    opt = minifcn.SGD(net, lr=0.01)
+    x = to_device(np.random.default_rng(0).random((1, 3, 33, 40), dtype=np.float32), "gpu")
+    labels = to_device(np.zeros((1, 33, 40), np.int64), "gpu")
+    before = fake_gpu.uploads, fake_gpu.downloads
+    with fake_gpu.no_float64():
+        for _ in range(2):
+            loss = minifcn.ops.softmax_cross_entropy(net(x), labels)
+            loss.backward()
+            opt.step()
+    assert isinstance(loss.data, DeviceArray) and loss.data.dtype == np.float32
+    masks = 2 * 2  # dropout's, drawn on the host: two layers, two steps
+    assert (fake_gpu.uploads - before[0], fake_gpu.downloads - before[1]) == (masks, 0)
