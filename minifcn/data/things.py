@@ -135,8 +135,8 @@ def sphere(rng: Generator, light: Light) -> Thing:
     def draw(u: Array, v: Array) -> tuple[Array, Array]:
         nx, ny = u / radius, v / radius - 1
         nz = np.sqrt(np.maximum(1 - nx * nx - ny * ny, 0))
-        facing = 0.55 * nz + 0.6 * light.height * ny - 0.6 * light.left * nx
-        shine = np.clip(facing - 0.82, 0, 1) * 2.5
+        facing = 0.8 * nz - 0.15 + 0.6 * light.height * ny - 0.6 * light.left * nx
+        shine = np.clip(facing - 0.88, 0, 1) * 2.5
         return disc(u, v - radius, radius), light.on(coat(u, v), np.clip(facing, 0, 1)) + shine[..., None]
 
     return Thing(radius, 2 * radius, draw)
@@ -145,11 +145,11 @@ def sphere(rng: Generator, light: Light) -> Thing:
 def crate(rng: Generator, light: Light) -> Thing:
     """A painted box, its top and one side just visible."""
     half, high, coat = rng.uniform(0.65, 1.35), rng.uniform(1.3, 2.7), paint(rng)
-    side, top = rng.uniform(0.5, 0.85) * half * choose(rng, (-1, 1)), high * rng.uniform(0.82, 0.9)
+    side, top = rng.uniform(0.45, 0.75) * half * choose(rng, (-1, 1)), high * rng.uniform(0.78, 0.88)
 
     def draw(u: Array, v: Array) -> tuple[Array, Array]:
-        lit = np.where(u * np.sign(side) > abs(side), 0.3 - 0.25 * np.sign(side) * light.left, 0.48)
-        return rectangle(u, v, half, 0, high), light.on(coat(u, v), np.where(v > top, 0.75, lit))
+        lit = np.where(u * np.sign(side) > abs(side), 0.2 - 0.2 * np.sign(side) * light.left, 0.5)
+        return rectangle(u, v, half, 0, high), light.on(coat(u, v), np.where(v > top, 0.95, lit))
 
     return Thing(half, high, draw)
 
