@@ -187,8 +187,9 @@ def _classes(evaluation: Evaluation | None) -> list[Html]:
     ]
     looks = (None, "number", "bar", "number", "number")
     header = tag("tr", *(tag("th", name, class_=look) for name, look in zip(head, looks, strict=True)))
-    quiet = tag("p", "A dash: the class neither occurs nor was predicted, so its IU is 0/0.", class_="quiet")
-    return [tag("section", tag("h2", "Classes"), _table(header, rows), quiet)]
+    dash = "A dash: the class neither occurs nor was predicted, so its IU is 0/0."
+    quiet = [tag("p", dash, class_="quiet")] if confusion.skipped() else []
+    return [tag("section", tag("h2", "Classes"), _table(header, rows), *quiet)]
 
 
 def _confusion(evaluation: Evaluation | None, run_dir: Path) -> list[Html]:
@@ -207,9 +208,9 @@ def _samples(run_dir: Path, notes: list[str]) -> list[Html]:
         notes.append("samples/ holds no pictures.")
         return []
     if len(paths) > MOST_SAMPLES:
-        notes.append(f"samples/ holds {len(paths)} pictures; the last {MOST_SAMPLES} by name are shown.")
+        notes.append(f"samples/ holds {len(paths)} pictures; the first {MOST_SAMPLES} by name are shown.")
     figures = []
-    for path in paths[-MOST_SAMPLES:]:
+    for path in paths[:MOST_SAMPLES]:
         data = path.read_bytes()
         if data.startswith(PNG_SIGNATURE):
             figures.append(tag("figure", tag("img", src=_inline(data), alt=path.stem), tag("figcaption", path.stem)))

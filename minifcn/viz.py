@@ -347,9 +347,13 @@ def _draw_loss(axes: Any, steps: np.ndarray, losses: np.ndarray, classes: int) -
     _dress(axes, "loss per pixel")
     if not len(steps):
         return _nothing(axes)
-    axes.plot(steps, losses, color=FAINT, linewidth=0.8, marker="." if len(steps) == 1 else None)
-    reach = max(1, len(losses) // 40)
-    if reach > 1:
+    reach = len(losses) // 40
+    rough = reach > 1  # a short run has too few points to smooth
+    axes.plot(
+        steps, losses, color=FAINT if rough else ACCENT, linewidth=0.8 if rough else 1.8,
+        marker="." if len(steps) == 1 else None,
+    )  # fmt: skip
+    if rough:
         axes.plot(steps, _neighbourhood_mean(losses, reach), color=ACCENT, linewidth=1.8)
     # One early spike must not flatten the rest of the curve.
     top = 1.08 * float(np.quantile(losses, 0.995))

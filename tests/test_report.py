@@ -109,6 +109,7 @@ def test_everything_is_on_the_page(run):
     assert {"skips", '["pool4", "pool3"]', "9.8.7", "cores.physical", "2"} <= set(page.texts)
     assert "17 images of the split “val”" in page.text
     assert 'over 3 of 4 classes (absent = skip); left out: tent & "pole"' in page.text
+    assert "its IU is 0/0" in page.text and page.texts.count("–") == 1
     assert "Not on this page" not in page.text
 
 
@@ -196,13 +197,13 @@ def test_what_is_no_picture_is_named(run):
     assert "samples/text.png is not a PNG file" in page.text and len(page.pictures()) == 4
 
 
-def test_many_samples_are_cut_to_the_last(run):
+def test_many_samples_are_cut_to_the_first(run):
     one = next((run / "samples").iterdir())
     for number in range(30):
         shutil.copy(one, run / "samples" / f"z{number:02}.png")
     page = Page(write_report(run))
-    assert len(page.pictures()) == 2 + 24 and "holds 32 pictures; the last 24" in page.text
-    assert "z29" in page.texts and "z05" not in page.texts
+    assert len(page.pictures()) == 2 + 24 and "holds 32 pictures; the first 24" in page.text
+    assert "z21" in page.texts and "z22" not in page.texts
 
 
 def test_the_same_run_is_the_same_page(run):
