@@ -36,6 +36,11 @@ class Node:
         self.version = 0
 
 
+def operator_for(name: str) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """`x + y` and its reflection `y + x`, through the registry: so this file need not know the ops."""
+    return lambda x, y: OPS[name](x, y), lambda x, y: OPS[name](y, x)
+
+
 class Tensor:
     """An array and, if a gradient can flow through it, its node. Without a node it is a constant."""
 
@@ -83,36 +88,11 @@ class Tensor:
         """Add d(self)/d(leaf), weighted by `gy`, to the `grad` of every leaf below; see `backward` in this file."""
         backward(self, gy, keep_graph=keep_graph, keep_grads=keep_grads)
 
-    # Operators go through the registry, so that this file need not know the ops.
-    def __add__(self, other: Any) -> Tensor:
-        return OPS["add"](self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return OPS["add"](other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return OPS["sub"](self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return OPS["sub"](other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return OPS["mul"](self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return OPS["mul"](other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return OPS["div"](self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return OPS["div"](other, self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return OPS["matmul"](other, self)
+    __add__, __radd__ = operator_for("add")
+    __sub__, __rsub__ = operator_for("sub")
+    __mul__, __rmul__ = operator_for("mul")
+    __truediv__, __rtruediv__ = operator_for("div")
+    __matmul__, __rmatmul__ = operator_for("matmul")
 
     def __neg__(self) -> Tensor:
         return OPS["neg"](self)

@@ -14,35 +14,3 @@ from minifcn.ops.resize import bilinear_resize, bilinear_upsample
 from minifcn.ops.stitch import shift, stitch
 
 FILES = ("checks", "arithmetic", "arrays", "activation", "conv", "pool", "norm", "resize", "loss", "stitch")
-
-__all__ = [
-    "add",
-    "avg_pool2d",
-    "bilinear_resize",
-    "bilinear_upsample",
-    "concat",
-    "conv2d",
-    "conv_transpose2d",
-    "crop",
-    "div",
-    "dropout",
-    "exp",
-    "local_response_norm",
-    "log",
-    "log_softmax",
-    "matmul",
-    "max_pool2d",
-    "maximum",
-    "mean",
-    "mul",
-    "neg",
-    "pad",
-    "relu",
-    "reshape",
-    "shift",
-    "softmax_cross_entropy",
-    "stitch",
-    "sub",
-    "sum",
-    "transpose",
-]
