@@ -306,29 +306,6 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
     return {name: np.ndarray(view["shape"], _DTYPES[view["dtype"]], buffer=view["data"]) for name, view in views}
 
 
-# ------------------------------------------------------------------------------------------------------- does it fit?
-
-
-def check_keys(found: Mapping[str, Any], expected: Mapping[str, Any], *, source: str | Path) -> None:
-    """Refuse tensors that are not exactly those of a network or an optimizer, naming everything that differs.
-
-    found, expected: name -> array (anything with a shape). Raises UsageError with `source` and the missing, unexpected
-    and wrong-shape keys. To load "what fits" instead is how one trains half a network without knowing it.
-    """
-    shapes = [(name, tuple(found[name].shape), tuple(expected[name].shape)) for name in expected if name in found]
-    unlike = [f"{name}: found {was}, expected {wanted}" for name, was, wanted in shapes if was != wanted]
-    differences = [
-        _listed("missing key", [name for name in expected if name not in found]),
-        _listed("unexpected key", [name for name in found if name not in expected]),
-        _listed("wrong shape", unlike),
-    ]
-    if any(differences):
-        raise UsageError(
-            f"{source}: does not fit this network: {'; '.join(filter(None, differences))}; "
-            "build the network with the architecture, classes and width it was trained with"
-        )
-
-
 def _listed(kind: str, names: list[str], *, most: int = 5) -> str:
     """`2 missing keys (a, b)`, and `5 missing keys (a, b and 3 more)` beyond `most`; empty for none."""
     if not names:

@@ -61,7 +61,10 @@ def guard(main: Main, argv: list[str]) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"minifcn: {' '.join(message.split())}", file=sys.stderr)
+    line = "".join(
+        letter if letter.isprintable() else "?" for letter in " ".join(message.split())
+    )  # names come from files
+    print(f"minifcn: {line}", file=sys.stderr)
     return code
 
 
