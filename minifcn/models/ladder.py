@@ -54,14 +54,17 @@ class Ladder:
             below = skip
 
     def _strides_on_the_way(self, skips: Sequence[str]) -> list[Fraction]:
-        usable = {name: grid.stride for name, grid in self.grids.items() if grid.stride < self.grids[self.last].stride}
+        top = stride = self.grids[self.last].stride
+        usable = {name: grid.stride for name, grid in self.grids.items() if grid.stride < top}
         known = ", ".join(f"{name} (stride {stride})" for name, stride in usable.items())
-        stride = self.grids[self.last].stride
         for skip in skips:
             if skip not in usable:
                 raise UsageError(f"skip {skip!r} is not an output of this trunk finer than {self.last}: it has {known}")
             if usable[skip] >= stride or (stride / usable[skip]).denominator != 1:
-                raise UsageError(f"skips {tuple(skips)} must go from coarse to fine; this trunk has {known}")
+                raise UsageError(
+                    f"skips {tuple(skips)} must go from coarse to fine by whole factors, from {self.last} "
+                    f"(stride {top}) on; this trunk has {known}"
+                )
             stride = usable[skip]
         return [*(usable[skip] for skip in skips), Fraction(1)]
 
