@@ -185,7 +185,7 @@ def run_figure(net, image):
     """The printed program, run line by line with the net's own layers: it must be what the net computes."""
     program = figure(net).replace("return ", "result = ")
     stages = {name: getattr(net.trunk, name) for name in net.trunk.stages.values()}
-    layers = dict(net.trunk.head.children())
+    layers = dict(net.trunk.head.children()) if "head" in stages else {}
     scope = {**stages, **layers, **vars(net), "crop": crop, "maximum": ops.maximum, "relu": ops.relu, "image": image}
     exec(program, scope)  # noqa: S102 (the text is ours)
     return scope["result"]
@@ -216,7 +216,13 @@ def test_any_trunk_will_do(rng):
     for size in ((40, 50), (41, 51), (43, 58)):
         x = photo(*size)
         assert randomized(net)(x).shape == (1, 3, *size)
+        assert np.array_equal(run_figure(net, x).data, net(x).data)
     assert gradcheck_along(lambda: loss_of(net, x, labels(x, 3)), [p for _, p in net.parameters()]) < 1e-6
+
+
+def test_a_trunk_returns_what_was_asked_for_and_nothing_more():
+    trunk, x = FCN8s(width=1).eval().trunk, photo(40, 40, dtype=np.float32)
+    assert list(trunk(x)) == ["fc7"] and list(trunk(x, keep=("pool4", "pool3"))) == ["pool3", "pool4", "fc7"]
 
 
 # ---- gradients ---------------------------------------------------------------------------------------------------

@@ -114,7 +114,9 @@ def test_what_cannot_be_sized_is_refused_with_the_numbers():
     with pytest.raises(GeometryError, match=r"window of 9 \(kernel 5, dilation 2\) .* 3 \+ 2\*1 cells: enlarge"):
         Layer(5, dilation=2, padding=1).out_size(3)
     with pytest.raises(GeometryError):
-        Layer(3, padding=1).out_size(0)
+        Layer(3, padding=2).out_size(0)
+    with pytest.raises(GeometryError):
+        Layer(3, transpose=True).out_size(0)
     with pytest.raises(GeometryError, match=r"window of 7"):
         out_size([Layer(3), Layer(7)], 8)
     assert issubclass(GeometryError, ShapeError) and issubclass(GeometryError, ValueError)
@@ -407,11 +409,33 @@ def test_skips_that_are_not_there_or_not_in_order_are_refused():
         (("pool9",), r"skip 'pool9' is not an output of this trunk finer than fc7: it has pool1 \(stride 2\), pool2"),
         (("pool5",), r"'pool5' is not an output of this trunk finer than fc7"),
         (("fc7",), r"'fc7' is not"),
-        (("pool3", "pool4"), r"must go from coarse to fine"),
+        (
+            ("pool3", "pool4"),
+            r"must go from coarse to fine by whole factors, from fc7 \(stride 32\) on; this trunk has pool1",
+        ),
         (("pool4", "pool4"), r"must go from coarse to fine"),
     ]:
         with pytest.raises(UsageError, match=message):
             Ladder(paths, skips)
+    with pytest.raises(UsageError, match=r"by whole factors, from b \(stride 3\) on; this trunk has a \(stride 2\)"):
+        Ladder({"a": [Layer(2, 2)], "b": [Layer(3, 3)]}, ("a",))
+
+
+def test_overlapping_pools_take_odd_kernels_and_the_larger_map_is_cut():
+    """SqueezeNet's 3/2 pools: 2m + 1 comes up from m, more than n where the pool rounds up, less where down."""
+    stem = [Layer(3, 2, padding=1)]
+    for ceil, cut in ((True, "score"), (False, "skip")):
+        up, last = (ladder := Ladder({"a": stem, "b": [*stem, Layer(3, 2, ceil=ceil)]}, ("a",))).rungs
+        assert (up.layer.kernel, up.at, up.cut) == (3, 0, cut)
+        assert (last.layer.kernel, last.at, last.cut) == (3, 1, "score")
+        assert all(ladder.fits(size) for size in range(5, 100)) == ceil
+
+
+def test_odd_strides_take_odd_kernels_too():
+    stem = [Layer(3, padding=1), Layer(3, 3, ceil=True)]
+    (up,) = (padded := Ladder({"pool": stem}, (), padded=True)).rungs
+    assert (up.layer.kernel, up.layer.padding, up.at) == (5, 1, 0)
+    assert all(padded.fits(size) for size in range(1, 50))
 
 
 def test_no_padding_is_safe_for_a_trunk_that_shrinks_whatever_it_is_given():
