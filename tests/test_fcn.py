@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minifcn import ops
+from minifcn.backend import to_device
 from minifcn.errors import FormatError, GeometryError, GradientError, MinifcnError, ShapeError, UsageError
 from minifcn.gradcheck import gradcheck_along
 from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s, vgg_fcn
@@ -426,6 +427,38 @@ def test_dropout_is_there_in_training_only():
     assert np.array_equal(net(x).data, net(x).data)
     silent = randomized(FCN32s(width=2, classes=3, dropout=0.0))
     assert np.array_equal(silent.train()(x).data, net(x).data)
+
+
+# ---- devices -----------------------------------------------------------------------------------------------------
+
+
+def three_steps(device, dtype):
+    """Train with dropout on `device`; the state afterwards, on the host."""
+    net = FCN8s(width=1, classes=3, upsampling="all learned", skip_scale={"pool4": 0.5}).astype(dtype).to(device)
+    sgd = SGD(net, lr=0.1, weight_decay=0.1)
+    x = photo(40, 37, batch=2, dtype=dtype)
+    truth = labels(x, 3)
+    for _ in range(3):
+        loss_of(net, to_device(x, device), to_device(truth, device)).backward()
+        sgd.step()
+    return net.state()
+
+
+def test_a_net_learns_the_same_on_every_device(device):
+    here, there = three_steps("cpu", np.float64), three_steps(device, np.float64)
+    for name in here:
+        np.testing.assert_allclose(here[name], there[name], rtol=1e-9, atol=1e-12)
+
+
+def test_a_step_on_the_strict_device_stays_in_float32_and_moves_four_arrays(fake_gpu):
+    here = three_steps("cpu", np.float32)
+    with fake_gpu.no_float64():
+        uploads, downloads = fake_gpu.uploads, fake_gpu.downloads
+        there = three_steps("gpu", np.float32)
+    assert fake_gpu.uploads - uploads == len(here) + 3 * 4  # per step: images, labels, two dropout masks
+    assert fake_gpu.downloads - downloads == len(here)  # the state at the end, and nothing in between
+    for name in here:
+        np.testing.assert_allclose(here[name], there[name], rtol=1e-5, atol=1e-7)
 
 
 # ---- seeds and states --------------------------------------------------------------------------------------------
