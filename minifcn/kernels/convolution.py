@@ -1,4 +1,4 @@
-"""The three products of a convolution, as everybody calls them: arguments checked here, computed elsewhere.
+"""The three products of a convolution, as everybody calls them: arguments checked here, computed the best way known.
 
     product                     computes                      conv2d uses it as    conv_transpose2d uses it as
     correlate(x, w, g)          y = sum of w * window(x)      the value            grad_x
@@ -6,14 +6,34 @@
     weigh(x, gy, g)             its adjoint in w              grad_w               grad_w
 
 A transposed convolution is therefore no second operation: it is the gradient of one, called forward.
+
+Three ways lead to each product, and a test holds them equal:
+
+    im2col      products.py    the readable one, and the exact one: float64 takes no other
+    blocks      blocks.py      the same columns in the cache, on all cores
+    winograd    winograd.py    a quarter of the multiplications, for 3x3 with stride 1
+
+`choose` picks one by geometry; `with convolution("im2col"):` insists on one.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
 from minifcn.backend import Array
-from minifcn.errors import ShapeError
-from minifcn.kernels import products
+from minifcn.errors import ShapeError, UsageError
+from minifcn.kernels import blocks, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
+from minifcn.kernels.threads import SMALL
+
+WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "winograd": winograd}
+
+_forced: str | None = None
+_filters: dict[int, tuple[Array, Array]] | None = None
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: bool = False) -> Array:
@@ -26,7 +46,10 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
     _expect(x.shape[1] == w.shape[1] * g.groups, f"x has {x.shape[1]} channels, w {w.shape} takes {w.shape[1]}", g)
     if b is not None:
         _expect(b.shape == (len(w),), f"the bias has shape {b.shape}, w makes {len(w)} channels", g)
-    return products.correlate(x, w, g, b, relu)
+    way = choose(x, g, x.shape[1], len(w), len(x), g.out_size(x.shape[2:]))
+    if way == "winograd":
+        return winograd.correlate(x, w, g, b, relu, _transformed(w))
+    return WAYS[way].correlate(x, w, g, b, relu)
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
@@ -38,7 +61,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     _expect(gy.shape[1] == len(w), f"gy has {gy.shape[1]} channels, w {w.shape} makes {len(w)}", g)
     out = g.out_size(size)
     _expect(out == gy.shape[2:], f"a size of {size} has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
-    return products.spread(gy, w, g, size)
+    return WAYS[choose(gy, g, w.shape[1] * g.groups, len(w), len(gy), out)].spread(gy, w, g, size)
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
@@ -48,7 +71,65 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     _expect(not x.shape[1] % g.groups and not gy.shape[1] % g.groups, f"channels {x.shape[1]}, {gy.shape[1]}", g)
     out = g.out_size(x.shape[2:])
     _expect(out == gy.shape[2:], f"x has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
-    return products.weigh(x, gy, g)
+    return WAYS[choose(x, g, x.shape[1], gy.shape[1], len(x), out)].weigh(x, gy, g)
+
+
+def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
+    """Which way serves a layer of `i` to `o` channels with n images of `out` windows, in the dtype of `array`.
+
+    float64 is for checking gradients, so it is computed exactly; the threads and the caches of the fast ways are those
+    of a CPU. A forced way that cannot serve the layer hands it to the next more general one.
+    """
+    if array.dtype != "float32" or not isinstance(array, np.ndarray) or _forced == "im2col":
+        return "im2col"
+    multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
+    if _forced is None and multiply_adds < SMALL:
+        return "im2col"  # over before any preparation could pay
+    if _forced == "blocks" or not winograd.serves(g, i, o):
+        return "blocks"
+    # Thin layers spend more on transforming tiles than they save in products; few tiles cannot pay for the filters.
+    worth_it = min(i, o) >= 32 and n * out[0] * out[1] >= 1024
+    return "winograd" if worth_it or _forced == "winograd" else "blocks"
+
+
+@contextlib.contextmanager
+def convolution(way: str) -> Iterator[None]:
+    """`with convolution("im2col"):` every convolution is computed that way, if it can be: im2col, blocks or winograd.
+
+    UsageError for another name.
+    """
+    global _forced
+    if way not in WAYS:
+        raise UsageError(f"convolution {way!r} is unknown: expected one of {', '.join(WAYS)}")
+    before, _forced = _forced, way
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+@contextlib.contextmanager
+def caching_filters() -> Iterator[None]:
+    """Within it, Winograd's transformed filters are kept, and the weights they came from must not be written to.
+
+    They are found by the identity of the array w; the array itself is kept too, so that no other can take its place.
+    All are dropped at the end.
+    """
+    global _filters
+    before, _filters = _filters, {} if _filters is None else _filters
+    try:
+        yield
+    finally:
+        _filters = before
+
+
+def _transformed(w: Array) -> Array | None:
+    """The transformed filters if they are kept, transforming them the first time."""
+    if _filters is None:
+        return None
+    if id(w) not in _filters:
+        _filters[id(w)] = w, winograd.transform_filters(w)
+    return _filters[id(w)][1]
 
 
 def _check(w: Array | None, g: Windows, **arrays: Array | None) -> None:

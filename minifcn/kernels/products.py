@@ -28,39 +28,45 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
     """y[n, o] = b[o] + sum over i, taps of w[o, i] * window(x[n, i]): x (N, I, H, W), w (O, I/groups, kh, kw)."""
     out = g.out_size(x.shape[2:])
     y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
-    weights = w.reshape(g.groups, len(w) // g.groups, -1)
     for block in blocks(len(x), out, at_once(w, g)):
-        columns = im2col(block.cut(x, g), replace(g, padding=(0, 0)))
-        product = weights @ columns.reshape(g.groups, weights.shape[2], -1)
-        y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
+        correlate_block(y, x, w, g, block)
         finish(y[block.outputs], b, relu)
     return y
 
 
-def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block) -> None:
+    """Fill the part of y whose windows the block holds."""
+    columns = im2col(block.cut(x, g), replace(g, padding=(0, 0))).reshape(g.groups, w[0].size, -1)
+    product = w.reshape(g.groups, len(w) // g.groups, -1) @ columns
+    y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
+
+
+def spread(gy: Array, w: Array, g: Windows, size: Pair, limit: int = WORKSPACE) -> Array:
     """The adjoint of `correlate` in x: every output gradient, times the weights, back to the pixels it looked at."""
     gx = xp_of(gy).zeros((len(gy), w.shape[1] * g.groups, *size), dtype=gy.dtype)
     weights = w.reshape(g.groups, len(w) // g.groups, -1).transpose(0, 2, 1)
-    for block in blocks(len(gy), gy.shape[2:], at_once(w, g)):
-        columns = weights @ _by_channel(gy[block.outputs], g)
-        columns = columns.reshape(gx.shape[1], *g.kernel, *block.shape)
+    for block in blocks(len(gy), gy.shape[2:], at_once(w, g, limit)):
+        columns = (weights @ _by_channel(gy, g, block)).reshape(gx.shape[1], *g.kernel, *block.shape)
         block.paste(gx, col2im(columns, replace(g, padding=(0, 0)), block.slab_size(g)), g)
     return gx
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     """The adjoint of `correlate` in w: each weight gets the sum of (pixel under its tap) * (output gradient)."""
-    o, i, (kh, kw) = gy.shape[1], x.shape[1] // g.groups, g.kernel
-    gw = xp_of(x).zeros((g.groups, o // g.groups, i * kh * kw), dtype=x.dtype)
-    w = gw.reshape(o, i, kh, kw)
-    step = max(1, WORKSPACE // (gw[:, :1].size * x.itemsize))  # fc6 has 400 MB of weights: no second array like it
-    for block in blocks(len(x), gy.shape[2:], at_once(w, g)):
-        columns = im2col(block.cut(x, g), replace(g, padding=(0, 0)))
-        columns = columns.reshape(g.groups, i * kh * kw, -1).transpose(0, 2, 1)
-        gradients = _by_channel(gy[block.outputs], g)
-        for first in range(0, gw.shape[1], step):
-            gw[:, first : first + step] += gradients[:, first : first + step] @ columns
-    return w
+    gw = xp_of(x).zeros((gy.shape[1], x.shape[1] // g.groups, *g.kernel), dtype=x.dtype)
+    for block in blocks(len(x), gy.shape[2:], at_once(gw, g)):
+        weigh_block(gw, x, gy, g, block)
+    return gw
+
+
+def weigh_block(gw: Array, x: Array, gy: Array, g: Windows, block: Block) -> None:
+    """Add to gw what the windows of the block say."""
+    columns = im2col(block.cut(x, g), replace(g, padding=(0, 0))).reshape(g.groups, gw[0].size, -1).transpose(0, 2, 1)
+    gradients = _by_channel(gy, g, block)
+    total = gw.reshape(g.groups, len(gw) // g.groups, -1)
+    step = max(1, WORKSPACE // (g.groups * gw[0].nbytes))  # fc6 has 400 MB of weights: no second array like it
+    for first in range(0, total.shape[1], step):
+        total[:, first : first + step] += gradients[:, first : first + step] @ columns
 
 
 def finish(y: Array, b: Array | None, relu: bool) -> None:
@@ -71,14 +77,15 @@ def finish(y: Array, b: Array | None, relu: bool) -> None:
         xp_of(y).maximum(y, 0, out=y)
 
 
-def at_once(w: Array, g: Windows, limit: int | None = None) -> int:
+def at_once(w: Array, g: Windows, limit: int = WORKSPACE) -> int:
     """How many windows' columns, or products if those are larger, fit into `limit` bytes."""
     per_window = max(g.groups * w[0].size, len(w)) * w.itemsize
-    return (WORKSPACE if limit is None else limit) // per_window
+    return limit // per_window
 
 
-def _by_channel(gy: Array, g: Windows) -> Array:
-    return gy.transpose(1, 0, 2, 3).reshape(g.groups, gy.shape[1] // g.groups, -1)
+def _by_channel(gy: Array, g: Windows, block: Block) -> Array:
+    """The block's part of gy as a matrix (groups, O/groups, windows)."""
+    return gy[block.outputs].transpose(1, 0, 2, 3).reshape(g.groups, gy.shape[1] // g.groups, -1)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,12 @@ class Block:
         """Its number of images, output rows and output columns."""
         n, rows, cols = (part.stop - part.start for part in (self.images, self.rows, self.cols))
         return n, rows, cols
+
+    @property
+    def count(self) -> int:
+        """Its number of windows."""
+        n, rows, cols = self.shape
+        return n * rows * cols
 
     def slab_size(self, g: Windows) -> Pair:
         """Rows and columns of padded image that the windows of this block cover."""

@@ -11,6 +11,7 @@ part of the output.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -53,11 +54,13 @@ def shares(count: int, parts: int) -> list[slice]:
     """0..count cut into `parts` slices as equal as possible, none of them empty."""
     parts = max(1, min(count, parts))
     edges = [count * part // parts for part in range(parts + 1)]
-    return [slice(first, stop) for first, stop in zip(edges, edges[1:], strict=False)]
+    return [slice(first, stop) for first, stop in itertools.pairwise(edges)]
 
 
-def parallel(task: Callable[..., None], items: Sequence[Any], *, scratch: Callable[[], Any] | None = None) -> None:
-    """Call `task(item)` for every item, on several threads at once, and return when all are done.
+def parallel(
+    task: Callable[..., None], items: Sequence[Any], workers: int, scratch: Callable[[], Any] | None = None
+) -> None:
+    """Call `task(item)` for every item, on up to `workers` threads at once, and return when all are done.
 
     With `scratch`, a function that makes arrays to work in, it is `task(item, scratch())`, made once per thread: fresh
     memory is slow to touch. An exception in a task is raised here, after the other threads have stopped. Called from
@@ -70,12 +73,11 @@ def parallel(task: Callable[..., None], items: Sequence[Any], *, scratch: Callab
         for item in queue:
             task(item, *extra)
 
-    helpers = min(threads(), len(items)) - 1
+    helpers = 0 if workers == 1 else min(workers, threads(), len(items)) - 1
     if helpers < 1 or not _busy.acquire(blocking=False):
         work()
         return
     try:
-
         with _controller().limit(limits=1, user_api="blas"):
             futures = [_executor().submit(work) for _ in range(helpers)]
             try:

@@ -1,0 +1,171 @@
+"""The same columns, few enough at a time to stay in the cache, on every core at once.
+
+`products.py` writes 32 MB of columns to memory and reads them back. Here a block holds what fits into a core's own
+cache, so that the columns are multiplied while they are still there, and bias and ReLU are applied to the product
+before it leaves. The arithmetic is that of `products.py`, block by block; what differs is who does which part:
+
+    many windows             each thread takes blocks of windows
+    few windows, many        each thread takes some of the channels: the weights are the large array then, and each
+    channels (fc6, fc7)      is read once
+    kernel 1x1, stride 1     the image already is its own columns
+
+`spread` with stride 1 is `correlate` with every filter turned around; with a larger stride each thread takes some
+input channels, so that no two threads add to one pixel and the sum is the same in every run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minifcn.backend import Array, xp_of
+from minifcn.kernels import products
+from minifcn.kernels.im2col import Pair, Windows, im2col
+from minifcn.kernels.products import WORKSPACE, at_once, blocks, correlate_block, finish, weigh_block
+from minifcn.kernels.threads import lanes, parallel, shares
+
+CACHE = 1 << 20
+"""Bytes of columns in one block: half of a core's second-level cache, the other half is for weights and product."""
+LEAST = 128
+"""Windows in a block at least, or reading the weights costs more than multiplying by them."""
+
+
+def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
+    out = g.out_size(x.shape[2:])
+    y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
+    parts = lanes(y.size * w[0].size)
+
+    def some_windows(block: products.Block) -> None:
+        correlate_block(y, x, w, g, block)
+        finish(y[block.outputs], b, relu)
+
+    def some_channels(part: slice) -> None:
+        product = w[part].reshape(-1, len(columns)) @ columns
+        y[:, part] = product.reshape(-1, len(x), *out).transpose(1, 0, 2, 3)
+        finish(y[:, part], None if b is None else b[part], relu)
+
+    if is_pointwise(g):
+        _mix(x, w[:, :, 0, 0], y, b, relu)
+    elif few_windows(w, g, len(x), out):
+        columns = all_columns(x, g, parts)
+        parallel(some_channels, shares(len(w), parts), parts)
+    else:
+        parallel(some_windows, blocks(len(x), out, windows_in_cache(w, g), parts), parts)
+    return y
+
+
+def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+    n, i, out = len(gy), w.shape[1] * g.groups, gy.shape[2:]
+    gx = xp_of(gy).empty((n, i, *size), dtype=gy.dtype)
+    parts = lanes(gy.size * w[0].size)
+
+    def some_channels(item: tuple[slice, slice]) -> None:
+        images, part = item
+        if g.groups == 1:
+            gx[images, part] = products.spread(gy[images], w[:, part], g, size, limit)
+            return
+        i_each, o_each = w.shape[1], len(w) // g.groups
+        inputs, outputs = (slice(part.start * each, part.stop * each) for each in (i_each, o_each))
+        some = replace(g, groups=part.stop - part.start)
+        gx[images, inputs] = products.spread(gy[images, outputs], w[outputs], some, size, limit)
+
+    if is_pointwise(g):
+        _mix(gy, w[:, :, 0, 0].T, gx)
+    elif g.stride == (1, 1) and len(w) <= 4 * i and not few_windows(w, g, n, out):
+        return correlate(*turn(gy, w, g))
+    else:
+        limit = WORKSPACE // parts
+        pieces = parts * -(-i * w[0, 0].size * n * out[0] * out[1] * w.itemsize // (parts * 4 * CACHE))
+        by_channel = shares(i if g.groups == 1 else g.groups, pieces)
+        parallel(some_channels, [(images, part) for images in shares(n, parts) for part in by_channel], parts)
+    return gx
+
+
+def weigh(x: Array, gy: Array, g: Windows) -> Array:
+    xp, out = xp_of(x), gy.shape[2:]
+    gw = xp.empty((gy.shape[1], x.shape[1] // g.groups, *g.kernel), dtype=x.dtype)
+    parts = lanes(gy.size * gw[0].size)
+
+    def some_channels(part: slice) -> None:
+        gradients = gy[:, part].transpose(1, 0, 2, 3).reshape(part.stop - part.start, -1)
+        xp.matmul(gradients, columns.T, out=gw[part].reshape(len(gradients), -1))
+
+    def some_windows(share: int) -> None:
+        for block in found[share::parts]:
+            weigh_block(sums[share], x, gy, g, block)
+
+    def some_rows(part: slice) -> None:
+        total = gw[part, :, 0, 0]
+        for image in range(len(x)):
+            total += gy[image, part].reshape(len(total), -1) @ x[image].reshape(x.shape[1], -1).T
+
+    if few_windows(gw, g, len(x), out):
+        columns = all_columns(x, g, parts)
+        parallel(some_channels, shares(len(gw), parts), parts)
+        return gw
+    if is_pointwise(g):
+        gw[...] = 0
+        parallel(some_rows, shares(len(gw), parts), parts)
+        return gw
+    parts = max(1, min(parts, WORKSPACE // (2 * gw.nbytes)))  # each thread has a sum of its own
+    found = blocks(len(x), out, windows_in_cache(gw, g), parts)
+    sums = xp.zeros((parts, *gw.shape), dtype=x.dtype)
+    parallel(some_windows, range(parts), parts)
+    return sums.sum(axis=0)
+
+
+def is_pointwise(g: Windows) -> bool:
+    """A layer that mixes the channels of each pixel and looks no further."""
+    return g == Windows((1, 1))
+
+
+def few_windows(w: Array, g: Windows, n: int, out: Pair) -> bool:
+    """Whether the weights are the larger array, and all columns of the batch fit into the workspace."""
+    count = n * out[0] * out[1]
+    return g.groups == 1 and count <= min(len(w), at_once(w, g))
+
+
+def windows_in_cache(w: Array, g: Windows) -> int:
+    return max(LEAST, at_once(w, g, CACHE))
+
+
+def all_columns(x: Array, g: Windows, parts: int) -> Array:
+    """The columns of the whole batch as one matrix, built by all threads."""
+    out = g.out_size(x.shape[2:])
+    columns = xp_of(x).empty((x.shape[1], *g.kernel, len(x), *out), dtype=x.dtype)
+
+    def some(part: slice) -> None:
+        columns[part] = im2col(x[:, part], g)
+
+    parallel(some, shares(x.shape[1], parts), parts)
+    return columns.reshape(x.shape[1] * g.kernel[0] * g.kernel[1], -1)
+
+
+def turn(gy: Array, w: Array, g: Windows) -> tuple[Array, Array, Windows]:
+    """What `correlate` needs to compute `spread` with stride 1: gy, the filters turned around, the padding mirrored.
+
+    The pixel at tap i of window y is tap -i of the window that output y opens in gx; the image needs `span - 1`
+    outputs around it, of which `padding` were there already. If more were, those saw nothing but zeros: cut them off.
+    """
+    (_, _, out_h, out_w), (eh, ew), (ph, pw) = gy.shape, g.span, g.padding
+    cut_h, cut_w = max(0, ph - eh + 1), max(0, pw - ew + 1)
+    grouped = w.reshape(g.groups, len(w) // g.groups, *w.shape[1:]).swapaxes(1, 2)
+    turned = grouped.reshape(-1, *grouped.shape[2:])[:, :, ::-1, ::-1]
+    padding = (max(0, eh - 1 - ph), max(0, ew - 1 - pw))
+    return gy[:, :, cut_h : out_h - cut_h, cut_w : out_w - cut_w], turned, replace(g, padding=padding)
+
+
+def _mix(x: Array, w: Array, y: Array, b: Array | None = None, relu: bool = False) -> None:
+    """y[n, o] = sum over i of w[o, i] * x[n, i], pixel by pixel: one product per image, shared out."""
+    (o, i), n, pixels = w.shape, len(x), y.shape[2] * y.shape[3]
+    x, flat = x.reshape(n, i, pixels), y.reshape(n, o, pixels)
+    parts = lanes(n * o * i * pixels)
+    channels = shares(o, parts if o > pixels else 1)
+    pieces = shares(pixels, 1 if o > pixels else parts * -(-pixels * (o + i) // (CACHE * parts)))
+
+    def some(item: tuple[int, slice, slice]) -> None:
+        image, part, piece = item
+        product = flat[image, part, piece]
+        xp_of(x).matmul(w[part], x[image, :, piece], out=product)
+        finish(product.reshape(*product.shape, 1), None if b is None else b[part], relu)
+
+    parallel(some, [(image, part, piece) for image in range(n) for part in channels for piece in pieces], parts)

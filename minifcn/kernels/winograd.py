@@ -1,0 +1,205 @@
+"""Winograd's convolution F(4x4, 3x3): sixteen outputs for 36 multiplications instead of 144.
+
+A 3-tap filter slid over 6 values is a product of two polynomials, and a product of polynomials is known from its
+values at enough points: evaluate both at the points 0, 1, -1, 2, -2 and infinity, multiply value by value, and
+interpolate (Winograd 1980; Lavin and Gray 2016). In matrices, for one row of 6 values d and one filter w,
+
+    y = A^T [ (G w) * (B^T d) ]
+
+where G evaluates the filter, B^T the values, and A^T interpolates the 4 outputs. In two dimensions each matrix acts on
+rows and on columns, which is one product with its Kronecker square: a tile of 6x6 pixels is a vector of 36. So all of
+it is matrix products, and the one that counts is batched over the 36 points:
+
+    tiles of x --kron(B^T, B^T)--> V (36, I, tiles)
+    filters    --kron(G, G)------> U (36, O, I)         M = U @ V (36, O, tiles) --kron(A^T, A^T)--> 4x4 tiles of y
+
+The adjoints read the same diagram backwards. With stride 1, `spread` is `correlate` with every filter turned around
+and its two channel axes exchanged. `weigh` turns gy into M's gradient by kron(A, A), sums over all tiles there, at the
+36 points, and comes back by kron(G^T, G^T) once.
+
+What it costs is accuracy: the points 2 and -2 make numbers as large as 10 that cancel again. In float32 the error is
+about ten times that of the plain sum (a test holds it below 3e-5); float64 never comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+
+from minifcn.backend import Array, xp_of
+from minifcn.kernels.blocks import turn
+from minifcn.kernels.im2col import Pair, Windows
+from minifcn.kernels.products import Block, blocks
+from minifcn.kernels.threads import lanes, parallel, shares
+
+BT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
+      (0, 4, 0, -5, 0, 1))  # fmt: skip
+G = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6),
+     (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # fmt: skip
+AT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+TILES = Windows((6, 6), stride=(4, 4))
+"""The tiles of x: 6 pixels wide, 4 apart. Those of y are 4 wide and 4 apart: they do not overlap."""
+CELLS = Windows((4, 4), stride=(4, 4))
+
+
+WORKSPACE = 80 << 20
+"""Bytes that all threads together may use for tiles, sums and filters of one product, about half of it for tiles."""
+LEAST = 32
+"""Tiles in a block at least."""
+MOST = 256
+"""Tiles in a block at most: beyond that the products gain nothing, and the tiles leave the cache."""
+
+
+def serves(g: Windows, i: int, o: int) -> bool:
+    """Whether this file computes such a layer: 3x3 with stride 1, and transformed filters that fit the workspace."""
+    return g == Windows((3, 3), padding=g.padding) and 36 * i * o * 4 <= WORKSPACE // 2
+
+
+def square(xp: ModuleType, matrix: tuple[tuple[float, ...], ...]) -> Array:
+    """kron(matrix, matrix) in float32: acts on rows and on columns at once."""
+    matrix = xp.asarray(matrix, dtype="float32")
+    return xp.kron(matrix, matrix)
+
+
+def transform_filters(w: Array) -> Array:
+    """w (O, I, 3, 3) -> U (36, O, I): every filter evaluated at the 36 points."""
+    xp = xp_of(w)
+    o, i = w.shape[:2]
+    u, points = xp.empty((36, o, i), dtype=w.dtype), square(xp, G)
+
+    def some(part: slice) -> None:
+        xp.matmul(points, w[part].reshape(-1, 9).T, out=u[:, part].reshape(36, -1))
+
+    parts = lanes(36 * 9 * o * i)
+    parallel(some, shares(o, parts), parts)
+    return u
+
+
+def correlate(
+    x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False, u: Array | None = None
+) -> Array:
+    """`u`, if it is known already, saves transforming the filters w."""
+    xp, n, (o, i) = xp_of(x), len(x), w.shape[:2]
+    u = transform_filters(w) if u is None else u
+    from_x, to_y, windows = square(xp, BT), square(xp, AT), replace(TILES, padding=g.padding)
+    size = g.out_size(x.shape[2:])
+    y = xp.empty((n, o, *size), dtype=x.dtype)
+    parts = lanes(y.size * 9 * i)
+    todo = tile_blocks(n, size, i + o, parts)
+
+    def some(block: Block, ours: tuple[Array, Array]) -> None:
+        here, there = ours  # two stretches of memory, used in turn
+        v = evaluate(block, x, windows, from_x, here, there)
+        m = xp.matmul(u, v, out=shaped(here, 36, o, v.shape[2]))
+        if b is not None:
+            m[7] += b[:, None]  # at the point (1, 1), whose row in kron(A^T, A^T) is all ones, a constant is itself
+        cells = xp.matmul(to_y, m.reshape(36, -1), out=shaped(there, 16, o * v.shape[2]))
+        if relu:
+            xp.maximum(cells, 0, out=cells)
+        put(y, cells.reshape(16, o, *block.shape), block)
+
+    parallel(some, todo, parts, two_of(xp, 36 * max(o, i) * largest(todo)))
+    return y
+
+
+def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+    """With stride 1 the adjoint in x is a correlation with the filters turned around."""
+    return correlate(*turn(gy, w, g))
+
+
+def weigh(x: Array, gy: Array, g: Windows) -> Array:
+    """gw = kron(G^T, G^T) of the sum over all tiles of (gradient at the 36 points) * (x at the 36 points)."""
+    xp, i, o = xp_of(x), x.shape[1], gy.shape[1]
+    parts = lanes(gy.size * 9 * i)
+    each = 2 * 36 * o * i * x.itemsize  # bytes of a thread's own sum, and of what it is about to add
+    if each * min(parts, 2) > WORKSPACE // 2:
+        return _weigh_by_channel(x, gy, g, parts)
+    parts = min(parts, max(1, WORKSPACE // 2 // each))
+    from_x, from_y, windows = square(xp, BT), square(xp, AT).T, replace(TILES, padding=g.padding)
+    todo = tile_blocks(len(x), gy.shape[2:], i + 2 * o, parts)
+    sums = xp.zeros((parts, 36, o, i), dtype=x.dtype)
+
+    def some(share: int) -> None:
+        length = 36 * max(o, i) * largest(todo)
+        first, second, third = (xp.empty(length, dtype=x.dtype) for _ in range(3))
+        product = xp.empty((36, o, i), dtype=x.dtype)
+        for block in todo[share::parts]:
+            v = evaluate(block, x, windows, from_x, second, first)
+            m = evaluate(block, gy, CELLS, from_y, second, third)
+            sums[share] += xp.matmul(m, v.transpose(0, 2, 1), out=product)
+
+    parallel(some, range(parts), parts)
+    return (sums.sum(axis=0).reshape(36, -1).T @ square(xp, G)).reshape(o, i, 3, 3)
+
+
+def _weigh_by_channel(x: Array, gy: Array, g: Windows, parts: int) -> Array:
+    """The same with large weights: one sum for all, of which each thread computes some output channels."""
+    xp, i, o = xp_of(x), x.shape[1], gy.shape[1]
+    from_x, from_y, to_w = square(xp, BT), square(xp, AT).T, square(xp, G)
+    windows = replace(TILES, padding=g.padding)
+    gw = xp.zeros((o, i, 3, 3), dtype=x.dtype)
+    for block in tile_blocks(len(x), gy.shape[2:], i, 1, most=WORKSPACE // 2 // (36 * i * x.itemsize)):
+        v = xp.empty((36, i, block.count), dtype=x.dtype)
+
+        def fill(part: slice, v: Array = v, block: Block = block) -> None:
+            v[:, part] = evaluate(block, x[:, part], windows, from_x)
+
+        def some(part: slice, v: Array = v, block: Block = block) -> None:
+            m = evaluate(block, gy[:, part], CELLS, from_y)
+            gw[part].reshape(-1, 9)[...] += (m @ v.transpose(0, 2, 1)).reshape(36, -1).T @ to_w
+
+        parallel(fill, shares(i, max(parts, i // 32)), parts)
+        parallel(some, shares(o, max(parts, o // 32)), parts)
+    return gw
+
+
+def evaluate(
+    block: Block, x: Array, g: Windows, matrix: Array, here: Array | None = None, there: Array | None = None
+) -> Array:
+    """The block's tiles of x, each a vector, times `matrix` (36, pixels of a tile): (36, C, tiles).
+
+    `here` and `there` are memory to work in; the result is in `there`.
+    """
+    xp, c, (n, rows, cols) = xp_of(x), x.shape[1], block.shape
+    if here is None or there is None:
+        length = 36 * c * block.count
+        here, there = xp.empty(length, dtype=x.dtype), xp.empty(length, dtype=x.dtype)
+    slab = block.cut(x, g, shaped(there, n, c, *block.slab_size(g)))
+    tiles = shaped(here, matrix.shape[1], c, n, rows, cols)
+    for tap, (_, (down, across)) in enumerate(g.taps((rows, cols))):
+        tiles[tap] = slab[:, :, down, across].transpose(1, 0, 2, 3)
+    values = shaped(there, 36, c * block.count)
+    return xp.matmul(matrix, tiles.reshape(len(tiles), -1), out=values).reshape(36, c, -1)
+
+
+def put(y: Array, cells: Array, block: Block) -> None:
+    """Write the 4x4 cells (16, O, n, rows, cols) into y; the last ones may reach beyond its edge."""
+    top, left = 4 * block.rows.start, 4 * block.cols.start
+    part = y[block.images, :, top : 4 * block.rows.stop, left : 4 * block.cols.stop]
+    for tap, (_, (down, across)) in enumerate(CELLS.taps(block.shape[1:])):
+        target = part[:, :, down, across]
+        target[...] = cells[tap, ..., : target.shape[2], : target.shape[3]].transpose(1, 0, 2, 3)
+
+
+def tile_blocks(n: int, size: Pair, channels: int, parts: int, most: int = MOST) -> list[Block]:
+    """The 4x4 cells of an output of `size` in blocks whose tiles fit into a thread's part of the workspace."""
+    room = WORKSPACE // 2 // (parts * 36 * channels * 4)
+    return blocks(n, (-(-size[0] // 4), -(-size[1] // 4)), max(LEAST, min(most, room)), parts)
+
+
+def largest(todo: list[Block]) -> int:
+    return max((block.count for block in todo), default=0)
+
+
+def two_of(xp: ModuleType, length: int) -> Callable[[], tuple[Array, Array]]:
+    return lambda: (xp.empty(length, dtype="float32"), xp.empty(length, dtype="float32"))
+
+
+def shaped(memory: Array, *shape: int) -> Array:
+    """The beginning of a flat array, as an array of `shape`."""
+    length = 1
+    for count in shape:
+        length *= count
+    return memory[:length].reshape(shape)

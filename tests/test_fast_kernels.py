@@ -1,0 +1,275 @@
+"""The fast ways of a convolution against the readable one, and the threads that carry them."""
+
+import multiprocessing
+import os
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from test_kernels import CASES, error
+
+from minifcn.errors import UsageError
+from minifcn.kernels import blocks, convolution, products, threads, winograd
+from minifcn.kernels.im2col import Windows
+
+MORE = {
+    "few windows": ((1, 8, 9, 10), 64, Windows((7, 7))),
+    "few windows, two images": ((2, 8, 9, 8), 64, Windows((7, 7))),
+    "few pixels, 1x1": ((2, 24, 3, 4), 48, Windows((1, 1))),
+    "many pixels, 1x1": ((2, 24, 33, 40), 7, Windows((1, 1))),
+    "3x3 wide": ((1, 40, 33, 41), 36, Windows((3, 3), padding=(1, 1))),
+    "3x3 batch": ((5, 33, 8, 8), 34, Windows((3, 3), padding=(1, 1))),
+    "3x3 narrow, tall": ((1, 4, 130, 3), 5, Windows((3, 3), padding=(1, 1))),
+    "3x3 padding 100": ((1, 3, 6, 5), 8, Windows((3, 3), padding=(100, 100))),
+    "bilinear": ((1, 21, 64, 72), 21, Windows((16, 16), stride=(8, 8), padding=(4, 4), groups=21)),
+    "strided, many windows": ((2, 6, 65, 66), 40, Windows((5, 5), stride=(2, 2), padding=(2, 2))),
+}
+ALL = {**CASES, **MORE}
+WINOGRAD = [name for name, (x_shape, o, g) in ALL.items() if winograd.serves(g, x_shape[1], o)]
+WAYS = [(blocks, name) for name in ALL] + [(winograd, name) for name in WINOGRAD]
+
+each_way = pytest.mark.parametrize("way, case", WAYS, ids=[f"{w.__name__.split('.')[-1]} {c}" for w, c in WAYS])
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    """Every case is split over two threads, however small it is and however many cores there are."""
+    pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(threads, "SMALL", 0)
+    threads.set_threads(2)
+    yield
+    threads.set_threads(None)
+
+
+def arrays(case):
+    x_shape, o, g = ALL[case]
+    rng = np.random.default_rng(list(ALL).index(case))
+    shapes = x_shape, (o, x_shape[1] // g.groups, *g.kernel), (x_shape[0], o, *g.out_size(x_shape[2:])), (o,)
+    return *(rng.standard_normal(shape).astype("float32") for shape in shapes), g
+
+
+@each_way
+def test_each_way_computes_the_three_products(way, case):
+    x, w, gy, b, g = arrays(case)
+    wide_x, wide_w, wide_gy = (a.astype("float64") for a in (x, w, gy))
+    y, gx, gw = way.correlate(x, w, g), way.spread(gy, w, g, x.shape[2:]), way.weigh(x, gy, g)
+    assert y.dtype == gx.dtype == gw.dtype == "float32"
+    assert gx.shape == x.shape and gw.shape == w.shape
+    limit = 3e-5 if way is winograd else 1e-6
+    assert error(y, products.correlate(wide_x, wide_w, g)) < limit
+    assert error(gx, products.spread(wide_gy, wide_w, g, x.shape[2:])) < limit
+    assert error(gw, products.weigh(wide_x, wide_gy, g)) < max(limit, 3e-6)
+    with_bias = way.correlate(x, w, g, b)
+    assert error(with_bias, products.correlate(wide_x, wide_w, g, b.astype("float64"))) < limit
+    assert np.array_equal(way.correlate(x, w, g, b, relu=True), np.maximum(with_bias, 0))
+
+
+@each_way
+def test_each_way_takes_strided_arrays(way, case):
+    x, w, gy, _, g = arrays(case)
+    loose = [np.repeat(a, 2, axis=3)[..., ::2] for a in (x, w, gy)]
+    for a in loose:
+        a.setflags(write=False)
+    assert error(way.correlate(loose[0], loose[1], g), way.correlate(x, w, g)) < 1e-5
+    assert error(way.spread(loose[2], loose[1], g, x.shape[2:]), way.spread(gy, w, g, x.shape[2:])) < 1e-5
+    assert error(way.weigh(loose[0], loose[2], g), way.weigh(x, gy, g)) < 1e-5
+
+
+@each_way
+def test_the_same_threads_give_the_same_bits(way, case):
+    x, w, gy, b, g = arrays(case)
+    runs = [(way.correlate(x, w, g, b), way.spread(gy, w, g, x.shape[2:]), way.weigh(x, gy, g)) for _ in range(3)]
+    for run in runs[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
+def test_winograd_weighs_large_layers_by_channel():
+    x, w, gy, _, g = arrays("3x3 wide")
+    exact = products.weigh(x.astype("float64"), gy.astype("float64"), g)
+    assert error(winograd._weigh_by_channel(x, gy, g, 2), exact) < 3e-5
+    monkey = winograd.WORKSPACE
+    try:
+        winograd.WORKSPACE = 1 << 20  # now every block is one of many, and the sums have to be shared
+        assert error(winograd.weigh(x, gy, g), exact) < 3e-5
+        assert error(winograd.correlate(x, w, g), products.correlate(x, w, g)) < 3e-5
+    finally:
+        winograd.WORKSPACE = monkey
+
+
+def test_the_filter_transform_of_winograd_is_the_one_of_the_paper():
+    """Correlating an impulse gives the filter back; a constant filter sums to nine."""
+    w = np.random.default_rng(0).standard_normal((1, 1, 3, 3)).astype("float32")
+    x = np.zeros((1, 1, 5, 5), "float32")
+    x[0, 0, 2, 2] = 1
+    y = winograd.correlate(x, w, Windows((3, 3)))
+    assert np.allclose(y[0, 0], w[0, 0, ::-1, ::-1], atol=1e-6)
+
+
+LARGE = {
+    "conv1_2": ((1, 64, 698, 698), 64, Windows((3, 3), padding=(1, 1))),
+    "conv4_1": ((1, 256, 88, 88), 512, Windows((3, 3), padding=(1, 1))),
+    "fc6": ((1, 512, 22, 22), 1024, Windows((7, 7))),
+    "upscore8": ((1, 21, 568, 568), 21, Windows((16, 16), stride=(8, 8), groups=21)),
+}
+
+
+@pytest.mark.parametrize("way", ["blocks", "winograd"])
+@pytest.mark.parametrize("case", LARGE)
+def test_memory_beyond_input_and_output_is_bounded(way, case):
+    x_shape, o, g = LARGE[case]
+    x, w = np.ones(x_shape, "float32"), np.ones((o, x_shape[1] // g.groups, *g.kernel), "float32")
+    gy = np.ones((1, o, *g.out_size(x_shape[2:])), "float32")
+    with convolution.convolution(way):
+        for product in (
+            lambda: convolution.correlate(x, w, g),
+            lambda: convolution.spread(gy, w, g, x_shape[2:]),
+            lambda: convolution.weigh(x, gy, g),
+        ):
+            tracemalloc.start()
+            result = product()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak - result.nbytes < 128 << 20
+
+
+def test_choose():
+    same, one = Windows((3, 3), padding=(1, 1)), np.zeros(1, "float32")
+    assert convolution.choose(one.astype("float64"), same, 64, 64, 1, (64, 64)) == "im2col"
+    assert convolution.choose(one, same, 64, 64, 1, (64, 64)) == "winograd"
+    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "blocks"
+    assert convolution.choose(one, Windows((3, 3), stride=(2, 2)), 64, 64, 1, (64, 64)) == "blocks"
+    with convolution.convolution("winograd"):
+        assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
+        assert convolution.choose(one, Windows((5, 5)), 8, 8, 1, (64, 64)) == "blocks"
+        with convolution.convolution("im2col"):
+            assert convolution.choose(one, same, 64, 64, 1, (64, 64)) == "im2col"
+        assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
+    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "blocks"
+    assert convolution.choose(one, same, 8, 8, 1, (16, 16)) == "im2col"
+    unknown = "convolution 'fft' is unknown: expected one of im2col, blocks, winograd"
+    with pytest.raises(UsageError, match=unknown), convolution.convolution("fft"):
+        pass
+
+
+def test_float64_takes_the_exact_way_whatever_is_forced():
+    x, w, _, b, g = (a.astype("float64") if isinstance(a, np.ndarray) else a for a in arrays("3x3 wide"))
+    with convolution.convolution("winograd"):
+        assert np.array_equal(convolution.correlate(x, w, g, b), products.correlate(x, w, g, b))
+
+
+def test_filters_are_kept_only_while_asked_to(monkeypatch):
+    x, w, _, _, g = arrays("3x3 wide")
+    count = []
+    transform = winograd.transform_filters
+    monkeypatch.setattr(winograd, "transform_filters", lambda w: count.append(1) or transform(w))
+    plain = convolution.correlate(x, w, g)
+    with convolution.caching_filters():
+        for _ in range(3):
+            assert np.array_equal(convolution.correlate(x, w, g), plain)
+        assert len(count) == 2
+        convolution.correlate(x, w.copy(), g)
+        assert len(count) == 3
+    convolution.correlate(x, w, g)
+    assert len(count) == 4
+    assert convolution._filters is None
+
+
+def blas_threads():
+    controller = threads._controller()
+    return [library.num_threads for library in controller.select(user_api="blas").lib_controllers]
+
+
+def test_blas_is_limited_in_the_pool_and_restored_after():
+    before, seen = blas_threads(), []
+    threads.parallel(lambda item: seen.append((item, blas_threads())), range(4), 2)
+    assert sorted(item for item, _ in seen) == [0, 1, 2, 3]
+    assert all(set(inside) == {1} for _, inside in seen)
+    assert blas_threads() == before
+
+
+def test_small_work_stays_on_the_calling_thread(monkeypatch):
+    monkeypatch.setattr(threads, "SMALL", 1_000_000)
+    monkeypatch.setattr(threads, "_controller", lambda: pytest.fail("BLAS was touched"))
+    monkeypatch.setattr(threads, "_executor", lambda: pytest.fail("a thread was started"))
+    monkeypatch.setattr(threads, "threads", lambda: 2)
+    for case in ("3x3 same", "1x1", "3x3 on 13x9", "few windows", "upsampling"):
+        x, w, gy, b, g = arrays(case)
+        assert gy.size * w[0].size < threads.SMALL
+        for way in (blocks, winograd) if case in WINOGRAD else (blocks,):
+            way.correlate(x, w, g, b)
+            way.spread(gy, w, g, x.shape[2:])
+            way.weigh(x, gy, g)
+
+
+def test_a_failing_task_is_heard_and_nothing_is_left_changed():
+    before = blas_threads()
+
+    def task(item):
+        if item == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        threads.parallel(task, range(8), 2)
+    assert blas_threads() == before
+    done = []
+    threads.parallel(done.append, range(8), 2)
+    assert sorted(done) == list(range(8))
+
+
+def test_work_within_work_is_done_by_the_caller():
+    done = []
+
+    def outer(item):
+        threads.parallel(lambda inner: done.append((item, inner, threading.current_thread().name)), range(2), 2)
+
+    threads.parallel(outer, range(3), 2)
+    assert sorted(pair[:2] for pair in done) == [(a, b) for a in range(3) for b in range(2)]
+    for item in range(3):
+        assert len({name for a, _, name in done if a == item}) == 1
+
+
+def test_one_thread_without_threadpoolctl(monkeypatch):
+    monkeypatch.setattr(threads, "_blas", False)
+    assert threads.threads() == 1
+    names = []
+    threads.parallel(lambda item: names.append(threading.current_thread().name), range(4), 2)
+    assert set(names) == {threading.current_thread().name}
+
+
+def test_threads_are_set_and_refused():
+    threads.set_threads(3)
+    assert threads.threads() == 3
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(UsageError, match="expected an integer of at least 1"):
+            threads.set_threads(wrong)
+    assert threads.threads() == 3
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_any_number_of_threads_gives_the_same_result_to_rounding(count):
+    threads.set_threads(count)
+    for way, case in WAYS:
+        x, w, gy, b, g = arrays(case)
+        assert error(way.correlate(x, w, g, b), products.correlate(x, w, g, b)) < 3e-5
+        assert error(way.weigh(x, gy, g), products.weigh(x, gy, g)) < 3e-5
+
+
+def _child(pipe, case):
+    x, w, _, b, g = arrays(case)
+    pipe.send(blocks.correlate(x, w, g, b))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_starts_its_own_threads():
+    x, w, _, b, g = arrays("3x3 wide")
+    y = blocks.correlate(x, w, g, b)
+    assert threads._pool is not None
+    here, there = multiprocessing.get_context("fork").Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(there, "3x3 wide"))
+    child.start()
+    assert here.poll(30), "the child hangs"
+    assert np.array_equal(here.recv(), y)
+    child.join(30)
+    assert child.exitcode == 0
