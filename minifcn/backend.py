@@ -43,6 +43,11 @@ def is_host(array: Array) -> bool:
     return xp_of(array) is np
 
 
+def device_of(array: Array) -> str:
+    """ "cpu" or "gpu": where the array is."""
+    return "cpu" if is_host(array) else "gpu"
+
+
 def to_host(array: Array) -> np.ndarray:
     """The array in main memory: itself if it is there already, else a copy brought back from the GPU."""
     return np.asarray(array) if xp_of(array) is np else array.get()

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 
 from minifcn.errors import GeometryError
 
@@ -73,10 +74,7 @@ class Grid:
     @classmethod
     def of(cls, layers: Iterable[Layer]) -> Grid:
         """The grid that comes out of `layers`, the image's own going in."""
-        grid = cls()
-        for layer in layers:
-            grid = grid.through(layer)
-        return grid
+        return reduce(cls.through, layers, cls())
 
     def through(self, layer: Layer) -> Grid:
         """The grid after one more layer: its output cell j sits at input cell s*j + (extent-1)/2 - padding."""
@@ -126,6 +124,4 @@ class Grid:
 
 def out_size(layers: Sequence[Layer], size: int) -> int:
     """Cells that come out of a chain of layers. Raises `GeometryError` where a window does not fit."""
-    for layer in layers:
-        size = layer.out_size(size)
-    return size
+    return reduce(lambda n, layer: layer.out_size(n), layers, size)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import ops
-from minifcn.backend import Array, to_device, to_host
+from minifcn.backend import Array, device_of, to_device, to_host
 from minifcn.errors import FormatError, ShapeError, UsageError
 from minifcn.geometry import Layer
 from minifcn.tensor import Parameter, Tensor, no_grad
@@ -108,25 +108,28 @@ class Module:
         left as they are, and what fits by name and shape is taken: a finer net's start from a coarser one.
         """
         own = dict(self.parameters())
-        missing = [name for name in own if name not in state]
-        unexpected = [name for name in state if name not in own]
-        misshapen = [
-            f"{name} ({tuple(state[name].shape)} for {p.shape})"
-            for name, p in own.items()
-            if name in state and tuple(state[name].shape) != p.shape
-        ]
-        faults = [
-            f"{len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-            for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-            if names
-        ]
-        if faults and strict:
-            raise FormatError(f"these parameters are not this network's: {'; '.join(faults)}")
-        for name, parameter in own.items():
-            if name not in state or tuple(state[name].shape) != parameter.shape:
-                continue
-            device = "cpu" if isinstance(parameter.data, np.ndarray) else "gpu"
-            parameter.data = to_device(np.array(to_host(state[name]), dtype=parameter.dtype), device)
+        shapes = {name: tuple(array.shape) for name, array in state.items()}
+        fitting = [name for name, parameter in own.items() if shapes.get(name) == parameter.shape]
+        faults = {
+            "missing": [name for name in own if name not in shapes],
+            "unexpected": [name for name in shapes if name not in own],
+            "of another shape": [
+                f"{name} ({shapes[name]} for {own[name].shape})"
+                for name in own
+                if name in shapes and name not in fitting
+            ],
+        }
+        if strict and any(faults.values()):
+            told = [
+                f"{len(names)} {what}: {', '.join(names[:4])}{', ...' * (len(names) > 4)}"
+                for what, names in faults.items()
+                if names
+            ]
+            raise FormatError(f"these parameters are not this network's: {'; '.join(told)}")
+        for name in fitting:
+            parameter = own[name]
+            array = np.array(to_host(state[name]), dtype=parameter.dtype, order="C")
+            parameter.data = to_device(array, device_of(parameter.data))
             parameter.changed()
         return self
 
@@ -163,25 +166,45 @@ class Sequential(Module):
         return [layer for module in self.sequence().values() for layer in module.layers()]
 
 
-def he(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
-    """Normal numbers of variance 2 / fan_in: through a ReLU, the signal keeps its size (He et al., 2015)."""
-    return (rng.standard_normal(shape) * math.sqrt(2 / fan_in)).astype(np.float32)
+Init = str | np.random.Generator
 
 
-def initial(init: str | np.random.Generator, shape: tuple[int, ...], fan_in: int, *, layer: str) -> np.ndarray:
-    """Zeros for "zero" (what Caffe does when nothing is said, and the paper's score layers), else He's numbers."""
+def initial(init: Init, shape: tuple[int, ...], fan_in: int, *, layer: str) -> np.ndarray:
+    """Zeros for "zero" (what Caffe does when nothing is said, and the paper's score layers), else He's numbers.
+
+    Those are normal, of variance 2 / fan_in: through a ReLU, the signal keeps its size (He et al., 2015).
+    """
     if isinstance(init, np.random.Generator):
-        return he(init, shape, fan_in)
+        return (init.standard_normal(shape) * math.sqrt(2 / fan_in)).astype(np.float32)
     if init != "zero":
         raise UsageError(f'{layer}: init is {init!r}; expected "zero" or a NumPy random generator')
     return np.zeros(shape, np.float32)
 
 
-class Conv2d(Module):
+class Sliding(Module):
+    """A module with one sliding window, its `layer`; `uses` names the parts of it that its op takes as options."""
+
+    uses: tuple[str, ...] = ("kernel", "stride", "padding", "dilation", "ceil")
+
+    def __init__(self, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1, **more: Any) -> None:
+        checked(type(self).__name__, kernel=kernel, stride=stride, dilation=dilation)
+        checked(type(self).__name__, least=0, padding=padding)
+        self.layer = Layer(kernel, stride, padding, dilation, **more)
+
+    def window(self) -> dict[str, int]:
+        return {name: getattr(self.layer, name) for name in self.uses}
+
+    def layers(self) -> list[Layer]:
+        return [self.layer]
+
+
+class Conv2d(Sliding):
     """`ops.conv2d` with its weights w (O, I/groups, k, k) and b (O,). `relu=True` adds the ReLU inside.
 
-    `init` is a random generator (He's initialisation) or "zero".
+    `init` is a random generator (He's initialisation) or "zero"; `window` is stride, padding and dilation.
     """
+
+    uses = ("stride", "padding", "dilation")
 
     def __init__(
         self,
@@ -189,35 +212,27 @@ class Conv2d(Module):
         out_channels: int,
         kernel: int,
         *,
-        init: str | np.random.Generator,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
+        init: Init,
         groups: int = 1,
         bias: bool = True,
         relu: bool = False,
+        **window: int,
     ) -> None:
-        checked("Conv2d", in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
-        checked("Conv2d", dilation=dilation, groups=groups)
-        checked("Conv2d", least=0, padding=padding)
-        if in_channels % groups or out_channels % groups:
-            raise ShapeError(f"Conv2d: {in_channels} -> {out_channels} channels cannot be split into {groups} groups")
+        super().__init__(kernel, **window)
+        check_channels("Conv2d", in_channels, out_channels, groups)
         shape = (out_channels, in_channels // groups, kernel, kernel)
         self.w = Parameter(initial(init, shape, math.prod(shape[1:]), layer="Conv2d"))
         self.b = Parameter(np.zeros(out_channels, np.float32)) if bias else None
-        self.options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        self.relu = relu
+        self.groups, self.relu = groups, relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv2d(x, self.w, self.b, relu=self.relu, **self.options)
-
-    def layers(self) -> list[Layer]:
-        o = self.options
-        return [Layer(self.w.shape[2], o["stride"], o["padding"], o["dilation"])]
+        return ops.conv2d(x, self.w, self.b, groups=self.groups, relu=self.relu, **self.window())
 
 
-class ConvTranspose2d(Module):
-    """`ops.conv_transpose2d` with its weights w (I, O/groups, k, k) and b (O,)."""
+class ConvTranspose2d(Sliding):
+    """`ops.conv_transpose2d` with its weights w (I, O/groups, k, k) and b (O,); options as in `Conv2d`."""
+
+    uses = ("stride", "padding", "dilation", "output_padding")
 
     def __init__(
         self,
@@ -225,34 +240,26 @@ class ConvTranspose2d(Module):
         out_channels: int,
         kernel: int,
         *,
-        init: str | np.random.Generator,
-        stride: int = 1,
-        padding: int = 0,
+        init: Init,
         output_padding: int = 0,
         groups: int = 1,
         bias: bool = True,
+        **window: int,
     ) -> None:
-        checked("ConvTranspose2d", in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride)
-        checked("ConvTranspose2d", groups=groups)
-        checked("ConvTranspose2d", least=0, padding=padding, output_padding=output_padding)
-        if in_channels % groups or out_channels % groups:
-            raise ShapeError(
-                f"ConvTranspose2d: {in_channels} -> {out_channels} channels do not split into {groups} groups"
-            )
+        checked("ConvTranspose2d", least=0, output_padding=output_padding)
+        super().__init__(kernel, transpose=True, output_padding=output_padding, **window)
+        check_channels("ConvTranspose2d", in_channels, out_channels, groups)
+        stride = self.layer.stride
         if output_padding >= stride:
             raise ShapeError(f"ConvTranspose2d: output_padding is {output_padding}; expected below the stride {stride}")
         shape = (in_channels, out_channels // groups, kernel, kernel)
         fan_in = max(1, shape[0] // groups * kernel * kernel // stride**2)  # inputs that reach one output
         self.w = Parameter(initial(init, shape, fan_in, layer="ConvTranspose2d"))
         self.b = Parameter(np.zeros(out_channels, np.float32)) if bias else None
-        self.options = {"stride": stride, "padding": padding, "output_padding": output_padding, "groups": groups}
+        self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv_transpose2d(x, self.w, self.b, **self.options)
-
-    def layers(self) -> list[Layer]:
-        o = self.options
-        return [Layer(self.w.shape[2], o["stride"], o["padding"], transpose=True, output_padding=o["output_padding"])]
+        return ops.conv_transpose2d(x, self.w, self.b, groups=self.groups, **self.window())
 
 
 def bilinear(kernel: int) -> np.ndarray:
@@ -263,19 +270,20 @@ def bilinear(kernel: int) -> np.ndarray:
     return np.outer(line, line).astype(np.float32)
 
 
-class Upsample(Module):
+class Upsample(Sliding):
     """Bilinear upsampling of `channels` maps by a transposed convolution, as the paper's nets do it.
 
     Fixed (`learn=False`), it has no parameters and takes the separable way. Learned, it starts bilinear and is trained:
     one kernel a channel (`grouped=True`), or the reference's dense C x C kernels whose off-diagonal starts at zero.
     """
 
+    uses = ("stride", "padding")
+
     def __init__(
         self, channels: int, kernel: int, stride: int, *, padding: int = 0, learn: bool = False, grouped: bool = True
     ) -> None:
-        checked("Upsample", channels=channels, kernel=kernel, stride=stride)
-        checked("Upsample", least=0, padding=padding)
-        self.layer = Layer(kernel, stride, padding, transpose=True)
+        super().__init__(kernel, stride=stride, padding=padding, transpose=True)
+        checked("Upsample", channels=channels)
         self.groups = channels if grouped else 1
         self.w = None
         if learn:
@@ -284,44 +292,24 @@ class Upsample(Module):
             self.w = Parameter(w)
 
     def forward(self, x: Tensor) -> Tensor:
-        layer = self.layer
         if self.w is None:
-            return ops.bilinear_upsample(x, kernel=layer.kernel, stride=layer.stride, padding=layer.padding)
-        return ops.conv_transpose2d(x, self.w, stride=layer.stride, padding=layer.padding, groups=self.groups)
-
-    def layers(self) -> list[Layer]:
-        return [self.layer]
+            return ops.bilinear_upsample(x, kernel=self.layer.kernel, **self.window())
+        return ops.conv_transpose2d(x, self.w, groups=self.groups, **self.window())
 
 
-class MaxPool2d(Module):
-    """`ops.max_pool2d`; `ceil=True` is Caffe's size rule."""
+class MaxPool2d(Sliding):
+    """`ops.max_pool2d`; `ceil=True` is Caffe's size rule, `window` is padding and dilation."""
 
     op = staticmethod(ops.max_pool2d)
 
-    def __init__(
-        self, kernel: int, *, stride: int | None = None, padding: int = 0, dilation: int = 1, ceil: bool = True
-    ) -> None:
-        self.layer = Layer(kernel, kernel if stride is None else stride, padding, dilation, ceil)
-        checked(type(self).__name__, kernel=kernel, stride=self.layer.stride, dilation=dilation)
-        checked(type(self).__name__, least=0, padding=padding)
-        if padding >= self.layer.extent:
-            raise ShapeError(
-                f"{type(self).__name__}: padding is {padding}; expected below {self.layer.extent}, the window"
-            )
+    def __init__(self, kernel: int, *, stride: int | None = None, ceil: bool = True, **window: int) -> None:
+        super().__init__(kernel, stride=kernel if stride is None else stride, ceil=ceil, **window)
+        padding, extent = self.layer.padding, self.layer.extent
+        if padding >= extent:
+            raise ShapeError(f"{type(self).__name__}: padding is {padding}; expected below {extent}, the window")
 
     def forward(self, x: Tensor) -> Tensor:
-        layer = self.layer
-        return self.op(
-            x,
-            kernel=layer.kernel,
-            stride=layer.stride,
-            padding=layer.padding,
-            dilation=layer.dilation,
-            ceil=layer.ceil,
-        )
-
-    def layers(self) -> list[Layer]:
-        return [self.layer]
+        return self.op(x, **self.window())
 
 
 class AvgPool2d(MaxPool2d):
@@ -359,19 +347,25 @@ class Dropout(Module):
             return x
         kept = self.rng.random(x.shape, dtype=np.float32) >= self.p
         mask = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
-        return ops.dropout(x, mask=to_device(mask, "cpu" if isinstance(x.data, np.ndarray) else "gpu"))
+        return ops.dropout(x, mask=to_device(mask, device_of(x.data)))
 
 
 class Linear(Module):
     """y = x w^T + b: x (N, I), w (O, I), b (O,)."""
 
-    def __init__(self, in_features: int, out_features: int, *, init: str | np.random.Generator) -> None:
+    def __init__(self, in_features: int, out_features: int, *, init: Init) -> None:
         checked("Linear", in_features=in_features, out_features=out_features)
         self.w = Parameter(initial(init, (out_features, in_features), in_features, layer="Linear"))
         self.b = Parameter(np.zeros(out_features, np.float32))
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ ops.transpose(self.w) + self.b
+
+
+def check_channels(layer: str, in_channels: int, out_channels: int, groups: int) -> None:
+    checked(layer, in_channels=in_channels, out_channels=out_channels, groups=groups)
+    if in_channels % groups or out_channels % groups:
+        raise ShapeError(f"{layer}: {in_channels} -> {out_channels} channels cannot be split into {groups} groups")
 
 
 def checked(layer: str, *, least: int = 1, **values: int) -> None:

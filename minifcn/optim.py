@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from minifcn.backend import Array, is_host, to_device, to_host, xp_of
+from minifcn.backend import Array, device_of, is_host, to_device, to_host, xp_of
 from minifcn.errors import FormatError, UsageError
 from minifcn.nn import Module
 
@@ -84,9 +84,7 @@ class SGD:
         if wrong:
             raise FormatError(f"the momentum of {', '.join(wrong[:4])} belongs to no parameter of this network")
         self.history = {
-            name: to_device(
-                np.array(to_host(h), dtype=own[name].dtype, order="C"), "cpu" if is_host(own[name].data) else "gpu"
-            )
+            name: to_device(np.array(to_host(h), dtype=own[name].dtype, order="C"), device_of(own[name].data))
             for name, h in state.items()
         }
 

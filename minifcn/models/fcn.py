@@ -92,35 +92,28 @@ def vgg_fcn(
     skips: Sequence[str],
     *,
     classes: int = 21,
-    width: int = 64,
-    layers: int = 16,
     padding: int | str = "same",
-    in_channels: int = 3,
-    dropout: float = 0.5,
     init: str = "he",
     seed: int = 0,
-    **options: Any,
+    upsampling: str = "fixed",
+    fusion: str = "sum",
+    skip_scale: Mapping[str, float] | None = None,
+    **trunk: Any,
 ) -> FCN:
-    """An FCN on a VGG trunk; the paper's is width=64, padding=100, init="zero" with ImageNet weights put in.
+    """An FCN on a VGG trunk; the paper's is padding=100, init="zero" with ImageNet weights put in.
 
     `padding` is "same" (no border: the default, for nets trained from scratch), a number, or "safe" (the smallest at
-    which every size works: 97). `init` is "he" or "zero"; everything random comes from `seed`. `options` go to `FCN`.
+    which every size works: 97). `init` is "he" or "zero"; everything random comes from `seed`. `trunk` is VGG's width
+    (64 unless given), layers (16), in_channels (3) and dropout (0.5); the others are `FCN`'s.
     """
     if init not in ("he", "zero"):
         raise UsageError(f'init is {init!r}; expected "he" or "zero"')
     rng = np.random.default_rng(seed)
     if padding == "safe":
-        padding = safe_padding(lambda n: VGG(width=1, layers=layers, padding=n, init="zero", rng=rng).paths(), skips)
-    trunk = VGG(
-        layers=layers,
-        width=width,
-        padding=padding,
-        in_channels=in_channels,
-        dropout=dropout,
-        init=rng if init == "he" else "zero",
-        rng=rng,
-    )
-    return FCN(trunk, classes=classes, skips=skips, **options)
+        sketch = {**trunk, "width": 1, "init": "zero", "rng": rng}
+        padding = safe_padding(lambda n: VGG(padding=n, **sketch).paths(), skips)
+    vgg = VGG(padding=padding, init=rng if init == "he" else "zero", rng=rng, **trunk)
+    return FCN(vgg, classes=classes, skips=skips, upsampling=upsampling, fusion=fusion, skip_scale=skip_scale)
 
 
 def FCN32s(**options: Any) -> FCN:
