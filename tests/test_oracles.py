@@ -73,7 +73,7 @@ def test_pooling_is_its_definition(case):
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "padding", "out"),
-    # conv sizes on the way through VGG-16 (224 -> 7), AlexNet and GoogLeNet as their Caffe logs print them
+    # pools of VGG-16, AlexNet and GoogLeNet at 224 and 227 pixels, then of VGG-16 on a 500 padded by 100
     [(224, 2, 2, 0, 112), (55, 3, 2, 0, 27), (13, 3, 2, 0, 6), (112, 3, 2, 0, 56), (7, 7, 1, 0, 1), (28, 3, 1, 1, 28)]
     + [(699, 2, 2, 0, 350), (350, 2, 2, 0, 175), (175, 2, 2, 0, 88), (88, 2, 2, 0, 44), (44, 2, 2, 0, 22)]
     # one row, and the windows that Caffe drops because they would start in the padding
@@ -166,6 +166,19 @@ def test_fused_relu_is_relu_to_the_bit():
         y.backward(gy)
         results.append([y.data, *(p.grad for p in wanted)])
     assert all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_gradients_of_a_fused_relu_can_be_asked_by_hand_in_any_order():
+    """Whoever writes the next unit vector into the same gy, to see a Jacobian row by row, gets the next row."""
+    x, w, b = numbers(1, 1, 4, 4), numbers(2, 1, 3, 3), numbers(2)
+    y, gradients = ops.conv2d.__wrapped__(x, w, b, relu=True)
+    gy = np.zeros_like(y)
+    for place in np.ndindex(y.shape):
+        gy[...] = 0
+        gy[place] = 1
+        fresh = [np.array(gradient(gy.copy())) for gradient in ops.conv2d.__wrapped__(x, w, b, relu=True)[1]]
+        assert all(np.array_equal(gradient(gy), other) for gradient, other in zip(gradients, fresh, strict=True))
+    assert (y > 0).any() and (y == 0).any()
 
 
 @cases_of("local_response_norm")
@@ -328,6 +341,13 @@ def test_void_pixels_do_not_count_and_scores_there_do_not_matter():
     scores[..., 2:] = 1e4
     cut = ops.softmax_cross_entropy(x[..., :2], truth[..., :2])
     assert ops.softmax_cross_entropy(scores, truth).item() == pytest.approx(cut.item(), rel=1e-13)
+
+
+def test_class_weights_do_not_change_the_dtype():
+    x, weights = Parameter(numbers(1, 3, 2, 2).astype("float32")), np.array([0.5, 1.0, 2.0])
+    loss = ops.softmax_cross_entropy(x, labels(3, 1, 2, 2), weights=weights)
+    loss.backward()
+    assert loss.dtype == x.grad.dtype == np.float32
 
 
 def test_a_weight_counts_like_repeating_the_pixel():
