@@ -332,3 +332,27 @@ def test_what_does_not_fit_is_refused_in_one_sentence(name):
     with pytest.raises(ShapeError, match=sentence) as refusal:
         call()
     assert "\n" not in str(refusal.value) and isinstance(refusal.value, ValueError) and refusal.value.exit_code == 2
+
+
+# Images of every shape (row 31): a net's worth of ops in a row, back at the size it started from
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (2, 1), (31, 33), (500, 1), (32, 32)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_image_goes_down_and_comes_back(size, dtype, device):
+    rng = np.random.default_rng(0)
+    x, w1, w2 = (
+        Parameter(to_device(rng.standard_normal(shape).astype(dtype), device))
+        for shape in ((1, 2, *size), (3, 2, 3, 3), (4, 3, 1, 1))
+    )
+    h = ops.conv2d(x, w1, padding=1, relu=True)
+    for _ in range(3):
+        h = ops.max_pool2d(h, kernel=2, ceil=True)
+    scores = ops.bilinear_upsample(ops.conv2d(h, w2), kernel=16, stride=8)
+    y = ops.crop(scores, like=x, at=4)
+    assert y.shape == (1, 4, *size)
+    truth = to_device(rng.integers(0, 4, (1, *size)), device)
+    loss = ops.softmax_cross_entropy(y, truth)
+    loss.backward()
+    assert np.isfinite(loss.item()) and all(np.isfinite(to_host(p.grad)).all() for p in (x, w1, w2))
+    assert to_host(w2.grad).any()
