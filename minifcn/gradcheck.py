@@ -100,9 +100,7 @@ def gradcheck_along(
     """
     parameters = [p for p in parameters if not p.frozen]
     if any(p.dtype != np.float64 for p in parameters):
-        raise ShapeError(
-            "gradcheck_along: the parameters must be float64, net.astype(np.float64): rounding hides faults"
-        )
+        raise ShapeError("gradcheck_along: the parameters must be float64; net.astype(np.float64) makes them so")
     rng = np.random.default_rng(seed)
     before = [p.data.copy() for p in parameters]
     directions = [as_like(p.data, rng.standard_normal(p.shape)) for p in parameters]

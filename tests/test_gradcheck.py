@@ -331,7 +331,7 @@ def test_old_gradients_do_not_count():
 def test_a_float32_net_is_refused():
     net = Net()
     net.astype(np.float32)
-    with pytest.raises(ShapeError, match=r"must be float64, net.astype\(np.float64\)"):
+    with pytest.raises(ShapeError, match=r"must be float64; net.astype\(np.float64\)"):
         gradcheck_along(loss_of(net), parameters_of(net))
 
 

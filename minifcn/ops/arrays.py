@@ -96,9 +96,7 @@ def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0) -> ValueA
     """Put `value` around the last two axes: `padding` is one width, or (top, bottom, left, right)."""
     widths = [padding] * 4 if isinstance(padding, int) else list(padding)
     if len(widths) != 4 or min(widths) < 0:
-        raise ShapeError(
-            f"pad: padding is {padding!r}; expected a width or (top, bottom, left, right), each at least 0 (crop cuts)"
-        )
+        raise ShapeError(f"pad: padding is {padding!r}; expected one or (top, bottom, left, right), at least 0 each")
     top, bottom, left, right = widths
     h, w = x.shape[-2:]
     xp = xp_of(x)

@@ -39,10 +39,8 @@ class Frame:
         self.size: Pair = x.shape[2:]
         self.out: Pair = (layers[0].out_size(self.size[0]), layers[1].out_size(self.size[1]))
         if any(sees_nothing(layer, n, out) for layer, n, out in zip(layers, self.size, self.out, strict=True)):
-            raise ShapeError(
-                f"{op}: padding {self.padding} leaves windows of kernel {self.kernel} and dilation {self.dilation} "
-                f"without one pixel of the {self.size[0]}x{self.size[1]} image; use less padding"
-            )
+            window = f"a window of kernel {self.kernel} and dilation {self.dilation}"
+            raise ShapeError(f"{op}: padding {self.padding} leaves {window} without a pixel of {self.size}; use less")
         reach = [(n - 1) * s + layer.extent for n, s, layer in zip(self.out, self.stride, layers, strict=True)]
         self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, self.padding, strict=True))
         self.inside = tuple(slice(p, p + n) for p, n in zip(self.padding, self.size, strict=True))
