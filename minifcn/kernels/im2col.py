@@ -75,7 +75,7 @@ class Windows:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def im2col(x: Array, g: Windows) -> Array:

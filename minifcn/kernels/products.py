@@ -16,6 +16,7 @@ The columns of VGG's conv1_2 on a 500x500 image with padding 100 would fill a gi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from minifcn.backend import Array, xp_of
 from minifcn.kernels.im2col import Pair, Windows, col2im, im2col
@@ -36,7 +37,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 
 def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block) -> None:
     """Fill the part of y whose windows the block holds."""
-    columns = im2col(block.cut(x, g), replace(g, padding=(0, 0))).reshape(g.groups, w[0].size, -1)
+    columns = im2col(block.cut(x, g), bare(g)).reshape(g.groups, w[0].size, -1)
     product = w.reshape(g.groups, len(w) // g.groups, -1) @ columns
     y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
 
@@ -47,7 +48,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair, limit: int = WORKSPACE) 
     weights = w.reshape(g.groups, len(w) // g.groups, -1).transpose(0, 2, 1)
     for block in blocks(len(gy), gy.shape[2:], at_once(w, g, limit)):
         columns = (weights @ _by_channel(gy, g, block)).reshape(gx.shape[1], *g.kernel, *block.shape)
-        block.paste(gx, col2im(columns, replace(g, padding=(0, 0)), block.slab_size(g)), g)
+        block.paste(gx, col2im(columns, bare(g), block.slab_size(g)), g)
     return gx
 
 
@@ -61,12 +62,18 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 
 def weigh_block(gw: Array, x: Array, gy: Array, g: Windows, block: Block) -> None:
     """Add to gw what the windows of the block say."""
-    columns = im2col(block.cut(x, g), replace(g, padding=(0, 0))).reshape(g.groups, gw[0].size, -1).transpose(0, 2, 1)
+    columns = im2col(block.cut(x, g), bare(g)).reshape(g.groups, gw[0].size, -1).transpose(0, 2, 1)
     gradients = _by_channel(gy, g, block)
     total = gw.reshape(g.groups, len(gw) // g.groups, -1)
     step = max(1, WORKSPACE // (g.groups * gw[0].nbytes))  # fc6 has 400 MB of weights: no second array like it
     for first in range(0, total.shape[1], step):
         total[:, first : first + step] += gradients[:, first : first + step] @ columns
+
+
+@lru_cache
+def bare(g: Windows) -> Windows:
+    """The windows of a slab, which brings its padding along."""
+    return replace(g, padding=(0, 0))
 
 
 def finish(y: Array, b: Array | None, relu: bool) -> None:

@@ -82,6 +82,8 @@ def correlate(
 ) -> Array:
     """`u`, if it is known already, saves transforming the filters w."""
     xp, n, (o, i) = xp_of(x), len(x), w.shape[:2]
+    if few_tiles(n, g.out_size(x.shape[2:]), i, o):
+        return _correlate_by_channel(x, w, g, b, relu, u)
     u = transform_filters(w) if u is None else u
     from_x, to_y, windows = square(xp, BT), square(xp, AT), replace(TILES, padding=g.padding)
     size = g.out_size(x.shape[2:])
@@ -93,14 +95,37 @@ def correlate(
         here, there = ours  # two stretches of memory, used in turn
         v = evaluate(block, x, windows, from_x, here, there)
         m = xp.matmul(u, v, out=shaped(here, 36, o, v.shape[2]))
-        if b is not None:
-            m[7] += b[:, None]  # at the point (1, 1), whose row in kron(A^T, A^T) is all ones, a constant is itself
-        cells = xp.matmul(to_y, m.reshape(36, -1), out=shaped(there, 16, o * v.shape[2]))
-        if relu:
-            xp.maximum(cells, 0, out=cells)
-        put(y, cells.reshape(16, o, *block.shape), block)
+        finish(y, m, b, relu, block, to_y, there)
 
     parallel(some, todo, parts, two_of(xp, 36 * max(o, i) * largest(todo)))
+    return y
+
+
+def _correlate_by_channel(x: Array, w: Array, g: Windows, b: Array | None, relu: bool, u: Array | None) -> Array:
+    """The same where the filters are the large array: all tiles first, then each thread takes output channels.
+
+    The transformed filters of 64 channels are used at once and forgotten; all of them would not fit into a cache.
+    """
+    xp, n, (o, i) = xp_of(x), len(x), w.shape[:2]
+    size = g.out_size(x.shape[2:])
+    parts = lanes(n * o * size[0] * size[1] * 9 * i)
+    y = xp.empty((n, o, *size), dtype=x.dtype)
+    from_x, points, to_y = square(xp, BT), square(xp, G), square(xp, AT)
+    (block,) = blocks(n, grid(size), n * grid(size)[0] * grid(size)[1])
+    v = all_tiles(x, block, replace(TILES, padding=g.padding), from_x, parts)
+
+    def some(part: slice, ours: tuple[Array, Array]) -> None:
+        here, there = ours
+        count = part.stop - part.start
+        if u is None:
+            some_u = shaped(there, 36, count, i)
+            xp.matmul(points, w[part].reshape(-1, 9).T, out=some_u.reshape(36, -1))
+        else:
+            some_u = u[:, part]
+        m = xp.matmul(some_u, v, out=shaped(here, 36, count, block.count))
+        finish(y[:, part], m, None if b is None else b[part], relu, block, to_y, there)
+
+    parallel(some, shares(o, max(parts, o // 64)), parts, two_of(xp, 36 * min(o, 128) * max(i, block.count)))
     return y
 
 
@@ -138,21 +163,27 @@ def _weigh_by_channel(x: Array, gy: Array, g: Windows, parts: int) -> Array:
     """The same with large weights: one sum for all, of which each thread computes some output channels."""
     xp, i, o = xp_of(x), x.shape[1], gy.shape[1]
     from_x, from_y, to_w = square(xp, BT), square(xp, AT).T, square(xp, G)
-    windows = replace(TILES, padding=g.padding)
     gw = xp.zeros((o, i, 3, 3), dtype=x.dtype)
     for block in tile_blocks(len(x), gy.shape[2:], i, 1, most=WORKSPACE // 2 // (36 * i * x.itemsize)):
-        v = xp.empty((36, i, block.count), dtype=x.dtype)
-
-        def fill(part: slice, v: Array = v, block: Block = block) -> None:
-            v[:, part] = evaluate(block, x[:, part], windows, from_x)
+        v = all_tiles(x, block, replace(TILES, padding=g.padding), from_x, parts)
 
         def some(part: slice, v: Array = v, block: Block = block) -> None:
             m = evaluate(block, gy[:, part], CELLS, from_y)
             gw[part].reshape(-1, 9)[...] += (m @ v.transpose(0, 2, 1)).reshape(36, -1).T @ to_w
 
-        parallel(fill, shares(i, max(parts, i // 32)), parts)
         parallel(some, shares(o, max(parts, o // 32)), parts)
     return gw
+
+
+def all_tiles(x: Array, block: Block, g: Windows, matrix: Array, parts: int) -> Array:
+    """The tiles of every channel, transformed by all threads: (36, I, tiles)."""
+    v = xp_of(x).empty((36, x.shape[1], block.count), dtype=x.dtype)
+
+    def some(part: slice) -> None:
+        v[:, part] = evaluate(block, x[:, part], g, matrix)
+
+    parallel(some, shares(x.shape[1], max(parts, x.shape[1] // 32)), parts)
+    return v
 
 
 def evaluate(
@@ -174,6 +205,16 @@ def evaluate(
     return xp.matmul(matrix, tiles.reshape(len(tiles), -1), out=values).reshape(36, c, -1)
 
 
+def finish(y: Array, m: Array, b: Array | None, relu: bool, block: Block, to_y: Array, memory: Array) -> None:
+    """From the 36 points m (36, O, tiles) to the block's 4x4 cells of y, bias and ReLU on the way."""
+    if b is not None:
+        m[7] += b[:, None]  # at the point (1, 1), whose column in kron(A^T, A^T) is all ones, a constant is itself
+    cells = xp_of(m).matmul(to_y, m.reshape(36, -1), out=shaped(memory, 16, m[0].size))
+    if relu:
+        xp_of(m).maximum(cells, 0, out=cells)
+    put(y, cells.reshape(16, m.shape[1], *block.shape), block)
+
+
 def put(y: Array, cells: Array, block: Block) -> None:
     """Write the 4x4 cells (16, O, n, rows, cols) into y; the last ones may reach beyond its edge."""
     top, left = 4 * block.rows.start, 4 * block.cols.start
@@ -186,7 +227,18 @@ def put(y: Array, cells: Array, block: Block) -> None:
 def tile_blocks(n: int, size: Pair, channels: int, parts: int, most: int = MOST) -> list[Block]:
     """The 4x4 cells of an output of `size` in blocks whose tiles fit into a thread's part of the workspace."""
     room = WORKSPACE // 2 // (parts * 36 * channels * 4)
-    return blocks(n, (-(-size[0] // 4), -(-size[1] // 4)), max(LEAST, min(most, room)), parts)
+    return blocks(n, grid(size), max(LEAST, min(most, room)), parts)
+
+
+def grid(size: Pair) -> Pair:
+    """Rows and columns of 4x4 cells that cover an output of `size`."""
+    return -(-size[0] // 4), -(-size[1] // 4)
+
+
+def few_tiles(n: int, size: Pair, i: int, o: int) -> bool:
+    """Whether the filters outnumber the tiles, and all tiles fit into the workspace."""
+    tiles = n * grid(size)[0] * grid(size)[1]
+    return tiles < o and 36 * i * tiles * 4 <= WORKSPACE // 2
 
 
 def largest(todo: list[Block]) -> int:
