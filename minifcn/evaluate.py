@@ -7,22 +7,21 @@ minifcn evaluate runs/camvid --data DIR --split val --absent zero
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any
 
 from minifcn.backend import choose_device
 from minifcn.command import parse, run, split_words
-from minifcn.errors import UsageError
-from minifcn.evaluation import baselines, evaluate
+from minifcn.errors import DataError, UsageError
+from minifcn.evaluation import baselines, class_table, evaluate, evaluation_record, table
 from minifcn.kernels.threads import set_threads
-from minifcn.metrics import Absent
+from minifcn.metrics import ABSENT, ConfusionMatrix
+from minifcn.progress import Bar
 from minifcn.recipes import WORLD
-from minifcn.trained import open_trained
-from minifcn.training import evaluation_record, finite, table
-
-ABSENT = get_args(Absent)
+from minifcn.report import write_report
+from minifcn.runlog import write_json
+from minifcn.trained import Trained, open_trained
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Options:
     """write the result to this file, too"""
     skip_bad: bool = False
     """leave out images and masks that cannot be used"""
+    batch: int = 8
+    """images in a forward pass"""
     device: str = "auto"
     """"cpu", "gpu" or "auto" """
     threads: int = 0
@@ -48,43 +49,57 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
+    """Measure and print; a run folder that has no evaluation.json yet (its run was stopped) gets one, and a report."""
     words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="evaluate")
+    options = parse(Options, rest, verb="evaluate", words="RUN")
     if len(words) != 1:
         raise UsageError(f"evaluate: found {len(words)} run folders ({' '.join(words)}); expected one: evaluate RUN")
     if options.absent not in ABSENT:
         raise UsageError(f"option absent is {options.absent!r}; expected one of {', '.join(ABSENT)}")
-    absent = cast(Absent, options.absent)
-    device, _ = choose_device(options.device)
+    if options.batch < 1:
+        raise UsageError(f"option batch is {options.batch}; expected a number of at least 1")
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        raise UsageError(f"{options.json}: cannot be written, its folder does not exist; choose another --json")
+    absent = options.absent
+    device, why = choose_device(options.device)
     set_threads(options.threads or None)
     trained = open_trained(words[0], best=options.best)
-    o = trained.options
-    o = dataclasses.replace(o, data=options.data or o.data, val_split=options.split or o.val_split, max_val=0)
-    o = dataclasses.replace(o, skip_bad=options.skip_bad)
-    if o.data == WORLD:
-        o = dataclasses.replace(o, max_val=trained.options.max_val)
-    train, val = o.data_sets()
+    val, split, train = data_of(trained, options)
     if tuple(val.classes) != trained.classes:
         raise UsageError(
-            f"{o.data}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"
+            f"{options.data}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"
         )
-    matrix = evaluate(trained.net.to(device), val, trained.preprocessing)
-    guesses = baselines(train, val)
-    print(f"{trained.path} (step {trained.step}) on {len(val)} images of {o.data}, split {o.val_split}")
+    print(f"device {why}")
+    with Bar(len(val), unit="image") as bar:
+        matrix = evaluate(trained.net.to(device), val, trained.preprocessing, batch=options.batch, progress=bar.advance)
+    guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
+    print(f"{trained.path} (step {trained.step}) on {len(val)} images, split {split}")
     print(table(matrix, guesses, absent))
     skipped = [trained.classes[i] for i in matrix.skipped(absent)]
-    print(f"classes left out of the mean IU ({absent}): {', '.join(skipped) or 'none'}")
-    print(f"\n{'class':<16}     IU  found  share true  predicted")
-    columns = (matrix.iu(), matrix.accuracy(), matrix.shares_true(), matrix.shares_predicted())
-    for name, iu, accuracy, true, predicted in zip(trained.classes, *columns, strict=True):
-        print(f"{name:<16}  {iu:>5.3f}  {accuracy:>5.3f}  {100 * true:>8.2f} %  {100 * predicted:>7.2f} %")
+    print(f"classes left out of the mean IU ({absent}): {', '.join(skipped) or 'none'}\n")
+    print(class_table(matrix, trained.classes))
+    record = evaluation_record(matrix, guesses, classes=trained.classes, split=split, images=len(val), absent=absent)
     if options.json:
-        record = evaluation_record(
-            matrix, guesses, classes=trained.classes, split=o.val_split, images=len(val), absent=absent
-        )
-        Path(options.json).write_text(json.dumps(finite(record), indent=1), encoding="utf-8")
+        write_json(Path(options.json), record)
         print(f"wrote {options.json}")
+    run_folder = Path(words[0])
+    if run_folder.is_dir() and not options.data and not (run_folder / "evaluation.json").exists():
+        write_json(run_folder / "evaluation.json", record)
+        print(f"wrote {write_report(run_folder)}")
     return 0
+
+
+def data_of(trained: Trained, options: Options) -> tuple[Any, str, Any]:
+    """(the data set to measure on, its split, the one to count the baselines on or None if there is none)."""
+    o = trained.options
+    o = dataclasses.replace(o, data=options.data or o.data, skip_bad=options.skip_bad)
+    o = dataclasses.replace(o, val_split=options.split or o.val_split, max_val=o.max_val if o.data == WORLD else 0)
+    val = o.data_set(o.val_split, o.max_val)
+    try:
+        return val, o.val_split, o.data_set(o.train_split, o.max_train)
+    except DataError as fault:
+        print(f"no baselines, which are counted on a training split: {fault}")
+        return val, o.val_split, None
 
 
 if __name__ == "__main__":

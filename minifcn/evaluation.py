@@ -5,7 +5,7 @@ One confusion matrix for the whole set, never an average over images (FCN, secti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from minifcn.backend import is_host, to_device, to_host
 from minifcn.data.batches import Preprocessing, collate
 from minifcn.data.sample import VOID, Sample
-from minifcn.metrics import ConfusionMatrix
+from minifcn.metrics import Absent, ConfusionMatrix
 from minifcn.nn import Module, evaluating
 from minifcn.tensor import Tensor
 
@@ -90,3 +90,63 @@ def baselines(train: Any, test: Any, *, grid: int = 64) -> dict[str, ConfusionMa
         matrices["majority class"].update(label, np.full(label.shape, majority))
         matrices["pixel position"].update(label, by_place[rows[:, None], cols[None]])
     return matrices
+
+
+# ------------------------------------------------------------------------------------------------------ how it is told
+
+
+def shares(matrix: ConfusionMatrix, classes: Sequence[str], *, most: int = 4) -> str:
+    """The most frequent classes with the share of pixels called so and truly so, in percent: "tree 12/14, ..."."""
+    predicted, true = matrix.shares_predicted(), matrix.shares_true()
+    order = np.argsort(-np.maximum(predicted, true))[:most]
+    return ", ".join(f"{classes[i]} {100 * predicted[i]:.0f}/{100 * true[i]:.0f}" for i in order)
+
+
+def class_record(matrix: ConfusionMatrix) -> dict[str, Any]:
+    """What the log keeps of every class."""
+    return {
+        "iu": matrix.iu().tolist(),
+        "shares_true": matrix.shares_true().tolist(),
+        "shares_predicted": matrix.shares_predicted().tolist(),
+    }
+
+
+def evaluation_record(
+    matrix: ConfusionMatrix,
+    guesses: Mapping[str, ConfusionMatrix],
+    *,
+    classes: Sequence[str],
+    split: str,
+    images: int,
+    absent: Absent = "skip",
+) -> dict[str, Any]:
+    """What `evaluation.json` holds."""
+    return {
+        "split": split,
+        "images": images,
+        "classes": list(classes),
+        "confusion": matrix.matrix.tolist(),
+        **matrix.summary(absent),
+        "iu": matrix.iu().tolist(),
+        "absent": absent,
+        "skipped": [classes[i] for i in matrix.skipped(absent)],
+        "baselines": {name: guess.summary(absent) for name, guess in guesses.items()},
+    }
+
+
+def table(matrix: ConfusionMatrix, guesses: Mapping[str, ConfusionMatrix], absent: Absent = "skip") -> str:
+    """The four metrics of the net and of the baselines, as lines of text."""
+    lines = [f"{'':<16} pixel acc.  mean acc.  mean IU  f.w. IU"]
+    for name, each in {"this net": matrix, **guesses}.items():
+        pixel, mean, iu, weighted = each.summary(absent).values()
+        lines.append(f"{name:<16} {pixel:>10.3f}  {mean:>9.3f}  {iu:>7.3f}  {weighted:>7.3f}")
+    return "\n".join(lines)
+
+
+def class_table(matrix: ConfusionMatrix, classes: Sequence[str]) -> str:
+    """A line for each class: its IU, how much of it was found, and its share of the pixels, true and predicted."""
+    lines = [f"{'class':<16}     IU  found  share true  predicted"]
+    columns = (matrix.iu(), matrix.accuracy(), matrix.shares_true(), matrix.shares_predicted())
+    for name, iu, accuracy, true, predicted in zip(classes, *columns, strict=True):
+        lines.append(f"{name:<16}  {iu:>5.3f}  {accuracy:>5.3f}  {100 * true:>8.2f} %  {100 * predicted:>7.2f} %")
+    return "\n".join(lines)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,15 +32,26 @@ NETS = {8: FCN8s, 16: FCN16s, 32: FCN32s}
 # The paper's at-once nets multiply the skips by these before scoring them (TPAMI, section 4.2)
 AT_ONCE = {"pool4": 0.01, "pool3": 0.0001}
 WORLD = "world"
-WORLD_IMAGES = {"train": 800, "val": 100, "test": 100}  # unless told otherwise
+WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 
 
 @dataclass(frozen=True)
 class Options:
     """Train a fully convolutional network. Without arguments: FCN-8s on the embedded world."""
 
+    # where to start from
     recipe: str = "toy"
     """the named set of choices to start from; every other option changes one of them"""
+    config: str = ""
+    """take the options of an earlier run from its config.json"""
+    resume: str = ""
+    """continue the run in this folder, from its newest good checkpoint"""
+    run: str = ""
+    """the run folder to make; by default runs/RECIPE, with a number if that is taken"""
+    overfit: int = 0
+    """learn only the first so many images, without dropout or augmentation, until they are known: a smoke test"""
+
+    # the images
     data: str = WORLD
     """the folder of a data set in the layout of PASCAL VOC, or "world" for the embedded one"""
     train_split: str = "train"
@@ -46,7 +59,7 @@ class Options:
     val_split: str = "val"
     """the split to measure on"""
     max_train: int = 0
-    """use only the first so many training images (0: all; the world: 800)"""
+    """use only the first so many training images (0: all; the world: 2000)"""
     max_val: int = 0
     """use only the first so many validation images (0: all; the world: 100)"""
     world_size: int = 64
@@ -54,30 +67,32 @@ class Options:
     skip_bad: bool = False
     """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
 
+    # the net
     stages: str = "8"
     """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
-    layers: int = 16
+    layers: int = 11
     """which VGG is the trunk: 11, 13, 16 or 19"""
-    width: int = 16
+    width: int = 8
     """channels of the first block; VGG's own is 64, and all others follow"""
     padding: str = "same"
     """"same", "safe" or a number: the border around the image, 100 in the paper"""
-    dropout: float = 0.5
+    dropout: float = 0.0
     """the probability of dropout in fc6 and fc7"""
     upsampling: str = "fixed"
     """"fixed", "learned" (between the skips) or "all learned" """
     fusion: str = "sum"
     """"sum" or "max": how a skip joins the score"""
     at_once: bool = False
-    """scale the skips as the paper's at-once nets do"""
+    """scale the skips before they are scored, as the paper's at-once nets do"""
 
-    epochs: int = 10
+    # how it learns
+    epochs: int = 8
     """passes over the training images, in each stage"""
     batch: int = 8
     """images in a forward pass; unequal sizes are padded with void"""
     accumulate: int = 1
     """batches whose gradients make one step (Caffe's iter_size)"""
-    lr: float = 0.02
+    lr: float = 0.05
     """the learning rate of weights; biases have twice it"""
     stage_lr: float = 0.01
     """each stage after the first has the learning rate times this (the paper: 1/100)"""
@@ -89,8 +104,12 @@ class Options:
     """on weights, not on biases"""
     normalize: str = "valid"
     """the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images"""
+    seed: int = 0
+    """what all random numbers of the run come from"""
+
+    # what is done to the images
     mirror: bool = True
-    """show every other image mirrored"""
+    """show every other image mirrored, at random"""
     translate: int = 0
     """shift images by up to so many pixels (the paper tried 32)"""
     crop: int = 0
@@ -99,21 +118,14 @@ class Options:
     """scale images by at least this"""
     scale_max: float = 1.0
     """and by at most this"""
-    seed: int = 0
-    """what all random numbers of the run come from"""
 
-    run: str = ""
-    """the run folder to make; by default runs/RECIPE, with a number if that is taken"""
-    resume: str = ""
-    """continue the run in this folder, from its newest good checkpoint"""
-    config: str = ""
-    """take the options of an earlier run from its config.json"""
-    overfit: int = 0
-    """learn only the first so many images, without dropout or augmentation, until they are known: a smoke test"""
-    stop_after: int = 0
-    """stop after so many steps, as if interrupted (0: at the end)"""
+    # the run
+    measure_every: int = 1
+    """epochs between measurements on the validation split"""
     save_every: int = 0
-    """steps between checkpoints (0: one an epoch)"""
+    """steps between checkpoints, beside those at each measurement (0: none)"""
+    stop_after: int = 0
+    """stop after so many steps from here on, as if interrupted (0: at the end)"""
     samples: int = 6
     """validation images to draw at the end"""
     device: str = "auto"
@@ -136,8 +148,8 @@ class Options:
                 raise UsageError(
                     f"option {field} is {getattr(self, field)!r}; expected one of {', '.join(map(str, choices))}"
                 )
-        if self.padding not in ("same", "safe") and not (self.padding.isascii() and self.padding.isdigit()):
-            raise UsageError(f'option padding is {self.padding!r}; expected "same", "safe" or a whole number')
+        if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
+            raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
         strides = self.strides
@@ -165,19 +177,27 @@ class Options:
             seed=self.seed,
         )
 
-    def data_sets(self) -> tuple[Any, Any]:
-        """The training and the validation set; `DataError` or `UsageError` for what cannot be used."""
-        sets: list[Any] = []
-        for split, most in ((self.train_split, self.max_train), (self.val_split, self.max_val)):
-            if self.data == WORLD:
-                count = most or WORLD_IMAGES.get(split, 0)
-                sets.append(Shapes(split, count=count, size=self.world_size, seed=self.seed))
-                continue
+    def data_sets(self, *, say: Callable[[str], None] = print) -> tuple[Any, Any]:
+        """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
+
+        `say` hears in one line what `skip_bad` leaves out.
+        """
+        train = self.data_set(self.train_split, self.max_train, say=say)
+        return train, self.data_set(self.val_split, self.max_val, say=say)
+
+    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
+        """A split, or its first `most` images (0: all)."""
+        if self.data == WORLD:
+            return Shapes(split, count=most or WORLD_IMAGES.get(split, 0), size=self.world_size, seed=self.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
             dataset = VOCSegmentation(self.data, split, skip_bad=self.skip_bad)
-            if not len(dataset):
-                raise UsageError(f"{self.data}: split {split} has no images; expected at least one")
-            sets.append(Subset(dataset, range(min(most or len(dataset), len(dataset)))))
-        return sets[0], sets[1]
+        if dataset.skipped:
+            count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
+            say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
+        if not len(dataset):
+            raise UsageError(f"{self.data}: split {split} has no images; expected at least one")
+        return Subset(dataset, range(min(most or len(dataset), len(dataset))))
 
     def augmentation(self, fill: tuple[int, int, int]) -> Augmentation:
         return Augmentation(
@@ -192,10 +212,9 @@ class Options:
         return dataclasses.asdict(self)
 
 
-INFINITY = math.inf
 RANGES = (
-    ("max_train", 0, INFINITY),
-    ("max_val", 0, INFINITY),
+    ("max_train", 0, math.inf),
+    ("max_val", 0, math.inf),
     ("world_size", 64, 500),
     ("width", 1, 512),
     ("dropout", 0.0, 0.99),
@@ -212,8 +231,9 @@ RANGES = (
     ("scale_max", 0.0625, 16),
     ("seed", 0, 2**63 - 1),
     ("overfit", 0, 10_000),
-    ("stop_after", 0, INFINITY),
-    ("save_every", 0, INFINITY),
+    ("stop_after", 0, math.inf),
+    ("measure_every", 1, math.inf),
+    ("save_every", 0, math.inf),
     ("samples", 0, 1000),
     ("threads", 0, 1024),
 )
@@ -231,9 +251,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     # learns the embedded world in about a minute on two cores
     "toy": {},
     # street scenes of CamVid, 240x180, from scratch
-    "camvid": {"width": 16, "epochs": 40, "batch": 4, "lr": 0.02, "scale_min": 0.8, "scale_max": 1.25, "crop": 180},
+    "camvid": {"width": 16, "epochs": 60, "batch": 4, "lr": 0.02, "crop": 160, "scale_min": 0.8, "scale_max": 1.25},
     # animals of PASCAL VOC, long side 256, from scratch
-    "animals": {"width": 16, "epochs": 30, "batch": 8, "lr": 0.02, "scale_min": 0.75, "scale_max": 1.33, "crop": 192},
+    "animals": {"width": 16, "epochs": 40, "batch": 8, "lr": 0.02, "crop": 160, "scale_min": 0.75, "scale_max": 1.33},
 }
 
 

@@ -54,13 +54,21 @@ def open_trained(path: str | Path, *, best: bool = False) -> Trained:
         raise UsageError(f"{path}: found no such run folder or checkpoint; `minifcn train` makes one")
     options = from_dict(checkpoint.meta.get("options"), source=checkpoint.path)
     classes = checked_classes(checkpoint)
-    preprocessing = Preprocessing.from_dict(checkpoint.meta.get("preprocessing", {}))
+    preprocessing = preprocessing_of(checkpoint)
     stride, progress = checkpoint.meta.get("stride"), checkpoint.meta.get("progress")
     if stride not in NETS or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
         raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
     net = options.network(len(classes), stride)
     restore_net(net, checkpoint)
     return Trained(checkpoint.path, net, options, classes, preprocessing, progress["step"])
+
+
+def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
+    """What the net's images went through; `FormatError` naming the file if that cannot be read."""
+    try:
+        return Preprocessing.from_dict(checkpoint.meta.get("preprocessing", {}))
+    except FormatError as fault:
+        raise FormatError(f"{checkpoint.path}: {fault}") from fault
 
 
 def checked_classes(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -8,89 +8,37 @@ step goes on bit for bit as if it had not been.
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import math
-import os
-import platform
-import signal
-import sys
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import numpy as np
-
-from minifcn import __version__, ops, viz
+from minifcn import ops, runlog, viz
+from minifcn.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
 from minifcn.backend import rng, to_device, to_host
 from minifcn.checkpoint import Checkpoint, RunFolder
-from minifcn.data.batches import Preprocessing, Subset, collate
+from minifcn.data.batches import Cached, Preprocessing, Subset, collate
 from minifcn.data.sample import VOID, Sample
-from minifcn.errors import DivergedError, FormatError, MinifcnError, UsageError
-from minifcn.evaluation import baselines, evaluate, predict
+from minifcn.divergence import largest_gradients, not_finite, unheard, watching, worst
+from minifcn.environment import differences, environment
+from minifcn.errors import DivergedError, FormatError, UsageError
+from minifcn.evaluation import baselines, class_record, evaluate, evaluation_record, predict, shares, table
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
-from minifcn.nn import Module
 from minifcn.optim import SGD, learning_rate
+from minifcn.progress import Bar, clock
 from minifcn.recipes import Options
 from minifcn.report import write_report
+from minifcn.signals import Interrupted, Signals
 from minifcn.tensor import Tensor
 from minifcn.trained import part, restore_net
 
 ORDER, AUGMENT = 0, 1  # what a random stream is for
 KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
-
-
-class Interrupted(MinifcnError):
-    """Somebody asked the run to stop; everything is saved."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class Signals:
-    """Inside, the first Ctrl-C or SIGTERM is only remembered (`code` is then 130 or 143); the second ends at once."""
-
-    def __enter__(self) -> Signals:
-        self.code = 0
-        self._before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not the main thread: then there is nobody to interrupt
-                self._before[number] = signal.signal(number, self._remember)
-        return self
-
-    def _remember(self, number: int, frame: Any) -> None:
-        if self.code:
-            os._exit(128 + number)
-        self.code = 128 + number
-        print("\nfinishing the step, then saving; a second signal ends at once", file=sys.stderr)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-class Cached:
-    """A data set whose samples are read once and kept, if they all fit into `limit` bytes."""
-
-    def __init__(self, dataset: Any, *, limit: int = 1 << 30) -> None:
-        self.dataset, self.classes, self.ids = dataset, dataset.classes, dataset.ids
-        self._kept: dict[int, Sample] = {}
-        self._room = limit
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, i: int) -> Sample:
-        if i not in self._kept:
-            sample = self.dataset[i]
-            self._room -= sample.image.nbytes + sample.label.nbytes
-            if self._room < 0:
-                return sample
-            self._kept[i] = sample
-        return self._kept[i]
 
 
 @dataclass
@@ -100,20 +48,22 @@ class Progress:
     stage: int = 0
     step: int = 0  # of the whole run
     stage_began: int = 0  # the step at which this stage began
-    best: float = -1.0
+    stage_done: bool = False
+    best: float = -1.0  # mean IU
     # since the last line of the log: summed loss over pixels, pixels, images
     loss: float = 0.0
     pixels: int = 0
     images: int = 0
+    # since the last measurement
     epoch_loss: float = 0.0
     epoch_pixels: int = 0
-    finished: bool = False
 
 
 class Trainer:
     """One run: `run()` trains all stages from wherever `restore` has put it, and leaves the run folder complete.
 
-    `train` and `val` are data sets of the same classes; `say` prints one line.
+    `train` and `val` are data sets of the same classes; every image of both is read before the first step. `say`
+    prints one line.
     """
 
     def __init__(
@@ -127,18 +77,27 @@ class Trainer:
         device: str = "cpu",
         say: Callable[[str], None] = print,
     ) -> None:
-        self.options, self.folder, self.device, self.say = options, folder, device, say
-        self.train_set: Any = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
-        self.val_set: Any = self.train_set if options.overfit else Cached(val)
+        self.options, self.folder, self.device, self._say = options, folder, device, say
+        self.train_set = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
+        self.val_set = self.train_set if options.overfit else Cached(val)
+        self.train_set.read_all()
+        self.val_set.read_all()
         self.classes = tuple(train.classes)
         self.preprocessing = preprocessing or Preprocessing.fit(self.train_set)
         self.augment = options.augmentation(self.preprocessing.fill)
+        self.environment = environment(device)
         self.progress = Progress()
-        self._improved = self._interactive = False
+        self._bar = Bar(0, unit="step")
+        self._measured: ConfusionMatrix | None = None  # of the net as it is now
+        self._improved = False
         self._logged = time.perf_counter()
         self.net: FCN
         self.optimizer: SGD
         self._begin_stage(None)
+
+    def say(self, line: str) -> None:
+        with self._bar.hidden():
+            self._say(line)
 
     # ------------------------------------------------------------------------------------------------------- the stages
 
@@ -159,40 +118,51 @@ class Trainer:
     def steps_per_stage(self) -> int:
         return self.steps_per_epoch * self.options.epochs
 
+    @property
+    def finished(self) -> bool:
+        return self.progress.stage_done and self.progress.stage + 1 == len(self.options.strides)
+
     def run(self) -> dict[str, Any]:
         """Train to the end and return what `evaluation.json` holds. Raises `Interrupted`, `DivergedError`."""
         o, p = self.options, self.progress
         self._announce()
-        self._logged = time.perf_counter()
-        with Signals() as signals, self._bar() as bar:
-            while not p.finished:
-                self._one_step()
-                bar(p)
-                epoch_ended = (p.step - p.stage_began) % self.steps_per_epoch == 0
-                if epoch_ended:
-                    self._end_of_epoch()
-                if p.step - p.stage_began == self.steps_per_stage and not p.finished:
+        if p.step == 0:
+            self.save()  # what cannot be saved should be known before the first step
+        first, self._logged = p.step, time.perf_counter()
+        total = self.steps_per_stage * len(o.strides)
+        with Signals() as signals, Bar(total, unit="step", done=p.step) as self._bar, unheard():
+            while not self.finished:
+                if p.stage_done:
                     self._next_stage()
-                stopping = signals.code or (o.stop_after and p.step >= o.stop_after and not p.finished)
-                if epoch_ended or stopping or (o.save_every and p.step % o.save_every == 0):
-                    self.save(best=epoch_ended and self._improved)
+                self._one_step()
+                self._bar.advance(note=f"loss {p.loss / max(p.pixels, 1):.3f}, {self._speed():.0f} images/s")
+                measure = self._is_due()
+                if measure or p.step % max(10, self.steps_per_epoch // 10) == 0:
+                    self._log()
+                if measure:
+                    self._measure()
+                stopping = signals.code or (p.step - first == o.stop_after and not self.finished)
+                if measure or stopping or (o.save_every and p.step % o.save_every == 0):
+                    self.save(best=measure and self._improved)
                 if stopping:
                     raise Interrupted(
                         f"stopped after step {p.step}, everything is saved; to go on: "
-                        f"minifcn train --resume {self.folder.path}",
-                        signals.code or 0,
+                        f"minifcn train --resume {shlex.quote(str(self.folder.path))}",
+                        signals.code,
                     )
         return self.finish()
 
     def _next_stage(self) -> None:
-        p = self.progress
-        if p.stage + 1 == len(self.options.strides):
-            p.finished = True
-            return
-        coarser = self.net
-        p.stage, p.stage_began = p.stage + 1, p.step
+        p, coarser = self.progress, self.net
+        p.stage, p.stage_began, p.stage_done = p.stage + 1, p.step, False
         self._begin_stage(coarser)
         self.say(f"stage {p.stage + 1}: FCN-{self.options.strides[p.stage]}s, from the net before")
+        self._say_rate()
+
+    def _is_due(self) -> bool:
+        """Whether an epoch has just ended that is to be measured; the last of a stage always is."""
+        epochs, rest = divmod(self.progress.step - self.progress.stage_began, self.steps_per_epoch)
+        return rest == 0 and (epochs % self.options.measure_every == 0 or epochs == self.options.epochs)
 
     # --------------------------------------------------------------------------------------------------------- one step
 
@@ -204,57 +174,54 @@ class Trainer:
         per_step = o.batch * o.accumulate
         chosen = order[position * per_step : (position + 1) * per_step]
         batches = [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
+        self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=o.schedule)
         for batch in batches:
             self._forward_backward([self._sample(int(i), epoch) for i in batch])
-        self.optimizer.lr = learning_rate(
-            done, self.steps_per_stage, lr=o.lr * o.stage_lr**p.stage, schedule=o.schedule
-        )
         self.optimizer.step(accumulated=len(batches))
         p.step += 1
-        if p.step % max(10, self.steps_per_epoch // 10) == 0 or position + 1 == self.steps_per_epoch:
-            self._log(epoch)
+        self._measured = None
 
     def _sample(self, i: int, epoch: int) -> Sample:
         sample = self.train_set[i]
         return self.augment(sample, rng(self.options.seed, AUGMENT, self.progress.stage, epoch, i))
 
-    def _forward_backward(self, samples: list[Sample]) -> None:
+    def _stage_rate(self) -> float:
+        return self.options.lr * self.options.stage_lr**self.progress.stage
+
+    def _forward_backward(self, samples: Sequence[Sample]) -> None:
         o, p = self.options, self.progress
         x, labels = collate(samples, self.preprocessing)
         pixels = int((labels != VOID).sum())
+        ids = [sample.id for sample in samples]
         self.net.train()
-        with watching(self.net) if o.detect_anomaly else contextlib.nullcontext():
-            scores = self.net(Tensor(to_device(x, self.device)))
+        try:
+            with watching(self.net) if o.detect_anomaly else contextlib.nullcontext():
+                scores = self.net(Tensor(to_device(x, self.device)))
+        except DivergedError as fault:
+            self._diverged(str(fault), ids)
         loss = ops.softmax_cross_entropy(scores, to_device(labels, self.device), normalize=o.normalize)
         value = loss.item()
         loss.backward()
         if not math.isfinite(value):
-            self._diverged(value, samples)
+            self._diverged(f"the loss is {value}", ids)
         total = value * {"sum": 1, "batch": len(samples), "valid": max(pixels, 1)}[o.normalize]
-        if p.step == 0 and p.pixels == 0:
-            self._say_first_loss(total / max(pixels, 1))
+        if p.step == 0 and p.pixels == 0 < pixels:
+            self.say(first_loss(total / pixels, len(self.classes)))
         p.loss, p.pixels, p.images = p.loss + total, p.pixels + pixels, p.images + len(samples)
 
-    def _diverged(self, value: float, samples: list[Sample]) -> None:
+    def _diverged(self, what: str, ids: Sequence[str] = ()) -> NoReturn:
         """Leave a description of the step, and stop: the last checkpoint is older and good."""
-        largest = {
-            name: float(np.abs(to_host(p.grad)).max()) for name, p in self.net.parameters() if p.grad is not None
-        }
-        worst = max(largest, key=lambda name: (not math.isfinite(largest[name]), largest[name]))
-        ids = [sample.id for sample in samples]
-        path = self.folder.path / "diverged.json"
-        facts = {
-            "step": self.progress.step,
-            "loss": value,
-            "ids": ids,
-            "lr": self.optimizer.lr,
-            "max_gradient": largest,
-        }
-        path.write_text(json.dumps(finite(facts), indent=1))
+        step, gradients, path = self.progress.step + bool(ids), largest_gradients(self.net), self._path("diverged.json")
+        facts = {"what": what, "step": step, "ids": list(ids), "lr": self.optimizer.lr, "max_gradient": gradients}
+        with contextlib.suppress(OSError):  # a full disk must not hide the reason
+            runlog.write_json(path, facts)
+        where = f" on {', '.join(ids[:4])}{' ...' if len(ids) > 4 else ''}" if ids else ""
+        name = worst(gradients) if gradients else ""
+        largest = f", the largest gradient ({gradients[name]:.3g}) at {name}" if name else ""
+        search = "" if self.options.detect_anomaly else ", or find the layer with --detect-anomaly"
         raise DivergedError(
-            f"the loss is {value} at step {self.progress.step} on {', '.join(ids[:4])}, the largest gradient "
-            f"({largest[worst]:.3g}) at {worst}; {path} has more; lower --lr "
-            f"({self.optimizer.lr:.3g}), or find the layer with --detect-anomaly; the last checkpoint is intact"
+            f"{what} in step {step}{where}{largest}; {path} has more; start again with a learning rate below "
+            f"{self.optimizer.lr:.3g} (--lr){search}; the last checkpoint is intact"
         )
 
     # --------------------------------------------------------------------------------------------------- what it tells
@@ -266,101 +233,70 @@ class Trainer:
             f"FCN-{o.strides[self.progress.stage]}s, {count:,} parameters, {len(self.classes)} classes; "
             f"{len(self.train_set)} images to learn from, {len(self.val_set)} to measure on"
         )
-        self.say(f"learning rate {o.lr:g}: {rate_meaning(o, self._pixels_of_an_image())}")
+        self._say_rate()
 
-    def _pixels_of_an_image(self) -> int:
-        return int((self.train_set[0].label != VOID).sum())
+    def _say_rate(self) -> None:
+        o, rate = self.options, self._stage_rate()
+        pixels, images = labelled_pixels(self.train_set, o.crop), min(o.batch, len(self.train_set))
+        self.say(f"learning rate {rate:g}: {rate_meaning(o, rate=rate, pixels=pixels, images=images)}")
 
-    def _say_first_loss(self, loss: float) -> None:
-        expected = math.log(len(self.classes))
-        remark = (
-            "as scores of zero must give" if abs(loss - expected) < 1e-3 else "which only scores of zero would give"
-        )
-        self.say(f"loss per pixel at the start {loss:.4f}; ln {len(self.classes)} = {expected:.4f}, {remark}")
+    def _speed(self) -> float:
+        """Images per second since the last line of the log."""
+        return self.progress.images / max(time.perf_counter() - self._logged, 1e-9)
 
-    @contextlib.contextmanager
-    def _bar(self) -> Iterator[Callable[[Progress], None]]:
-        """A progress bar on a terminal; elsewhere the lines of the log are enough."""
-        total = self.steps_per_stage * len(self.options.strides)
-        bar = None
-        if sys.stderr.isatty():
-            with contextlib.suppress(ImportError):
-                from tqdm import tqdm
-
-                bar = tqdm(total=total, initial=self.progress.step, unit="step", dynamic_ncols=True, leave=False)
-        self._interactive = bar is not None
-
-        def advance(progress: Progress) -> None:
-            if bar is not None:
-                if progress.pixels:
-                    speed = self.options.batch * self.options.accumulate * (bar.format_dict["rate"] or 0)
-                    bar.set_postfix_str(
-                        f"loss {progress.loss / progress.pixels:.3f}, {speed:.0f} images/s", refresh=False
-                    )
-                bar.update(1)
-
-        try:
-            yield advance
-        finally:
-            if bar is not None:
-                bar.close()
-
-    def _log(self, epoch: int) -> None:
-        p, now = self.progress, time.perf_counter()
-        seconds, self._logged = max(now - self._logged, 1e-9), now
-        loss, speed = p.loss / max(p.pixels, 1), p.images / seconds
+    def _log(self) -> None:
+        p, speed = self.progress, self._speed()
+        epoch = (p.step - 1 - p.stage_began) // self.steps_per_epoch
+        loss = p.loss / max(p.pixels, 1)
         record = {"kind": "train", "stage": p.stage, "step": p.step, "epoch": epoch, "loss": loss}
         self._append(record | {"lr": self.optimizer.lr, "images_per_s": round(speed, 2)})
         p.epoch_loss, p.epoch_pixels = p.epoch_loss + p.loss, p.epoch_pixels + p.pixels
-        p.loss, p.pixels, p.images = 0.0, 0, 0
-        if not self._interactive:
-            left = (self.steps_per_stage * len(self.options.strides) - p.step) * self.options.batch
-            left_s = left * self.options.accumulate / speed
-            self.say(f"step {p.step:>6}  loss {loss:.4f} per pixel  {speed:.0f} images/s  {clock(left_s)} left")
+        p.loss, p.pixels, p.images, self._logged = 0.0, 0, 0, time.perf_counter()
+        if not self._bar.shown:
+            per_step = len(self.train_set) / self.steps_per_epoch
+            left = (self.steps_per_stage * len(self.options.strides) - p.step) * per_step / max(speed, 1e-9)
+            self.say(f"step {p.step:>6}  loss {loss:.4f} per pixel  {speed:.0f} images/s  {clock(left)} left")
 
-    def _append(self, record: dict[str, Any]) -> None:
-        with open(self.folder.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(record)) + "\n")
-
-    def _end_of_epoch(self) -> None:
+    def _measure(self) -> None:
+        """The end of an epoch: the metrics on the validation set, and what is suspicious about them."""
         p, o = self.progress, self.options
         epoch = (p.step - p.stage_began) // self.steps_per_epoch
-        matrix = evaluate(self.net, self.val_set, self.preprocessing)
-        record = {"kind": "val", "stage": p.stage, "step": p.step, "epoch": epoch - 1, "split": o.val_split}
+        matrix = self._measured = self._evaluate()
+        record = {"kind": "val", "stage": p.stage, "step": p.step, "epoch": epoch - 1, "split": self._split()}
         self._append(record | matrix.summary() | class_record(matrix))
         self.say(
             f"epoch {epoch}/{o.epochs}  mean IU {matrix.mean_iu():.3f}  pixel accuracy {matrix.pixel_accuracy():.3f}  "
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
-        loss, p.epoch_loss, p.epoch_pixels = p.epoch_loss / max(p.epoch_pixels, 1), 0.0, 0
-        self._warn_if_stuck(loss, matrix)
+        loss = p.epoch_loss / max(p.epoch_pixels, 1)
+        for warning in warnings_about(loss, matrix, self.classes, lr=self.optimizer.lr, trunk=self._trunk_is_zero()):
+            self.say(f"warning: {warning}")
+        p.epoch_loss, p.epoch_pixels = 0.0, 0
         self._improved = matrix.mean_iu() > p.best
         p.best = max(p.best, matrix.mean_iu())
-        if o.overfit and matrix.pixel_accuracy() >= KNOWN:
-            p.finished = True
+        known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
+        p.stage_done = known or p.step - p.stage_began == self.steps_per_stage
         self._logged = time.perf_counter()  # the images/s of the log are those of training
 
-    def _warn_if_stuck(self, loss: float, matrix: ConfusionMatrix) -> None:
-        expected = math.log(len(self.classes))
-        if len(self.classes) > 1 and abs(loss - expected) < 0.01 * expected:
-            zero = all(not to_host(w.data).any() for name, w in self.net.trunk.parameters() if name.endswith(".w"))
-            cause = (
-                "all weights of the trunk are zero: initialise or load them" if zero else "the learning rate is too low"
-            )
-            self.say(f"warning: the loss stays at ln {len(self.classes)} = {expected:.4f}: nothing is learned; {cause}")
-        most = int(matrix.shares_predicted().argmax())
-        if matrix.shares_predicted()[most] > 0.99 > matrix.shares_true()[most]:
-            self.say(
-                f"warning: {100 * matrix.shares_predicted()[most]:.1f} % of the pixels are called {self.classes[most]} "
-                f"({100 * matrix.shares_true()[most]:.1f} % are): train longer, or with a higher learning rate"
-            )
+    def _evaluate(self) -> ConfusionMatrix:
+        return evaluate(self.net, self.val_set, self.preprocessing, batch=self.options.batch)
+
+    def _split(self) -> str:
+        return self.options.train_split if self.options.overfit else self.options.val_split
+
+    def _trunk_is_zero(self) -> bool:
+        return all(not to_host(w.data).any() for name, w in self.net.trunk.parameters() if name.endswith(".w"))
 
     # --------------------------------------------------------------------------------------------------- saved and back
 
     def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint. `DivergedError` instead of one that holds a NaN, which would push out the good ones."""
         p = self.progress
         tensors = {f"net.{name}": array for name, array in self.net.state().items()}
         tensors |= {f"momentum.{name}": array for name, array in self.optimizer.state().items()}
+        broken = not_finite(tensors)
+        if broken:
+            self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
         meta = {
             "options": self.options.as_dict(),
             "classes": list(self.classes),
@@ -368,67 +304,67 @@ class Trainer:
             "stride": self.options.strides[p.stage],
             "progress": vars(p),
             "generators": [generator.bit_generator.state for generator in self.net.generators()],
-            "train_ids": ids_digest(self.train_set.ids),
-            "environment": environment(self.device),
+            "images": fingerprint(self.train_set.ids),
+            "environment": self.environment,
         }
-        try:
+        with self._tolerant():
             self.folder.save(p.step, tensors, meta, best=best)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        with self._tolerant():
+            runlog.append(self._path("metrics.jsonl"), record)
+
+    @contextlib.contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """With --on-save-error warn, what cannot be written is said and the run goes on."""
+        try:
+            yield
         except (UsageError, OSError) as fault:
             if self.options.on_save_error != "warn":
                 raise
             self.say(f"warning: {fault}")
 
+    def _path(self, name: str) -> Path:
+        return self.folder.path / name
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this run; `FormatError` or `UsageError` if it is of another net or other data."""
-        meta = checkpoint.meta
-        if tuple(meta.get("classes", ())) != self.classes:
+        path, meta = checkpoint.path, checkpoint.meta
+        if meta.get("classes") != list(self.classes):
+            raise UsageError(f"{path}: its classes are {meta.get('classes')}; the data has {list(self.classes)}")
+        if meta.get("images") != fingerprint(self.train_set.ids):
+            was, found = told(meta.get("images")), told(fingerprint(self.train_set.ids))
+            raise UsageError(f"{path}: it was trained on {was}; found {found}, which are others, or in another order")
+        self.progress = progress_of(checkpoint)
+        p, strides = self.progress, self.options.strides
+        if p.stage >= len(strides) or strides[p.stage] != meta.get("stride"):
             raise UsageError(
-                f"{checkpoint.path}: its classes are {meta.get('classes')}; the data has {list(self.classes)}"
-            )
-        if meta.get("train_ids") != ids_digest(self.train_set.ids):
-            raise UsageError(f"{checkpoint.path}: it was trained on other images than these {len(self.train_set)}")
-        try:
-            self.progress = Progress(**meta["progress"])
-            stage_fits = self.options.strides[self.progress.stage] == meta["stride"]
-        except (KeyError, TypeError, IndexError) as fault:
-            raise FormatError(
-                f"{checkpoint.path}: its progress cannot be read ({fault}); expected a run's checkpoint"
-            ) from fault
-        if not stage_fits:
-            raise UsageError(
-                f"{checkpoint.path}: its net has stride {meta['stride']}, not one of {self.options.stages}"
+                f"{path}: its net has stride {meta.get('stride')} in stage {p.stage + 1} of {self.options.stages}"
             )
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
         self.optimizer.load(part(checkpoint.tensors, "momentum."))
-        for generator, state in zip(self.net.generators(), meta["generators"], strict=True):
-            generator.bit_generator.state = state
-        for key, before in meta.get("environment", {}).items():
-            now = environment(self.device).get(key)
-            if now != before:
-                self.say(f"warning: {key} was {before} and is {now}: the run goes on, but not bit for bit the same")
-        forget_after(self.folder.path / "metrics.jsonl", self.progress.step)
+        try:
+            for generator, state in zip(self.net.generators(), meta["generators"], strict=True):
+                generator.bit_generator.state = state
+        except (KeyError, TypeError, ValueError) as fault:
+            raise FormatError(f"{path}: generators cannot be read ({fault}); use an earlier checkpoint") from fault
+        for difference in differences(meta.get("environment", {}), self.environment):
+            self.say(f"warning: {difference}: the run goes on, but not bit for bit the same")
+        runlog.forget_after(self._path("metrics.jsonl"), p.step)
 
     # ------------------------------------------------------------------------------------------------------ the results
 
     def finish(self) -> dict[str, Any]:
         """Measure, draw, write the report, and say where everything is."""
-        o = self.options
-        matrix = evaluate(self.net, self.val_set, self.preprocessing)
+        matrix = self._measured or self._evaluate()
         guesses = baselines(self.train_set, self.val_set)
-        result = evaluation_record(matrix, guesses, classes=self.classes, split=o.val_split, images=len(self.val_set))
-        folder = self.folder.path
-        (folder / "evaluation.json").write_text(json.dumps(finite(result), indent=1), encoding="utf-8")
-        self._draw_samples(folder / "samples")
-        report = write_report(folder)
+        result = evaluation_record(matrix, guesses, classes=self.classes, split=self._split(), images=len(self.val_set))
+        runlog.write_json(self._path("evaluation.json"), result)
+        self._draw_samples(self._path("samples"))
+        report = write_report(self.folder.path)
         self.say(table(matrix, guesses))
-        for path in (
-            report,
-            folder / "curves.png",
-            folder / "confusion.png",
-            folder / "samples",
-            folder / "checkpoints",
-        ):
+        for path in (report, *map(self._path, ("curves.png", "confusion.png", "samples", "checkpoints"))):
             self.say(f"wrote {path}")
         return result
 
@@ -444,144 +380,25 @@ class Trainer:
 # --------------------------------------------------------------------------------------------------------- small things
 
 
-def rate_meaning(o: Options, pixels: int) -> str:
-    """What a learning rate amounts to, whatever the loss is divided by: the step against the mean loss of a pixel."""
-    factor = {"sum": pixels * o.batch, "batch": pixels, "valid": 1}[o.normalize]
-    per = {
-        "sum": "summed over the pixels",
-        "batch": "summed over an image's pixels",
-        "valid": "averaged over the pixels",
-    }
-    return (
-        f"the loss is {per[o.normalize]} ({o.normalize}), so on the loss per pixel it acts like {o.lr * factor:.3g}, "
-        f"and with momentum {o.momentum:g} like {o.lr * factor / (1 - o.momentum):.3g} in the long run"
-    )
+def fingerprint(ids: Sequence[str]) -> dict[str, Any]:
+    """Which images, in which order."""
+    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+    return {"count": len(ids), "first": ids[0], "last": ids[-1], "sha256": digest}
 
 
-def shares(matrix: ConfusionMatrix, classes: tuple[str, ...], *, most: int = 4) -> str:
-    """The most frequent classes with the share of pixels called so and truly so, in percent."""
-    predicted, true = matrix.shares_predicted(), matrix.shares_true()
-    order = np.argsort(-np.maximum(predicted, true))[:most]
-    return ", ".join(f"{classes[i]} {100 * predicted[i]:.0f}/{100 * true[i]:.0f}" for i in order)
+def told(images: Any) -> str:
+    if not isinstance(images, Mapping):
+        return "images it does not name"
+    return f"{images.get('count')} images ({images.get('first')} ... {images.get('last')})"
 
 
-def class_record(matrix: ConfusionMatrix) -> dict[str, Any]:
-    return {
-        "iu": matrix.iu().tolist(),
-        "shares_true": matrix.shares_true().tolist(),
-        "shares_predicted": matrix.shares_predicted().tolist(),
-    }
-
-
-def evaluation_record(
-    matrix: ConfusionMatrix,
-    guesses: dict[str, ConfusionMatrix],
-    *,
-    classes: tuple[str, ...],
-    split: str,
-    images: int,
-    absent: Any = "skip",
-) -> dict[str, Any]:
-    """What `evaluation.json` holds."""
-    return {
-        "split": split,
-        "images": images,
-        "classes": list(classes),
-        "confusion": matrix.matrix.tolist(),
-        **matrix.summary(absent),
-        "iu": matrix.iu().tolist(),
-        "absent": absent,
-        "skipped": [classes[i] for i in matrix.skipped(absent)],
-        "baselines": {name: guess.summary(absent) for name, guess in guesses.items()},
-    }
-
-
-def table(matrix: ConfusionMatrix, guesses: dict[str, ConfusionMatrix], absent: Any = "skip") -> str:
-    """The four metrics of the net and of the baselines, as lines of text."""
-    rows = {"this net": matrix, **guesses}
-    lines = [f"{'':<16} pixel acc.  mean acc.  mean IU  f.w. IU"]
-    for name, each in rows.items():
-        pixel, mean, iu, weighted = each.summary(absent).values()
-        lines.append(f"{name:<16} {pixel:>10.3f}  {mean:>9.3f}  {iu:>7.3f}  {weighted:>7.3f}")
-    return "\n".join(lines)
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN: where a number is not finite, null."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-def ids_digest(ids: tuple[str, ...]) -> str:
-    """A fingerprint of which images, in which order."""
-    import hashlib
-
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-def forget_after(path: Path, step: int) -> None:
-    """Drop the lines of a log that were written after `step`, and a last line that was cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
-
-
-def environment(device: str) -> dict[str, Any]:
-    """What decides the last bits of a float: versions, threads, device."""
-    found: dict[str, Any] = {
-        "minifcn": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "device": device,
-        "threads": os.cpu_count(),
-    }
-    with contextlib.suppress(ImportError):
-        from threadpoolctl import threadpool_info
-
-        blas = [info for info in threadpool_info() if info["user_api"] == "blas"]
-        found["blas"] = ", ".join(sorted({f"{info['internal_api']} {info['version']}" for info in blas}))
-    return found
-
-
-@contextlib.contextmanager
-def watching(net: Module) -> Iterator[None]:
-    """Inside, each layer's output is looked at, and the first that is not finite raises `DivergedError` by name."""
-    watched = []
-
-    def watch(name: str, module: Module) -> None:
-        forward = module.forward
-
-        def checked(*args: Any, **options: Any) -> Any:
-            y = forward(*args, **options)
-            if isinstance(y, Tensor) and not np.isfinite(to_host(y.data)).all():
-                raise DivergedError(f"{name} is the first layer with an output that is not finite")
-            return y
-
-        vars(module)["forward"] = checked
-        watched.append(module)
-
-    def walk(name: str, module: Module) -> None:
-        for child_name, child in module.children():
-            if isinstance(child, Module):
-                walk(f"{name}.{child_name}".lstrip("."), child)
-        watch(name or "the network", module)
-
-    walk("", net)
-    try:
-        yield
-    finally:
-        for module in watched:
-            del vars(module)["forward"]
+def progress_of(checkpoint: Checkpoint) -> Progress:
+    """The progress a checkpoint was saved at; `FormatError` unless every field is there, of its type and possible."""
+    found, wanted = checkpoint.meta.get("progress"), {name: type(value) for name, value in vars(Progress()).items()}
+    if not isinstance(found, Mapping) or found.keys() != wanted.keys():
+        raise FormatError(f"{checkpoint.path}: progress is {found!r:.80}; expected the fields {', '.join(wanted)}")
+    for name, kind in wanted.items():
+        value = found[name]
+        if type(value) is not kind or not (name == "best" or value >= 0):
+            raise FormatError(f"{checkpoint.path}: progress {name} is {value!r:.80}; expected {kind.__name__} from 0")
+    return Progress(**found)

@@ -34,10 +34,10 @@ weights  viz
 models
 data
 describe
-checkpoint
+checkpoint  signals  progress  runlog  environment  divergence
 recipes
 report
-evaluation  trained
+evaluation  trained  advice
 training
 train  evaluate  predict  reproduce  doctor  bench  classify  convert
 cli

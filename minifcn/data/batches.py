@@ -138,3 +138,41 @@ class Subset:
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
+
+
+class Cached:
+    """A data set that keeps what it has read, up to `limit` bytes: no picture is decoded twice, or drawn twice."""
+
+    def __init__(self, dataset: Any, *, limit: int = 1 << 30) -> None:
+        self.dataset = dataset
+        self.classes: tuple[str, ...] = dataset.classes
+        self.ids: tuple[str, ...] = dataset.ids
+        self._kept: dict[int, Sample] = {}
+        self._room = limit
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self._kept:
+            return self._kept[index]
+        sample = self.dataset[index]
+        size = sum(plane.nbytes for plane in vars(sample).values() if isinstance(plane, np.ndarray))
+        if size <= self._room:
+            self._kept[index] = sample
+            self._room -= size
+        return sample
+
+    def read_all(self) -> None:
+        """Read every sample once, so that a broken file is found now and not in an hour. `DataError` counts them."""
+        faults = []
+        for index in range(len(self)):
+            try:
+                self[index]
+            except DataError as fault:
+                faults.append(str(fault))
+        if faults:
+            raise DataError(
+                f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "
+                "mend them, or leave them out with --skip-bad"
+            )

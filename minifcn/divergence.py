@@ -1,0 +1,74 @@
+"""When the loss is no longer a number: which layer said so first, and what to look at.
+
+A learning rate that is too high makes weights grow, then overflow; from there on all is NaN, and NaN is contagious. So
+the loss is looked at in every step, the parameters before they are saved, and with `--detect-anomaly` every layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from minifcn.backend import to_host, xp_of
+from minifcn.errors import DivergedError
+from minifcn.nn import Module
+from minifcn.tensor import Tensor
+
+
+def largest_gradients(net: Module) -> dict[str, float]:
+    """max |gradient| of every parameter that has one."""
+    return {name: float(abs(p.grad).max()) for name, p in net.parameters() if p.grad is not None}
+
+
+def worst(gradients: Mapping[str, float]) -> str:
+    """The name of the largest; whatever is not finite is larger than all that is."""
+    return max(gradients, key=lambda name: gradients[name] if math.isfinite(gradients[name]) else math.inf)
+
+
+def not_finite(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of arrays that hold a NaN or an infinity."""
+    return [name for name, array in tensors.items() if not np.isfinite(array).all()]
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Inside, NumPy does not warn of overflow: CuPy never does, and what comes of it is checked for instead."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of helper threads, which have an errstate of their own
+        yield
+
+
+@contextlib.contextmanager
+def watching(net: Module) -> Iterator[None]:
+    """Inside, each layer's output is looked at, and the first that is not finite raises `DivergedError` by name."""
+    watched = []
+
+    def watch(name: str, module: Module) -> None:
+        forward = module.forward
+
+        def checked(*args: Any, **options: Any) -> Any:
+            y = forward(*args, **options)
+            if isinstance(y, Tensor) and not to_host(xp_of(y.data).isfinite(y.data).all()):
+                raise DivergedError(f"{name} is the first layer with an output that is not finite")
+            return y
+
+        vars(module)["forward"] = checked
+        watched.append(module)
+
+    def walk(name: str, module: Module) -> None:
+        for child_name, child in module.children():
+            if isinstance(child, Module):
+                walk(f"{name}.{child_name}".lstrip("."), child)
+        watch(name or "the network", module)
+
+    walk("", net)
+    try:
+        yield
+    finally:
+        for module in watched:
+            del vars(module)["forward"]

@@ -1,0 +1,37 @@
+"""What decides the last bits of a float: versions, threads, device. A run records it; a resumed run compares."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from minifcn import __version__
+from minifcn.kernels.threads import threads
+
+
+def environment(device: str) -> dict[str, Any]:
+    """By name. Sums are split between threads, and a sum in another order is another float: hence the counts."""
+    found: dict[str, Any] = {
+        "minifcn": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "device": device,
+        "threads": threads(),
+    }
+    with contextlib.suppress(ImportError):
+        from threadpoolctl import threadpool_info
+
+        blas = [info for info in threadpool_info() if info["user_api"] == "blas"]
+        found["blas"] = ", ".join(sorted({f"{info['internal_api']} {info['version']}" for info in blas}))
+        found["blas threads"] = max((info["num_threads"] for info in blas), default=1)
+    return found
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was, one sentence each, with both values."""
+    return [f"{key} was {was} and is {now[key]}" for key, was in before.items() if key in now and now[key] != was]

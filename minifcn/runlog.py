@@ -1,0 +1,46 @@
+"""The log of a run, `metrics.jsonl`: one JSON object a line, so a run that was killed has lost at most its last line.
+
+A resumed run goes back to its last checkpoint; what was written since is then forgotten, and written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: where a number is not finite, null."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(finite(record), indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """One more line."""
+    with open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(finite(record)) + "\n")
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the lines that were written after `step`, and a last line that was cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
