@@ -20,9 +20,13 @@ it is taken out of the arguments here, and lets every exception through.
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import io
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -68,12 +72,20 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def parse(options: type[T], argv: list[str], *, verb: str, default: Any = None) -> T:
-    """The command line as one dataclass, by tyro; whatever does not fit is one sentence with the nearest option."""
+def parse(options: type[T], argv: list[str], *, verb: str, default: Any = None, words: str = "", after: str = "") -> T:
+    """The command line as one dataclass, by tyro; whatever does not fit is one sentence with the nearest option.
+
+    `default` holds the values of options that are not given. `--help` prints `help_text`, then `after`, and leaves;
+    `words` is what it shows before the options, "RUN image ...".
+    """
     import tyro
 
+    if "-h" in argv or "--help" in argv:
+        print(help_text(options, verb=f"{verb} {words}".strip(), default=default))
+        print(f"\n{after}" if after else "", end="\n" if after else "")
+        raise SystemExit(0)
     names = {field.name.replace("_", "-"): field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-    known = [*names, *(f"no-{name}" for name, field in names.items() if field.type in ("bool", bool)), "help"]
+    known = [*names, *(f"no-{name}" for name, field in names.items() if field.type in ("bool", bool))]
     for word in argv:
         name = word[2:].split("=")[0].replace("_", "-")
         if word.startswith("--") and name and name not in known:
@@ -89,6 +101,36 @@ def parse(options: type[T], argv: list[str], *, verb: str, default: Any = None) 
             raise
         words = " ".join("".join(c if c.isprintable() and c not in "╭╮╰╯─│" else " " for c in said.getvalue()).split())
         raise UsageError(f"{words or 'the options cannot be read'} (`minifcn {verb} --help`)") from None
+
+
+def help_text(options: type, *, verb: str, default: Any = None) -> str:
+    """What `--help` prints: the options as the dataclass's source has them, in the sections its comments make.
+
+    There a field is followed by its docstring in one line; neither exists at run time, so the source is read.
+    """
+    default = default or options()
+    width = min(shutil.get_terminal_size().columns, 110)
+    lines = [f"usage: minifcn {verb} [options]", "", *textwrap.wrap(options.__doc__ or "", width), ""]
+    name = ""
+    for line in inspect.getsource(options).splitlines():
+        if line.startswith("    # "):
+            lines += ["", line[6:]] if lines[-1] else [line[6:]]
+        elif match := re.match(r"    (\w+): (\w+) = ", line):
+            name, kind = match[1], match[2]
+        elif name and line.startswith('    """'):
+            flag = f"--{name}".replace("_", "-")
+            shown = flag.replace("--", "--[no-]", 1) if kind == "bool" else f"{flag} {METAVARS[kind]}"
+            value = getattr(default, name)
+            usual = "" if value == "" else f" [{value if kind != 'bool' else 'yes' if value else 'no'}]"
+            about = textwrap.wrap(line.strip().removeprefix('"' * 3).removesuffix('"' * 3).strip() + usual, width - 26)
+            lines += [f"  {shown:<23} {about[0]}", *(" " * 26 + more for more in about[1:])]
+            name = ""
+    return "\n".join(
+        [*lines, "  -h, --help              show this", "  --debug                 show the traceback of an error"]
+    )
+
+
+METAVARS = {"int": "N", "float": "X", "str": "WORD"}
 
 
 def split_words(options: type, argv: list[str]) -> tuple[list[str], list[str]]:
