@@ -41,35 +41,50 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
+    """Segment every image; those that cannot be read are named at the end, when the others are done."""
     words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="predict")
+    options = parse(Options, rest, verb="predict", words="RUN image ...")
     if len(words) < 2:
         raise UsageError("predict: expected a run folder and at least one image: minifcn predict RUN image ...")
     if not 0 <= options.alpha <= 1:
         raise UsageError(f"option alpha is {options.alpha}; expected a number from 0 to 1")
-    device, _ = choose_device(options.device)
+    device, why = choose_device(options.device)
     set_threads(options.threads or None)
     trained = open_trained(words[0], best=options.best)
-    trained.net.to(device)
     images = [path for word in words[1:] for path in files(word)]
-    run_folder = Path(words[0]) if Path(words[0]).is_dir() else Path(words[0]).parent
-    out = Path(options.out) if options.out else run_folder / "predictions"
+    out = Path(options.out) if options.out else beside(trained.path) / "predictions"
     out.mkdir(parents=True, exist_ok=True)
+    print(f"device {why}")
+    trained.net.to(device)
     taken: set[str] = set()
+    faults = []
     for path in images:
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except DataError as fault:
+            faults.append(str(fault))
+            continue
         label = predict(trained.net, trained.preprocessing(image)[None])[0]
-        name = free_name(path.stem, taken)
-        write_mask(out / f"{name}-mask.png", label)
-        picture = viz.overlay(image, label, alpha=options.alpha)
-        (out / f"{name}-overlay.png").write_bytes(viz.png(picture))
-        (out / f"{name}-legend.png").write_bytes(viz.png(viz.legend(trained.classes, label)))
+        start = out / free_name(path.stem, taken)
+        write_mask(start.with_name(f"{start.name}-mask.png"), label)
+        start.with_name(f"{start.name}-overlay.png").write_bytes(
+            viz.png(viz.overlay(image, label, alpha=options.alpha))
+        )
+        start.with_name(f"{start.name}-legend.png").write_bytes(viz.png(viz.legend(trained.classes, label)))
         print(f"{path}: {image.shape[1]}x{image.shape[0]}")
         values, counts = np.unique(label, return_counts=True)
-        for i in np.argsort(-counts):
+        for i in np.argsort(-counts, kind="stable"):
             print(f"  {trained.classes[values[i]]:<16} {100 * counts[i] / label.size:>6.2f} %")
-        print(f"  wrote {out / name}-mask.png, -overlay.png, -legend.png")
+        print(f"  wrote {start}-mask.png, -overlay.png, -legend.png")
+    if faults:
+        more = f" (the first of {len(faults)} such among {len(images)} images)" if len(faults) > 1 else ""
+        raise DataError(f"{faults[0]}{more}")
     return 0
+
+
+def beside(checkpoint: Path) -> Path:
+    """The run folder of a checkpoint, or the folder it lies in."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def files(word: str) -> list[Path]:
@@ -82,7 +97,7 @@ def files(word: str) -> list[Path]:
         return found
     if path.exists():
         return [path]
-    found = sorted(Path(each) for each in glob.glob(word))
+    found = [each for each in sorted(map(Path, glob.glob(word, recursive=True))) if each.is_file()]
     if not found:
         raise DataError(f"{word}: found no such file; expected an image, a folder or a pattern such as 'photos/*.jpg'")
     return found
