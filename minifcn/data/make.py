@@ -9,7 +9,7 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from minifcn.data.files import write_image, write_mask
@@ -37,8 +37,13 @@ def make_tree(
             for sample in world:
                 write_image(images / f"{sample.id}.jpg", sample.image)
                 write_mask(masks / f"{sample.id}.png", sample.label)
-            (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in world.ids), encoding="utf-8")
-        (root / "class_names.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
+            write_lines(lists / f"{split}.txt", world.ids)
+        write_lines(root / "class_names.txt", CLASSES)
     except OSError as error:
         raise UsageError(f"{root}: cannot be written ({error.strerror}); choose another folder") from error
     return root
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Text that is the same bytes on every system."""
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
