@@ -1,6 +1,8 @@
 """How fast convolutions are here, beside PyTorch where it is installed, and beside the rate of this machine's BLAS.
 
-    minifcn bench layers                              every layer of FCN-8s at 500x500, forward and both gradients
+    minifcn bench nets                                FCN-8s whole: forward and a training step
+    minifcn bench nets --padding same --width 8 --size 128 --batch 4
+    minifcn bench layers                              every layer of it at 500x500, forward and both gradients
     minifcn bench layers --only conv3_2,fc7 --runs 9
     minifcn bench layers --way im2col --json im2col.json
 
@@ -27,6 +29,10 @@ from minifcn.errors import UsageError
 from minifcn.kernels.convolution import WAYS, choose, convolution, correlate, spread, weigh
 from minifcn.kernels.im2col import Windows
 from minifcn.kernels.threads import set_threads, threads
+from minifcn.models.fcn import FCN8s
+from minifcn.nn import bilinear, evaluating
+from minifcn.ops.loss import softmax_cross_entropy
+from minifcn.optim import SGD
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
 
@@ -54,7 +60,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Options:
-    """Measure the layers of FCN-8s one by one: `minifcn bench layers [options]`."""
+    """Measure FCN-8s whole or layer by layer: `minifcn bench nets|layers [options]`."""
 
     size: int = 500
     """side of the square image, which conv1_1 pads by 100"""
@@ -62,8 +68,10 @@ class Options:
     """channels of the first block; VGG-16 has 64"""
     batch: int = 1
     """images at once"""
+    padding: str = "100"
+    """nets: padding of conv1_1, or "same" """
     only: str = ""
-    """names of layers, separated by commas; by default all"""
+    """layers: their names, separated by commas; by default all"""
     way: str = ""
     """"im2col", "blocks" or "winograd" for every layer that it can serve; by default the way chosen for each"""
     runs: int = 5
@@ -79,8 +87,10 @@ class Options:
 def main(argv: list[str]) -> int:
     words, rest = split_words(Options, argv)
     options = parse(Options, rest, verb="bench", after=__doc__ or "")
-    if words not in ([], ["layers"]):
-        raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench layers")
+    if words not in (["nets"], ["layers"]):
+        raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench nets, or: bench layers")
+    if options.padding not in ("100", "same"):
+        raise UsageError(f"option padding is {options.padding!r}; expected 100 or same")
     if options.way and options.way not in WAYS:
         raise UsageError(f"option way is {options.way!r}; expected one of {', '.join(WAYS)}")
     for name, least in (("size", 1), ("width", 1), ("batch", 1), ("runs", 1), ("threads", 0)):
@@ -88,7 +98,7 @@ def main(argv: list[str]) -> int:
             raise UsageError(f"option {name} is {getattr(options, name)}; expected at least {least}")
     set_threads(options.threads or None)
     with convolution(options.way) if options.way else contextlib.nullcontext():
-        record = measure_layers(options)
+        record = measure_layers(options) if words == ["layers"] else measure_nets(options)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(record, file, indent=1)
@@ -122,9 +132,8 @@ def measure_layers(options: Options) -> dict[str, Any]:
             )
     layers = [layer for layer in layers if not wanted or layer.name in wanted]
 
-    print(f"{platform.machine()}, {threads()} threads, NumPy {np.__version__}, {rate:.0f} GFLOP/s in a matrix product")
-    print(f"rival: PyTorch {torch.__version__}" if torch else "rival: none (PyTorch is not installed, or not wanted)")
-    print(f"\n{'layer':<9}{'product':<9}{'way':<10}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}")
+    print_machine(torch, rate)
+    print(f"{'layer':<9}{'product':<9}{'way':<10}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}")
     rows = []
     for layer in layers:
         for product in PRODUCTS:
@@ -136,6 +145,16 @@ def measure_layers(options: Options) -> dict[str, Any]:
             )
     total, rival = (sum(row[key] for row in rows) for key in ("ms", "torch_ms"))
     print(f"{'all':<28}{total:8.1f}{'':9}" + (f"{rival:9.1f}{total / rival:7.2f}" if torch else ""))
+    return record_of(options, torch, rate, rows)
+
+
+def print_machine(torch: Any, rate: float) -> None:
+    print(f"{platform.machine()}, {threads()} threads, NumPy {np.__version__}, {rate:.0f} GFLOP/s in a matrix product")
+    print(f"rival: PyTorch {torch.__version__}" if torch else "rival: none (PyTorch is not installed, or not wanted)")
+    print()
+
+
+def record_of(options: Options, torch: Any, rate: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "options": dataclasses.asdict(options),
         "numpy": np.__version__,
@@ -175,6 +194,40 @@ def measure(layer: Layer, product: str, options: Options, torch: Any, rate: floa
     }
 
 
+def measure_nets(options: Options) -> dict[str, Any]:
+    """Forward and training step of FCN-8s with 21 classes, ours and PyTorch's from the same weights."""
+    torch, rate = import_torch(options), matrix_rate()
+    padding: Any = int(options.padding) if options.padding.isdigit() else options.padding
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((options.batch, 3, options.size, options.size), dtype="float32")
+    labels = rng.integers(0, 21, (options.batch, options.size, options.size))
+    net = FCN8s(classes=21, width=options.width, padding=padding, seed=0)
+    net.load({name: array if array.any() else array + 0.01 for name, array in net.state().items()})  # no zero scores
+    solver = SGD(net, lr=1e-12)
+
+    def forward() -> np.ndarray:
+        with evaluating(net):
+            return net(x).data
+
+    def step() -> None:
+        net.train()
+        softmax_cross_entropy(net(x), labels).backward()
+        solver.step()
+
+    rivals = [torch_net(torch, net.state(), x, labels, padding, layout) for layout in layouts(torch)] if torch else []
+    if rivals and not np.allclose(forward(), rivals[0][0]().numpy(), rtol=1e-3, atol=1e-4 * abs(forward()).max()):
+        raise UsageError("ours and PyTorch's scores differ: report this")
+    print_machine(torch, rate)
+    print(f"{'FCN-8s':<16}{'ms':>8}{'PyTorch':>9}{'ratio':>7}")
+    rows = []
+    for index, (name, ours) in enumerate((("forward", forward), ("training step", step))):
+        mine, *others = take_turns([ours, *(rival[index] for rival in rivals)], options.runs)
+        best = min(others, default=float("nan"))
+        rows.append({"product": name, "ms": mine * 1e3, "torch_ms": best * 1e3})
+        print(f"{name:<16}{mine * 1e3:8.1f}" + (f"{best * 1e3:9.1f}{mine / best:7.2f}" if rivals else ""), flush=True)
+    return record_of(options, torch, rate, rows)
+
+
 def take_turns(rivals: list[Callable[[], Any]], runs: int) -> list[float]:
     """The median seconds of each, after one turn that does not count."""
     times: list[list[float]] = [[] for _ in rivals]
@@ -212,7 +265,7 @@ def torch_products(
     """The same product in PyTorch, once for each of its memory layouts."""
     wanted = [product == "grad_x", product == "grad_w", False]
     rivals: list[Callable[[], Any]] = []
-    for layout in (torch.contiguous_format, torch.channels_last):
+    for layout in layouts(torch):
         tx, tw, tgy = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (x, w, gy))
 
         def forward(tx: Any = tx, tw: Any = tw) -> Any:
@@ -227,6 +280,68 @@ def torch_products(
 
         rivals.append(forward if product == "forward" else gradient)
     return rivals
+
+
+def layouts(torch: Any) -> tuple[Any, Any]:
+    return torch.contiguous_format, torch.channels_last
+
+
+def torch_net(
+    torch: Any, state: dict[str, np.ndarray], x: np.ndarray, labels: np.ndarray, padding: Any, layout: Any
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """FCN-8s in PyTorch from our weights: its forward pass and its training step."""
+    functional = torch.nn.functional
+    image, truth = torch.from_numpy(x).contiguous(memory_format=layout), torch.from_numpy(labels)
+    weights = {
+        name.split(".", 2)[-1] if name.startswith("trunk") else name: (
+            torch.from_numpy(array.copy()).contiguous(
+                memory_format=layout if array.ndim == 4 else torch.contiguous_format
+            )
+        )
+        for name, array in state.items()
+    }
+    weights = {name: array.requires_grad_() for name, array in weights.items()}
+    kernels = {k: torch.from_numpy(bilinear(k)).float().expand(21, 1, k, k).contiguous() for k in (4, 16)}
+    solver = torch.optim.SGD(weights.values(), lr=1e-12, momentum=0.9, weight_decay=5e-4)
+    same = padding == "same"
+
+    def conv(x: Any, name: str, pad: int = 0, relu: bool = True) -> Any:
+        y = functional.conv2d(x, weights[f"{name}.w"], weights[f"{name}.b"], padding=pad)
+        return functional.relu(y, inplace=True) if relu else y
+
+    def crop(x: Any, like: Any, at: int) -> Any:
+        at = 0 if same else at
+        return x[:, :, at : at + like.shape[2], at : at + like.shape[3]]
+
+    def up(x: Any, kernel: int) -> Any:
+        pad = kernel // 4 if same else 0
+        return functional.conv_transpose2d(x, kernels[kernel], stride=kernel // 2, padding=pad, groups=21)
+
+    def scores(training: bool) -> Any:
+        y, pools = image, []
+        for block, count in enumerate((2, 2, 3, 3, 3), 1):
+            for index in range(1, count + 1):
+                y = conv(y, f"conv{block}_{index}", padding if block == index == 1 and not same else 1)
+            y = functional.max_pool2d(y, 2, 2, ceil_mode=True)
+            pools.append(y)
+        y = functional.dropout(conv(y, "fc6", 3 if same else 0), training=training)
+        y = functional.dropout(conv(y, "fc7"), training=training)
+        y = up(conv(y, "score_fr", relu=False), 4)
+        for pool, at, kernel in ((4, 5, 4), (3, 9, 16)):
+            skip = conv(pools[pool - 1], f"score_pool{pool}", relu=False)
+            y = up(crop(y, skip, 0) + crop(skip, y, at), kernel)
+        return crop(y, image, 31)
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return scores(training=False)
+
+    def step() -> None:
+        solver.zero_grad()
+        functional.cross_entropy(scores(training=True), truth, reduction="sum").backward()
+        solver.step()
+
+    return forward, step
 
 
 if __name__ == "__main__":

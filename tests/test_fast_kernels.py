@@ -237,13 +237,19 @@ def test_one_thread_without_threadpoolctl(monkeypatch):
     assert set(names) == {threading.current_thread().name}
 
 
-def test_threads_are_set_and_refused():
+def test_threads_are_set_for_blas_too_and_refused():
+    threads.set_threads(None)
+    before = blas_threads()
+    threads.set_threads(1)
+    assert set(blas_threads()) == {1}
     threads.set_threads(3)
     assert threads.threads() == 3
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(UsageError, match="expected an integer of at least 1"):
             threads.set_threads(wrong)
     assert threads.threads() == 3
+    threads.set_threads(None)
+    assert blas_threads() == before
 
 
 @pytest.mark.parametrize("count", [1, 3])

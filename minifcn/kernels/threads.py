@@ -25,18 +25,22 @@ SMALL = 1_000_000
 _wish: int | None = None
 _pool: Any = None
 _blas: Any = None
+_limit: Any = None
 _busy = threading.Lock()
 
 
 def set_threads(count: int | None) -> None:
-    """How many threads a convolution may use; None for one per core this process may run on."""
-    global _wish, _pool
+    """How many threads a convolution may use, ours and those of BLAS; None for one per core this process may run on."""
+    global _wish, _pool, _limit
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         raise UsageError(f"threads is {count!r}: expected an integer of at least 1")
     with _busy:
         if _pool is not None:
             _pool.shutdown()
         _wish, _pool = count, None
+        if _limit is not None:
+            _limit.restore_original_limits()
+        _limit = _controller().limit(limits=count, user_api="blas") if count and _controller() else None
 
 
 def threads() -> int:
