@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +24,16 @@ class Bar:
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
 
+                wide, high = os.get_terminal_size(sys.stderr.fileno())  # 0 where a terminal does not know
                 self._bar = tqdm(
-                    total=self.total, initial=self.done, unit=self.unit, dynamic_ncols=True, leave=False, smoothing=0.05
+                    total=self.total,
+                    initial=self.done,
+                    unit=self.unit,
+                    ncols=None if wide else 80,
+                    nrows=None if high else 24,
+                    dynamic_ncols=wide > 0,
+                    leave=False,
+                    smoothing=0.05,
                 )
         return self
 

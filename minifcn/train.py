@@ -43,8 +43,8 @@ CONFIG_FIELDS = ("options", "classes", "preprocessing", "images", "environment")
 # --overfit: nothing that disturbs, steps that are many and small, and images large enough that a grid of stride 8 can
 # follow their outlines: at 64 pixels no FCN-8s gets beyond 0.98
 OVERFIT: dict[str, Any] = {
-    "world_size": 320, "stages": "8", "width": 8, "dropout": 0.0,
-    "epochs": 400, "measure_every": 5, "batch": 1, "lr": 0.02, "schedule": "poly", "weight_decay": 0.0,
+    "world_size": 400, "stages": "8", "layers": 11, "width": 4, "dropout": 0.0,
+    "epochs": 400, "measure_every": 5, "batch": 1, "lr": 0.01, "schedule": "poly", "weight_decay": 0.0,
     "mirror": False, "translate": 0, "crop": 0, "scale_min": 1.0, "scale_max": 1.0,
 }  # fmt: skip
 

@@ -141,15 +141,15 @@ class Trainer:
                     self._log()
                 if measure:
                     self._measure()
-                stopping = signals.code or (p.step - first == o.stop_after and not self.finished)
-                if measure or stopping or (o.save_every and p.step % o.save_every == 0):
+                enough = p.step - first == o.stop_after and not self.finished
+                if measure or enough or signals.code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=measure and self._improved)
-                if stopping:
-                    raise Interrupted(
-                        f"stopped after step {p.step}, everything is saved; to go on: "
-                        f"minifcn train --resume {shlex.quote(str(self.folder.path))}",
-                        signals.code,
-                    )
+                    if enough or signals.code:  # it may have come while saving
+                        raise Interrupted(
+                            f"stopped after step {p.step}, everything is saved; to go on: "
+                            f"minifcn train --resume {shlex.quote(str(self.folder.path))}",
+                            signals.code,
+                        )
         return self.finish()
 
     def _next_stage(self) -> None:
