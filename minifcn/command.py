@@ -31,6 +31,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 from minifcn.errors import MinifcnError, UsageError
+from minifcn.gpu import out_of_memory
 
 T = TypeVar("T")
 Main = Callable[[list[str]], int]
@@ -59,15 +60,14 @@ def guard(main: Main, argv: list[str]) -> int:
     except OSError as error:  # a full disk, a folder without permission: the machine's refusal rather than our mistake
         return _say(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
     except MemoryError as error:
-        return _say(f"out of memory: {error}; a smaller batch, crop or width needs less", 2)
+        return _say(out_of_memory(error), 2)
     except Exception as error:
         return _say(f"unexpected {type(error).__name__}: {error} (add --debug to see where)", 1)
 
 
 def _say(message: str, code: int) -> int:
-    line = "".join(
-        letter if letter.isprintable() else "?" for letter in " ".join(message.split())
-    )  # names come from files
+    words = " ".join(message.split())
+    line = "".join(letter if letter.isprintable() else "?" for letter in words)  # it may quote a name out of a file
     print(f"minifcn: {line}", file=sys.stderr)
     return code
 

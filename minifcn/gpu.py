@@ -6,8 +6,10 @@ step and names the first thing that is wrong in one line, beside the one command
 """
 
 import importlib.metadata
+import pathlib
 import shlex
 import sys
+import traceback
 import warnings
 from typing import Any
 
@@ -36,6 +38,26 @@ def diagnose_gpu() -> tuple[bool, str, str]:
         except Exception as error:
             # What is missing here is mostly CUDA's own libraries (cuBLAS, NVRTC): the driver alone does not bring them.
             return False, f"CuPy failed at a 2x2 product: {_first_line(error)}", _install()
+
+
+def out_of_memory(error: MemoryError) -> str:
+    """A MemoryError in one line: which op asked for how much, what CuPy's pool holds, and what needs less.
+
+    The pool's unused blocks are given back to the device, so that whatever still has to be done can be done.
+    """
+    asking = [
+        frame.name for frame in traceback.extract_tb(error.__traceback__) if "ops" in pathlib.Path(frame.filename).parts
+    ]
+    where = f" in {asking[0]}" if asking else ""
+    cupy = sys.modules.get("cupy")
+    held = ""
+    if cupy is not None and type(error).__module__.startswith("cupy"):
+        pool = cupy.get_default_memory_pool()
+        used, total = pool.used_bytes() >> 20, pool.total_bytes() >> 20
+        pool.free_all_blocks()
+        held = f" CuPy's pool held {total} MiB, {used} MiB of them in use;"
+    said = str(error).rstrip(". ") or "the request was refused"
+    return f"out of memory{where}: {said};{held} a smaller --batch, --crop or --width needs less"
 
 
 def cupy_packages() -> list[str]:

@@ -33,7 +33,7 @@ def raising(error: BaseException):
         (DivergedError("the loss is nan"), 3, "minifcn: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "minifcn: interrupted\n"),
         (OSError(28, "No space left on device", "x.bin"), 2, "minifcn: x.bin: No space left on device\n"),
-        (MemoryError("8 GiB"), 2, "minifcn: out of memory: 8 GiB; a smaller batch, crop or width needs less\n"),
+        (MemoryError("8 GiB"), 2, "minifcn: out of memory: 8 GiB; a smaller --batch, --crop or --width needs less\n"),
         (KeyError("x"), 1, "minifcn: unexpected KeyError: 'x' (add --debug to see where)\n"),
     ],
 )
