@@ -84,14 +84,7 @@ def parse(options: type[T], argv: list[str], *, verb: str, default: Any = None, 
         print(help_text(options, verb=f"{verb} {words}".strip(), default=default))
         print(f"\n{after}" if after else "", end="\n" if after else "")
         raise SystemExit(0)
-    names = {field.name.replace("_", "-"): field for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-    known = [*names, *(f"no-{name}" for name, field in names.items() if field.type in ("bool", bool))]
-    for word in argv:
-        name = word[2:].split("=")[0].replace("_", "-")
-        if word.startswith("--") and name and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{close[0]}?" if close else f"`minifcn {verb} --help` lists the options"
-            raise UsageError(f"option --{name} does not exist; {hint}")
+    check_words(options, argv, verb=verb)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -101,6 +94,41 @@ def parse(options: type[T], argv: list[str], *, verb: str, default: Any = None, 
             raise
         words = " ".join("".join(c if c.isprintable() and c not in "╭╮╰╯─│" else " " for c in said.getvalue()).split())
         raise UsageError(f"{words or 'the options cannot be read'} (`minifcn {verb} --help`)") from None
+
+
+def check_words(options: type, argv: list[str], *, verb: str) -> None:
+    """Refuse, in our words, an option that does not exist, a value that is missing or no number, and stray words."""
+    fields = dataclasses.fields(options)
+    kinds = {field.name.replace("_", "-"): str(getattr(field.type, "__name__", field.type)) for field in fields}
+    known = [*kinds, *(f"no-{name}" for name, kind in kinds.items() if kind == "bool")]
+    waiting = list(argv)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("--"):
+            raise UsageError(f"found {word!r}, which belongs to no option; `minifcn {verb} --help` lists them")
+        flag, equals, value = word[2:].partition("=")
+        flag = flag.replace("_", "-")
+        if flag not in known:
+            close = difflib.get_close_matches(flag, known, n=1)
+            hint = f"did you mean --{close[0]}?" if close else f"`minifcn {verb} --help` lists the options"
+            raise UsageError(f"option --{flag} does not exist; {hint}")
+        kind = kinds.get(flag, "bool")
+        if kind == "bool":
+            if equals:
+                raise UsageError(f"option --{flag} takes no value, found {value!r}; it is --{flag} or --no-{flag}")
+            continue
+        if not equals:
+            value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else ""
+        if not value and not (equals and kind == "str"):
+            raise UsageError(f"option --{flag} has no value; expected {VALUES[kind]}")
+        try:
+            NUMBERS.get(kind, str)(value)
+        except ValueError:
+            raise UsageError(f"option --{flag} is {value!r}; expected {VALUES[kind]}") from None
+
+
+NUMBERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
+VALUES = {"int": "a whole number", "float": "a number", "str": "a word after it"}
 
 
 def help_text(options: type, *, verb: str, default: Any = None) -> str:

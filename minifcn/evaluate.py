@@ -53,7 +53,8 @@ def main(argv: list[str]) -> int:
     words, rest = split_words(Options, argv)
     options = parse(Options, rest, verb="evaluate", words="RUN")
     if len(words) != 1:
-        raise UsageError(f"evaluate: found {len(words)} run folders ({' '.join(words)}); expected one: evaluate RUN")
+        found = f"found {', '.join(words)}; " if words else ""
+        raise UsageError(f"evaluate: {found}expected one run folder: minifcn evaluate RUN")
     if options.absent not in ABSENT:
         raise UsageError(f"option absent is {options.absent!r}; expected one of {', '.join(ABSENT)}")
     if options.batch < 1:

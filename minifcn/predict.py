@@ -21,7 +21,7 @@ from minifcn.evaluation import predict
 from minifcn.kernels.threads import set_threads
 from minifcn.trained import open_trained
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif")
 
 
 @dataclass(frozen=True)
