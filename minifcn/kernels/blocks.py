@@ -1,8 +1,14 @@
-"""The same columns, few enough at a time to stay in the cache, on every core at once.
+"""The same products in blocks small enough for the cache, on every core at once.
 
 `products.py` writes 32 MB of columns to memory and reads them back. Here a block holds what fits into a core's own
 cache, so that the columns are multiplied while they are still there, and bias and ReLU are applied to the product
-before it leaves. The arithmetic is that of `products.py`, block by block; what differs is who does which part:
+before it leaves. Nor are there kh*kw copies of each pixel, but only kw: where one window lies a row below another, its
+columns for kernel row i are the other's for row i+1, the same numbers in memory, only further along. So the columns of
+one kernel row serve all of them, and
+
+    y = sum over kernel rows i of  w[:, :, i] @ columns[:, i rows further along]
+
+Who does which part:
 
     many windows             each thread takes blocks of windows
     few windows, many        each thread takes some of the channels: the weights are the large array then, and each
@@ -20,12 +26,12 @@ from dataclasses import replace
 from minifcn.backend import Array, xp_of
 from minifcn.kernels import products
 from minifcn.kernels.im2col import Pair, Windows, im2col
-from minifcn.kernels.products import WORKSPACE, at_once, blocks, correlate_block, finish, weigh_block
+from minifcn.kernels.products import WORKSPACE, Block, at_once, blocks, correlate_block, finish, weigh_block
 from minifcn.kernels.threads import lanes, parallel, shares
 
-CACHE = 1 << 20
-"""Bytes of columns in one block: half of a core's second-level cache, the other half is for weights and product."""
-LEAST = 128
+CACHE = 1 << 19
+"""Bytes of columns and products in one block: a quarter of a core's second-level cache."""
+LEAST = 512
 """Windows in a block at least, or reading the weights costs more than multiplying by them."""
 
 
@@ -34,8 +40,11 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
     y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
     parts = lanes(y.size * w[0].size)
 
-    def some_windows(block: products.Block) -> None:
-        correlate_block(y, x, w, g, block)
+    def some_windows(block: Block) -> None:
+        if g.stride[0] == 1:
+            correlate_rows(y, x, by_row, g, block)
+        else:
+            correlate_block(y, x, w, g, block)
         finish(y[block.outputs], b, relu)
 
     def some_channels(part: slice) -> None:
@@ -49,6 +58,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
         columns = all_columns(x, g, parts)
         parallel(some_channels, shares(len(w), parts), parts)
     else:
+        by_row = kernel_rows(w, g)
         parallel(some_windows, blocks(len(x), out, windows_in_cache(w, g), parts), parts)
     return y
 
@@ -74,7 +84,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
         return correlate(*turn(gy, w, g))
     else:
         limit = WORKSPACE // parts
-        pieces = parts * -(-i * w[0, 0].size * n * out[0] * out[1] * w.itemsize // (parts * 4 * CACHE))
+        pieces = parts * -(-i * w[0, 0].size * n * out[0] * out[1] * w.itemsize // (parts * 8 * CACHE))
         by_channel = shares(i if g.groups == 1 else g.groups, pieces)
         parallel(some_channels, [(images, part) for images in shares(n, parts) for part in by_channel], parts)
     return gx
@@ -91,7 +101,10 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 
     def some_windows(share: int) -> None:
         for block in found[share::parts]:
-            weigh_block(sums[share], x, gy, g, block)
+            if g.stride[0] == 1:
+                weigh_rows(sums[share], x, gy, g, block)
+            else:
+                weigh_block(sums[share], x, gy, g, block)
 
     def some_rows(part: slice) -> None:
         total = gw[part, :, 0, 0]
@@ -108,9 +121,56 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
         return gw
     parts = max(1, min(parts, WORKSPACE // (2 * gw.nbytes)))  # each thread has a sum of its own
     found = blocks(len(x), out, windows_in_cache(gw, g), parts)
-    sums = xp.zeros((parts, *gw.shape), dtype=x.dtype)
+    shape = kernel_rows(gw, g).shape if g.stride[0] == 1 else gw.shape
+    sums = xp.zeros((parts, *shape), dtype=x.dtype)
     parallel(some_windows, range(parts), parts)
-    return sums.sum(axis=0)
+    if g.stride[0] > 1:
+        return sums.sum(axis=0)
+    o, i, kh, kw = gw.shape
+    return xp.ascontiguousarray(sums.sum(axis=0).reshape(kh, o, i, kw).transpose(1, 2, 0, 3))
+
+
+def correlate_rows(y: Array, x: Array, by_row: Array, g: Windows, block: Block) -> None:
+    """Fill the block's part of y from the columns of single kernel rows."""
+    xp = xp_of(x)
+    columns, (n, h, w), along = columns_of_rows(x, g, block)
+    length = columns.shape[2] - along[-1]
+    total, more = xp.empty((2, *by_row.shape[1:3], n * h * w), dtype=x.dtype)
+    for row, first in enumerate(along):
+        xp.matmul(by_row[row], columns[:, :, first : first + length], out=(more if row else total)[:, :, :length])
+        if row:
+            total[:, :, :length] += more[:, :, :length]
+    # The windows that hang over the lower edge of their image are nobody's: the block has `rows` of h.
+    y[block.outputs] = total.reshape(-1, n, h, w)[:, :, : block.shape[1]].transpose(1, 0, 2, 3)
+
+
+def weigh_rows(by_row: Array, x: Array, gy: Array, g: Windows, block: Block) -> None:
+    """Add to the weights' gradient, kernel row by kernel row; `by_row` shows it as `kernel_rows` does."""
+    columns, (n, h, w), along = columns_of_rows(x, g, block)
+    gradients = xp_of(x).zeros((gy.shape[1], n, h, w), dtype=x.dtype)
+    gradients[:, :, : block.shape[1]] = gy[block.outputs].transpose(1, 0, 2, 3)
+    length = columns.shape[2] - along[-1]
+    gradients = gradients.reshape(g.groups, -1, n * h * w)[:, :, :length]
+    for row, first in enumerate(along):
+        product = gradients @ columns[:, :, first : first + length].transpose(0, 2, 1)
+        by_row[row] += product.reshape(by_row.shape[1:])
+
+
+def kernel_rows(w: Array, g: Windows) -> Array:
+    """The weights, one matrix for each kernel row: (kh, groups, O/groups, I/groups*kw)."""
+    return w.transpose(2, 0, 1, 3).reshape(g.kernel[0], g.groups, len(w) // g.groups, -1)
+
+
+def columns_of_rows(x: Array, g: Windows, block: Block) -> tuple[Array, tuple[int, int, int], list[int]]:
+    """The columns of a kernel with one row, over every row of the block's slab: (groups, I/groups*kw, n*h*w).
+
+    Also (n, h, w), and for each kernel row how far along its columns begin.
+    """
+    line = Windows((1, g.kernel[1]), (1, g.stride[1]), (0, 0), (1, g.dilation[1]), g.groups)
+    columns = im2col(block.cut(x, g), line)
+    n, h, w = columns.shape[3:]
+    along = [row * g.dilation[0] * w for row in range(g.kernel[0])]
+    return columns.reshape(g.groups, -1, n * h * w), (n, h, w), along
 
 
 def is_pointwise(g: Windows) -> bool:
@@ -125,7 +185,8 @@ def few_windows(w: Array, g: Windows, n: int, out: Pair) -> bool:
 
 
 def windows_in_cache(w: Array, g: Windows) -> int:
-    return max(LEAST, at_once(w, g, CACHE))
+    copies = g.kernel[1] if g.stride[0] == 1 else g.kernel[0] * g.kernel[1]
+    return max(LEAST, CACHE // ((w.shape[1] * g.groups * copies + 2 * len(w)) * w.itemsize))
 
 
 def all_columns(x: Array, g: Windows, parts: int) -> Array:
@@ -160,7 +221,7 @@ def _mix(x: Array, w: Array, y: Array, b: Array | None = None, relu: bool = Fals
     x, flat = x.reshape(n, i, pixels), y.reshape(n, o, pixels)
     parts = lanes(n * o * i * pixels)
     channels = shares(o, parts if o > pixels else 1)
-    pieces = shares(pixels, 1 if o > pixels else parts * -(-pixels * (o + i) // (CACHE * parts)))
+    pieces = shares(pixels, 1 if o > pixels else parts * -(-pixels * (o + i) // (2 * CACHE * parts)))
 
     def some(item: tuple[int, slice, slice]) -> None:
         image, part, piece = item
