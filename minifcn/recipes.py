@@ -148,6 +148,8 @@ class Options:
                 raise UsageError(
                     f"option {field} is {getattr(self, field)!r}; expected one of {', '.join(map(str, choices))}"
                 )
+        if not re.fullmatch("[A-Za-z0-9_-]+", self.recipe):
+            raise UsageError(f"option recipe is {self.recipe!r:.40}; expected a name, which the run folder gets, too")
         if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
             raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
         if self.scale_min > self.scale_max:

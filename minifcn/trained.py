@@ -56,7 +56,7 @@ def open_trained(path: str | Path, *, best: bool = False) -> Trained:
     classes = checked_classes(checkpoint)
     preprocessing = preprocessing_of(checkpoint)
     stride, progress = checkpoint.meta.get("stride"), checkpoint.meta.get("progress")
-    if stride not in NETS or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
+    if stride not in list(NETS) or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
         raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
     net = options.network(len(classes), stride)
     restore_net(net, checkpoint)
