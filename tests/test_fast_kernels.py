@@ -84,6 +84,25 @@ def test_the_same_threads_give_the_same_bits(way, case):
         assert all(np.array_equal(a, b) for a, b in zip(run, runs[0], strict=True))
 
 
+@pytest.mark.parametrize("way", ["im2col", "blocks", "winograd"])
+def test_no_image_gives_no_output_and_no_gradient(way):
+    x, w, gy, b, g = arrays("3x3 wide")
+    with convolution.convolution(way):
+        assert convolution.correlate(x[:0], w, g, b, relu=True).shape == (0, *gy.shape[1:])
+        assert convolution.spread(gy[:0], w, g, x.shape[2:]).shape == (0, *x.shape[1:])
+        assert np.array_equal(convolution.weigh(x[:0], gy[:0], g), np.zeros_like(w))
+
+
+@pytest.mark.parametrize("count", [2, 16, 64])
+def test_many_threads_share_one_workspace(count):
+    """Memory is asked for by what each thread may hold at once, whether or not there are as many cores."""
+    threads.set_threads(count)
+    for i, o, size in ((64, 64, 256), (256, 256, 64), (512, 512, 44), (512, 512, 24)):
+        parts = winograd.crew(count, 36 * 2 * max(i, o) * winograd.LEAST * 4)
+        todo = winograd.tile_blocks(1, (size, size), 2 * max(i, o), parts)
+        assert parts * 2 * 36 * max(i, o) * winograd.largest(todo) * 4 <= winograd.WORKSPACE * 1.25
+
+
 def test_winograd_weighs_large_layers_by_channel():
     x, w, gy, _, g = arrays("3x3 wide")
     exact = products.weigh(x.astype("float64"), gy.astype("float64"), g)

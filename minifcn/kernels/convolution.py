@@ -83,7 +83,7 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     if array.dtype != "float32" or not isinstance(array, np.ndarray) or _forced == "im2col":
         return "im2col"
     multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
-    if _forced is None and multiply_adds < SMALL:
+    if multiply_adds == 0 or (_forced is None and multiply_adds < SMALL):
         return "im2col"  # over before any preparation could pay
     if _forced == "blocks" or not winograd.serves(g, i, o):
         return "blocks"

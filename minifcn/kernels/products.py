@@ -164,7 +164,7 @@ def blocks(n: int, out: Pair, at_once: int, parts: int = 1) -> list[Block]:
     at_once = max(1, at_once)
     images = _step(n, at_once // (out[0] * out[1]), parts)
     rows_at_most = min(out[0], at_once // out[1])
-    rows = _step(out[0], rows_at_most, -(-parts // -(-n // images)) if rows_at_most == out[0] else parts)
+    rows = _step(out[0], rows_at_most, -(-parts // max(1, -(-n // images))) if rows_at_most == out[0] else parts)
     cols = min(out[1], at_once)
     return [
         Block(
@@ -180,5 +180,5 @@ def blocks(n: int, out: Pair, at_once: int, parts: int = 1) -> list[Block]:
 
 def _step(total: int, at_most: int, parts: int) -> int:
     """A step that walks `total` in a multiple of `parts` equal strides, none longer than `at_most` (or 1)."""
-    strides = -(-total // max(1, at_most))
+    strides = max(1, -(-total // max(1, at_most)))
     return max(1, -(-total // (-(-strides // parts) * parts)))

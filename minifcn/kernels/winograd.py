@@ -31,7 +31,7 @@ from minifcn.backend import Array, xp_of
 from minifcn.kernels.blocks import turn
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.products import Block, blocks
-from minifcn.kernels.threads import lanes, parallel, shares
+from minifcn.kernels.threads import lanes, parallel, shares, threads
 
 BT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
       (0, 4, 0, -5, 0, 1))  # fmt: skip
@@ -88,8 +88,8 @@ def correlate(
     from_x, to_y, windows = square(xp, BT), square(xp, AT), replace(TILES, padding=g.padding)
     size = g.out_size(x.shape[2:])
     y = xp.empty((n, o, *size), dtype=x.dtype)
-    parts = lanes(y.size * 9 * i)
-    todo = tile_blocks(n, size, i + o, parts)
+    parts = crew(lanes(y.size * 9 * i), 36 * 2 * max(i, o) * LEAST * 4)
+    todo = tile_blocks(n, size, 2 * max(i, o), parts)
 
     def some(block: Block, ours: tuple[Array, Array]) -> None:
         here, there = ours  # two stretches of memory, used in turn
@@ -108,7 +108,9 @@ def _correlate_by_channel(x: Array, w: Array, g: Windows, b: Array | None, relu:
     """
     xp, n, (o, i) = xp_of(x), len(x), w.shape[:2]
     size = g.out_size(x.shape[2:])
-    parts = lanes(n * o * size[0] * size[1] * 9 * i)
+    todo = shares(o, max(threads(), o // 64))
+    length = 36 * max(part.stop - part.start for part in todo) * max(i, n * grid(size)[0] * grid(size)[1])
+    parts = crew(lanes(n * o * size[0] * size[1] * 9 * i), 2 * length * x.itemsize)
     y = xp.empty((n, o, *size), dtype=x.dtype)
     from_x, points, to_y = square(xp, BT), square(xp, G), square(xp, AT)
     (block,) = blocks(n, grid(size), n * grid(size)[0] * grid(size)[1])
@@ -125,7 +127,7 @@ def _correlate_by_channel(x: Array, w: Array, g: Windows, b: Array | None, relu:
         m = xp.matmul(some_u, v, out=shaped(here, 36, count, block.count))
         finish(y[:, part], m, None if b is None else b[part], relu, block, to_y, there)
 
-    parallel(some, shares(o, max(parts, o // 64)), parts, two_of(xp, 36 * min(o, 128) * max(i, block.count)))
+    parallel(some, todo, parts, two_of(xp, length))
     return y
 
 
@@ -141,9 +143,9 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     each = 2 * 36 * o * i * x.itemsize  # bytes of a thread's own sum, and of what it is about to add
     if each * min(parts, 2) > WORKSPACE // 2:
         return _weigh_by_channel(x, gy, g, parts)
-    parts = min(parts, max(1, WORKSPACE // 2 // each))
+    parts = crew(parts, each + 36 * 3 * max(i, o) * LEAST * 4)
     from_x, from_y, windows = square(xp, BT), square(xp, AT).T, replace(TILES, padding=g.padding)
-    todo = tile_blocks(len(x), gy.shape[2:], i + 2 * o, parts)
+    todo = tile_blocks(len(x), gy.shape[2:], 3 * max(i, o), parts)
     sums = xp.zeros((parts, 36, o, i), dtype=x.dtype)
 
     def some(share: int) -> None:
@@ -230,6 +232,11 @@ def tile_blocks(n: int, size: Pair, channels: int, parts: int, most: int = MOST)
     return blocks(n, grid(size), max(LEAST, min(most, room)), parts)
 
 
+def crew(parts: int, memory: int) -> int:
+    """As many of the threads as half the workspace has room for, when each needs `memory` bytes; at least one."""
+    return max(1, min(parts, WORKSPACE // 2 // memory))
+
+
 def grid(size: Pair) -> Pair:
     """Rows and columns of 4x4 cells that cover an output of `size`."""
     return -(-size[0] // 4), -(-size[1] // 4)
@@ -238,7 +245,7 @@ def grid(size: Pair) -> Pair:
 def few_tiles(n: int, size: Pair, i: int, o: int) -> bool:
     """Whether the filters outnumber the tiles, and all tiles fit into the workspace."""
     tiles = n * grid(size)[0] * grid(size)[1]
-    return tiles < o and 36 * i * tiles * 4 <= WORKSPACE // 2
+    return 0 < tiles < o and 36 * i * tiles * 4 <= WORKSPACE // 2
 
 
 def largest(todo: list[Block]) -> int:
