@@ -74,7 +74,8 @@ def main(argv: list[str]) -> int:
     with Bar(len(val), unit="image") as bar:
         matrix = evaluate(trained.net.to(device), val, trained.preprocessing, batch=options.batch, progress=bar.advance)
     guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
-    print(f"{trained.path} (step {trained.step}) on {len(val)} images, split {split}")
+    place = options.data or trained.options.data
+    print(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
     print(table(matrix, guesses, absent))
     skipped = [trained.classes[i] for i in matrix.skipped(absent)]
     print(f"classes left out of the mean IU ({absent}): {', '.join(skipped) or 'none'}\n")

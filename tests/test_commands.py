@@ -368,7 +368,7 @@ def test_evaluate_measures_what_training_measured(run: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     ours, theirs = json.loads(Path("result.json").read_text()), json.loads((run / "evaluation.json").read_text())
     assert ours == theirs
-    assert f"{run}/checkpoints/step-00000006.safetensors (step 6) on 3 images, split val" in printed
+    assert f"{run}/checkpoints/step-00000006.safetensors (step 6) on 3 images of world, split val" in printed
     assert f"this net         {theirs['pixel_accuracy']:>10.3f}" in printed and "majority class" in printed
     assert all(f"\n{name} " in printed for name in CLASSES)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
@@ -376,7 +376,7 @@ def test_evaluate_measures_what_training_measured(run: Path, capsys: pytest.Capt
 
 def test_a_single_checkpoint_is_measured_as_well(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run / "checkpoints" / "best.safetensors"), "--split", "test", "--batch", "3"]) == 0
-    assert "best.safetensors (step 3) on 3 images, split test" in capsys.readouterr().out
+    assert "best.safetensors (step 3) on 3 images of world, split test" in capsys.readouterr().out
     assert main(["evaluate", str(run), "--best"]) == 0
     assert "best.safetensors (step 3)" in capsys.readouterr().out
 

@@ -28,7 +28,7 @@ from minifcn.cli import main
 from minifcn.data.batches import Subset
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.shapes import Shapes
-from minifcn.divergence import not_finite, watching
+from minifcn.divergence import not_finite, unheard, watching
 from minifcn.environment import differences, environment
 from minifcn.errors import DataError, DivergedError, FormatError, UsageError
 from minifcn.evaluation import evaluate, predict
@@ -668,6 +668,25 @@ def test_watching_a_net_leaves_it_as_it_was() -> None:
     ):
         net(x)
     assert {name: sorted(vars(module)) for name, module in enumerate(net.modules())} == before
+
+
+@pytest.mark.usefixtures("quick", "fake_gpu")
+@pytest.mark.parametrize("detect", [False, True], ids=["", "detect-anomaly"])
+def test_a_run_on_the_strict_device_is_the_same_run(detect: bool, tmp_path: Path) -> None:
+    """All random numbers are the host's, and no array crosses over but by to_device and to_host."""
+    runs = []
+    for device in ("cpu", "gpu"):
+        o = Options(**TINY | {"stages": "16,8", "epochs": 1, "detect_anomaly": detect})
+        with RunFolder(tmp_path / device) as folder:
+            one = Trainer(o, folder, *o.data_sets(), device=device, say=lambda line: None)
+            one.run()
+        runs.append((state(tmp_path / device)[0], log(tmp_path / device), evaluation(tmp_path / device)))
+    assert runs[0] == runs[1]
+    one.net.trunk.block1.conv1_1.b.data[:] = np.inf
+    with pytest.raises(
+        DivergedError, match=r"block1.conv1_1 is the first" if detect else r"nan, the largest gradient \("
+    ):
+        one._one_step()
 
 
 # ------------------------------------------------------------------------------------------------------- seeds (row 38)
