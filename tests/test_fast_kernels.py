@@ -127,6 +127,7 @@ def test_the_filter_transform_of_winograd_is_the_one_of_the_paper():
 
 LARGE = {
     "conv1_2": ((1, 64, 698, 698), 64, Windows((3, 3), padding=(1, 1))),
+    "conv3_2": ((1, 256, 175, 175), 256, Windows((3, 3), padding=(1, 1))),
     "conv4_1": ((1, 256, 88, 88), 512, Windows((3, 3), padding=(1, 1))),
     "fc6": ((1, 512, 22, 22), 1024, Windows((7, 7))),
     "upscore8": ((1, 21, 568, 568), 21, Windows((16, 16), stride=(8, 8), groups=21)),

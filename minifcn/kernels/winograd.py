@@ -140,10 +140,10 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     """gw = kron(G^T, G^T) of the sum over all tiles of (gradient at the 36 points) * (x at the 36 points)."""
     xp, i, o = xp_of(x), x.shape[1], gy.shape[1]
     parts = lanes(gy.size * 9 * i)
-    each = 2 * 36 * o * i * x.itemsize  # bytes of a thread's own sum, and of what it is about to add
-    if each * min(parts, 2) > WORKSPACE // 2:
+    own = 2 * 36 * o * i * x.itemsize  # bytes of a thread's own sum, and of what it is about to add
+    if parts * own > WORKSPACE // 2:
         return _weigh_by_channel(x, gy, g, parts)
-    parts = crew(parts, each + 36 * 3 * max(i, o) * LEAST * 4)
+    parts = crew(parts, 36 * 3 * max(i, o) * LEAST * x.itemsize)
     from_x, from_y, windows = square(xp, BT), square(xp, AT).T, replace(TILES, padding=g.padding)
     todo = tile_blocks(len(x), gy.shape[2:], 3 * max(i, o), parts)
     sums = xp.zeros((parts, 36, o, i), dtype=x.dtype)
