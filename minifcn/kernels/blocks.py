@@ -41,7 +41,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
     parts = lanes(y.size * w[0].size)
 
     def some_windows(block: Block) -> None:
-        if g.stride[0] == 1:
+        if rows_pay(w, g):
             correlate_rows(y, x, by_row, g, block)
         else:
             correlate_block(y, x, w, g, block)
@@ -101,7 +101,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 
     def some_windows(share: int) -> None:
         for block in found[share::parts]:
-            if g.stride[0] == 1:
+            if rows_pay(gw, g):
                 weigh_rows(sums[share], x, gy, g, block)
             else:
                 weigh_block(sums[share], x, gy, g, block)
@@ -121,10 +121,10 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
         return gw
     parts = max(1, min(parts, WORKSPACE // (2 * gw.nbytes)))  # each thread has a sum of its own
     found = blocks(len(x), out, windows_in_cache(gw, g), parts)
-    shape = kernel_rows(gw, g).shape if g.stride[0] == 1 else gw.shape
+    shape = kernel_rows(gw, g).shape if rows_pay(gw, g) else gw.shape
     sums = xp.zeros((parts, *shape), dtype=x.dtype)
     parallel(some_windows, range(parts), parts)
-    if g.stride[0] > 1:
+    if not rows_pay(gw, g):
         return sums.sum(axis=0)
     o, i, kh, kw = gw.shape
     return xp.ascontiguousarray(sums.sum(axis=0).reshape(kh, o, i, kw).transpose(1, 2, 0, 3))
@@ -184,8 +184,14 @@ def few_windows(w: Array, g: Windows, n: int, out: Pair) -> bool:
     return g.groups == 1 and count <= min(len(w), at_once(w, g))
 
 
+def rows_pay(w: Array, g: Windows) -> bool:
+    """Whether columns of single kernel rows are worth it: with stride 1, and unless the copies saved are fewer than the
+    products that have to be added up instead, as in a first layer of 3 to 64 channels."""
+    return g.stride[0] == 1 and w.shape[1] * g.groups * g.kernel[1] >= len(w)
+
+
 def windows_in_cache(w: Array, g: Windows) -> int:
-    copies = g.kernel[1] if g.stride[0] == 1 else g.kernel[0] * g.kernel[1]
+    copies = g.kernel[1] if rows_pay(w, g) else g.kernel[0] * g.kernel[1]
     return max(LEAST, CACHE // ((w.shape[1] * g.groups * copies + 2 * len(w)) * w.itemsize))
 
 
