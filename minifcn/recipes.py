@@ -253,9 +253,27 @@ RECIPES: dict[str, dict[str, Any]] = {
     # learns the embedded world in about a minute on two cores
     "toy": {},
     # street scenes of CamVid, 240x180, from scratch
-    "camvid": {"width": 16, "epochs": 60, "batch": 4, "lr": 0.02, "crop": 160, "scale_min": 0.8, "scale_max": 1.25},
+    "camvid": {
+        "width": 16,
+        "epochs": 60,
+        "batch": 4,
+        "lr": 0.02,
+        "crop": 160,
+        "scale_min": 0.8,
+        "scale_max": 1.25,
+        "measure_every": 5,
+    },
     # animals of PASCAL VOC, long side 256, from scratch
-    "animals": {"width": 16, "epochs": 40, "batch": 8, "lr": 0.02, "crop": 160, "scale_min": 0.75, "scale_max": 1.33},
+    "animals": {
+        "width": 16,
+        "epochs": 40,
+        "batch": 8,
+        "lr": 0.03,
+        "crop": 160,
+        "scale_min": 0.75,
+        "scale_max": 1.33,
+        "measure_every": 5,
+    },
 }
 
 
