@@ -382,7 +382,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     began = time.perf_counter()
     process.popen.send_signal(signal.SIGINT)
     code, _, err = process.end()
-    assert code == 130 and "stopped after" not in err and time.perf_counter() - began < 1
+    assert code == 130 and "stopped after" not in err and time.perf_counter() - began < 5
     assert load_latest(tmp_path / "run").meta["progress"]["step"] == 0  # type: ignore[union-attr]
 
 
