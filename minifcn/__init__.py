@@ -13,6 +13,8 @@ from minifcn import ops
 from minifcn.geometry import Grid, Layer
 from minifcn.gradcheck import gradcheck, gradcheck_along
 from minifcn.graph import graph
+from minifcn.inference import inference
+from minifcn.kernels.convolution import convolution
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 from minifcn.models.figure import figure
@@ -31,10 +33,12 @@ __all__ = [
     "Layer",
     "Parameter",
     "Tensor",
+    "convolution",
     "figure",
     "gradcheck",
     "gradcheck_along",
     "graph",
+    "inference",
     "no_grad",
     "op",
     "ops",

@@ -28,7 +28,7 @@ from minifcn.command import parse, run, split_words
 from minifcn.errors import UsageError
 from minifcn.kernels.convolution import WAYS, choose, convolution, correlate, spread, weigh
 from minifcn.kernels.im2col import Windows
-from minifcn.kernels.threads import set_threads, threads
+from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.models.fcn import FCN8s
 from minifcn.nn import bilinear, evaluating
 from minifcn.ops.loss import softmax_cross_entropy
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
     for name, least in (("size", 1), ("width", 1), ("batch", 1), ("runs", 1), ("threads", 0)):
         if getattr(options, name) < least:
             raise UsageError(f"option {name} is {getattr(options, name)}; expected at least {least}")
-    set_threads(options.threads or None)
+    set_threads(options.threads or cores())
     with convolution(options.way) if options.way else contextlib.nullcontext():
         record = measure_layers(options) if words == ["layers"] else measure_nets(options)
     if options.json:

@@ -20,6 +20,7 @@ from minifcn import __version__
 from minifcn.command import run
 from minifcn.errors import UsageError
 from minifcn.gpu import cupy_packages, diagnose_gpu, pip_command
+from minifcn.kernels.threads import cores
 
 # What each package is for. Those that only come with an extra are marked; the rest come with minifcn.
 PACKAGES = {
@@ -94,11 +95,6 @@ def blas() -> str:
     if not found:
         return "none that threadpoolctl knows"
     return "; ".join(f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads" for pool in found)
-
-
-def cores() -> int:
-    """The cores this process may run on, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cupy_version() -> str:

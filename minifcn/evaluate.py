@@ -15,7 +15,7 @@ from minifcn.backend import choose_device
 from minifcn.command import parse, run, split_words
 from minifcn.errors import DataError, UsageError
 from minifcn.evaluation import baselines, class_table, evaluate, evaluation_record, table
-from minifcn.kernels.threads import set_threads
+from minifcn.kernels.threads import cores, set_threads
 from minifcn.metrics import ABSENT, ConfusionMatrix
 from minifcn.progress import Bar
 from minifcn.recipes import WORLD
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"{options.json}: cannot be written, its folder does not exist; choose another --json")
     absent = options.absent
     device, why = choose_device(options.device)
-    set_threads(options.threads or None)
+    set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best)
     val, split, train = data_of(trained, options)
     if tuple(val.classes) != trained.classes:

@@ -13,8 +13,9 @@ import numpy as np
 from minifcn.backend import is_host, to_device, to_host
 from minifcn.data.batches import Preprocessing, collate
 from minifcn.data.sample import VOID, Sample
+from minifcn.inference import inference
 from minifcn.metrics import Absent, ConfusionMatrix
-from minifcn.nn import Module, evaluating
+from minifcn.nn import Module
 from minifcn.tensor import Tensor
 
 
@@ -25,7 +26,7 @@ def device_of(net: Module) -> str:
 
 def predict(net: Module, images: np.ndarray) -> np.ndarray:
     """The class with the highest score at each pixel: (N, 3, H, W), preprocessed -> (N, H, W) uint8, on the host."""
-    with evaluating(net):
+    with inference(net):
         scores = net(Tensor(to_device(images, device_of(net)))).data
         return to_host(scores.argmax(axis=1)).astype(np.uint8)
 
@@ -53,11 +54,12 @@ def evaluate(
 ) -> ConfusionMatrix:
     """The confusion matrix of `net` on every labelled pixel of `dataset`; `progress` hears how many images are done."""
     matrix, done = ConfusionMatrix(len(dataset.classes), VOID), 0
-    for samples in batches_of_equal_size(dataset, batch):
-        x, labels = collate(samples, preprocessing)
-        matrix.update(labels, predict(net, x))
-        done += len(samples)
-        progress(done)
+    with inference(net):  # around all batches: the filters are transformed once
+        for samples in batches_of_equal_size(dataset, batch):
+            x, labels = collate(samples, preprocessing)
+            matrix.update(labels, predict(net, x))
+            done += len(samples)
+            progress(done)
     return matrix
 
 

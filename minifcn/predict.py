@@ -7,6 +7,7 @@ minifcn predict runs/camvid 'street/*.jpg' --out masks
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from minifcn.command import parse, run, split_words
 from minifcn.data.files import read_image, write_mask
 from minifcn.errors import DataError, UsageError
 from minifcn.evaluation import predict
-from minifcn.kernels.threads import set_threads
+from minifcn.inference import inference
+from minifcn.kernels.threads import cores, set_threads
 from minifcn.trained import open_trained
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif")
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> int:
     if not 0 <= options.alpha <= 1:
         raise UsageError(f"option alpha is {options.alpha}; expected a number from 0 to 1")
     device, why = choose_device(options.device)
-    set_threads(options.threads or None)
+    set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best)
     images = [path for word in words[1:] for path in files(word)]
     out = Path(options.out) if options.out else beside(trained.path) / "predictions"
@@ -58,28 +60,31 @@ def main(argv: list[str]) -> int:
     trained.net.to(device)
     taken: set[str] = set()
     faults = []
-    for path in images:
-        try:
-            image = read_image(path)
-        except DataError as fault:
-            faults.append(str(fault))
-            continue
-        label = predict(trained.net, trained.preprocessing(image)[None])[0]
-        start = out / free_name(path.stem, taken)
-        write_mask(start.with_name(f"{start.name}-mask.png"), label)
-        start.with_name(f"{start.name}-overlay.png").write_bytes(
-            viz.png(viz.overlay(image, label, alpha=options.alpha))
-        )
-        start.with_name(f"{start.name}-legend.png").write_bytes(viz.png(viz.legend(trained.classes, label)))
-        print(f"{path}: {image.shape[1]}x{image.shape[0]}")
-        values, counts = np.unique(label, return_counts=True)
-        for i in np.argsort(-counts, kind="stable"):
-            print(f"  {trained.classes[values[i]]:<16} {100 * counts[i] / label.size:>6.2f} %")
-        print(f"  wrote {start}-mask.png, -overlay.png, -legend.png")
+    with inference(trained.net):
+        for path in images:
+            try:
+                image = read_image(path)
+            except DataError as fault:
+                faults.append(str(fault))
+                continue
+            label = predict(trained.net, trained.preprocessing(image)[None])[0]
+            print(f"{path}: {image.shape[1]}x{image.shape[0]}")
+            write(image, label, trained.classes, out / free_name(path.stem, taken), alpha=options.alpha)
     if faults:
         more = f" (the first of {len(faults)} such among {len(images)} images)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}")
     return 0
+
+
+def write(image: np.ndarray, label: np.ndarray, classes: Sequence[str], start: Path, *, alpha: float) -> None:
+    """Mask, overlay and legend, in files whose names begin as `start`; and how much of the image each class covers."""
+    write_mask(start.with_name(f"{start.name}-mask.png"), label)
+    start.with_name(f"{start.name}-overlay.png").write_bytes(viz.png(viz.overlay(image, label, alpha=alpha)))
+    start.with_name(f"{start.name}-legend.png").write_bytes(viz.png(viz.legend(classes, label)))
+    values, counts = np.unique(label, return_counts=True)
+    for i in np.argsort(-counts, kind="stable"):
+        print(f"  {classes[values[i]]:<16} {100 * counts[i] / label.size:>6.2f} %")
+    print(f"  wrote {start}-mask.png, -overlay.png, -legend.png")
 
 
 def beside(checkpoint: Path) -> Path:

@@ -17,7 +17,7 @@ from minifcn.backend import choose_device
 from minifcn.checkpoint import RunFolder, load_latest
 from minifcn.command import parse, run
 from minifcn.errors import UsageError
-from minifcn.kernels.threads import set_threads
+from minifcn.kernels.threads import cores, set_threads
 from minifcn.recipes import RECIPES, Options, from_dict, nearest, preset
 from minifcn.runlog import write_json
 from minifcn.signals import Interrupted
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     options = parse(Options, argv, verb="train", default=starting_point(argv), after=after)
     device, why = choose_device(options.device)
     print(f"device {why}")
-    set_threads(options.threads or None)
+    set_threads(options.threads or cores())
     trainer = (resumed if options.resume else begun)(options, device)
     with trainer.folder:
         try:

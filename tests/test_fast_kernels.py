@@ -180,19 +180,28 @@ def test_float64_takes_the_exact_way_whatever_is_forced():
 
 def test_filters_are_kept_only_while_asked_to(monkeypatch):
     x, w, _, _, g = arrays("3x3 wide")
-    count = []
+    other, count = w.copy(), []
     transform = winograd.transform_filters
     monkeypatch.setattr(winograd, "transform_filters", lambda w: count.append(1) or transform(w))
     plain = convolution.correlate(x, w, g)
-    with convolution.caching_filters():
+    with convolution.caching_filters([w]):
+        with convolution.caching_filters([w]):
+            convolution.correlate(x, w, g)
         for _ in range(3):
             assert np.array_equal(convolution.correlate(x, w, g), plain)
         assert len(count) == 2
-        convolution.correlate(x, w.copy(), g)
-        assert len(count) == 3
+        for _ in range(2):
+            convolution.correlate(x, other, g)  # nobody has promised to leave these weights alone
+        assert len(count) == 4
+        with convolution.caching_filters([other]):
+            for _ in range(2):
+                convolution.correlate(x, other, g)
+        assert len(count) == 5
+        convolution.correlate(x, other, g)
+        assert len(count) == 6
     convolution.correlate(x, w, g)
-    assert len(count) == 4
-    assert convolution._filters is None
+    assert len(count) == 7
+    assert not convolution._filters
 
 
 def blas_threads():

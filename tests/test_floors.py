@@ -27,7 +27,7 @@ tensor
 ops
 gradcheck  graph
 nn
-optim
+optim  inference
 surgery
 stitch
 weights  viz

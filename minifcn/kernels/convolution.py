@@ -19,7 +19,7 @@ Three ways lead to each product, and a test holds them equal:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from minifcn.kernels.threads import SMALL
 WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "winograd": winograd}
 
 _forced: str | None = None
-_filters: dict[int, tuple[Array, Array]] | None = None
+_filters: dict[int, list[Array | None]] = {}
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: bool = False) -> Array:
@@ -109,14 +109,14 @@ def convolution(way: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def caching_filters() -> Iterator[None]:
-    """Within it, Winograd's transformed filters are kept, and the weights they came from must not be written to.
+def caching_filters(weights: Iterable[Array]) -> Iterator[None]:
+    """Within it, Winograd's transformed filters of these arrays are kept, and nobody may write to the arrays.
 
-    They are found by the identity of the array w; the array itself is kept too, so that no other can take its place.
-    All are dropped at the end.
+    They are found by the identity of the array; the array itself is kept too, so that no other can take its place.
+    At the end all that this block kept is dropped; a block within another adds to what the outer keeps.
     """
     global _filters
-    before, _filters = _filters, {} if _filters is None else _filters
+    before, _filters = _filters, {**{id(w): [w, None] for w in weights}, **_filters}
     try:
         yield
     finally:
@@ -125,11 +125,12 @@ def caching_filters() -> Iterator[None]:
 
 def _transformed(w: Array) -> Array | None:
     """The transformed filters if they are kept, transforming them the first time."""
-    if _filters is None:
-        return None
     if id(w) not in _filters:
-        _filters[id(w)] = w, winograd.transform_filters(w)
-    return _filters[id(w)][1]
+        return None
+    entry = _filters[id(w)]
+    if entry[1] is None:
+        entry[1] = winograd.transform_filters(w)
+    return entry[1]
 
 
 def _check(w: Array | None, g: Windows, **arrays: Array | None) -> None:

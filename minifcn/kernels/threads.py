@@ -45,7 +45,7 @@ def set_threads(count: int | None) -> None:
 
 def threads() -> int:
     """The number of threads a convolution uses: 1 without threadpoolctl, since two kinds of threads would collide."""
-    count = _wish or _cores()
+    count = _wish or cores()
     return count if count == 1 or _controller() is not None else 1
 
 
@@ -96,7 +96,8 @@ def parallel(
         _busy.release()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """The cores this process may run on, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

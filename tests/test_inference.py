@@ -1,0 +1,109 @@
+"""`with inference(net):` computes the same numbers, sooner, and holds everybody to the promise that makes it right."""
+
+import numpy as np
+import pytest
+
+import minifcn
+from minifcn.kernels import convolution, winograd
+from minifcn.nn import Conv2d, Dropout, Sequential
+from minifcn.tensor import Parameter
+
+
+@pytest.fixture
+def net(rng):
+    return Sequential(
+        conv1=Conv2d(3, 32, 3, padding=1, relu=True, init=rng),
+        drop=Dropout(0.5, rng=rng),
+        conv2=Conv2d(32, 96, 3, padding=1, init=rng),
+    )
+
+
+@pytest.fixture
+def transformed(monkeypatch):
+    """The weights whose filters were transformed, one entry for each time."""
+    seen, transform = [], winograd.transform_filters
+    monkeypatch.setattr(winograd, "transform_filters", lambda w: seen.append(w) or transform(w))
+    return seen
+
+
+@pytest.mark.parametrize("size", [40, 12])  # many tiles, and fewer than there are filters
+@pytest.mark.parametrize("way", [*convolution.WAYS, None])
+def test_the_same_bits_as_outside(net, rng, size, way):
+    x = rng.standard_normal((1, 3, size, size), dtype="float32")
+    forced = way or "winograd"
+    with convolution.convolution(forced):
+        plain = net.eval()(x).data
+        with minifcn.inference(net) as inside:
+            assert inside is net
+            assert all(np.array_equal(net(x).data, plain) for _ in range(2))
+        assert np.array_equal(net(x).data, plain)
+
+
+def test_filters_are_transformed_once_and_dropped(net, rng, transformed):
+    x = rng.standard_normal((1, 3, 40, 40), dtype="float32")
+    with minifcn.inference(net):
+        for _ in range(3):
+            with minifcn.inference(net):  # the inner block adds to what the outer one keeps
+                net(x)
+        assert [w is net.conv2.w.data for w in transformed] == [True]
+    assert not convolution._filters
+    with minifcn.inference(net):
+        net(x)
+    assert len(transformed) == 2
+
+
+def test_a_net_that_trains_meanwhile_is_not_cached(net, rng):
+    other = Conv2d(32, 32, 3, padding=1, init=rng)
+    x = rng.standard_normal((1, 32, 40, 40), dtype="float32")
+    with minifcn.inference(net):
+        before = other(x).data
+        other.w.data *= 2
+        assert np.allclose(other(x).data, 2 * before, rtol=1e-3, atol=1e-3)
+
+
+def test_a_write_inside_raises(net):
+    before = net.state()
+    with minifcn.inference(net):
+        with pytest.raises(ValueError, match="read-only"):
+            net.conv1.w.data *= 2
+        with pytest.raises(ValueError, match="read-only"):
+            net.conv2.b.data[0] = 1
+    assert all(np.array_equal(array, before[name]) for name, array in net.state().items())
+    net.conv1.w.data *= 2
+
+
+def test_training_inside_fails_instead_of_spoiling_the_cache(net, rng):
+    x = rng.standard_normal((1, 3, 8, 8), dtype="float32")
+    solver = minifcn.SGD(net, lr=1.0)
+    net(x).sum().backward()
+    with minifcn.inference(net), pytest.raises(ValueError, match="read-only"):
+        solver.step()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_is_restored(net, fails):
+    net.conv1.training = False
+    net.conv1.b.data.flags.writeable = False
+    modes = [module.training for module in net.modules()]
+    arrays = [parameter.data for _, parameter in net.parameters()]
+    try:
+        with minifcn.inference(net):
+            assert not any(module.training for module in net.modules())
+            assert not any(array.flags.writeable for array in arrays)
+            assert net(np.ones((1, 3, 4, 4), np.float32)).node is None
+            if fails:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        assert fails
+    assert [module.training for module in net.modules()] == modes == [True, False, True, True]
+    assert [array.flags.writeable for array in arrays] == [True, False, True, True]
+    assert not convolution._filters
+    assert net(np.ones((1, 3, 4, 4), np.float32)).node is not None
+
+
+def test_a_parameter_that_is_part_of_another_is_restored(rng):
+    net = Sequential(conv1=Conv2d(3, 4, 3, init=rng), conv2=Conv2d(3, 2, 3, init=rng))
+    net.conv2.w, net.conv1.w = net.conv1.w, Parameter(net.conv1.w.data[:2])  # the part comes first
+    with minifcn.inference(net):
+        pass
+    assert all(parameter.data.flags.writeable for _, parameter in net.parameters())
