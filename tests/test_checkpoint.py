@@ -1,5 +1,6 @@
 """Checkpoints against what happens to files: kills, full disks, truncation, flipped bits, forgery, a second process."""
 
+import contextlib
 import errno
 import json
 import os
@@ -242,33 +243,40 @@ def test_the_same_kills_do_damage_a_file_written_in_place(tmp_path: Path) -> Non
     assert kills(tmp_path / "run", "in place", 400)["damaged"] == 1
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def disk_almost_full() -> Iterator[None]:
-    """No file may grow beyond 4 kB: Python ignores the signal, and the write fails as it does on a full disk."""
+    """No file may grow beyond 4 kB: Python ignores the signal, and the write fails as it does on a full disk.
+
+    Only around the call under test: the limit holds for the whole process, the log of the tests included.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 LARGE = {"w": np.ones(5000)}
 
 
-def test_a_full_disk_leaves_the_old_file(small: Path, disk_almost_full: None) -> None:
+def test_a_full_disk_leaves_the_old_file(small: Path) -> None:
     """Row 2."""
-    message = refused(UsageError, save_checkpoint, small, LARGE, {})
+    with disk_almost_full():
+        message = refused(UsageError, save_checkpoint, small, LARGE, {})
     assert str(small) in message and os.strerror(errno.EFBIG) in message and "free some space" in message
     assert same(load_checkpoint(small)[0], SMALL)
     assert os.listdir(small.parent) == [small.name]
 
 
-def test_a_full_disk_leaves_every_checkpoint_of_the_run(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_full_disk_leaves_every_checkpoint_of_the_run(tmp_path: Path) -> None:
     """Row 2."""
     with RunFolder(tmp_path / "run") as run:
         for step in (1, 2):
             run.save(step, SMALL, META, best=step == 1)
-        request.getfixturevalue("disk_almost_full")
-        assert str(step_path(run.path, 3)) in refused(UsageError, run.save, 3, LARGE, {}, best=True)
+        with disk_almost_full():
+            message = refused(UsageError, run.save, 3, LARGE, {}, best=True)
+        assert str(step_path(run.path, 3)) in message
         assert sorted(os.listdir(tmp_path / "run/checkpoints")) == [
             best_path("").name,
             step_path("", 1).name,
