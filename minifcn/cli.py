@@ -12,6 +12,7 @@ VERBS = {
     "train": ("minifcn.train", "train a network; without arguments, on the embedded world"),
     "evaluate": ("minifcn.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
     "predict": ("minifcn.predict", "segment images with a trained network"),
+    "describe": ("minifcn.describe", "every layer of a net, its cost and its memory, before anything runs"),
     "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
     "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
     "bench": ("minifcn.bench", "how fast the operations are here, and how much memory they take"),

@@ -25,9 +25,9 @@ metrics
 kernels
 tensor
 ops
-gradcheck  graph
+gradcheck  graph  outline
 nn
-optim
+optim  sampling
 surgery
 stitch
 weights  viz
@@ -39,7 +39,7 @@ recipes
 report
 evaluation  trained
 training
-train  evaluate  predict  reproduce  doctor  bench  classify  convert
+train  evaluate  predict  design  dense  reproduce  doctor  bench  classify  convert
 cli
 __main__
 """

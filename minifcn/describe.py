@@ -1,0 +1,367 @@
+"""What a net is and what it will cost, layer by layer, before anything runs.
+
+    minifcn describe fcn8s --size 500x500
+    minifcn describe fcn32s --size 64x64 --width 8 --padding same
+    minifcn describe --check                  # the predicted memory beside what the arrays took
+
+For each layer: the shape it makes; the pixels one of its cells sees (`field`), how far apart its cells are (`stride`)
+and where the first one lies (`start`), all in pixels of the image; parameters, multiply-adds, and the bytes of its
+output. Then the most memory that inference and a training step will hold beyond the parameters. All of it comes from
+running the net on outlines (`outline.py`): nothing is computed, and nothing is modelled by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minifcn import ops
+from minifcn.command import parse, run, split_words
+from minifcn.errors import GeometryError, ShapeError, UsageError
+from minifcn.geometry import Grid, out_size
+from minifcn.kernels.threads import set_threads
+from minifcn.models.fcn import FCN8s, FCN16s, FCN32s
+from minifcn.nn import Conv2d, Dropout, Module, Sliding, evaluating
+from minifcn.outline import Ledger, Outline, outlined_products
+from minifcn.stitch import named_modules
+from minifcn.tensor import Parameter, Tensor
+
+NETS: dict[str, Callable[..., Module]] = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: `shape` is what it makes, of `activation` bytes; `grid` where that lies in the image."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    grid: Grid | None
+    parameters: int
+    multiply_adds: int
+    activation: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """The rows of a net, in the order in which they run, and the peaks of memory in bytes.
+
+    `inference` and `training` count what is held beyond the parameters and the image. A training step is the loss and
+    its gradients: `gradients` bytes of them are still there afterwards (and SGD's momentum is once more as much).
+    """
+
+    rows: tuple[Row, ...]
+    inference: int
+    training: int
+    gradients: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(row.multiply_adds for row in self.rows)
+
+    @property
+    def activations(self) -> int:
+        return sum(row.activation for row in self.rows)
+
+    @property
+    def parameters(self) -> int:
+        return sum(row.parameters for row in self.rows)
+
+    def __str__(self) -> str:
+        head = ("layer", "kind", "shape", "field", "stride", "start", "parameters", "multiply-adds", "activation")
+        lines = [head, *(cells(row) for row in self.rows)]
+        lines.append(
+            ("all", "", "", "", "", "", count(self.parameters), giga(self.multiply_adds), mib(self.activations))
+        )
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        table = [
+            "  ".join(
+                cell.ljust(n) if i < 3 else cell.rjust(n) for i, (cell, n) in enumerate(zip(line, widths))
+            ).rstrip()
+            for line in lines
+        ]
+        table[-1:-1] = [""]
+        return "\n".join(
+            [
+                *table,
+                "",
+                f"inference holds at most {mib(self.inference)} beyond the parameters",
+                f"a training step holds at most {mib(self.training)}; its gradients, which stay, {mib(self.gradients)}",
+            ]
+        )
+
+
+def describe(net: Module, size: int | tuple[int, int], *, batch: int = 1, device: str = "cpu") -> Description:
+    """What `net` does to a batch of images of `size`, and the memory that will take. Nothing is computed.
+
+    Raises `GeometryError`, naming the layer, for an image that the net cannot take; `ShapeError` for a net whose layers
+    do not fit one another.
+    """
+    h, w = (size, size) if isinstance(size, int) else size
+    x = Outline((batch, channels(net), h, w), dtype_of(net), Ledger(device=device))
+    x.grid = Grid()
+    rows: list[Row] = []
+    with evaluating(net), watching(net, rows, min(h, w)):
+        inference = peak(lambda: last(net(x)).data, x.library)
+    training, learned = 0, [p for _, p in net.parameters() if not p.frozen]
+    if learned:
+        modes = [(module, module.training) for module in net.modules()]
+        net.train()
+        with watching(net, [], min(h, w)), gradients_put_back(learned):
+            training = peak(lambda: loss_of(last(net(x))).backward(), x.library)
+        for module, mode in modes:
+            module.training = mode
+    return Description(tuple(rows), inference, training, sum(p.data.nbytes for p in learned))
+
+
+def peak(program: Callable[[], Any], ledger: Ledger) -> int:
+    """The highest level of memory while `program` runs, beyond the level before."""
+    level = ledger.restart()
+    with outlined_products():
+        program()
+    return ledger.peak - level
+
+
+def loss_of(score: Tensor) -> Tensor:
+    ledger, (n, _, *size) = score.data.library, score.shape
+    labels = Outline((n, *size), "int64", ledger)
+    ledger.live -= labels.nbytes  # they were there before, so they do not count;
+    labels.dropped.detach()  # nor when they go
+    return ops.softmax_cross_entropy(score, labels)
+
+
+def last(y: Tensor | Mapping[str, Tensor]) -> Tensor:
+    return list(y.values())[-1] if isinstance(y, Mapping) else y
+
+
+def channels(net: Module) -> int:
+    """The channels of the image: what the first convolution takes."""
+    for module in net.modules():
+        if isinstance(module, Conv2d):
+            return module.w.shape[1] * module.groups
+    raise UsageError(f"describe: {type(net).__name__} has no convolution to tell the channels of its image from")
+
+
+def dtype_of(net: Module) -> Any:
+    return next(p.dtype for _, p in net.parameters())
+
+
+@contextlib.contextmanager
+def watching(net: Module, rows: list[Row], size: int) -> Iterator[None]:
+    """Inside, every layer of `net` that is called writes a row, and dropout draws no numbers."""
+    leaves = [(name, module) for name, module in named_modules(net) if not any(below(module))]
+    least = smallest(net)
+    for name, module in leaves:  # an attribute of the object is found before the method of its class
+        vars(module)["forward"] = watched(name, module, rows, least if size < least else 0)
+    try:
+        yield
+    finally:
+        for _, module in leaves:
+            del vars(module)["forward"]
+
+
+def below(module: Module) -> Iterator[Module]:
+    return (child for _, child in module.children() if isinstance(child, Module))
+
+
+def watched(name: str, module: Module, rows: list[Row], wanted: int) -> Callable[..., Any]:
+    forward = module.forward
+
+    def tell(x: Any) -> Any:
+        outline: Outline = x.data if isinstance(x, Tensor) else x
+        before = outline.library.multiply_adds
+        try:
+            y = dropped(module, x) if isinstance(module, Dropout) else forward(x)
+        except ShapeError as fault:
+            sentence = f"{name or type(module).__name__}: {fault}"
+            if not wanted:
+                raise ShapeError(sentence) from fault
+            raise GeometryError(f"{sentence}; this net takes images from {wanted}x{wanted} pixels on") from fault
+        if y is not x and isinstance(y.data, Outline):
+            layer = module.layer if isinstance(module, Sliding) else None
+            y.data.grid = outline.grid.through(layer) if layer and outline.grid else outline.grid
+            rows.append(
+                Row(
+                    name,
+                    type(module).__name__,
+                    y.shape,
+                    y.data.grid,
+                    sum(p.size for _, p in module.parameters()),
+                    outline.library.multiply_adds - before,
+                    y.data.nbytes,
+                )
+            )
+        return y
+
+    return tell
+
+
+def dropped(module: Dropout, x: Any) -> Any:
+    """What `Dropout` does, without drawing from its generator."""
+    if not module.training or module.p == 0:
+        return x
+    outline = x.data if isinstance(x, Tensor) else x
+    drawn = Outline(x.shape, "float32", outline.library)
+    kept = drawn >= module.p
+    del drawn
+    return ops.dropout(x, mask=kept.astype(x.dtype))
+
+
+def smallest(net: Module) -> int:
+    """The least side of an image that the longest chain of windows in `net` can take."""
+    chain = max((module.layers() for module in net.modules()), key=len)
+    for size in range(1, int(Grid.of(chain).field)):
+        with contextlib.suppress(GeometryError):
+            out_size(chain, size)
+            return size
+    return int(Grid.of(chain).field)
+
+
+@contextlib.contextmanager
+def gradients_put_back(parameters: list[Parameter]) -> Iterator[None]:
+    """Inside, no parameter has a gradient; afterwards each has the one it had."""
+    nodes = [p.node for p in parameters if p.node is not None]
+    kept = [node.grad for node in nodes]
+    for node in nodes:
+        node.grad = None
+    try:
+        yield
+    finally:
+        for node, grad in zip(nodes, kept, strict=True):
+            node.grad = grad
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    grid = row.grid
+    place = (str(grid.field), str(grid.stride), str(grid.start)) if grid else ("", "", "")
+    shape = "x".join(map(str, row.shape[1:]))
+    return (row.name, row.kind, shape, *place, count(row.parameters), giga(row.multiply_adds), mib(row.activation))
+
+
+def count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def giga(number: int) -> str:
+    return f"{number / 1e9:.3f} G" if number else ""
+
+
+def mib(number: int) -> str:
+    return f"{number / 2**20:.1f} MiB"
+
+
+# ---- the command -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every layer of a net, its cost and its memory, before anything runs: `minifcn describe fcn8s --size 500x500`."""
+
+    size: str = "500x500"
+    """height x width of the image"""
+    width: int = 64
+    """channels of the first block (64: VGG's own)"""
+    padding: str = "100"
+    """the first layer's padding: a number, "same" or "safe" """
+    classes: int = 21
+    """what is to be told apart"""
+    layers: int = 16
+    """which VGG: 11, 13, 16 or 19"""
+    batch: int = 1
+    """images at once"""
+    check: bool = False
+    """instead: compute three small nets at two sizes, and print what their arrays took beside the prediction"""
+
+
+def main(argv: list[str]) -> int:
+    words, rest = split_words(Options, argv)
+    options = parse(Options, rest, verb="describe")
+    if options.check:
+        return check()
+    if len(words) != 1 or words[0] not in NETS:
+        raise UsageError(f"describe: found net {' '.join(words) or 'none'!r}; expected one of {', '.join(NETS)}")
+    padding: int | str = int(options.padding) if options.padding.isdecimal() else options.padding
+    net = NETS[words[0]](
+        width=options.width, padding=padding, classes=options.classes, layers=options.layers, init="zero"
+    )
+    print(describe(net, image_size(options.size), batch=options.batch))
+    return 0
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """`500x375` or `500` as (height, width)."""
+    sides = text.split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) < 2**20 for side in sides):
+        raise UsageError(f"option size is {text!r}; expected height x width in pixels, such as 500x500")
+    return int(sides[0]), int(sides[-1])
+
+
+CHECKED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("fcn8s", {"width": 16, "padding": "same", "classes": 21}),
+    ("fcn32s", {"width": 8, "padding": 100, "classes": 5}),
+    ("fcn16s", {"width": 32, "layers": 11, "padding": "same", "classes": 12, "upsampling": "all learned"}),
+)
+
+
+def check(sizes: tuple[int, ...] = (160, 256)) -> int:
+    """Print prediction and measurement for each net and size. Returns 1 if any is more than a tenth off."""
+    worst = 0.0
+    set_threads(1)
+    for name, options in CHECKED:
+        net = NETS[name](**options)
+        for size in sizes:
+            told = describe(net, size)
+            for what, predicted, program in (
+                ("inference", told.inference, infer),
+                ("training step", told.training, train_step),
+            ):
+                taken = measured(program, net, size)
+                worst = max(worst, abs(predicted / taken - 1))
+                print(f"{name:<8} {size}x{size}  {what:<14} predicted {mib(predicted):>11}, taken {mib(taken):>11}")
+    set_threads(None)
+    print(f"off by {100 * worst:.1f} % at worst; a tenth is allowed")
+    return int(worst > 0.1)
+
+
+def measured(program: Callable[[Module, np.ndarray, np.ndarray], Any], net: Module, size: int) -> int:
+    """The most bytes that NumPy held while `program` ran, beyond what was there before."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, channels(net), size, size)).astype(np.float32)
+    labels = rng.integers(0, 2, (1, size, size))
+    for _, p in net.parameters():
+        p.clear_grad()
+    program(net, x[:, :, :64, :64], labels[:, :64, :64])  # what is made once and kept: thread pools, BLAS
+    for _, p in net.parameters():
+        p.clear_grad()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        level, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        program(net, x, labels)
+        _, highest = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return highest - level
+
+
+def infer(net: Module, x: np.ndarray, labels: np.ndarray) -> None:
+    with evaluating(net):
+        net(x)
+
+
+def train_step(net: Module, x: np.ndarray, labels: np.ndarray) -> None:
+    ops.softmax_cross_entropy(net.train()(x), labels).backward()
+
+
+if __name__ == "__main__":
+    run(main)
