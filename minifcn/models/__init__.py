@@ -11,7 +11,9 @@ FILES = (
     "vgg",
     "googlenet",
     "squeezenet",
+    "context",
     "ladder",
     "fcn",
     "figure",
+    "paper",
 )
