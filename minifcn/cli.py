@@ -13,6 +13,7 @@ VERBS = {
     "evaluate": ("minifcn.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
     "predict": ("minifcn.predict", "segment images with a trained network"),
     "describe": ("minifcn.describe", "every layer of a net, its cost and its memory, before anything runs"),
+    "design": ("minifcn.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
     "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
     "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
     "bench": ("minifcn.bench", "how fast the operations are here, and how much memory they take"),
