@@ -16,6 +16,7 @@ VERBS = {
     "design": ("minifcn.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
     "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
     "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
+    "amortize": ("minifcn.amortize", "patch by patch against all at once: the timing experiment of section 3.1"),
     "bench": ("minifcn.bench", "how fast the operations are here, and how much memory they take"),
 }
 

@@ -39,7 +39,7 @@ recipes
 report
 evaluation  trained
 training
-train  evaluate  predict  design  dense  reproduce  doctor  bench  classify  convert
+train  evaluate  predict  design  dense  reproduce  doctor  bench  classify  convert  amortize
 cli
 __main__
 """
