@@ -8,10 +8,12 @@ from test_classifiers import depth
 from test_fcn import labels, loss_of, photo, randomized, run_figure, same_state
 
 from minifcn import ops
+from minifcn.backend import to_device
 from minifcn.errors import GeometryError, GradientError, ShapeError, UsageError
 from minifcn.geometry import Grid, Layer, out_size
 from minifcn.gradcheck import gradcheck_along
 from minifcn.models.alexnet import AlexNet
+from minifcn.models.classifier import classifier
 from minifcn.models.context import GlobalContext
 from minifcn.models.fcn import FCN8s, FCN16s, fcn, vgg_fcn
 from minifcn.models.figure import figure
@@ -34,7 +36,7 @@ from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.vgg import VGG
 from minifcn.nn import Dropout
 from minifcn.optim import SGD
-from minifcn.surgery import transplant, widened
+from minifcn.surgery import as_convolution, transplant, widened
 
 every_net = pytest.mark.parametrize("name", NETS)
 
@@ -446,6 +448,57 @@ def test_with_context_a_cell_sees_beyond_its_receptive_field():
         net = randomized(make() if make else ParseNet(width=1, classes=3)).eval()
         reach[name] = not np.array_equal(net(x).data[..., :100], net(far).data[..., :100])
     assert reach == {"32s": False, "ParseNet": True}
+
+
+# ---- devices -----------------------------------------------------------------------------------------------------
+
+ON_A_DEVICE = {
+    "AlexNet 8s, concat": lambda: FCN_AlexNet(8, width=1, classes=3, fusion="concat"),
+    "GoogLeNet": lambda: FCN_GoogLeNet(width=1, classes=3),
+    "SqueezeNet": lambda: FCN_SqueezeNet(width=1, classes=3),
+    "ParseNet": lambda: ParseNet(width=1, classes=3),
+    "two heads": lambda: paper_vgg(16, width=1, classes={"sem": 4, "geo": 2}),
+    "late fusion": lambda: nyud_color_hha(width=1),
+}
+
+
+def two_steps(make, device, dtype):
+    """Train on `device`; the state afterwards, on the host."""
+    net = make().astype(dtype).to(device)
+    sgd = SGD(net, lr=0.05)
+    images = [to_device(x, device) for x in inputs(net, 34, 41, dtype=dtype)]
+    for _ in range(2):
+        losses = [
+            ops.softmax_cross_entropy(y, to_device(labels(y, y.shape[1]), device)) for y in scores_of(net(*images))
+        ]
+        sum(losses[1:], losses[0]).backward()
+        sgd.step()
+    return net.state()
+
+
+@pytest.mark.parametrize("name", ON_A_DEVICE)
+def test_every_kind_of_net_learns_the_same_on_every_device(name, device):
+    here, there = (two_steps(ON_A_DEVICE[name], where, np.float64) for where in ("cpu", device))
+    for key in here:
+        np.testing.assert_allclose(here[key], there[key], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ON_A_DEVICE)
+def test_every_kind_of_net_learns_on_the_strict_device_in_float32(name, fake_gpu):
+    here = two_steps(ON_A_DEVICE[name], "cpu", np.float32)
+    with fake_gpu.no_float64():
+        there = two_steps(ON_A_DEVICE[name], "gpu", np.float32)
+    for key in here:
+        np.testing.assert_allclose(here[key], there[key], rtol=1e-4, atol=1e-6)
+
+
+def test_surgery_stays_on_the_device(fake_gpu):
+    net = classifier(AlexNet, width=1, classes=3).to("gpu")
+    fc6 = as_convolution(net.trunk.head.fc6)
+    assert all(isinstance(p.data, fake_gpu.ndarray) for _, p in fc6.parameters())
+    fused = FCN_AlexNet(width=1, classes=3, init="zero").to("gpu")
+    transplant(fused, net.state())
+    assert isinstance(fused.trunk.head.fc6.w.data, fake_gpu.ndarray) and fused.state()["trunk.head.fc6.w"].any()
 
 
 # ---- an independent FCN-SqueezeNet in PyTorch, with its crops written down ---------------------------------------
