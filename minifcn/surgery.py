@@ -52,8 +52,8 @@ def transplant(net: Module, weights: Mapping[str, Array], *, suffix: str = "") -
 
     An array of another shape and the same count is poured in flat, in the order C, H, W: a fully connected w (O, I*k*k)
     into a convolution's (O, I, k, k). Names that the net does not have are left out, as in Caffe. With `suffix`,
-    "conv1.w" goes to "conv1" + suffix + ".w". Raises `FormatError`, and changes nothing, where counts differ or no name
-    fits.
+    "conv1.w" goes to "conv1" + suffix + ".w". Raises `FormatError`, and changes nothing, where no name fits, or where
+    an array has another count or another O.
     """
     own = dict(net.parameters())
     places = {}
@@ -62,7 +62,11 @@ def transplant(net: Module, weights: Mapping[str, Array], *, suffix: str = "") -
         place = f"{layer}{suffix}.{part}"
         if place in own:
             places[place] = np.array(to_host(array))
-    unfit = [f"{name} {x.shape} for {own[name].shape}" for name, x in places.items() if x.size != own[name].size]
+    unfit = [
+        f"{name} {x.shape} for {own[name].shape}"
+        for name, x in places.items()
+        if x.size != own[name].size or x.shape[:1] != own[name].shape[:1]
+    ]
     if unfit or not places:
         why = f"no name of {', '.join(list(weights)[:3])} ... is this net's, as {', '.join(list(own)[:3])} ... are"
         raise FormatError(f"transplant: {'these do not fit: ' + '; '.join(unfit[:4]) if unfit else why}")

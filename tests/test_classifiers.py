@@ -15,6 +15,7 @@ from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Parallel, Trunk
 from minifcn.models.vgg import VGG
 from minifcn.nn import AvgPool2d, Conv2d, Linear, MaxPool2d, Sequential, evaluating
+from minifcn.optim import SGD
 from minifcn.surgery import convolutionalize
 
 # trunk, its options, parameters, convolutions on the longest path (fully connected layers counted), receptive field
@@ -156,6 +157,23 @@ def test_the_gradient_of_the_whole_classifier(name):
     for n, p in net.parameters():
         assert p.grad is not None and p.grad.any(), n
     assert gradcheck_along(loss, [p for _, p in net.parameters()], eps=1e-7, tolerance=1e-5) < 1e-5
+
+
+def test_lenet_learns_eight_images_by_heart():
+    net = classifier(LeNet, width=2, classes=4)
+    rng = np.random.default_rng(0)
+    x, truth = rng.standard_normal((8, 1, 28, 28)).astype(np.float32), np.arange(8).reshape(8, 1, 1) % 4
+    sgd = SGD(net, lr=0.01)
+
+    def loss():
+        return ops.softmax_cross_entropy(ops.reshape(net(x), shape=(8, 4, 1, 1)), truth)
+
+    before = loss().item()
+    for _ in range(25):
+        loss().backward()
+        sgd.step()
+    assert before > 1 and loss().item() < 0.1
+    assert (net(x).data.argmax(axis=1) == truth.ravel()).all()
 
 
 # ---- what does not fit -------------------------------------------------------------------------------------------

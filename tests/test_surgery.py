@@ -121,6 +121,9 @@ def test_a_transplant_that_does_not_fit_names_the_layer_and_changes_nothing(rng)
     before, wide = net.state(), classifier(VGG, width=2, classes=9).state()
     with pytest.raises(FormatError, match=r"do not fit: trunk\.block1\.conv1_1\.w \(2, 3, 3, 3\) for \(1, 3, 3, 3\)"):
         transplant(net, wide)
+    turned = {"trunk.block1.conv1_1.w": np.zeros((27, 1))}  # as many numbers, but not of one output
+    with pytest.raises(FormatError, match=r"conv1_1\.w \(27, 1\) for \(1, 3, 3, 3\)"):
+        transplant(net, turned)
     with pytest.raises(FormatError, match=r"no name of conv9\.w .* is this net's, as trunk\.block1"):
         transplant(net, {"conv9.w": np.zeros(3)})
     with pytest.raises(FormatError, match="no name of"):

@@ -141,7 +141,7 @@ def fcn(
     def sketch(border: int | str) -> Mapping[str, Sequence[Layer]]:
         return trunk(**{**options, "padding": border, "width": 1, "init": "zero", "rng": rng}).paths()
 
-    if isinstance(skips, int):
+    if not isinstance(skips, Sequence):
         skips = skips_to(sketch(0), skips)
     if padding == "safe":
         padding = safe_padding(sketch, skips)

@@ -95,6 +95,8 @@ def nyud_color_hha(stride: int = 32, *, seed: int = 0, **options: Any) -> LateFu
 
 NETS: dict[str, Callable[..., Module]] = {
     **{f"voc-fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
+    # CVPR 2015 learned the upsampling between the skips; what was released does not
+    **{f"voc-fcn{stride}s-cvpr15": partial(paper_vgg, stride, upsampling="learned") for stride in (16, 8)},
     "voc-fcn8s-atonce": partial(paper_vgg, 8, skip_scale={"pool4": 0.01, "pool3": 0.0001}),
     "voc-fcn-alexnet": FCN_AlexNet,
     "nyud-fcn32s-color": partial(paper_vgg, 32, classes=40),
