@@ -14,6 +14,7 @@ VERBS = {
     "predict": ("minifcn.predict", "segment images with a trained network"),
     "describe": ("minifcn.describe", "every layer of a net, its cost and its memory, before anything runs"),
     "design": ("minifcn.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
+    "dense": ("minifcn.dense", "dense prediction four ways: what each costs, and where they agree"),
     "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
     "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
     "amortize": ("minifcn.amortize", "patch by patch against all at once: the timing experiment of section 3.1"),

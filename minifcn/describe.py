@@ -1,7 +1,7 @@
 """What a net is and what it will cost, layer by layer, before anything runs.
 
     minifcn describe fcn8s --size 500x500
-    minifcn describe fcn32s --size 64x64 --width 8 --padding same
+    minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4
     minifcn describe --check                  # the predicted memory beside what the arrays took
 
 For each layer: the shape it makes; the pixels one of its cells sees (`field`), how far apart its cells are (`stride`)
@@ -17,6 +17,7 @@ import gc
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,20 @@ from minifcn.command import parse, run, split_words
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
 from minifcn.kernels.threads import set_threads
-from minifcn.models.fcn import FCN8s, FCN16s, FCN32s
+from minifcn.models import paper
+from minifcn.models.dilated import FCN_dilated
+from minifcn.models.fcn import FCN
+from minifcn.models.paper import LateFusion, paper_vgg
 from minifcn.nn import Conv2d, Dropout, Module, Sliding, evaluating
 from minifcn.outline import Ledger, Outline, outlined_products
 from minifcn.stitch import named_modules
 from minifcn.tensor import Parameter, Tensor
 
-NETS: dict[str, Callable[..., Module]] = {"fcn32s": FCN32s, "fcn16s": FCN16s, "fcn8s": FCN8s}
+NETS: dict[str, Callable[..., Module]] = {
+    **{f"fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
+    "fcn-dilated": FCN_dilated,
+    **paper.NETS,
+}
 
 
 @dataclass(frozen=True)
@@ -106,15 +114,16 @@ def describe(net: Module, size: int | tuple[int, int], *, batch: int = 1, device
     h, w = (size, size) if isinstance(size, int) else size
     x = Outline((batch, channels(net), h, w), dtype_of(net), Ledger(device=device))
     x.grid = Grid()
+    images = [x] * (len(list(below(net))) if isinstance(net, LateFusion) else 1)
     rows: list[Row] = []
     with evaluating(net), watching(net, rows, min(h, w)):
-        inference = peak(lambda: last(net(x)).data, x.library)
+        inference = peak(lambda: net(*images), x.library)
     training, learned = 0, [p for _, p in net.parameters() if not p.frozen]
     if learned:
         modes = [(module, module.training) for module in net.modules()]
         net.train()
         with watching(net, [], min(h, w)), gradients_put_back(learned):
-            training = peak(lambda: loss_of(last(net(x))).backward(), x.library)
+            training = peak(lambda: loss_of(maps(net, net(*images))).backward(), x.library)
         for module, mode in modes:
             module.training = mode
     return Description(tuple(rows), inference, training, sum(p.data.nbytes for p in learned))
@@ -128,9 +137,19 @@ def peak(program: Callable[[], Any], ledger: Ledger) -> int:
     return ledger.peak - level
 
 
-def loss_of(score: Tensor) -> Tensor:
-    ledger, (n, _, *size) = score.data.library, score.shape
-    labels = Outline((n, *size), "int64", ledger)
+def maps(net: Module, y: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+    """What a loss is put on: the scores of every head of an FCN, the last output of a trunk."""
+    return list(y.values()) if isinstance(net, FCN) and isinstance(y, Mapping) else [last(y)]
+
+
+def loss_of(scores: list[Tensor]) -> Tensor:
+    first, *others = (one_loss(score) for score in scores)
+    return sum(others, first)
+
+
+def one_loss(score: Tensor) -> Tensor:
+    ledger = score.data.library
+    labels = Outline((score.shape[0], *score.shape[2:]), "int64", ledger)
     ledger.live -= labels.nbytes  # they were there before, so they do not count;
     labels.dropped.detach()  # nor when they go
     return ops.softmax_cross_entropy(score, labels)
@@ -268,18 +287,18 @@ class Options:
 
     size: str = "500x500"
     """height x width of the image"""
-    width: int = 64
-    """channels of the first block (64: VGG's own)"""
-    padding: str = "100"
-    """the first layer's padding: a number, "same" or "safe" """
-    classes: int = 21
-    """what is to be told apart"""
-    layers: int = 16
-    """which VGG: 11, 13, 16 or 19"""
+    width: int = 0
+    """channels, as the net counts them (0: its own)"""
+    padding: str = ""
+    """the first layer's padding: a number, "same" or "safe" (empty: the net's own, the paper's 100 for its nets)"""
+    classes: int = 0
+    """what is to be told apart (0: as published)"""
+    layers: int = 0
+    """which VGG, 11, 13, 16 or 19 (0: 16)"""
     batch: int = 1
     """images at once"""
     check: bool = False
-    """instead: compute three small nets at two sizes, and print what their arrays took beside the prediction"""
+    """instead: compute four small nets at two sizes, and print what their arrays took beside the prediction"""
 
 
 def main(argv: list[str]) -> int:
@@ -289,10 +308,10 @@ def main(argv: list[str]) -> int:
         return check()
     if len(words) != 1 or words[0] not in NETS:
         raise UsageError(f"describe: found net {' '.join(words) or 'none'!r}; expected one of {', '.join(NETS)}")
-    padding: int | str = int(options.padding) if options.padding.isdecimal() else options.padding
-    net = NETS[words[0]](
-        width=options.width, padding=padding, classes=options.classes, layers=options.layers, init="zero"
-    )
+    border = int(options.padding) if options.padding.isdecimal() else options.padding
+    asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
+    given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
+    net = NETS[words[0]](init="zero", **given)
     print(describe(net, image_size(options.size), batch=options.batch))
     return 0
 
@@ -309,6 +328,7 @@ CHECKED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("fcn8s", {"width": 16, "padding": "same", "classes": 21}),
     ("fcn32s", {"width": 8, "padding": 100, "classes": 5}),
     ("fcn16s", {"width": 32, "layers": 11, "padding": "same", "classes": 12, "upsampling": "all learned"}),
+    ("fcn-squeezenet", {"classes": 12}),
 )
 
 
@@ -326,7 +346,7 @@ def check(sizes: tuple[int, ...] = (160, 256)) -> int:
             ):
                 taken = measured(program, net, size)
                 worst = max(worst, abs(predicted / taken - 1))
-                print(f"{name:<8} {size}x{size}  {what:<14} predicted {mib(predicted):>11}, taken {mib(taken):>11}")
+                print(f"{name:<14} {size}x{size}  {what:<14} predicted {mib(predicted):>11}, taken {mib(taken):>11}")
     set_threads(None)
     print(f"off by {100 * worst:.1f} % at worst; a tenth is allowed")
     return int(worst > 0.1)

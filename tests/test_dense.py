@@ -1,17 +1,25 @@
 """Dense prediction: shift-and-stitch, rarefied filters and upsampling, equal where they are, explained elsewhere."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
-from minifcn import ops
+from minifcn import dense, ops
+from minifcn.command import guard
+from minifcn.data.files import read_image
+from minifcn.dense import last
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import Grid, Layer
+from minifcn.gradcheck import gradcheck_along
+from minifcn.models.dilated import FCN_dilated
+from minifcn.models.fcn import FCN16s, FCN32s
+from minifcn.models.upsampling import Deconvolutions, nonlinear
 from minifcn.models.vgg import VGG
-from minifcn.nn import LRN, AvgPool2d, Conv2d, Linear, MaxPool2d, Module, Sequential, Upsample
+from minifcn.nn import LRN, AvgPool2d, Conv2d, Linear, MaxPool2d, Module, Sequential, Upsample, bilinear
 from minifcn.stitch import rarefied, rarefy, shift_and_stitch, sliding
-from minifcn.tensor import no_grad
+from minifcn.tensor import Parameter, no_grad
 
 
 def conv(i, o, k, rng, **options):
@@ -75,10 +83,6 @@ def exact(net, x):
     largest = last(net(abs(x))).data.max()
     net.load(state)
     return largest < 2**53
-
-
-def last(y):
-    return list(y.values())[-1] if isinstance(y, dict) else y
 
 
 def clean(net, size):
@@ -190,6 +194,195 @@ def test_vgg_up_to_a_pool(skip, rng):
     where = clean(net, (76, 75))
     with no_grad():
         assert np.array_equal(shift_and_stitch(net, x).data[where], rarefy(net)(x).data[where])
+
+
+# ---- upsampling ----------------------------------------------------------------------------------------------------
+
+
+def upsamplings(kernel, stride, channels=3):
+    """Fixed and separable; learned, a kernel a channel; learned, the reference's dense kernels."""
+    return [
+        Upsample(channels, kernel, stride, **options).astype(np.float64)
+        for options in ({}, {"learn": True}, {"learn": True, "grouped": False})
+    ]
+
+
+FACTORS = [(4, 2), (3, 2), (16, 8), (15, 8), (64, 32), (63, 32)]
+
+
+@pytest.mark.parametrize(("kernel", "stride"), FACTORS)
+def test_dense_diagonal_grouped_and_fixed_are_one(kernel, stride, rng):
+    fixed, grouped, dense = upsamplings(kernel, stride)
+    x = Parameter(rng.standard_normal((2, 3, 4, 5)))
+    gy = None
+    results = []
+    for up in (fixed, grouped, dense):
+        y = up(x)
+        gy = rng.standard_normal(y.shape) if gy is None else gy
+        y.backward(gy)
+        results.append((y.data, x.grad))
+        x.clear_grad()
+    for y, gx in results[1:]:
+        np.testing.assert_allclose(y, results[0][0], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(gx, results[0][1], rtol=1e-12, atol=1e-12)
+    own = dense.w.grad[np.arange(3), np.arange(3)]
+    np.testing.assert_allclose(own, grouped.w.grad[:, 0], rtol=1e-12, atol=1e-12)
+    assert dense.w.size == 3 * grouped.w.size and abs(dense.w.grad[0, 1]).max() > 0  # it may learn to mix classes
+
+
+@pytest.mark.parametrize(("kernel", "stride"), FACTORS)
+def test_the_ring_at_the_border_is_under_weighted(kernel, stride):
+    """Inside, the kernels on every pixel sum to 1; on a ring of k - s pixels, those beyond the edge are missing."""
+    weight = Upsample(1, kernel, stride).astype(np.float64)(np.ones((1, 1, 4, 4))).data[0, 0]
+    ring = kernel - stride
+    inside = weight[ring:-ring, ring:-ring]
+    np.testing.assert_allclose(inside, 1, rtol=1e-12)
+    weight[ring:-ring, ring:-ring] = 0
+    assert (weight < 1 - 1e-9).all()
+    assert weight[0, 0] == pytest.approx(bilinear(kernel)[0, 0])  # one kernel's corner is all that reaches the corner
+
+
+@pytest.mark.parametrize(("kernel", "stride"), FACTORS)
+def test_inside_the_ring_a_ramp_stays_a_ramp(kernel, stride):
+    ramp = np.arange(6.0) * np.ones((1, 1, 6, 1))
+    line = Upsample(1, kernel, stride).astype(np.float64)(ramp).data[0, 0, 3 * stride]
+    step = np.diff(line[kernel - stride : stride - kernel])
+    np.testing.assert_allclose(step, 1 / stride, rtol=1e-9)
+
+
+def test_of_fcn32s_13_pixels_of_the_ring_are_left():
+    """It is 64 - 32 = 32 wide, and 19 are cropped; scores there are scaled by less than 1: no argmax moves."""
+    net = FCN32s(width=1, padding=100, classes=3)
+    ring = net.upscore.layer.kernel - net.upscore.layer.stride
+    assert ring - net.ladder.rungs[-1].at == 13
+    rng = np.random.default_rng(0)
+    coarse = rng.standard_normal((1, 3, 2, 2))
+    fine = net.upscore(coarse).data
+    corner = fine[0, :, :32, :32]  # here only the corner cell is near
+    assert (corner.argmax(axis=0) == coarse[0, :, 0, 0].argmax()).all()
+    assert (abs(corner) < abs(coarse[0, :, 0, 0])[:, None, None]).all()
+
+
+@pytest.mark.parametrize(("kernel", "stride"), FACTORS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_stack_of_deconvolutions_lies_where_the_kernel_did(kernel, stride, padded, rng):
+    padding = (kernel - stride) // 2 if padded else 0
+    fixed = Upsample(2, kernel, stride, padding=padding)
+    stack = Deconvolutions(2, fixed.layer).astype(np.float64)
+    x = rng.standard_normal((1, 2, 5, 6))
+    y = stack(x).data
+    assert y.shape == fixed(x).shape and stack.layers() == fixed.layers()
+    assert len(list(stack.parameters())) == 2 * (stride.bit_length() - 1)
+    ramp = (np.arange(12.0) - 5) * np.ones((1, 2, 12, 1))  # negative and positive: nothing is cut off at the start
+    inside = slice(4 * stride, 8 * stride)
+    middle = (0, 0, inside, inside)
+    np.testing.assert_allclose(stack(ramp).data[middle], fixed(ramp).data[middle], rtol=1e-9, atol=1e-9)
+
+
+def test_a_stack_can_learn_what_no_kernel_can(rng):
+    """The wanted map is the positive part of the upsampled score: half of every pair is to be forgotten."""
+    layer = Layer(8, 4, 2, transpose=True)
+    x = rng.standard_normal((4, 1, 8, 8))
+    wanted = np.maximum(Deconvolutions(1, layer).astype(np.float64)(x).data, 0)
+
+    def learned(up):
+        for _ in range(150):
+            error = up(x) - wanted
+            loss = (error * error).mean()
+            loss.backward()
+            for _, p in up.parameters():
+                p.data = p.data - 0.3 * p.grad
+                p.changed()
+                p.clear_grad()
+        return loss.item()
+
+    kernel = learned(Upsample(1, 8, 4, padding=2, learn=True).astype(np.float64))
+    assert learned(Deconvolutions(1, layer).astype(np.float64)) < 0.2 * kernel
+
+
+def test_an_fcn_with_nonlinear_upsampling(rng):
+    linear = FCN16s(width=1, layers=11, padding=100, classes=2, dropout=0)
+    net = nonlinear(FCN16s(width=1, layers=11, padding=100, classes=2, dropout=0))
+    x = rng.standard_normal((1, 3, 33, 40))
+    for each in (linear, net):
+        for i, (name, p) in enumerate(each.parameters()):
+            own = np.random.default_rng(i)
+            if name.endswith(".b"):
+                p.data = own.uniform(0.05, 0.3, p.shape)  # off the kink that a ReLU has at 0
+            elif not name.startswith("upscore"):
+                p.data = own.uniform(-1, 1, p.shape) / math.sqrt(p.size / len(p.data))
+        each.astype(np.float64)
+    assert net(x).shape == linear(x).shape == (1, 2, 33, 40)
+    truth = rng.integers(0, 2, (1, 33, 40))
+    gradcheck_along(lambda: ops.softmax_cross_entropy(net(x), truth), [p for _, p in net.parameters()])
+
+
+@pytest.mark.parametrize("stride", [1, 3, 6])
+def test_only_doubling_can_be_stacked(stride):
+    with pytest.raises(UsageError, match=f"stride is {stride}; expected a power of two"):
+        Deconvolutions(2, Layer(2 * stride, stride, transpose=True))
+
+
+# ---- a dilated trunk -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_a_dilated_fcn_has_the_weights_of_another_and_finer_scores(stride):
+    coarse, net = FCN32s(width=1, padding=100, classes=3), FCN_dilated(stride, width=1, classes=3)
+    assert {n: p.shape for n, p in net.parameters()} == {n: p.shape for n, p in coarse.parameters()}
+    net.load(coarse.state())
+    (rung,) = net.ladder.rungs
+    assert rung.layer == Layer(2 * stride, stride, transpose=True)
+    assert Grid.of(net.trunk.layers()).field == 404 and Grid.of(net.trunk.layers()).stride == stride
+    for size in [(1, 1), (33, 20), (64, 9)]:
+        assert net.eval()(np.zeros((1, 3, *size), np.float32)).shape == (1, 3, *size)
+
+
+def test_every_fourth_of_its_cells_is_one_of_the_coarse_trunk(rng):
+    net = FCN_dilated(8, width=1, classes=2, padding=110).eval()
+    coarse = FCN32s(width=1, classes=2, padding=110).eval()
+    coarse.load(net.state())
+    x = rng.standard_normal((1, 3, 450, 440)).astype(np.float32)
+    fine, few = (last(each.trunk(x)).data for each in (net, coarse))
+    rows, cols = (Grid.of(coarse.trunk.layers()).inside(n) for n in (450, 440))
+    assert len(rows) and len(cols)
+    where = (..., slice(rows.start, rows.stop), slice(cols.start, cols.stop))
+    assert few[where].any()
+    np.testing.assert_allclose(fine[..., ::4, ::4][where], few[where], rtol=1e-4, atol=1e-6)
+
+
+# ---- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_command_prints_costs_and_draws_the_border(tmp_path, capsys):
+    out = tmp_path / "border.png"
+    assert dense.main(["--until", "pool2", "--size", "48x52", "--width", "1", "--picture", str(out)]) == 0
+    printed = capsys.readouterr().out
+    cost = {way: float(re.search(rf"^{way} .* ([\d.]+) G ", printed, re.MULTILINE)[1])
+            for way in ("strided", "upsampled", "shift-and-stitch", "rarefied")}  # fmt: skip
+    assert cost["strided"] <= cost["upsampled"] and cost["shift-and-stitch"] >= cost["rarefied"]
+    assert (
+        float(re.search(r"by (\S+) \(float32\)", printed)[1]) < 1e-5 < float(re.search(r"most (\S+); on", printed)[1])
+    )
+    picture = read_image(out)
+    red = (picture == (200, 30, 30)).all(axis=-1)
+    assert red.any() and picture.shape[:2] == (45, 49)
+    trunk = VGG(width=1, padding=1, init="zero", rng=np.random.default_rng(0)).until("pool2")
+    rows, cols = dense.equal_cells(trunk.layers(), (48, 52))
+    assert not red[rows.start : rows.stop, cols.start : cols.stop].any()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--trunk", "vgg"], "option trunk is 'vgg'; expected one of vgg16"),
+        (["--until", "pool9"], "output is 'pool9'; expected one of pool1"),
+        (["--until", "fc7", "--size", "500"], "32^2 moved images"),
+    ],
+)
+def test_the_command_refuses(argv, words, capsys):
+    assert guard(dense.main, argv) == 2
+    assert words in capsys.readouterr().err
 
 
 # ---- what the paper says -----------------------------------------------------------------------------------------

@@ -89,6 +89,14 @@ def test_shapes_are_those_of_a_run(rng):
     assert mean.start == Fraction(1) + 0 + 0 + 4 + 2  # half of 3/2, pool centred, one cell cropped, half of a pool
 
 
+@pytest.mark.parametrize("name", module.NETS)
+def test_every_net_of_the_paper_can_be_described(name):
+    net = module.NETS[name](width=1)
+    told = describe(net, 40)
+    assert told.parameters == sum(p.size for _, p in net.parameters())
+    assert told.training >= told.inference > 0 and told.multiply_adds > 0  # equal where only a score layer learns
+
+
 def test_multiply_adds_by_hand(rng):
     net = Sequential(conv=Conv2d(4, 6, 3, groups=2, init=rng), fc=Conv2d(6, 5, 1, init=rng))
     conv, fc = describe(net, 10).rows
@@ -226,7 +234,7 @@ def test_the_command(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["fcn9s"], "found net 'fcn9s'; expected one of fcn32s, fcn16s, fcn8s"),
+        (["fcn9s"], "found net 'fcn9s'; expected one of fcn32s, fcn16s, fcn8s, fcn-dilated"),
         ([], "found net 'none'"),
         (["fcn8s", "--size", "0x5"], "option size is '0x5'"),
         (["fcn8s", "--size", "5x5x5"], "option size is"),

@@ -16,4 +16,6 @@ FILES = (
     "fcn",
     "figure",
     "paper",
+    "upsampling",
+    "dilated",
 )
