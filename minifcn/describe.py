@@ -175,21 +175,29 @@ def dtype_of(net: Module) -> Any:
 def watching(net: Module, rows: list[Row], size: int) -> Iterator[None]:
     """Inside, every layer of `net` that is called writes a row, and dropout draws no numbers."""
     leaves = [(name, module) for name, module in named_modules(net) if not any(below(module))]
-    least = smallest(net)
     for name, module in leaves:  # an attribute of the object is found before the method of its class
-        vars(module)["forward"] = watched(name, module, rows, least if size < least else 0)
+        vars(module)["forward"] = watched(name, module, rows)
     try:
         yield
+    except Stopped as stop:
+        layer, sentence = stop.args
+        if size >= (least := smallest(net)):
+            raise ShapeError(f"{layer}: {sentence}") from stop
+        raise GeometryError(f"{layer}: {sentence}; this net takes images from {least}x{least} pixels on") from stop
     finally:
         for _, module in leaves:
             del vars(module)["forward"]
+
+
+class Stopped(Exception):
+    """The layer that refused, by its whole name, and its sentence."""
 
 
 def below(module: Module) -> Iterator[Module]:
     return (child for _, child in module.children() if isinstance(child, Module))
 
 
-def watched(name: str, module: Module, rows: list[Row], wanted: int) -> Callable[..., Any]:
+def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
     forward = module.forward
 
     def tell(x: Any) -> Any:
@@ -198,10 +206,7 @@ def watched(name: str, module: Module, rows: list[Row], wanted: int) -> Callable
         try:
             y = dropped(module, x) if isinstance(module, Dropout) else forward(x)
         except ShapeError as fault:
-            sentence = f"{name or type(module).__name__}: {fault}"
-            if not wanted:
-                raise ShapeError(sentence) from fault
-            raise GeometryError(f"{sentence}; this net takes images from {wanted}x{wanted} pixels on") from fault
+            raise Stopped(name or type(module).__name__, str(fault)) from fault
         if y is not x and isinstance(y.data, Outline):
             layer = module.layer if isinstance(module, Sliding) else None
             y.data.grid = outline.grid.through(layer) if layer and outline.grid else outline.grid

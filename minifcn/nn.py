@@ -158,8 +158,11 @@ class Sequential(Module):
         return {name: child for name, child in self.children() if isinstance(child, Module)}
 
     def forward(self, x: Tensor) -> Tensor:
-        for module in self.sequence().values():
-            x = module(x)
+        for name, module in self.sequence().items():
+            try:
+                x = module(x)
+            except ShapeError as fault:
+                raise type(fault)(f"{name}: {fault}") from fault
         return x
 
     def layers(self) -> list[Layer]:

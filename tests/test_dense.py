@@ -1,5 +1,6 @@
 """Dense prediction: shift-and-stitch, rarefied filters and upsampling, equal where they are, explained elsewhere."""
 
+import itertools
 import math
 import re
 
@@ -10,11 +11,15 @@ from minifcn import dense, ops
 from minifcn.command import guard
 from minifcn.data.files import read_image
 from minifcn.dense import last
-from minifcn.errors import GeometryError, UsageError
+from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.gradcheck import gradcheck_along
+from minifcn.models.alexnet import AlexNet
 from minifcn.models.dilated import FCN_dilated
 from minifcn.models.fcn import FCN16s, FCN32s
+from minifcn.models.googlenet import GoogLeNet
+from minifcn.models.lenet import LeNet
+from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.upsampling import Deconvolutions, nonlinear
 from minifcn.models.vgg import VGG
 from minifcn.nn import LRN, AvgPool2d, Conv2d, Linear, MaxPool2d, Module, Sequential, Upsample, bilinear
@@ -166,22 +171,41 @@ def test_inside_is_what_a_walk_over_the_pixels_says(seed):
         assert list(Grid.of(chain).inside(size)) == list(np.flatnonzero(inside)), (chain, size)
 
 
-# ---- VGG ---------------------------------------------------------------------------------------------------------
+# ---- every trunk ---------------------------------------------------------------------------------------------------
+
+TRUNKS = [
+    (LeNet, {"in_channels": 2}, 1),
+    (AlexNet, {"dropout": 0}, 1),
+    (VGG, {"dropout": 0}, 1),
+    (VGG, {"dropout": 0, "layers": 19}, 4),
+    (GoogLeNet, {"dropout": 0}, 8),  # which sees 715 pixels: at stride 1 that takes half a minute
+    (SqueezeNet, {"dropout": 0}, 1),
+    (SqueezeNet, {"dropout": 0, "version": "1.1"}, 1),
+]
 
 
-def test_vgg_down_to_fc7_is_itself_moved(rng):
-    """A stride of 32 has 1024 moved images, so four of them; interlacing is tested above and in the ops."""
-    net = integers(vgg(rng, padding=0), rng)
-    x = rng.integers(0, 2, (1, 2, 416, 424)) * 1.0
+@pytest.mark.parametrize("weights", [integers, randomized])
+@pytest.mark.parametrize(("trunk", "options", "stride"), TRUNKS)
+def test_every_trunk_moved_is_itself_rarefied(trunk, options, stride, weights, rng):
+    """A stride of 32 has 1024 moved images, so three of them here; interlacing is tested above and in the ops."""
+    net = weights(trunk(width=1, padding=0, init=rng, rng=rng, **options), rng)
+    chain, channels = net.layers(), options.get("in_channels", 3)
+    factor, fine = int(Grid.of(chain).stride) // stride, Grid.of(rarefied(chain, stride))
+    side = next(n for n in itertools.count(int(fine.field)) if len(fine.inside(n, factor=factor)) > min(3, factor - 1))
+    x = rng.integers(0, 2, (1, channels, side, side + 2 * stride)) * 1.0
+    rows, cols = (fine.inside(n, factor=factor) for n in x.shape[2:])
     with no_grad():
-        assert exact(net, x)
-        dense = rarefy(net)(x)["fc7"].data
-        rows, cols = (Grid.of(rarefied(net.layers())).inside(n, factor=32) for n in x.shape[2:])
-        assert rows == range(96, 102) and cols == range(96, 110)  # 96 = 3 * 32: cell 3 of a moved image
-        assert len(np.unique(dense[0, :, 96:102, 96:110])) > 1
-        for top, left in [(0, 0), (0, 13), (5, 7)]:
-            moved = net(x[:, :, top:, left:])["fc7"].data
-            assert np.array_equal(moved[..., 3, 3], dense[..., 96 + top, 96 + left])
+        assert weights is randomized or exact(net, x)
+        dense_map = last(rarefy(net, stride)(x)).data
+        assert len(np.unique(dense_map[0, :, rows.start : rows.stop, cols.start : cols.stop])) > 1
+        for down, right in [(0, 0), (0, 3), (min(3, factor - 1), 1)]:
+            moved = last(net(x[:, :, down * stride :, right * stride :])).data
+            a, b = moved[..., rows.start // factor, cols.start // factor], dense_map[..., rows.start + down, :]
+            b = b[..., cols.start + right]
+            if weights is randomized or any(isinstance(module, LRN) for module in net.modules()):
+                np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * abs(dense_map).max())
+            else:
+                assert np.array_equal(a, b)
 
 
 @pytest.mark.parametrize("skip", ["pool1", "pool2", "pool3"])
@@ -531,3 +555,11 @@ def test_a_net_that_branches_between_its_strides(rng):
     where = clean(net, (44, 39))
     dense = rarefy(net)(x).data[where]
     assert np.array_equal(shift_and_stitch(net, x).data[where], dense) and len(np.unique(dense)) > 1
+
+
+def test_an_image_too_small_for_an_unpadded_net_names_the_layer(rng):
+    """VGG without a border has 6 cells left where fc6 wants 7."""
+    net = vgg(rng, padding=0)
+    with pytest.raises(ShapeError, match=r"^fc6: a kernel of 7x7 .* padded by \(0, 0\) has only 6x7"):
+        net(np.zeros((1, 2, 194, 195), np.float32))
+    assert net(np.zeros((1, 2, 195, 195), np.float32))["fc7"].shape[2:] == (1, 1)
