@@ -33,13 +33,13 @@ stitch
 weights  viz
 models
 data
-describe
+describe  design
 checkpoint
 recipes
 report
 evaluation  trained
 training
-train  evaluate  predict  design  dense  reproduce  doctor  bench  classify  convert  amortize
+train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  amortize
 cli
 __main__
 """
