@@ -24,10 +24,12 @@ import numpy as np
 
 from minifcn import ops
 from minifcn.command import parse, run, split_words
+from minifcn.design import TRUNKS
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
 from minifcn.kernels.threads import set_threads
 from minifcn.models import paper
+from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.dilated import FCN_dilated
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion, paper_vgg
@@ -40,6 +42,7 @@ NETS: dict[str, Callable[..., Module]] = {
     **{f"fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
     "fcn-dilated": FCN_dilated,
     **paper.NETS,
+    **{name: partial(classifier, trunk) for name, trunk in TRUNKS.items()},
 }
 
 
@@ -148,7 +151,7 @@ def loss_of(scores: list[Tensor]) -> Tensor:
 
 
 def one_loss(score: Tensor) -> Tensor:
-    ledger = score.data.library
+    ledger, score = score.data.library, score if score.ndim == 4 else score.reshape(*score.shape, 1, 1)  # a classifier
     labels = Outline((score.shape[0], *score.shape[2:]), "int64", ledger)
     ledger.live -= labels.nbytes  # they were there before, so they do not count;
     labels.dropped.detach()  # nor when they go
@@ -210,6 +213,8 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
         if y is not x and isinstance(y.data, Outline):
             layer = module.layer if isinstance(module, Sliding) else None
             y.data.grid = outline.grid.through(layer) if layer and outline.grid else outline.grid
+            if y.ndim != 4:
+                y.data.grid = None  # no map any more
             rows.append(
                 Row(
                     name,
@@ -290,8 +295,8 @@ def mib(number: int) -> str:
 class Options:
     """Every layer of a net, its cost and its memory, before anything runs: `minifcn describe fcn8s --size 500x500`."""
 
-    size: str = "500x500"
-    """height x width of the image"""
+    size: str = ""
+    """height x width of the image (empty: 500x500, or a classifier's own)"""
     width: int = 0
     """channels, as the net counts them (0: its own)"""
     padding: str = ""
@@ -317,7 +322,8 @@ def main(argv: list[str]) -> int:
     asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
     given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
     net = NETS[words[0]](init="zero", **given)
-    print(describe(net, image_size(options.size), batch=options.batch))
+    own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
+    print(describe(net, image_size(options.size or own), batch=options.batch))
     return 0
 
 

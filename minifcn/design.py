@@ -24,6 +24,7 @@ from minifcn.geometry import Grid, Layer
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.ladder import Ladder, Paths, Rung
+from minifcn.models.lenet import LeNet
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import VGG
@@ -32,6 +33,7 @@ PathsFor = Callable[[int], Paths]
 MOST = 1024  # the largest padding that is tried, and the largest side
 TRUNKS: dict[str, type[Trunk]] = {
     "vgg16": VGG,
+    "lenet": LeNet,
     "alexnet": AlexNet,
     "googlenet": GoogLeNet,
     "squeezenet": SqueezeNet,

@@ -53,6 +53,19 @@ def test_what_comes_up_the_ladder(net, out):
     assert row.grid.stride == 1 and -row.grid.start == fcn.ladder.rungs[-1].at
 
 
+@pytest.mark.parametrize(
+    ("name", "millions", "giga"), [("alexnet", 61.0, 0.72), ("vgg16", 138.4, 15.5), ("googlenet", 7.0, 1.6)]
+)
+def test_the_classifiers_are_as_large_and_as_costly_as_is_well_known(name, millions, giga):
+    net = module.NETS[name](init="zero")
+    told = describe(net, net.trunk.size)
+    assert (round(told.parameters / 1e6, 1), float(f"{told.multiply_adds / 1e9:.{2 if giga < 1 else 1}f}")) == (
+        millions,
+        giga,
+    )
+    assert told.rows[-1].shape == (1, 1000) and told.rows[-1].grid is None
+
+
 # ---- what it says is what happens ----------------------------------------------------------------------------------
 
 
@@ -92,7 +105,7 @@ def test_shapes_are_those_of_a_run(rng):
 @pytest.mark.parametrize("name", module.NETS)
 def test_every_net_of_the_paper_can_be_described(name):
     net = module.NETS[name](width=1)
-    told = describe(net, 40)
+    told = describe(net, net.trunk.size if name in module.TRUNKS else 40)
     assert told.parameters == sum(p.size for _, p in net.parameters())
     assert told.training >= told.inference > 0 and told.multiply_adds > 0  # equal where only a score layer learns
 

@@ -33,7 +33,8 @@ stitch
 weights  viz
 models
 data
-describe  design
+design
+describe
 checkpoint
 recipes
 report
