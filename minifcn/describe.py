@@ -366,7 +366,7 @@ def check(sizes: tuple[int, ...] = (160, 256)) -> int:
 def measured(program: Callable[[Module, np.ndarray, np.ndarray], Any], net: Module, size: int) -> int:
     """The most bytes that NumPy held while `program` ran, beyond what was there before."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, channels(net), size, size)).astype(np.float32)
+    x = rng.standard_normal((1, channels(net), size, size)).astype(dtype_of(net))
     labels = rng.integers(0, 2, (1, size, size))
     for _, p in net.parameters():
         p.clear_grad()
