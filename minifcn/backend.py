@@ -27,7 +27,13 @@ DEVICES = ("cpu", "gpu")
 
 
 def xp_of(*arrays: Any) -> ModuleType:
-    """The library that owns the arrays: `cupy` if one of them lives on the GPU, else `numpy`. Scalars do not vote."""
+    """The library that owns the arrays: `cupy` if one of them lives on the GPU, else `numpy`. Scalars do not vote.
+
+    An array that is no array of either (`outline.py`) brings its own.
+    """
+    for array in arrays:
+        if hasattr(array, "library"):
+            return array.library
     cupy = sys.modules.get("cupy")  # nobody can hold a CuPy array before CuPy has been imported
     on_gpu = getattr(cupy, "ndarray", ())  # () while CuPy is absent or half imported: nothing is an instance of it
     return cupy if cupy is not None and any(isinstance(array, on_gpu) for array in arrays) else np

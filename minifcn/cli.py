@@ -12,8 +12,12 @@ VERBS = {
     "train": ("minifcn.train", "train a network; without arguments, on the embedded world"),
     "evaluate": ("minifcn.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
     "predict": ("minifcn.predict", "segment images with a trained network"),
+    "describe": ("minifcn.describe", "every layer of a net, its cost and its memory, before anything runs"),
+    "design": ("minifcn.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
+    "dense": ("minifcn.dense", "dense prediction four ways: what each costs, and where they agree"),
     "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
     "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
+    "amortize": ("minifcn.amortize", "patch by patch against all at once: the timing experiment of section 3.1"),
     "bench": ("minifcn.bench", "how fast the operations are here, and how much memory they take"),
 }
 

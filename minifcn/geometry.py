@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
+from math import ceil, floor
 
 from minifcn.errors import GeometryError
 
@@ -90,6 +91,15 @@ class Grid:
     def cropped(self, at: int) -> Grid:
         """The grid without its first `at` cells."""
         return Grid(self.stride, self.start + self.stride * at, self.field)
+
+    def inside(self, size: int, *, factor: int = 1) -> range:
+        """The cells whose whole field lies on an image of `size` pixels: they meet no padding and no clipped window.
+
+        From the first multiple of `factor` on: an image that shift-and-stitch moved by less has lost its first pixels.
+        """
+        first = ((self.field - 1) / 2 - self.start) / self.stride
+        last = (size - (self.field + 1) / 2 - self.start) / self.stride
+        return range(max(0, ceil(first / factor) * factor), floor(last) + 1)
 
     def offset(self, other: Grid, *, name: str = "this map", other_name: str = "the other") -> int:
         """How many of this grid's first cells to cut so that it starts where `other` starts; negative: cut `other`.

@@ -158,8 +158,11 @@ class Sequential(Module):
         return {name: child for name, child in self.children() if isinstance(child, Module)}
 
     def forward(self, x: Tensor) -> Tensor:
-        for module in self.sequence().values():
-            x = module(x)
+        for name, module in self.sequence().items():
+            try:
+                x = module(x)
+            except ShapeError as fault:
+                raise type(fault)(f"{name}: {fault}") from fault
         return x
 
     def layers(self) -> list[Layer]:
@@ -351,15 +354,32 @@ class Dropout(Module):
 
 
 class Linear(Module):
-    """y = x w^T + b: x (N, I), w (O, I), b (O,)."""
+    """A fully connected layer, y = x w^T + b: x (N, I) or maps (N, I, k, k), w (O, I*k*k), b (O,); y (N, O).
 
-    def __init__(self, in_features: int, out_features: int, *, init: Init) -> None:
-        checked("Linear", in_features=in_features, out_features=out_features)
-        self.w = Parameter(initial(init, (out_features, in_features), in_features, layer="Linear"))
+    Maps are flattened in the order C, H, W, as Caffe does; `kernel` k is the one size of map it takes. To take larger
+    ones it must become a convolution: `surgery.convolutionalize`. `relu=True` adds the ReLU inside.
+    """
+
+    def __init__(self, in_features: int, out_features: int, kernel: int = 1, *, init: Init, relu: bool = False) -> None:
+        checked("Linear", in_features=in_features, out_features=out_features, kernel=kernel)
+        self.maps, inputs = (in_features, kernel, kernel), in_features * kernel * kernel
+        self.w = Parameter(initial(init, (out_features, inputs), inputs, layer="Linear"))
         self.b = Parameter(np.zeros(out_features, np.float32))
+        self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ ops.transpose(self.w) + self.b
+        if len(x.shape) == 4:
+            if x.shape[1:] != self.maps:
+                raise ShapeError(
+                    f"Linear: takes maps of shape {self.maps} and got {x.shape[1:]}; only one size of image fits a "
+                    "fully connected layer: minifcn.surgery.convolutionalize makes it take any"
+                )
+            x = ops.reshape(x, shape=(x.shape[0], -1))
+        y = x @ ops.transpose(self.w) + self.b
+        return ops.relu(y) if self.relu else y
+
+    def layers(self) -> list[Layer]:
+        return [Layer(self.maps[-1])]
 
 
 def check_channels(layer: str, in_channels: int, out_channels: int, groups: int) -> None:

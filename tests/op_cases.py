@@ -251,6 +251,13 @@ CASES: dict[str, dict[str, Case]] = {
         each_alone=(numbers(1, 3, 2, 2), {"size": 1, "alpha": 1.0, "beta": 1.0}),
         one_pixel=(numbers(1, 4, 1, 1), {"alpha": 1.0}),
     ),
+    "l2_normalize": calls(
+        "l2_normalize",
+        features=(numbers(2, 3, 2, 2),),
+        large=(50 * away(1, 4, 1, 2),),
+        soft=(numbers(1, 2, 2, 1), {"epsilon": 0.5}),
+        one_channel=(numbers(1, 1, 2, 2), {"epsilon": 1.0}),
+    ),
     "bilinear_resize": calls(
         "bilinear_resize",
         larger=(numbers(1, 2, 2, 3), {"size": (4, 6)}),

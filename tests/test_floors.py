@@ -25,21 +25,22 @@ metrics
 kernels
 tensor
 ops
-gradcheck  graph
+gradcheck  graph  outline
 nn
-optim  inference
+optim  inference  sampling
 surgery
 stitch
 weights  viz
 models
 data
+design
 describe
 checkpoint  signals  progress  runlog  environment  divergence
 recipes
 report
 evaluation  trained  advice
 training
-train  evaluate  predict  reproduce  doctor  bench  classify  convert
+train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  amortize
 cli
 __main__
 """

@@ -280,6 +280,8 @@ REFUSED = {
     "avg_pool2d: dilation": (lambda: ops.avg_pool2d(X, kernel=3, dilation=0), "avg_pool2d: dilation is 0"),
     "local_response_norm: even": (lambda: ops.local_response_norm(X, size=4), "local_response_norm: size is 4.*odd"),
     "local_response_norm: rank": (lambda: ops.local_response_norm(X[0]), r"local_response_norm.*\(4, 5, 6\)"),
+    "l2_normalize: rank": (lambda: ops.l2_normalize(X[0]), r"l2_normalize.*\(4, 5, 6\)"),
+    "l2_normalize: epsilon": (lambda: ops.l2_normalize(X, epsilon=0.0), "l2_normalize: epsilon is 0.0.*above 0"),
     "bilinear_resize: size": (lambda: ops.bilinear_resize(X, size=(0, 3)), r"bilinear_resize: size is \(0, 3\)"),
     "bilinear_upsample: kernel": (
         lambda: ops.bilinear_upsample(X, kernel=0, stride=1),

@@ -453,6 +453,10 @@ def torch_norm(torch, x, size=5, **options):
     return torch.nn.functional.local_response_norm(x, size, **({"alpha": 1e-4, "beta": 0.75, "k": 1.0} | options))
 
 
+def torch_unit(torch, x, epsilon=1e-10):
+    return x / torch.sqrt((x * x).sum(dim=1, keepdim=True) + epsilon)
+
+
 TORCH = {
     "neg": lambda torch, x: -x,
     "exp": lambda torch, x: torch.exp(x),
@@ -478,6 +482,7 @@ TORCH = {
     "max_pool2d": torch_max_pool,
     "avg_pool2d": torch_avg_pool,
     "local_response_norm": torch_norm,
+    "l2_normalize": torch_unit,
     "bilinear_resize": lambda torch, x, size: torch.nn.functional.interpolate(x, size, mode="bilinear"),
     "bilinear_upsample": torch_upsample,
     "softmax_cross_entropy": torch_loss,

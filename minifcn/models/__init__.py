@@ -3,4 +3,19 @@
 Read the files in this order; each imports only those before it.
 """
 
-FILES = ("trunk", "vgg", "ladder", "fcn", "figure")
+FILES = (
+    "trunk",
+    "classifier",
+    "lenet",
+    "alexnet",
+    "vgg",
+    "googlenet",
+    "squeezenet",
+    "context",
+    "ladder",
+    "fcn",
+    "figure",
+    "paper",
+    "upsampling",
+    "dilated",
+)

@@ -6,47 +6,56 @@ out the loop below for a particular net. FCN, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from minifcn import ops
 from minifcn.errors import UsageError
-from minifcn.models.ladder import Ladder, safe_padding
+from minifcn.geometry import Layer
+from minifcn.models.ladder import Ladder, safe_padding, skips_to
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import VGG
 from minifcn.nn import Conv2d, Module, Upsample
-from minifcn.ops import crop
+from minifcn.ops import concat, crop
 from minifcn.tensor import Tensor
 
-FUSIONS = {"sum": ops.add, "max": ops.maximum}
+FUSIONS = {"sum": ops.add, "max": ops.maximum, "concat": concat}
 
 
 class FCN(Module):
     """Scores (N, classes, H, W) for images (N, channels, H, W) of any size, from any trunk.
 
     `skips` are outputs of the trunk, coarse to fine. `upsampling`: "fixed" bilinear (the released nets), "learned"
-    between the skips and fixed at the end (CVPR 2015), or "all learned". `fusion`: "sum" or "max". `skip_scale`
-    multiplies a skip before it is scored, as in the at-once nets: {"pool4": 0.01, "pool3": 0.0001}; scaling by c is
-    learning that skip's score c^2 times as fast. Score layers start at zero.
+    between the skips and fixed at the end (CVPR 2015), or "all learned". `fusion`: "sum" or "max" of two scores, or
+    "concat", which scores the score and the skip's maps together. `skip_scale` multiplies a skip before it is scored,
+    as in the at-once nets: {"pool4": 0.01, "pool3": 0.0001}; scaling by c is learning that skip's score c^2 times as
+    fast. Score layers start at zero: a fresh skip changes nothing (but under "max").
+
+    `classes` is a number, or several heads on one trunk by name, {"sem": 33, "geo": 3}: every layer of a head ends in
+    its name (`score_fr_sem`, `upscore2_sem`), and the scores come as {"sem": ..., "geo": ...}.
     """
 
     def __init__(
         self,
         trunk: Trunk,
         *,
-        classes: int,
+        classes: int | Mapping[str, int],
         skips: Sequence[str] = ("pool4", "pool3"),
         upsampling: str = "fixed",
         fusion: str = "sum",
         skip_scale: Mapping[str, float] | None = None,
     ) -> None:
-        if not isinstance(classes, (int, np.integer)) or not 1 <= classes <= 255:
-            raise UsageError(f"FCN: classes is {classes!r}; expected a whole number from 1 to 255 (label 255 is void)")
+        heads = {f"_{name}": n for name, n in classes.items()} if isinstance(classes, Mapping) else {"": classes}
+        for count in heads.values() or [0]:
+            if not isinstance(count, (int, np.integer)) or not 1 <= count <= 255:
+                raise UsageError(
+                    f"FCN: classes is {classes!r}; expected a whole number from 1 to 255 (label 255 is void)"
+                )
         if fusion not in FUSIONS or upsampling not in ("fixed", "learned", "all learned"):
             raise UsageError(
-                f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected sum or max; "
+                f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected sum, max or concat; "
                 "fixed, learned or all learned"
             )
         self.classes, self.fusion, self.skip_scale = classes, fusion, dict(skip_scale or {})
@@ -55,32 +64,50 @@ class FCN(Module):
             raise UsageError(
                 f"FCN: skip_scale has {', '.join(unknown)}; the outputs of this trunk are {', '.join(trunk.channels)}"
             )
-        self.trunk = trunk
+        self.trunk, self.heads = trunk, tuple(heads)
         self.ladder = Ladder(trunk.paths(), skips, padded=trunk.padded_upsampling)
-        self.score_fr = Conv2d(trunk.channels[trunk.last], classes, 1, init="zero")
+        for head, count in heads.items():
+            self._add_head(head, count, upsampling)
+
+    def _add_head(self, head: str, classes: int, upsampling: str) -> None:
+        channels = self.trunk.channels
+        setattr(self, f"score_fr{head}", Conv2d(channels[self.trunk.last], classes, 1, init="zero"))
         for rung in self.ladder.rungs:
             layer = rung.layer
             learn = upsampling == "all learned" or (upsampling == "learned" and rung.skip != "")
-            setattr(self, rung.name, Upsample(classes, layer.kernel, layer.stride, padding=layer.padding, learn=learn))
+            up = Upsample(classes, layer.kernel, layer.stride, padding=layer.padding, learn=learn)
+            setattr(self, f"{rung.name}{head}", up)
             if rung.skip:
-                setattr(self, f"score_{rung.skip}", Conv2d(trunk.channels[rung.skip], classes, 1, init="zero"))
+                beside = classes if self.fusion == "concat" else 0
+                scorer = Conv2d(beside + channels[rung.skip], classes, 1, init="zero")
+                scorer.w.data[:, :beside, 0, 0] = np.eye(classes, beside)  # what is scored already passes unchanged
+                setattr(self, f"score_{rung.skip}{head}", scorer)
 
-    def forward(self, image: Tensor | Any) -> Tensor:
+    def forward(self, image: Tensor | Any) -> Any:
         features = self.trunk(image, keep=self.skips)
-        score = self.score_fr(features[self.trunk.last])
+        scores = {head[1:]: self.climb(features, image, head) for head in self.heads}
+        return scores if self.heads != ("",) else scores[""]
+
+    def climb(self, features: Mapping[str, Tensor], image: Tensor | Any, head: str = "") -> Tensor:
+        """From the trunk's last output up to the scores of every pixel: figure 3 of the paper."""
+        score = getattr(self, f"score_fr{head}")(features[self.trunk.last])
         *steps, last = self.ladder.rungs
         for rung in steps:
-            score = getattr(self, rung.name)(score)  # upscore2, then upscore_pool4
-            pool = features.pop(rung.skip)
+            score = getattr(self, f"{rung.name}{head}")(score)  # upscore2, then upscore_pool4
+            skip = features[rung.skip]
             if rung.skip in self.skip_scale:
-                pool = pool * self.skip_scale[rung.skip]
-            skip = getattr(self, f"score_{rung.skip}")(pool)  # score_pool4, then score_pool3
+                skip = skip * self.skip_scale[rung.skip]
+            score_pool = getattr(self, f"score_{rung.skip}{head}")  # score_pool4, then score_pool3
+            if self.fusion != "concat":
+                skip = score_pool(skip)
             if rung.cut == "skip":
                 skip = crop(skip, like=score, at=rung.at)
             else:
                 score = crop(score, like=skip, at=rung.at)
             score = FUSIONS[self.fusion](score, skip)  # fuse_pool4, then fuse_pool3
-        score = getattr(self, last.name)(score)
+            if self.fusion == "concat":
+                score = score_pool(score)
+        score = getattr(self, f"{last.name}{head}")(score)
         return crop(score, like=image, at=last.at)
 
     @property
@@ -88,32 +115,47 @@ class FCN(Module):
         return tuple(rung.skip for rung in self.ladder.rungs if rung.skip)
 
 
-def vgg_fcn(
-    skips: Sequence[str],
+def fcn(
+    trunk: Callable[..., Trunk],
+    skips: Sequence[str] | int,
     *,
-    classes: int = 21,
-    padding: int | str = "same",
+    classes: int | Mapping[str, int] = 21,
+    padding: int | str = "safe",
     init: str = "he",
     seed: int = 0,
     upsampling: str = "fixed",
     fusion: str = "sum",
     skip_scale: Mapping[str, float] | None = None,
-    **trunk: Any,
+    **options: Any,
 ) -> FCN:
-    """An FCN on a VGG trunk; the paper's is padding=100, init="zero" with ImageNet weights put in.
+    """An FCN on the trunk that `trunk(padding=, init=, rng=, **options)` makes: `fcn(AlexNet, 32)`.
 
-    `padding` is "same" (no border: the default, for nets trained from scratch), a number, or "safe" (the smallest at
-    which every size works: 97). `init` is "he" or "zero"; everything random comes from `seed`. `trunk` is VGG's width
-    (64 unless given), layers (16), in_channels (3) and dropout (0.5); the others are `FCN`'s.
+    `skips` are names, coarse to fine, or the stride of the finest: `fcn(VGG, 8)` is FCN-8s. `padding` is "safe" (the
+    smallest at which every size works), a number, or what else the trunk takes. `init` is "he" or "zero"; everything
+    random comes from `seed`. `options` are the trunk's (width, dropout, ...), the others `FCN`'s.
     """
     if init not in ("he", "zero"):
         raise UsageError(f'init is {init!r}; expected "he" or "zero"')
     rng = np.random.default_rng(seed)
+
+    def sketch(border: int | str) -> Mapping[str, Sequence[Layer]]:
+        return trunk(**{**options, "padding": border, "width": 1, "init": "zero", "rng": rng}).paths()
+
+    if not isinstance(skips, Sequence):
+        skips = skips_to(sketch(0), skips)
     if padding == "safe":
-        sketch = {**trunk, "width": 1, "init": "zero", "rng": rng}
-        padding = safe_padding(lambda n: VGG(padding=n, **sketch).paths(), skips)
-    vgg = VGG(padding=padding, init=rng if init == "he" else "zero", rng=rng, **trunk)
-    return FCN(vgg, classes=classes, skips=skips, upsampling=upsampling, fusion=fusion, skip_scale=skip_scale)
+        padding = safe_padding(sketch, skips)
+    made = trunk(padding=padding, init=rng if init == "he" else "zero", rng=rng, **options)
+    return FCN(made, classes=classes, skips=skips, upsampling=upsampling, fusion=fusion, skip_scale=skip_scale)
+
+
+def vgg_fcn(skips: Sequence[str] | int, *, padding: int | str = "same", **options: Any) -> FCN:
+    """An FCN on a VGG trunk; the paper's is padding=100, init="zero" with ImageNet weights put in.
+
+    `padding` is "same" (no border: the default, for nets trained from scratch), a number, or "safe" (97). `options` are
+    those of `fcn` and of VGG: width (64 unless given), layers (16), in_channels (3) and dropout (0.5).
+    """
+    return fcn(VGG, skips, padding=padding, **options)
 
 
 def FCN32s(**options: Any) -> FCN:

@@ -9,23 +9,35 @@ from minifcn.nn import Conv2d, Module, Sequential
 
 def figure(net: FCN) -> str:
     """The steps of `net`, with the names of its layers and the crop offsets that its geometry gives."""
+    climbs = [head_lines(net, head) for head in net.heads]
+    return "\n\n".join("\n".join(lines) for lines in [trunk_lines(net.trunk, net.skips), *climbs])
+
+
+def head_lines(net: FCN, head: str) -> list[str]:
+    """The way up of one head, as `FCN.climb` goes it."""
     *steps, last = net.ladder.rungs
-    lines = [*trunk_lines(net.trunk, net.skips), ""]
-    score = f"score_fr({net.trunk.last})"
+    lines = []
+    score = f"score_fr{head}({net.trunk.last})"
     for rung in steps:
-        lines.append(commented(f"score = {rung.name}({score})", f"stride {rung.stride}"))
+        lines.append(commented(f"score = {rung.name}{head}({score})", f"stride {rung.stride}"))
+        scorer = f"score_{rung.skip}{head}"
         scale = f"{net.skip_scale[rung.skip]} * " if rung.skip in net.skip_scale else ""
-        score, skip = "score", f"score_{rung.skip}({scale}{rung.skip})"
+        score, skip = "score", f"{scale}{rung.skip}" if net.fusion == "concat" else f"{scorer}({scale}{rung.skip})"
         if rung.cut == "skip":
             skip = f"crop({skip}, like=score, at={rung.at})"
         else:
             score = f"crop(score, like={rung.skip}, at={rung.at})"
-        fused = f"{score} + {skip}" if net.fusion == "sum" else f"maximum({score}, {skip})"
-        lines.append(commented(f"score = {fused}", f"fuse_{rung.skip}"))
+        fused = {
+            "sum": f"{score} + {skip}",
+            "max": f"maximum({score}, {skip})",
+            "concat": f"{scorer}(concat({score}, {skip}))",
+        }
+        lines.append(commented(f"score = {fused[net.fusion]}", f"fuse_{rung.skip}{head}"))
         score = "score"
-    lines.append(commented(f"score = {last.name}({score})", f"stride {last.stride}"))
-    lines.append(f"return crop(score, like=image, at={last.at})")
-    return "\n".join(lines)
+    lines.append(commented(f"score = {last.name}{head}({score})", f"stride {last.stride}"))
+    result = f"{head[1:]} =" if head else "return"
+    lines.append(f"{result} crop(score, like=image, at={last.at})")
+    return lines
 
 
 def commented(code: str, comment: str) -> str:

@@ -77,16 +77,18 @@ class Ladder:
         return "upscore2" if below == self.last and factor == 2 else f"upscore_{below}"
 
     def _rung(self, name: str, skip: str, factor: int, grid: Grid) -> tuple[Rung, Grid]:
-        """The first bilinear kernel, 2s wide or else 2s - 1, that lands the score on the grid it is to meet."""
-        faults = []
-        for kernel in (2 * factor, 2 * factor - 1):
-            padding = (kernel - factor) // 2 if self.padded else 0
-            layer = Layer(kernel, factor, padding, transpose=True)
-            try:
-                return self._aligned(name, skip, layer, grid.through(layer))
-            except GeometryError as fault:
-                faults.append(fault)
-        raise faults[0]
+        """By the bilinear kernel, 2s wide or else 2s - 1, that lands the score on the grid it is to meet.
+
+        An even kernel shifts the cells by half a pixel, an odd one does not: 64 after VGG, 63 after AlexNet.
+        """
+        target = self.grids[skip] if skip else Grid()
+        layers = [
+            Layer(kernel, factor, (kernel - factor) // 2 if self.padded else 0, transpose=True)
+            for kernel in (2 * factor, 2 * factor - 1)
+        ]
+        distances = [(grid.through(layer).start - target.start) / target.stride for layer in layers]
+        layer = next((lay for lay, d in zip(layers, distances, strict=True) if d.denominator == 1), layers[0])
+        return self._aligned(name, skip, layer, grid.through(layer))
 
     def _aligned(self, name: str, skip: str, layer: Layer, score: Grid) -> tuple[Rung, Grid]:
         if not skip:
@@ -134,6 +136,19 @@ class Ladder:
             return self._climb(size) == size
         except GeometryError:
             return False
+
+
+def skips_to(paths: Paths, stride: int) -> tuple[str, ...]:
+    """The skips of the ladder whose finest has this stride: all outputs from there on, coarse to fine.
+
+    `UsageError`, naming the strides there are, for any other.
+    """
+    strides = {name: Grid.of(path).stride for name, path in paths.items()}
+    top = list(strides.values())[-1]
+    if stride not in strides.values():
+        known = ", ".join(str(found) for found in sorted(set(strides.values())))
+        raise UsageError(f"stride is {stride!r}; expected one that this trunk has after a pool: {known}")
+    return tuple(name for name in reversed(strides) if stride <= strides[name] < top)
 
 
 def safe_padding(paths_for: Callable[[int], Paths], skips: Sequence[str]) -> int:

@@ -2,23 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import copy
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
 
-from minifcn.geometry import Layer
-from minifcn.nn import Module
+import numpy as np
+
+from minifcn import ops
+from minifcn.errors import GeometryError, UsageError
+from minifcn.geometry import Grid, Layer
+from minifcn.nn import Init, Module, Sequential
 from minifcn.tensor import Tensor
 
 
 class Trunk(Module):
     """`stages` maps the name of each output ("pool3") to the attribute that computes it ("block3"), in order.
 
-    Subclasses set `stages`, `channels` (of each output) and the modules themselves. `padded_upsampling` says whether
-    the trunk keeps its maps aligned with the image (padding "same"), so that the upsampling must, too.
+    Subclasses set `stages`, `channels` (of each output) and the modules themselves, or `add` them one by one.
+    `padded_upsampling` says whether the trunk keeps its maps aligned with the image (padding "same"), so that the
+    upsampling must, too. `classic` are the options that make the trunk its classifier's, `size` the side of the images
+    that the classifier takes, `own_width` the `width` at which the trunk is the published one.
     """
 
     stages: dict[str, str]
     channels: dict[str, int]
     padded_upsampling = False
+    classic: ClassVar[Mapping[str, Any]] = {}
+    size: ClassVar[int]
+    own_width: ClassVar[int]
+
+    def add(self, output: str, stage: str, module: Module, channels: int) -> None:
+        """One more stage at the end: the attribute `stage` computes `output`, of so many channels."""
+        if not hasattr(self, "stages"):
+            self.stages, self.channels = {}, {}
+        setattr(self, stage, module)
+        self.stages[output], self.channels[output] = stage, channels
+
+    def until(self, output: str) -> Trunk:
+        """This trunk without the stages after `output`, with the same modules: FCN-pool4 stands on `until("pool4")`."""
+        names = list(self.stages)
+        if output not in names:
+            raise UsageError(f"trunk: output is {output!r}; expected one of {', '.join(names)}")
+        short = copy.copy(self)
+        kept = names[: names.index(output) + 1]
+        short.stages = {name: self.stages[name] for name in kept}
+        short.channels = {name: self.channels[name] for name in kept}
+        for name in names[len(kept) :]:
+            delattr(short, self.stages[name])
+        return short
+
+    def top(self, classes: int, *, init: Init) -> Sequential:
+        """The layers that make a classifier of this trunk: from its last output to (N, classes)."""
+        raise UsageError(f"{type(self).__name__} is not the trunk of a classifier")
 
     def forward(self, x: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
         """The outputs named in `keep`, and the last one."""
@@ -45,3 +80,46 @@ class Trunk(Module):
             path += tuple(getattr(self, stage).layers())
             paths[name] = path
         return paths
+
+
+class Parallel(Module):
+    """Branches side by side, their maps one after another in the channels: what an inception module is made of."""
+
+    def __init__(self, **branches: Module) -> None:
+        vars(self).update(branches)
+
+    def branches(self) -> dict[str, Module]:
+        return {name: child for name, child in self.children() if isinstance(child, Module)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.concat(*(branch(x) for branch in self.branches().values()))
+
+    def layers(self) -> list[Layer]:
+        """The windows of the branch that sees most; all must put their cells on the same grid.
+
+        Raises `GeometryError` naming two branches whose cells do not lie on each other.
+        """
+        paths = {name: branch.layers() for name, branch in self.branches().items()}
+        grids = {name: Grid.of(path) for name, path in paths.items()}
+        widest = max(grids, key=lambda name: grids[name].field)
+        for name, grid in grids.items():
+            if (grid.stride, grid.start) != (grids[widest].stride, grids[widest].start):
+                raise GeometryError(
+                    f"branches {name} and {widest} cannot be concatenated: their cells have stride {grid.stride} and "
+                    f"{grids[widest].stride} and start at {grid.start} and {grids[widest].start}; expected one grid"
+                )
+        return paths[widest]
+
+
+def thinned(name: str, width: int, own: int) -> Callable[[int], int]:
+    """Channel counts times width/own: every count of a trunk is a multiple of its own width, so all are exact."""
+    if isinstance(width, bool) or not isinstance(width, (int, np.integer)) or width < 1:
+        raise UsageError(f"{name}: width is {width!r}; expected a whole number of at least 1 ({own} is {name}'s own)")
+    return lambda channels: channels * int(width) // own
+
+
+def checked_padding(name: str, padding: int | str, *, same: bool = False) -> None:
+    """Refuse a border that no image can have."""
+    if not isinstance(padding, (int, np.integer)) or padding < 0:
+        expected = '"same" or a whole number of at least 0' if same else "a whole number of at least 0"
+        raise UsageError(f"{name}: padding is {padding!r}; expected {expected}")

@@ -1,15 +1,19 @@
 """VGG, the trunk of the paper's best nets: blocks of 3x3 convolutions, each closed by a 2x2 pool, then fc6 and fc7.
 
-The fully connected layers of the classifier are here already convolutions, 7x7 and 1x1 (FCN, section 3.1).
+The fully connected layers of the classifier are here already convolutions, 7x7 and 1x1 (FCN, section 3.1); with
+`dense=True` they are what they were.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import numpy as np
 
 from minifcn.errors import UsageError
-from minifcn.models.trunk import Trunk
-from minifcn.nn import Conv2d, Dropout, MaxPool2d, Sequential
+from minifcn.models.trunk import Trunk, checked_padding, thinned
+from minifcn.nn import Conv2d, Dropout, Init, Linear, MaxPool2d, Sequential
 
 # 3x3 convolutions in each block, by the number of layers with weights that the classifier is known by (it has fc8, too)
 BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -25,6 +29,10 @@ class VGG(Trunk):
     into). Its dropout draws from `rng`. Outputs: pool1 .. pool5 (strides 2 .. 32) and fc7.
     """
 
+    classic: ClassVar[Mapping[str, Any]] = {"padding": 1, "dense": True}
+    size = 224
+    own_width = 64
+
     def __init__(
         self,
         *,
@@ -33,31 +41,35 @@ class VGG(Trunk):
         padding: int | str = 100,
         in_channels: int = 3,
         dropout: float = 0.5,
+        dense: bool = False,
         init: str | np.random.Generator,
         rng: np.random.Generator,
     ) -> None:
         if layers not in BLOCKS:
             raise UsageError(f"VGG: layers is {layers!r}; expected one of {', '.join(map(str, BLOCKS))}")
-        if not isinstance(width, (int, np.integer)) or width < 1:
-            raise UsageError(f"VGG: width is {width!r}; expected a whole number of at least 1 (64 is VGG's own)")
-        if padding != "same" and (not isinstance(padding, (int, np.integer)) or padding < 0):
-            raise UsageError(f'VGG: padding is {padding!r}; expected "same" or a whole number of at least 0')
+        thin = thinned("VGG", width, self.own_width)
+        if padding != "same":
+            checked_padding("VGG", padding, same=True)
+        elif dense:
+            raise UsageError('VGG: padding is "same" and dense is True; a fully connected fc6 takes no padding')
         self.padded_upsampling = same = padding == "same"
-        self.stages, self.channels = {}, {}
         incoming = in_channels
         for block, (depth, wide) in enumerate(zip(BLOCKS[layers], CHANNELS, strict=True), start=1):
-            outgoing, modules = wide * width // 64, {}
+            outgoing, modules = thin(wide), {}
             for i in range(1, depth + 1):
                 border = int(padding) if block == i == 1 and not same else 1
                 modules[f"conv{block}_{i}"] = Conv2d(incoming, outgoing, 3, padding=border, relu=True, init=init)
                 incoming = outgoing
-            setattr(self, f"block{block}", Sequential(**modules, pool=MaxPool2d(2)))
-            self.stages[f"pool{block}"], self.channels[f"pool{block}"] = f"block{block}", outgoing
-        hidden = FC * width // 64
-        self.head = Sequential(
-            fc6=Conv2d(incoming, hidden, 7, padding=3 if same else 0, relu=True, init=init),
+            self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(2)), outgoing)
+        hidden, full = thin(FC), Linear if dense else Conv2d
+        kept: dict[str, Any] = {"padding": 3} if same else {}  # fc6 as large as pool5
+        head = Sequential(
+            fc6=full(incoming, hidden, 7, relu=True, init=init, **kept),
             drop6=Dropout(dropout, rng=rng),
-            fc7=Conv2d(hidden, hidden, 1, relu=True, init=init),
+            fc7=full(hidden, hidden, 1, relu=True, init=init),
             drop7=Dropout(dropout, rng=rng),
         )
-        self.stages["fc7"], self.channels["fc7"] = "head", hidden
+        self.add("fc7", "head", head, hidden)
+
+    def top(self, classes: int, *, init: Init) -> Sequential:
+        return Sequential(fc8=Linear(self.channels[self.last], classes, init=init))

@@ -8,7 +8,7 @@ from minifcn.ops.arithmetic import add, div, exp, log, matmul, maximum, mul, neg
 from minifcn.ops.arrays import concat, crop, mean, pad, reshape, sum, transpose
 from minifcn.ops.conv import conv2d, conv_transpose2d
 from minifcn.ops.loss import softmax_cross_entropy
-from minifcn.ops.norm import local_response_norm
+from minifcn.ops.norm import l2_normalize, local_response_norm
 from minifcn.ops.pool import avg_pool2d, max_pool2d
 from minifcn.ops.resize import bilinear_resize, bilinear_upsample
 from minifcn.ops.stitch import shift, stitch

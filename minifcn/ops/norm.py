@@ -1,4 +1,4 @@
-"""Local response normalisation: AlexNet's way of letting neighbouring channels compete."""
+"""Normalisation of a pixel by its channels: AlexNet's neighbours that compete, ParseNet's unit length."""
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
@@ -34,5 +34,25 @@ def local_response_norm(
     def grad_x(gy):
         # x_c acts on its own numerator, and on the scale of every neighbour
         return gy * scale ** (-beta) - 2 * alpha * beta / size * x * window_sum(gy * y / scale, size)
+
+    return y, (grad_x,)
+
+
+@op
+def l2_normalize(x: Array, *, epsilon: float = 1e-10) -> ValueAndGradients:
+    """y_c = x_c / r with r = sqrt(sum_k x_k^2 + epsilon): each pixel's channels as a vector of length 1.
+
+    x (N, C, H, W). So maps of different layers can be joined without the larger drowning the smaller (ParseNet,
+    section 3.2). `epsilon` keeps a pixel of zeros at zero. Errors: `ShapeError`.
+    """
+    images(x, op="l2_normalize")
+    if not epsilon > 0:
+        raise ShapeError(f"l2_normalize: epsilon is {epsilon!r}; expected a number above 0")
+    r = xp_of(x).sqrt((x * x).sum(axis=1, keepdims=True) + epsilon)
+    y = x / r
+
+    def grad_x(gy):
+        # moving along the vector changes no direction: that part of gy is taken out
+        return (gy - y * (gy * y).sum(axis=1, keepdims=True)) / r
 
     return y, (grad_x,)

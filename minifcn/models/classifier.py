@@ -1,0 +1,56 @@
+"""A classifier: one image, one answer. What every network of the paper was before it became fully convolutional.
+
+`classifier(AlexNet)` is a trunk with its fully connected layers as they were, and the last layers on top. It takes one
+size of image and no other; `surgery.convolutionalize` turns it into a net that answers for every window of a larger
+one. Without weights from elsewhere, what it says about a photograph is noise: good for shapes and equalities only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minifcn import ops
+from minifcn.errors import UsageError
+from minifcn.geometry import Layer
+from minifcn.models.trunk import Trunk
+from minifcn.nn import Init, Module
+from minifcn.tensor import Tensor
+
+
+class Classifier(Module):
+    """Scores (N, classes) for images (N, channels, H, W) of the trunk's one size: `top` of the trunk's last output."""
+
+    def __init__(self, trunk: Trunk, *, classes: int, init: Init) -> None:
+        self.trunk = trunk
+        self.top = trunk.top(classes, init=init)
+
+    def forward(self, image: Tensor | Any) -> Tensor:
+        return self.top(self.trunk(image)[self.trunk.last])
+
+    def layers(self) -> list[Layer]:
+        return [*self.trunk.layers(), *self.top.layers()]
+
+
+class GlobalAverage(Module):
+    """The mean of each map: (N, C, H, W) -> (N, C), whatever H and W."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.mean(x, axis=(2, 3))
+
+
+def classifier(
+    trunk: type[Trunk], *, classes: int = 1000, init: str = "he", seed: int = 0, **options: Any
+) -> Classifier:
+    """The classifier of a trunk, with random weights ("he", from `seed`) or none ("zero", to be transplanted into).
+
+    `options` are the trunk's: width, dropout, in_channels, ...
+    """
+    if init not in ("he", "zero"):
+        raise UsageError(f'init is {init!r}; expected "he" or "zero"')
+    rng = np.random.default_rng(seed)
+    weights = rng if init == "he" else "zero"
+    make: Callable[..., Trunk] = trunk
+    return Classifier(make(**{**trunk.classic, **options}, init=weights, rng=rng), classes=classes, init=weights)

@@ -1,0 +1,97 @@
+"""GoogLeNet: nine inception modules, each looking at the same cells through four windows at once.
+
+22 convolutions deep, and with 6 million parameters a tenth of AlexNet. FCN-GoogLeNet keeps no auxiliary loss, and not
+the final average pool: with it a cell of the last map sees 907 pixels (the number in the paper's table 1), without 715.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minifcn.models.trunk import Parallel, Trunk, checked_padding, thinned
+from minifcn.nn import LRN, AvgPool2d, Conv2d, Dropout, Init, Linear, MaxPool2d, Module, Sequential
+
+# Szegedy et al., 2015, table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
+INCEPTIONS = {
+    3: {"a": (64, 96, 128, 16, 32, 32), "b": (128, 128, 192, 32, 96, 64)},
+    4: {
+        "a": (192, 96, 208, 16, 48, 64),
+        "b": (160, 112, 224, 24, 64, 64),
+        "c": (128, 128, 256, 24, 64, 64),
+        "d": (112, 144, 288, 32, 64, 64),
+        "e": (256, 160, 320, 32, 128, 128),
+    },
+    5: {"a": (256, 160, 320, 32, 128, 128), "b": (384, 192, 384, 48, 128, 128)},
+}
+
+
+def inception(incoming: int, counts: list[int], *, init: Init) -> Parallel:
+    """1x1, 3x3, 5x5 and 3x3 max pooling of the same maps, each at a price that a 1x1 convolution has lowered."""
+    one, reduce3, three, reduce5, five, projected = counts
+
+    def conv(i: int, o: int, kernel: int) -> Conv2d:
+        return Conv2d(i, o, kernel, padding=kernel // 2, relu=True, init=init)
+
+    return Parallel(
+        conv1x1=conv(incoming, one, 1),
+        conv3x3=Sequential(reduce=conv(incoming, reduce3, 1), conv=conv(reduce3, three, 3)),
+        conv5x5=Sequential(reduce=conv(incoming, reduce5, 1), conv=conv(reduce5, five, 5)),
+        pool=Sequential(pool=MaxPool2d(3, stride=1, padding=1), proj=conv(incoming, projected, 1)),
+    )
+
+
+class GoogLeNet(Trunk):
+    """GoogLeNet (Szegedy et al., 2015) up to inception_5b, every channel count times `width`/8.
+
+    `padding` is conv1's, 3 in the classifier. Outputs: pool1 .. pool4 (strides 4 .. 32) and inception_5b. Its
+    dropout draws from `rng`, and drops cells of the last map, since an FCN has no average pool after which to drop.
+    """
+
+    classic: ClassVar[Mapping[str, Any]] = {"padding": 3}
+    size = 224
+    own_width = 8
+
+    def __init__(
+        self,
+        *,
+        width: int = 8,
+        padding: int = 3,
+        in_channels: int = 3,
+        dropout: float = 0.4,
+        init: str | np.random.Generator,
+        rng: np.random.Generator,
+    ) -> None:
+        thin = thinned("GoogLeNet", width, self.own_width)
+        checked_padding("GoogLeNet", padding)
+        block1 = Sequential(
+            conv1=Conv2d(in_channels, thin(64), 7, stride=2, padding=padding, relu=True, init=init),
+            pool=MaxPool2d(3, stride=2),
+        )
+        block2 = Sequential(
+            norm1=LRN(),
+            reduce=Conv2d(thin(64), thin(64), 1, relu=True, init=init),
+            conv2=Conv2d(thin(64), thin(192), 3, padding=1, relu=True, init=init),
+            norm2=LRN(),
+            pool=MaxPool2d(3, stride=2),
+        )
+        self.add("pool1", "block1", block1, thin(64))
+        self.add("pool2", "block2", block2, thin(192))
+        incoming = thin(192)
+        for block, row in INCEPTIONS.items():
+            modules: dict[str, Module] = {}
+            for letter, counts in row.items():
+                one, _, three, _, five, projected = thinner = [thin(n) for n in counts]
+                modules[f"inception_{block}{letter}"] = inception(incoming, thinner, init=init)
+                incoming = one + three + five + projected
+            if block < 5:
+                self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(3, stride=2)), incoming)
+            else:
+                drop = Dropout(dropout, rng=rng)
+                self.add("inception_5b", "block5", Sequential(**modules, drop=drop), incoming)
+
+    def top(self, classes: int, *, init: Init) -> Sequential:
+        fc = Linear(self.channels[self.last], classes, init=init)
+        return Sequential(pool5=AvgPool2d(7, stride=1), fc=fc)

@@ -1,0 +1,113 @@
+"""Every network of the paper and of its reference, each a trunk, a ladder and heads put together in a line or two.
+
+`NETS` has them under the names of the reference's folders: `NETS["voc-fcn8s"](init="zero")`. All take the options of
+`fcn` and of their trunk; at width 1 any of them runs in a moment. Numbers of classes: PASCAL VOC 21, NYUDv2 40, SIFT
+Flow 33 and 3, PASCAL-Context 60. FCN, sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from minifcn.errors import ShapeError, UsageError
+from minifcn.models.alexnet import AlexNet
+from minifcn.models.context import with_context
+from minifcn.models.fcn import FCN, fcn
+from minifcn.models.googlenet import GoogLeNet
+from minifcn.models.squeezenet import SqueezeNet
+from minifcn.models.trunk import Trunk
+from minifcn.models.vgg import VGG
+from minifcn.nn import Module
+from minifcn.tensor import Tensor
+
+paper_vgg = partial(fcn, VGG, padding=100)  # the border of all the paper's nets; 97 would do
+
+
+def FCN_AlexNet(stride: int = 32, **options: Any) -> FCN:
+    """CaffeNet convolutionalised; its upsampling kernel is 63 wide (table 1)."""
+    return fcn(AlexNet, stride, **{"padding": 100, **options})
+
+
+def FCN_GoogLeNet(stride: int = 32, **options: Any) -> FCN:
+    """GoogLeNet without its average pool, with the smallest safe border (table 1; never released)."""
+    return fcn(GoogLeNet, stride, **options)
+
+
+def FCN_SqueezeNet(stride: int = 8, **options: Any) -> FCN:
+    """SqueezeNet 1.0 or 1.1 (`version`) as a trunk: not the paper's, but of a size that a laptop trains."""
+    return fcn(SqueezeNet, stride, **options)
+
+
+def FCN_pool(number: int, **options: Any) -> FCN:
+    """Only what VGG has up to pool3, pool4 or pool5 is scored: how far does a shallower net get? (TPAMI, table 3)"""
+    if number not in (3, 4, 5):
+        raise UsageError(f"FCN_pool: number is {number!r}; expected 3, 4 or 5")
+
+    def trunk(**trunk_options: Any) -> Trunk:
+        return VGG(**trunk_options).until(f"pool{number}")
+
+    return fcn(trunk, (), **{"padding": 100, **options})
+
+
+def FCN32s_fixed(**options: Any) -> FCN:
+    """FCN-32s of which only the score layer learns (table 2): the rest is the classifier as it was."""
+    net = paper_vgg(32, **options)
+    net.trunk.freeze()
+    return net
+
+
+def ParseNet(**options: Any) -> FCN:
+    """FCN-32s with ParseNet's global context in the place of skips."""
+
+    def trunk(**trunk_options: Any) -> Trunk:
+        return with_context(VGG(**trunk_options))
+
+    return fcn(trunk, (), **{"padding": 100, **options})
+
+
+class LateFusion(Module):
+    """Nets that each see another image of the same scene, and vote: the mean of their scores.
+
+    `LateFusion(color=..., hha=...)(color_image, hha_image)`. The reference takes the mean below the upsampling, which
+    is linear: the scores are the same. Each net is started from one that was trained alone:
+    `surgery.transplant(net.color, weights)`.
+    """
+
+    def __init__(self, **nets: FCN) -> None:
+        vars(self).update(nets)
+
+    def forward(self, *images: Tensor | Any) -> Tensor:
+        nets = dict(self.children())
+        if len(images) != len(nets):
+            raise ShapeError(f"LateFusion: got {len(images)} images; expected one for each of {', '.join(nets)}")
+        share = 1 / len(nets)
+        first, *others = (net(image) * share for net, image in zip(nets.values(), images, strict=True))  # type: ignore[operator]
+        return sum(others, first)
+
+
+def nyud_color_hha(stride: int = 32, *, seed: int = 0, **options: Any) -> LateFusion:
+    """Colour and HHA (disparity, height, angle of depth), each with a whole trunk: 0.5 and 0.5 (late fusion)."""
+    color, hha = (paper_vgg(stride, classes=40, seed=seed + i, **options) for i in range(2))
+    return LateFusion(color=color, hha=hha)
+
+
+NETS: dict[str, Callable[..., Module]] = {
+    **{f"voc-fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
+    # CVPR 2015 learned the upsampling between the skips; what was released does not
+    **{f"voc-fcn{stride}s-cvpr15": partial(paper_vgg, stride, upsampling="learned") for stride in (16, 8)},
+    "voc-fcn8s-atonce": partial(paper_vgg, 8, skip_scale={"pool4": 0.01, "pool3": 0.0001}),
+    "voc-fcn-alexnet": FCN_AlexNet,
+    "nyud-fcn32s-color": partial(paper_vgg, 32, classes=40),
+    "nyud-fcn32s-hha": partial(paper_vgg, 32, classes=40),  # the same net; HHA has three channels, too
+    "nyud-fcn32s-color-d": partial(paper_vgg, 32, classes=40, in_channels=4),  # early fusion
+    "nyud-fcn32s-color-hha": nyud_color_hha,
+    **{f"siftflow-fcn{s}s": partial(paper_vgg, s, classes={"sem": 33, "geo": 3}) for s in (32, 16, 8)},
+    **{f"pascalcontext-fcn{stride}s": partial(paper_vgg, stride, classes=60) for stride in (32, 16, 8)},
+    "fcn-googlenet": FCN_GoogLeNet,
+    "fcn-squeezenet": FCN_SqueezeNet,
+    **{f"fcn-pool{number}": partial(FCN_pool, number) for number in (3, 4, 5)},
+    "fcn32s-fixed": FCN32s_fixed,
+    "parsenet": ParseNet,
+}

@@ -1,0 +1,111 @@
+"""Surgery: how a classifier becomes a fully convolutional network, and one net's weights start another.
+
+A fully connected layer is a convolution that has only ever seen an image of one size (FCN, section 3.1). Rewritten as
+one, by nothing but a reshape, it answers for every window of a larger image, and the windows share their work.
+The rest moves weights: by name from net to net, into a score layer of more classes, into a fourth input channel.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+
+from minifcn.backend import Array, to_host
+from minifcn.errors import FormatError, ShapeError
+from minifcn.nn import Conv2d, Linear, Module, Upsample, bilinear
+from minifcn.tensor import Parameter
+
+
+def as_convolution(linear: Linear) -> Conv2d:
+    """The convolution that is `linear`: w (O, C*k*k) read as (O, C, k, k), b as it is."""
+    channels, kernel, _ = linear.maps
+    conv = Conv2d(channels, linear.w.shape[0], kernel, relu=linear.relu, init="zero")
+    conv.w = Parameter(linear.w.data.reshape(conv.w.shape))
+    conv.b = linear.b
+    return conv
+
+
+def convolutionalize(net: Module) -> Module:
+    """A copy of `net` with a convolution in the place of every fully connected layer; its answers become a map.
+
+    (N, classes) becomes (N, classes, 1, 1) at the size that `net` takes, and one cell for each window of a larger
+    image. Raises `ShapeError` if there is nothing to convert.
+    """
+    net = copy.deepcopy(net)
+    found = [
+        (module, name, child)
+        for module in list(net.modules())
+        for name, child in module.children()
+        if isinstance(child, Linear)
+    ]
+    if not found:
+        raise ShapeError(f"convolutionalize: {type(net).__name__} has no fully connected layer; it takes any size now")
+    for module, name, child in found:
+        setattr(module, name, as_convolution(child))
+    return net
+
+
+def transplant(net: Module, weights: Mapping[str, Array], *, suffix: str = "") -> list[str]:
+    """Give every parameter of `net` the array of its name in `weights`; return the names that found a place.
+
+    An array of another shape and the same count is poured in flat, in the order C, H, W: a fully connected w (O, I*k*k)
+    into a convolution's (O, I, k, k). Names that the net does not have are left out, as in Caffe. With `suffix`,
+    "conv1.w" goes to "conv1" + suffix + ".w". Raises `FormatError`, and changes nothing, where no name fits, or where
+    an array has another count or another O.
+    """
+    own = dict(net.parameters())
+    places = {}
+    for name, array in weights.items():
+        layer, _, part = name.rpartition(".")
+        place = f"{layer}{suffix}.{part}"
+        if place in own:
+            places[place] = np.array(to_host(array))
+    unfit = [
+        f"{name} {x.shape} for {own[name].shape}"
+        for name, x in places.items()
+        if x.size != own[name].size or x.shape[:1] != own[name].shape[:1]
+    ]
+    if unfit or not places:
+        why = f"no name of {', '.join(list(weights)[:3])} ... is this net's, as {', '.join(list(own)[:3])} ... are"
+        raise FormatError(f"transplant: {'these do not fit: ' + '; '.join(unfit[:4]) if unfit else why}")
+    net.load({name: array.reshape(own[name].shape) for name, array in places.items()}, strict=False)
+    return list(places)
+
+
+def expand_score(net: Module, weights: Mapping[str, Array]) -> list[str]:
+    """Start score layers of more classes from those of fewer: the old rows first, the new ones as they are in `net`.
+
+    Takes the names that `net` has, too, with fewer rows and all else equal; returns them.
+    """
+    larger = {}
+    for name, parameter in net.parameters():
+        old = to_host(weights[name]) if name in weights else None
+        if old is not None and old.shape[1:] == parameter.shape[1:] and old.shape[0] < parameter.shape[0]:
+            larger[name] = np.array(to_host(parameter.data))
+            larger[name][: len(old)] = old
+    net.load(larger, strict=False)
+    return list(larger)
+
+
+def interpolate(net: Module) -> None:
+    """Make every learned upsampling of `net` bilinear again: the filter on the diagonal, zeros beside it."""
+    for module in net.modules():
+        if isinstance(module, Upsample) and module.w is not None:
+            fresh = np.zeros(module.w.shape, np.float32)
+            diagonal = np.arange(len(fresh))
+            fresh[diagonal, diagonal % fresh.shape[1]] = bilinear(module.layer.kernel)
+            module.load({"w": fresh})
+
+
+def widened(weights: Mapping[str, Array], name: str, channels: int) -> dict[str, np.ndarray]:
+    """`weights` with more input channels in `name`: each new one looks like the mean of the old ones.
+
+    Early fusion of colour and depth: a fourth plane enters conv1, at first as if it were grey (the NYUDv2 nets).
+    """
+    w = to_host(weights[name])
+    if w.ndim != 4 or channels < w.shape[1]:
+        raise ShapeError(f"widened: {name} has shape {w.shape}; expected (O, I, k, k) with I of at most {channels}")
+    grey = np.repeat(w.mean(axis=1, keepdims=True), channels - w.shape[1], axis=1)
+    return {**weights, name: np.concatenate([w, grey], axis=1)}

@@ -1,0 +1,69 @@
+"""`minifcn amortize`: it times the same windows both ways, and says what it cannot do."""
+
+import numpy as np
+import pytest
+
+from minifcn.amortize import backward_of, main, windows
+from minifcn.command import guard
+from minifcn.models.alexnet import AlexNet
+from minifcn.models.classifier import classifier
+from minifcn.models.lenet import LeNet
+from minifcn.surgery import convolutionalize
+
+
+def test_it_prints_three_ways_and_two_speed_ups(capsys):
+    assert main(["--net", "lenet", "--width", "1", "--size", "40", "--batch", "5"]) == 0
+    printed = capsys.readouterr().out
+    assert "lenet, random weights: 4x4 windows of 28 pixels, one every 4, in 40x40" in printed
+    rows = [line for line in printed.splitlines() if line.endswith(("ms", "x"))]
+    assert [row.split("  ")[0] for row in rows] == [
+        "patch by patch",
+        "5 patches at a time",
+        "all at once",
+        "faster than patch by patch",
+        "faster than 5 patches at a time",
+    ]
+    times = [[float(word) for word in row.replace("x", "").split() if word[0].isdigit()][-2:] for row in rows]
+    assert all(min(row) > 0 for row in times)
+    assert times[3][0] == pytest.approx(times[0][0] / times[2][0], rel=0.1, abs=0.1)
+
+
+def test_both_ways_answer_the_same_windows(rng):
+    net = classifier(LeNet, width=1, classes=3).astype(np.float64)
+    image = rng.standard_normal((1, 1, 40, 40))
+    patches, answers = windows(image, net), convolutionalize(net)(image).data
+    assert patches.shape == (16, 1, 28, 28)
+    np.testing.assert_allclose(net(patches).data, answers[0].reshape(3, 16).T, rtol=1e-11, atol=1e-12)
+
+
+def test_a_window_that_hangs_over_is_filled_with_zeros():
+    net = classifier(AlexNet, width=1, classes=2)
+    patches = windows(np.ones((1, 3, 500, 500), np.float32), net)
+    assert patches.shape == (100, 3, 227, 227)
+    assert (
+        patches[0].all()
+        and patches[88].all()
+        and not patches[-1, :, -15:, :].any()
+        and patches[-1, :, :-15, :-15].all()
+    )
+
+
+def test_the_gradients_of_a_timing_are_not_left_behind(rng):
+    net = classifier(LeNet, width=1, classes=3)
+    assert backward_of(net, rng.standard_normal((1, 1, 28, 28)).astype(np.float32)) > 0
+    assert all(p.grad is None for _, p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--net", "squeezenet"], "option net is 'squeezenet'; expected one of lenet, alexnet, vgg16, googlenet"),
+        (["--size", "226"], "option size is 226; expected at least 227, what alexnet looks at"),
+        (["--batch", "0"], "option batch is 0; expected at least 1"),
+        (["--repeat", "-1"], "option repeat is -1; expected at least 1"),
+        (["--width", "-1"], "AlexNet: width is -1"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(argv, message, capsys):
+    assert guard(main, argv) == 2
+    assert message in capsys.readouterr().err
