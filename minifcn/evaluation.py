@@ -52,14 +52,13 @@ def evaluate(
     batch: int = 8,
     progress: Callable[[int], None] = lambda images: None,
 ) -> ConfusionMatrix:
-    """The confusion matrix of `net` on every labelled pixel of `dataset`; `progress` hears how many images are done."""
-    matrix, done = ConfusionMatrix(len(dataset.classes), VOID), 0
+    """The confusion matrix of `net` on every labelled pixel of `dataset`; `progress` hears of every few images done."""
+    matrix = ConfusionMatrix(len(dataset.classes), VOID)
     with inference(net):  # around all batches: the filters are transformed once
         for samples in batches_of_equal_size(dataset, batch):
             x, labels = collate(samples, preprocessing)
             matrix.update(labels, predict(net, x))
-            done += len(samples)
-            progress(done)
+            progress(len(samples))
     return matrix
 
 

@@ -371,6 +371,7 @@ def test_evaluate_measures_what_training_measured(run: Path, capsys: pytest.Capt
     assert f"{run}/checkpoints/step-00000006.safetensors (step 6) on 3 images of world, split val" in printed
     assert f"this net         {theirs['pixel_accuracy']:>10.3f}" in printed and "majority class" in printed
     assert all(f"\n{name} " in printed for name in CLASSES)
+    assert main(["evaluate", str(run), "--absent", "zero"]) == 0  # another question, whose answer is not the run's own
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

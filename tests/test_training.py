@@ -566,6 +566,26 @@ def test_images_of_many_sizes_share_a_batch(tmp_path: Path) -> None:
     assert line["loss"] == pytest.approx(math.log(8), rel=1e-5)
 
 
+def test_measuring_sees_no_padding() -> None:
+    """Images of other sizes are not laid into one batch, where the nearer border would change what is said."""
+    sizes = [(64, 64), (64, 64), (20, 40), (20, 41), (33, 17), (33, 17)]
+
+    def cut(i: int, sample: Sample) -> Sample:
+        h, w = sizes[i]
+        return Sample(sample.id, sample.image[:h, :w], sample.label[:h, :w])
+
+    data = Relabelled(Shapes("val", count=6), cut)
+    net = Options(width=2, layers=11).network(8, 8)
+    rng = np.random.default_rng(0)
+    for _, parameter in net.parameters():
+        parameter.data = rng.normal(0, 0.3, parameter.shape).astype(np.float32)
+    preprocessing, done = training.Preprocessing.fit(data), list[int]()
+    together = evaluate(net, data, preprocessing, batch=6, progress=done.append)
+    alone = evaluate(net, data, preprocessing, batch=1)
+    assert np.array_equal(together.matrix, alone.matrix) and done == [2, 1, 1, 2]
+    assert len(np.flatnonzero(alone.predicted_pixels())) > 2
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_rate_of_zero_changes_no_bit(tmp_path: Path) -> None:
     """Row 36."""

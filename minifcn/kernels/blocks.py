@@ -22,15 +22,26 @@ input channels, so that no two threads add to one pixel and the sum is the same 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from minifcn.backend import Array, xp_of
 from minifcn.kernels import products
 from minifcn.kernels.im2col import Pair, Windows, im2col
-from minifcn.kernels.products import WORKSPACE, Block, at_once, blocks, correlate_block, finish, weigh_block
+from minifcn.kernels.products import (
+    WORKSPACE,
+    Block,
+    add_product,
+    at_once,
+    blocks,
+    correlate_block,
+    finish,
+    multiply,
+    weigh_block,
+)
 from minifcn.kernels.threads import lanes, parallel, shares
 
-CACHE = 1 << 19
-"""Bytes of columns and products in one block: a quarter of a core's second-level cache."""
+CACHE = 1 << 20
+"""Bytes of columns and products in one block: half of a core's second-level cache."""
 LEAST = 512
 """Windows in a block at least, or reading the weights costs more than multiplying by them."""
 
@@ -137,7 +148,7 @@ def correlate_rows(y: Array, x: Array, by_row: Array, g: Windows, block: Block) 
     length = columns.shape[2] - along[-1]
     total, more = xp.empty((2, *by_row.shape[1:3], n * h * w), dtype=x.dtype)
     for row, first in enumerate(along):
-        xp.matmul(by_row[row], columns[:, :, first : first + length], out=(more if row else total)[:, :, :length])
+        multiply(by_row[row], columns[:, :, first : first + length], (more if row else total)[:, :, :length])
         if row:
             total[:, :, :length] += more[:, :, :length]
     # The windows that hang over the lower edge of their image are nobody's: the block has `rows` of h.
@@ -152,8 +163,7 @@ def weigh_rows(by_row: Array, x: Array, gy: Array, g: Windows, block: Block) -> 
     length = columns.shape[2] - along[-1]
     gradients = gradients.reshape(g.groups, -1, n * h * w)[:, :, :length]
     for row, first in enumerate(along):
-        product = gradients @ columns[:, :, first : first + length].transpose(0, 2, 1)
-        by_row[row] += product.reshape(by_row.shape[1:])
+        add_product(by_row[row], gradients, columns[:, :, first : first + length])
 
 
 def kernel_rows(w: Array, g: Windows) -> Array:
@@ -166,11 +176,16 @@ def columns_of_rows(x: Array, g: Windows, block: Block) -> tuple[Array, tuple[in
 
     Also (n, h, w), and for each kernel row how far along its columns begin.
     """
-    line = Windows((1, g.kernel[1]), (1, g.stride[1]), (0, 0), (1, g.dilation[1]), g.groups)
-    columns = im2col(block.cut(x, g), line)
+    columns = im2col(block.cut(x, g), one_row(g))
     n, h, w = columns.shape[3:]
     along = [row * g.dilation[0] * w for row in range(g.kernel[0])]
     return columns.reshape(g.groups, -1, n * h * w), (n, h, w), along
+
+
+@lru_cache
+def one_row(g: Windows) -> Windows:
+    """The windows of a single kernel row over every row of a slab, which brings its padding along."""
+    return Windows((1, g.kernel[1]), (1, g.stride[1]), (0, 0), (1, g.dilation[1]), g.groups)
 
 
 def is_pointwise(g: Windows) -> bool:
