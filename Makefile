@@ -1,5 +1,6 @@
 # make train   sets up .venv and trains a network on the embedded world (ARGS="--help" shows what can be chosen)
 # make test    sets up .venv and runs every test that this machine can run
+# make bench   measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
 # make lint    ruff and mypy
 # make clean   removes .venv and what the tools left behind; never a run
 #
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help train test lint clean
+.PHONY: help train test bench lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +22,9 @@ train: $(VENV)/ready-to-run
 
 test: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/ready-to-run
+	$(BIN)/python -m minifcn.bench $(or $(ARGS),nets)
 
 lint: $(VENV)/ready-to-lint
 	$(BIN)/python -m ruff check .

@@ -1,13 +1,17 @@
-"""How fast convolutions are here, beside PyTorch where it is installed, and beside the rate of this machine's BLAS.
+"""How fast this is, beside PyTorch where it is installed, and beside what this machine can do at best.
 
-    minifcn bench nets                                FCN-8s whole: forward and a training step
+    minifcn bench nets                                FCN-8s whole: forward and a training step, time and peak memory
     minifcn bench nets --padding same --width 8 --size 128 --batch 4
     minifcn bench layers                              every layer of it at 500x500, forward and both gradients
     minifcn bench layers --only conv3_2,fc7 --runs 9
-    minifcn bench layers --way im2col --json im2col.json
+    minifcn bench layers --way im2col --json im2col.json --plot roofline.png
+    minifcn bench memory --only conv1_2               what a convolution takes beyond its input and output, each way
+    minifcn bench overhead --size 8                   what autograd costs an op
+    minifcn bench scaling --width 16 --size 1024      time against pixels, width and threads
 
 The rivals take turns (A B A B), so that whatever else the machine does meets both; each number is the median of the
 turns. PyTorch runs on as many threads, with whichever of its two memory layouts is faster for the product at hand.
+Peak memory is measured for each in a process of its own: `minifcn bench peak` is that process.
 """
 
 from __future__ import annotations
@@ -17,53 +21,31 @@ import dataclasses
 import json
 import platform
 import statistics
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minifcn import __version__, viz
 from minifcn.command import parse, run, split_words
-from minifcn.errors import UsageError
-from minifcn.kernels.convolution import WAYS, choose, convolution, correlate, spread, weigh
-from minifcn.kernels.im2col import Windows
+from minifcn.errors import MinifcnError, UsageError
+from minifcn.kernels.convolution import WAYS, choose, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
-from minifcn.models.fcn import FCN8s
-from minifcn.nn import bilinear, evaluating
-from minifcn.ops.loss import softmax_cross_entropy
-from minifcn.optim import SGD
-
-PRODUCTS = ("forward", "grad_x", "grad_w")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One convolution with stride 1 of a square image."""
-
-    name: str
-    inputs: int
-    outputs: int
-    size: int
-    kernel: int
-    padding: int
-
-    @property
-    def windows(self) -> Windows:
-        return Windows((self.kernel, self.kernel), padding=(self.padding, self.padding))
-
-    @property
-    def multiply_adds(self) -> int:
-        rows, cols = self.windows.out_size((self.size, self.size))
-        return rows * cols * self.kernel**2 * self.inputs * self.outputs
+from minifcn.rival import import_torch, layouts, torch_net, torch_products
+from minifcn.stopwatch import copy_rate, forget_peak, matrix_rate, peak_bytes, take_turns
+from minifcn.studies import PRODUCTS, Layer, Work, memory, overhead, scaling, vgg_layers
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure FCN-8s whole or layer by layer: `minifcn bench nets|layers [options]`."""
+    """Measure: `minifcn bench nets|layers|memory|overhead|scaling [options]`."""
 
     size: int = 500
-    """side of the square image, which conv1_1 pads by 100"""
+    """side of the square image; in scaling, of the largest"""
     width: int = 64
     """channels of the first block; VGG-16 has 64"""
     batch: int = 1
@@ -71,7 +53,7 @@ class Options:
     padding: str = "100"
     """nets: padding of conv1_1, or "same" """
     only: str = ""
-    """layers: their names, separated by commas; by default all"""
+    """layers, memory: their names, separated by commas; by default all"""
     way: str = ""
     """"im2col", "blocks" or "winograd" for every layer that it can serve; by default the way chosen for each"""
     runs: int = 5
@@ -82,266 +64,263 @@ class Options:
     """measure PyTorch beside, if it is installed"""
     json: str = ""
     """write the numbers to this file, too"""
+    plot: str = ""
+    """layers, scaling: draw them into this PNG file"""
 
 
 def main(argv: list[str]) -> int:
     words, rest = split_words(Options, argv)
     options = parse(Options, rest, verb="bench", after=__doc__ or "")
-    if words not in (["nets"], ["layers"]):
-        raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench nets, or: bench layers")
-    if options.padding not in ("100", "same"):
-        raise UsageError(f"option padding is {options.padding!r}; expected 100 or same")
+    if words[:1] == ["peak"]:
+        return measure_peak(words[1:], options)
+    if len(words) != 1 or words[0] not in TABLES:
+        raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
     if options.way and options.way not in WAYS:
         raise UsageError(f"option way is {options.way!r}; expected one of {', '.join(WAYS)}")
-    for name, least in (("size", 1), ("width", 1), ("batch", 1), ("runs", 1), ("threads", 0)):
-        if getattr(options, name) < least:
-            raise UsageError(f"option {name} is {getattr(options, name)}; expected at least {least}")
+    check(options)
     set_threads(options.threads or cores())
     with convolution(options.way) if options.way else contextlib.nullcontext():
-        record = measure_layers(options) if words == ["layers"] else measure_nets(options)
+        record = TABLES[words[0]](options)
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
+        Path(options.json).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return 0
 
 
-def vgg_layers(width: int, size: int) -> list[Layer]:
-    """The convolutions of FCN-8s on VGG-16 with padding 100, up to fc7, for an image of size x size."""
-    layers, channels, side = [], 3, size
-    for block, (factor, count) in enumerate(((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)), 1):
-        for index in range(1, count + 1):
-            padding = 100 if block == index == 1 else 1
-            layers.append(Layer(f"conv{block}_{index}", channels, width * factor, side, 3, padding))
-            channels, side = width * factor, side + 2 * padding - 2
-        side = -(-side // 2)
-    layers.append(Layer("fc6", channels, 64 * width, side, 7, 0))
-    layers.append(Layer("fc7", 64 * width, 64 * width, side - 6, 1, 0))
-    return layers
+def check(options: Options) -> None:
+    if options.padding not in ("100", "same"):
+        raise UsageError(f"option padding is {options.padding!r}; expected 100 or same")
+    for name, least in (("size", 1), ("width", 1), ("batch", 1), ("runs", 1), ("threads", 0)):
+        if getattr(options, name) < least:
+            raise UsageError(f"option {name} is {getattr(options, name)}; expected at least {least}")
+    for name in ("json", "plot"):
+        path = getattr(options, name)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"{path}: cannot be written, its folder does not exist; choose another --{name}")
 
 
-def measure_layers(options: Options) -> dict[str, Any]:
-    """The table, printed line by line, and returned as a record."""
-    torch = import_torch(options)
-    rate = matrix_rate()
-    layers = vgg_layers(options.width, options.size)
-    wanted = [name for name in options.only.split(",") if name]
-    for name in wanted:
-        if name not in {layer.name for layer in layers}:
-            raise UsageError(
-                f"option only names {name!r}; expected some of {', '.join(layer.name for layer in layers)}"
-            )
-    layers = [layer for layer in layers if not wanted or layer.name in wanted]
-
-    print_machine(torch, rate)
-    print(f"{'layer':<9}{'product':<9}{'way':<10}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}")
-    rows = []
-    for layer in layers:
-        for product in PRODUCTS:
-            rows.append(measure(layer, product, options, torch, rate))
-            row = rows[-1]
-            rival = f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}" if torch else ""
-            print(
-                f"{layer.name:<9}{product:<9}{row['way']:<10}{row['ms']:8.1f}{row['of_blas']:8.0%} {rival}", flush=True
-            )
-    total, rival = (sum(row[key] for row in rows) for key in ("ms", "torch_ms"))
-    print(f"{'all':<28}{total:8.1f}{'':9}" + (f"{rival:9.1f}{total / rival:7.2f}" if torch else ""))
-    return record_of(options, torch, rate, rows)
-
-
-def print_machine(torch: Any, rate: float) -> None:
-    print(f"{platform.machine()}, {threads()} threads, NumPy {np.__version__}, {rate:.0f} GFLOP/s in a matrix product")
-    print(f"rival: PyTorch {torch.__version__}" if torch else "rival: none (PyTorch is not installed, or not wanted)")
+def print_machine(torch: Any = None, rate: float = 0.0) -> None:
+    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    print(f"minifcn {__version__}, NumPy {np.__version__}, BLAS {built['name']} {built['version']}, "
+          f"Python {platform.python_version()}, {platform.machine()}, {threads()} threads")  # fmt: skip
+    if rate:
+        print(f"{rate:.0f} GFLOP/s in a matrix product, {copy_rate():.1f} GB/s in a copy by one thread")
+        print(f"rival: PyTorch {torch.__version__}" if torch else "rival: none (PyTorch not installed, or not wanted)")
     print()
 
 
-def record_of(options: Options, torch: Any, rate: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def record_of(options: Options, rows: Any, torch: Any = None, **more: Any) -> dict[str, Any]:
     return {
         "options": dataclasses.asdict(options),
+        "minifcn": __version__,
         "numpy": np.__version__,
         "torch": torch.__version__ if torch else None,
+        "torch_build": torch.__config__.show() if torch else None,
+        "machine": platform.machine(),
         "threads": threads(),
-        "gflops": rate,
+        **more,
         "rows": rows,
     }
 
 
-def measure(layer: Layer, product: str, options: Options, torch: Any, rate: float) -> dict[str, Any]:
-    """One product of one layer: median milliseconds of both, and our share of what BLAS could do with im2col's sums.
+def wanted_layers(options: Options, default: str = "") -> list[Layer]:
+    """Those that --only names, by default all."""
+    layers = {layer.name: layer for layer in vgg_layers(options.width, options.size)}
+    wanted = [name for name in (options.only or default).split(",") if name]
+    for name in wanted:
+        if name not in layers:
+            raise UsageError(f"option only names {name!r}; expected some of {', '.join(layers)}")
+    return [layer for layer in layers.values() if not wanted or layer.name in wanted]
 
-    A share above 1 is Winograd's: it does fewer multiplications than it is credited with.
-    """
-    rng, g, size = np.random.default_rng(0), layer.windows, (layer.size, layer.size)
-    x = rng.standard_normal((options.batch, layer.inputs, *size), dtype="float32")
-    w = rng.standard_normal((layer.outputs, layer.inputs, *g.kernel), dtype="float32")
-    gy = rng.standard_normal((options.batch, layer.outputs, *g.out_size(size)), dtype="float32")
-    ours: Callable[[], Any] = {
-        "forward": lambda: correlate(x, w, g),
-        "grad_x": lambda: spread(gy, w, g, size),
-        "grad_w": lambda: weigh(x, gy, g),
-    }[product]
+
+# -------------------------------------------------------------------------------------------------------------- layers
+
+
+def measure_layers(options: Options) -> dict[str, Any]:
+    """The table, printed line by line, and returned as a record."""
+    layers = wanted_layers(options)
+    torch, rate, copy = import_torch(options.torch), matrix_rate(), copy_rate()
+    print_machine(torch, rate)
+    print(f"{'layer':<9}{'product':<9}{'way':<10}{'Mflop':>8}{'MB':>7}{'bound by':>10}{'ms':>8}{'of BLAS':>9}"
+          f"{'PyTorch':>9}{'ratio':>7}")  # fmt: skip
+    rows = []
+    for layer in layers:
+        for product in PRODUCTS:
+            row = measure(layer, product, options, torch)
+            flops, moved = 2 * row["multiply_adds"], row["least_bytes"]
+            row["of_blas"] = flops / row["ms"] / rate / 1e6
+            row["bound"] = "products" if flops / rate > moved / copy else "memory"
+            rival = f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}" if torch else ""
+            print(f"{layer.name:<9}{product:<9}{row['way']:<10}{flops / 1e6:>8.0f}{moved / 1e6:>7.1f}{row['bound']:>10}"
+                  f"{row['ms']:8.1f}{row['of_blas']:8.0%} {rival}", flush=True)  # fmt: skip
+            rows.append(row)
+    total, others = (sum(row[key] for row in rows) for key in ("ms", "torch_ms"))
+    print(f"{'all':<53}{total:8.1f}{'':9}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
+    if options.plot:
+        plot_roofline(rows, rate, copy, Path(options.plot))
+    return record_of(options, rows, torch, gflops=rate, copy_gbytes=copy)
+
+
+def measure(layer: Layer, product: str, options: Options, torch: Any) -> dict[str, Any]:
+    """One product of one layer: median milliseconds of both, its multiply-adds, and the bytes it must move at least."""
+    x, w, gy = layer.arrays(options.batch)
+    ours: Callable[[], Any] = layer.products(x, w, gy)[product]
     rivals = torch_products(torch, product, x, w, gy, layer.padding) if torch else []
     if rivals and not np.allclose(ours(), rivals[0]().numpy(), atol=1e-4 * float(np.abs(ours()).max())):
-        raise UsageError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
+        raise MinifcnError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
     mine, *others = take_turns([ours, *rivals], options.runs)
     return {
         "layer": layer.name,
         "product": product,
-        "way": choose(x, g, layer.inputs, layer.outputs, options.batch, g.out_size(size)),
+        "way": choose(x, layer.windows, layer.inputs, layer.outputs, options.batch, (layer.out, layer.out)),
         "multiply_adds": layer.multiply_adds * options.batch,
-        "ms": mine * 1e3,
-        "of_blas": 2 * layer.multiply_adds * options.batch / mine / rate / 1e9,
-        "torch_ms": min(others) * 1e3 if others else float("nan"),
+        "least_bytes": layer.least_bytes(options.batch),
+        **times_of(mine, others),
     }
+
+
+def times_of(mine: list[float], others: list[list[float]]) -> dict[str, float]:
+    """Medians in milliseconds, the rival's in its better layout, and how far our turns lay apart."""
+    best = min((statistics.median(seconds) for seconds in others), default=float("nan"))
+    middle = statistics.median(mine)
+    return {"ms": middle * 1e3, "torch_ms": best * 1e3, "spread": (max(mine) - min(mine)) / middle}
+
+
+def plot_roofline(rows: Sequence[dict[str, Any]], rate: float, copy: float, path: Path) -> None:
+    """Each product's rate over its multiply-adds per byte, under the roof that memory and BLAS make."""
+    at = [0.25, rate / copy / 2, 1000.0]
+    series = {"roof: copy rate, then matrix products": (at, [min(rate, 2 * each * copy) for each in at])}
+    rates = (("minifcn", "ms"), ("PyTorch", "torch_ms"))
+    for name, key in rates:
+        points = [(row["multiply_adds"] / row["least_bytes"], row["multiply_adds"] / row[key] / 5e5) for row in rows]
+        if all(y == y for _, y in points):
+            series[name] = ([x for x, _ in points], [y for _, y in points])
+    labels = ("multiply-adds per byte", "GFLOP/s")
+    viz.log_log([("every product of every layer", *labels, series)], path, points=[name for name, _ in rates])
+
+
+# ---------------------------------------------------------------------------------------------------------------- nets
+
+
+def work_of(options: Options) -> Work:
+    padding: Any = int(options.padding) if options.padding.isdigit() else options.padding
+    return Work(width=options.width, size=options.size, batch=options.batch, padding=padding)
 
 
 def measure_nets(options: Options) -> dict[str, Any]:
     """Forward and training step of FCN-8s with 21 classes, ours and PyTorch's from the same weights."""
-    torch, rate = import_torch(options), matrix_rate()
-    padding: Any = int(options.padding) if options.padding.isdigit() else options.padding
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((options.batch, 3, options.size, options.size), dtype="float32")
-    labels = rng.integers(0, 21, (options.batch, options.size, options.size))
-    net = FCN8s(classes=21, width=options.width, padding=padding, seed=0)
-    net.load({name: array if array.any() else array + 0.01 for name, array in net.state().items()})  # no zero scores
-    solver = SGD(net, lr=1e-12)
-
-    def forward() -> np.ndarray:
-        with evaluating(net):
-            return net(x).data
-
-    def step() -> None:
-        net.train()
-        softmax_cross_entropy(net(x), labels).backward()
-        solver.step()
-
-    rivals = [torch_net(torch, net.state(), x, labels, padding, layout) for layout in layouts(torch)] if torch else []
-    if rivals and not np.allclose(forward(), rivals[0][0]().numpy(), rtol=1e-3, atol=1e-4 * abs(forward()).max()):
-        raise UsageError("ours and PyTorch's scores differ: report this")
+    sides = ["ours", "torch"] if import_torch(options.torch) else ["ours"]
+    peaks = {f"{side} {work}": peak_of(side, work, options) for side in sides for work in ("forward", "step")}
+    torch, rate, work = import_torch(options.torch), matrix_rate(), work_of(options)
+    state = work.net.state()
+    rivals = [torch_net(torch, state, work.x, work.labels, options.padding, each) for each in layouts(torch)]
+    if rivals:
+        scores, theirs = work.forward(), rivals[0][0]().numpy()
+        if not np.allclose(scores, theirs, rtol=1e-3, atol=1e-4 * float(np.abs(scores).max())):
+            raise MinifcnError("ours and PyTorch's scores differ: report this")
     print_machine(torch, rate)
-    print(f"{'FCN-8s':<16}{'ms':>8}{'PyTorch':>9}{'ratio':>7}")
+    multiply_adds = options.batch * sum(layer.multiply_adds for layer in vgg_layers(options.width, options.size))
+    print(f"{'FCN-8s':<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
+          f"{'ratio':>7}")  # fmt: skip
     rows = []
-    for index, (name, ours) in enumerate((("forward", forward), ("training step", step))):
+    for index, (name, ours, passes) in enumerate((("forward", work.forward, 1), ("step", work.step, 3))):
         mine, *others = take_turns([ours, *(rival[index] for rival in rivals)], options.runs)
-        best = min(others, default=float("nan"))
-        rows.append({"product": name, "ms": mine * 1e3, "torch_ms": best * 1e3})
-        print(f"{name:<16}{mine * 1e3:8.1f}" + (f"{best * 1e3:9.1f}{mine / best:7.2f}" if rivals else ""), flush=True)
-    return record_of(options, torch, rate, rows)
+        row: dict[str, Any] = {"product": name, **times_of(mine, others), "peak_bytes": peaks[f"ours {name}"]}
+        if options.padding == "100":
+            row["of_blas"] = passes * 2 * multiply_adds / row["ms"] / rate / 1e6
+        share = f"{row['of_blas']:8.0%} " if "of_blas" in row else f"{'':9}"
+        print(f"{name:<15}{row['ms']:8.1f}{share}", end="")
+        if rivals:
+            row["torch_peak_bytes"] = peaks[f"torch {name}"]
+            print(f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}", end="")
+        print(f"{row['spread']:{8 if rivals else 24}.0%}{row['peak_bytes'] / 1e6:9.0f}", end="")
+        if rivals:
+            print(f"{row['torch_peak_bytes'] / 1e6:9.0f}{row['peak_bytes'] / row['torch_peak_bytes']:7.2f}", end="")
+        print(flush=True)
+        rows.append(row)
+    return record_of(options, rows, torch, gflops=rate)
 
 
-def take_turns(rivals: list[Callable[[], Any]], runs: int) -> list[float]:
-    """The median seconds of each, after one turn that does not count."""
-    times: list[list[float]] = [[] for _ in rivals]
-    for turn in range(runs + 1):
-        for rival, seconds in zip(rivals, times, strict=True):
-            start = time.perf_counter()
-            rival()
-            if turn:
-                seconds.append(time.perf_counter() - start)
-    return [statistics.median(seconds) for seconds in times]
+def peak_of(side: str, work: str, options: Options) -> int:
+    """The most memory that a process of its own holds which does that work twice."""
+    chosen = [f"--{name}={getattr(options, name)}" for name in ("size", "width", "batch", "padding", "threads")]
+    command = [sys.executable, "-m", "minifcn.bench", "peak", side, work, *chosen]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own interpreter)
+    if done.returncode:
+        raise MinifcnError(f"bench peak {side} {work} failed: {' '.join(done.stderr.split())[-300:]}")
+    return int(done.stdout)
 
 
-def matrix_rate(side: int = 2048) -> float:
-    """GFLOP/s of one large float32 matrix product on all threads of BLAS: what no convolution by columns can beat."""
-    a = np.random.default_rng(0).standard_normal((side, side), dtype="float32")
-    (seconds,) = take_turns([lambda: a @ a], 5)
-    return 2 * side**3 / seconds / 1e9
+def measure_peak(words: list[str], options: Options) -> int:
+    """Print the peak of this process in bytes. What came before (drawing the weights) counts only where it must."""
+    if len(words) != 2 or words[0] not in ("ours", "torch") or words[1] not in ("forward", "step"):
+        raise UsageError(f"bench peak: found {' '.join(words)!r}; expected ours or torch, then forward or step")
+    check(options)
+    set_threads(options.threads or cores())
+    work = work_of(options)
+    task = work.forward if words[1] == "forward" else work.step
+    if words[0] == "torch":
+        torch = import_torch()
+        rival = torch_net(torch, work.net.state(), work.x, work.labels, options.padding, torch.contiguous_format)
+        task = rival[0] if words[1] == "forward" else rival[1]
+        del work
+    forget_peak()
+    for _ in range(2):
+        task()
+    print(peak_bytes())
+    return 0
 
 
-def import_torch(options: Options) -> Any:
-    """PyTorch on as many threads, or None."""
-    if not options.torch:
-        return None
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return None
-    torch.set_num_threads(threads())
-    return torch
+# ------------------------------------------------------------------------------------------------------- three studies
 
 
-def torch_products(
-    torch: Any, product: str, x: np.ndarray, w: np.ndarray, gy: np.ndarray, padding: int
-) -> list[Callable[[], Any]]:
-    """The same product in PyTorch, once for each of its memory layouts."""
-    wanted = [product == "grad_x", product == "grad_w", False]
-    rivals: list[Callable[[], Any]] = []
-    for layout in layouts(torch):
-        tx, tw, tgy = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (x, w, gy))
-
-        def forward(tx: Any = tx, tw: Any = tw) -> Any:
-            with torch.inference_mode():
-                return torch.nn.functional.conv2d(tx, tw, padding=padding)
-
-        def gradient(tx: Any = tx, tw: Any = tw, tgy: Any = tgy) -> Any:
-            backward = torch.ops.aten.convolution_backward
-            return backward(tgy, tx, tw, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, wanted)[
-                wanted.index(True)
-            ]
-
-        rivals.append(forward if product == "forward" else gradient)
-    return rivals
+def measure_memory(options: Options) -> dict[str, Any]:
+    print_machine()
+    rows = []
+    for layer in wanted_layers(options, "conv1_2"):
+        found = memory(layer, options.batch)
+        print(f"{layer.name}: input {layer.inputs}x{layer.size}x{layer.size}, output {layer.outputs}x{layer.out}x"
+              f"{layer.out}; megabytes beyond them and the weights")  # fmt: skip
+        print(f"{'':<10}" + "".join(f"{product:>9}" for product in PRODUCTS))
+        for way in WAYS:
+            print(f"{way:<10}" + "".join(f"{row['bytes'] / 1e6:9.1f}" for row in found if row["way"] == way))
+        rows += [{"layer": layer.name, **row} for row in found]
+    return record_of(options, rows)
 
 
-def layouts(torch: Any) -> tuple[Any, Any]:
-    return torch.contiguous_format, torch.channels_last
+def measure_overhead(options: Options) -> dict[str, Any]:
+    print_machine()
+    size = min(options.size, 8)
+    row = overhead(size, options.runs)
+    print(f"FCN-8s of width 1 on {size}x{size} pixels: {row['step_us']:.0f} us forward and backward, "
+          f"{row['by_hand_us']:.0f} us by hand: {row['us']:.1f} us for each of {row['ops']} ops")  # fmt: skip
+    return record_of(options, [row])
 
 
-def torch_net(
-    torch: Any, state: dict[str, np.ndarray], x: np.ndarray, labels: np.ndarray, padding: Any, layout: Any
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """FCN-8s in PyTorch from our weights: its forward pass and its training step."""
-    functional = torch.nn.functional
-    image, truth = torch.from_numpy(x).contiguous(memory_format=layout), torch.from_numpy(labels)
-    weights = {
-        name.split(".", 2)[-1] if name.startswith("trunk") else name: (
-            torch.from_numpy(array.copy()).contiguous(
-                memory_format=layout if array.ndim == 4 else torch.contiguous_format
-            )
-        )
-        for name, array in state.items()
-    }
-    weights = {name: array.requires_grad_() for name, array in weights.items()}
-    kernels = {k: torch.from_numpy(bilinear(k)).float().expand(21, 1, k, k).contiguous() for k in (4, 16)}
-    solver = torch.optim.SGD(weights.values(), lr=1e-12, momentum=0.9, weight_decay=5e-4)
-    same = padding == "same"
+def measure_scaling(options: Options) -> dict[str, Any]:
+    print_machine()
+    studies = scaling(options.width, max(64, options.size), options.runs)
+    panels = []
+    for name, rows in studies.items():
+        (key, xs), (_, ys) = ((key, [row[key] for row in rows]) for key in rows[0])
+        print(f"{key:>8}  seconds of a forward pass")
+        for x, y in zip(xs, ys, strict=True):
+            print(f"{x:>8}  {y:.4f}")
+        line = {"measured": (xs, ys)}
+        if name == "pixels":
+            line["in proportion to the pixels"] = (xs, [ys[-1] * (x / xs[-1]) ** 2 for x in xs])
+        panels.append((f"time against {name}", key, "seconds", line))
+    if options.plot:
+        viz.log_log(panels, Path(options.plot), points=["measured"])
+    return record_of(options, studies)
 
-    def conv(x: Any, name: str, pad: int = 0, relu: bool = True) -> Any:
-        y = functional.conv2d(x, weights[f"{name}.w"], weights[f"{name}.b"], padding=pad)
-        return functional.relu(y, inplace=True) if relu else y
 
-    def crop(x: Any, like: Any, at: int) -> Any:
-        at = 0 if same else at
-        return x[:, :, at : at + like.shape[2], at : at + like.shape[3]]
-
-    def up(x: Any, kernel: int) -> Any:
-        pad = kernel // 4 if same else 0
-        return functional.conv_transpose2d(x, kernels[kernel], stride=kernel // 2, padding=pad, groups=21)
-
-    def scores(training: bool) -> Any:
-        y, pools = image, []
-        for block, count in enumerate((2, 2, 3, 3, 3), 1):
-            for index in range(1, count + 1):
-                y = conv(y, f"conv{block}_{index}", padding if block == index == 1 and not same else 1)
-            y = functional.max_pool2d(y, 2, 2, ceil_mode=True)
-            pools.append(y)
-        y = functional.dropout(conv(y, "fc6", 3 if same else 0), training=training)
-        y = functional.dropout(conv(y, "fc7"), training=training)
-        y = up(conv(y, "score_fr", relu=False), 4)
-        for pool, at, kernel in ((4, 5, 4), (3, 9, 16)):
-            skip = conv(pools[pool - 1], f"score_pool{pool}", relu=False)
-            y = up(crop(y, skip, 0) + crop(skip, y, at), kernel)
-        return crop(y, image, 31)
-
-    def forward() -> Any:
-        with torch.inference_mode():
-            return scores(training=False)
-
-    def step() -> None:
-        solver.zero_grad()
-        functional.cross_entropy(scores(training=True), truth, reduction="sum").backward()
-        solver.step()
-
-    return forward, step
+TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
+    "nets": measure_nets,
+    "layers": measure_layers,
+    "memory": measure_memory,
+    "overhead": measure_overhead,
+    "scaling": measure_scaling,
+}
 
 
 if __name__ == "__main__":

@@ -468,3 +468,24 @@ def _dress(axes: Any, title: str) -> None:
 
 def _nothing(axes: Any) -> None:
     axes.text(0.5, 0.5, "nothing recorded", ha="center", va="center", color="#8a929e", transform=axes.transAxes)
+
+
+Panel = tuple[str, str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]
+
+
+def log_log(panels: Sequence[Panel], path: Path, *, points: Sequence[str] = ()) -> None:
+    """What a benchmark measured, on logarithmic axes, as a PNG: panels (title, x label, y label, {name: (xs, ys)}).
+
+    The series named in `points` are drawn as points, the others as lines.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1 + 4.4 * len(panels), 3.6), layout="constrained")
+    for axes, (title, x, y, series) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+        _dress(axes, title)
+        for (name, (xs, ys)), colour in zip(series.items(), (ACCENT, SECOND, INK), strict=False):
+            style = {"linestyle": "", "marker": "o", "markersize": 4} if name in points else {"linewidth": 1.2}
+            axes.plot(xs, ys, color=colour, label=name, **style)
+        axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+        axes.legend(frameon=False, fontsize=8.5)
+    path.write_bytes(figure_png(figure))

@@ -1,12 +1,17 @@
 """The benchmark measures what it says: on tiny nets, where it takes no time. No test asserts a speed."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
 
-from minifcn.bench import main, vgg_layers
+from minifcn import bench
+from minifcn.bench import main
 from minifcn.errors import UsageError
 from minifcn.kernels import threads
+from minifcn.stopwatch import extra_bytes, peak_bytes
+from minifcn.studies import Work, listening, vgg_layers
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +39,9 @@ def test_the_layers_are_those_of_fcn8s_at_500():
 def test_layers_are_measured_and_written(tmp_path, capsys):
     path = tmp_path / "layers.json"
     words = ["layers", "--size", "12", "--width", "2", "--runs", "1", "--only", "conv1_1,conv5_3,fc6", "--no-torch"]
+    words += ["--plot", str(tmp_path / "roofline.png")]
     assert main([*words, "--way", "winograd", "--threads", "2", "--json", str(path)]) == 0
+    assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads(path.read_text())
     assert [(row["layer"], row["product"]) for row in record["rows"][:4]] == [
         ("conv1_1", "forward"),
@@ -43,22 +50,86 @@ def test_layers_are_measured_and_written(tmp_path, capsys):
         ("conv5_3", "forward"),
     ]
     assert [row["way"] for row in record["rows"]] == ["winograd"] * 6 + ["blocks"] * 3
-    assert all(row["ms"] > 0 for row in record["rows"])
+    assert all(row["ms"] > 0 and row["least_bytes"] > 0 for row in record["rows"])
+    assert {row["bound"] for row in record["rows"]} <= {"products", "memory"}
     assert "conv5_3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("padding", ["100", "same"])
-def test_whole_nets_agree_with_the_rival(padding, capsys):
+def test_whole_nets_agree_with_the_rival(padding, capsys, monkeypatch):
     pytest.importorskip("torch")
+    monkeypatch.setattr(bench, "peak_of", lambda side, work, options: 1 if side == "ours" else 4)  # another test's
     words = ["nets", "--size", "33", "--width", "1", "--runs", "1", "--threads", "1", "--padding", padding]
     assert main(words) == 0
-    assert "training step" in capsys.readouterr().out
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("forward", "step"))]
+    assert [line.split()[-1] for line in lines] == ["0.25", "0.25"]
+
+
+def test_nets_without_a_rival_tell_time_and_peak_memory(tmp_path, capsys):
+    path = tmp_path / "nets.json"
+    words = ["nets", "--size", "32", "--width", "1", "--runs", "1", "--no-torch", "--padding", "same"]
+    assert main([*words, "--json", str(path)]) == 0
+    record = json.loads(path.read_text())
+    assert [row["product"] for row in record["rows"]] == ["forward", "step"]
+    assert all(10e6 < row["peak_bytes"] < 1e9 for row in record["rows"])
+    assert record["gflops"] > 0 and record["torch"] is None
+    assert "rival: none" in capsys.readouterr().out
+
+
+def test_the_peak_of_this_process_and_the_extra_of_a_piece_of_work():
+    before = peak_bytes()
+    held = np.ones(before // 8 + 1_000_000)
+    assert peak_bytes() >= held.nbytes
+    assert 8_000_000 <= extra_bytes(lambda: np.ones(1_000_000)[:1].copy()) < 9_000_000
+
+
+def test_memory_is_told_for_each_way(tmp_path, capsys):
+    path = tmp_path / "memory.json"
+    words = ["memory", "--size", "40", "--width", "4", "--only", "conv1_2,fc7", "--json", str(path)]
+    assert main(words) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["layer"] for row in rows] == ["conv1_2"] * 9 + ["fc7"] * 9
+    assert all(0 <= row["bytes"] < 128 << 20 for row in rows)
+    assert "winograd" in capsys.readouterr().out
+
+
+def test_every_op_of_a_step_is_heard_and_silence_returns():
+    work = Work(width=1, size=8, batch=1, padding="same", dropout=0.0)
+    with listening() as heard:
+        work.loss()
+    names = [function.__name__ for function, _, _ in heard]
+    assert names.count("conv2d") == 18 and names.count("max_pool2d") == 5 and names[-1] == "softmax_cross_entropy"
+    for function, arrays, options in heard:
+        y, _ = function(*arrays, **options)
+        assert np.isfinite(y).all()
+    assert sys.getprofile() is None
+    work.loss()
+    assert len(names) == len(heard)
+
+
+def test_overhead_is_told(capsys):
+    assert main(["overhead", "--size", "8", "--runs", "1"]) == 0
+    assert "us for each of" in capsys.readouterr().out
+
+
+def test_scaling_is_measured_and_drawn(tmp_path, capsys):
+    words = ["scaling", "--size", "64", "--width", "1", "--runs", "1", "--threads", "2"]
+    assert main([*words, "--json", str(tmp_path / "s.json"), "--plot", str(tmp_path / "s.png")]) == 0
+    studies = json.loads((tmp_path / "s.json").read_text())["rows"]
+    assert [row["side"] for row in studies["pixels"]] == [64]
+    assert [row["width"] for row in studies["width"]] == [1, 2, 4]
+    assert [row["threads"] for row in studies["threads"]] == [1, 2]
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
         ([], "expected: bench nets, or: bench layers"),
+        (["peak", "ours"], "expected ours or torch, then forward or step"),
+        (["peak", "torch", "swim"], "expected ours or torch, then forward or step"),
+        (["layers", "--json", "nowhere/x.json"], "nowhere/x.json: cannot be written"),
+        (["layers", "--plot", "nowhere/x.png"], "nowhere/x.png: cannot be written"),
         (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, winograd"),
         (["layers", "--only", "conv9_9", "--no-torch"], "option only names 'conv9_9'"),
         (["nets", "--runs", "0"], "option runs is 0; expected at least 1"),

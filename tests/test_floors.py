@@ -35,10 +35,10 @@ models
 data
 design
 describe
-checkpoint  signals  progress  runlog  environment  divergence
+checkpoint  signals  progress  runlog  environment  divergence  stopwatch
 recipes
 report
-evaluation  trained  advice
+evaluation  trained  advice  rival  studies
 training
 train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  amortize
 cli

@@ -76,6 +76,8 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     n, i, out = len(gy), w.shape[1] * g.groups, gy.shape[2:]
+    if g.stride == (1, 1) and not is_pointwise(g) and len(w) <= 4 * i and not few_windows(w, g, n, out):
+        return correlate(*turn(gy, w, g))
     gx = xp_of(gy).empty((n, i, *size), dtype=gy.dtype)
     parts = lanes(gy.size * w[0].size)
 
@@ -91,8 +93,6 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
 
     if is_pointwise(g):
         _mix(gy, w[:, :, 0, 0].T, gx)
-    elif g.stride == (1, 1) and len(w) <= 4 * i and not few_windows(w, g, n, out):
-        return correlate(*turn(gy, w, g))
     else:
         limit = WORKSPACE // parts
         pieces = parts * -(-i * w[0, 0].size * n * out[0] * out[1] * w.itemsize // (parts * 8 * CACHE))

@@ -1,0 +1,221 @@
+"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, the whole net, and three studies of ours.
+
+overhead    what autograd itself costs, when the images are too small to cost anything
+scaling     time against pixels, width and threads
+memory      what a convolution takes beyond its input and output, each way
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from minifcn import ops
+from minifcn.inference import inference
+from minifcn.kernels.convolution import WAYS, convolution, correlate, spread, weigh
+from minifcn.kernels.im2col import Windows
+from minifcn.kernels.threads import set_threads, threads
+from minifcn.models.fcn import FCN8s
+from minifcn.optim import SGD
+from minifcn.stopwatch import extra_bytes, median_seconds, take_turns
+from minifcn.tensor import OPS, Node, Tensor, edges_of
+
+PRODUCTS = ("forward", "grad_x", "grad_w")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution with stride 1 of a square image."""
+
+    name: str
+    inputs: int
+    outputs: int
+    size: int
+    kernel: int
+    padding: int
+
+    @property
+    def windows(self) -> Windows:
+        return Windows((self.kernel, self.kernel), padding=(self.padding, self.padding))
+
+    @property
+    def out(self) -> int:
+        return self.windows.out_size((self.size, self.size))[0]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of any of the three products, for one image, computed as it is defined."""
+        return self.out**2 * self.kernel**2 * self.inputs * self.outputs
+
+    def least_bytes(self, batch: int) -> int:
+        """What any of the three products has to move at least: both images and the weights, each once."""
+        images = self.inputs * self.size**2 + self.outputs * self.out**2
+        return 4 * (batch * images + self.kernel**2 * self.inputs * self.outputs)
+
+    def arrays(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Random x, w and gy."""
+        rng = np.random.default_rng(0)
+        shapes = (
+            (batch, self.inputs, self.size, self.size),
+            (self.outputs, self.inputs, self.kernel, self.kernel),
+            (batch, self.outputs, self.out, self.out),
+        )
+        x, w, gy = (rng.standard_normal(shape, dtype="float32") for shape in shapes)
+        return x, w, gy
+
+    def products(self, x: np.ndarray, w: np.ndarray, gy: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
+        g = self.windows
+        return {
+            "forward": lambda: correlate(x, w, g),
+            "grad_x": lambda: spread(gy, w, g, (self.size, self.size)),
+            "grad_w": lambda: weigh(x, gy, g),
+        }
+
+
+def vgg_layers(width: int, size: int) -> list[Layer]:
+    """The convolutions of FCN-8s on VGG-16 with padding 100, up to fc7, for an image of size x size."""
+    layers, channels, side = [], 3, size
+    for block, (factor, count) in enumerate(((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)), 1):
+        for index in range(1, count + 1):
+            padding = 100 if block == index == 1 else 1
+            layers.append(Layer(f"conv{block}_{index}", channels, width * factor, side, 3, padding))
+            channels, side = width * factor, side + 2 * padding - 2
+        side = -(-side // 2)
+    layers.append(Layer("fc6", channels, 64 * width, side, 7, 0))
+    layers.append(Layer("fc7", 64 * width, 64 * width, side - 6, 1, 0))
+    return layers
+
+
+class Work:
+    """FCN-8s with 21 classes and a batch of random images: `forward()` and a training `step()`."""
+
+    def __init__(self, *, width: int, size: int, batch: int, padding: Any, dropout: float = 0.5) -> None:
+        rng = np.random.default_rng(0)
+        self.x = rng.standard_normal((batch, 3, size, size), dtype="float32")
+        self.labels = rng.integers(0, 21, (batch, size, size))
+        self.net = FCN8s(classes=21, width=width, padding=padding, dropout=dropout, seed=0)
+        for _, parameter in self.net.parameters():
+            if not parameter.data.any():
+                parameter.data += 0.01  # scores that are all zero could hide a difference
+        self.solver = SGD(self.net, lr=1e-12)
+
+    def forward(self) -> np.ndarray:
+        with inference(self.net):
+            return self.net(self.x).data
+
+    def loss(self) -> Tensor:
+        return ops.softmax_cross_entropy(self.net.train()(self.x), self.labels)
+
+    def step(self) -> None:
+        self.loss().backward()
+        self.solver.step()
+
+
+# ------------------------------------------------------------------------------------------------------------ overhead
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@contextmanager
+def listening() -> Iterator[list[Call]]:
+    """Inside, every op that is called is noted: its function on arrays, the arrays and the options."""
+    functions: dict[Any, Any] = {op.__wrapped__.__code__: op.__wrapped__ for op in OPS.values()}  # type: ignore[attr-defined]
+    heard: list[Call] = []
+
+    def hear(frame: FrameType, event: str, _: Any) -> None:
+        code, given = frame.f_code, frame.f_locals
+        if event == "call" and code in functions:
+            names = code.co_varnames
+            last = code.co_argcount + code.co_kwonlyargcount
+            arrays = tuple(given[name] for name in names[: code.co_argcount])
+            if code.co_flags & inspect.CO_VARARGS:
+                arrays += given[names[last]]
+            heard.append((functions[code], arrays, {name: given[name] for name in names[code.co_argcount : last]}))
+
+    sys.setprofile(hear)
+    try:
+        yield heard
+    finally:
+        sys.setprofile(None)
+
+
+def nodes_below(y: Tensor) -> list[Node]:
+    nodes = [y.node] if y.node else []
+    for node in nodes:  # which grows while it is walked
+        nodes += {parent: None for parent, _, _ in edges_of(node) if parent not in nodes}
+    return nodes
+
+
+def overhead(size: int, runs: int) -> dict[str, float]:
+    """Microseconds that an op costs beyond its arithmetic: (step - the same functions called by hand) / ops.
+
+    By hand means: every op's function on the same arrays, then every gradient function that backward would call, with
+    the gradient that backward would give it. The step is forward and backward, without the update.
+    """
+    work = Work(width=1, size=size, batch=1, padding="same", dropout=0.0)  # drawing masks is no op's
+    with listening() as heard:
+        loss = work.loss()
+    loss.backward(keep_graph=True, keep_grads=True)
+    gradients = [(gradient, node.grad) for node in nodes_below(loss) for _, gradient, _ in edges_of(node)]
+
+    def by_hand() -> None:
+        for function, arrays, options in heard:
+            function(*arrays, **options)
+        for gradient, gy in gradients:
+            gradient(gy)
+
+    def step() -> None:
+        for _, parameter in work.net.parameters():
+            parameter.clear_grad()
+        work.loss().backward()
+
+    ours, hands = (min(seconds) for seconds in take_turns([step, by_hand], 10 * runs))
+    return {
+        "ops": len(heard),
+        "step_us": ours * 1e6,
+        "by_hand_us": hands * 1e6,
+        "us": (ours - hands) / len(heard) * 1e6,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- scaling
+
+
+def scaling(width: int, largest: int, runs: int) -> dict[str, list[dict[str, float]]]:
+    """Seconds of a forward pass against the side of the image, the width of the net, and the number of threads."""
+
+    def seconds(width: int, size: int) -> float:
+        return median_seconds(Work(width=width, size=size, batch=1, padding="same").forward, runs)
+
+    sizes = [side for side in (64, 128, 256, 512, 1024) if side <= largest]
+    before, counts = threads(), sorted({1, threads()})
+    studies: dict[str, list[dict[str, float]]] = {
+        "pixels": [{"side": side, "seconds": seconds(width, side)} for side in sizes],
+        "width": [{"width": each, "seconds": seconds(each, sizes[0])} for each in (width, 2 * width, 4 * width)],
+        "threads": [],
+    }
+    for count in counts:
+        set_threads(count)
+        studies["threads"].append({"threads": count, "seconds": seconds(width, sizes[-1])})
+    set_threads(before)
+    return studies
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+def memory(layer: Layer, batch: int) -> list[dict[str, Any]]:
+    """Bytes that each product of a layer takes beyond its arrays, each way."""
+    products = layer.products(*layer.arrays(batch))
+    rows = []
+    for way in WAYS:
+        with convolution(way):
+            rows += [{"way": way, "product": name, "bytes": extra_bytes(work)} for name, work in products.items()]
+    return rows
