@@ -17,6 +17,7 @@ VERBS = {
     "dense": ("minifcn.dense", "dense prediction four ways: what each costs, and where they agree"),
     "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
     "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
+    "digits": ("minifcn.digits", "LeNet learns to read digits in seconds, and finds them on a larger sheet"),
     "amortize": ("minifcn.amortize", "patch by patch against all at once: the timing experiment of section 3.1"),
     "bench": ("minifcn.bench", "how fast the operations are here, and how much memory they take"),
 }

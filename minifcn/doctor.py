@@ -33,6 +33,7 @@ PACKAGES = {
 }
 EXTRAS = {
     "torch": "extra oracle: the tests compare with it",
+    "scikit-learn": "extra notebooks: carries the digits that LeNet learns",
     "pytest": "extra test",
     "hypothesis": "extra test",
     "ruff": "extra lint",

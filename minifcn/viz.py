@@ -489,3 +489,49 @@ def log_log(panels: Sequence[Panel], path: Path, *, points: Sequence[str] = ()) 
         axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
         axes.legend(frameon=False, fontsize=8.5)
     path.write_bytes(figure_png(figure))
+
+
+def heat_maps(
+    image: np.ndarray,
+    maps: np.ndarray,
+    classes: Sequence[str],
+    *,
+    start: float = 0.0,
+    stride: float = 1.0,
+    path: Path | None = None,
+) -> Figure:
+    """Where a net sees which class: the image (H, W), and beneath it each of the maps (C, h, w) laid over it.
+
+    The centre of a map's first cell lies at pixel `start`, the next is `stride` pixels on, as `Grid` says. All maps
+    share one scale; what is not above 0 is left clear. Written to `path` too if one is given. Raises ShapeError unless
+    each class has one map.
+    """
+    from matplotlib.figure import Figure
+
+    if image.ndim != 2 or maps.ndim != 3 or len(maps) != len(classes):
+        raise ShapeError(
+            f"heat maps: image {image.shape}, maps {maps.shape}; expected (H, W) and ({len(classes)}, h, w)"
+        )
+    columns = min(5, len(maps))
+    rows = -(-len(maps) // columns)
+    tall = 12.8 * image.shape[0] / image.shape[1] * (1 + rows / columns)
+    figure = Figure(figsize=(12.8, tall + 0.25 * rows), layout="constrained")
+    places = figure.add_gridspec(1 + rows, columns, height_ratios=[columns, *[1.1] * rows])
+    every = [figure.add_subplot(places[0, :])]
+    every += [figure.add_subplot(places[1 + i // columns, i % columns]) for i in range(len(maps))]
+    height, width = maps.shape[1:]
+    low = start - stride / 2
+    extent = (low, low + stride * width, low + stride * height, low)
+    for axes in every:
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=image.max() or 1)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for axes, heat, name in zip(every[1:], maps, classes, strict=True):
+        seen = np.ma.masked_less_equal(heat, 0)
+        axes.imshow(seen, cmap="plasma_r", vmin=0, vmax=maps.max() or 1, extent=extent, alpha=0.8)
+        axes.set_xlim(-0.5, image.shape[1] - 0.5)
+        axes.set_ylim(image.shape[0] - 0.5, -0.5)
+        axes.set_title(_plain(name), fontsize=9, color=INK)
+    if path is not None:
+        path.write_bytes(figure_png(figure))
+    return figure

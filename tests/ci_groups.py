@@ -20,6 +20,7 @@ from collections.abc import Callable
 # What each group needs: its reason not to run, "" where it has to. An extra of pyproject.toml gets its line here.
 GROUPS: dict[str, Callable[[], str]] = {
     "oracle": lambda: "" if importlib.util.find_spec("torch") else "PyTorch is not installed",
+    "notebooks": lambda: "" if importlib.util.find_spec("sklearn") else "scikit-learn is not installed",
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
 }

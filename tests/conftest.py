@@ -4,6 +4,7 @@
     device       "cpu", then "gpu": one body for both; the second skips with its reason where no GPU works
     fake_gpu     tests/fake_device.py in the place of CuPy: "gpu" then means the strict fake
     torch        PyTorch, or a skip; marks the test `oracle`
+    sklearn      scikit-learn, or a skip; marks the test `notebooks`
     data_root    the folder MINIFCN_DATA names, or a skip; marks the test `data`
 
 With MINIFCN_TEST_GROUPS=FILE the run leaves there, per marker, how many tests ran and why others did not; .ci/run reads
@@ -68,6 +69,11 @@ def torch() -> Any:
 
 
 @pytest.fixture(scope="session")
+def sklearn() -> Any:
+    return pytest.importorskip("sklearn", reason="scikit-learn, which carries the digits, is not installed")
+
+
+@pytest.fixture(scope="session")
 def data_root() -> pathlib.Path:
     folder = os.environ.get("MINIFCN_DATA")
     if not folder:
@@ -78,11 +84,13 @@ def data_root() -> pathlib.Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks for `torch` or `data_root` belongs to that group without saying so."""
+    """A test that asks for `torch`, `sklearn` or `data_root` belongs to that group without saying so."""
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "torch" in names:
             item.add_marker(pytest.mark.oracle)
+        if "sklearn" in names:
+            item.add_marker(pytest.mark.notebooks)
         if "data_root" in names:
             item.add_marker(pytest.mark.data)
 

@@ -40,7 +40,7 @@ recipes
 report
 evaluation  trained  advice  rival  studies
 training
-train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  amortize
+train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  amortize  digits
 cli
 __main__
 """
@@ -48,6 +48,7 @@ FLOOR = {name: floor for floor, line in enumerate(FLOORS.strip().splitlines()) f
 
 # Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
 LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tyro", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
+LAZY |= {"sklearn"}
 
 
 def sources() -> dict[str, str]:

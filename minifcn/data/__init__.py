@@ -26,4 +26,4 @@ __all__ = [
     "collate",
 ]
 
-FILES = ["sample", "files", "augment", "batches", "things", "shapes", "make", "voc"]
+FILES = ["sample", "files", "augment", "batches", "things", "shapes", "make", "voc", "digits"]
