@@ -23,14 +23,13 @@ from minifcn.data.batches import Subset
 from minifcn.data.shapes import Shapes
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError
-from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
+from minifcn.models.fcn import FCN, FUSIONS, FCN8s, FCN16s, FCN32s
+from minifcn.models.paper import AT_ONCE
 from minifcn.models.vgg import BLOCKS
 from minifcn.ops.loss import NORMALIZATIONS
 from minifcn.optim import SCHEDULES
 
 NETS = {8: FCN8s, 16: FCN16s, 32: FCN32s}
-# The paper's at-once nets multiply the skips by these before scoring them (TPAMI, section 4.2)
-AT_ONCE = {"pool4": 0.01, "pool3": 0.0001}
 WORLD = "world"
 WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 
@@ -81,7 +80,7 @@ class Options:
     upsampling: str = "fixed"
     """"fixed", "learned" (between the skips) or "all learned" """
     fusion: str = "sum"
-    """"sum" or "max": how a skip joins the score"""
+    """"sum", "max" or "concat": how a skip joins the score"""
     at_once: bool = False
     """scale the skips before they are scored, as the paper's at-once nets do"""
 
@@ -242,7 +241,7 @@ RANGES = (
 CHOICES: dict[str, tuple[Any, ...]] = {
     "layers": tuple(BLOCKS),
     "upsampling": ("fixed", "learned", "all learned"),
-    "fusion": ("sum", "max"),
+    "fusion": tuple(FUSIONS),
     "schedule": SCHEDULES,
     "normalize": NORMALIZATIONS,
     "device": ("cpu", "gpu", "auto"),

@@ -15,7 +15,7 @@ from minifcn.gradcheck import gradcheck_along
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import classifier
 from minifcn.models.context import GlobalContext
-from minifcn.models.fcn import FCN8s, FCN16s, fcn, vgg_fcn
+from minifcn.models.fcn import FUSIONS, FCN8s, FCN16s, fcn, vgg_fcn
 from minifcn.models.figure import figure
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.ladder import Ladder, skips_to
@@ -36,6 +36,7 @@ from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.vgg import VGG
 from minifcn.nn import Dropout
 from minifcn.optim import SGD
+from minifcn.recipes import Options
 from minifcn.surgery import as_convolution, transplant, widened
 
 every_net = pytest.mark.parametrize("name", NETS)
@@ -338,6 +339,13 @@ def test_scoring_the_concatenation_is_scoring_and_summing():
     joined.load(state)
     x = photo(45, 52)
     np.testing.assert_allclose(joined(x).data, summed(x).data, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_run_can_choose_every_fusion_and_the_at_once_scales(fusion):
+    net = Options(fusion=fusion, width=1, at_once=True).network(3, 8)
+    assert net.fusion == fusion and net.skip_scale == NETS["voc-fcn8s-atonce"](width=1).skip_scale
+    assert net.eval()(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 3, 32, 32)
 
 
 def test_the_figure_of_a_concatenation_and_of_two_heads():

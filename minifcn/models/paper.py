@@ -22,6 +22,9 @@ from minifcn.models.vgg import VGG
 from minifcn.nn import Module
 from minifcn.tensor import Tensor
 
+# The at-once nets multiply the skips by these before scoring them (TPAMI, section 4.2)
+AT_ONCE = {"pool4": 0.01, "pool3": 0.0001}
+
 paper_vgg = partial(fcn, VGG, padding=100)  # the border of all the paper's nets; 97 would do
 
 
@@ -87,9 +90,9 @@ class LateFusion(Module):
         return sum(others, first)
 
 
-def nyud_color_hha(stride: int = 32, *, seed: int = 0, **options: Any) -> LateFusion:
+def nyud_color_hha(stride: int = 32, *, classes: int = 40, seed: int = 0, **options: Any) -> LateFusion:
     """Colour and HHA (disparity, height, angle of depth), each with a whole trunk: 0.5 and 0.5 (late fusion)."""
-    color, hha = (paper_vgg(stride, classes=40, seed=seed + i, **options) for i in range(2))
+    color, hha = (paper_vgg(stride, classes=classes, seed=seed + i, **options) for i in range(2))
     return LateFusion(color=color, hha=hha)
 
 
@@ -97,7 +100,7 @@ NETS: dict[str, Callable[..., Module]] = {
     **{f"voc-fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
     # CVPR 2015 learned the upsampling between the skips; what was released does not
     **{f"voc-fcn{stride}s-cvpr15": partial(paper_vgg, stride, upsampling="learned") for stride in (16, 8)},
-    "voc-fcn8s-atonce": partial(paper_vgg, 8, skip_scale={"pool4": 0.01, "pool3": 0.0001}),
+    "voc-fcn8s-atonce": partial(paper_vgg, 8, skip_scale=AT_ONCE),
     "voc-fcn-alexnet": FCN_AlexNet,
     "nyud-fcn32s-color": partial(paper_vgg, 32, classes=40),
     "nyud-fcn32s-hha": partial(paper_vgg, 32, classes=40),  # the same net; HHA has three channels, too
