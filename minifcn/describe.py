@@ -115,18 +115,20 @@ def describe(net: Module, size: int | tuple[int, int], *, batch: int = 1, device
     do not fit one another.
     """
     h, w = (size, size) if isinstance(size, int) else size
-    x = Outline((batch, channels(net), h, w), dtype_of(net), Ledger(device=device))
-    x.grid = Grid()
-    images = [x] * (len(list(below(net))) if isinstance(net, LateFusion) else 1)
+    ledger, images = Ledger(device=device), []
+    for part in below(net) if isinstance(net, LateFusion) else [net]:  # late fusion: an image for each net
+        x = Outline((batch, channels(part), h, w), dtype_of(part), ledger)
+        x.grid = Grid()
+        images.append(x)
     rows: list[Row] = []
     with evaluating(net), watching(net, rows, min(h, w)):
-        inference = peak(lambda: net(*images), x.library)
+        inference = peak(lambda: net(*images), ledger)
     training, learned = 0, [p for _, p in net.parameters() if not p.frozen]
     if learned:
         modes = [(module, module.training) for module in net.modules()]
         net.train()
         with watching(net, [], min(h, w)), gradients_put_back(learned):
-            training = peak(lambda: loss_of(maps(net, net(*images))).backward(), x.library)
+            training = peak(lambda: loss_of(maps(net, net(*images))).backward(), ledger)
         for module, mode in modes:
             module.training = mode
     return Description(tuple(rows), inference, training, sum(p.data.nbytes for p in learned))
@@ -184,6 +186,9 @@ def watching(net: Module, rows: list[Row], size: int) -> Iterator[None]:
         yield
     except Stopped as stop:
         layer, sentence = stop.args
+        if isinstance(net, Classifier):
+            own = f"{net.trunk.size}x{net.trunk.size}"
+            raise GeometryError(f"{layer}: {sentence}; this classifier takes images of {own} pixels") from stop
         if size >= (least := smallest(net)):
             raise ShapeError(f"{layer}: {sentence}") from stop
         raise GeometryError(f"{layer}: {sentence}; this net takes images from {least}x{least} pixels on") from stop
@@ -321,7 +326,15 @@ def main(argv: list[str]) -> int:
     border = int(options.padding) if options.padding.isdecimal() else options.padding
     asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
     given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
-    net = NETS[words[0]](init="zero", **given)
+    if options.batch < 1:
+        raise UsageError(f"option batch is {options.batch}; expected at least 1")
+    try:
+        net = NETS[words[0]](init="zero", **given)
+    except TypeError as fault:  # the trunk takes what it takes, and says so like any function
+        stray = [name for name in given if f"'{name}'" in str(fault)]
+        if not stray:
+            raise
+        raise UsageError(f"option {stray[0]} is not one of {words[0]}'s; leave it out") from fault
     own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
     print(describe(net, image_size(options.size or own), batch=options.batch))
     return 0

@@ -13,7 +13,10 @@ from minifcn.describe import describe, infer, main, measured, train_step
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.kernels import convolution
 from minifcn.kernels.threads import set_threads
+from minifcn.models.classifier import classifier
 from minifcn.models.fcn import FCN8s, FCN16s, FCN32s
+from minifcn.models.lenet import LeNet
+from minifcn.models.paper import LateFusion
 from minifcn.models.vgg import VGG
 from minifcn.nn import LRN, AvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, Module, Sequential
 from minifcn.outline import Ledger, Outline
@@ -225,6 +228,22 @@ def test_an_image_too_small_is_refused_by_name():
     assert describe(vgg(0, width=1), 195).rows[-1].shape[2:] == (1, 1)
 
 
+@pytest.mark.parametrize("size", [20, 40])
+def test_a_classifier_takes_images_of_one_size(size):
+    net = classifier(LeNet, width=1, classes=3, init="zero")
+    assert describe(net, 28).rows[-1].shape == (1, 3)
+    with pytest.raises(GeometryError, match=r"^trunk\.head\.ip1: .* this classifier takes images of 28x28 pixels$"):
+        describe(net, size)
+
+
+def test_late_fusion_gets_an_image_for_each_net_with_its_own_channels():
+    color, depth = (FCN32s(width=1, classes=4, in_channels=count, init="zero") for count in (3, 1))
+    told = describe(LateFusion(color=color, depth=depth), 40)
+    assert told.multiply_adds == describe(color, 40).multiply_adds + describe(depth, 40).multiply_adds
+    assert {row.name.split(".")[0] for row in told.rows} == {"color", "depth"}
+    assert told.parameters == sum(p.size for _, p in [*color.parameters(), *depth.parameters()])
+
+
 def test_layers_that_do_not_fit_are_named(rng):
     net = Sequential(conv1=Conv2d(3, 4, 3, init=rng), conv2=Conv2d(5, 2, 1, init=rng))
     with pytest.raises(ShapeError, match=r"^conv2: conv2d: x \(1, 4, 18, 18\) has 4 channels .* divisible by 1$"):
@@ -249,6 +268,9 @@ def test_the_command(capsys):
     [
         (["fcn9s"], "found net 'fcn9s'; expected one of fcn32s, fcn16s, fcn8s, fcn-dilated"),
         ([], "found net 'none'"),
+        (["fcn-googlenet", "--layers", "16"], "option layers is not one of fcn-googlenet's; leave it out"),
+        (["lenet", "--batch", "0"], "option batch is 0; expected at least 1"),
+        (["lenet", "--size", "100"], "this classifier takes images of 28x28 pixels"),
         (["fcn8s", "--size", "0x5"], "option size is '0x5'"),
         (["fcn8s", "--size", "5x5x5"], "option size is"),
         (["fcn8s", "--padding", "some"], "padding is 'some'"),
