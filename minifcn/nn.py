@@ -18,6 +18,7 @@ from minifcn import ops
 from minifcn.backend import Array, device_of, to_device, to_host
 from minifcn.errors import FormatError, ShapeError, UsageError
 from minifcn.geometry import Layer
+from minifcn.ops.checks import whole
 from minifcn.tensor import Parameter, Tensor, no_grad
 
 
@@ -391,5 +392,5 @@ def check_channels(layer: str, in_channels: int, out_channels: int, groups: int)
 def checked(layer: str, *, least: int = 1, **values: int) -> None:
     """Refuse layer arguments that no network can have, when the layer is built."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        if not whole(value, least=least):
             raise ShapeError(f"{layer}: {name} is {value!r}; expected a whole number of at least {least}")

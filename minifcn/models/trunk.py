@@ -6,12 +6,11 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from minifcn import ops
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.nn import Init, Module, Sequential
+from minifcn.ops.checks import whole
 from minifcn.tensor import Tensor
 
 
@@ -113,13 +112,13 @@ class Parallel(Module):
 
 def thinned(name: str, width: int, own: int) -> Callable[[int], int]:
     """Channel counts times width/own: every count of a trunk is a multiple of its own width, so all are exact."""
-    if isinstance(width, bool) or not isinstance(width, (int, np.integer)) or width < 1:
+    if not whole(width, least=1):
         raise UsageError(f"{name}: width is {width!r}; expected a whole number of at least 1 ({own} is {name}'s own)")
     return lambda channels: channels * int(width) // own
 
 
 def checked_padding(name: str, padding: int | str, *, same: bool = False) -> None:
     """Refuse a border that no image can have."""
-    if not isinstance(padding, (int, np.integer)) or padding < 0:
+    if not whole(padding, least=0):
         expected = '"same" or a whole number of at least 0' if same else "a whole number of at least 0"
         raise UsageError(f"{name}: padding is {padding!r}; expected {expected}")

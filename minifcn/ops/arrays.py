@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
-from minifcn.ops.checks import pair
+from minifcn.ops.checks import pair, whole
 from minifcn.tensor import ValueAndGradients, op
 
 Axes = int | tuple[int, ...] | None
@@ -78,12 +79,12 @@ def concat(*xs: Array, axis: int = 1) -> ValueAndGradients:
     if any(x.dtype != xs[0].dtype for x in xs):
         raise ShapeError(f"concat: dtypes {[str(x.dtype) for x in xs]} differ; give all the same, with .astype")
 
-    def gradient_of(i):
-        start = math.fsum(s[axis] for s in shapes[:i])
+    starts = list(accumulate((s[axis] for s in shapes), initial=0))
 
+    def gradient_of(i):
         def grad_x(gy):
             part = [slice(None)] * gy.ndim
-            part[axis] = slice(int(start), int(start) + shapes[i][axis])
+            part[axis] = slice(starts[i], starts[i + 1])
             return gy[tuple(part)]
 
         return grad_x
@@ -94,8 +95,8 @@ def concat(*xs: Array, axis: int = 1) -> ValueAndGradients:
 @op
 def pad(x: Array, *, padding: int | Sequence[int], value: float = 0.0) -> ValueAndGradients:
     """Put `value` around the last two axes: `padding` is one width, or (top, bottom, left, right)."""
-    widths = [padding] * 4 if isinstance(padding, int) else list(padding)
-    if len(widths) != 4 or min(widths) < 0:
+    widths = list(padding) if isinstance(padding, (tuple, list)) else [padding] * 4
+    if len(widths) != 4 or not all(whole(width, least=0) for width in widths):
         raise ShapeError(f"pad: padding is {padding!r}; expected one or (top, bottom, left, right), at least 0 each")
     top, bottom, left, right = widths
     h, w = x.shape[-2:]
@@ -116,7 +117,7 @@ def crop(x: Array, *, like: Any, at: int | Sequence[int] = 0) -> ValueAndGradien
     This is Caffe's crop: it is *not* centred. `Grid.offset` says where to start so that two maps lie on each other.
     A window that reaches beyond x raises `ShapeError`.
     """
-    h, w = like.shape[-2:] if hasattr(like, "shape") else like
+    h, w = pair(like.shape[-2:] if hasattr(like, "shape") else like, op="crop", name="like", least=1)
     top, left = pair(at, op="crop", name="at", least=0)
     x_shape = x.shape
     if top + h > x_shape[-2] or left + w > x_shape[-1]:

@@ -10,10 +10,15 @@ from minifcn.errors import ShapeError
 Pair = tuple[int, int]
 
 
+def whole(value: Any, *, least: int) -> bool:
+    """Whether it is a whole number of at least `least`; True is none, although Python counts with it."""
+    return isinstance(value, Integral) and type(value) is not bool and int(value) >= least
+
+
 def pair(value: int | Sequence[int], *, op: str, name: str, least: int) -> Pair:
     """`3` or `(3, 5)` as (vertical, horizontal), each a whole number of at least `least`."""
     both = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
-    if len(both) != 2 or any(isinstance(v, bool) or not isinstance(v, Integral) or v < least for v in both):
+    if len(both) != 2 or not all(whole(v, least=least) for v in both):
         raise ShapeError(f"{op}: {name} is {value!r}; expected a whole number of at least {least}, or a pair of them")
     return int(both[0]), int(both[1])
 

@@ -2,7 +2,7 @@
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
-from minifcn.ops.checks import images
+from minifcn.ops.checks import images, whole
 from minifcn.tensor import ValueAndGradients, op
 
 
@@ -26,7 +26,7 @@ def local_response_norm(
     x (N, C, H, W); `size` odd; alpha is divided by the size, as Caffe does. Errors: `ShapeError`.
     """
     images(x, op="local_response_norm")
-    if size < 1 or size % 2 == 0:
+    if not whole(size, least=1) or size % 2 == 0:
         raise ShapeError(f"local_response_norm: size is {size}; expected an odd number of channels")
     scale = k + alpha / size * window_sum(x * x, size)
     y = x * scale ** (-beta)

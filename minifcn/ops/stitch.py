@@ -6,7 +6,7 @@ after the net, `stitch` lays output (i, j) of shift (sy, sx) at (i*f + sy, j*f +
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
-from minifcn.ops.checks import images
+from minifcn.ops.checks import images, whole
 from minifcn.tensor import ValueAndGradients, op
 
 
@@ -18,8 +18,8 @@ def shift(x: Array, *, factor: int) -> ValueAndGradients:
     missing at the bottom and right; the outputs that see them are those that `stitch` cuts off.
     """
     images(x, op="shift")
-    if factor < 1:
-        raise ShapeError(f"shift: factor is {factor}; expected at least 1")
+    if not whole(factor, least=1):
+        raise ShapeError(f"shift: factor is {factor!r}; expected a whole number of at least 1")
     n, c, h, w = x.shape
     y = xp_of(x).zeros((n, factor, factor, c, h, w), dtype=x.dtype)
     places = [(sy, sx) for sy in range(min(factor, h)) for sx in range(min(factor, w))]
@@ -40,9 +40,10 @@ def shift(x: Array, *, factor: int) -> ValueAndGradients:
 def stitch(x: Array, *, factor: int) -> ValueAndGradients:
     """(N*f*f, C, H, W) -> (N, C, H*f, W*f): y[n, c, i*f + sy, j*f + sx] = x[n*f*f + sy*f + sx, c, i, j]."""
     images(x, op="stitch")
-    if factor < 1 or x.shape[0] % (factor * factor):
+    if not whole(factor, least=1) or x.shape[0] % (factor * factor):
         raise ShapeError(
-            f"stitch: factor {factor} needs a batch divisible by {factor * factor}, and it is {x.shape[0]}"
+            f"stitch: factor is {factor!r} and the batch {x.shape[0]}; expected a whole number of at least 1 whose "
+            "square divides the batch"
         )
     m, c, h, w = x.shape
     n = m // (factor * factor)
