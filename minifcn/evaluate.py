@@ -66,15 +66,15 @@ def main(argv: list[str]) -> int:
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best)
     val, split, train = data_of(trained, options)
+    place = options.data or trained.options.data
     if tuple(val.classes) != trained.classes:
         raise UsageError(
-            f"{options.data}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"
+            f"{place}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"
         )
     print(f"device {why}")
     with Bar(len(val), unit="image") as bar:
         matrix = evaluate(trained.net.to(device), val, trained.preprocessing, batch=options.batch, progress=bar.advance)
     guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
-    place = options.data or trained.options.data
     print(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
     print(table(matrix, guesses, absent))
     skipped = [trained.classes[i] for i in matrix.skipped(absent)]

@@ -449,6 +449,15 @@ def test_other_classes_cannot_be_measured(run: Path, tree: Path, capsys: pytest.
     assert "; the net knows background, ball, " in line
 
 
+def test_classes_that_changed_under_a_run_are_named_with_its_folder(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = make_tree("own", counts={"train": 2, "val": 1}, size=64)
+    assert main(["train", *TINY, "--data", str(tree), "--run", "r"]) == 0
+    (tree / "class_names.txt").write_text("\n".join(["background", "cat", *CLASSES[2:]]) + "\n")
+    assert refused(["evaluate", "r"], capsys).startswith(f"{tree}: has the classes background, cat, ")
+
+
 def test_skipped_images_are_one_plain_line(tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     """Row 26, --skip-bad: counted, the first named, no Python warning; without it refused, with the count."""
     tree = make_tree("tree", counts={"train": 4, "val": 2}, size=64)
