@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 
-from .errors import DataError, ShapeError, UsageError
+from minifcn.errors import DataError, ShapeError, UsageError
 
 Absent = Literal["skip", "zero", "present-in-gt"]
 ABSENT: tuple[Absent, ...] = ("skip", "zero", "present-in-gt")

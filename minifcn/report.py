@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import viz
-from .errors import DataError, MinifcnError
-from .metrics import Absent, ConfusionMatrix
+from minifcn import viz
+from minifcn.errors import DataError, MinifcnError
+from minifcn.metrics import Absent, ConfusionMatrix
 
 MEASURES = {
     "pixel_accuracy": "pixel accuracy",
@@ -341,7 +341,8 @@ li { overflow-wrap: anywhere }
   img.plot { filter: invert(.92) hue-rotate(180deg) }
 }
 @media (max-width: 40rem) {
-  main { padding: 1.25rem .9rem 3rem } th, td { padding: .3rem .35rem; font-size: .9rem } .bar { display: none }
+  main { padding: 1.25rem .9rem 3rem } th, td { padding: .3rem .35rem; font-size: .9rem }
+  thead .number { white-space: normal } .bar { display: none }
   .broad img { max-width: none; width: 44rem }
 }
 """

@@ -2,7 +2,7 @@
 
 Each rung doubles back towards the image: upsample the score by the ratio of two strides, and lay the next skip on it.
 `Grid` says at which cell the larger of the two must start, so no offset of the paper (19; 5, 27; 5, 9, 31) is written
-down anywhere. FCN, sections 4.2 and figure 3.
+down anywhere. FCN, section 4.2 and figure 3.
 """
 
 from __future__ import annotations
