@@ -5,6 +5,7 @@
     minifcn bench layers                              every layer of it at 500x500, forward and both gradients
     minifcn bench layers --only conv3_2,fc7 --runs 9
     minifcn bench layers --way im2col --json im2col.json --plot roofline.png
+    minifcn bench ladder --only conv3_2               one layer from six loops to Winograd: time, memory, error
     minifcn bench memory --only conv1_2               what a convolution takes beyond its input and output, each way
     minifcn bench overhead --size 8                   what autograd costs an op
     minifcn bench scaling --width 16 --size 1024      time against pixels, width and threads
@@ -37,12 +38,12 @@ from minifcn.kernels.convolution import WAYS, choose, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.rival import import_torch, layouts, torch_net, torch_products
 from minifcn.stopwatch import copy_rate, forget_peak, matrix_rate, peak_bytes, take_turns
-from minifcn.studies import PRODUCTS, Layer, Work, memory, overhead, scaling, vgg_layers
+from minifcn.studies import PRODUCTS, Layer, Work, ladder, memory, overhead, scaling, vgg_layers
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure: `minifcn bench nets|layers|memory|overhead|scaling [options]`."""
+    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|scaling [options]`."""
 
     size: int = 500
     """side of the square image; in scaling, of the largest"""
@@ -270,7 +271,20 @@ def measure_peak(words: list[str], options: Options) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------------------- three studies
+# ------------------------------------------------------------------------------------------------------- four studies
+
+
+def measure_ladder(options: Options) -> dict[str, Any]:
+    print_machine()
+    rows = []
+    for layer in wanted_layers(options, "conv3_2"):
+        print(f"{layer.name}, forward: {layer.multiply_adds / 1e6:.0f} million multiply-adds")
+        print(f"{'rung':<22}{'ms':>12}{'extra MB':>10}{'error':>10}")
+        for row in ladder(layer, options.runs):
+            rows.append({"layer": layer.name, **row})
+            error = f"{row['error']:10.1e}" if "error" in row else ""
+            print(f"{row['rung']:<22}{row['seconds'] * 1e3:12.1f}{row['bytes'] / 1e6:10.1f}{error}")
+    return record_of(options, rows)
 
 
 def measure_memory(options: Options) -> dict[str, Any]:
@@ -317,6 +331,7 @@ def measure_scaling(options: Options) -> dict[str, Any]:
 TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
     "nets": measure_nets,
     "layers": measure_layers,
+    "ladder": measure_ladder,
     "memory": measure_memory,
     "overhead": measure_overhead,
     "scaling": measure_scaling,

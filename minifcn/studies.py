@@ -1,5 +1,6 @@
-"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, the whole net, and three studies of ours.
+"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, the whole net, and four studies of ours.
 
+ladder      one layer, from six loops to Winograd
 overhead    what autograd itself costs, when the images are too small to cost anything
 scaling     time against pixels, width and threads
 memory      what a convolution takes beyond its input and output, each way
@@ -10,7 +11,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from minifcn import ops
 from minifcn.inference import inference
 from minifcn.kernels.convolution import WAYS, convolution, correlate, spread, weigh
-from minifcn.kernels.im2col import Windows
+from minifcn.kernels.im2col import Windows, im2col
 from minifcn.kernels.threads import set_threads, threads
 from minifcn.models.fcn import FCN8s
 from minifcn.optim import SGD
@@ -116,6 +117,45 @@ class Work:
     def step(self) -> None:
         self.loss().backward()
         self.solver.step()
+
+
+# -------------------------------------------------------------------------------------------------------------- ladder
+
+
+def six_loops(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The definition: x (I, H, W), w (O, I, kh, kw) -> y (O, H - kh + 1, W - kw + 1), a multiplication at a time."""
+    o, i, kh, kw = w.shape
+    y = np.zeros((o, x.shape[1] - kh + 1, x.shape[2] - kw + 1), x.dtype)
+    for out in range(o):
+        for row in range(y.shape[1]):
+            for col in range(y.shape[2]):
+                for c in range(i):
+                    for down in range(kh):
+                        for across in range(kw):
+                            y[out, row, col] += w[out, c, down, across] * x[c, row + down, col + across]
+    return y
+
+
+def ladder(layer: Layer, runs: int) -> list[dict[str, Any]]:
+    """Seconds and extra bytes of its forward pass at each rung; six loops on 2 x 2 channels of 8 x 8, then scaled."""
+    x, w, gy = layer.arrays(1)
+    forward = layer.products(x, w, gy)["forward"]
+    tiny = np.ones((2, 8, 8), np.float32), np.ones((2, 2, layer.kernel, layer.kernel), np.float32)
+    tiny_products = 4 * layer.kernel**2 * (9 - layer.kernel) ** 2
+    seconds = median_seconds(lambda: six_loops(*tiny), runs) * layer.multiply_adds / tiny_products
+    rows: list[dict[str, Any]] = [{"rung": "six loops, scaled", "seconds": seconds, "bytes": 0}]
+
+    def whole_columns() -> np.ndarray:
+        return w.reshape(len(w), -1) @ im2col(x, layer.windows).reshape(w[0].size, -1)
+
+    rungs = {"all columns at once": ("", whole_columns), **{way: (way, forward) for way in WAYS}}
+    exact = correlate(x.astype("float64"), w.astype("float64"), layer.windows)
+    for rung, (way, work) in rungs.items():
+        with convolution(way) if way else nullcontext():
+            error = abs(work().reshape(exact.shape) - exact).max() / abs(exact).max()
+            measured = {"seconds": median_seconds(work, runs), "bytes": extra_bytes(work), "error": float(error)}
+        rows.append({"rung": rung, **measured})
+    return rows
 
 
 # ------------------------------------------------------------------------------------------------------------ overhead

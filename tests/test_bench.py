@@ -10,8 +10,10 @@ from minifcn import bench
 from minifcn.bench import main
 from minifcn.errors import UsageError
 from minifcn.kernels import threads
+from minifcn.kernels.convolution import correlate
+from minifcn.kernels.im2col import Windows
 from minifcn.stopwatch import extra_bytes, peak_bytes
-from minifcn.studies import Work, listening, vgg_layers
+from minifcn.studies import Work, listening, six_loops, vgg_layers
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +93,22 @@ def test_memory_is_told_for_each_way(tmp_path, capsys):
     assert [row["layer"] for row in rows] == ["conv1_2"] * 9 + ["fc7"] * 9
     assert all(0 <= row["bytes"] < 128 << 20 for row in rows)
     assert "winograd" in capsys.readouterr().out
+
+
+def test_the_ladder_has_every_rung(tmp_path, capsys):
+    path = tmp_path / "ladder.json"
+    words = ["ladder", "--size", "20", "--width", "2", "--only", "conv1_2", "--runs", "1", "--json", str(path)]
+    assert main(words) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["rung"] for row in rows] == ["six loops, scaled", "all columns at once", "im2col", "blocks", "winograd"]
+    assert all(row["seconds"] > 0 for row in rows) and all(row["error"] < 3e-5 for row in rows[1:])
+    assert rows[1]["bytes"] >= 9 * 2 * 218**2 * 4
+    assert "six loops" in capsys.readouterr().out
+
+
+def test_six_loops_are_the_definition(rng):
+    x, w = rng.standard_normal((2, 5, 6)), rng.standard_normal((3, 2, 3, 2))
+    assert np.allclose(six_loops(x, w), correlate(x[None], w, Windows((3, 2)))[0])
 
 
 def test_every_op_of_a_step_is_heard_and_silence_returns():
