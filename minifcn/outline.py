@@ -28,7 +28,7 @@ import numpy as np
 from minifcn.geometry import Grid
 from minifcn.kernels import blocks, convolution, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
-from minifcn.kernels.threads import lanes
+from minifcn.kernels.threads import lanes, shares, threads
 
 
 class Ledger:
@@ -258,20 +258,30 @@ def one_block(w: Any, g: Windows, n: int, out: Pair, at_once: int, parts: int = 
     return (block.count * w[0].size * g.groups + slab + outputs) * w.itemsize
 
 
+def cached_block(w: Any, g: Windows, n: int, out: Pair, parts: int, *, product: bool = False) -> int:
+    """Bytes of one block of `kernels/blocks.py`, which often needs the columns of single kernel rows only."""
+    at_once = blocks.windows_in_cache(w, g)
+    if not blocks.rows_pay(w, g):
+        return one_block(w, g, n, out, at_once, parts, product=product)
+    block, channels = products.blocks(n, out, at_once, parts)[0], w.shape[1] * g.groups
+    rows, cols = block.slab_size(g)
+    cells = block.shape[0] * rows * block.shape[2]
+    slab = block.shape[0] * channels * rows * cols  # gone when the first product is made
+    return (channels * g.kernel[1] * cells + max(slab, (1 + product) * len(w) * cells)) * w.itemsize
+
+
 def correlating(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
     n, (o, i) = shape[0], w.shape[:2]
     parts = lanes(n * math.prod(out) * w.size)
     if way == "im2col":
         return one_block(w, g, n, out, products.at_once(w, g), product=True)
     if way == "winograd":
-        parts = lanes(n * o * math.prod(out) * 9 * i)
-        todo = winograd.tile_blocks(n, out, i + o, parts)
-        return 36 * (o * i + min(parts, len(todo)) * 2 * max(o, i) * winograd.largest(todo)) * w.itemsize
+        return correlating_tiles(n, o, i, out)
     if blocks.is_pointwise(g):
         return 0
     if blocks.few_windows(w, g, n, out):
         return one_block(w, g, n, out, n * math.prod(out), product=True)
-    return parts * one_block(w, g, n, out, blocks.windows_in_cache(w, g), parts, product=True)
+    return w.nbytes + parts * cached_block(w, g, n, out, parts, product=True)  # the weights by kernel rows are a copy
 
 
 def spreading(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
@@ -284,8 +294,7 @@ def spreading(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -
     if turned:  # the filters turned around are a copy, and what follows is a `correlate`
         back = Windows(g.kernel, dilation=g.dilation, groups=g.groups)
         other = np.broadcast_to(np.zeros((), w.dtype), (i, len(w) // g.groups, *g.kernel))
-        spare = math.prod(shape) if way == "blocks" else 0  # made before the filters are found worth turning
-        return (w.size + spare) * w.itemsize + correlating(way, other, back, (n, len(w), *out), (size[0], size[1]))
+        return w.nbytes + correlating(way, other, back, (n, len(w), *out), (size[0], size[1]))
     if way == "blocks":
         return spreading_channels(w, g, shape, out)
     return one_block(w, g, n, out, products.at_once(w, g))
@@ -295,7 +304,7 @@ def spreading_channels(w: Any, g: Windows, shape: tuple[int, ...], out: Pair) ->
     """Each thread takes some images and some channels, or groups of them, in turn."""
     n, i, *size = shape
     parts = lanes(n * math.prod(out) * w.size)
-    pieces = parts * -(-i * math.prod(g.kernel) * n * math.prod(out) * w.itemsize // (parts * 4 * blocks.CACHE))
+    pieces = parts * -(-i * math.prod(g.kernel) * n * math.prod(out) * w.itemsize // (parts * 8 * blocks.CACHE))
     images, channels = -(-n // parts), -(-(i if g.groups == 1 else g.groups) // pieces)
     some = replace(g, groups=1 if g.groups == 1 else channels)
     kept = (len(w), channels) if g.groups == 1 else (channels * len(w) // g.groups, w.shape[1])
@@ -316,13 +325,35 @@ def weighing(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) ->
     if blocks.is_pointwise(g):
         return w.nbytes
     parts = max(1, min(parts, products.WORKSPACE // (2 * w.nbytes)))
-    return parts * (one_block(w, g, n, out, blocks.windows_in_cache(w, g), parts) + 2 * w.nbytes)
+    return parts * w.nbytes + max(parts * cached_block(w, g, n, out, parts), 2 * w.nbytes)
+
+
+def correlating_tiles(n: int, o: int, i: int, out: Pair) -> int:
+    parts = lanes(n * o * math.prod(out) * 9 * i)
+    if winograd.few_tiles(n, out, i, o):
+        tiles, (some, shared) = n * math.prod(winograd.grid(out)), widest(o, max(threads(), o // 64))
+        each = 2 * 36 * some * max(i, tiles) * 4
+        return 36 * i * tiles * 4 + min(shared, winograd.crew(parts, each)) * each
+    parts = winograd.crew(parts, 36 * 2 * max(i, o) * winograd.LEAST * 4)
+    todo = winograd.tile_blocks(n, out, 2 * max(i, o), parts)
+    return 36 * (o * i + min(parts, len(todo)) * 2 * max(o, i) * winograd.largest(todo)) * 4
 
 
 def weighing_tiles(n: int, o: int, i: int, out: Pair) -> int:
     parts, each = lanes(n * o * math.prod(out) * 9 * i), 2 * 36 * o * i * 4
-    if each * min(parts, 2) > winograd.WORKSPACE // 2:
-        return 36 * o * i * 4 + winograd.WORKSPACE // 2
-    parts = min(parts, max(1, winograd.WORKSPACE // 2 // each))
-    todo = winograd.tile_blocks(n, out, i + 2 * o, parts)
+    if parts * each > winograd.WORKSPACE // 2:
+        most = winograd.WORKSPACE // 2 // (36 * i * 4)
+        tiles, (some, shared) = (
+            winograd.largest(winograd.tile_blocks(n, out, i, 1, most)),
+            widest(o, max(parts, o // 32)),
+        )
+        return 36 * i * tiles * 4 + min(parts, shared) * some * (2 * 36 * tiles + 45 * i) * 4
+    parts = winograd.crew(parts, 36 * 3 * max(i, o) * winograd.LEAST * 4)
+    todo = winograd.tile_blocks(n, out, 3 * max(i, o), parts)
     return parts * (each + 3 * 36 * max(o, i) * winograd.largest(todo) * 4)
+
+
+def widest(total: int, parts: int) -> tuple[int, int]:
+    """The length of the longest of the shares of `total`, and their number."""
+    pieces = shares(total, parts)
+    return max(part.stop - part.start for part in pieces), len(pieces)
