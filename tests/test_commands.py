@@ -680,6 +680,11 @@ def test_weights_of_another_program_are_refused(capsys: pytest.CaptureFixture[st
 # ----------------------------------------------------------------------------------------------------------------- data
 
 
+def test_the_command_that_data_make_names_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "make", "my world", "--train", "1", "--val", "0", "--test", "0", "--size", "64"]) == 0
+    assert capsys.readouterr().out.endswith("minifcn train --data 'my world'\n")
+
+
 def test_the_world_as_files(capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["data", "make", "d", "--train", "3", "--val", "2", "--test", "0", "--size", "64", "--seed", "7"]
     assert main(argv) == 0

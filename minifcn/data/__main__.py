@@ -6,6 +6,7 @@ minifcn data make world --train 2000 --size 320
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from minifcn.command import parse, run, split_words
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("data make: no images are asked for; expected at least one of --train, --val, --test")
     folder = make_tree(words[1], counts=counts, size=options.size, seed=options.seed)
     print(f"wrote {folder}: {', '.join(f'{count} images of {split}' for split, count in counts.items())}")
-    print(f"to learn from them: minifcn train --data {folder}")
+    print(f"to learn from them: minifcn train --data {shlex.quote(str(folder))}")
     return 0
 
 
