@@ -212,12 +212,15 @@ def blas_threads():
     return [library.num_threads for library in controller.select(user_api="blas").lib_controllers]
 
 
-def test_blas_is_limited_in_the_pool_and_restored_after():
-    before, seen = blas_threads(), []
-    threads.parallel(lambda item: seen.append((item, blas_threads())), range(4), 2)
+def test_blas_is_limited_in_the_pool_and_restored_after(monkeypatch):
+    threads.set_threads(None)
+    monkeypatch.setattr(threads, "_wish", 2)
+    seen = []
+    with threads._controller().limit(limits=2, user_api="blas"):
+        threads.parallel(lambda item: seen.append((item, blas_threads())), range(4), 2)
+        assert set(blas_threads()) == {2}
     assert sorted(item for item, _ in seen) == [0, 1, 2, 3]
     assert all(set(inside) == {1} for _, inside in seen)
-    assert blas_threads() == before
 
 
 def test_small_work_stays_on_the_calling_thread(monkeypatch):
@@ -275,7 +278,7 @@ def test_threads_are_set_for_blas_too_and_refused():
     threads.set_threads(1)
     assert set(blas_threads()) == {1}
     threads.set_threads(3)
-    assert threads.threads() == 3
+    assert threads.threads() == 3 and set(blas_threads()) == {1}
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(UsageError, match="expected an integer of at least 1"):
             threads.set_threads(wrong)

@@ -30,7 +30,11 @@ _busy = threading.Lock()
 
 
 def set_threads(count: int | None) -> None:
-    """How many threads a convolution may use, ours and those of BLAS; None for one per core this process may run on."""
+    """How many threads a convolution may use; None for one per core this process may run on, and BLAS as it was.
+
+    With a number, BLAS keeps to one thread outside convolutions, too: its own threads, once woken by some product in
+    between, wait for the next one at full speed for milliseconds, on the cores that ours should have.
+    """
     global _wish, _pool, _limit
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         raise UsageError(f"threads is {count!r}: expected an integer of at least 1")
@@ -40,7 +44,7 @@ def set_threads(count: int | None) -> None:
         _wish, _pool = count, None
         if _limit is not None:
             _limit.restore_original_limits()
-        _limit = _controller().limit(limits=count, user_api="blas") if count and _controller() else None
+        _limit = _controller().limit(limits=1, user_api="blas") if count and _controller() else None
 
 
 def threads() -> int:
