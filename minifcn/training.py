@@ -231,7 +231,7 @@ class Trainer:
         count = sum(parameter.size for _, parameter in self.net.parameters())
         self.say(
             f"FCN-{o.strides[self.progress.stage]}s, {count:,} parameters, {len(self.classes)} classes; "
-            f"{len(self.train_set)} images to learn from, {len(self.val_set)} to measure on"
+            f"images: {len(self.train_set)} to learn from, {len(self.val_set)} to measure on"
         )
         self._say_rate()
 

@@ -469,7 +469,7 @@ def test_skipped_images_are_one_plain_line(tmp_path: Path, quick: None, capsys: 
     assert main([*argv, "--skip-bad", "--stop-after", "1"]) == 0
     out, error = capsys.readouterr()
     assert "split train: left out 2 of 4 images that cannot be used; the first: " in out and error == ""
-    assert "2 images to learn from" in out
+    assert "images: 2 to learn from" in out
     assert main(["evaluate", "r", "--skip-bad"]) == 0
 
 

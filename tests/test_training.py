@@ -949,7 +949,7 @@ def test_one_image_is_learned_by_heart(tmp_path: Path, capsys: pytest.CaptureFix
     result = evaluation(run)
     assert result["pixel_accuracy"] >= 0.99 and result["images"] == 1 and result["split"] == "train"
     said = capsys.readouterr().out
-    assert "1 images to learn from, 1 to measure on" in said and "this net              0.99" in said
+    assert "images: 1 to learn from, 1 to measure on" in said and "this net              0.99" in said
     # the whole run folder, with its report
     for name in ("config.json", "metrics.jsonl", "curves.png", "confusion.png", "report.html"):
         assert (run / name).stat().st_size > 500 and (name in said or name.endswith("l") or name == "config.json")
