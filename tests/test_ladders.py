@@ -15,6 +15,7 @@ from minifcn.gradcheck import gradcheck_along
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import classifier
 from minifcn.models.context import GlobalContext
+from minifcn.models.dilated import FCN_dilated
 from minifcn.models.fcn import FUSIONS, FCN8s, FCN16s, fcn, vgg_fcn
 from minifcn.models.figure import figure
 from minifcn.models.googlenet import GoogLeNet
@@ -240,6 +241,7 @@ EXTRA = {
     "SIFT Flow 8s, concat, at once": lambda: paper_vgg(
         8, width=1, classes={"sem": 4, "geo": 2}, fusion="concat", skip_scale={"pool4": 0.5}
     ),
+    "dilated": lambda: FCN_dilated(width=1, classes=3),
     "NYUDv2 16s, late": lambda: nyud_color_hha(16, width=1),
 }
 ALL = {**{name: (lambda name=name: NETS[name](width=1)) for name in NETS}, **EXTRA}
@@ -340,6 +342,34 @@ def test_a_fresh_skip_leaves_the_prediction_as_it_was(fusion, unchanged):
         fine.load(coarse.state(), strict=False)
         answers.append(fine(x).data)
     assert np.array_equal(*answers) == unchanged
+
+
+def test_under_max_the_gradient_of_a_cell_goes_to_one_branch_only(rng):
+    """Gradient switching, the paper calls it: why the maximum is difficult to learn (section 4.2, footnote 6)."""
+    x, y, gy = rng.standard_normal((3, 2, 3, 4, 5))
+    _, to_both = FUSIONS["sum"].__wrapped__(x, y)
+    assert all(np.array_equal(gradient(gy), gy) for gradient in to_both)
+    _, (grad_x, grad_y) = FUSIONS["max"].__wrapped__(x, y)
+    assert np.array_equal(grad_x(gy), np.where(x > y, gy, 0)) and np.array_equal(grad_y(gy), np.where(x > y, 0, gy))
+
+
+def test_the_gradient_of_the_summed_loss_is_the_sum_of_the_pixels_gradients(rng):
+    """The loss is a sum over space (section 3): any parts of the image, learned apart, add up to the image."""
+    net = randomized(vgg_fcn(8, width=1, classes=3)).eval()
+    x, truth = photo(33, 40), rng.integers(0, 3, (1, 33, 40))
+    part = rng.integers(0, 3, truth.shape)
+    gradients = []
+    for masks in ([None], [part == 0, part == 1, part == 2]):
+        for mask in masks:  # the gradients of several backward passes add up
+            sampling = None if mask is None else mask.astype(np.float64)
+            ops.softmax_cross_entropy(net(x), truth, sampling=sampling, normalize="sum").backward()
+        gradients.append({name: p.grad.copy() for name, p in net.parameters()})
+        for _, p in net.parameters():
+            p.clear_grad()
+    whole, added = gradients
+    for name in whole:
+        assert whole[name].any()
+        np.testing.assert_allclose(added[name], whole[name], rtol=1e-10, atol=1e-12 * abs(whole[name]).max())
 
 
 def test_scoring_the_concatenation_is_scoring_and_summing():
