@@ -2,6 +2,7 @@
 
     minifcn amortize                              CaffeNet on 500x500 pixels: 10x10 windows of 227
     minifcn amortize --net lenet --size 100
+    minifcn amortize --photo cat.jpg
 
 A classifier that slides over an image computes almost everything again for the next window, which overlaps it. Made
 convolutional, it computes each thing once. The paper measured 22 ms for 10x10 answers, and 1.2 ms for each of the
@@ -19,6 +20,8 @@ import numpy as np
 
 from minifcn.backend import Array, choose_device, to_device, to_host
 from minifcn.command import parse, run
+from minifcn.data import CAFFE
+from minifcn.data.files import read_image
 from minifcn.errors import UsageError
 from minifcn.geometry import Grid, out_size
 from minifcn.kernels.threads import set_threads
@@ -29,6 +32,7 @@ from minifcn.models.lenet import LeNet
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import VGG
 from minifcn.nn import Module, evaluating
+from minifcn.ops import bilinear_resize
 from minifcn.surgery import convolutionalize
 from minifcn.tensor import Tensor
 
@@ -45,6 +49,8 @@ class Options:
     """channels, as the trunk counts them (0: the published net)"""
     size: int = 500
     """the side of the image in pixels"""
+    photo: str = ""
+    """a photograph, whose middle square takes the place of noise"""
     batch: int = 25
     """how many patches go through the classifier together, in the second of the three ways"""
     repeat: int = 1
@@ -76,7 +82,7 @@ def main(argv: list[str]) -> int:
     print(f"device {why}")
     print(
         f"{options.net}, random weights: {cells}x{cells} windows of {trunk.size} pixels, one every "
-        f"{Grid.of(net.layers()).stride}, in {options.size}x{options.size}\n"
+        f"{Grid.of(net.layers()).stride}, in {options.size}x{options.size} of {options.photo or 'noise'}\n"
     )
     print(f"{'':<34} {'forward':>12} {'backward':>12}")
     timed = measure(net, options, device)
@@ -93,8 +99,7 @@ def main(argv: list[str]) -> int:
 def measure(net: Classifier, options: Options, device: str) -> dict[str, tuple[float, float]]:
     """Seconds forward and backward of each way, in the order: one by one, in batches, all at once."""
     channels = next(p for _, p in net.parameters()).shape[1]
-    rng = np.random.default_rng(options.seed)
-    image = rng.standard_normal((1, channels, options.size, options.size), dtype=np.float32)
+    image = square(options, channels)
     patches = windows(image, net)
     twin = convolutionalize(net)
     ways: dict[str, tuple[Module, list[np.ndarray]]] = {
@@ -106,6 +111,18 @@ def measure(net: Classifier, options: Options, device: str) -> dict[str, tuple[f
         "all at once": (twin, [image]),
     }
     return {way: clock(of, images, options.repeat, device) for way, (of, images) in ways.items()}
+
+
+def square(options: Options, channels: int) -> np.ndarray:
+    """(1, channels, size, size): noise, or the middle square of the photograph as a net is shown it."""
+    if not options.photo:
+        rng = np.random.default_rng(options.seed)
+        return rng.standard_normal((1, channels, options.size, options.size), dtype=np.float32)
+    photo = read_image(options.photo)
+    side = min(photo.shape[:2])
+    top, left = ((n - side) // 2 for n in photo.shape[:2])
+    cut = CAFFE(photo[top : top + side, left : left + side])[None, :channels]  # LeNet sees one colour
+    return bilinear_resize(cut, size=(options.size, options.size)).data
 
 
 def windows(image: np.ndarray, net: Classifier) -> np.ndarray:

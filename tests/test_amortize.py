@@ -1,10 +1,15 @@
 """`minifcn amortize`: it times the same windows both ways, and says what it cannot do."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from minifcn.amortize import backward_of, main, windows
+from minifcn.amortize import Options, backward_of, main, square, windows
 from minifcn.command import guard
+from minifcn.data import CAFFE
+from minifcn.data.files import write_image
+from minifcn.errors import DataError
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import classifier
 from minifcn.models.lenet import LeNet
@@ -67,3 +72,18 @@ def test_the_gradients_of_a_timing_are_not_left_behind(rng):
 def test_what_cannot_be_timed_is_refused(argv, message, capsys):
     assert guard(main, argv) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_photograph_takes_the_place_of_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = np.zeros((40, 90, 3), np.uint8)
+    picture[:, 25:65] = (255, 0, 0)  # the middle square is red
+    write_image(tmp_path / "red.png", picture)
+    options = Options(net="alexnet", size=64, photo=str(tmp_path / "red.png"))
+    x = square(options, 3)
+    assert x.shape == (1, 3, 64, 64) and x.dtype == np.float32
+    blue_first = np.array([0, 0, 255]) - np.array(CAFFE.mean)
+    assert np.allclose(x, blue_first[:, None, None], atol=1e-3)
+    assert main(["--net", "lenet", "--width", "1", "--size", "32", "--photo", options.photo]) == 0
+    assert "red.png" in capsys.readouterr().out
+    with pytest.raises(DataError, match="nowhere.jpg"):
+        main(["--net", "lenet", "--width", "1", "--size", "32", "--photo", "nowhere.jpg"])
