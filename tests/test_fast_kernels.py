@@ -39,7 +39,7 @@ each_way = pytest.mark.parametrize("way, case", WAYS, ids=[f"{w.__name__.split('
 def two_threads(monkeypatch):
     """Every case is split over two threads, however small it is and however many cores there are."""
     pytest.importorskip("threadpoolctl")
-    monkeypatch.setattr(threads, "SMALL", 0)
+    monkeypatch.setattr(threads, "ALONE", 0)
     threads.set_threads(2)
     yield
     threads.set_threads(None)
@@ -224,13 +224,13 @@ def test_blas_is_limited_in_the_pool_and_restored_after(monkeypatch):
 
 
 def test_small_work_stays_on_the_calling_thread(monkeypatch):
-    monkeypatch.setattr(threads, "SMALL", 1_000_000)
+    monkeypatch.setattr(threads, "ALONE", 1_000_000)
     monkeypatch.setattr(threads, "_controller", lambda: pytest.fail("BLAS was touched"))
     monkeypatch.setattr(threads, "_executor", lambda: pytest.fail("a thread was started"))
     monkeypatch.setattr(threads, "threads", lambda: 2)
     for case in ("3x3 same", "1x1", "3x3 on 13x9", "few windows", "upsampling"):
         x, w, gy, b, g = arrays(case)
-        assert gy.size * w[0].size < threads.SMALL
+        assert gy.size * w[0].size < threads.ALONE
         for way in (blocks, winograd) if case in WINOGRAD else (blocks,):
             way.correlate(x, w, g, b)
             way.spread(gy, w, g, x.shape[2:])

@@ -28,9 +28,11 @@ from minifcn.backend import Array
 from minifcn.errors import ShapeError, UsageError
 from minifcn.kernels import blocks, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
-from minifcn.kernels.threads import SMALL
 
 WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "winograd": winograd}
+
+SMALL = 1_000_000
+"""Multiply-adds below which a convolution is over before any preparation could pay."""
 
 _forced: str | None = None
 _filters: dict[int, list[Array | None]] = {}
