@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.backend import is_host, to_device, to_host
+from minifcn.backend import device_of, to_device, to_host
 from minifcn.data.batches import Preprocessing, collate
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
@@ -19,15 +19,15 @@ from minifcn.nn import Module
 from minifcn.tensor import Tensor
 
 
-def device_of(net: Module) -> str:
+def device_of_net(net: Module) -> str:
     """ "cpu" or "gpu": where the parameters are."""
-    return "cpu" if all(is_host(parameter.data) for _, parameter in net.parameters()) else "gpu"
+    return "gpu" if "gpu" in {device_of(parameter.data) for _, parameter in net.parameters()} else "cpu"
 
 
 def predict(net: Module, images: np.ndarray) -> np.ndarray:
     """The class with the highest score at each pixel: (N, 3, H, W), preprocessed -> (N, H, W) uint8, on the host."""
     with inference(net):
-        scores = net(Tensor(to_device(images, device_of(net)))).data
+        scores = net(Tensor(to_device(images, device_of_net(net)))).data
         return to_host(scores.argmax(axis=1)).astype(np.uint8)
 
 

@@ -23,7 +23,7 @@ from minifcn.data.batches import Subset
 from minifcn.data.shapes import Shapes
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError
-from minifcn.models.fcn import FCN, FUSIONS, FCN8s, FCN16s, FCN32s
+from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, FCN8s, FCN16s, FCN32s
 from minifcn.models.paper import AT_ONCE
 from minifcn.models.vgg import BLOCKS
 from minifcn.ops.loss import NORMALIZATIONS
@@ -240,7 +240,7 @@ RANGES = (
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
     "layers": tuple(BLOCKS),
-    "upsampling": ("fixed", "learned", "all learned"),
+    "upsampling": UPSAMPLINGS,
     "fusion": tuple(FUSIONS),
     "schedule": SCHEDULES,
     "normalize": NORMALIZATIONS,

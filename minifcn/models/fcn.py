@@ -21,6 +21,7 @@ from minifcn.nn import Conv2d, Module, Upsample
 from minifcn.ops import concat, crop
 from minifcn.tensor import Tensor
 
+UPSAMPLINGS = ("fixed", "learned", "all learned")
 FUSIONS = {"sum": ops.add, "max": ops.maximum, "concat": concat}
 
 
@@ -53,7 +54,7 @@ class FCN(Module):
                 raise UsageError(
                     f"FCN: classes is {classes!r}; expected a whole number from 1 to 255 (label 255 is void)"
                 )
-        if fusion not in FUSIONS or upsampling not in ("fixed", "learned", "all learned"):
+        if fusion not in FUSIONS or upsampling not in UPSAMPLINGS:
             raise UsageError(
                 f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected sum, max or concat; "
                 "fixed, learned or all learned"
