@@ -10,4 +10,15 @@ the bytes that are there, runs nothing that the file says, and refuses whatever 
 `FILES` lists the files of this folder from easy to hard, which is also the order in which they may import each other.
 """
 
-FILES = ["limits"]
+FILES = [
+    "limits",
+    "archive",
+    "npz",
+    "opcodes",
+    "torch_tensors",
+    "torch_zip",
+    "torch_legacy",
+    "protobuf",
+    "caffemodel",
+    "prototxt",
+]

@@ -26,7 +26,7 @@ MAX_NAME = 500  # letters
 MAX_RANK = 32
 SHARING = 8  # views of one storage are free until each is checked: all arrays together are at most so many files
 ROOM = 16 * 2**20  # bytes that any file may unfold to, however small it is
-EXPANSION = 64  # and beyond that so many times its own size: weights are noise, which deflate does not halve
+EXPANSION = 32  # and beyond that so many times its own size: weights are noise, which deflate does not halve
 
 FETCH_AGAIN = "fetch the file again"
 
