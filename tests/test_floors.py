@@ -28,7 +28,7 @@ ops
 gradcheck  graph  outline
 nn
 optim  inference  sampling
-surgery
+adam  surgery
 stitch
 weights  viz
 models
