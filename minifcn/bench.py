@@ -2,6 +2,7 @@
 
     minifcn bench nets                                FCN-8s whole: forward and a training step, time and peak memory
     minifcn bench nets --padding same --width 8 --size 128 --batch 4
+    minifcn bench nets --net fcn-squeezenet --size 256x192    any FCN of `minifcn describe`, by the same name
     minifcn bench layers                              every layer of it at 500x500, forward and both gradients
     minifcn bench layers --only conv3_2,fc7 --runs 9
     minifcn bench layers --way im2col --json im2col.json --plot roofline.png
@@ -33,26 +34,29 @@ import numpy as np
 
 from minifcn import __version__, viz
 from minifcn.command import parse, run, split_words
+from minifcn.describe import describe, image_size
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.kernels.convolution import WAYS, choose, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.rival import import_torch, layouts, torch_net, torch_products
 from minifcn.stopwatch import copy_rate, forget_peak, matrix_rate, peak_bytes, take_turns
-from minifcn.studies import PRODUCTS, Layer, Work, ladder, memory, overhead, scaling, vgg_layers
+from minifcn.studies import FCNS, PRODUCTS, Layer, Work, ladder, memory, overhead, scaling, vgg_layers
 
 
 @dataclass(frozen=True)
 class Options:
     """Measure: `minifcn bench nets|layers|ladder|memory|overhead|scaling [options]`."""
 
-    size: int = 500
-    """side of the square image; in scaling, of the largest"""
-    width: int = 64
-    """channels of the first block; VGG-16 has 64"""
+    net: str = "fcn8s"
+    """nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"""
+    size: str = "500"
+    """nets: height x width of the image; else, and for a square one, its side (in scaling, of the largest)"""
+    width: int = 0
+    """channels, as the net counts them (0: its own; 64 of VGG-16)"""
     batch: int = 1
     """images at once"""
-    padding: str = "100"
-    """nets: padding of conv1_1, or "same" """
+    padding: str = ""
+    """nets: the first layer's padding: a number, "same" or "safe" (empty: the net's own, 100 for the paper's nets)"""
     only: str = ""
     """layers, memory: their names, separated by commas; by default all"""
     way: str = ""
@@ -88,9 +92,10 @@ def main(argv: list[str]) -> int:
 
 
 def check(options: Options) -> None:
-    if options.padding not in ("100", "same"):
-        raise UsageError(f"option padding is {options.padding!r}; expected 100 or same")
-    for name, least in (("size", 1), ("width", 1), ("batch", 1), ("runs", 1), ("threads", 0)):
+    if options.net not in FCNS:
+        raise UsageError(f"option net is {options.net!r}; expected one of {', '.join(FCNS)}")
+    image_size(options.size)
+    for name, least in (("width", 0), ("batch", 1), ("runs", 1), ("threads", 0)):
         if getattr(options, name) < least:
             raise UsageError(f"option {name} is {getattr(options, name)}; expected at least {least}")
     for name in ("json", "plot"):
@@ -123,9 +128,16 @@ def record_of(options: Options, rows: Any, torch: Any = None, **more: Any) -> di
     }
 
 
+def side_of(options: Options) -> int:
+    height, width = image_size(options.size)
+    if height != width:
+        raise UsageError(f"option size is {options.size!r}; expected one number: only whole nets take other shapes")
+    return height
+
+
 def wanted_layers(options: Options, default: str = "") -> list[Layer]:
     """Those that --only names, by default all."""
-    layers = {layer.name: layer for layer in vgg_layers(options.width, options.size)}
+    layers = {layer.name: layer for layer in vgg_layers(options.width or 64, side_of(options))}
     wanted = [name for name in (options.only or default).split(",") if name]
     for name in wanted:
         if name not in layers:
@@ -203,33 +215,36 @@ def plot_roofline(rows: Sequence[dict[str, Any]], rate: float, copy: float, path
 
 
 def work_of(options: Options) -> Work:
-    padding: Any = int(options.padding) if options.padding.isdigit() else options.padding
-    return Work(width=options.width, size=options.size, batch=options.batch, padding=padding)
+    border: Any = int(options.padding) if options.padding.isdecimal() else options.padding
+    given: dict[str, Any] = {"width": options.width} if options.width else {}
+    if options.padding:
+        given["padding"] = border
+    return Work(options.net, size=image_size(options.size), batch=options.batch, **given)
 
 
 def measure_nets(options: Options) -> dict[str, Any]:
-    """Forward and training step of FCN-8s with 21 classes, ours and PyTorch's from the same weights."""
-    sides = ["ours", "torch"] if import_torch(options.torch) else ["ours"]
+    """Forward and training step of an FCN with 21 classes, ours and PyTorch's from the same weights."""
+    torch, thin = import_torch(options.torch), work_of(dataclasses.replace(options, width=1, batch=1))
+    if torch:  # what is refused is refused before anything is measured
+        torch_net(torch, thin.net, thin.x, thin.labels, torch.contiguous_format)
+    sides = ["ours", "torch"] if torch else ["ours"]
     peaks = {f"{side} {work}": peak_of(side, work, options) for side in sides for work in ("forward", "step")}
-    torch, rate, work = import_torch(options.torch), matrix_rate(), work_of(options)
-    state = work.net.state()
-    rivals = [torch_net(torch, state, work.x, work.labels, options.padding, each) for each in layouts(torch)]
+    rate, work = matrix_rate(), work_of(options)
+    rivals = [torch_net(torch, work.net, work.x, work.labels, each) for each in layouts(torch)]
     if rivals:
         scores, theirs = work.forward(), rivals[0][0]().numpy()
         if not np.allclose(scores, theirs, rtol=1e-3, atol=1e-4 * float(np.abs(scores).max())):
             raise MinifcnError("ours and PyTorch's scores differ: report this")
     print_machine(torch, rate)
-    multiply_adds = options.batch * sum(layer.multiply_adds for layer in vgg_layers(options.width, options.size))
-    print(f"{'FCN-8s':<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
+    multiply_adds = describe(work.net, image_size(options.size), batch=options.batch).multiply_adds
+    print(f"{options.net:<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
           f"{'ratio':>7}")  # fmt: skip
     rows = []
     for index, (name, ours, passes) in enumerate((("forward", work.forward, 1), ("step", work.step, 3))):
         mine, *others = take_turns([ours, *(rival[index] for rival in rivals)], options.runs)
         row: dict[str, Any] = {"product": name, **times_of(mine, others), "peak_bytes": peaks[f"ours {name}"]}
-        if options.padding == "100":
-            row["of_blas"] = passes * 2 * multiply_adds / row["ms"] / rate / 1e6
-        share = f"{row['of_blas']:8.0%} " if "of_blas" in row else f"{'':9}"
-        print(f"{name:<15}{row['ms']:8.1f}{share}", end="")
+        row["of_blas"] = passes * 2 * multiply_adds / row["ms"] / rate / 1e6
+        print(f"{name:<15}{row['ms']:8.1f}{row['of_blas']:8.0%} ", end="")
         if rivals:
             row["torch_peak_bytes"] = peaks[f"torch {name}"]
             print(f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}", end="")
@@ -243,7 +258,7 @@ def measure_nets(options: Options) -> dict[str, Any]:
 
 def peak_of(side: str, work: str, options: Options) -> int:
     """The most memory that a process of its own holds which does that work twice."""
-    chosen = [f"--{name}={getattr(options, name)}" for name in ("size", "width", "batch", "padding", "threads")]
+    chosen = [f"--{name}={getattr(options, name)}" for name in ("net", "size", "width", "batch", "padding", "threads")]
     command = [sys.executable, "-m", "minifcn.bench", "peak", side, work, *chosen]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own interpreter)
     if done.returncode:
@@ -261,7 +276,7 @@ def measure_peak(words: list[str], options: Options) -> int:
     task = work.forward if words[1] == "forward" else work.step
     if words[0] == "torch":
         torch = import_torch()
-        rival = torch_net(torch, work.net.state(), work.x, work.labels, options.padding, torch.contiguous_format)
+        rival = torch_net(torch, work.net, work.x, work.labels, torch.contiguous_format)
         task = rival[0] if words[1] == "forward" else rival[1]
         del work
     forget_peak()
@@ -303,7 +318,7 @@ def measure_memory(options: Options) -> dict[str, Any]:
 
 def measure_overhead(options: Options) -> dict[str, Any]:
     print_machine()
-    size = min(options.size, 8)
+    size = min(side_of(options), 8)
     row = overhead(size, options.runs)
     print(f"FCN-8s of width 1 on {size}x{size} pixels: {row['step_us']:.0f} us forward and backward, "
           f"{row['by_hand_us']:.0f} us by hand: {row['us']:.1f} us for each of {row['ops']} ops")  # fmt: skip
@@ -312,7 +327,7 @@ def measure_overhead(options: Options) -> dict[str, Any]:
 
 def measure_scaling(options: Options) -> dict[str, Any]:
     print_machine()
-    studies = scaling(options.width, max(64, options.size), options.runs)
+    studies = scaling(options.width or 64, max(64, side_of(options)), options.runs)
     panels = []
     for name, rows in studies.items():
         (key, xs), (_, ys) = ((key, [row[key] for row in rows]) for key in rows[0])

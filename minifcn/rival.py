@@ -1,18 +1,24 @@
 """The same networks and products in PyTorch, at its best: what `minifcn bench` compares with. PyTorch is optional.
 
-Its best means: both memory layouts, the faster one counts; `inference_mode` for the forward pass, ReLU in place, and as
-many threads as we take.
+A net is translated layer by layer from ours, with copies of the weights and the crops of its ladder; that both compute
+the same is looked at before anything is timed. Its best means: both memory layouts, the faster one counts;
+`inference_mode` for the forward pass, ReLU in place, and as many threads as we take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
+from minifcn.errors import UsageError
 from minifcn.kernels.threads import threads
-from minifcn.nn import bilinear
+from minifcn.models.fcn import FCN
+from minifcn.models.trunk import Parallel
+from minifcn.nn import LRN, Conv2d, Dropout, MaxPool2d, Module, Sequential, Upsample, bilinear
+from minifcn.tensor import Parameter
 
 
 def import_torch(wanted: bool = True) -> Any:
@@ -55,50 +61,52 @@ def layouts(torch: Any) -> tuple[Any, ...]:
 
 
 def torch_net(
-    torch: Any, state: dict[str, np.ndarray], x: np.ndarray, labels: np.ndarray, padding: Any, layout: Any
+    torch: Any, net: FCN, x: np.ndarray, labels: np.ndarray, layout: Any
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """FCN-8s in PyTorch from our weights: its forward pass and its training step."""
-    functional = torch.nn.functional
+    """`net` in PyTorch with copies of its weights: its forward pass and its training step. It keeps no array of ours.
+
+    Raises `UsageError` for a layer that has no counterpart here.
+    """
+    functional, kept, scales = torch.nn.functional, net.skips, dict(net.skip_scale)
     image, truth = torch.from_numpy(x).contiguous(memory_format=layout), torch.from_numpy(labels)
-    weights = {
-        name.split(".", 2)[-1] if name.startswith("trunk") else name: (
-            torch.from_numpy(array.copy()).contiguous(
-                memory_format=layout if array.ndim == 4 else torch.contiguous_format
-            )
-        )
-        for name, array in state.items()
+    learned: list[Any] = []
+
+    def copied(parameter: Parameter) -> Any:
+        own = layout if parameter.ndim == 4 else torch.contiguous_format
+        weights = torch.from_numpy(parameter.data.copy()).contiguous(memory_format=own)
+        if not parameter.frozen:
+            learned.append(weights.requires_grad_())
+        return weights
+
+    stages = {
+        output: torch_module(torch, getattr(net.trunk, stage), copied) for output, stage in net.trunk.stages.items()
     }
-    weights = {name: array.requires_grad_() for name, array in weights.items()}
-    kernels = {k: torch.from_numpy(bilinear(k)).float().expand(21, 1, k, k).contiguous() for k in (4, 16)}
-    solver = torch.optim.SGD(weights.values(), lr=1e-12, momentum=0.9, weight_decay=5e-4)
-    same = padding == "same"
+    *steps, last = net.ladder.rungs
+    names = ["score_fr", last.name, *(name for rung in steps for name in (rung.name, f"score_{rung.skip}"))]
+    layers = {name: torch_module(torch, getattr(net, name), copied) for name in names}
+    solver = torch.optim.SGD(learned, lr=1e-12, momentum=0.9, weight_decay=5e-4)
 
-    def conv(x: Any, name: str, pad: int = 0, relu: bool = True) -> Any:
-        y = functional.conv2d(x, weights[f"{name}.w"], weights[f"{name}.b"], padding=pad)
-        return functional.relu(y, inplace=True) if relu else y
-
-    def crop(x: Any, like: Any, at: int) -> Any:
-        at = 0 if same else at
-        return x[:, :, at : at + like.shape[2], at : at + like.shape[3]]
-
-    def up(x: Any, kernel: int) -> Any:
-        pad = kernel // 4 if same else 0
-        return functional.conv_transpose2d(x, kernels[kernel], stride=kernel // 2, padding=pad, groups=21)
+    def crop(y: Any, like: Any, at: int) -> Any:
+        return y[:, :, at : at + like.shape[2], at : at + like.shape[3]]
 
     def scores(training: bool) -> Any:
-        y, pools = image, []
-        for block, count in enumerate((2, 2, 3, 3, 3), 1):
-            for index in range(1, count + 1):
-                y = conv(y, f"conv{block}_{index}", int(padding) if block == index == 1 and not same else 1)
-            y = functional.max_pool2d(y, 2, 2, ceil_mode=True)
-            pools.append(y)
-        y = functional.dropout(conv(y, "fc6", 3 if same else 0), training=training)
-        y = functional.dropout(conv(y, "fc7"), training=training)
-        y = up(conv(y, "score_fr", relu=False), 4)
-        for pool, at, kernel in ((4, 5, 4), (3, 9, 16)):
-            skip = conv(pools[pool - 1], f"score_pool{pool}", relu=False)
-            y = up(crop(y, skip, 0) + crop(skip, y, at), kernel)
-        return crop(y, image, 31)
+        y, features = image, {}
+        for output, stage in stages.items():
+            y = stage(y, training)
+            if output in kept:
+                features[output] = y
+        y = layers["score_fr"](y, training)
+        for rung in steps:
+            y, skip = layers[rung.name](y, training), features[rung.skip]
+            if rung.skip in scales:
+                skip = skip * scales[rung.skip]
+            skip = layers[f"score_{rung.skip}"](skip, training)
+            if rung.cut == "skip":
+                skip = crop(skip, y, rung.at)
+            else:
+                y = crop(y, skip, rung.at)
+            y = y + skip
+        return crop(layers[last.name](y, training), image, last.at)
 
     def forward() -> Any:
         with torch.inference_mode():
@@ -110,3 +118,39 @@ def torch_net(
         solver.step()
 
     return forward, step
+
+
+def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any]) -> Callable[[Any, bool], Any]:
+    """One of our modules in PyTorch: a function of its input and of whether it trains. `copied` makes its weights."""
+    functional = torch.nn.functional
+    if isinstance(module, Sequential):
+        chain = [torch_module(torch, each, copied) for each in module.sequence().values()]
+        return lambda x, training: reduce(lambda y, each: each(y, training), chain, x)
+    if isinstance(module, Parallel):
+        branches = [torch_module(torch, each, copied) for each in module.branches().values()]
+        return lambda x, training: torch.cat([branch(x, training) for branch in branches], 1)
+    if isinstance(module, Dropout):
+        p = module.p
+        return lambda x, training: functional.dropout(x, p, training=training)
+    if isinstance(module, LRN):
+        numbers = module.options
+        return lambda x, training: functional.local_response_norm(x, **numbers)
+    if isinstance(module, Conv2d):
+        relu, w, options = module.relu, copied(module.w), {**module.window(), "groups": module.groups}
+        b = None if module.b is None else copied(module.b)
+
+        def conv(x: Any, training: bool) -> Any:
+            y = functional.conv2d(x, w, b, **options)
+            return functional.relu(y, inplace=True) if relu else y
+
+        return conv
+    if isinstance(module, Upsample):
+        options, side = {**module.window(), "groups": module.groups}, module.layer.kernel
+        fixed = torch.from_numpy(bilinear(side)).expand(module.groups, 1, side, side).contiguous()
+        kernel = fixed if module.w is None else copied(module.w)
+        return lambda x, training: functional.conv_transpose2d(x, kernel.to(x.dtype), **options)
+    if type(module) is MaxPool2d:
+        window = module.layer
+        sizes = (window.kernel, window.stride, window.padding, window.dilation, window.ceil)
+        return lambda x, training: functional.max_pool2d(x, *sizes)
+    raise UsageError(f"{type(module).__name__} has no counterpart in PyTorch here; choose another --net, or --no-torch")

@@ -1,4 +1,4 @@
-"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, the whole net, and four studies of ours.
+"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, whole nets, and four studies of ours.
 
 ladder      one layer, from six loops to Winograd
 overhead    what autograd itself costs, when the images are too small to cost anything
@@ -19,16 +19,22 @@ from typing import Any
 import numpy as np
 
 from minifcn import ops
+from minifcn.describe import NETS, channels
+from minifcn.design import TRUNKS
 from minifcn.inference import inference
 from minifcn.kernels.convolution import WAYS, convolution, correlate, spread, weigh
 from minifcn.kernels.im2col import Windows, im2col
 from minifcn.kernels.threads import set_threads, threads
-from minifcn.models.fcn import FCN8s
+from minifcn.models.paper import nyud_color_hha
 from minifcn.optim import SGD
 from minifcn.stopwatch import extra_bytes, median_seconds, take_turns
 from minifcn.tensor import OPS, Node, Tensor, edges_of
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
+# Every net of `minifcn describe` that makes scores for each pixel of one image, by the same names.
+FCNS: dict[str, Callable[..., Any]] = {
+    name: make for name, make in NETS.items() if name not in TRUNKS and make is not nyud_color_hha
+}
 
 
 @dataclass(frozen=True)
@@ -95,16 +101,16 @@ def vgg_layers(width: int, size: int) -> list[Layer]:
 
 
 class Work:
-    """FCN-8s with 21 classes and a batch of random images: `forward()` and a training `step()`."""
+    """A net of `FCNS` with 21 classes and a batch of random images: `forward()` and a training `step()`."""
 
-    def __init__(self, *, width: int, size: int, batch: int, padding: Any, dropout: float = 0.5) -> None:
+    def __init__(self, net: str = "fcn8s", *, size: tuple[int, int], batch: int = 1, **options: Any) -> None:
         rng = np.random.default_rng(0)
-        self.x = rng.standard_normal((batch, 3, size, size), dtype="float32")
-        self.labels = rng.integers(0, 21, (batch, size, size))
-        self.net = FCN8s(classes=21, width=width, padding=padding, dropout=dropout, seed=0)
+        self.net = FCNS[net](classes=21, seed=0, **options)
+        self.x = rng.standard_normal((batch, channels(self.net), *size), dtype="float32")
+        self.labels = rng.integers(0, 21, (batch, *size))
         for _, parameter in self.net.parameters():
             if not parameter.data.any():
-                parameter.data += 0.01  # scores that are all zero could hide a difference
+                parameter.data += 0.01 * rng.standard_normal(parameter.shape, dtype="float32")  # else all classes alike
         self.solver = SGD(self.net, lr=1e-12)
 
     def forward(self) -> np.ndarray:
@@ -199,7 +205,7 @@ def overhead(size: int, runs: int) -> dict[str, float]:
     By hand means: every op's function on the same arrays, then every gradient function that backward would call, with
     the gradient that backward would give it. The step is forward and backward, without the update.
     """
-    work = Work(width=1, size=size, batch=1, padding="same", dropout=0.0)  # drawing masks is no op's
+    work = Work(size=(size, size), width=1, padding="same", dropout=0.0)  # drawing masks is no op's
     with listening() as heard:
         loss = work.loss()
     loss.backward(keep_graph=True, keep_grads=True)
@@ -232,7 +238,7 @@ def scaling(width: int, largest: int, runs: int) -> dict[str, list[dict[str, flo
     """Seconds of a forward pass against the side of the image, the width of the net, and the number of threads."""
 
     def seconds(width: int, size: int) -> float:
-        return median_seconds(Work(width=width, size=size, batch=1, padding="same").forward, runs)
+        return median_seconds(Work(size=(size, size), width=width, padding="same").forward, runs)
 
     sizes = [side for side in (64, 128, 256, 512, 1024) if side <= largest]
     before, counts = threads(), sorted({1, threads()})

@@ -2,16 +2,18 @@
 
 import json
 import sys
+import weakref
 
 import numpy as np
 import pytest
 
-from minifcn import bench
+from minifcn import bench, ops
 from minifcn.bench import main
 from minifcn.errors import UsageError
 from minifcn.kernels import threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
+from minifcn.rival import layouts, torch_net
 from minifcn.stopwatch import extra_bytes, peak_bytes
 from minifcn.studies import Work, listening, six_loops, vgg_layers
 
@@ -57,14 +59,76 @@ def test_layers_are_measured_and_written(tmp_path, capsys):
     assert "conv5_3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("padding", ["100", "same"])
-def test_whole_nets_agree_with_the_rival(padding, capsys, monkeypatch):
-    pytest.importorskip("torch")
+@pytest.mark.parametrize(
+    "words", ["--padding 100 --size 33", "--padding same --size 33", "--net fcn-squeezenet --size 40x33 --batch 2"]
+)
+def test_whole_nets_agree_with_the_rival(words, capsys, monkeypatch, torch):
     monkeypatch.setattr(bench, "peak_of", lambda side, work, options: 1 if side == "ours" else 4)  # another test's
-    words = ["nets", "--size", "33", "--width", "1", "--runs", "1", "--threads", "1", "--padding", padding]
-    assert main(words) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("forward", "step"))]
+    assert main(["nets", *words.split(), "--width", "1", "--runs", "1", "--threads", "1"]) == 0
+    head, *lines = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(("fcn", "forward", "step"))
+    ]
+    assert head.startswith("fcn-squeezenet " if "squeezenet" in words else "fcn8s ")
     assert [line.split()[-1] for line in lines] == ["0.25", "0.25"]
+
+
+RIVALS = {
+    "fcn8s": {"padding": 100},
+    "fcn16s": {"padding": "same"},
+    "fcn-dilated": {},
+    "voc-fcn8s-atonce": {},
+    "voc-fcn16s-cvpr15": {},
+    "voc-fcn-alexnet": {},
+    "fcn32s-fixed": {},
+    "fcn-googlenet": {},
+    "fcn-squeezenet": {"version": "1.1"},
+}
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_the_rival_is_the_same_net_and_learns_the_same(name, torch, monkeypatch):
+    """Scores and every gradient; thin nets whose skips count, without dropout, which the two draw differently."""
+    taught = []
+
+    class Watched(torch.optim.SGD):
+        def __init__(self, weights, **options):
+            taught.extend(weights)
+            super().__init__(taught, **options)
+
+    monkeypatch.setattr(torch.optim, "SGD", Watched)
+    work = Work(name, size=(40, 33), batch=2, width=1, dropout=0, **RIVALS[name])
+    work.net.astype(np.float64)
+    work.x = work.x.astype(np.float64)
+    for layout in layouts(torch):
+        taught.clear()
+        forward, step = torch_net(torch, work.net, work.x, work.labels, layout)
+        scores = work.forward()
+        assert np.allclose(forward().numpy(), scores, rtol=1e-9, atol=1e-9 * abs(scores).max())
+        step()
+        ops.softmax_cross_entropy(work.net.train()(work.x), work.labels, normalize="sum").backward()
+        learned = {key: p for key, p in work.net.parameters() if not p.frozen}
+        theirs = {tuple(weights.shape): [] for weights in taught}
+        for weights in taught:
+            theirs[tuple(weights.shape)].append(weights.grad.numpy())
+        assert len(taught) == len(learned)
+        for key, p in learned.items():  # the rival keeps no names: one of the same shape is this one's
+            near = [np.allclose(g, p.grad, rtol=1e-7, atol=1e-9 * abs(p.grad).max()) for g in theirs[p.shape]]
+            assert any(near) and p.grad.any(), key
+            p.clear_grad()
+
+
+def test_the_rival_keeps_no_array_of_ours(torch):
+    """Or the peak of its process would hold both nets."""
+    work = Work("fcn-squeezenet", size=(33, 33), width=1)
+    rival = torch_net(torch, work.net, work.x, work.labels, torch.contiguous_format)
+    ours = [weakref.ref(p.data) for _, p in work.net.parameters()]
+    del work
+    assert len(rival) == 2 and not any(each() is not None for each in ours)
+
+
+def test_a_layer_without_a_rival_is_named(torch):
+    with pytest.raises(UsageError, match=r"GlobalContext has no counterpart in PyTorch here; .* or --no-torch"):
+        main(["nets", "--net", "parsenet", "--size", "20", "--width", "1"])
 
 
 def test_nets_without_a_rival_tell_time_and_peak_memory(tmp_path, capsys):
@@ -112,7 +176,7 @@ def test_six_loops_are_the_definition(rng):
 
 
 def test_every_op_of_a_step_is_heard_and_silence_returns():
-    work = Work(width=1, size=8, batch=1, padding="same", dropout=0.0)
+    work = Work(size=(8, 8), width=1, padding="same", dropout=0.0)
     with listening() as heard:
         work.loss()
     names = [function.__name__ for function, _, _ in heard]
@@ -151,7 +215,10 @@ def test_scaling_is_measured_and_drawn(tmp_path, capsys):
         (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, winograd"),
         (["layers", "--only", "conv9_9", "--no-torch"], "option only names 'conv9_9'"),
         (["nets", "--runs", "0"], "option runs is 0; expected at least 1"),
-        (["nets", "--padding", "7"], "option padding is '7'; expected 100 or same"),
+        (["nets", "--padding", "some"], "VGG: padding is 'some'; expected \"same\" or a whole number"),
+        (["nets", "--net", "fcn8", "--no-torch"], "option net is 'fcn8'; expected one of fcn32s, fcn16s, fcn8s"),
+        (["nets", "--size", "9y9"], "option size is '9y9'; expected height x width"),
+        (["layers", "--size", "256x192"], "option size is '256x192'; expected one number: only whole nets"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(words, message):
