@@ -17,6 +17,7 @@ import numpy as np
 
 from minifcn.backend import Array, device_of, is_host, to_device, to_host, xp_of
 from minifcn.errors import FormatError, UsageError
+from minifcn.kernels.threads import parallel, shares, threads
 from minifcn.nn import Module
 
 BLOCK = 1 << 16  # numbers updated at a time: w, g and h of a block stay in the cache through all three lines
@@ -91,15 +92,16 @@ class SGD:
 
 def update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink: float) -> None:
     """h = momentum * h + gain * g + shrink * w; w = w - h: in place, block by block, flat arrays."""
-    block = BLOCK if is_host(w) else max(w.size, 1)
-    for start in range(0, w.size, block):
-        part = slice(start, start + block)
+
+    def some(part: slice) -> None:
         change = g[part] * gain
         if shrink:
             change += w[part] * shrink
         h[part] *= momentum
         h[part] += change
         w[part] -= h[part]
+
+    parallel(some, shares(w.size, -(-w.size // BLOCK) if is_host(w) else 1), threads() if w.size > 8 * BLOCK else 1)
 
 
 SCHEDULES = ("fixed", "step", "poly")

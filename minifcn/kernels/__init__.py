@@ -3,9 +3,10 @@
 im2col.py        the windows of a convolution, and the readable adjoint pair im2col / col2im
 products.py      correlate, spread, weigh: the three products of a convolution over columns, in bounded memory
 threads.py       a few threads that take blocks of work in turn
+planes.py        work on single pixels (pooling, the masks of ReLU) a few planes at a time
 blocks.py        the three products in blocks that fit into the cache, on all cores
 winograd.py      the three products of a 3x3 convolution with a quarter of the multiplications
 convolution.py   the three products for everybody to call: arguments checked, and who computes them
 """
 
-FILES = ("im2col", "products", "threads", "blocks", "winograd", "convolution")
+FILES = ("im2col", "products", "threads", "planes", "blocks", "winograd", "convolution")

@@ -53,15 +53,14 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 
     def some_windows(block: Block) -> None:
         if rows_pay(w, g):
-            correlate_rows(y, x, by_row, g, block)
+            correlate_rows(y, x, by_row, g, block, b, relu)
         else:
-            correlate_block(y, x, w, g, block)
-        finish(y[block.outputs], b, relu)
+            correlate_block(y, x, w, g, block, b, relu)
 
     def some_channels(part: slice) -> None:
         product = w[part].reshape(-1, len(columns)) @ columns
+        finish(product, None if b is None else b[part], relu)
         y[:, part] = product.reshape(-1, len(x), *out).transpose(1, 0, 2, 3)
-        finish(y[:, part], None if b is None else b[part], relu)
 
     if is_pointwise(g):
         _mix(x, w[:, :, 0, 0], y, b, relu)
@@ -141,7 +140,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     return xp.ascontiguousarray(sums.sum(axis=0).reshape(kh, o, i, kw).transpose(1, 2, 0, 3))
 
 
-def correlate_rows(y: Array, x: Array, by_row: Array, g: Windows, block: Block) -> None:
+def correlate_rows(y: Array, x: Array, by_row: Array, g: Windows, block: Block, b: Array | None, relu: bool) -> None:
     """Fill the block's part of y from the columns of single kernel rows."""
     xp = xp_of(x)
     columns, (n, h, w), along = columns_of_rows(x, g, block)
@@ -151,6 +150,8 @@ def correlate_rows(y: Array, x: Array, by_row: Array, g: Windows, block: Block) 
         multiply(by_row[row], columns[:, :, first : first + length], (more if row else total)[:, :, :length])
         if row:
             total[:, :, :length] += more[:, :, :length]
+    total = total.reshape(-1, n * h * w)
+    finish(total[:, :length], b, relu)
     # The windows that hang over the lower edge of their image are nobody's: the block has `rows` of h.
     y[block.outputs] = total.reshape(-1, n, h, w)[:, :, : block.shape[1]].transpose(1, 0, 2, 3)
 
@@ -248,6 +249,6 @@ def _mix(x: Array, w: Array, y: Array, b: Array | None = None, relu: bool = Fals
         image, part, piece = item
         product = flat[image, part, piece]
         xp_of(x).matmul(w[part], x[image, :, piece], out=product)
-        finish(product.reshape(*product.shape, 1), None if b is None else b[part], relu)
+        finish(product, None if b is None else b[part], relu)
 
     parallel(some, [(image, part, piece) for image in range(n) for part in channels for piece in pieces], parts)

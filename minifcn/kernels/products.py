@@ -32,16 +32,17 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
     out = g.out_size(x.shape[2:])
     y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
     for block in blocks(len(x), out, at_once(w, g)):
-        correlate_block(y, x, w, g, block)
-        finish(y[block.outputs], b, relu)
+        correlate_block(y, x, w, g, block, b, relu)
     return y
 
 
-def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block) -> None:
+def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block, b: Array | None, relu: bool) -> None:
     """Fill the part of y whose windows the block holds."""
     columns = im2col(block.cut(x, g), bare(g)).reshape(g.groups, w[0].size, -1)
     product = xp_of(x).empty((g.groups, len(w) // g.groups, columns.shape[2]), dtype=x.dtype)
     multiply(w.reshape(g.groups, len(w) // g.groups, -1), columns, product)
+    product = product.reshape(len(w), -1)
+    finish(product, b, relu)
     y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
 
 
@@ -115,11 +116,17 @@ def bare(g: Windows) -> Windows:
 
 
 def finish(y: Array, b: Array | None, relu: bool) -> None:
-    """Add the bias and cut off what is negative, in place, while y is still in the cache."""
+    """Add the bias and cut off what is negative, in place, while y (O, windows) is still in the cache."""
     if b is not None:
-        y += b.reshape(-1, 1, 1)
+        y += b[:, None]
     if relu:
-        xp_of(y).maximum(y, 0, out=y)
+        rectify(y)
+
+
+def rectify(y: Array) -> None:
+    """y = max(y, 0), in place: beside an array, even of zeros, NumPy compares 16 numbers at a time; beside a 0, one."""
+    xp = xp_of(y)
+    xp.maximum(y, xp.zeros(y.shape[-1], dtype=y.dtype), out=y)
 
 
 def at_once(w: Array, g: Windows, limit: int = WORKSPACE) -> int:

@@ -30,7 +30,7 @@ from types import ModuleType
 from minifcn.backend import Array, xp_of
 from minifcn.kernels.blocks import turn
 from minifcn.kernels.im2col import Pair, Windows
-from minifcn.kernels.products import Block, blocks
+from minifcn.kernels.products import Block, blocks, rectify
 from minifcn.kernels.threads import lanes, parallel, shares, threads
 
 BT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
@@ -213,7 +213,7 @@ def finish(y: Array, m: Array, b: Array | None, relu: bool, block: Block, to_y: 
         m[7] += b[:, None]  # at the point (1, 1), whose column in kron(A^T, A^T) is all ones, a constant is itself
     cells = xp_of(m).matmul(to_y, m.reshape(36, -1), out=shaped(memory, 16, m[0].size))
     if relu:
-        xp_of(m).maximum(cells, 0, out=cells)
+        rectify(cells)
     put(y, cells.reshape(16, m.shape[1], *block.shape), block)
 
 

@@ -15,8 +15,9 @@ from minifcn.backend import Array
 from minifcn.errors import ShapeError
 from minifcn.kernels.convolution import correlate, spread, weigh
 from minifcn.kernels.im2col import Windows
+from minifcn.kernels.planes import channel_sums, rectified
 from minifcn.ops.checks import bias_of, images, pair, same_dtype
-from minifcn.tensor import Gradient, ValueAndGradients, op
+from minifcn.tensor import ValueAndGradients, op
 
 Size = int | Sequence[int]
 
@@ -62,23 +63,18 @@ def conv2d(
     bias_of(b, w.shape[0], op="conv2d")
     size = x.shape[2:]
     y = correlate(x, w, g, b, relu=relu)
-    through = passing(y if relu else None)
+    passed = y if relu else None  # without a fused ReLU all of gy passes, and y is not remembered
 
     def grad_x(gy):
-        return spread(through(gy), w, g, size)
+        return spread(rectified(gy, passed), w, g, size)
 
     def grad_w(gy):
-        return weigh(x, through(gy), g)
+        return weigh(x, rectified(gy, passed), g)
 
     def grad_b(gy):
-        return through(gy).sum(axis=(0, 2, 3))
+        return channel_sums(gy, passed)
 
     return y, (grad_x, grad_w, grad_b)
-
-
-def passing(y: Array | None) -> Gradient:
-    """What a fused ReLU does to `gy`; without one (y is None) nothing, and y is not remembered."""
-    return (lambda gy: gy) if y is None else (lambda gy: gy * (y > 0))
 
 
 @op
@@ -128,6 +124,6 @@ def conv_transpose2d(
         return weigh(gy, x, g)
 
     def grad_b(gy):
-        return gy.sum(axis=(0, 2, 3))
+        return channel_sums(gy)
 
     return y, (grad_x, grad_w, grad_b)

@@ -4,12 +4,14 @@ The last window may hang over the edge (`ceil=True`, as in Caffe: every size in 
 the same list of kernel taps; a pixel that several windows saw receives the sum of their gradients.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
 from minifcn.kernels.im2col import Windows
+from minifcn.kernels.planes import by_planes
 from minifcn.ops.checks import Pair, images, pair
 from minifcn.tensor import ValueAndGradients, op
 
@@ -69,21 +71,32 @@ def max_pool2d(
     Of equal values the first one (row by row) is the maximum, and gets the gradient. Errors: `ShapeError`.
     """
     frame = Frame(x, kernel, stride, padding, dilation, ceil, op="max_pool2d")
-    xp, padded = xp_of(x), frame.pad(x, -float("inf"))
-    y = xp.full((*x.shape[:2], *frame.out), -float("inf"), dtype=x.dtype)
-    for rows, cols in frame.taps():
-        xp.maximum(y, padded[:, :, rows, cols], out=y)
-    del padded
+    xp, taps = xp_of(x), list(frame.taps())
+    y = xp.empty((*x.shape[:2], *frame.out), dtype=x.dtype)
+
+    def forward(part):
+        padded = frame.pad(x[part], -float("inf"))
+        rows = [padded[:, :, rows] for rows, _ in taps[:: frame.kernel[1]]]
+        tall = functools.reduce(xp.maximum, rows)  # down first: whole rows side by side are quicker than single pixels
+        y[part] = functools.reduce(xp.maximum, [tall[..., cols] for _, cols in taps[: frame.kernel[1]]])
+
+    by_planes(forward, x)
 
     def grad_x(gy):
-        padded = frame.pad(x, -float("inf"))
-        gx = xp.zeros(padded.shape, dtype=gy.dtype)
-        waiting = xp.ones(y.shape, dtype=bool)  # windows that have not met their maximum yet
-        for rows, cols in frame.taps():
-            here = waiting & (padded[:, :, rows, cols] == y)
-            waiting ^= here
-            gx[:, :, rows, cols] += gy * here
-        return gx[:, :, *frame.inside]
+        gx = xp.empty(x.shape, dtype=gy.dtype)
+
+        def backward(part):
+            padded, largest = frame.pad(x[part], -float("inf")), y[part]
+            back = xp.zeros(padded.shape, dtype=gy.dtype)
+            waiting = xp.ones(largest.shape, dtype=bool)  # windows that have not met their maximum yet
+            for rows, cols in taps:
+                here = waiting & (padded[:, :, rows, cols] == largest)
+                waiting ^= here
+                back[:, :, rows, cols] += gy[part] * here
+            gx[part] = back[:, :, *frame.inside]
+
+        by_planes(backward, x)
+        return gx
 
     return y, (grad_x,)
 

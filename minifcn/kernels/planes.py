@@ -1,0 +1,58 @@
+"""Work on single pixels, a few planes at a time: what stays in the cache is read from memory once, however many steps.
+
+Pooling, a ReLU's gradient and a bias's gradient multiply nothing; they wait for memory. NumPy makes one pass over the
+whole array for each step of a formula, and an activation of 100 MB has left the cache before the second step begins. So
+the steps are done for a few planes (one channel of one image each) and then for the next few, on every core at once.
+A plane's result depends on that plane alone, and therefore not on which thread computed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from minifcn.backend import Array, is_host, xp_of
+from minifcn.kernels.threads import parallel, shares, threads
+
+PIECE = 1 << 18
+"""Bytes of planes to work on at a time: a step reads one or two such pieces and writes another, all in the cache."""
+ALONE = 1 << 22
+"""Bytes below which one thread is done before a second has woken up."""
+
+Part = tuple[slice, slice]
+"""Some images, and some of their channels."""
+
+
+def by_planes(task: Callable[[Part], None], x: Array) -> None:
+    """Call `task(part)` until each plane of x (N, C, H, W) was in some part: one call on a GPU, or where x is small."""
+    if not is_host(x) or x.nbytes <= PIECE:
+        task((slice(None), slice(None)))
+        return
+    n, c = x.shape[:2]
+    pieces = -(-x.nbytes // PIECE)
+    parts = [(images, part) for images in shares(n, pieces) for part in shares(c, -(-pieces // n))]
+    parallel(task, parts, 1 if x.nbytes < ALONE else threads())
+
+
+def rectified(gy: Array, y: Array | None) -> Array:
+    """gy where y > 0, else 0: the gradient of a ReLU whose output is y; both (N, C, H, W). Just gy if y is None."""
+    if y is None:
+        return gy
+    gx = xp_of(gy).empty(gy.shape, dtype=gy.dtype)
+
+    def some(part: Part) -> None:
+        xp_of(gy).multiply(gy[part], y[part] > 0, out=gx[part])
+
+    by_planes(some, gy)
+    return gx
+
+
+def channel_sums(gy: Array, y: Array | None = None) -> Array:
+    """The sum of each channel of `rectified(gy, y)` over all images and pixels: (N, C, H, W) -> (C,)."""
+    sums = xp_of(gy).empty(gy.shape[:2], dtype=gy.dtype)
+
+    def some(part: Part) -> None:
+        passing = gy[part] if y is None else gy[part] * (y[part] > 0)
+        passing.sum(axis=(2, 3), out=sums[part])
+
+    by_planes(some, gy)
+    return sums.sum(axis=0)
