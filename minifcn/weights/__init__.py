@@ -21,4 +21,7 @@ FILES = [
     "protobuf",
     "caffemodel",
     "prototxt",
+    "safetensors",
+    "names",
+    "files",
 ]
