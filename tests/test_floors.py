@@ -36,11 +36,12 @@ data
 design
 describe
 checkpoint  signals  progress  runlog  environment  divergence  stopwatch
+pretrained
 recipes
 report
-evaluation  trained  advice  rival  studies
+evaluation  trained  advice  rival  studies  onnx_graph
 training
-train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  amortize  digits
+train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  inspect  export  amortize  digits
 cli
 __main__
 """
