@@ -49,7 +49,7 @@ FLOOR = {name: floor for floor, line in enumerate(FLOORS.strip().splitlines()) f
 
 # Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
 LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tyro", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
-LAZY |= {"sklearn"}
+LAZY |= {"sklearn", "onnx", "onnxruntime", "h5py"}
 
 
 def sources() -> dict[str, str]:
