@@ -22,6 +22,8 @@ FILES = [
     "caffemodel",
     "prototxt",
     "safetensors",
+    "h5",
+    "mat",
     "names",
     "files",
 ]
