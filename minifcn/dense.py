@@ -6,8 +6,8 @@
 A trunk of stride f answers at every f-th pixel. Dense answers come from it by bilinear upsampling (cheap, and smooth
 between the answers), or nonlinearly (a stack of deconvolutions that starts as one bilinear doubling after another, the
 same on planes and smoother elsewhere, and can learn more), by shift-and-stitch (f*f runs), or from rarefied filters
-(one run on maps f*f times as large). The last two are the same numbers, except where padding or a window that hangs over
-comes into sight; `--picture` draws where. FCN, sections 3.2 and 3.3.
+(one run on maps f*f times as large). The last two are the same numbers, except where padding or a window that hangs
+over comes into sight; `--picture` draws where. FCN, sections 3.2 and 3.3.
 """
 
 from __future__ import annotations
