@@ -121,12 +121,14 @@ PUBLISHED: dict[str, Published] = {
 class Comparison:
     """One net beside the arrays of a file: how many of its `wanted` arrays are there, and the first that differs.
 
-    `fault` is empty where it fits. `output` is the trunk's last output whose weights are there, "" if all are.
+    `strangers` counts the arrays of the file that are no layer's. `fault` is empty where the net fits. `output` is the
+    trunk's last output whose weights are there, "" if all are.
     """
 
     net: str
     found: int
     wanted: int
+    strangers: int
     fault: str
     output: str
     classes: int | None
@@ -145,19 +147,22 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     groups = list(_groups(net, published.rule))
     there = [i for i, (_, rows) in enumerate(groups) if any(their in arrays for _, their, _ in rows)]
     if not there:
-        return Comparison(name, 0, sum(len(rows) for _, rows in groups), "none of its layers is there", "", None, {})
+        return Comparison(
+            name, 0, sum(len(rows) for _, rows in groups), len(arrays), "none of its layers is there", "", None, {}
+        )
     last = there[-1] if isinstance(net, Classifier) else len(groups) - 1  # a trunk may end early, an FCN may not
     rows = [row for _, rows in groups[: last + 1] for row in rows]
     faults = [_difference(their, shape, arrays) for _, their, shape in rows]
     known = {their for _, their, _ in rows}
     faults += _constants(net, arrays, known)
-    faults += [f"{each} is no layer of it" for each in arrays if each not in known and not _unused(published, each)]
+    strangers = [each for each in arrays if each not in known and not _unused(published, each)]
+    faults += [f"{each} is no layer of it" for each in strangers]
     taken: dict[str, np.ndarray] = {}
     if not any(faults):
         taken = {own: arrays[their].reshape(shape) for own, their, shape in rows}
     output = groups[last][0] if last < len(groups) - 1 else ""
     found = sum(their in arrays and not _difference(their, shape, arrays) for _, their, shape in rows)
-    return Comparison(name, found, len(rows), next(filter(None, faults), ""), output, classes, taken)
+    return Comparison(name, found, len(rows), len(strangers), next(filter(None, faults), ""), output, classes, taken)
 
 
 Row = tuple[str, str, tuple[int, ...]]  # our name, theirs, the shape
@@ -250,7 +255,7 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
         raise UsageError(f"{path}: fits {' and '.join(one.net for one in fits)} alike; say which with --net")
     if fits:
         return fits[0]
-    best = max(compared, key=lambda one: one.found)
+    best = max(compared, key=lambda one: (one.found > 0, one.found - one.strangers))
     if not best.found and not net:
         some = ", ".join(map(short, list(arrays)[:3]))
         raise FormatError(f"{path}: fits no net known here: no name of {some} ... is a layer of one")
