@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile_files import mutations, survives
 
 from minifcn.errors import FormatError, UsageError
 from minifcn.weights.caffemodel import read_caffemodel
@@ -235,6 +236,15 @@ def test_every_flipped_bit_gives_arrays_or_one_refusal(model: Callable[[bytes], 
             read += 1
             assert arrays and all(np.isfinite(array).all() for array in arrays.values())
     assert 100 < read < 8 * len(data) - 100
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_random_edits_give_arrays_or_one_refusal(
+    model: Callable[[bytes], Path], rng: np.random.Generator, old: bool
+) -> None:
+    path = model(net(old=old))
+    found = [survives(read_caffemodel, path, one) for one in mutations(rng, path.read_bytes(), count=1500)]
+    assert 50 < len(found) - found.count(None) < 1300
 
 
 CONV = field(1, b"conv1")
