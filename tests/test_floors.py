@@ -40,7 +40,7 @@ pretrained
 recipes
 report
 evaluation  trained  advice  rival  studies  onnx_graph
-training
+training  transfer
 train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  inspect  export  amortize  digits
 cli
 __main__
