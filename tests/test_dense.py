@@ -1,8 +1,10 @@
 """Dense prediction: shift-and-stitch, rarefied filters and upsampling, equal where they are, explained elsewhere."""
 
+import copy
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +146,21 @@ def test_without_padding_every_cell_is_inside_and_ceil_mode_has_more(rng):
     np.testing.assert_allclose(shift_and_stitch(net, x).data, dense, rtol=1e-12, atol=1e-12)
 
 
+def test_filters_that_are_not_rarefied_see_other_pixels(rng):
+    """Taking the strides out is half of it: on the finer maps the same filters look at a part of what they saw."""
+    net = randomized(plain(rng), rng)
+    x, strided = rng.standard_normal((1, 2, 42, 42)), rarefy(net)
+    close = copy.deepcopy(strided)
+    for _, each in sliding(close):
+        each.layer = replace(each.layer, dilation=1, padding=0)
+    coarse, grid = net(x).data, Grid.of(net.layers())
+    kept = (..., slice(len(grid.inside(42))), slice(len(grid.inside(42))))
+    np.testing.assert_allclose(strided(x).data[..., ::4, ::4], coarse[kept], rtol=1e-12, atol=1e-12)
+    wrong = close(x).data[..., ::4, ::4][kept]
+    assert wrong.shape == coarse[kept].shape and (abs(wrong - coarse[kept]) > 1e-3).mean() > 0.9
+    assert Grid.of(close.layers()).field < grid.field
+
+
 def test_the_border_differs_because_padding_does(rng):
     """Moved images bring their own padding along; the rarefied net pads once. `Grid.inside` is not too careful."""
     net, x = randomized(padded(rng), rng), rng.standard_normal((1, 2, 45, 45))
@@ -249,6 +266,36 @@ def upsamplings(kernel, stride, channels=3):
 
 
 FACTORS = [(4, 2), (3, 2), (16, 8), (15, 8), (64, 32), (63, 32)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(4, 2, 0), (4, 2, 1), (3, 2, 1), (7, 3, 2), (16, 8, 4)])
+def test_upsampling_is_a_strided_convolution_backwards(kernel, stride, padding, rng):
+    """<conv A, B> = <A, tconv B>, and each one's three products are the other's in another order (section 3.3)."""
+    window = {"stride": stride, "padding": padding}
+    w, fine = rng.standard_normal((2, 3, kernel, kernel)), [4 * stride + kernel - 2 * padding] * 2
+    a = rng.standard_normal((2, 3, *fine))
+    down, (grad_a, grad_w, _) = ops.conv2d.__wrapped__(a, w, None, **window)
+    b = rng.standard_normal(down.shape)
+    up, (grad_b, grad_v, _) = ops.conv_transpose2d.__wrapped__(b, w, None, **window)
+    assert up.shape == a.shape and down.shape[2:] == (5, 5)
+    assert (down * b).sum() == pytest.approx((a * up).sum(), rel=1e-12)
+    for one, other in ((up, grad_a(b)), (grad_b(a), down), (grad_v(a), grad_w(b))):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * abs(other).max())
+
+
+def test_the_kernel_that_doubles():
+    """[1, 3, 3, 1] x [1, 3, 3, 1] / 16: a ramp goes on in steps of a half, at 1.25, 1.75, ..."""
+    line = np.array([1.0, 3, 3, 1])
+    assert np.array_equal(bilinear(4), np.outer(line, line) / 16)
+    ramp = np.arange(1.0, 5) * np.ones((1, 1, 4, 1))
+    assert Upsample(1, 4, 2).astype(np.float64)(ramp).data[0, 0, 4, 2:-2].tolist() == [
+        1.25,
+        1.75,
+        2.25,
+        2.75,
+        3.25,
+        3.75,
+    ]
 
 
 @pytest.mark.parametrize(("kernel", "stride"), FACTORS)
