@@ -6,34 +6,39 @@ MATLAB writes two formats under one name; a prototxt is the only one that is tex
 
 from __future__ import annotations
 
-import importlib
-import string
+import codecs
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from minifcn.errors import FormatError
-from minifcn.weights.limits import mapped, short
+from minifcn.weights.caffemodel import read_caffemodel
+from minifcn.weights.h5 import read_h5
+from minifcn.weights.limits import mapped
+from minifcn.weights.mat import read_mat
+from minifcn.weights.npz import read_npz
+from minifcn.weights.safetensors import read_safetensors
+from minifcn.weights.torch_legacy import read_torch_legacy
+from minifcn.weights.torch_zip import read_torch_zip
 
 HEAD = 1024  # bytes to judge by
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = b"PK\x03\x04"
-TEXT = frozenset(string.printable.encode()) | frozenset(range(0x80, 0x100))
 # the tags that a NetParameter can begin with: name, layers, input, input_dim, ..., layer (100, two bytes)
 NET_TAGS = (b"\x0a", b"\x12", b"\x1a", b"\x20", b"\x28", b"\x32", b"\x38", b"\x42", b"\xa2\x06")
 
-# format -> (what people call it, the file of this folder that reads it)
-FORMATS = {
-    "safetensors": ("safetensors", "safetensors"),
-    "npz": ("NumPy arrays (npz)", "npz"),
-    "torch_zip": ("PyTorch (zip)", "torch_zip"),
-    "torch_legacy": ("PyTorch, as written before 1.6", "torch_legacy"),
-    "h5": ("Keras (HDF5)", "h5"),
-    "mat": ("MATLAB", "mat"),
-    "caffemodel": ("Caffe model", "caffemodel"),
-    "prototxt": ("Caffe prototxt, which describes a net and has no weights", "prototxt"),
+Reader = Callable[..., dict[str, np.ndarray]]
+# format -> (what people call it, who reads it)
+FORMATS: dict[str, tuple[str, Reader | None]] = {
+    "safetensors": ("safetensors", read_safetensors),
+    "npz": ("NumPy arrays (npz)", read_npz),
+    "torch_zip": ("PyTorch (zip)", read_torch_zip),
+    "torch_legacy": ("PyTorch, as written before 1.6", read_torch_legacy),
+    "h5": ("Keras or other HDF5", read_h5),
+    "mat": ("MATLAB", read_mat),
+    "caffemodel": ("Caffe model", read_caffemodel),
+    "prototxt": ("Caffe prototxt: a net in words, without weights", None),
 }
 
 
@@ -44,7 +49,7 @@ def format_of(path: str | Path) -> str:
     if head[:4] == ZIP:
         name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
         return "npz" if name.endswith(b".npy") else "torch_zip"
-    if head[:10] == b"MATLAB 5.0" or (head[:10] == b"MATLAB 7.3" and head[512:520] == HDF5):
+    if head[:6] == b"MATLAB" or head[512:520] == HDF5:
         return "mat"
     if head[:8] == HDF5:
         return "h5"
@@ -52,7 +57,7 @@ def format_of(path: str | Path) -> str:
         return "torch_legacy"
     if head[8:9] == b"{":
         return "safetensors"
-    if set(head) <= TEXT:
+    if _text(head):
         return "prototxt"
     if head.startswith(NET_TAGS):
         return "caffemodel"
@@ -62,11 +67,19 @@ def format_of(path: str | Path) -> str:
     )
 
 
+def _text(head: bytes) -> bool:
+    """Whether it begins like a text in UTF-8; the head may end in the middle of a letter."""
+    try:
+        letters = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter in "\t\r\n" for letter in letters)
+
+
 def read(path: str | Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
     """The arrays of a file of weights of any format, under the file's own names. Raises what its reader raises."""
-    path, kind = Path(path), format_of(path)
-    if kind == "prototxt":
-        raise FormatError(f"{path}: is a text that describes a net ({short(kind)}); expected the weights of one")
-    module: Any = importlib.import_module(f"minifcn.weights.{FORMATS[kind][1]}")
-    reader: Callable[..., dict[str, np.ndarray]] = getattr(module, f"read_{kind}")
+    path = Path(path)
+    _, reader = FORMATS[format_of(path)]
+    if reader is None:
+        raise FormatError(f"{path}: describes a net in words; expected the weights of one, a .caffemodel perhaps")
     return reader(path, allow_nonfinite=allow_nonfinite)
