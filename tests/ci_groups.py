@@ -79,7 +79,9 @@ def main(argv: list[str]) -> int:
     else:
         names = zipfile.ZipFile(file).namelist()
         complaints = [f"the wheel holds {name}" for name in strangers(names)]
-        complaints += [f"the wheel lacks {name}" for name in {"minifcn/py.typed", "minifcn/cli.py"} - set(names)]
+        data = "squeezenet1_0_imagenet.npz synset_words.txt LICENSE-squeezenet.txt LICENSE-synset_words.txt".split()
+        needed = {"minifcn/py.typed", "minifcn/cli.py", *(f"minifcn/weights/data/{name}" for name in data)}
+        complaints += [f"the wheel lacks {name}" for name in sorted(needed - set(names))]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return int(bool(complaints))
