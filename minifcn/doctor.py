@@ -37,7 +37,7 @@ EXTRAS = {
     "onnx": "extra interop: nets as ONNX graphs",
     "onnxruntime": "extra interop: the tests run them",
     "h5py": "extra interop: Keras' files, and MATLAB's of version 7.3",
-    "scipy": "extra interop: MATLAB's older files",
+    "scipy": "extra interop: the tests compare MATLAB's files with it",
     "pytest": "extra test",
     "hypothesis": "extra test",
     "ruff": "extra lint",
