@@ -26,26 +26,27 @@ from minifcn.data.batches import Subset
 from minifcn.data.shapes import Shapes
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError
-from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, FCN8s, FCN16s, FCN32s
-from minifcn.models.paper import AT_ONCE, FCN_SqueezeNet
-from minifcn.models.vgg import BLOCKS
+from minifcn.models.context import with_context
+from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, fcn
+from minifcn.models.paper import AT_ONCE
+from minifcn.models.squeezenet import SqueezeNet
+from minifcn.models.trunk import Trunk
+from minifcn.models.vgg import BLOCKS, VGG
 from minifcn.nn import Module
 from minifcn.ops.loss import NORMALIZATIONS
 from minifcn.optim import SCHEDULES, SGD, caffe_multipliers
 
-# trunk -> the strides of its ladder, coarse to fine, and the net of each
-NETS: dict[str, dict[int, Callable[..., FCN]]] = {
-    "vgg": {32: FCN32s, 16: FCN16s, 8: FCN8s},
-    **{
-        f"squeezenet{version}": {s: partial(FCN_SqueezeNet, s, version=version) for s in (16, 8, 4)}
-        for version in ("1.0", "1.1")
-    },
+TRUNKS: dict[str, Callable[..., Trunk]] = {
+    "vgg": VGG,
+    "squeezenet1.0": partial(SqueezeNet, version="1.0"),
+    "squeezenet1.1": partial(SqueezeNet, version="1.1"),
 }
-# What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds, its last one tens.
+STRIDES = {"vgg": (32, 16, 8), "squeezenet1.0": (16, 8, 4), "squeezenet1.1": (16, 8, 4)}
+# What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
 SKIP_SCALES: dict[str, Mapping[str, float]] = {
     "vgg": AT_ONCE,
-    "squeezenet1.0": {"pool4": 0.1, "pool1": 0.1},
-    "squeezenet1.1": {"pool3": 0.1, "pool1": 0.1},
+    "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
+    "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
 }
 OPTIMIZERS = ("sgd", "adam")
 WORLD = "world"
@@ -97,6 +98,8 @@ class Options:
     """which VGG is the trunk: 11, 13, 16 or 19"""
     width: int = 8
     """channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"""
+    context: bool = False
+    """score each cell together with the mean over the whole image, as ParseNet does"""
     padding: str = "same"
     """"same", "safe" or a number: the border around the image, 100 in the paper"""
     dropout: float = 0.0
@@ -192,19 +195,21 @@ class Options:
     @property
     def strides(self) -> tuple[int, ...]:
         words = self.stages.split(",")
-        if any(word.strip() not in map(str, NETS[self.trunk]) for word in words):
+        if any(word.strip() not in map(str, STRIDES[self.trunk]) for word in words):
             raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
         return tuple(int(word) for word in words)
 
     @property
     def _ladder(self) -> str:
-        return ",".join(map(str, NETS[self.trunk]))
+        return ",".join(map(str, STRIDES[self.trunk]))
 
     def network(self, classes: int, stride: int) -> FCN:
         """The net of one stage, freshly initialised from the seed."""
-        return NETS[self.trunk][stride](
+        trunk = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
+        return fcn(
+            (lambda **options: with_context(trunk(**options))) if self.context else trunk,
+            stride,
             classes=classes,
-            **({"layers": self.layers} if self.trunk == "vgg" else {}),
             width=self.width,
             padding=int(self.padding) if self.padding.isdigit() else self.padding,
             dropout=self.dropout,
@@ -297,7 +302,7 @@ RANGES = (
     ("threads", 0, 1024),
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "trunk": tuple(NETS),
+    "trunk": tuple(TRUNKS),
     "optimizer": OPTIMIZERS,
     "layers": tuple(BLOCKS),
     "upsampling": UPSAMPLINGS,
@@ -315,11 +320,12 @@ TRANSFER: dict[str, Any] = {
     "padding": "safe",
     "init": "imagenet",
     "at_once": True,
-    "epochs": 30,
+    "context": True,
+    "epochs": 20,
     "batch": 8,
     "optimizer": "adam",
-    "lr": 0.0003,
-    "trunk_lr": 0.15,
+    "lr": 0.001,
+    "trunk_lr": 0.05,
     "weight_decay": 0.0001,
     "stage_lr": 0.3,
     "crop": 192,
