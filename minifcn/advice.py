@@ -18,6 +18,9 @@ def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:
 
     pixels: those with a label in an image. images: those in a batch.
     """
+    if o.optimizer == "adam":
+        trunk = f", of the trunk by about {rate * o.trunk_lr:.3g}" if o.trunk_lr != 1 else ""
+        return f"Adam moves each weight by about that in a step{trunk}, whatever the loss is divided by"
     factor = {"sum": pixels * images, "batch": pixels, "valid": 1}[o.normalize]
     per = {
         "sum": "summed over the pixels of a batch",

@@ -32,15 +32,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minifcn.errors import FormatError, ShapeError, UsageError
+from minifcn.weights.limits import short
+from minifcn.weights.safetensors import DTYPES, MAX_HEADER, header_end, strict_json, views
 
 FORMAT_VERSION = 1
-MAX_HEADER = 16 * 2**20  # bytes: a header is read and parsed before anything vouches for it
-
-_DTYPES = {  # as safetensors names them; little endian, as the file is
-    "BOOL": np.dtype("?"), "I8": np.dtype("i1"), "I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8"),
-    "U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4"), "U64": np.dtype("<u8"),
-    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"),
-}  # fmt: skip
+EARLIER = "use an earlier checkpoint"
 
 # The digest covers every byte of the file but its own 64, which follow this key in the header. The header is JSON and
 # the record a string inside it, hence the escaped quotes; it is the record's first entry, so the first match is it.
@@ -81,9 +77,9 @@ def _pack(path: Path, tensors: Mapping[str, np.ndarray], meta: dict[str, Any]) -
     }
     try:
         text = json.dumps(record, separators=(",", ":"))
-        _strict_json(text)  # the keys 1 and "1" are two in Python and one in JSON
+        strict_json(text)  # the keys 1 and "1" are two in Python and one in JSON
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: meta: found {_short(error)}, expected JSON values under string keys") from error
+        raise UsageError(f"{path}: meta: found {short(error)}, expected JSON values under string keys") from error
     data = memoryview(save(plain, {"minifcn": text}))
     header = bytes(data[: 8 + int.from_bytes(data[:8], "little")])
     if len(header) > MAX_HEADER:
@@ -97,7 +93,7 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise ShapeError(f"tensor {name}: found {type(array).__name__}, expected a NumPy array (to_host makes one)")
     little = array.dtype.newbyteorder("<")
-    if little not in _DTYPES.values():
+    if little not in DTYPES.values():
         raise ShapeError(f"tensor {name}: found dtype {array.dtype}, expected bool, an integer or float16, 32 or 64")
     if name == "__metadata__":
         raise ShapeError("tensor __metadata__: found a name that belongs to the file format, expected another one")
@@ -157,20 +153,18 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, 
         _read_header(path, file)  # refused here before anything large is read
         file.seek(0)
         data = file.read()
-    header = data[: _header_end(path, data, len(data))]
+    header = data[: header_end(path, data, len(data), then=EARLIER)]
     at = _digest_at(path, header)
     record = _parse_record(path, header)
     found, expected = _digest(data, at), header[at : at + _DIGEST_SIZE].decode("ascii", "replace")
     if found != expected:
+        damaged = _damaged_part(path, data, record)
         raise FormatError(
-            f"{path}: {_damaged_part(data, record)} is damaged: found sha256 {found[:12]} over the file, expected "
-            f"{_short(expected[:12])}{_version_note(record)}; use an earlier checkpoint"
+            f"{path}: {damaged} is damaged: found sha256 {found[:12]} over the file, expected "
+            f"{short(expected[:12])}{_version_note(record)}; {EARLIER}"
         )
     _check_record(path, record)
-    try:
-        arrays = _arrays(data)
-    except ValueError as error:
-        raise FormatError(f"{path}: tensors: found {_short(error)}, expected a safetensors file") from error
+    arrays = {name: array.copy() for name, _, array in views(path, data, then=EARLIER)}  # to train on
     if arrays.keys() != record["tensors"].keys():
         raise FormatError(f"{path}: tensors: found other names than the record lists, expected the same")
     return {name: arrays[name] for name in record["tensors"]}, record["meta"]
@@ -199,20 +193,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _read_header(path: Path, file: BinaryIO) -> bytes:
     length = file.read(8)
-    end = _header_end(path, length, os.fstat(file.fileno()).st_size)
+    end = header_end(path, length, os.fstat(file.fileno()).st_size, then=EARLIER)
     return length + file.read(end - 8)
-
-
-def _header_end(path: Path, start: bytes, size: int) -> int:
-    """Where the header of a file of `size` bytes ends, by the length in its first 8 bytes, once that is believable."""
-    if size < 8:
-        raise FormatError(f"{path}: found {size} bytes, expected a checkpoint of at least 8; use an earlier checkpoint")
-    length, most = int.from_bytes(start[:8], "little"), min(MAX_HEADER, size - 8)
-    if length > most:
-        raise FormatError(
-            f"{path}: header length: found {length} bytes, expected at most {most}: truncated, or no checkpoint"
-        )
-    return 8 + length
 
 
 def _digest_at(path: Path, header: bytes) -> int:
@@ -241,26 +223,14 @@ def _sha256(*pieces: bytes | memoryview) -> str:
 def _parse_record(path: Path, header: bytes) -> dict[str, Any]:
     """The JSON record in the header's metadata, with an integer as its `format_version`; the rest is unchecked."""
     try:
-        record = _strict_json(_strict_json(header[8:].decode("utf-8"))["__metadata__"]["minifcn"])
+        record = strict_json(strict_json(header[8:].decode("utf-8"))["__metadata__"]["minifcn"])
         if type(record["format_version"]) is not int:
             raise ValueError(f"format_version {record['format_version']!r}")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise FormatError(
-            f"{path}: header: found {_short(error)}, expected the record minifcn writes; use an earlier checkpoint"
+            f"{path}: header: found {short(error)}, expected the record minifcn writes; {EARLIER}"
         ) from error
     return record
-
-
-def _strict_json(text: str) -> Any:
-    """Two parsers may take different ones of two equal keys, and so see different files: there must be none."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key twice in one JSON object")
-        return found
-
-    return json.loads(text, object_pairs_hook=unique)
 
 
 def _check_record(path: Path, record: dict[str, Any]) -> None:
@@ -282,28 +252,14 @@ def _version_note(record: dict[str, Any]) -> str:
     return "" if version == FORMAT_VERSION else f" (format version: found {version}, expected {FORMAT_VERSION})"
 
 
-def _damaged_part(data: bytes, record: dict[str, Any]) -> str:
+def _damaged_part(path: Path, data: bytes, record: dict[str, Any]) -> str:
     """The tensors that differ from their own digests; if none does, the damage is in the header."""
     try:
         expected = record["tensors"]
-        damaged = [name for name, array in _arrays(data).items() if _sha256(array.data) != expected.get(name)]
-    except (ValueError, LookupError, AttributeError):
+        damaged = [name for name, _, array in views(path, data) if _sha256(array.data) != expected.get(name)]
+    except (FormatError, LookupError, AttributeError):
         return "the header"
     return _listed("tensor", damaged) or "the header"
-
-
-def _arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, each in memory of its own. ValueError where it is not one."""
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        views = deserialize(data)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    for name, view in views:
-        if view["dtype"] not in _DTYPES:
-            raise ValueError(f"dtype {view['dtype']} of {name}")
-    return {name: np.ndarray(view["shape"], _DTYPES[view["dtype"]], buffer=view["data"]) for name, view in views}
 
 
 def _listed(kind: str, names: list[str], *, most: int = 5) -> str:
@@ -311,14 +267,7 @@ def _listed(kind: str, names: list[str], *, most: int = 5) -> str:
     if not names:
         return ""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({', '.join(map(_short, names[:most]))}{more})"
-
-
-def _short(thing: Any) -> str:
-    """Text from a file that nobody vouches for, made fit for a message of one line."""
-    text = " ".join(str(thing).split())
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return text if len(text) <= 160 else text[:160] + "..."
+    return f"{len(names)} {kind}{'s' if len(names) > 1 else ''} ({', '.join(map(short, names[:most]))}{more})"
 
 
 # -------------------------------------------------------------------------------------------------- the folder of a run
@@ -474,7 +423,7 @@ class RunFolder:
             return
         file = open(self.path / "lock", "a+b")  # noqa: SIM115 - stays open as long as the lock is held
         file.seek(0)
-        owner = _short(file.read(200).decode("ascii", "replace"))
+        owner = short(file.read(200).decode("ascii", "replace"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

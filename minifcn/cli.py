@@ -12,6 +12,13 @@ VERBS = {
     "train": ("minifcn.train", "train a network; without arguments, on the embedded world"),
     "evaluate": ("minifcn.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
     "predict": ("minifcn.predict", "segment images with a trained network"),
+    "classify": (
+        "minifcn.classify",
+        "what is on a photograph, by SqueezeNet or weights of your own; a heat map of where",
+    ),
+    "inspect": ("minifcn.inspect", "what is in a file of weights, and which net it fits"),
+    "convert": ("minifcn.convert", "weights of Caffe, PyTorch, NumPy, Keras or MATLAB as a checkpoint"),
+    "export": ("minifcn.export", "a trained net as ONNX, or as a state dict for PyTorch"),
     "describe": ("minifcn.describe", "every layer of a net, its cost and its memory, before anything runs"),
     "design": ("minifcn.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
     "dense": ("minifcn.dense", "dense prediction four ways: what each costs, and where they agree"),

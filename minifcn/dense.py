@@ -4,9 +4,10 @@
     minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png
 
 A trunk of stride f answers at every f-th pixel. Dense answers come from it by bilinear upsampling (cheap, and smooth
-between the answers), by shift-and-stitch (f*f runs), or from rarefied filters (one run on maps f*f times as large).
-The last two are the same numbers, except where padding or a window that hangs over comes into sight; `--picture` draws
-where. FCN, sections 3.2 and 3.3.
+between the answers), or nonlinearly (a stack of deconvolutions that starts as one bilinear doubling after another, the
+same on planes and smoother elsewhere, and can learn more), by shift-and-stitch (f*f runs), or from rarefied filters
+(one run on maps f*f times as large). The last two are the same numbers, except where padding or a window that hangs
+over comes into sight; `--picture` draws where. FCN, sections 3.2 and 3.3.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from minifcn.design import TRUNKS
 from minifcn.errors import UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.models.trunk import Trunk
+from minifcn.models.upsampling import Deconvolutions
 from minifcn.nn import Module, Upsample, evaluating
 from minifcn.stitch import rarefied, rarefy, shift_and_stitch
 from minifcn.tensor import Tensor
@@ -41,11 +43,12 @@ class Stitched(Module):
 
 
 class Upsampled(Module):
-    """A trunk, and its maps upsampled bilinearly."""
+    """A trunk, and its maps upsampled: bilinearly, or by a stack of deconvolutions with ReLUs between them."""
 
-    def __init__(self, net: Trunk) -> None:
-        stride = int(Grid.of(net.layers()).stride)
-        self.net, self.up = net, Upsample(net.channels[net.last], 2 * stride, stride, padding=(stride + 1) // 2)
+    def __init__(self, net: Trunk, *, nonlinearly: bool = False) -> None:
+        stride, channels = int(Grid.of(net.layers()).stride), net.channels[net.last]
+        up = Upsample(channels, 2 * stride, stride, padding=stride // 2)
+        self.net, self.up = net, Deconvolutions(channels, up.layer) if nonlinearly else up
 
     def forward(self, image: Any) -> Tensor:
         return self.up(last(self.net(image)))
@@ -83,6 +86,7 @@ def main(argv: list[str]) -> int:
     ways: dict[str, Module] = {
         "strided": net,
         "upsampled": Upsampled(net),
+        "  nonlinearly": Upsampled(net, nonlinearly=True),
         "shift-and-stitch": Stitched(net),
         "rarefied": rarefy(net),
     }
@@ -98,6 +102,14 @@ def main(argv: list[str]) -> int:
         seconds = time.perf_counter() - start
         shape = "x".join(map(str, outputs[name].shape[2:]))
         print(f"{name:<18}{shape:>12}{cost / 1e9:>14.3f} G{seconds:>8.2f} s")
+    inner = (..., slice(factor, -factor), slice(factor, -factor))
+    apart = abs(outputs["upsampled"] - outputs["  nonlinearly"])[inner].max(initial=0)
+    learns = sum(p.size for name, p in ways["  nonlinearly"].parameters() if name.startswith("up."))
+    print(
+        f"\nnonlinear upsampling has {learns} numbers to learn; doubling {factor.bit_length() - 1} times, it starts ",
+        end="",
+    )
+    print(f"{apart:.1e} from bilinear off the border")
     compare(net, outputs["shift-and-stitch"], outputs["rarefied"], size, options.picture)
     return 0
 
@@ -108,9 +120,7 @@ def compare(net: Module, stitched: np.ndarray, dense: np.ndarray, size: tuple[in
     rows, cols = equal_cells(net.layers(), size)
     inside = difference[rows.start : rows.stop, cols.start : cols.stop]
     share, most = 100 * inside.size / difference.size, inside.max() if inside.size else 0
-    print(
-        f"\nrarefied and stitched differ by at most {difference.max():.1e}; on the {share:.0f} % of the cells that see"
-    )
+    print(f"rarefied and stitched differ by at most {difference.max():.1e}; on the {share:.0f} % of the cells that see")
     print(f"no padding and no clipped window, by {most:.1e} (float32)")
     if picture:
         Path(picture).write_bytes(viz.png(border_picture(difference, rows, cols)))

@@ -2,7 +2,7 @@
 
     minifcn describe fcn8s --size 500x500
     minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4
-    minifcn describe --check                  # the predicted memory beside what the arrays took
+    minifcn describe --check                  # the predicted memory beside what the arrays took; --device gpu: there
 
 For each layer: the shape it makes; the pixels one of its cells sees (`field`), how far apart its cells are (`stride`)
 and where the first one lies (`start`), all in pixels of the image; parameters, multiply-adds, and the bytes of its
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import ops
+from minifcn.backend import DEVICES, Array, choose_device, to_device
 from minifcn.command import parse, run, split_words
 from minifcn.design import TRUNKS
 from minifcn.errors import GeometryError, ShapeError, UsageError
@@ -241,6 +242,8 @@ def dropped(module: Dropout, x: Any) -> Any:
     if not module.training or module.p == 0:
         return x
     outline = x.data if isinstance(x, Tensor) else x
+    if outline.library.device == "gpu":  # it is drawn on the host, and only the mask comes across
+        return ops.dropout(x, mask=Outline(x.shape, x.dtype, outline.library))
     drawn = Outline(x.shape, "float32", outline.library)
     kept = drawn >= module.p
     del drawn
@@ -312,15 +315,19 @@ class Options:
     """which VGG, 11, 13, 16 or 19 (0: 16)"""
     batch: int = 1
     """images at once"""
+    device: str = "cpu"
+    """ "cpu" or "gpu": whose memory is told; no GPU is needed for that"""
     check: bool = False
-    """instead: compute four small nets at two sizes, and print what their arrays took beside the prediction"""
+    """instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction"""
 
 
 def main(argv: list[str]) -> int:
     words, rest = split_words(Options, argv)
     options = parse(Options, rest, verb="describe")
+    if options.device not in DEVICES:
+        raise UsageError(f"option device is {options.device!r}; expected one of {', '.join(DEVICES)}")
     if options.check:
-        return check()
+        return check(device=choose_device(options.device)[0])
     if len(words) != 1 or words[0] not in NETS:
         raise UsageError(f"describe: found net {' '.join(words) or 'none'!r}; expected one of {', '.join(NETS)}")
     border = int(options.padding) if options.padding.isdecimal() else options.padding
@@ -336,7 +343,7 @@ def main(argv: list[str]) -> int:
             raise
         raise UsageError(f"option {stray[0]} is not one of {words[0]}'s; leave it out") from fault
     own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
-    print(describe(net, image_size(options.size or own), batch=options.batch))
+    print(describe(net, image_size(options.size or own), batch=options.batch, device=options.device))
     return 0
 
 
@@ -356,19 +363,19 @@ CHECKED: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def check(sizes: tuple[int, ...] = (160, 256)) -> int:
+def check(sizes: tuple[int, ...] = (160, 256), *, device: str = "cpu") -> int:
     """Print prediction and measurement for each net and size. Returns 1 if any is more than a tenth off."""
     worst = 0.0
     set_threads(1)
     for name, options in CHECKED:
         net = NETS[name](**options)
         for size in sizes:
-            told = describe(net, size)
+            told = describe(net, size, device=device)
             for what, predicted, program in (
                 ("inference", told.inference, infer),
                 ("training step", told.training, train_step),
             ):
-                taken = measured(program, net, size)
+                taken = measured(program, net, size, device=device)
                 worst = max(worst, abs(predicted / taken - 1))
                 print(f"{name:<14} {size}x{size}  {what:<14} predicted {mib(predicted):>11}, taken {mib(taken):>11}")
     set_threads(None)
@@ -376,34 +383,67 @@ def check(sizes: tuple[int, ...] = (160, 256)) -> int:
     return int(worst > 0.1)
 
 
-def measured(program: Callable[[Module, np.ndarray, np.ndarray], Any], net: Module, size: int) -> int:
-    """The most bytes that NumPy held while `program` ran, beyond what was there before."""
+def measured(program: Callable[[Module, Array, Array], Any], net: Module, size: int, *, device: str = "cpu") -> int:
+    """The most bytes that arrays on `device` took while `program` ran, beyond what was there before."""
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, channels(net), size, size)).astype(dtype_of(net))
-    labels = rng.integers(0, 2, (1, size, size))
+    x = to_device(rng.standard_normal((1, channels(net), size, size)).astype(dtype_of(net)), device)
+    labels = to_device(rng.integers(0, 2, (1, size, size)), device)
+    net.to(device)
     for _, p in net.parameters():
         p.clear_grad()
     program(net, x[:, :, :64, :64], labels[:, :64, :64])  # what is made once and kept: thread pools, BLAS
     for _, p in net.parameters():
         p.clear_grad()
     gc.collect()
+    with counting(device) as ledger:
+        program(net, x, labels)
+    return ledger.peak
+
+
+@contextlib.contextmanager
+def counting(device: str) -> Iterator[Ledger]:
+    """Afterwards, the ledger's peak is the most that arrays on `device` took meanwhile beyond the level before.
+
+    On the CPU `tracemalloc` says so. On a GPU every request to CuPy's memory pool is booked: an array takes what the
+    pool hands out (whole blocks of 512 bytes), not what the pool keeps in store.
+    """
+    ledger = Ledger(device=device)
+    if device == "gpu":
+        with pool_hook(ledger):
+            yield ledger
+        return
     tracemalloc.start()
     try:
         level, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
-        program(net, x, labels)
-        _, highest = tracemalloc.get_traced_memory()
+        yield ledger
+        ledger.peak = tracemalloc.get_traced_memory()[1] - level
     finally:
         tracemalloc.stop()
-    return highest - level
 
 
-def infer(net: Module, x: np.ndarray, labels: np.ndarray) -> None:
+def pool_hook(ledger: Ledger) -> Any:
+    """A context in which CuPy's pool tells `ledger` of every piece that it hands out or gets back."""
+    import cupy
+
+    class Booking(cupy.cuda.MemoryHook):
+        name = "minifcn.describe"
+
+        def malloc_postprocess(self, *, mem_size: int, **_: Any) -> None:
+            ledger.take(mem_size)
+
+        def free_postprocess(self, *, mem_size: int, **_: Any) -> None:
+            ledger.give(mem_size)
+
+    return Booking()
+
+
+def infer(net: Module, x: Array, labels: Array) -> None:
     with evaluating(net):
         net(x)
 
 
-def train_step(net: Module, x: np.ndarray, labels: np.ndarray) -> None:
+def train_step(net: Module, x: Array, labels: Array) -> None:
     ops.softmax_cross_entropy(net.train()(x), labels).backward()
 
 

@@ -34,6 +34,10 @@ PACKAGES = {
 EXTRAS = {
     "torch": "extra oracle: the tests compare with it",
     "scikit-learn": "extra notebooks: carries the digits that LeNet learns",
+    "onnx": "extra interop: nets as ONNX graphs",
+    "onnxruntime": "extra interop: the tests run them",
+    "h5py": "extra interop: Keras' files, and MATLAB's of version 7.3",
+    "scipy": "extra interop: the tests compare MATLAB's files with it",
     "pytest": "extra test",
     "hypothesis": "extra test",
     "ruff": "extra lint",

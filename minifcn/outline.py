@@ -255,7 +255,7 @@ def one_block(w: Any, g: Windows, n: int, out: Pair, at_once: int, parts: int = 
     block = products.blocks(n, out, at_once, parts)[0]
     slab = block.shape[0] * w.shape[1] * g.groups * math.prod(block.slab_size(g))
     outputs = block.count * len(w) if product or block.shape[0] > 1 else 0  # of one image they are a view of gy
-    return (block.count * w[0].size * g.groups + slab + outputs) * w.itemsize
+    return (block.count * w[0].size * g.groups + max(slab, outputs)) * w.itemsize  # one goes before the other comes
 
 
 def cached_block(w: Any, g: Windows, n: int, out: Pair, parts: int, *, product: bool = False) -> int:

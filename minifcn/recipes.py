@@ -9,27 +9,46 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minifcn.adam import Adam
 from minifcn.data.augment import Augmentation
 from minifcn.data.batches import Subset
 from minifcn.data.shapes import Shapes
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError
-from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, FCN8s, FCN16s, FCN32s
+from minifcn.models.context import with_context
+from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, fcn
 from minifcn.models.paper import AT_ONCE
-from minifcn.models.vgg import BLOCKS
+from minifcn.models.squeezenet import SqueezeNet
+from minifcn.models.trunk import Trunk
+from minifcn.models.vgg import BLOCKS, VGG
+from minifcn.nn import Module
 from minifcn.ops.loss import NORMALIZATIONS
-from minifcn.optim import SCHEDULES
+from minifcn.optim import SCHEDULES, SGD, caffe_multipliers
 
-NETS = {8: FCN8s, 16: FCN16s, 32: FCN32s}
+TRUNKS: dict[str, Callable[..., Trunk]] = {
+    "vgg": VGG,
+    "squeezenet1.0": partial(SqueezeNet, version="1.0"),
+    "squeezenet1.1": partial(SqueezeNet, version="1.1"),
+}
+STRIDES = {"vgg": (32, 16, 8), "squeezenet1.0": (16, 8, 4), "squeezenet1.1": (16, 8, 4)}
+# What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
+SKIP_SCALES: dict[str, Mapping[str, float]] = {
+    "vgg": AT_ONCE,
+    "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
+    "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
+}
+OPTIMIZERS = ("sgd", "adam")
 WORLD = "world"
 WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 
@@ -52,11 +71,13 @@ class Options:
 
     # the images
     data: str = WORLD
-    """the folder of a data set in the layout of PASCAL VOC, or "world" for the embedded one"""
+    """the folder of a data set in the layout of PASCAL VOC (it may begin with $MINIFCN_DATA), or "world" """
     train_split: str = "train"
     """the split to learn from"""
     val_split: str = "val"
     """the split to measure on"""
+    hold_out: int = 0
+    """learn without so many of the training images, and measure on those: what a recipe may be chosen by"""
     max_train: int = 0
     """use only the first so many training images (0: all; the world: 2000)"""
     max_val: int = 0
@@ -67,12 +88,18 @@ class Options:
     """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
 
     # the net
+    trunk: str = "vgg"
+    """"vgg", "squeezenet1.0" or "squeezenet1.1" """
+    init: str = ""
+    """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random"""
     stages: str = "8"
     """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
     layers: int = 11
     """which VGG is the trunk: 11, 13, 16 or 19"""
     width: int = 8
-    """channels of the first block; VGG's own is 64, and all others follow"""
+    """channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"""
+    context: bool = False
+    """score each cell together with the mean over the whole image, as ParseNet does"""
     padding: str = "same"
     """"same", "safe" or a number: the border around the image, 100 in the paper"""
     dropout: float = 0.0
@@ -91,8 +118,12 @@ class Options:
     """images in a forward pass; unequal sizes are padded with void"""
     accumulate: int = 1
     """batches whose gradients make one step (Caffe's iter_size)"""
+    optimizer: str = "sgd"
+    """"sgd" (the paper) or "adam" """
     lr: float = 0.05
     """the learning rate of weights; biases have twice it"""
+    trunk_lr: float = 1.0
+    """the trunk has the learning rate times this: what is known already needs smaller steps than a new score"""
     stage_lr: float = 0.01
     """each stage after the first has the learning rate times this (the paper: 1/100)"""
     schedule: str = "poly"
@@ -151,32 +182,54 @@ class Options:
             raise UsageError(f"option recipe is {self.recipe!r:.40}; expected a name, which the run folder gets, too")
         if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
             raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
+        if self.padding == "same" and self.trunk != "vgg":
+            raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
         strides = self.strides
         if sorted(set(strides), reverse=True) != list(strides):
-            raise UsageError(f"option stages is {self.stages!r}; expected strides from coarse to fine, as 32,16,8")
+            raise UsageError(
+                f"option stages is {self.stages!r}; expected strides from coarse to fine, as {self._ladder}"
+            )
 
     @property
     def strides(self) -> tuple[int, ...]:
         words = self.stages.split(",")
-        if any(word.strip() not in map(str, NETS) for word in words):
-            raise UsageError(f"option stages is {self.stages!r}; expected some of 32,16,8, from coarse to fine")
+        if any(word.strip() not in map(str, STRIDES[self.trunk]) for word in words):
+            raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
         return tuple(int(word) for word in words)
+
+    @property
+    def _ladder(self) -> str:
+        return ",".join(map(str, STRIDES[self.trunk]))
 
     def network(self, classes: int, stride: int) -> FCN:
         """The net of one stage, freshly initialised from the seed."""
-        return NETS[stride](
+        trunk = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
+        return fcn(
+            (lambda **options: with_context(trunk(**options))) if self.context else trunk,
+            stride,
             classes=classes,
-            layers=self.layers,
             width=self.width,
             padding=int(self.padding) if self.padding.isdigit() else self.padding,
             dropout=self.dropout,
             upsampling=self.upsampling,
             fusion=self.fusion,
-            skip_scale=AT_ONCE if self.at_once else None,
+            skip_scale=SKIP_SCALES[self.trunk] if self.at_once else None,
             seed=self.seed,
         )
+
+    def solver(self, net: Module) -> SGD | Adam:
+        """What moves the weights of `net`, at the rate of the first stage."""
+
+        def multipliers(name: str) -> tuple[float, float]:
+            rate, decay = caffe_multipliers(name)
+            return rate * (self.trunk_lr if name.startswith("trunk.") else 1), decay
+
+        if self.optimizer == "adam":
+            betas = (self.momentum, 0.999)
+            return Adam(net, lr=self.lr, betas=betas, weight_decay=self.weight_decay, multipliers=multipliers)
+        return SGD(net, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, multipliers=multipliers)
 
     def data_sets(self, *, say: Callable[[str], None] = print) -> tuple[Any, Any]:
         """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
@@ -184,7 +237,15 @@ class Options:
         `say` hears in one line what `skip_bad` leaves out.
         """
         train = self.data_set(self.train_split, self.max_train, say=say)
-        return train, self.data_set(self.val_split, self.max_val, say=say)
+        if not self.hold_out:
+            return train, self.data_set(self.val_split, self.max_val, say=say)
+        if self.hold_out >= len(train):
+            raise UsageError(
+                f"option hold_out is {self.hold_out}; expected fewer than the {len(train)} training images"
+            )
+        order = np.random.default_rng(HOLD_OUT).permutation(len(train))  # whatever the run's seed: runs are compared
+        kept, held = np.sort(order[self.hold_out :]), np.sort(order[: self.hold_out])
+        return Subset(train, kept.tolist()), Subset(train, held.tolist())
 
     def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
         """A split, or its first `most` images (0: all)."""
@@ -192,7 +253,7 @@ class Options:
             return Shapes(split, count=most or WORLD_IMAGES.get(split, 0), size=self.world_size, seed=self.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
-            dataset = VOCSegmentation(self.data, split, skip_bad=self.skip_bad)
+            dataset = VOCSegmentation(located(self.data), split, skip_bad=self.skip_bad)
         if dataset.skipped:
             count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
             say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
@@ -214,6 +275,7 @@ class Options:
 
 
 RANGES = (
+    ("hold_out", 0, math.inf),
     ("max_train", 0, math.inf),
     ("max_val", 0, math.inf),
     ("world_size", 64, 500),
@@ -223,6 +285,7 @@ RANGES = (
     ("batch", 1, 4096),
     ("accumulate", 1, 4096),
     ("lr", 0.0, 1e6),
+    ("trunk_lr", 0.0, 1e6),
     ("stage_lr", 0.0, 1e6),
     ("momentum", 0.0, 0.9999),
     ("weight_decay", 0.0, 1.0),
@@ -239,6 +302,8 @@ RANGES = (
     ("threads", 0, 1024),
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
+    "trunk": tuple(TRUNKS),
+    "optimizer": OPTIMIZERS,
     "layers": tuple(BLOCKS),
     "upsampling": UPSAMPLINGS,
     "fusion": tuple(FUSIONS),
@@ -248,6 +313,26 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "on_save_error": ("stop", "warn"),
 }
 
+TRANSFER: dict[str, Any] = {
+    "data": "$MINIFCN_DATA/voc2012_animals",
+    "trunk": "squeezenet1.0",
+    "width": 16,
+    "padding": "safe",
+    "init": "imagenet",
+    "at_once": True,
+    "context": True,
+    "epochs": 20,
+    "batch": 8,
+    "optimizer": "adam",
+    "lr": 0.001,
+    "trunk_lr": 0.05,
+    "weight_decay": 0.0001,
+    "stage_lr": 0.3,
+    "crop": 192,
+    "scale_min": 0.75,
+    "scale_max": 1.5,
+    "measure_every": 5,
+}
 RECIPES: dict[str, dict[str, Any]] = {
     # learns the embedded world in about a minute on two cores
     "toy": {},
@@ -273,7 +358,28 @@ RECIPES: dict[str, dict[str, Any]] = {
         "scale_max": 1.33,
         "measure_every": 5,
     },
+    # the same animals, on a trunk that has seen ImageNet
+    "transfer": TRANSFER,
+    # and on the same trunk without what it had learned
+    "transfer-scratch": {**TRANSFER, "init": "", "trunk_lr": 1.0},
 }
+
+
+HOLD_OUT = 2015  # the seed of the images that --hold-out takes away
+VARIABLE = "$MINIFCN_DATA"
+
+
+def located(path: str) -> str:
+    """`path` with $MINIFCN_DATA, if it begins so, replaced by what that names; `UsageError` where it names nothing."""
+    if not path.startswith(VARIABLE):
+        return path
+    folder = os.environ.get(VARIABLE[1:])
+    if not folder:
+        raise UsageError(
+            f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
+            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with --data"
+        )
+    return folder + path.removeprefix(VARIABLE)
 
 
 def preset(name: str) -> Options:

@@ -23,6 +23,7 @@ from minifcn.runlog import write_json
 from minifcn.signals import Interrupted
 from minifcn.trained import preprocessing_of
 from minifcn.training import KNOWN, Trainer
+from minifcn.transfer import begin, starting_weights
 
 # What may be changed when a run is resumed: nothing that decides what the net is or learns. The folder of the data may
 # have moved; whether it holds the same classes and images is checked.
@@ -80,7 +81,11 @@ def starting_point(argv: list[str]) -> Options:
         options = dataclasses.replace(read_config(Path(config)), run="", resume="", config=config)
     else:
         options = preset(recipe or "toy")
-    return dataclasses.replace(options, **OVERFIT) if value_of(argv, "overfit") is not None else options
+    if value_of(argv, "overfit") is None:
+        return options
+    # weights fit one width, and break at a rate for random ones
+    kept = ("width", "lr") if options.init or value_of(argv, "init") else ()
+    return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
 
 
 def value_of(argv: list[str], name: str) -> str | None:
@@ -140,11 +145,16 @@ def begun(options: Options, device: str) -> Trainer:
     path = Path(options.run or free_folder(options.recipe))
     if (path / "config.json").exists():
         raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
+    weights = starting_weights(options.init) if options.init else None
     train, val = options.data_sets()
     was_there = path.exists()
     folder = RunFolder(path)
     try:
-        trainer = Trainer(dataclasses.replace(options, run=str(path), config=""), folder, train, val, device=device)
+        options = dataclasses.replace(options, run=str(path), config="")
+        preprocessing = weights.preprocessing if weights else None
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device)
+        if weights:
+            print(begin(trainer.net, weights))
         config = {
             "options": trainer.options.as_dict(),
             "classes": list(trainer.classes),

@@ -12,12 +12,13 @@ from minifcn.checkpoint import Checkpoint, load_best, load_checkpoint, load_late
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import FormatError, UsageError
 from minifcn.models.fcn import FCN
-from minifcn.recipes import NETS, Options, from_dict
+from minifcn.pretrained import WeightSet, open_weights, recognised
+from minifcn.recipes import Options, from_dict
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint of `minifcn train` holds, checked."""
+    """What a checkpoint of `minifcn train` holds, checked, or a file of an FCN's weights."""
 
     path: Path
     net: FCN
@@ -48,6 +49,8 @@ def open_trained(path: str | Path, *, best: bool = False) -> Trained:
         if found is None:
             raise UsageError(f"{path}: holds no checkpoint; expected the folder of a run of `minifcn train`")
         checkpoint = found
+    elif recognised(path):
+        return of_weights(open_weights(path))
     elif path.exists():
         checkpoint = Checkpoint(path, *load_checkpoint(path))
     else:
@@ -56,11 +59,22 @@ def open_trained(path: str | Path, *, best: bool = False) -> Trained:
     classes = checked_classes(checkpoint)
     preprocessing = preprocessing_of(checkpoint)
     stride, progress = checkpoint.meta.get("stride"), checkpoint.meta.get("progress")
-    if stride not in list(NETS) or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
+    if stride not in options.strides or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
         raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
     net = options.network(len(classes), stride)
     restore_net(net, checkpoint)
     return Trained(checkpoint.path, net, options, classes, preprocessing, progress["step"])
+
+
+def of_weights(weights: WeightSet) -> Trained:
+    """An FCN that others trained: whatever `train` would have chosen stands at its default."""
+    net = weights.network()
+    if not isinstance(net, FCN) or not isinstance(net.classes, int) or weights.preprocessing is None:
+        raise UsageError(
+            f"{weights.path}: {weights.net} does not label the pixels of a photograph with one set of classes; "
+            "expected an FCN that does"
+        )
+    return Trained(weights.path, net, Options(), weights.classes, weights.preprocessing, 0)
 
 
 def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minifcn import ops, runlog, viz
+from minifcn.adam import Adam
 from minifcn.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
 from minifcn.backend import rng, to_device, to_host
 from minifcn.checkpoint import Checkpoint, RunFolder
@@ -92,7 +93,7 @@ class Trainer:
         self._improved = False
         self._logged = time.perf_counter()
         self.net: FCN
-        self.optimizer: SGD
+        self.optimizer: SGD | Adam
         self._begin_stage(None)
 
     def say(self, line: str) -> None:
@@ -108,7 +109,7 @@ class Trainer:
         if coarser is not None:
             self.net.load(coarser.state(), strict=False)
         self.net.to(self.device)
-        self.optimizer = SGD(self.net, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
+        self.optimizer = o.solver(self.net)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -282,7 +283,10 @@ class Trainer:
         return evaluate(self.net, self.val_set, self.preprocessing, batch=self.options.batch)
 
     def _split(self) -> str:
-        return self.options.train_split if self.options.overfit else self.options.val_split
+        o = self.options
+        if o.hold_out:
+            return f"{o.train_split}, {o.hold_out} held out"
+        return o.train_split if o.overfit else o.val_split
 
     def _trunk_is_zero(self) -> bool:
         return all(not to_host(w.data).any() for name, w in self.net.trunk.parameters() if name.endswith(".w"))

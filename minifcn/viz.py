@@ -535,3 +535,41 @@ def heat_maps(
     if path is not None:
         path.write_bytes(figure_png(figure))
     return figure
+
+
+def heat_map(
+    image: np.ndarray,
+    heat: np.ndarray,
+    title: str,
+    *,
+    start: float = 0.0,
+    stride: float = 1.0,
+    path: Path | None = None,
+) -> Figure:
+    """A photograph (H, W, 3) uint8 beside itself with `heat` (h, w) from 0 to 1 laid over it; `title` says what of.
+
+    The centre of the first cell lies at pixel `start`, the next is `stride` pixels on; between the centres the heat is
+    interpolated, and half a cell beyond the outermost it ends, for no window looks there. Written to `path` too if one
+    is given.
+    """
+    from matplotlib.figure import Figure
+
+    _check_image(image)
+    if heat.ndim != 2:
+        raise ShapeError(f"a heat map is (h, w), found {heat.shape}")
+    rows, columns = ((np.arange(side) - start) / stride for side in image.shape[:2])
+    tall = np.array([np.interp(rows, np.arange(len(heat)), line) for line in heat.T])
+    wide = np.array([np.interp(columns, np.arange(heat.shape[1]), line) for line in tall.T])
+    inside = [(at >= -0.5) & (at <= count - 0.5) for at, count in zip((rows, columns), heat.shape, strict=True)]
+    strength = np.logical_and.outer(*inside) * (0.25 + 0.6 * np.clip(wide, 0, 1))
+    figure = Figure(figsize=(10.6, 1 + 4.6 * image.shape[0] / image.shape[1]), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.imshow(image)
+        axes.set_axis_off()
+    paint = right.imshow(wide, cmap="inferno", vmin=0, vmax=1, alpha=strength)
+    right.set_title(_plain(title), fontsize=11, color=INK)
+    figure.colorbar(paint, ax=right, fraction=0.04, alpha=1)
+    if path is not None:
+        path.write_bytes(figure_png(figure))
+    return figure

@@ -21,10 +21,17 @@ from collections.abc import Callable
 GROUPS: dict[str, Callable[[], str]] = {
     "oracle": lambda: "" if importlib.util.find_spec("torch") else "PyTorch is not installed",
     "notebooks": lambda: "" if importlib.util.find_spec("sklearn") else "scikit-learn is not installed",
+    "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
 }
 WITHOUT_TESTS = ("test", "lint", "gpu13")  # what runs the tests, what reads the code, and the other way to `gpu`
+
+
+def _missing(*names: str) -> str:
+    """Which of these packages are not installed; "" if all are."""
+    absent = [name for name in names if not importlib.util.find_spec(name)]
+    return f"{' and '.join(absent)} not installed" if absent else ""
 
 
 def _no_gpu() -> str:
@@ -72,7 +79,9 @@ def main(argv: list[str]) -> int:
     else:
         names = zipfile.ZipFile(file).namelist()
         complaints = [f"the wheel holds {name}" for name in strangers(names)]
-        complaints += [f"the wheel lacks {name}" for name in {"minifcn/py.typed", "minifcn/cli.py"} - set(names)]
+        data = "squeezenet1_0_imagenet.npz synset_words.txt LICENSE-squeezenet.txt LICENSE-synset_words.txt".split()
+        needed = {"minifcn/py.typed", "minifcn/cli.py", *(f"minifcn/weights/data/{name}" for name in data)}
+        complaints += [f"the wheel lacks {name}" for name in sorted(needed - set(names))]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     return int(bool(complaints))

@@ -5,6 +5,7 @@
     fake_gpu     tests/fake_device.py in the place of CuPy: "gpu" then means the strict fake
     torch        PyTorch, or a skip; marks the test `oracle`
     sklearn      scikit-learn, or a skip; marks the test `notebooks`
+    onnxruntime, h5py, scipy_io   the package, or a skip; marks the test `interop`
     data_root    the folder MINIFCN_DATA names, or a skip; marks the test `data`
 
 With MINIFCN_TEST_GROUPS=FILE the run leaves there, per marker, how many tests ran and why others did not; .ci/run reads
@@ -74,6 +75,22 @@ def sklearn() -> Any:
 
 
 @pytest.fixture(scope="session")
+def onnxruntime() -> Any:
+    pytest.importorskip("onnx", reason="onnx, which writes the graphs, is not installed")
+    return pytest.importorskip("onnxruntime", reason="onnxruntime, which runs the graphs, is not installed")
+
+
+@pytest.fixture(scope="session")
+def h5py() -> Any:
+    return pytest.importorskip("h5py", reason="h5py, which reads Keras' files, is not installed")
+
+
+@pytest.fixture(scope="session")
+def scipy_io() -> Any:
+    return pytest.importorskip("scipy.io", reason="scipy, which reads MATLAB's files, is not installed")
+
+
+@pytest.fixture(scope="session")
 def data_root() -> pathlib.Path:
     folder = os.environ.get("MINIFCN_DATA")
     if not folder:
@@ -84,13 +101,15 @@ def data_root() -> pathlib.Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks for `torch`, `sklearn` or `data_root` belongs to that group without saying so."""
+    """A test that asks for `torch`, `sklearn`, `data_root` and the like belongs to that group without saying so."""
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "torch" in names:
             item.add_marker(pytest.mark.oracle)
         if "sklearn" in names:
             item.add_marker(pytest.mark.notebooks)
+        if {"onnxruntime", "h5py", "scipy_io"} & set(names):
+            item.add_marker(pytest.mark.interop)
         if "data_root" in names:
             item.add_marker(pytest.mark.data)
 

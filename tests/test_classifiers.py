@@ -1,4 +1,4 @@
-"""The classifiers: as large, as deep and as far-sighted as published, and right about photographs."""
+"""The classifiers: as large, as deep and as far-sighted as published."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,14 @@ from minifcn import ops
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, Layer, out_size
 from minifcn.gradcheck import gradcheck_along
-from minifcn.models.alexnet import AlexNet
+from minifcn.models.alexnet import AlexNet, AlexNet2014
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.googlenet import GoogLeNet, inception
 from minifcn.models.lenet import LeNet
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Parallel, Trunk
 from minifcn.models.vgg import VGG
-from minifcn.nn import AvgPool2d, Conv2d, Linear, MaxPool2d, Sequential, evaluating
+from minifcn.nn import AvgPool2d, Conv2d, Linear, MaxPool2d, Sequential
 from minifcn.optim import SGD
 from minifcn.surgery import convolutionalize
 
@@ -22,9 +22,11 @@ from minifcn.surgery import convolutionalize
 PUBLISHED = {
     "LeNet": (LeNet, {"classes": 10, "in_channels": 1}, 431_080, 4, 28),
     "AlexNet": (AlexNet, {}, 60_965_224, 8, 355),
+    "AlexNet 2014": (AlexNet2014, {}, 61_100_840, 8, 355),
     "VGG-16": (VGG, {}, 138_357_544, 16, 404),
     "VGG-19": (VGG, {"layers": 19}, 143_667_240, 19, 460),
     "GoogLeNet": (GoogLeNet, {}, 6_998_552, 22, 907),
+    "GoogLeNet torchvision": (GoogLeNet, {"version": "torchvision"}, 6_617_624, 22, 571),
     "SqueezeNet 1.0": (SqueezeNet, {}, 1_248_424, 18, 155),
     "SqueezeNet 1.1": (SqueezeNet, {"version": "1.1"}, 1_235_496, 18, 207),
 }
@@ -101,6 +103,8 @@ def test_googlenet_sees_715_pixels_without_its_average_pool():
     [
         ("LeNet", {"pool1": 2, "pool2": 4, "ip1": 4}),
         ("AlexNet", {"pool1": 8, "pool2": 16, "pool5": 32, "fc7": 32}),
+        ("AlexNet 2014", {"pool1": 8, "pool2": 16, "pool5": 32, "fc7": 32}),
+        ("GoogLeNet torchvision", {"pool1": 4, "pool2": 8, "pool3": 16, "pool4": 32, "inception_5b": 32}),
         ("VGG-16", {"pool1": 2, "pool2": 4, "pool3": 8, "pool4": 16, "pool5": 32, "fc7": 32}),
         ("GoogLeNet", {"pool1": 4, "pool2": 8, "pool3": 16, "pool4": 32, "inception_5b": 32}),
         ("SqueezeNet 1.0", {"pool1": 4, "pool4": 8, "pool8": 16, "fire9": 16}),
@@ -187,7 +191,12 @@ def test_lenet_learns_eight_images_by_heart():
         (lambda: thin("SqueezeNet 1.0", padding=-1), UsageError, "SqueezeNet: padding is -1"),
         (lambda: thin("AlexNet", padding="same"), UsageError, "AlexNet: padding is 'same'; expected a whole number"),
         (lambda: thin("VGG-16", padding="same"), UsageError, 'VGG: padding is "same" and dense is True'),
-        (lambda: thin("SqueezeNet 1.0", version="2"), UsageError, r"version is '2'; expected one of 1\.0, 1\.1"),
+        (
+            lambda: thin("SqueezeNet 1.0", version="2"),
+            UsageError,
+            r"version is '2'; expected one of 1\.0, 1\.1, 1\.0 torchvision",
+        ),
+        (lambda: thin("GoogLeNet", version="3"), UsageError, "version is '3'; expected one of paper, torchvision"),
         (lambda: thin("LeNet", init="ones"), UsageError, "init is 'ones'"),
         (lambda: thin("LeNet", classes=0), ShapeError, "Linear: out_features is 0"),
         (lambda: Linear(3, 2, 0, init="zero"), ShapeError, "Linear: kernel is 0"),
@@ -227,7 +236,7 @@ def test_an_inception_module_is_four_branches_side_by_side(rng):
     assert np.array_equal(y[:, 6:11], module.conv5x5(x).data)
 
 
-# ---- the same net in PyTorch, and on photographs -----------------------------------------------------------------
+# ---- the same net in PyTorch -------------------------------------------------------------------------------------
 
 
 def torch_squeezenet(torch, p, x, net):
@@ -284,49 +293,6 @@ def test_caffenet_as_in_pytorch(torch):
     x = 50 * photo(net, dtype=np.float64)  # large enough for the normalisation to matter
     theirs = torch_alexnet(torch, {n: torch.tensor(p.data) for n, p in net.parameters()}, torch.tensor(x))
     np.testing.assert_allclose(net(x).data, theirs.numpy(), rtol=1e-9, atol=1e-9)
-
-
-def imagenet_name(name):
-    """trunk.block4.fire2.expand.expand1x1.w -> fire2/expand1x1.weight"""
-    *place, part = [word for word in name.split(".") if word not in ("trunk", "top", "expand")]
-    place = [word for word in place if not word.startswith("block")]
-    return "/".join(place) + {"w": ".weight", "b": ".bias"}[part]
-
-
-def square(path, size=227):
-    """The middle square of a photograph, as the net was trained: BGR from 0 to 255 minus the mean of ImageNet."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image = image.convert("RGB")
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        box = (left, top, left + side, top + side)
-        pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box), np.float32)
-    return (pixels[:, :, ::-1] - np.array([104, 117, 123], np.float32)).transpose(2, 0, 1)[None].copy()
-
-
-PHOTOS = {
-    "coffee": "espresso",
-    "kitten": "tabby",
-    "tiger_cat": "tiger cat",
-    "dog": "golden retriever",
-    "chelsea": "Egyptian cat",
-}
-
-
-def test_squeezenet_knows_five_photographs(data_root):
-    folder = data_root / "weights" / "imagenet"
-    net = build("SqueezeNet 1.0", init="zero").eval()
-    with np.load(folder / "squeezenet1_0_imagenet.npz", allow_pickle=False) as arrays:
-        names = [name for name, _ in net.parameters()]
-        assert sorted(imagenet_name(name) for name in names) == sorted(arrays.files)
-        net.load({name: arrays[imagenet_name(name)] for name in names})
-    words = (folder / "synset_words.txt").read_text(encoding="utf-8").splitlines()
-    for photograph, expected in PHOTOS.items():
-        with evaluating(net):
-            scores = net(square(data_root / "photos" / f"{photograph}.jpg")).data
-        assert expected in words[int(scores.argmax())].split(" ", 1)[1], photograph
 
 
 def test_a_classifier_of_ones_own(rng):

@@ -1,8 +1,10 @@
 """Dense prediction: shift-and-stitch, rarefied filters and upsampling, equal where they are, explained elsewhere."""
 
+import copy
 import itertools
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +146,21 @@ def test_without_padding_every_cell_is_inside_and_ceil_mode_has_more(rng):
     np.testing.assert_allclose(shift_and_stitch(net, x).data, dense, rtol=1e-12, atol=1e-12)
 
 
+def test_filters_that_are_not_rarefied_see_other_pixels(rng):
+    """Taking the strides out is half of it: on the finer maps the same filters look at a part of what they saw."""
+    net = randomized(plain(rng), rng)
+    x, strided = rng.standard_normal((1, 2, 42, 42)), rarefy(net)
+    close = copy.deepcopy(strided)
+    for _, each in sliding(close):
+        each.layer = replace(each.layer, dilation=1, padding=0)
+    coarse, grid = net(x).data, Grid.of(net.layers())
+    kept = (..., slice(len(grid.inside(42))), slice(len(grid.inside(42))))
+    np.testing.assert_allclose(strided(x).data[..., ::4, ::4], coarse[kept], rtol=1e-12, atol=1e-12)
+    wrong = close(x).data[..., ::4, ::4][kept]
+    assert wrong.shape == coarse[kept].shape and (abs(wrong - coarse[kept]) > 1e-3).mean() > 0.9
+    assert Grid.of(close.layers()).field < grid.field
+
+
 def test_the_border_differs_because_padding_does(rng):
     """Moved images bring their own padding along; the rarefied net pads once. `Grid.inside` is not too careful."""
     net, x = randomized(padded(rng), rng), rng.standard_normal((1, 2, 45, 45))
@@ -177,8 +194,8 @@ TRUNKS = [
     (LeNet, {"in_channels": 2}, 1),
     (AlexNet, {"dropout": 0}, 1),
     (VGG, {"dropout": 0}, 1),
-    (VGG, {"dropout": 0, "layers": 19}, 4),
-    (GoogLeNet, {"dropout": 0}, 8),  # which sees 715 pixels: at stride 1 that takes half a minute
+    (VGG, {"dropout": 0, "layers": 19}, 1),
+    (GoogLeNet, {"dropout": 0}, 4),  # which sees 715 pixels: from 4 to 1 is the next test
     (SqueezeNet, {"dropout": 0}, 1),
     (SqueezeNet, {"dropout": 0, "version": "1.1"}, 1),
 ]
@@ -187,25 +204,42 @@ TRUNKS = [
 @pytest.mark.parametrize("weights", [integers, randomized])
 @pytest.mark.parametrize(("trunk", "options", "stride"), TRUNKS)
 def test_every_trunk_moved_is_itself_rarefied(trunk, options, stride, weights, rng):
-    """A stride of 32 has 1024 moved images, so three of them here; interlacing is tested above and in the ops."""
+    """On all cells inside. Not moved: dense[::f, ::f] is the strided net. A stride of 32 has 1024 moved images, so of
+    large ones four here; interlacing is tested above and in the ops.
+    """
     net = weights(trunk(width=1, padding=0, init=rng, rng=rng, **options), rng)
     chain, channels = net.layers(), options.get("in_channels", 3)
     factor, fine = int(Grid.of(chain).stride) // stride, Grid.of(rarefied(chain, stride))
-    side = next(n for n in itertools.count(int(fine.field)) if len(fine.inside(n, factor=factor)) > min(3, factor - 1))
+    side = next(n for n in itertools.count(int(fine.field)) if len(fine.inside(n, factor=factor)) > factor)
     x = rng.integers(0, 2, (1, channels, side, side + 2 * stride)) * 1.0
     rows, cols = (fine.inside(n, factor=factor) for n in x.shape[2:])
+    few = [(0, 0), (0, factor - 1), (min(3, factor - 1), 1), (factor - 1, factor // 2)]
     with no_grad():
         assert weights is randomized or exact(net, x)
         dense_map = last(rarefy(net, stride)(x)).data
         assert len(np.unique(dense_map[0, :, rows.start : rows.stop, cols.start : cols.stop])) > 1
-        for down, right in [(0, 0), (0, 3), (min(3, factor - 1), 1)]:
+        for down, right in few if factor > 4 else itertools.product(range(factor), repeat=2):
             moved = last(net(x[:, :, down * stride :, right * stride :])).data
-            a, b = moved[..., rows.start // factor, cols.start // factor], dense_map[..., rows.start + down, :]
-            b = b[..., cols.start + right]
+            b = dense_map[..., rows.start + down : rows.stop : factor, cols.start + right : cols.stop : factor]
+            a = moved[..., rows.start // factor :, cols.start // factor :][..., : b.shape[2], : b.shape[3]]
+            assert a.shape == b.shape and b.size and ((down, right) != (0, 0) or b.shape[2] > 1)
             if weights is randomized or any(isinstance(module, LRN) for module in net.modules()):
                 np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * abs(dense_map).max())
             else:
                 assert np.array_equal(a, b)
+
+
+def test_googlenet_from_stride_4_to_1(rng):
+    """No padding lies before its first two strides, and of 95 pixels no window hangs over: all cells are dense ones."""
+    net = randomized(GoogLeNet(width=1, padding=0, init=rng, rng=rng, dropout=0), rng)
+    x = rng.standard_normal((1, 3, 95 + 3, 91 + 3))
+    with no_grad():
+        coarse, dense_map = rarefy(net, 4), last(rarefy(net)(x)).data
+        for down, right in itertools.product(range(4), repeat=2):
+            moved = last(coarse(x[:, :, down : down + 95, right : right + 91])).data
+            part = dense_map[..., down::4, right::4]
+            assert moved.shape == part.shape and min(part.shape[2:]) > 5
+            np.testing.assert_allclose(moved, part, rtol=1e-12, atol=1e-12 * abs(part).max())
 
 
 @pytest.mark.parametrize("skip", ["pool1", "pool2", "pool3"])
@@ -232,6 +266,36 @@ def upsamplings(kernel, stride, channels=3):
 
 
 FACTORS = [(4, 2), (3, 2), (16, 8), (15, 8), (64, 32), (63, 32)]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(4, 2, 0), (4, 2, 1), (3, 2, 1), (7, 3, 2), (16, 8, 4)])
+def test_upsampling_is_a_strided_convolution_backwards(kernel, stride, padding, rng):
+    """<conv A, B> = <A, tconv B>, and each one's three products are the other's in another order (section 3.3)."""
+    window = {"stride": stride, "padding": padding}
+    w, fine = rng.standard_normal((2, 3, kernel, kernel)), [4 * stride + kernel - 2 * padding] * 2
+    a = rng.standard_normal((2, 3, *fine))
+    down, (grad_a, grad_w, _) = ops.conv2d.__wrapped__(a, w, None, **window)
+    b = rng.standard_normal(down.shape)
+    up, (grad_b, grad_v, _) = ops.conv_transpose2d.__wrapped__(b, w, None, **window)
+    assert up.shape == a.shape and down.shape[2:] == (5, 5)
+    assert (down * b).sum() == pytest.approx((a * up).sum(), rel=1e-12)
+    for one, other in ((up, grad_a(b)), (grad_b(a), down), (grad_v(a), grad_w(b))):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12 * abs(other).max())
+
+
+def test_the_kernel_that_doubles():
+    """[1, 3, 3, 1] x [1, 3, 3, 1] / 16: a ramp goes on in steps of a half, at 1.25, 1.75, ..."""
+    line = np.array([1.0, 3, 3, 1])
+    assert np.array_equal(bilinear(4), np.outer(line, line) / 16)
+    ramp = np.arange(1.0, 5) * np.ones((1, 1, 4, 1))
+    assert Upsample(1, 4, 2).astype(np.float64)(ramp).data[0, 0, 4, 2:-2].tolist() == [
+        1.25,
+        1.75,
+        2.25,
+        2.75,
+        3.25,
+        3.75,
+    ]
 
 
 @pytest.mark.parametrize(("kernel", "stride"), FACTORS)
@@ -383,8 +447,13 @@ def test_the_command_prints_costs_and_draws_the_border(tmp_path, capsys):
     assert dense.main(["--until", "pool2", "--size", "48x52", "--width", "1", "--picture", str(out)]) == 0
     printed = capsys.readouterr().out
     cost = {way: float(re.search(rf"^{way} .* ([\d.]+) G ", printed, re.MULTILINE)[1])
-            for way in ("strided", "upsampled", "shift-and-stitch", "rarefied")}  # fmt: skip
-    assert cost["strided"] <= cost["upsampled"] and cost["shift-and-stitch"] >= cost["rarefied"]
+            for way in ("strided", "upsampled", "  nonlinearly", "shift-and-stitch", "rarefied")}  # fmt: skip
+    assert cost["strided"] <= cost["upsampled"] <= cost["  nonlinearly"]
+    assert cost["shift-and-stitch"] >= cost["rarefied"]
+    stack = re.search(r"has (\d+) numbers to learn; doubling 2 times, it starts (\S+) from bilinear", printed)
+    assert (
+        1e-6 < float(stack[2]) < 1 and int(stack[1]) == 16 * 2 * 4 + 4 + 16 * 4 * 2 + 2
+    )  # 2 channels, then pairs, then 2
     assert (
         float(re.search(r"by (\S+) \(float32\)", printed)[1]) < 1e-5 < float(re.search(r"most (\S+); on", printed)[1])
     )
@@ -394,6 +463,17 @@ def test_the_command_prints_costs_and_draws_the_border(tmp_path, capsys):
     trunk = VGG(width=1, padding=1, init="zero", rng=np.random.default_rng(0)).until("pool2")
     rows, cols = dense.equal_cells(trunk.layers(), (48, 52))
     assert not red[rows.start : rows.stop, cols.start : cols.stop].any()
+
+
+@pytest.mark.parametrize(
+    ("trunk", "until", "doublings"),
+    [("vgg16", "pool1", 1), ("alexnet", "pool1", 3), ("googlenet", "pool2", 3), ("squeezenet", "pool1", 2)],
+)
+def test_every_trunk_has_every_way(trunk, until, doublings, capsys):
+    """One doubling is the bilinear kernel itself; several, one after another, are smoother than one larger kernel."""
+    assert dense.main(["--trunk", trunk, "--until", until, "--size", "61x66", "--width", "1"]) == 0
+    found = re.search(r"doubling (\d) times, it starts (\S+) from bilinear", capsys.readouterr().out)
+    assert int(found[1]) == doublings and (float(found[2]) < 1e-6) == (doublings == 1)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """What `describe` says before anything runs, against the paper's numbers and against what then happens."""
 
 import re
+import weakref
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from fake_device import DeviceArray
 
 from minifcn import describe as module
 from minifcn import ops
 from minifcn.command import guard
-from minifcn.describe import describe, infer, main, measured, train_step
+from minifcn.describe import counting, describe, infer, main, measured, train_step
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.kernels import convolution
 from minifcn.kernels.threads import set_threads
@@ -158,6 +161,94 @@ def test_the_memory_is_what_the_arrays_take(padding):
         set_threads(None)
 
 
+class MemoryHook:
+    """CuPy's, as far as it is used: inside `with hook:` the pool tells it of every piece."""
+
+    active: ClassVar[list["MemoryHook"]] = []
+
+    def __enter__(self):
+        self.active.append(self)
+        return self
+
+    def __exit__(self, *_):
+        self.active.remove(self)
+
+
+@pytest.fixture
+def pool(fake_gpu, monkeypatch):
+    """Every buffer behind an array of the strict device is a piece from the pool, in blocks of 512 bytes."""
+    made, held = DeviceArray.__init__, set()
+
+    def hand_out(array, host, library):
+        made(array, host, library)
+        owner = host
+        while getattr(owner, "base", None) is not None:
+            owner = owner.base
+        if id(owner) not in held:
+            size = -(-owner.nbytes // 512) * 512
+            held.add(id(owner))
+            weakref.finalize(owner, get_back, id(owner), size)
+            for hook in MemoryHook.active:
+                hook.malloc_postprocess(device_id=0, size=owner.nbytes, mem_size=size, mem_ptr=1, pmem_id=1)
+
+    def get_back(owner, size):
+        held.discard(owner)
+        for hook in MemoryHook.active:
+            hook.free_postprocess(device_id=0, mem_size=size, mem_ptr=1, pmem_id=1)
+
+    monkeypatch.setattr(DeviceArray, "__init__", hand_out)
+    fake_gpu.cuda.MemoryHook = MemoryHook
+    return fake_gpu
+
+
+def test_the_pool_is_booked_beyond_the_level_before(pool):
+    kept = pool.zeros((1000,), dtype="float32")
+    with counting("gpu") as ledger:
+        more = pool.zeros((3000,), dtype="float32")
+        assert ledger.peak == 24 * 512
+        view, kept = more[::2], None  # what was there before goes: the level sinks below zero
+        del more
+        assert ledger.live == (24 - 8) * 512 and view.shape == (1500,)
+        del view
+        pool.zeros((100,), dtype="float32")
+    assert (kept, ledger.peak, ledger.live) == (None, 24 * 512, -8 * 512) and not MemoryHook.active
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda rng: module.NETS["fcn8s"](width=2, classes=4), 96),
+        (lambda rng: module.NETS["fcn32s"](width=8, classes=5), 160),  # columns in more than one block
+        (lambda rng: module.NETS["fcn-squeezenet"](classes=12), 96),
+    ],
+)
+def test_the_memory_of_a_gpu_is_what_its_arrays_take(make, size, pool, rng):
+    """What the libraries behind CuPy take for themselves is unknown here: a real GPU is allowed a tenth."""
+    net = make(rng)
+    told = describe(net, size, device="gpu")
+    assert told.inference == pytest.approx(measured(infer, net, size, device="gpu"), rel=0.02)
+    assert told.training == pytest.approx(measured(train_step, net, size, device="gpu"), rel=0.02)
+    assert isinstance(next(p.data for _, p in net.parameters()), DeviceArray)
+
+
+def test_a_mask_is_drawn_on_the_host(rng):
+    """So on a GPU dropout takes its input, the mask and the product; on the CPU also what the mask was made of."""
+    peaks = {}
+    for device in ("cpu", "gpu"):
+        ledger = Ledger(device=device)
+        x = Outline((1, 4, 64, 64), "float32", ledger)
+        module.dropped(Dropout(0.5, rng=rng).train(), x)
+        peaks[device] = ledger.peak / x.nbytes
+    assert peaks == {"cpu": 3.25, "gpu": 3}
+
+
+@pytest.mark.gpu
+def test_the_memory_of_a_real_gpu(gpu_reason):
+    if gpu_reason:
+        pytest.skip(f"no GPU: {gpu_reason}")
+    assert module.check((160,), device="gpu") == 0
+
+
 def test_frozen_layers_remember_nothing():
     net = FCN32s(width=2, padding="same")
     everything = describe(net, 96).training
@@ -275,6 +366,7 @@ def test_the_command(capsys):
         (["fcn8s", "--size", "5x5x5"], "option size is"),
         (["fcn8s", "--padding", "some"], "padding is 'some'"),
         (["fcn8s", "--sise", "5"], "did you mean --size"),
+        (["fcn8s", "--device", "tpu"], "option device is 'tpu'; expected one of cpu, gpu"),
     ],
 )
 def test_the_command_refuses(argv, words, capsys):
@@ -286,5 +378,5 @@ def test_the_check_judges(monkeypatch, capsys):
     monkeypatch.setattr(module, "CHECKED", (("fcn32s", {"width": 1, "padding": "same"}),))
     assert module.check((96,)) == 0
     assert capsys.readouterr().out.count("predicted") == 2
-    monkeypatch.setattr(module, "measured", lambda *_: 1)
+    monkeypatch.setattr(module, "measured", lambda *_, device: 1)
     assert module.check((96,)) == 1

@@ -36,11 +36,12 @@ data
 design
 describe
 checkpoint  signals  progress  runlog  environment  divergence  stopwatch
+pretrained
 recipes
 report
-evaluation  trained  advice  rival  studies
-training
-train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  amortize  digits
+evaluation  trained  advice  rival  studies  onnx_graph
+training  transfer
+train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  inspect  export  amortize  digits
 cli
 __main__
 """
@@ -48,7 +49,7 @@ FLOOR = {name: floor for floor, line in enumerate(FLOORS.strip().splitlines()) f
 
 # Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
 LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tyro", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
-LAZY |= {"sklearn"}
+LAZY |= {"sklearn", "onnx", "onnxruntime", "h5py"}
 
 
 def sources() -> dict[str, str]:

@@ -186,6 +186,14 @@ TABLE_1 = {
     "nyud-fcn32s-color-d": (134_260_544 + 64 * 9 + 4096 * 40 + 40, 16, 404, 32),
     "siftflow-fcn32s": (134_260_544 + 4096 * 36 + 36, 16, 404, 32),
     "pascalcontext-fcn32s": (134_260_544 + 4096 * 60 + 60, 16, 404, 32),
+    "nyud-fcn32s-color": (134_260_544 + 4097 * 40, 16, 404, 32),
+    "nyud-fcn32s-hha": (134_260_544 + 4097 * 40, 16, 404, 32),
+    "siftflow-fcn16s": (134_260_544 + (4097 + 513) * 36, 16, 404, 32),
+    "siftflow-fcn8s": (134_260_544 + (4097 + 513 + 257) * 36, 16, 404, 32),
+    "pascalcontext-fcn16s": (134_260_544 + (4097 + 513) * 60, 16, 404, 32),
+    "pascalcontext-fcn8s": (134_260_544 + (4097 + 513 + 257) * 60, 16, 404, 32),
+    "voc-fcn16s-cvpr15": (134_357_354 + 21 * 4 * 4, 16, 404, 32),  # the doubling is learned, a kernel a class
+    "voc-fcn8s-cvpr15": (134_362_751 + 2 * 21 * 4 * 4, 16, 404, 32),
 }
 
 
@@ -198,6 +206,18 @@ def test_parameters_depth_field_and_stride_as_published(name):
     assert depth(y) == layers
     grid = Grid.of(net.trunk.layers())
     assert (grid.field, grid.stride) == (field, stride)
+
+
+@pytest.mark.parametrize(
+    ("family", "crops"), [("voc", {}), ("siftflow", {}), ("pascalcontext", {}), ("nyud", {32: "-color-hha"})]
+)
+def test_every_data_sets_nets_are_cropped_alike(family, crops):
+    """19; 5, 27; 5, 9, 31: the heads differ, the trunk and so its geometry does not."""
+    published = {32: [19], 16: [5, 27], 8: [5, 9, 31]}
+    for stride in crops or published:
+        net = NETS[f"{family}-fcn{stride}s{crops.get(stride, '')}"](width=1)
+        for part in (net.color, net.hha) if family == "nyud" else (net,):
+            assert [rung.at for rung in part.ladder.rungs] == published[stride]
 
 
 def test_both_trunks_of_late_fusion_are_whole():

@@ -138,8 +138,10 @@ class Seen:
     [
         {"schedule": "poly", "momentum": 0.9},
         {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5},
+        {"trunk": "squeezenet1.1", "padding": "safe", "at_once": True}
+        | {"optimizer": "adam", "lr": 0.01, "trunk_lr": 0.3},
     ],
-    ids=["poly", "step"],
+    ids=["poly", "step", "adam"],
 )
 @pytest.mark.usefixtures("quick")
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(

@@ -79,6 +79,12 @@ class Preprocessing:
         mean, std = (np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
         return (x * np.float32(self.scale) - mean) / std
 
+    def __str__(self) -> str:
+        """In one line: "BGR, 0..255, less (104, 117, 123)"."""
+        mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
+        divided = "" if set(self.std) == {1.0} else f", divided by ({std})"
+        return f"{self.order}, 0..{255 * self.scale:.6g}, less ({mean}){divided}"
+
     def as_dict(self) -> dict[str, Any]:
         """As plain numbers and lists, to be written as JSON; floats survive the way there and back bit for bit."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

@@ -53,6 +53,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair, limit: int = WORKSPACE) 
     for block in blocks(len(gy), gy.shape[2:], at_once(w, g, limit)):
         columns = (weights @ _by_channel(gy, g, block)).reshape(gx.shape[1], *g.kernel, *block.shape)
         block.paste(gx, col2im(columns, bare(g), block.slab_size(g)), g)
+        del columns  # or they would stay until the next block's are made
     return gx
 
 

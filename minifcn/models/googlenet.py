@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minifcn.errors import UsageError
 from minifcn.models.trunk import Parallel, Trunk, checked_padding, thinned
 from minifcn.nn import LRN, AvgPool2d, Conv2d, Dropout, Init, Linear, MaxPool2d, Module, Sequential
 
@@ -26,9 +27,11 @@ INCEPTIONS = {
     },
     5: {"a": (256, 160, 320, 32, 128, 128), "b": (384, 192, 384, 48, 128, 128)},
 }
+# the normalisation of the first maps, the window of the 5x5 branch, and of the pool before block 5
+VERSIONS = {"paper": (True, 5, 3), "torchvision": (False, 3, 2)}
 
 
-def inception(incoming: int, counts: list[int], *, init: Init) -> Parallel:
+def inception(incoming: int, counts: list[int], *, init: Init, wide: int = 5) -> Parallel:
     """1x1, 3x3, 5x5 and 3x3 max pooling of the same maps, each at a price that a 1x1 convolution has lowered."""
     one, reduce3, three, reduce5, five, projected = counts
 
@@ -38,7 +41,7 @@ def inception(incoming: int, counts: list[int], *, init: Init) -> Parallel:
     return Parallel(
         conv1x1=conv(incoming, one, 1),
         conv3x3=Sequential(reduce=conv(incoming, reduce3, 1), conv=conv(reduce3, three, 3)),
-        conv5x5=Sequential(reduce=conv(incoming, reduce5, 1), conv=conv(reduce5, five, 5)),
+        conv5x5=Sequential(reduce=conv(incoming, reduce5, 1), conv=conv(reduce5, five, wide)),
         pool=Sequential(pool=MaxPool2d(3, stride=1, padding=1), proj=conv(incoming, projected, 1)),
     )
 
@@ -48,6 +51,8 @@ class GoogLeNet(Trunk):
 
     `padding` is conv1's, 3 in the classifier. Outputs: pool1 .. pool4 (strides 4 .. 32) and inception_5b. Its
     dropout draws from `rng`, and drops cells of the last map, since an FCN has no average pool after which to drop.
+    `version` "torchvision" is the net of that library once its batch normalisation is folded into the convolutions
+    (`weights.names.folded`): no LRN, 3x3 windows in the place of 5x5, and a 2x2 pool4.
     """
 
     classic: ClassVar[Mapping[str, Any]] = {"padding": 3}
@@ -57,6 +62,7 @@ class GoogLeNet(Trunk):
     def __init__(
         self,
         *,
+        version: str = "paper",
         width: int = 8,
         padding: int = 3,
         in_channels: int = 3,
@@ -64,17 +70,21 @@ class GoogLeNet(Trunk):
         init: str | np.random.Generator,
         rng: np.random.Generator,
     ) -> None:
+        if version not in VERSIONS:
+            raise UsageError(f"GoogLeNet: version is {version!r}; expected one of {', '.join(VERSIONS)}")
         thin = thinned("GoogLeNet", width, self.own_width)
+        normalized, wide, last_pool = VERSIONS[version]
         checked_padding("GoogLeNet", padding)
         block1 = Sequential(
             conv1=Conv2d(in_channels, thin(64), 7, stride=2, padding=padding, relu=True, init=init),
             pool=MaxPool2d(3, stride=2),
         )
+        norm1, norm2 = ({"norm1": LRN()}, {"norm2": LRN()}) if normalized else ({}, {})
         block2 = Sequential(
-            norm1=LRN(),
+            **norm1,
             reduce=Conv2d(thin(64), thin(64), 1, relu=True, init=init),
             conv2=Conv2d(thin(64), thin(192), 3, padding=1, relu=True, init=init),
-            norm2=LRN(),
+            **norm2,
             pool=MaxPool2d(3, stride=2),
         )
         self.add("pool1", "block1", block1, thin(64))
@@ -84,10 +94,11 @@ class GoogLeNet(Trunk):
             modules: dict[str, Module] = {}
             for letter, counts in row.items():
                 one, _, three, _, five, projected = thinner = [thin(n) for n in counts]
-                modules[f"inception_{block}{letter}"] = inception(incoming, thinner, init=init)
+                modules[f"inception_{block}{letter}"] = inception(incoming, thinner, init=init, wide=wide)
                 incoming = one + three + five + projected
             if block < 5:
-                self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(3, stride=2)), incoming)
+                pool = MaxPool2d(last_pool if block == 4 else 3, stride=2)
+                self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=pool), incoming)
             else:
                 drop = Dropout(dropout, rng=rng)
                 self.add("inception_5b", "block5", Sequential(**modules, drop=drop), incoming)

@@ -19,7 +19,11 @@ from minifcn.nn import Conv2d, Dropout, Init, MaxPool2d, Sequential
 
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # squeeze, expand
 # conv1's channels and kernel, the fire modules before each later pool, and the padding of conv10
-VERSIONS = {"1.0": (96, 7, (4, 8), 1), "1.1": (64, 3, (3, 5), 0)}
+VERSIONS = {
+    "1.0": (96, 7, (4, 8), 1),
+    "1.1": (64, 3, (3, 5), 0),
+    "1.0 torchvision": (96, 7, (4, 8), 0),  # trained there without the border
+}
 
 
 def fire(incoming: int, squeeze: int, expand: int, *, init: Init) -> Sequential:
@@ -34,7 +38,7 @@ def fire(incoming: int, squeeze: int, expand: int, *, init: Init) -> Sequential:
 
 
 class SqueezeNet(Trunk):
-    """SqueezeNet (Iandola et al., 2016) 1.0 or 1.1 up to fire9, every channel count times `width`/16.
+    """SqueezeNet (Iandola et al., 2016) 1.0 or 1.1 (`version`) up to fire9, every channel count times `width`/16.
 
     `padding` is conv1's, 0 in the classifier. Outputs: pool1 and two more pools (strides 4, 8, 16), each named after
     the module it follows (pool4 and pool8 in 1.0, pool3 and pool5 in 1.1), and fire9.

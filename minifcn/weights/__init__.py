@@ -21,4 +21,9 @@ FILES = [
     "protobuf",
     "caffemodel",
     "prototxt",
+    "safetensors",
+    "h5",
+    "mat",
+    "names",
+    "files",
 ]

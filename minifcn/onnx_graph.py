@@ -1,0 +1,217 @@
+"""A net of ours as an ONNX graph, which other programs run: module by module, at every size of image.
+
+An exporter that traces one run writes down the sizes it saw. This one reads the modules, and where a size matters (the
+crops of the ladder) it writes the question, `Shape`, instead of the answer. So the height and the width of the input
+are free, and the offsets in the graph are the ones that `Grid` computed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minifcn.backend import to_host
+from minifcn.errors import UsageError
+from minifcn.models.classifier import Classifier, GlobalAverage
+from minifcn.models.fcn import FCN
+from minifcn.models.trunk import Parallel, Trunk
+from minifcn.nn import (
+    LRN,
+    AvgPool2d,
+    Conv2d,
+    ConvTranspose2d,
+    Dropout,
+    Linear,
+    MaxPool2d,
+    Module,
+    Sequential,
+    Upsample,
+    bilinear,
+)
+from minifcn.tensor import Parameter
+
+OPSET, IR = 17, 8  # of 2022: what is older than this year's tools reads them, too
+IMAGE = "image"
+
+
+class Writer:
+    """The nodes and the constants of a graph, as they are added. A value is known by its name."""
+
+    def __init__(self, onnx: Any, net: Module) -> None:
+        self.onnx = onnx
+        self.nodes: list[Any] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.names = {id(parameter): name for name, parameter in net.parameters()}
+
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """One more node; the name of its only output."""
+        output = f"{op}_{len(self.nodes)}"
+        self.nodes.append(self.onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def constant(self, array: np.ndarray, name: str = "") -> str:
+        """An array that the graph holds."""
+        name = name or f"constant_{len(self.constants)}"
+        self.constants[name] = np.ascontiguousarray(array)
+        return name
+
+    def parameter(self, parameter: Parameter) -> str:
+        """A parameter under its own name."""
+        return self.constant(to_host(parameter.data), self.names[id(parameter)])
+
+    def crop(self, x: str, like: str, at: int) -> str:
+        """`ops.crop`: the cells of `x` from `at` on, as many as `like` has, whatever that will be."""
+        begin = self.constant(np.array([at, at], np.int64))
+        end = self.node("Add", self.node("Shape", like, start=2, end=4), begin)
+        return self.node("Slice", x, begin, end, self.constant(np.array([2, 3], np.int64)))
+
+
+def write(writer: Writer, module: Module, x: str) -> str:
+    """The nodes of `module` around `x`; the name of what comes out. `UsageError` for a module that has no form here."""
+    for kind in type(module).__mro__:
+        if kind in FORMS:
+            return FORMS[kind](writer, module, x)
+    raise UsageError(f"export: {type(module).__name__} cannot be written as ONNX; export to .safetensors instead")
+
+
+def sliding(module: Any) -> dict[str, Any]:
+    """The window of a layer, as ONNX says it: the same along both axes, and on all four sides."""
+    layer = module.layer
+    window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
+    return window | {"dilations": [layer.dilation] * 2}
+
+
+def convolution(writer: Writer, module: Any, x: str) -> str:
+    op = "ConvTranspose" if module.layer.transpose else "Conv"
+    inputs = [writer.parameter(p) for p in (module.w, module.b) if p is not None]
+    more = {"output_padding": [module.layer.output_padding] * 2} if module.layer.output_padding else {}
+    y = writer.node(op, x, *inputs, group=module.groups, **sliding(module), **more)
+    return writer.node("Relu", y) if getattr(module, "relu", False) else y
+
+
+def pool(writer: Writer, module: Any, x: str) -> str:
+    if isinstance(module, AvgPool2d):
+        if module.layer.padding or module.layer.dilation > 1 or module.layer.stride > 1:
+            raise UsageError("export: an average pool with a border, dilation or stride cannot be written as ONNX")
+        return writer.node("AveragePool", x, kernel_shape=[module.layer.kernel] * 2)
+    return writer.node("MaxPool", x, ceil_mode=int(module.layer.ceil), **sliding(module))
+
+
+def upsample(writer: Writer, module: Any, x: str) -> str:
+    """Bilinear interpolation is a convolution turned around; a fixed one gets its kernel here, for each channel."""
+    groups = module.groups
+    if module.w is None:
+        w = writer.constant(np.repeat(bilinear(module.layer.kernel)[None, None], groups, axis=0))
+    else:
+        w = writer.parameter(module.w)
+    return writer.node("ConvTranspose", x, w, group=groups, **sliding(module))
+
+
+def linear(writer: Writer, module: Any, x: str) -> str:
+    y = writer.node("Gemm", writer.node("Flatten", x), writer.parameter(module.w), writer.parameter(module.b), transB=1)
+    return writer.node("Relu", y) if module.relu else y
+
+
+def normalization(writer: Writer, module: Any, x: str) -> str:
+    options = dict(module.options)
+    return writer.node("LRN", x, bias=options.pop("k"), **options)
+
+
+def sequential(writer: Writer, module: Any, x: str) -> str:
+    for child in module.sequence().values():
+        x = write(writer, child, x)
+    return x
+
+
+def parallel(writer: Writer, module: Any, x: str) -> str:
+    return writer.node("Concat", *(write(writer, branch, x) for branch in module.branches().values()), axis=1)
+
+
+def stages(writer: Writer, trunk: Trunk, x: str) -> dict[str, str]:
+    """All outputs of a trunk, by name."""
+    outputs = {}
+    for name, stage in trunk.stages.items():
+        outputs[name] = x = write(writer, getattr(trunk, stage), x)
+    return outputs
+
+
+def climb(writer: Writer, net: FCN, features: Mapping[str, str], head: str) -> str:
+    """`FCN.climb`, step by step."""
+    score = write(writer, getattr(net, f"score_fr{head}"), features[net.trunk.last])
+    *steps, last = net.ladder.rungs
+    for rung in steps:
+        score = write(writer, getattr(net, f"{rung.name}{head}"), score)
+        skip = features[rung.skip]
+        if rung.skip in net.skip_scale:
+            skip = writer.node("Mul", skip, writer.constant(np.array(net.skip_scale[rung.skip], np.float32)))
+        scorer = getattr(net, f"score_{rung.skip}{head}")
+        if net.fusion != "concat":
+            skip = write(writer, scorer, skip)
+        if rung.cut == "skip":
+            skip = writer.crop(skip, score, rung.at)
+        else:
+            score = writer.crop(score, skip, rung.at)
+        if net.fusion == "concat":
+            score = write(writer, scorer, writer.node("Concat", score, skip, axis=1))
+        else:
+            score = writer.node({"sum": "Add", "max": "Max"}[net.fusion], score, skip)
+    score = write(writer, getattr(net, f"{last.name}{head}"), score)
+    return writer.crop(score, IMAGE, last.at)
+
+
+FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
+    Conv2d: convolution,
+    ConvTranspose2d: convolution,
+    MaxPool2d: pool,
+    Upsample: upsample,
+    Linear: linear,
+    LRN: normalization,
+    Dropout: lambda writer, module, x: x,  # nothing is dropped when nothing is learned
+    GlobalAverage: lambda writer, module, x: writer.node("ReduceMean", x, axes=[2, 3], keepdims=0),
+    Sequential: sequential,
+    Parallel: parallel,
+    Classifier: lambda writer, net, x: write(writer, net.top, list(stages(writer, net.trunk, x).values())[-1]),
+}
+
+
+def onnx_model(net: FCN | Classifier, *, classes: Sequence[str], metadata: Mapping[str, Any]) -> Any:
+    """The net as an `onnx.ModelProto`: "image" (N, channels, H, W) float32 to "scores", not yet probabilities.
+
+    The scores of an FCN are (N, classes, H, W), one output "scores_NAME" for each of several heads; those of a
+    classifier (N, classes). `metadata` is recorded in the model, as JSON. Raises `UsageError` without the package onnx,
+    and for a module that cannot be written.
+    """
+    onnx = import_onnx()
+    writer = Writer(onnx, net)
+    if isinstance(net, FCN):
+        features = stages(writer, net.trunk, IMAGE)
+        results = {f"scores{head}": climb(writer, net, features, head) for head in net.heads}
+    else:
+        results = {"scores": write(writer, net, IMAGE)}
+    for name, value in results.items():
+        writer.nodes.append(onnx.helper.make_node("Identity", [value], [name], name=name))
+    helper, number = onnx.helper, onnx.TensorProto.FLOAT
+    first = next(parameter for _, parameter in net.parameters())
+    takes = helper.make_tensor_value_info(IMAGE, number, ["N", first.shape[1], "H", "W"])
+    maps: list[Any] = ["H", "W"] if isinstance(net, FCN) else []
+    gives = [helper.make_tensor_value_info(name, number, ["N", f"{name}_classes", *maps]) for name in results]
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in writer.constants.items()]
+    graph = helper.make_graph(writer.nodes, type(net).__name__, [takes], gives, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
+    model.producer_name = "minifcn"
+    notes = {**metadata, "classes": list(classes)}
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in notes.items()})
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def import_onnx() -> Any:
+    """The package onnx, or a sentence about how to get it."""
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise UsageError("export: the package onnx is not installed; pip install 'minifcn[interop]'") from error
+    return onnx

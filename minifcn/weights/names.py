@@ -1,0 +1,139 @@
+"""What other libraries call our layers: rules, since a table of a thousand names would hide the three ideas in it.
+
+Our names say where a layer stands, `trunk.block2.fire2.expand.expand1x1.w`; `layer_of` leaves what it is,
+`fire2.expand1x1`. A rule makes another library's name of that: Caffe's are nearly ours, for they come from the papers;
+torchvision numbers the layers of a `Sequential`, so its names are sums. torchvision's GoogLeNet normalises after every
+convolution, by constants once it is trained, and `folded` multiplies them into the weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from minifcn.errors import FormatError
+
+Rule = Callable[[str, Sequence[str]], str]  # (one of our layers, all layers of its net in order) -> its name there
+PARTS = {"w": "weight", "b": "bias", "scale": "scale"}
+PLACES = re.compile(r"trunk|top|head|expand|block\d+")
+
+
+def layer_of(name: str) -> tuple[str, str]:
+    """(layer, part) of one of our parameters, without the places it stands in.
+
+    >>> layer_of("trunk.block2.fire2.expand.expand1x1.w")
+    ('fire2.expand1x1', 'weight')
+    """
+    *words, part = name.split(".")
+    return ".".join(word for word in words if not PLACES.fullmatch(word)), PARTS.get(part, part)
+
+
+def renamed(names: Sequence[str], rule: Rule) -> dict[str, str]:
+    """For each of our parameters what it is called where `rule` comes from, in the same order."""
+    layers = list(dict.fromkeys(layer_of(name)[0] for name in names))
+    return {name: f"{rule(layer_of(name)[0], layers)}.{layer_of(name)[1]}" for name in names}
+
+
+def ours(layer: str, layers: Sequence[str]) -> str:
+    """Our own short names, `fire2.squeeze1x1`: what we give to PyTorch."""
+    return layer
+
+
+def caffe(layer: str, layers: Sequence[str]) -> str:
+    """VGG, CaffeNet, SqueezeNet, LeNet and the released FCNs: the papers' names, with slashes in them."""
+    return layer.replace(".", "/")
+
+
+def caffe_googlenet(layer: str, layers: Sequence[str]) -> str:
+    """`inception_3a.conv3x3.reduce` is `inception_3a/3x3_reduce`; before them the kernels are in the names."""
+    special = {"conv1": "conv1/7x7_s2", "reduce": "conv2/3x3_reduce", "conv2": "conv2/3x3", "fc": "loss3/classifier"}
+    layer = re.sub(r"\.conv(\dx\d)(\.conv)?", r"/\1", special.get(layer, layer))
+    return layer.replace(".reduce", "_reduce").replace(".pool.proj", "/pool_proj")
+
+
+def caffe_early_fusion(layer: str, layers: Sequence[str]) -> str:
+    """The first layer of the net for colour and depth has a name that no transplant finds."""
+    return "conv1_1_bgrd" if layer == "conv1_1" else layer
+
+
+def caffe_late_fusion(layer: str, layers: Sequence[str]) -> str:
+    """Two nets side by side: `color.conv1_1` is `conv1_1color`."""
+    net, _, rest = layer.partition(".")
+    return rest + net
+
+
+def torchvision_vgg(layer: str, layers: Sequence[str]) -> str:
+    """Each convolution is followed by its ReLU, each block by its pool, and all of them are numbered."""
+    if found := re.fullmatch(r"conv(\d)_\d", layer):
+        return f"features.{2 * layers.index(layer) + int(found[1]) - 1}"
+    return {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}[layer]
+
+
+def torchvision_alexnet(layer: str, layers: Sequence[str]) -> str:
+    """As for VGG, with pools after the first two convolutions, and dropout before fc6 and fc7."""
+    if layer.startswith("conv"):
+        return f"features.{2 * layers.index(layer) + min(layers.index(layer), 2)}"
+    return {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}[layer]
+
+
+def torchvision_squeezenet(pools: tuple[int, int]) -> Rule:
+    """The rule of the version with pools after these two fire modules: each pool moves the numbers on by one."""
+
+    def rule(layer: str, layers: Sequence[str]) -> str:
+        if not layer.startswith("fire"):
+            return {"conv1": "features.0", "conv10": "classifier.1"}[layer]
+        module, window = layer.split(".")
+        number = int(module.removeprefix("fire"))
+        place = number + 1 + sum(number > pool for pool in pools)
+        return f"features.{place}.{'squeeze' if window == 'squeeze1x1' else window}"
+
+    return rule
+
+
+def torchvision_googlenet(layer: str, layers: Sequence[str]) -> str:
+    """Branches are numbered, as are the two convolutions in one; here after `folded`."""
+    layer = {"reduce": "conv2", "conv2": "conv3"}.get(layer, layer).replace("inception_", "inception")
+    for window, branch in {"conv1x1": 1, "conv3x3": 2, "conv5x5": 3, "pool": 4}.items():
+        layer = layer.replace(f".{window}", f".branch{branch}")
+    return layer.replace(".reduce", ".0").replace(".conv", ".1").replace(".proj", ".1")
+
+
+def unnumbered(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A `.caffemodel` numbers the blobs of a layer: of `conv1.0` and `conv1.1` the first is the weight."""
+    if not all(re.search(r"\.[01]$", name) for name in arrays):
+        return dict(arrays)
+    return {name[:-1] + ("weight", "bias")[int(name[-1])]: array for name, array in arrays.items()}
+
+
+EPS = 1e-3  # torchvision's GoogLeNet
+
+
+def folded(arrays: Mapping[str, np.ndarray], *, eps: float = EPS) -> dict[str, np.ndarray]:
+    """Batch normalisation that has stopped learning is a factor and a summand: put into the convolutions before it.
+
+    y = (w*x - mean) g / sqrt(var + eps) + beta is a convolution with w g / sqrt(var + eps) and the bias
+    beta - mean g / sqrt(var + eps). `a.conv.weight` and `a.bn.*` become `a.weight` and `a.bias`; all other arrays stay.
+    Raises `FormatError` naming the layer whose normalisation is incomplete or of another size.
+    """
+    result = {}
+    for name, array in arrays.items():
+        layer, conv, _ = name.rpartition(".conv.weight")
+        if not conv or f"{layer}.bn.weight" not in arrays:
+            if ".bn." not in name:
+                result[name] = array
+            continue
+        wanted = [f"{layer}.bn.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+        unfit = [each for each in wanted if each not in arrays or arrays[each].shape != array.shape[:1]]
+        if unfit:
+            found = f"shape {arrays[unfit[0]].shape}" if unfit[0] in arrays else "nothing"
+            raise FormatError(f"{unfit[0]}: found {found}; expected one number for each of {len(array)} channels")
+        gain, beta, mean, var = (arrays[each].astype(np.float64) for each in wanted)
+        if (var < 0).any():
+            raise FormatError(f"{wanted[3]}: found {var.min()}; expected variances of at least 0")
+        factor = gain / np.sqrt(var + eps)
+        shaped = factor.reshape(-1, *[1] * (array.ndim - 1))
+        result[f"{layer}.weight"] = (array * shaped).astype(np.float32)
+        result[f"{layer}.bias"] = (beta - mean * factor).astype(np.float32)
+    return result
