@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.geometry import Grid
-from minifcn.kernels import blocks, convolution, products, winograd
+from minifcn.kernels import blocks, convolution, planes, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.threads import lanes, shares, threads
 
@@ -208,13 +208,17 @@ def product_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def outlined_products() -> Iterator[None]:
-    """Inside, convolutions of outlines are booked instead of computed. Not while another thread computes."""
-    before = convolution.WAYS["im2col"]  # the way that `choose` sends everything that is not an array of NumPy
-    convolution.WAYS["im2col"] = SimpleNamespace(correlate=correlate, spread=spread, weigh=weigh)
+    """Inside, convolutions of outlines are booked instead of computed, and planes taken in the pieces of their device.
+
+    Not while another thread computes.
+    """
+    before = convolution.WAYS["im2col"], planes.whole
+    convolution.WAYS["im2col"] = SimpleNamespace(correlate=correlate, spread=spread, weigh=weigh)  # see `choose`
+    planes.whole = lambda x: x.library.device == "gpu" or x.nbytes <= planes.PIECE
     try:
         yield
     finally:
-        convolution.WAYS["im2col"] = before
+        convolution.WAYS["im2col"], planes.whole = before
 
 
 def correlate(x: Outline, w: Any, g: Windows, b: Any = None, relu: bool = False) -> Outline:

@@ -1,7 +1,7 @@
 """Write tests/cupy_names.txt, the public names of CuPy, so that `xp.name` can be checked where CuPy is not installed.
 
-    pip install cupy-cuda12x        in any environment: CuPy imports without a GPU
-    python tests/make_cupy_names.py
+pip install cupy-cuda12x        in any environment: CuPy imports without a GPU
+python tests/make_cupy_names.py
 """
 
 import pathlib

@@ -126,9 +126,7 @@ def test_a_card_without_cupy_is_an_offer(healthy: pytest.MonkeyPatch, capsys: py
     assert "Nothing to mend" in printed and "pip install CURE" in printed and "up to CUDA 12.9, cards: 1" in printed
 
 
-def test_two_cupys_are_mended_by_one_command(
-    healthy: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_cupys_are_mended_by_one_command(healthy: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     healthy.setattr(doctor, "cupy_packages", lambda: ["cupy-cuda11x", "cupy-cuda12x"])
     assert doctor.main([]) == 1
     printed = capsys.readouterr().out

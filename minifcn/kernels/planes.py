@@ -24,13 +24,17 @@ Part = tuple[slice, slice]
 
 def by_planes(task: Callable[[Part], None], x: Array) -> None:
     """Call `task(part)` until each plane of x (N, C, H, W) was in some part: one call on a GPU, or where x is small."""
-    if not is_host(x) or x.nbytes <= PIECE:
+    if whole(x):
         task((slice(None), slice(None)))
         return
     n, c = x.shape[:2]
     pieces = -(-x.nbytes // PIECE)
     parts = [(images, part) for images in shares(n, pieces) for part in shares(c, -(-pieces // n))]
-    parallel(task, parts, 1 if x.nbytes < ALONE else threads())
+    parallel(task, parts, threads() if is_host(x) and x.nbytes >= ALONE else 1)
+
+
+def whole(x: Array) -> bool:
+    return not is_host(x) or x.nbytes <= PIECE
 
 
 def rectified(gy: Array, y: Array | None) -> Array:
@@ -52,7 +56,7 @@ def channel_sums(gy: Array, y: Array | None = None) -> Array:
 
     def some(part: Part) -> None:
         passing = gy[part] if y is None else gy[part] * (y[part] > 0)
-        passing.sum(axis=(2, 3), out=sums[part])
+        sums[part] = passing.sum(axis=(2, 3))
 
     by_planes(some, gy)
     return sums.sum(axis=0)
