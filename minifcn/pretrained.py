@@ -339,7 +339,7 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
 def recognised(path: Path) -> bool:
     """Whether the file is of weights by its first bytes, or by what `minifcn convert` wrote: no checkpoint of a run."""
     try:
-        return format_of(path) != "safetensors" or weights_meta(path) is not None
+        return format_of(path) not in ("safetensors", "prototxt") or weights_meta(path) is not None
     except MinifcnError:
         return False
 
