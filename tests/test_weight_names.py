@@ -1,5 +1,6 @@
 """Whose weights are these? Names and shapes decide, by rule; what differs is named; and BatchNorm is only a factor."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -459,3 +460,9 @@ def test_preprocessings_belong_to_who_published():
 
 def test_a_path_may_be_text(tmp_path):
     assert open_weights(str(DATA / "squeezenet1_0_imagenet.npz")).path == Path(DATA / "squeezenet1_0_imagenet.npz")
+
+
+def test_the_document_names_every_net_and_no_other():
+    text = (Path(__file__).parent.parent / "docs" / "weights.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`([^`]+)`", "".join(rows))) == sorted(PUBLISHED)
