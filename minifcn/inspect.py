@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 def row(name: str, array: np.ndarray) -> tuple[str, ...]:
     """What is worth knowing of an array; the smallest and the largest are those of its finite numbers."""
-    finite = array[np.isfinite(array)]
+    finite = array[np.isfinite(array)].astype(np.float64)
     ends = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("", "")
     shape = "x".join(map(str, array.shape)) or "one number"
     return short(name), shape, str(array.dtype), *ends, str(array.size - finite.size)

@@ -141,7 +141,8 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     arrays = folded(unnumbered(arrays))
     net = published.network()
     classes = None
-    if isinstance(net, Classifier) or any_classes:
+    several = isinstance(net, FCN) and not isinstance(net.classes, int)  # heads, whose classes are the net's own
+    if isinstance(net, Classifier) or (any_classes and not several):
         classes = _classes(net, published.rule, arrays)
         net = published.network(classes) if classes else net
     groups = list(_groups(net, published.rule))
@@ -292,8 +293,13 @@ class WeightSet:
                 f"{self.path}: holds the weights of {self.net} up to {self.output} and no classifier; "
                 "they can start an FCN: minifcn.surgery.transplant"
             )
-        several = self.net.startswith("siftflow")  # two heads, whose classes are the net's own
-        return PUBLISHED[self.net].network(None if several else len(self.classes)).load(self.arrays)
+        net = PUBLISHED[self.net].network()
+        if not isinstance(net, FCN) or isinstance(net.classes, int):  # several heads have classes of their own
+            net = PUBLISHED[self.net].network(len(self.classes))
+        try:
+            return net.load(self.arrays)
+        except FormatError as fault:
+            raise FormatError(f"{self.path}: {fault}") from fault
 
     def __str__(self) -> str:
         what = f"the trunk up to {self.output}" if self.output else f"{len(self.classes)} classes"
@@ -333,7 +339,7 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
 def recognised(path: Path) -> bool:
     """Whether the file is of weights by its first bytes, or by what `minifcn convert` wrote: no checkpoint of a run."""
     try:
-        return format_of(path) != "safetensors" or weights_meta(path) is not None
+        return format_of(path) not in ("safetensors", "prototxt") or weights_meta(path) is not None
     except MinifcnError:
         return False
 
@@ -360,6 +366,8 @@ def _converted(path: Path, meta: Mapping[str, Any], net: str) -> WeightSet:
         raise FormatError(f"{path}: weights: found {short(known)}; expected what `minifcn convert` writes") from error
     except FormatError as fault:
         raise FormatError(f"{path}: {fault}") from fault
+    if len(classes) > MAX_CLASSES:
+        raise FormatError(f"{path}: names {len(classes)} classes; expected at most {MAX_CLASSES}")
     if name not in PUBLISHED or (net and net != name):
         raise FormatError(f"{path}: holds weights of {short(name)}; expected {net or 'a net known here'}")
     return WeightSet(path, name, output, classes, preprocessing, arrays)

@@ -131,6 +131,16 @@ def test_the_smallest_safe_padding_of_every_trunk(trunk, options, padding):
     assert safe() and not any(safe(padding=smaller) for smaller in range(padding))
 
 
+@pytest.mark.parametrize(("trunk", "stride", "padding"), [(GoogLeNet, 8, 27), (SqueezeNet, 8, 11), (SqueezeNet, 4, 15)])
+def test_a_padding_is_safe_beyond_the_smallest_images(trunk, stride, padding):
+    """One less serves every side up to the stride, where a pool of ceil mode hangs over the end, and fails at 2 s."""
+    net = FCN_dilated(stride, trunk=trunk, width=1, classes=2)
+    assert net.trunk.layers()[0].padding == padding
+    assert all(net.ladder.fits(size) for size in range(1, 200))
+    less = FCN_dilated(stride, trunk=trunk, width=1, classes=2, padding=padding - 1).ladder
+    assert all(less.fits(size) for size in range(1, stride + 1)) and not less.fits(2 * stride)
+
+
 @pytest.mark.parametrize(
     ("trunk", "stride", "known"),
     [

@@ -252,3 +252,20 @@ def test_refusals(call, error, says):
 def test_importing_loads_neither_matplotlib_nor_pillow():
     program = "import sys, minifcn.viz; print(sorted({'matplotlib', 'PIL'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_heat_map_is_hot_where_the_heat_is(tmp_path):
+    """The photograph is dark; only the painted copy on the right has bright pixels, in its upper right quarter."""
+    heat = np.zeros((3, 3))
+    heat[0, 2] = 1.0
+    figure = viz.heat_map(np.zeros((90, 90, 3), np.uint8), heat, "what", start=15, stride=30, path=tmp_path / "h.png")
+    paint = figure.axes[1].images[1]
+    values, strength = np.asarray(paint.get_array()), np.asarray(paint.get_alpha())
+    assert np.unravel_index(values.argmax(), values.shape) == (0, 75) and values[45, 45] == 0 and values[0, 89] == 1
+    assert strength[0, 89] == pytest.approx(0.85) and strength[89, 0] == 0.25
+    narrow = viz.heat_map(np.zeros((90, 90, 3), np.uint8), np.ones((1, 1)), "what", start=45, stride=30)
+    strength = np.asarray(narrow.axes[1].images[1].get_alpha())
+    assert strength[45, 45] == pytest.approx(0.85) and strength[45, 80] == 0  # no window looks there
+    assert (tmp_path / "h.png").stat().st_size > 1000
+    with pytest.raises(ShapeError, match=r"a heat map is \(h, w\)"):
+        viz.heat_map(np.zeros((9, 9, 3), np.uint8), np.zeros(3), "what")

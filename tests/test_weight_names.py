@@ -1,5 +1,6 @@
 """Whose weights are these? Names and shapes decide, by rule; what differs is named; and BatchNorm is only a factor."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,8 @@ def test_other_numbers_of_classes():
     with pytest.raises(FormatError, match=r"score_fr.weight has shape \(6, 4096, 1, 1\); expected \(21, 4096, 1, 1\)"):
         matching("f", arrays)
     assert matching("f", arrays, net="voc-fcn32s").classes == 6
+    two = matching("f", theirs("siftflow-fcn32s"), net="siftflow-fcn32s")  # 33 and 3, whoever asks
+    assert two.classes is None and two.arrays["score_fr_sem.b"].shape == (33,)
 
 
 @pytest.mark.parametrize(
@@ -457,3 +460,9 @@ def test_preprocessings_belong_to_who_published():
 
 def test_a_path_may_be_text(tmp_path):
     assert open_weights(str(DATA / "squeezenet1_0_imagenet.npz")).path == Path(DATA / "squeezenet1_0_imagenet.npz")
+
+
+def test_the_document_names_every_net_and_no_other():
+    text = (Path(__file__).parent.parent / "docs" / "weights.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w[^`]+)`", "".join(rows))) == sorted(PUBLISHED)

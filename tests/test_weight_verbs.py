@@ -130,11 +130,12 @@ def test_inspect_tells_the_arrays_and_the_net(capsys):
 
 def test_inspect_counts_what_is_not_finite(tmp_path, capsys):
     odd = np.array([[1.0, np.nan], [-np.inf, 3.0]])
-    np.savez(tmp_path / "odd.npz", odd=odd, none=np.full(3, np.nan), whole=np.arange(4))
+    np.savez(tmp_path / "odd.npz", odd=odd, none=np.full(3, np.nan), whole=np.arange(4), yes=np.array([True, False]))
     assert main(["inspect", str(tmp_path / "odd.npz")]) == 0
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line}
     assert rows["odd"] == ["odd", "2x2", "float64", "1", "3", "2"]
     assert rows["none"] == ["none", "3", "float64", "3"] and rows["whole"][3:] == ["0", "3", "0"]
+    assert rows["yes"] == ["yes", "2", "bool", "0", "1", "0"]
     assert rows["net"][1:4] == ["fits", "no", "net"]
 
 
@@ -224,12 +225,13 @@ def test_converted_weights_are_hostile_until_they_are_checked(tmp_path):
         return tmp_path / "w.safetensors"
 
     assert open_weights(saved()).net == "lenet"
-    with pytest.raises(FormatError, match="these parameters are not this network's"):
+    with pytest.raises(FormatError, match=r"w\.safetensors: these parameters are not this network's"):
         open_weights(saved()).network()
     for change in (
         {"weights": 3},
         {"weights": {"net": "lenet"}},
         {"weights": {"net": "no such net", "output": "", "classes": []}},
+        {"weights": {"net": "vgg16", "output": "", "classes": ["a"] * 100_001}},
         {"preprocessing": {"order": "GBR"}},
         {"preprocessing": 3},
     ):

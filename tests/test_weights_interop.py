@@ -106,12 +106,21 @@ def links(h5py: Any) -> dict[str, Callable[[Any], object]]:
         "an external link": lambda file: file.__setitem__("w", h5py.ExternalLink("other.h5", "/secret")),
         "a link to a device": lambda file: file.__setitem__("w", h5py.ExternalLink("/dev/zero", "/secret")),
         "a folder in itself": lambda file: file["dense"].__setitem__("again", file["dense"]),
+        "a folder twice": lambda file: file.__setitem__("again", file["dense"]),
         "the root in a folder": lambda file: file["dense"].__setitem__("again", file),
     }
 
 
 @pytest.mark.parametrize(
-    "what", ["a soft link", "an external link", "a link to a device", "a folder in itself", "the root in a folder"]
+    "what",
+    [
+        "a soft link",
+        "an external link",
+        "a link to a device",
+        "a folder in itself",
+        "a folder twice",
+        "the root in a folder",
+    ],
 )
 def test_links_are_refused_unopened(keras: Callable[..., Path], h5py: Any, tmp_path: Path, what: str) -> None:
     """Row 22."""
@@ -512,6 +521,7 @@ def test_a_matrix_of_version_7_3_has_matlabs_shape(mat73: Callable[..., Path]) -
         (np.zeros((1, 6), "u4"), {"MATLAB_class": np.bytes_(b"missing")}, "w: found a missing"),
         (np.zeros(2), {"MATLAB_class": "double"}, "w: MATLAB_class: found dtype object"),
         (np.zeros(2), {"MATLAB_class": np.bytes_(b"x" * 33)}, "w: MATLAB_class: found dtype |S33"),
+        (np.zeros(2), {"MATLAB_class": np.bytes_([b"double"] * 2)}, "w: MATLAB_class: found dtype |S6, shape (2,)"),
         (np.zeros(2), {"MATLAB_class": np.zeros((2, 2))}, "w: MATLAB_class: found dtype float64"),
         (np.array([2, 3], "u8"), {"MATLAB_empty": np.uint8(1)}, "w: found an empty matrix [2, 3]"),
         (np.array([0, 2**63], "u8"), {"MATLAB_empty": np.uint8(1)}, "w: shape: found (0, 92"),

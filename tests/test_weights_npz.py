@@ -269,6 +269,15 @@ def test_row_19_a_header_of_many_elements(tmp_path: Path, shape: str) -> None:
         refused(read_npz, path)
 
 
+def test_row_19_no_elements_of_a_size_that_nobody_can_multiply(tmp_path: Path) -> None:
+    header = HEADER.replace("(2,)", "(0, 999999999999999999, 99999)")
+    assert "can be counted" in refused(read_npz, zipped(tmp_path / "a.npz", {"a.npy": npy_with(header)}))
+    assert limits.nbytes_of(tmp_path, "w", (3, 0), np.dtype("f4")) == 0
+    for sizes in [(-1, 3), (2.0,), (True,), (1,) * 33]:
+        with pytest.raises(FormatError, match="at most 32 sizes of at least 0"):
+            limits.nbytes_of(tmp_path, "w", sizes, np.dtype("f4"))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -309,7 +318,7 @@ def test_entries_that_are_no_arrays(tmp_path: Path) -> None:
     ):
         refused(read_npz, zipped(tmp_path / "a.npz", entries))
     other = npy_with(HEADER.replace("<f4", "<f3"), bytes(16))  # NumPy has none of 3 bytes; an object has 8
-    assert "dtype" in refused(read_npz, zipped(tmp_path / "a.npz", {"a.npy": other}))
+    assert "found <f3" in refused(read_npz, zipped(tmp_path / "a.npz", {"a.npy": other}))
     bools = npy(np.array([True, False]))
     assert "neither 0 nor 1" in refused(read_npz, zipped(tmp_path / "a.npz", {"a.npy": bools[:-1] + b"\2"}))
 

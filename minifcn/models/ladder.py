@@ -155,7 +155,8 @@ def safe_padding(paths_for: Callable[[int], Paths], skips: Sequence[str]) -> int
     """The smallest padding with which images of every size come out whole: 97 for VGG-16, where the paper takes 100.
 
     A side larger by the total stride makes every map larger by a whole number of cells, and each crop needs only
-    differences; so what holds for sides 1 .. stride holds for all.
+    differences; so what holds for a period of sides holds for all. Tried are two of them: the smallest sides, and some
+    larger than the field, since a pool's window that hangs over a small map (ceil) finds room where a larger has none.
     """
     for padding in range(1024):
         try:
@@ -163,6 +164,7 @@ def safe_padding(paths_for: Callable[[int], Paths], skips: Sequence[str]) -> int
         except GeometryError:
             continue
         stride = int(ladder.grids[ladder.last].stride)
-        if all(ladder.fits(size) for size in range(1, stride + 1)):
+        large = int(ladder.grids[ladder.last].field)
+        if all(ladder.fits(size) for size in (*range(1, stride + 1), *range(large, large + stride))):
             return padding
     raise GeometryError(f"no padding below 1024 lets the skips {tuple(skips)} fit at every size")
