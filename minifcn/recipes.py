@@ -360,8 +360,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     # the same animals, on a trunk that has seen ImageNet
     "transfer": TRANSFER,
-    # and on the same trunk without what it had learned
-    "transfer-scratch": {**TRANSFER, "init": "", "trunk_lr": 1.0},
+    # and on the same trunk from random weights, whose maps hold numbers around 1 and which has all to learn
+    "transfer-scratch": {**TRANSFER, "init": "", "trunk_lr": 1.0, "at_once": False},
 }
 
 

@@ -269,7 +269,9 @@ def test_stages_go_down_squeezenets_ladder(tmp_path: Path, capsys: pytest.Captur
     assert "stage 2: FCN-8s, from the net before" in said and "stage 3: FCN-4s, from the net before" in said
     net = open_trained(folder).net
     assert net.skips == ("pool4", "pool1") and STRIDES["squeezenet1.0"] == (16, 8, 4)
-    assert set(net.skip_scale) == {"pool4", "pool1"}
+    assert net.skip_scale == {}
+    scaled = replace(preset("transfer"), stages="4").network(3, 4)
+    assert scaled.skip_scale == {"pool4": 0.01, "pool1": 0.01}
 
 
 def test_what_is_held_out_is_not_learned_and_is_the_same_in_every_run() -> None:
