@@ -5,7 +5,7 @@ A training run is hours of work held in one file that is rewritten again and aga
 1. *The process dies while it writes*: killed, out of disk space, power cut. Writing over the old file then loses both
    the old and the new one. The cure costs four lines: write a temporary file beside it, fsync it (so that the bytes are
    on the disk and not only in memory), rename it over the old one (which the file system does entirely or not at all),
-   fsync the folder (so that the new name is on the disk, too). See `_replace`.
+   fsync the folder (so that the new name is on the disk, too). See `replace_file`.
 2. *The bytes change afterwards*: half a copy, a bad sector, one flipped bit, which in a weight is a slightly worse
    network that nobody notices. The cure is a digest over every byte of the file. See `_digest`.
 3. *Two processes write into one folder*. The cure is a lock which the system takes back when its owner dies. See
@@ -61,7 +61,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], meta: d
     cannot be stored, and UsageError when the file cannot be written: what stood at `path` is then intact.
     """
     path = Path(path)
-    _replace(path, _pack(path, tensors, meta))
+    replace_file(path, _pack(path, tensors, meta))
 
 
 def _pack(path: Path, tensors: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Pieces:
@@ -100,7 +100,7 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     return np.asarray(array, dtype=little, order="C")
 
 
-def _replace(path: Path, pieces: Pieces) -> None:
+def replace_file(path: Path, pieces: Pieces) -> None:
     """Put `pieces` at `path` so that whoever looks, whenever, finds the whole old file or the whole new one."""
     temporary = path.with_name(path.name + ".tmp")
     with _explained(path, "cannot be saved; what was saved before is intact"):
@@ -365,7 +365,7 @@ class RunFolder:
                 self._lock()
                 self._remove_unfinished()
                 probe = self._checkpoints / "probe"
-                _replace(probe, [b"Can this folder be written?"])
+                replace_file(probe, [b"Can this folder be written?"])
                 probe.unlink()
         except BaseException:
             self.close()
@@ -381,9 +381,9 @@ class RunFolder:
         with _explained(path, "cannot be saved; what was saved before is intact"):
             self._remove_unfinished()
             pieces = _pack(path, tensors, meta)
-            _replace(path, pieces)
+            replace_file(path, pieces)
             if best:  # a copy and not a link: one bad sector must not take both
-                _replace(best_path(self.path), pieces)
+                replace_file(best_path(self.path), pieces)
             steps = _steps(self.path)
             last_two = [one for one in steps if one <= step][-2:]
             for old in set(steps) - set(last_two):

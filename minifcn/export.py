@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import __version__
+from minifcn.checkpoint import replace_file
 from minifcn.command import parse, run, split_words
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import FormatError, UsageError
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
     else:
         data = state_file(net, {**notes, "classes": list(classes)})
         told = f"{len(torch_state(net))} arrays in PyTorch's layout"
-    out.write_bytes(data)
+    replace_file(out, [data])
     print(f"{told}\nimages: {preprocessing or 'not of three channels'}\nwrote {out}, {len(data):,} bytes")
     return 0
 

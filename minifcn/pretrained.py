@@ -259,7 +259,8 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
     best = max(compared, key=lambda one: (one.found > 0, one.found - one.strangers))
     if not best.found and not net:
         some = ", ".join(map(short, list(arrays)[:3]))
-        raise FormatError(f"{path}: fits no net known here: no name of {some} ... is a layer of one")
+        cure = "minifcn convert --plain copies arrays of no net, too"
+        raise FormatError(f"{path}: fits no net known here: no name of {some} ... is a layer of one; {cure}")
     asked = "does not fit" if net else "fits no net known here; nearest is"
     raise FormatError(
         f"{path}: {asked} {best.net}, of which {best.found} of {best.wanted} arrays fit: {short(best.fault)}"

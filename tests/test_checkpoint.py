@@ -185,7 +185,7 @@ def write_in_place(path, pieces):
 
 def save_forever(ready):
     if way == "in place":
-        checkpoint._replace = write_in_place
+        checkpoint.replace_file = write_in_place
     with checkpoint.RunFolder(folder, warn=lambda sentence: None) as run:
         os.write(ready, b"!")
         latest = run.latest()
