@@ -194,7 +194,7 @@ REFUSED = [
     ("export {run} out.pb", "out.pb: expected a name that ends in .onnx or .safetensors"),
     ("export gone out.safetensors", "gone: found no such run folder or checkpoint"),
     ("export odd.npz out.safetensors", "odd.npz: fits no net known here"),
-    ("export {run} nowhere/out.safetensors", "nowhere/out.safetensors: No such file"),
+    ("export {run} nowhere/out.safetensors", "nowhere/out.safetensors: cannot be saved"),
 ]
 
 
