@@ -1,8 +1,10 @@
-# make train   sets up .venv and trains a network on the embedded world (ARGS="--help" shows what can be chosen)
-# make test    sets up .venv and runs every test that this machine can run
-# make bench   measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
-# make lint    ruff and mypy
-# make clean   removes .venv and what the tools left behind; never a run
+# make train      sets up .venv and trains a network on the embedded world (ARGS="--help" shows what can be chosen)
+# make test       sets up .venv and runs every test that this machine can run
+# make bench      measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
+# make tutorials  sets up .venv with Jupyter and opens the course
+# make notebooks  runs the notebooks again and writes their outputs (ARGS="01 02" for some of them)
+# make lint       ruff and mypy
+# make clean      removes .venv and what the tools left behind; never a run
 #
 # Another interpreter: make train PYTHON=python3.12
 
@@ -11,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help train test bench lint clean
+.PHONY: help train test bench tutorials notebooks lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -26,13 +28,19 @@ test: $(VENV)/ready-to-test
 bench: $(VENV)/ready-to-run
 	$(BIN)/python -m minifcn.bench $(or $(ARGS),nets)
 
+tutorials: $(VENV)/ready-to-learn
+	$(BIN)/python -m jupyterlab tutorials/01_autograd.ipynb $(ARGS)
+
+notebooks: $(VENV)/ready-to-learn
+	$(BIN)/python tests/notebooks.py $(ARGS)
+
 lint: $(VENV)/ready-to-lint
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
-	find minifcn tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find minifcn tests tutorials -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each file `ready-to-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.
 $(VENV)/ready-to-run: pyproject.toml | $(VENV)/created
@@ -41,6 +49,10 @@ $(VENV)/ready-to-run: pyproject.toml | $(VENV)/created
 
 $(VENV)/ready-to-test: pyproject.toml | $(VENV)/created
 	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/ready-to-run
+
+$(VENV)/ready-to-learn: pyproject.toml | $(VENV)/created
+	$(PIP) --editable '.[notebooks]'
 	@touch $@ $(VENV)/ready-to-run
 
 $(VENV)/ready-to-lint: pyproject.toml | $(VENV)/created

@@ -34,6 +34,11 @@ PACKAGES = {
 EXTRAS = {
     "torch": "extra oracle: the tests compare with it",
     "scikit-learn": "extra notebooks: carries the digits that LeNet learns",
+    "jupyterlab": "extra notebooks: shows the tutorials",
+    "jupytext": "extra notebooks: keeps them as text, too",
+    "ipykernel": "extra notebooks: computes what they show",
+    "nbclient": "extra notebooks: runs them from top to bottom",
+    "nbmake": "extra notebooks: the tests run them",
     "onnx": "extra interop: nets as ONNX graphs",
     "onnxruntime": "extra interop: the tests run them",
     "h5py": "extra interop: Keras' files, and MATLAB's of version 7.3",

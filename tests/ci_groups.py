@@ -21,6 +21,7 @@ from collections.abc import Callable
 GROUPS: dict[str, Callable[[], str]] = {
     "oracle": lambda: "" if importlib.util.find_spec("torch") else "PyTorch is not installed",
     "notebooks": lambda: "" if importlib.util.find_spec("sklearn") else "scikit-learn is not installed",
+    "tutorials": lambda: _missing("sklearn", "jupytext", "nbclient", "nbmake", "ipykernel"),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",

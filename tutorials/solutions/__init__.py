@@ -1,0 +1,1 @@
+"""One solution of every exercise: `nNN.<name>` is an answer that `exercises.nNN.check_<name>` accepts."""
