@@ -210,7 +210,7 @@ PLANTED = [
     ("imports go down", "helpers.py", "x = 1"),
     ("ops name no library", "ops/conv.py", "import numpy as np"),
     ("ops name no library", "tensor.py", "def f():\n    from cupy import asarray"),
-    ("heavy libraries wait", "viz.py", "import matplotlib.pyplot as plt"),
+    ("heavy libraries wait", "viz/plots.py", "import matplotlib.pyplot as plt"),
     ("heavy libraries wait", "data/files.py", "try:\n    from PIL import Image\nexcept ImportError:\n    Image = None"),
     ("nothing runs foreign text", "checkpoint.py", "import pickle"),
     ("nothing runs foreign text", "recipes.py", "eval('1')"),
@@ -231,7 +231,7 @@ ALLOWED = [
     ("imports go down", "nn.py", "from minifcn import ops\nfrom minifcn.tensor import Tensor\nimport numpy as np"),
     ("imports go down", "cli.py", "from minifcn import __version__"),
     ("imports go down", "ops/conv.py", "from ..kernels.im2col import Windows\nfrom .checks import anything"),
-    ("heavy libraries wait", "viz.py", "def curves():\n    import matplotlib"),
+    ("heavy libraries wait", "viz/plots.py", "def curves():\n    import matplotlib"),
     ("nothing runs foreign text", "training.py", "net.eval()\nsubprocess.run(['git'], shell=False)"),
     ("public signatures are typed", "ops/pool.py", "def f(x: int) -> int:\n    def grad_x(gy): ..."),
 ]

@@ -10,6 +10,7 @@ import pytest
 
 from minifcn import viz
 from minifcn.errors import DataError, ShapeError, UsageError
+from minifcn.viz import panels, plots
 
 VOC = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -169,7 +170,7 @@ def test_curves_show_the_loss_its_mean_chance_and_the_measures(tmp_path):
 def test_the_neighbourhood_mean_is_a_mean_of_neighbours():
     values = np.arange(10.0) ** 2
     expected = [values[max(0, place - 3) : place + 4].mean() for place in range(10)]
-    np.testing.assert_allclose(viz._neighbourhood_mean(values, 3), expected)
+    np.testing.assert_allclose(plots._neighbourhood_mean(values, 3), expected)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +213,10 @@ def test_the_same_figure_is_the_same_file():
 
 
 def test_a_name_too_long_is_cut_where_the_room_ends():
-    font = viz._font(14)
-    short = viz._shorten("a name that is much too long", font, 80)
+    font = panels.font_of(14)
+    short = panels.shorten("a name that is much too long", font, 80)
     assert short.endswith("…") and font.getlength(short) <= 80 < font.getlength(short + "wide")
-    assert viz._shorten("fits", font, 80) == "fits"
+    assert panels.shorten("fits", font, 80) == "fits"
     ticks = viz.confusion_picture(np.eye(2, dtype=int), ["b" * 60, "a"]).axes[0].get_xticklabels()
     assert [tick.get_text() for tick in ticks] == ["b" * 23 + "…", "a"]
 

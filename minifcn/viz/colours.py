@@ -1,0 +1,87 @@
+"""Labels become colours, with NumPy alone: the colour of a class, a label laid over its photograph."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minifcn.errors import DataError, ShapeError
+
+VOID = 255
+INK, FAINT, ACCENT, SECOND = "#1b1f24", "#c9ced6", "#1f5fbf", "#c2571a"
+
+
+def palette(count: int = 256) -> np.ndarray:
+    """The colours PASCAL VOC gives its classes, (count, 3) uint8 RGB, by rule and not by table.
+
+    Write the class number in binary and deal its bits out in turn to red, green and blue, filling each colour from
+    its highest bit down: bit 0 becomes red's bit 7, bit 1 green's, bit 2 blue's, bit 3 red's bit 6, and so on. Classes
+    that follow each other therefore differ in a high bit, which the eye sees, and 255 (void) comes out near white.
+    """
+    index = np.arange(count)
+    colours = np.zeros((count, 3), dtype=np.uint8)
+    for place in range(8):
+        for channel in range(3):
+            bit = index >> (3 * place + channel) & 1
+            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+    return colours
+
+
+def colourize(label: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
+    """A label (H, W) of class numbers as a picture (H, W, 3) uint8, one colour per class, void hatched.
+
+    `colours` is (C, 3) uint8, the VOC palette unless given. Raises ShapeError for a label that is not two-dimensional
+    and of integers, DataError for a class that has no colour.
+    """
+    colours = palette() if colours is None else colours
+    check_label(label, len(colours))
+    void = label == VOID
+    picture = colours[np.where(void, 0, label)]
+    picture[void] = hatch(label.shape)[void]
+    return picture
+
+
+def overlay(
+    image: np.ndarray, label: np.ndarray, alpha: float = 0.5, *, colours: np.ndarray | None = None
+) -> np.ndarray:
+    """The picture with its label laid over it: (1 - alpha) image + alpha colour, and outlines in the full colour.
+
+    Void keeps the photograph, faded to white, for nothing is claimed there. Raises ShapeError unless `image` is
+    (H, W, 3) uint8 and `label` is (H, W).
+    """
+    check_image(image)
+    paint = colourize(label, colours).astype(np.float32)
+    if label.shape != image.shape[:2]:
+        raise ShapeError(f"the image is {image.shape[:2]} but the label is {label.shape}")
+    strength = np.full(label.shape, alpha, np.float32)
+    strength[_outline(label) & (label != VOID)] = 1.0
+    paint[label == VOID] = 255.0
+    blend = image + strength[..., None] * (paint - image)
+    return np.rint(blend).astype(np.uint8)
+
+
+def _outline(label: np.ndarray) -> np.ndarray:
+    """Where a pixel's class is not that of its right or lower neighbour."""
+    edge = np.zeros(label.shape, dtype=bool)
+    edge[:, :-1] |= label[:, :-1] != label[:, 1:]
+    edge[:-1] |= label[:-1] != label[1:]
+    return edge
+
+
+def hatch(shape: tuple[int, ...]) -> np.ndarray:
+    """White with thin grey diagonals, (H, W, 3)."""
+    rows, columns = np.indices(shape)
+    stripe = (rows + columns) % 6 < 2
+    return np.where(stripe, 178, 255).astype(np.uint8)[..., None].repeat(3, axis=-1)
+
+
+def check_image(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ShapeError(f"an image is (H, W, 3) of uint8, found {image.shape} of {image.dtype}")
+
+
+def check_label(label: np.ndarray, classes: int) -> None:
+    if label.ndim != 2 or label.dtype.kind not in "iu":
+        raise ShapeError(f"a label is (H, W) of integers, found {label.shape} of {label.dtype}")
+    wrong = np.unique(label[((label < 0) | (label >= classes)) & (label != VOID)])
+    if wrong.size:
+        raise DataError(f"the label holds class {wrong[0]}, expected 0..{classes - 1} or {VOID} for void")
