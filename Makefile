@@ -3,6 +3,7 @@
 # make bench      measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
 # make tutorials  sets up .venv with Jupyter and opens the course
 # make notebooks  runs the notebooks again and writes their outputs (ARGS="01 02" for some of them)
+# make docs    makes the documentation, build/docs/index.html (it takes MathJax from npm; the pages need no network)
 # make lint       ruff and mypy
 # make clean      removes .venv and what the tools left behind; never a run
 #
@@ -11,9 +12,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DOCS := build/docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help train test bench tutorials notebooks lint clean
+.PHONY: help train test bench tutorials notebooks docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +36,11 @@ tutorials: $(VENV)/ready-to-learn
 notebooks: $(VENV)/ready-to-learn
 	$(BIN)/python tests/notebooks.py $(ARGS)
 
+docs: $(VENV)/ready-to-document
+	$(BIN)/python docs/mathjax.py $(DOCS)/_static/mathjax
+	$(BIN)/python -m sphinx -W --keep-going --quiet --builder html --conf-dir docs --doctree-dir $(DOCS).doctrees . $(DOCS)
+	@echo "the documentation: $(DOCS)/index.html"
+
 lint: $(VENV)/ready-to-lint
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
@@ -53,6 +60,10 @@ $(VENV)/ready-to-test: pyproject.toml | $(VENV)/created
 
 $(VENV)/ready-to-learn: pyproject.toml | $(VENV)/created
 	$(PIP) --editable '.[notebooks]'
+	@touch $@ $(VENV)/ready-to-run
+
+$(VENV)/ready-to-document: pyproject.toml | $(VENV)/created
+	$(PIP) --editable '.[docs]'
 	@touch $@ $(VENV)/ready-to-run
 
 $(VENV)/ready-to-lint: pyproject.toml | $(VENV)/created

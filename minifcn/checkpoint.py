@@ -302,10 +302,12 @@ def load_best(run: str | Path, *, warn: Callable[[str], None] = _say) -> Checkpo
 
 
 def best_path(run: str | Path) -> Path:
+    """Where the best checkpoint of a run lies."""
     return Path(run) / "checkpoints" / "best.safetensors"
 
 
 def step_path(run: str | Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
     return Path(run) / "checkpoints" / f"step-{step:08d}.safetensors"
 
 

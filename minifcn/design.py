@@ -66,14 +66,17 @@ class Design:
 
     @property
     def crops(self) -> tuple[int, ...]:
+        """Where each map is cropped, coarse to fine."""
         return tuple(rung.at for rung in self.ladder.rungs)
 
     @property
     def kernels(self) -> tuple[int, ...]:
+        """The kernel of each upsampling, coarse to fine."""
         return tuple(rung.layer.kernel for rung in self.ladder.rungs)
 
     @property
     def before_image(self) -> int:
+        """The padding less the last crop, the same at any padding."""
         return self.padding - self.crops[-1]
 
 
@@ -152,6 +155,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
+    """`minifcn design`: prints the smallest safe padding, crops and kernels. Returns the exit code."""
     words, rest = split_words(Options, argv)
     options = parse(Options, rest, verb="design")
     if not 0 <= options.kernel <= MOST or not -1 <= options.padding <= MOST:
@@ -180,6 +184,7 @@ def cropped(rung: Rung) -> str:
 
 
 def told(bad: list[int]) -> str:
+    """Which sides do not come out whole, in words."""
     if not bad:
         return f"all sides from 1 to {MOST} come out whole"
     return f"{len(bad)} of the sides from 1 to {MOST} do not come out whole, such as {', '.join(map(str, bad[:8]))}"

@@ -64,6 +64,7 @@ class Step:
 
     @property
     def nbytes(self) -> int:
+        """Bytes that its gradients remember, each array counted at the first that mentions it."""
         return sum(memory.nbytes for edge in self.edges for memory in edge.memories if memory.again is None)
 
 

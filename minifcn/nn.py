@@ -31,6 +31,7 @@ class Module:
         return self.forward(*args, **options)
 
     def forward(self, *args: Any, **options: Any) -> Any:
+        """What `module(x)` computes; every kind of module has its own."""
         raise UsageError(f"{type(self).__name__} defines no forward")
 
     def layers(self) -> list[Layer]:
@@ -167,6 +168,7 @@ class Sequential(Module):
         return x
 
     def layers(self) -> list[Layer]:
+        """The windows of its modules, one after another."""
         return [layer for module in self.sequence().values() for layer in module.layers()]
 
 
@@ -196,9 +198,11 @@ class Sliding(Module):
         self.layer = Layer(kernel, stride, padding, dilation, **more)
 
     def window(self) -> dict[str, int]:
+        """The options of the op, as the layer has them."""
         return {name: getattr(self.layer, name) for name in self.uses}
 
     def layers(self) -> list[Layer]:
+        """Its own window, and no other."""
         return [self.layer]
 
 
@@ -380,10 +384,12 @@ class Linear(Module):
         return ops.relu(y) if self.relu else y
 
     def layers(self) -> list[Layer]:
+        """One window, as large as the map it takes."""
         return [Layer(self.maps[-1])]
 
 
 def check_channels(layer: str, in_channels: int, out_channels: int, groups: int) -> None:
+    """Refuse counts of channels that are none, or that do not split into the groups."""
     checked(layer, in_channels=in_channels, out_channels=out_channels, groups=groups)
     if in_channels % groups or out_channels % groups:
         raise ShapeError(f"{layer}: {in_channels} -> {out_channels} channels cannot be split into {groups} groups")

@@ -92,6 +92,8 @@ class Options:
     """"vgg", "squeezenet1.0" or "squeezenet1.1" """
     init: str = ""
     """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random"""
+    freeze: str = ""
+    """the parts of the net that do not learn, as "block1,block4": much of the work of a step is in the first ones"""
     stages: str = "8"
     """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
     layers: int = 11
@@ -194,6 +196,7 @@ class Options:
 
     @property
     def strides(self) -> tuple[int, ...]:
+        """The strides to train in turn, as numbers."""
         words = self.stages.split(",")
         if any(word.strip() not in map(str, STRIDES[self.trunk]) for word in words):
             raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
@@ -218,6 +221,11 @@ class Options:
             skip_scale=SKIP_SCALES[self.trunk] if self.at_once else None,
             seed=self.seed,
         )
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names in `freeze`."""
+        return [name.strip() for name in self.freeze.split(",") if name.strip()]
 
     def solver(self, net: Module) -> SGD | Adam:
         """What moves the weights of `net`, at the rate of the first stage."""
@@ -262,6 +270,7 @@ class Options:
         return Subset(dataset, range(min(most or len(dataset), len(dataset))))
 
     def augmentation(self, fill: tuple[int, int, int]) -> Augmentation:
+        """What is done to the images; `fill` is shown where there is no picture."""
         return Augmentation(
             mirror=self.mirror,
             translate=self.translate,
@@ -271,6 +280,7 @@ class Options:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """The options as JSON has them."""
         return dataclasses.asdict(self)
 
 
@@ -319,18 +329,19 @@ TRANSFER: dict[str, Any] = {
     "width": 16,
     "padding": "safe",
     "init": "imagenet",
+    "freeze": "block1,block4",
     "at_once": True,
     "context": True,
     "epochs": 20,
     "batch": 8,
     "optimizer": "adam",
     "lr": 0.001,
-    "trunk_lr": 0.05,
+    "trunk_lr": 0.03,
     "weight_decay": 0.0001,
     "stage_lr": 0.3,
     "crop": 192,
     "scale_min": 0.75,
-    "scale_max": 1.5,
+    "scale_max": 1.25,
     "measure_every": 5,
 }
 RECIPES: dict[str, dict[str, Any]] = {
@@ -361,7 +372,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # the same animals, on a trunk that has seen ImageNet
     "transfer": TRANSFER,
     # and on the same trunk from random weights, whose maps hold numbers around 1 and which has all to learn
-    "transfer-scratch": {**TRANSFER, "init": "", "trunk_lr": 1.0, "at_once": False},
+    "transfer-scratch": {**TRANSFER, "init": "", "freeze": "", "trunk_lr": 1.0, "at_once": False},
 }
 
 
@@ -390,6 +401,7 @@ def preset(name: str) -> Options:
 
 
 def nearest(name: str, known: Any) -> str:
+    """What to say of a name that does not exist."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 

@@ -53,18 +53,22 @@ class Tensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the value."""
         return self.data.shape
 
     @property
     def dtype(self) -> Any:
+        """The type of its numbers."""
         return self.data.dtype
 
     @property
     def ndim(self) -> int:
+        """How many axes it has."""
         return self.data.ndim
 
     @property
     def size(self) -> int:
+        """How many numbers it has."""
         return self.data.size
 
     @property
@@ -98,12 +102,15 @@ class Tensor:
         return OPS["neg"](self)
 
     def sum(self, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        """`ops.sum` of it."""
         return OPS["sum"](self, axis=axis, keepdims=keepdims)
 
     def mean(self, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+        """`ops.mean` of it."""
         return OPS["mean"](self, axis=axis, keepdims=keepdims)
 
     def reshape(self, *shape: int) -> Tensor:
+        """`ops.reshape` of it: `y = x.reshape(2, 3)`."""
         return OPS["reshape"](self, shape=shape)
 
 
@@ -118,6 +125,7 @@ class Parameter(Tensor):
 
     @property
     def frozen(self) -> bool:
+        """Whether it is a constant for now."""
         return self.node is None
 
     def freeze(self, frozen: bool = True) -> None:
@@ -128,6 +136,7 @@ class Parameter(Tensor):
             self.node = Node("parameter", self.data.shape)
 
     def clear_grad(self) -> None:
+        """Forget the gradient."""
         if self.node is not None:
             self.node.grad = None
 
@@ -175,6 +184,7 @@ def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
 
 
 def edges_of(node: Node) -> tuple[tuple[Node, Gradient, int], ...]:
+    """Where the gradient goes on from this node; `GraphError` if a walk has been here and let go."""
     if node.edges is None:
         raise GraphError(
             f"backward has already been through this graph (at {node.op}) and released it: "

@@ -86,6 +86,7 @@ def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
 
 
 def checked_classes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The names of the classes that a checkpoint carries; `FormatError` where there are none."""
     classes: Any = checkpoint.meta.get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise FormatError(f"{checkpoint.path}: classes are {classes!r:.80}; expected a list of names")

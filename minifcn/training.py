@@ -97,6 +97,7 @@ class Trainer:
         self._begin_stage(None)
 
     def say(self, line: str) -> None:
+        """A line above the progress bar."""
         with self._bar.hidden():
             self._say(line)
 
@@ -109,18 +110,23 @@ class Trainer:
         if coarser is not None:
             self.net.load(coarser.state(), strict=False)
         self.net.to(self.device)
+        if o.frozen:
+            self.net.freeze(*o.frozen)
         self.optimizer = o.solver(self.net)
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps in one pass over the training images."""
         return math.ceil(len(self.train_set) / (self.options.batch * self.options.accumulate))
 
     @property
     def steps_per_stage(self) -> int:
+        """Steps of one stage."""
         return self.steps_per_epoch * self.options.epochs
 
     @property
     def finished(self) -> bool:
+        """Whether the last stage is done."""
         return self.progress.stage_done and self.progress.stage + 1 == len(self.options.strides)
 
     def run(self) -> dict[str, Any]:
@@ -391,6 +397,7 @@ def fingerprint(ids: Sequence[str]) -> dict[str, Any]:
 
 
 def told(images: Any) -> str:
+    """The images of a run in words: how many, the first and the last."""
     if not isinstance(images, Mapping):
         return "images it does not name"
     return f"{images.get('count')} images ({images.get('first')} ... {images.get('last')})"

@@ -22,6 +22,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "oracle": lambda: "" if importlib.util.find_spec("torch") else "PyTorch is not installed",
     "notebooks": lambda: "" if importlib.util.find_spec("sklearn") else "scikit-learn is not installed",
     "tutorials": lambda: _missing("sklearn", "jupytext", "nbclient", "nbmake", "ipykernel"),
+    "docs": lambda: _missing("sphinx", "myst_nb", "furo"),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",

@@ -137,6 +137,7 @@ class Scene:
 
 
 def draw_sky(scene: Scene, rng: Generator, mood: Mood) -> None:
+    """The sky, paler towards the horizon, and its clouds."""
     seed, cover, calm = rng.uniform(0, 1, 2), rng.uniform(0.45, 0.75), rng.uniform(0.5, 1.2)
     up = np.clip(scene.y / scene.top, 0, 1) ** 0.8
     sky = mix(rgb(mood.horizon), rgb(mood.zenith), up)
@@ -147,6 +148,7 @@ def draw_sky(scene: Scene, rng: Generator, mood: Mood) -> None:
 
 
 def draw_hills(scene: Scene, rng: Generator) -> None:
+    """Two ridges of wooded hills, the farther first."""
     for z in (75.0, 45.0):
         seed, high, wide = rng.uniform(0, 1, 2), rng.uniform(0.02, 0.2), rng.uniform(0.1, 0.3)
         colour = rgb(choose(rng, HILLS)) * 0.75
@@ -159,6 +161,7 @@ def draw_hills(scene: Scene, rng: Generator) -> None:
 
 
 def draw_ground(scene: Scene, rng: Generator) -> None:
+    """Ground in patches of light and dark, from 45 metres away to the viewer."""
     light, dark = (rgb(code) for code in choose(rng, GROUNDS))
     seed = rng.uniform(0, 1, 4)
     part = scene.part(-np.inf, np.inf, CAMERA / 45, np.inf)
@@ -188,6 +191,7 @@ def draw_pond(scene: Scene, rng: Generator, x: float, z: float) -> None:
 
 
 def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
+    """One scene of (H, W) pixels, from far to near."""
     mood = choose(rng, MOODS)
     horizon = rng.uniform(0.36, 0.58)
     light = Light(rng.uniform(-1, 1), rng.uniform(0.3, 1), rgb(mood.sun), rgb(mood.shade) * 0.75)
@@ -223,6 +227,7 @@ def draw_things(scene: Scene, rng: Generator) -> None:
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:
+    """`value`, or `UsageError` unless it is a whole number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise UsageError(f"the embedded world's {name} is an integer from {low} to {high}, not {value!r}")
     return int(value)

@@ -31,6 +31,7 @@ class Classifier(Module):
         return self.top(self.trunk(image)[self.trunk.last])
 
     def layers(self) -> list[Layer]:
+        """All windows between the image and the answer."""
         return [*self.trunk.layers(), *self.top.layers()]
 
 

@@ -113,6 +113,7 @@ class FCN(Module):
 
     @property
     def skips(self) -> tuple[str, ...]:
+        """The outputs of the trunk that are fused, coarse to fine."""
         return tuple(rung.skip for rung in self.ladder.rungs if rung.skip)
 
 

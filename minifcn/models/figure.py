@@ -41,6 +41,7 @@ def head_lines(net: FCN, head: str) -> list[str]:
 
 
 def commented(code: str, comment: str) -> str:
+    """A line of code, its comment where all comments begin."""
     return f"{code:<64} # {comment}"
 
 

@@ -66,9 +66,11 @@ class Trunk(Module):
 
     @property
     def last(self) -> str:
+        """The name of the coarsest output."""
         return list(self.stages)[-1]
 
     def layers(self) -> list[Layer]:
+        """All windows between the image and the last output."""
         return list(self.paths()[self.last])
 
     def paths(self) -> dict[str, tuple[Layer, ...]]:
@@ -88,6 +90,7 @@ class Parallel(Module):
         vars(self).update(branches)
 
     def branches(self) -> dict[str, Module]:
+        """The branches, by name."""
         return {name: child for name, child in self.children() if isinstance(child, Module)}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class Deconvolutions(Module):
         return ops.pad(x, padding=self.border)
 
     def layers(self) -> list[Layer]:
+        """Its upsamplings, one after another."""
         return [self.layer]
 
 

@@ -12,6 +12,7 @@ from minifcn.tensor import ValueAndGradients, op
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array; a number has none."""
     return getattr(x, "shape", ())  # a Python number has none, and stays a Python number: it never changes a dtype
 
 

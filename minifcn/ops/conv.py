@@ -23,6 +23,7 @@ Size = int | Sequence[int]
 
 
 def windows(w: Array, *, stride: Size, padding: Size, dilation: Size, groups: int, op: str) -> Windows:
+    """The sliding windows of a weight w (., ., kh, kw); `ShapeError`, in the name of `op`, for what is none."""
     if getattr(w, "ndim", 0) != 4:
         raise ShapeError(f"{op}: w has shape {getattr(w, 'shape', ())}; expected four axes, channels and kernel")
     return Windows(

@@ -48,6 +48,7 @@ class Frame:
         self.inside = tuple(slice(p, p + n) for p, n in zip(self.padding, self.size, strict=True))
 
     def pad(self, x: Array, value: float) -> Array:
+        """`x` within a border of `value`, as wide as the windows reach."""
         if self.padded == self.size:
             return x
         y = xp_of(x).full((*x.shape[:2], *self.padded), value, dtype=x.dtype)

@@ -34,6 +34,8 @@ def triangle(x: Array, size: int, layer: Layer) -> Array:
 
 
 def both_ways(x: Array, rows: Array, cols: Array) -> ValueAndGradients:
+    """y = R x C^T with R and C the matrices of the two axes, and its gradient R^T gy C."""
+
     def grad_x(gy):
         return rows.T @ (gy @ cols)
 

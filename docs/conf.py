@@ -1,0 +1,85 @@
+"""Sphinx's settings: the pages are docs/*.md and the notebooks of tutorials/, where they lie; `make docs` builds them.
+
+The source folder is the repository itself, so that a link between files is right on a forge and in the built site
+alike. Notebooks appear with the outputs that are committed: nothing is run here.
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import docstrings  # noqa: E402  beside this file
+
+import minifcn  # noqa: E402
+
+project, author, release = "minifcn", "minifcn contributors", minifcn.__version__
+copyright = "minifcn contributors, MIT licence"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "tutorials/*.ipynb"]
+exclude_patterns = [".*", "build", "dist", "runs", "**/.ipynb_checkpoints"]
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autosummary_generate = False
+toc_object_entries_show_parents = "hide"
+python_maximum_signature_line_length = 90
+
+# One file from its npm package (mathjax.py), with glyphs as outlines: no fonts, nothing fetched later.
+mathjax_path = "mathjax/tex-svg-full.js"
+mathjax3_config = {"options": {"enableMenu": False}}
+
+html_theme = "furo"
+html_title = "minifcn"
+html_copy_source = False
+html_show_sourcelink = False
+templates_path: list[str] = []
+
+EXPLORER = "explorer/index.html"
+START = '<!doctype html><meta charset="utf-8"><title>minifcn</title><meta http-equiv="refresh" content="0; url={0}">'
+
+
+def fold_solutions(app: Sphinx, name: str, source: list[str]) -> None:
+    """What JupyterLab folds is folded here, too: cells tagged `solution`."""
+    if name.startswith("tutorials/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            if "solution" in cell["metadata"].get("tags", []):
+                cell["metadata"]["tags"].append("hide-input")
+        source[0] = json.dumps(notebook)
+
+
+def link_explorer(app: Sphinx, page: nodes.document) -> None:
+    """The explorer is a page that Sphinx does not make: links to it stay links, and are no downloads."""
+    for node in list(page.findall(addnodes.download_reference)):
+        if node["reftarget"].endswith(EXPLORER):
+            link = nodes.reference("", "", *node.children, refuri=node["reftarget"])
+            node.replace_self(link)
+
+
+def add_what_is_no_page(app: Sphinx, fault: Exception | None) -> None:
+    if fault is None and app.builder.format == "html":
+        out = pathlib.Path(app.outdir)
+        (out / "index.html").write_text(START.format(f"{root_doc}.html") + "\n", encoding="utf-8")
+        if (HERE / EXPLORER).exists():
+            shutil.copytree(HERE / "explorer", out / "docs" / "explorer", dirs_exist_ok=True)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", fold_solutions)
+    app.connect("doctree-read", link_explorer, priority=100)  # before Sphinx collects downloads
+    app.connect("autodoc-process-docstring", docstrings.process)
+    app.connect("build-finished", add_what_is_no_page)
