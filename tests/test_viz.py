@@ -10,6 +10,7 @@ import pytest
 
 from minifcn import viz
 from minifcn.errors import DataError, ShapeError, UsageError
+from minifcn.geometry import Grid, Layer
 from minifcn.viz import panels, plots
 
 VOC = (
@@ -241,6 +242,19 @@ def refusals():
     yield lambda: viz.gallery([(image, label)], VOC), UsageError, "3 captions needs 3 parts, found 2"
     yield lambda: viz.confusion_picture(np.eye(3, dtype=int), ["a"]), ShapeError, "3 classes but 1 names"
     yield lambda: viz.png(image[..., 0]), ShapeError, r"\(H, W, 3\)"
+    yield lambda: viz.ladder(image, label, {}, VOC), UsageError, "at least one prediction"
+    yield lambda: viz.ladder(image, label, {"FCN-8s": label.T}, VOC), ShapeError, r"its FCN-8s is \(5, 4\)"
+    yield lambda: viz.receptive_fields(image, {}), UsageError, "found no layer"
+    yield lambda: viz.receptive_fields(image, {"a": Grid()}, sizes={"b": (1, 1)}), UsageError, "found sizes of b"
+    yield lambda: viz.receptive_fields(image / 255, {"a": Grid()}), ShapeError, "uint8, found .* float64"
+    yield lambda: viz.feature_maps(np.zeros((2, 2))), ShapeError, r"found \(2, 2\); expected \(C, h, w\)"
+    yield lambda: viz.feature_maps(np.zeros((0, 2, 2))), ShapeError, r"found \(0, 2, 2\)"
+    yield lambda: viz.feature_maps(np.zeros((2, 2, 2)), names=["a"]), ShapeError, "2 maps but 1 names"
+    yield lambda: viz.kernels(np.zeros((3, 3))), ShapeError, r"found \(3, 3\); expected \(O, I, kh, kw\)"
+    yield lambda: viz.kernels(np.zeros((1, 3, 3, 3)), order="gbr"), UsageError, 'order is .gbr.; expected "rgb" or'
+    yield lambda: viz.gradient_flow({}), UsageError, "found no layer"
+    yield lambda: viz.gradient_flow({"a": np.ones(2)}, {}), ShapeError, r"a has a gradient \(2,\) and weights none"
+    yield lambda: viz.gradient_flow({"a": np.ones(2)}, {"a": np.ones(3)}), ShapeError, r"weights \(3,\)"
 
 
 @pytest.mark.parametrize("call, error, says", list(refusals()))
@@ -270,3 +284,168 @@ def test_a_heat_map_is_hot_where_the_heat_is(tmp_path):
     assert (tmp_path / "h.png").stat().st_size > 1000
     with pytest.raises(ShapeError, match=r"a heat map is \(h, w\)"):
         viz.heat_map(np.zeros((9, 9, 3), np.uint8), np.zeros(3), "what")
+
+
+def painted(figure):
+    """The pixels (H, W, 3) of a figure, and a function from a point of its first axes to (row, column) among them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+
+    def at(x, y):
+        column, up = figure.axes[0].transData.transform((x, y))
+        return int(len(pixels) - up), int(column)
+
+    return pixels, at
+
+
+def near(colour, pixel):
+    from matplotlib.colors import to_rgb
+
+    return np.abs(np.array(to_rgb(colour)) * 255 - pixel).max() < 40
+
+
+def test_a_field_box_holds_the_pixels_that_reach_the_cell():
+    assert viz.field_box(Grid(), 5, 2) == (4.5, 1.5, 5.5, 2.5)
+    assert viz.field_box(Grid.of([Layer(3)]), 4, 0) == (3.5, -0.5, 6.5, 2.5)
+    grid = Grid.of([Layer(3, padding=1), Layer(2, stride=2)])
+    assert viz.field_box(grid, 0, 3) == (-1.5, 4.5, 2.5, 8.5)
+
+
+def test_receptive_fields_are_drawn_where_the_grid_says():
+    """Boxes in the colour of their layer at their edges, the photograph inside, a hatch outside it."""
+    grids = {"pool": Grid.of([Layer(3), Layer(2, stride=2)]), "wide": Grid.of([Layer(61, padding=30)])}
+    figure = viz.receptive_fields(np.full((40, 60, 3), 90, np.uint8), grids, at=(10, 20))
+    pixels, at = painted(figure)
+    boxes = [(7.5, 17.5, 11.5, 21.5), (-20.5, -10.5, 40.5, 50.5)]
+    for (top, left, bottom, right), colour in zip(boxes, viz.fields.LAYERS, strict=False):
+        for x, y in [(19, top), (19, bottom), (left, 10), (right, 10)]:
+            row, column = at(x, y)
+            around = pixels[row - 1 : row + 2, column - 1 : column + 2].reshape(-1, 3)  # Agg moves lines onto pixels
+            assert any(near(colour, pixel) for pixel in around), (colour, x, y)
+            assert not near(colour, pixels[at(x + 1, y + 1)]), "a line and no area"
+    assert pixels[at(55, 35)].tolist() == pixels[at(5, 20)].tolist() == [90, 90, 90], "the photograph as it was"
+    outside = pixels[at(0, -2)[0] - 30 : at(0, -2)[0], at(0, 0)[1] : at(30, 0)[1]].reshape(-1, 3)
+    assert len(np.unique(outside, axis=0)) > 2 and outside.min() > 180, "hatched, and light"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["pool: sees 4 × 4, a cell every 2", "wide: sees 61 × 61, a cell every 1"]
+
+
+def test_of_a_map_with_a_size_only_its_cells_are_chosen(tmp_path):
+    grid = Grid.of([Layer(3), Layer(4, stride=4)])
+    figure = viz.receptive_fields(
+        np.zeros((20, 20, 3), np.uint8), {"a": grid}, at=(19, 0), sizes={"a": (4, 3)}, path=tmp_path / "f.png"
+    )
+    axes = figure.axes[0]
+    top, left, *_ = viz.field_box(grid, 3, 0)
+    assert axes.patches[-1].get_xy() == (left, top)
+    dots = set(zip(*(values.tolist() for values in axes.lines[0].get_data()), strict=True))
+    assert dots == {(2.5 + 4 * j, 2.5 + 4 * i) for i in range(4) for j in range(3)}
+    assert opened((tmp_path / "f.png").read_bytes()).std() > 0
+
+
+def test_feature_maps_share_a_scale_or_have_their_own():
+    maps = np.stack([np.arange(12.0).reshape(3, 4), np.full((3, 4), 22.0), np.zeros((3, 4))])
+    maps[2, 0, 0] = np.nan
+    figure = viz.feature_maps(maps, columns=2, names=["a", "$b", "c"])
+    first, second, third = figure.axes[0].images
+    np.testing.assert_allclose(first.get_array(), maps[0] / 22)
+    assert (second.get_array() == 1).all() and np.ma.getmaskarray(third.get_array()).sum() == 1
+    assert first.norm.vmin == 0 and first.norm.vmax == 1 and first.get_cmap().name == "inferno"
+    pixels, at = painted(figure)
+    left, right, _, top = third.get_extent()
+    assert left == 0 and top > first.get_extent()[2], "the third begins the second row"
+    cell = (right - left) / 4
+    assert near("#3fa34d", pixels[at(left + cell / 2, top + cell / 2)]), "not a number is green"
+    assert near("black", pixels[at(left + 3 * cell, top + 2 * cell)])
+    x0, x1, y1, y0 = second.get_extent()
+    assert near("#fcffa4", pixels[at((x0 + x1) / 2, (y0 + y1) / 2)]), "the largest value is yellow"
+    own = viz.feature_maps(-maps, shared=False, most=2)
+    assert [image.get_array().min() for image in own.axes[0].images] == [-1, -1]
+    assert own.axes[0].images[0].get_cmap().name == "RdBu_r" and own.axes[0].images[0].norm.vmin == -1
+    assert [text.get_text() for text in own.axes[0].texts] == ["0: 11", "1: 22"]
+    assert own.axes[0].get_title(loc="left") == "2 of 3 maps"
+
+
+def test_filters_of_colour_images_are_colours():
+    w = np.zeros((2, 3, 1, 2))
+    w[0, 0, 0, 0], w[0, 2, 0, 1], w[1, 1] = 4.0, -2.0, 1.0
+    rgb, bgr = (viz.kernels(w, order=order) for order in ("rgb", "bgr"))
+    tile = rgb.axes[0].images[0].get_array()
+    assert tile.tolist() == [[[1, 0.5, 0.5], [0.5, 0.5, 0.25]]], "red where w is positive, less blue where negative"
+    np.testing.assert_array_equal(bgr.axes[0].images[0].get_array(), tile[..., ::-1])
+    assert rgb.axes[0].images[1].get_array()[0, 0].tolist() == [0.5, 1, 0.5]
+    one = viz.kernels(w, shared=True)
+    assert one.axes[0].images[1].get_array()[0, 0].tolist() == [0.5, 0.625, 0.5]
+    pixels, at = painted(rgb)
+    left, right, bottom, top = rgb.axes[0].images[0].get_extent()
+    assert pixels[at(left + (right - left) / 4, (bottom + top) / 2)].tolist() == [255, 127, 127]
+
+
+def test_other_filters_are_grey_a_row_for_each_output():
+    w = np.random.default_rng(0).standard_normal((5, 4, 3, 3))
+    figure = viz.kernels(w, inputs=2, most=6)
+    images = figure.axes[0].images
+    assert len(images) == 6 and figure.axes[0].get_title(loc="left") == "3 of 5 filters, 2 of 4 inputs"
+    for place, image in enumerate(images):
+        each = w[place // 2]
+        np.testing.assert_allclose(image.get_array(), 0.5 + each[place % 2] / (2 * np.abs(each).max()))
+        assert image.get_extent()[0] == pytest.approx(place % 2 * (1 + viz.inside.GAP))
+    assert figure.axes[0].images[0].get_cmap().name == "gray"
+    single = viz.kernels(w[:, :1], columns=3).axes[0]
+    assert len(single.images) == 5 and single.images[3].get_extent()[0] == 0
+    assert (viz.kernels(np.zeros((1, 1, 2, 2))).axes[0].images[0].get_array() == 0.5).all()
+
+
+def test_gradient_flow_measures_each_layer_and_drops_none():
+    gradients = {
+        "conv1.w": np.array([1.0, -3.0]),
+        "conv2.w": np.array([1e-3, 1e-3]),
+        "frozen.w": None,
+        "dead.w": np.zeros(2),
+        "wild.w": np.array([1.0, np.inf]),
+    }
+    figure = viz.gradient_flow(gradients)
+    axes = figure.axes[0]
+    assert [bar.get_x() + bar.get_width() for bar in axes.patches] == pytest.approx([2.0, 1e-3])
+    assert [line.get_xdata()[0] for line in axes.lines] == [3.0, 1e-3]
+    said = {round(text.get_position()[1]): text.get_text() for text in axes.texts}
+    assert said == {2: "none", 3: "zero", 4: "not finite"}
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(gradients)
+    pixels, at = painted(figure)
+    assert near(viz.ACCENT, pixels[at(1.9, 0)]) and near("white", pixels[at(2.2, 0)]), "the bar ends at the mean"
+    assert near(viz.ACCENT, pixels[at(0.9e-3, 1)]) and near("white", pixels[at(1.5e-3, 1)])
+    weights = {name: np.full(2, 2.0) for name in gradients} | {"conv2.w": np.zeros(2)}
+    axes = viz.gradient_flow(gradients, weights).axes[0]
+    assert [bar.get_x() + bar.get_width() for bar in axes.patches] == pytest.approx([math.sqrt(5) / 2])
+    assert [text.get_text() for text in axes.texts] == ["weights are zero", "none", "zero", "not finite"]
+    assert not axes.lines
+    viz.figure_png(viz.gradient_flow({"all.w": np.zeros(3)}))
+
+
+def test_the_ladder_is_figure_four():
+    image, truth, _ = sample_of(40, 60)
+    coarse = np.where(truth == 255, 0, truth)
+    coarse[:20] = (truth[:20] + 1) % 21
+    fine = np.where(truth == 255, 0, truth)
+    picture = viz.ladder(image, truth, {"FCN-32s": coarse, "FCN-8s": fine}, VOC, side=60)
+    right = 100 * np.mean((coarse == truth)[truth != 255])
+    captions = ("image", "truth", f"FCN-32s  {right:.1f} %", "FCN-8s  100.0 %")
+    assert 49 < right < 51
+    np.testing.assert_array_equal(picture, viz.gallery([(image, truth, coarse, fine)], VOC, captions=captions, side=60))
+    without = viz.ladder(image, None, {"FCN-8s": fine}, VOC, side=60)
+    np.testing.assert_array_equal(without, viz.gallery([(image, fine)], VOC, captions=("image", "FCN-8s"), side=60))
+    void = np.full_like(truth, 255)
+    assert viz.ladder(image, void, {"FCN-8s": fine}, VOC, side=60).ndim == 3, "no labelled pixel, no percentage"
+
+
+def test_a_notebook_shows_pictures_and_figures():
+    picture = sample_of(7, 5)[0]
+    shown = viz.show(picture)
+    np.testing.assert_array_equal(opened(shown._repr_png_()), picture)
+    assert repr(shown) == "a picture of 5 x 7 pixels"
+    figure = viz.gradient_flow({"a.w": np.ones(3)})
+    assert opened(viz.show(figure, dpi=50)._repr_png_()).shape[1] == 50 * 7.6
+    assert viz.show(figure)._repr_png_() == viz.show(figure)._repr_png_()

@@ -70,9 +70,9 @@ def receptive_fields(
     axes.imshow(image, zorder=1)
     for number, (name, (y0, x0, y1, x1)) in enumerate(boxes.items()):
         grid, colour = grids[name], LAYERS[number % len(LAYERS)]
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=4, zorder=3))
-        said = f"{plain(name)}: sees {grid.field} × {grid.field}, a cell every {grid.stride}"
-        box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=2, zorder=4, label=said)
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=3.4, zorder=3))
+        said = f"{plain(name)}: sees {grid.field} × {grid.field}, a cell every {grid.stride}".replace("$", r"\$")
+        box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.8, zorder=4, label=said)
         axes.add_patch(box)
         if name in sizes:
             ys, xs = (float(grid.start) + float(grid.stride) * np.arange(count) for count in sizes[name])
@@ -87,7 +87,7 @@ def receptive_fields(
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set_axis_off()
     handles = axes.patches[2::2]  # after the surroundings, each box has its white edge before it
-    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, labelcolor=INK, fontsize=9)
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, labelcolor=INK, fontsize=9)
     if path is not None:
         path.write_bytes(figure_png(figure))
     return figure
