@@ -1,0 +1,494 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Upsampling is backwards strided convolution
+#
+# A net that pools five times answers once for every 32 pixels. The paper wants an answer for every pixel, and gets it
+# by running a convolution backwards. Afterwards you will be able to
+#
+# * write a strided convolution as a matrix, and read upsampling off its transpose,
+# * build the bilinear kernel for any stride, and say what it does at the border,
+# * tell from a net's layers whether its kernel must be odd or even,
+# * decide whether upsampling should be learned.
+#
+# *The paper: section 3.3, and the upsampling layers of section 4.*
+
+# %% tags=["varies"]
+import inspect
+import textwrap
+
+import numpy as np
+from exercises import n07
+from matplotlib.figure import Figure
+from PIL import Image
+
+from minifcn import ops, viz
+from minifcn.backend import to_device, to_host
+from minifcn.errors import GeometryError
+from minifcn.geometry import Grid, Layer
+from minifcn.kernels.threads import threads
+from minifcn.models.alexnet import AlexNet
+from minifcn.models.fcn import FCN32s
+from minifcn.models.ladder import Ladder
+from minifcn.nn import Upsample, bilinear
+from minifcn.optim import SGD
+
+SEED = 0
+DEVICE = "cpu"  # or "gpu"
+rng = np.random.default_rng(SEED)
+print(f"device {DEVICE}, {threads()} threads")
+
+
+def put(values):
+    """Numbers as an array on the device."""
+    return to_device(np.asarray(values, dtype=np.float64), DEVICE)
+
+
+# %% [markdown]
+# ## 1 · A strided convolution is a matrix
+#
+# Take a line of 9 pixels, a kernel of 3 and a stride of 2. Four windows fit. A convolution is linear, so there is a
+# matrix $A$ with $y = Ax$. Its columns are what comes out when a single pixel is 1: feed all nine such lines as one
+# batch.
+
+# %%
+w = put([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
+single_pixels = put(np.eye(9)).reshape(9, 1, 1, 9)  # a batch of nine lines
+A = to_host(ops.conv2d(single_pixels, w, stride=(1, 2)).data).reshape(9, 4).T
+print(A.astype(int))
+
+# %% [markdown]
+# Each row is one window: the kernel, moved on by the stride. Now the same with the transposed convolution. It takes 4
+# numbers, so feed four lines.
+
+# %%
+single_cells = put(np.eye(4)).reshape(4, 1, 1, 4)
+B = to_host(ops.conv_transpose2d(single_cells, w, stride=(1, 2)).data).reshape(4, 9).T
+
+
+def matrix_on(axes, matrix, title):
+    axes.imshow(matrix, cmap="Blues", vmax=5)
+    for (row, column), value in np.ndenumerate(matrix):
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="0.75" if value == 0 else "black")
+    axes.set(title=title, xticks=[], yticks=[])
+
+
+figure = Figure(figsize=(8, 3.6), layout="constrained")
+left, right = figure.subplots(1, 2, width_ratios=[9, 5])
+matrix_on(left, A, "down: 9 pixels to 4 cells")
+matrix_on(right, B, "up: 4 cells to 9 pixels")
+assert (B == A.T).all()
+viz.show(figure)
+
+# %% [markdown]
+# The right matrix is the left one, transposed. That is all there is: **upsampling is the transpose of a strided
+# convolution**. A row of $A$ *gathers* three pixels into a cell; the same three numbers, as a column of $A^\top$,
+# *paint* a cell onto three pixels. Where two kernels overlap (pixels 2, 4 and 6), the paint adds up.
+#
+# ## 2 · The gradient of a convolution, called forward
+#
+# We have met the transpose before. If $y = Ax$ and the loss has the gradient $g_y$ at $y$, it has $g_x = A^\top g_y$
+# at $x$. So every convolution layer carries an upsampling with it. Call the op's plain function, and compare.
+
+# %%
+x, w3 = put(rng.normal(size=(2, 3, 9, 11))), put(rng.normal(size=(5, 3, 4, 4)))
+y, (grad_x, grad_w, grad_b) = ops.conv2d.__wrapped__(x, w3, stride=2, padding=1)
+gy = put(rng.normal(size=y.shape))
+
+painted = ops.conv_transpose2d(gy, w3, stride=2, padding=1, output_padding=(1, 1))
+print("conv2d takes", x.shape, "to", y.shape, "and its gradient back to", grad_x(gy).shape)
+print("conv_transpose2d of the gradient gives", painted.shape)
+assert (to_host(grad_x(gy)) == to_host(painted.data)).all()
+
+# %% [markdown]
+# Equal to the bit, because it is one function, `spread`. In the source the two ops are mirror images: what one calls
+# its value, the other calls its gradient.
+
+# %%
+for line in inspect.getsource(ops.conv2d.__wrapped__).splitlines():
+    if any(word in line for word in ("correlate(", "spread(", "weigh(", "def grad")):
+        print("conv2d           ", line)
+for line in inspect.getsource(ops.conv_transpose2d.__wrapped__).splitlines():
+    if any(word in line for word in ("correlate(", "spread(", "weigh(", "def grad")):
+        print("conv_transpose2d ", line)
+
+# %% [markdown]
+# A transpose is recognised by its scalar products: $\langle Ax, b\rangle = \langle x, A^\top b\rangle$ for every $x$
+# and $b$. This is the *adjoint test*, the best test there is for an upsampling.
+
+# %%
+gathered = to_host(ops.conv2d(x, w3, stride=2, padding=1).data)
+there = (gathered * to_host(gy)).sum()
+back = (to_host(x) * to_host(grad_x(gy))).sum()
+print(f"<A x, b> = {there:.12f}\n<x, At b> = {back:.12f}")
+assert abs(there - back) < 1e-10
+
+# %% [markdown]
+# It is **not** the inverse, whatever the name "deconvolution" promises: $A^\top A$ is far from the identity.
+
+# %%
+figure = Figure(figsize=(4, 3.4), layout="constrained")
+axes = figure.subplots()
+axes.imshow(A.T @ A, cmap="Blues")
+axes.set(title="$A^T A$: down, and up again", xticks=[], yticks=[])
+assert np.linalg.matrix_rank(A.T @ A) == 4  # five of nine dimensions are gone for good
+viz.show(figure)
+
+# %% [markdown]
+# ### Exercise 1: paint
+#
+# Write the transposed convolution of a line: `paint(x, w, stride)` takes n numbers and a kernel of k, and returns (n
+# - 1) * stride + k pixels.
+
+# %%
+paint = ...  # instead of this line: def paint(x, w, stride): ...
+n07.check_paint(paint)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from solutions import n07 as solved
+
+print(inspect.getsource(solved.paint))
+n07.check_paint(solved.paint)
+
+# %% [markdown]
+# ## 3 · Which kernel interpolates?
+#
+# Painting with any kernel upsamples; but into what? Let each cell paint a *tent* that falls to zero just where the
+# next cell has its top. Then between two cells the two tents mix their values linearly. That is bilinear
+# interpolation:
+#
+# $$ w_{ij} = \left(1 - \frac{|i - c|}{f}\right)\left(1 - \frac{|j - c|}{f}\right), \qquad
+#    f = \left\lfloor\frac{k+1}{2}\right\rfloor, \quad c = \frac{k-1}{2}. $$
+
+# %%
+cells, stride, kernel = np.array([1.0, 3.0, 2.0, 2.5]), 8, 16
+tent = 1 - abs(np.arange(kernel) - (kernel - 1) / 2) / ((kernel + 1) // 2)
+total = np.zeros((len(cells) - 1) * stride + kernel)
+figure = Figure(figsize=(8, 2.8), layout="constrained")
+axes = figure.subplots()
+for i, value in enumerate(cells):
+    pixels = np.arange(i * stride, i * stride + kernel)
+    total[pixels] += value * tent
+    axes.plot(pixels, value * tent, color=viz.FAINT, linewidth=1.5)
+    axes.plot(i * stride + (kernel - 1) / 2, value, "o", color=viz.SECOND)
+axes.plot(total, color=viz.ACCENT, linewidth=2)
+axes.axvspan(-0.5, kernel - stride - 0.5, color="0.95")
+axes.axvspan(len(total) - (kernel - stride) - 0.5, len(total) - 0.5, color="0.95")
+axes.set(title="four cells paint tents (grey), the sum is the line between them (blue)", xlabel="pixel", ylim=(0, 3.3))
+line = ops.bilinear_upsample(put(cells).reshape(1, 1, 1, 4), kernel=(1, kernel), stride=(1, stride)).data
+assert np.allclose(to_host(line).ravel(), total)
+viz.show(figure)
+
+# %% [markdown]
+# Inside, the sum runs from cell to cell. Under the grey bands it drops to zero: there only one tent stands, because
+# outside there is no cell. Remember the bands.
+#
+# In two dimensions the kernel is a product, one tent for the rows and one for the columns. The paper's stride of 2
+# takes a kernel of 4:
+
+# %%
+print(bilinear(4) * 16)
+assert (bilinear(4) * 16 == np.outer([1, 3, 3, 1], [1, 3, 3, 1])).all()
+
+sizes = (3, 4, 15, 16, 63, 64)
+figure = Figure(figsize=(9, 1.9), layout="constrained")
+for axes, k in zip(figure.subplots(1, len(sizes)), sizes, strict=True):
+    factor, centre = (k + 1) // 2, (k - 1) / 2
+    built = np.array(
+        [[(1 - abs(i - centre) / factor) * (1 - abs(j - centre) / factor) for j in range(k)] for i in range(k)]
+    )
+    assert np.allclose(built, bilinear(k), atol=1e-7)
+    assert np.isclose(built.sum(), factor**2)
+    axes.imshow(built, cmap="gray", vmin=0, vmax=1)
+    axes.set(title=f"k = {k}", xticks=[], yticks=[])
+viz.show(figure)
+
+# %% [markdown]
+# Why does the kernel sum to $f^2$ and not to 1? Because a cell has to fill a whole block of stride × stride pixels.
+#
+# Two facts say that a kernel interpolates. A constant stays constant (the tents add up to one), and a ramp stays a
+# ramp. Both hold, except at the ends.
+
+# %%
+ramp = put([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 1, 1, 5)
+print("kernel 4, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel=(1, 4), stride=(1, 2)).data).ravel())
+print("kernel 3, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel=(1, 3), stride=(1, 2)).data).ravel())
+even = to_host(ops.bilinear_upsample(ramp, kernel=(1, 4), stride=(1, 2)).data).ravel()
+odd = to_host(ops.bilinear_upsample(ramp, kernel=(1, 3), stride=(1, 2)).data).ravel()
+assert np.allclose(even[2:-2], np.arange(1.25, 5, 0.5))
+assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
+
+# %% [markdown]
+# The even kernel gives 1.25, 1.75, 2.25 ...: new pixels lie *beside* the cells. The odd one gives 1, 1.5, 2 ...:
+# every other new pixel lies *on* a cell. We shall need that in section 5.
+#
+# ### Exercise 2: the bilinear kernel
+#
+# Write `kernel_of(k)`, the (k, k) bilinear kernel, without a loop.
+
+# %%
+kernel_of = ...  # instead of this line: def kernel_of(k): ...
+n07.check_bilinear(kernel_of)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.bilinear))
+n07.check_bilinear(solved.bilinear)
+
+# %% [markdown]
+# ## 4 · The border ring
+#
+# Upsample a map of ones. Inside it stays 1. In a ring as wide as $k - s$, one of the tents is missing, and the paint
+# is thin; in the corners three of four are missing.
+
+# %%
+ones = put(np.ones((1, 1, 4, 4)))
+plate = to_host(ops.bilinear_upsample(ones, kernel=64, stride=32).data)[0, 0]
+figure = Figure(figsize=(9, 3.4), layout="constrained")
+left, right = figure.subplots(1, 2)
+shown = left.imshow(plate, cmap="viridis", vmin=0, vmax=1)
+figure.colorbar(shown, ax=left, shrink=0.8)
+left.set_title("a map of 4 x 4 ones, upsampled by 64/32")
+right.plot(plate[len(plate) // 2], color=viz.ACCENT, label="along the middle row")
+right.plot(plate[0 + 16], color=viz.SECOND, label="along row 16")
+right.axvline(64 - 32 - 0.5, color="0.6", linestyle=":")
+right.set(title="the ring is k - s = 32 pixels wide", xlabel="pixel", ylim=(0, 1.1))
+right.legend(frameon=False)
+inside = plate[32:-32, 32:-32]
+assert np.allclose(inside, 1) and (plate[:32] < 1).all()
+viz.show(figure)
+
+# %% [markdown]
+# What becomes of it in FCN-32s? The net pads the image by 100 and crops the scores at 19 on the way out (notebook 08
+# computes the 19). So of the 32 pixels of the ring, 19 are cut away and **13 stay**, on the top and on the left.
+
+# %%
+rung = FCN32s(width=1, padding=100, init="zero").ladder.rungs[-1]
+print(f"kernel {rung.layer.kernel}, stride {rung.layer.stride}, cropped at {rung.at}")
+left_over = rung.layer.kernel - rung.layer.stride - rung.at
+edge = plate[len(plate) // 2, rung.at : rung.at + left_over + 2]
+print(f"{left_over} pixels stay: {np.round(edge, 3)}")
+assert (rung.layer.kernel, rung.at, left_over) == (64, 19, 13)
+assert (edge[:13] < 1).all() and (edge[13:] == 1).all()
+
+# %% [markdown]
+# Does it matter? In the ring *all* classes' scores are multiplied by the same number below 1, in the corner by 0.37.
+# The largest stays the largest, so **the prediction is unchanged**. But the softmax of smaller scores is less sure,
+# so **the loss is not**: it sees doubt where there is none, and pushes the border cells' scores up.
+
+# %%
+scores = put(rng.normal(size=(1, 3, 1, 1)) * 3 + np.zeros((1, 3, 8, 8)))  # the same scores in every cell
+up = ops.bilinear_upsample(scores, kernel=64, stride=32)
+view = ops.crop(up, like=(200, 200), at=19)
+labels = to_device(np.full((1, 200, 200), int(to_host(scores)[0, :, 0, 0].argmax())), DEVICE)
+values = to_host(view.data)
+loss = -np.log(np.exp(values).max(axis=1) / np.exp(values).sum(axis=1))[0]
+assert (values.argmax(axis=1) == to_host(labels)).all()
+assert np.isclose(loss.mean(), ops.softmax_cross_entropy(view, labels).item())
+
+figure = Figure(figsize=(9, 3), layout="constrained")
+for axes, picture, title in zip(
+    figure.subplots(1, 3),
+    (values[0].max(axis=0), values[0].argmax(axis=0), loss),
+    ("the highest score", "the prediction", "the loss of each pixel"),
+    strict=True,
+):
+    figure.colorbar(axes.imshow(picture, cmap="viridis"), ax=axes, shrink=0.7)
+    axes.set(title=title, xticks=[], yticks=[])
+corner = plate[19, 19]
+print(f"in the corner the scores are multiplied by {corner:.2f}")
+assert round(corner, 2) == 0.37 and loss[0, 0] > loss[100, 100]
+viz.show(figure)
+
+# %% [markdown]
+# `ops.bilinear_resize` has no ring: it repeats the outermost cell, as image programs do. The paper's net is a chain
+# of convolutions, and for a convolution there is nothing outside but zeros.
+#
+# ### Exercise 3: how much of the ring?
+#
+# FCN-AlexNet upsamples by a kernel of 63 with stride 32, and crops at 18. How many pixels of the ring stay?
+
+# %%
+ring = ...
+n07.check_ring(ring)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print("63 - 32 - 18 =", solved.ring)
+n07.check_ring(solved.ring)
+
+# %% [markdown]
+# ## 5 · Odd or even: where does the grid land?
+#
+# Why is the kernel 64 after VGG and 63 after AlexNet? A `Grid` knows where the cells of a map lie in the image: cell
+# $i$ at pixel `stride * i + start`. A pool of 2 puts its cells *between* pixels, a pool of 3 *on* them.
+
+# %%
+chains = {"two pools of 2": [Layer(2, 2), Layer(2, 2)], "two pools of 3/2": [Layer(3, 2), Layer(3, 2)]}
+figure = Figure(figsize=(9, 4.4), layout="constrained")
+for axes, (name, layers) in zip(figure.subplots(2, 1, sharex=True), chains.items(), strict=True):
+    grid = Grid.of(layers)
+    axes.set(title=f"{name}: {grid}", yticks=[0, 1, 2, 3], ylim=(3.6, -0.6), xlim=(-4.5, 24.5))
+    axes.set_yticklabels(["image", "cells", "upsampled, k = 8", "upsampled, k = 7"])
+    axes.plot(np.arange(25), np.full(25, 0), ".", color="0.5")
+    axes.plot([float(grid.start + 4 * i) for i in range(5)], np.full(5, 1), "o", color=viz.SECOND)
+    for row, k in ((2, 8), (3, 7)):
+        fine = grid.through(Layer(k, 4, transpose=True))
+        fits = fine.start.denominator == 1
+        axes.plot(
+            [float(fine.start + i) for i in range(26)],
+            np.full(26, row),
+            "." if fits else "x",
+            color=viz.ACCENT if fits else "0.75",
+        )
+    axes.grid(axis="x", color="0.93")
+    axes.set_xticks(range(-4, 25, 2))
+viz.show(figure)
+
+# %% [markdown]
+# An even kernel shifts by half a pixel, an odd one does not. After pools of 2 only the even kernel lands on the
+# pixels (blue); after pools of 3 only the odd one. With the wrong one (grey crosses) no crop on earth can align the
+# scores with the labels: the offset is a fraction.
+
+# %%
+for name, layers in chains.items():
+    for k in (8, 7):
+        fine = Grid.of(layers).through(Layer(k, 4, transpose=True))
+        try:
+            told = f"crop at {fine.offset(Grid())}"
+        except GeometryError as fault:
+            told = str(fault)
+        print(textwrap.fill(f"{name}, kernel {k}: {told}", 110, subsequent_indent="    "))
+
+# %% [markdown]
+# The library chooses so by itself. These are the two nets of the paper, at their own padding of 100:
+
+# %%
+no_weights = {"width": 1, "padding": 100, "init": "zero", "rng": rng}
+vgg, alexnet = FCN32s(width=1, padding=100, init="zero").ladder, Ladder(AlexNet(**no_weights).paths(), ())
+for name, ladder in (("VGG-16", vgg), ("AlexNet", alexnet)):
+    grid, rung = ladder.grids[ladder.last], ladder.rungs[-1]
+    print(f"{name:8} first cell at pixel {grid.start!s:>5}: kernel {rung.layer.kernel}, crop at {rung.at}")
+assert (vgg.rungs[-1].layer.kernel, vgg.rungs[-1].at) == (64, 19)
+assert (alexnet.rungs[-1].layer.kernel, alexnet.rungs[-1].at) == (63, 18)
+
+# %% [markdown]
+# ### Exercise 4: choose the kernel
+#
+# Write `choose(layers, stride)`: 2 * stride or 2 * stride - 1, whichever lands on the pixels. `Grid.of(layers).start`
+# is a `Fraction`.
+
+# %%
+choose = ...  # instead of this line: def choose(layers, stride): ...
+n07.check_kernel(choose)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.kernel))
+n07.check_kernel(solved.kernel)
+
+# %% [markdown]
+# ## 6 · Fixed or learned?
+#
+# A transposed convolution has weights, so it can learn. The paper's first version learned the upsampling between the
+# skips and fixed the last; what was released fixes all. What is there to gain? Halve a photograph, and ask an
+# `Upsample` layer to restore it. It starts bilinear and learns by gradient descent, once with the bilinear kernel's 4
+# × 4 numbers and once with 8 × 8.
+
+# %%
+photo = np.asarray(Image.open("photos/chelsea.jpg").convert("L"), dtype=np.float32)[40:200, 100:260] / 255
+image = to_device(photo[None, None], DEVICE)
+half = ops.avg_pool2d(image, kernel=2, stride=2).data
+inner = (144, 144)  # the ring is left out
+
+
+def error(restored):
+    difference = ops.crop(restored - image, like=inner, at=8)
+    return (difference * difference).mean()
+
+
+# %% tags=["varies"]
+nets, losses = {}, {}
+for kernel in (4, 8):
+    net = nets[kernel] = Upsample(1, kernel, 2, padding=(kernel - 2) // 2, learn=True)
+    net.w.data[...] = np.pad(bilinear(4), (kernel - 4) // 2)
+    net.to(DEVICE)
+    optimizer, losses[kernel] = SGD(net, lr=2.0, momentum=0.9), []
+    for _ in range(150):
+        loss = error(net(half))
+        loss.backward()
+        optimizer.step()
+        losses[kernel].append(loss.item())
+    first, last = losses[kernel][0], losses[kernel][-1]
+    print(f"kernel {kernel}: mean squared error {first:.2e} bilinear, {last:.2e} learned, {1 - last / first:.0%} less")
+gain = {kernel: 1 - each[-1] / each[0] for kernel, each in losses.items()}
+assert 0.0 < gain[4] < 0.12 < gain[8] < 0.5
+
+# %% [markdown]
+# With 4 × 4 numbers there is almost nothing to learn. Each new pixel is a mix of four cells, and the bilinear mix is
+# nearly the best. With 8 × 8 it finds something that bilinear interpolation cannot do: *negative* weights around the
+# centre, which sharpen.
+
+# %% tags=["varies"]
+learned = {kernel: to_host(net.w.data)[0, 0] for kernel, net in nets.items()}
+figure = Figure(figsize=(9, 2.7), layout="constrained")
+panels = {"bilinear": bilinear(4), "learned, 4 x 4": learned[4], "learned, 8 x 8": learned[8]}
+*pictures, profile = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.6])
+for axes, (title, values) in zip(pictures, panels.items(), strict=True):
+    axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set(title=title, xticks=[], yticks=[])
+for (title, values), colour in zip(panels.items(), ("0.6", viz.ACCENT, viz.SECOND), strict=True):
+    middle = values[len(values) // 2]
+    profile.plot(np.arange(len(middle)) - (len(middle) - 1) / 2, middle, ".-", color=colour, label=title)
+profile.axhline(0, color="0.8", linewidth=0.8)
+profile.set(title="a row through the middle")
+profile.legend(frameon=False, fontsize=7)
+assert learned[8].min() < -0.01 and abs(learned[8].sum() - 4) < 0.2  # a constant still stays one
+viz.show(figure)
+
+# %% tags=["varies"]
+restored = {
+    "half size, bilinear": ops.bilinear_upsample(half, kernel=4, stride=2, padding=1),
+    "learned, 8 x 8": nets[8](half),
+}
+figure = Figure(figsize=(9, 3.3), layout="constrained")
+panels = {"photograph": photo, **{name: to_host(each.data)[0, 0] for name, each in restored.items()}}
+for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    axes.imshow(values[60:130, 30:130], cmap="gray", vmin=0, vmax=1)
+    axes.set(title=title, xticks=[], yticks=[])
+viz.show(figure)
+
+# %% [markdown]
+# Scores are not photographs. A score map is smooth, and what is missing in it is not sharpness but knowledge of
+# *where*; that comes over the skips (notebook 08). The released nets fix every upsampling.
+#
+# Fixed upsampling is also much cheaper than it looks in the reference. There the kernel is a dense (21, 21, 64, 64)
+# array with the bilinear filter on its diagonal and zeros elsewhere. One kernel for each class does the same, and so
+# do two passes of one tent each, which is what `ops.bilinear_upsample` computes.
+
+# %%
+dense, grouped = Upsample(21, 64, 32, learn=True, grouped=False).to(DEVICE), Upsample(21, 64, 32, learn=True).to(DEVICE)
+fixed = Upsample(21, 64, 32)
+small = put(rng.normal(size=(1, 21, 2, 2))).astype(np.float32)
+answers = {name: to_host(up(small).data) for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed))}
+for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed)):
+    print(f"{name:8} {sum(p.size for _, p in up.parameters()):>9,} weights")
+assert dense.w.size == 1_806_336 and np.count_nonzero(to_host(dense.w.data)) * 21 == dense.w.size
+assert np.allclose(answers["dense"], answers["grouped"], atol=1e-5)
+assert np.allclose(answers["dense"], answers["fixed"], atol=1e-5)
+
+# %% [markdown]
+# 1,806,336 weights, of which one in 21 is used.
+#
+# ## Where to read on
+#
+# * `minifcn/ops/conv.py`: both ops on one page; `minifcn/kernels/im2col.py`: `im2col` and `col2im` beneath them.
+# * `minifcn/ops/resize.py`: bilinear upsampling as two matrix products.
+# * `minifcn/nn.py`: `bilinear` and `Upsample`; `minifcn/models/ladder.py`: `_rung` chooses between odd and even.
+# * `minifcn/models/upsampling.py`: a stack of learned upsamplings with ReLUs between them.
+# * Next: notebook 08, where fine maps tell the coarse score *where*.
