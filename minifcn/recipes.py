@@ -93,7 +93,7 @@ class Options:
     init: str = ""
     """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random"""
     freeze: str = ""
-    """the parts of the net that do not learn, as "block1,block4": much of the work of a step is in the first ones"""
+    """the parts of the net that do not learn, as "conv1,fire2": much of the work of a step is in the first ones"""
     stages: str = "8"
     """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
     layers: int = 11
@@ -329,20 +329,20 @@ TRANSFER: dict[str, Any] = {
     "width": 16,
     "padding": "safe",
     "init": "imagenet",
-    "freeze": "block1,block4",
+    "freeze": "conv1,fire2,fire3,fire4",
     "at_once": True,
     "context": True,
-    "epochs": 20,
+    "epochs": 16,
     "batch": 8,
     "optimizer": "adam",
     "lr": 0.001,
-    "trunk_lr": 0.03,
+    "trunk_lr": 0.04,
     "weight_decay": 0.0001,
     "stage_lr": 0.3,
     "crop": 192,
     "scale_min": 0.75,
-    "scale_max": 1.25,
-    "measure_every": 5,
+    "scale_max": 1.5,
+    "measure_every": 4,
 }
 RECIPES: dict[str, dict[str, Any]] = {
     # learns the embedded world in about a minute on two cores

@@ -107,10 +107,11 @@ def test_weights_of_another_net_are_refused_with_the_first_layer_that_differs(
         ("--init nowhere.npz", "nowhere.npz: found no file"),
         ("--trunk squeezenet1.1", "conv1 has shape (96, 3, 7, 7); expected (64, 3, 3, 3)"),
         ("--width 8", "conv1 has shape (96, 3, 7, 7); expected (48, 3, 7, 7)"),
-        ("--trunk vgg --stages 8 --padding same", "conv1_1 is missing"),
+        ("--trunk vgg --stages 8 --padding same --freeze conv1_1", "conv1_1 is missing"),
         ("--trunk vgg --stages 4", "option stages is '4'; expected some of 32,16,8, from coarse to fine"),
         ("--stages 32", "option stages is '32'; expected some of 16,8,4, from coarse to fine"),
         ("--padding same", 'option padding is "same", which squeezenet1.0 cannot have; expected "safe" or a number'),
+        ("--freeze block1,block5", "freeze: no parameter lies in 'block5'; names here are b, block1, block4, block8, "),
         ("--hold-out 8", "option hold_out is 8; expected fewer than the 8 training images"),
     ],
 )
@@ -209,6 +210,9 @@ def test_the_recipe_takes_the_steps_that_pytorch_takes(
         p, forward = torch_fcn(torch, trainer.net)
         groups = []
         for name, parameter in p.items():
+            if name.startswith(("trunk.block1.", "trunk.block4.")):  # the recipe freezes them
+                parameter.requires_grad_(False)
+                continue
             rate = (o.trunk_lr if name.startswith("trunk.") else 1) * (2 if name.endswith(".b") else 1)
             decay = 0 if name.endswith(".b") else o.weight_decay
             groups.append({"params": [parameter], "weight_decay": decay, "factor": rate})
@@ -259,6 +263,23 @@ def test_the_trunk_learns_at_its_own_rate(optimizer: str, tmp_path: Path) -> Non
         assert not moved[0][name].any()
         np.testing.assert_allclose(2 * moved[1][name], whole, rtol=1e-3, atol=3e-6)
     assert any(abs(whole).max() > 1e-4 for name, whole in moved[2].items() if name.startswith("trunk."))
+
+
+def test_what_is_frozen_does_not_move_and_the_rest_does(tmp_path: Path) -> None:
+    o = replace(preset("transfer-scratch"), **(SMALL | {"width": 1, "freeze": "block1, fire9", "stages": "16,8"}))
+    with RunFolder(tmp_path / "run") as folder:
+        trainer = Trainer(o, folder, *o.data_sets(), say=lambda line: None)
+        for skips in ((), ("pool4",)):  # in the first stage, and in the net made for the second
+            assert trainer.net.skips == skips
+            trainer.net.score_fr.w.data[:] = 0.01
+            before = trainer.net.state()
+            trainer._one_step()
+            moved = {name for name, array in trainer.net.state().items() if not np.array_equal(array, before[name])}
+            still = {name for name in before if ".block1." in name or ".fire9." in name}
+            assert still and not still & moved and {"score_fr.w", "trunk.context.scale"} <= moved
+            assert any(".block8." in name for name in moved)
+            if not skips:
+                trainer._next_stage()
 
 
 def test_stages_go_down_squeezenets_ladder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
