@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from minifcn.backend import Array, device_of, is_host, to_device, to_host, xp_of
+from minifcn.backend import Array, device_of, to_device, to_host, xp_of
 from minifcn.errors import FormatError, UsageError
 from minifcn.nn import Module
-from minifcn.optim import BLOCK, caffe_multipliers
+from minifcn.optim import caffe_multipliers, in_blocks
 
 PARTS = ("mean", "square")
 
@@ -140,9 +140,8 @@ def update(
 ) -> None:
     """The formula above, in place, block by block, on flat arrays; `rate` and `root` hold the corrections for t."""
     xp, (beta1, beta2) = xp_of(w), betas
-    block = BLOCK if is_host(w) else max(w.size, 1)
-    for start in range(0, w.size, block):
-        part = slice(start, start + block)
+
+    def some(part: slice) -> None:
         gradient = g[part] * gain
         m[part] *= beta1
         m[part] += (1 - beta1) * gradient
@@ -153,3 +152,5 @@ def update(
         if shrink:
             change += w[part] * shrink
         w[part] -= change
+
+    in_blocks(some, w)

@@ -101,7 +101,12 @@ def update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink
         h[part] += change
         w[part] -= h[part]
 
-    parallel(some, shares(w.size, -(-w.size // BLOCK) if is_host(w) else 1), threads() if w.size > 8 * BLOCK else 1)
+    in_blocks(some, w)
+
+
+def in_blocks(task: Callable[[slice], None], w: Array) -> None:
+    """Call `task(part)` for every block of the flat array w, of a large one on all cores; on a GPU it is one block."""
+    parallel(task, shares(w.size, -(-w.size // BLOCK) if is_host(w) else 1), threads() if w.size > 8 * BLOCK else 1)
 
 
 SCHEDULES = ("fixed", "step", "poly")
