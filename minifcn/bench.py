@@ -9,6 +9,7 @@
     minifcn bench ladder --only conv3_2               one layer from six loops to Winograd: time, memory, error
     minifcn bench memory --only conv1_2               what a convolution takes beyond its input and output, each way
     minifcn bench overhead --size 8                   what autograd costs an op
+    minifcn bench profile                             what the time of a training step is spent on
     minifcn bench scaling --width 16 --size 1024      time against pixels, width and threads
 
 The rivals take turns (A B A B), so that whatever else the machine does meets both; each number is the median of the
@@ -40,12 +41,12 @@ from minifcn.kernels.convolution import WAYS, choose, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.rival import import_torch, layouts, torch_net, torch_products
 from minifcn.stopwatch import copy_rate, forget_peak, matrix_rate, peak_bytes, take_turns
-from minifcn.studies import FCNS, PRODUCTS, Layer, Work, ladder, memory, overhead, scaling, vgg_layers
+from minifcn.studies import FCNS, PRODUCTS, Layer, Work, ladder, memory, overhead, profile, scaling, vgg_layers
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|scaling [options]`."""
+    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling [options]`."""
 
     net: str = "fcn8s"
     """nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"""
@@ -325,6 +326,17 @@ def measure_overhead(options: Options) -> dict[str, Any]:
     return record_of(options, [row])
 
 
+def measure_profile(options: Options) -> dict[str, Any]:
+    """What the time of a training step of `--net` is spent on."""
+    print_machine()
+    seconds = profile(work_of(options), options.runs)
+    total = sum(seconds.values())
+    print(f"{options.net}, a training step: {total * 1e3:.0f} ms in the functions called")
+    for name, each in seconds.items():
+        print(f"{name:<34}{each * 1e3:10.1f} ms{each / total:8.1%}")
+    return record_of(options, [{"function": name, "seconds": each} for name, each in seconds.items()])
+
+
 def measure_scaling(options: Options) -> dict[str, Any]:
     print_machine()
     studies = scaling(options.width or 64, max(64, side_of(options)), options.runs)
@@ -349,6 +361,7 @@ TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
     "ladder": measure_ladder,
     "memory": measure_memory,
     "overhead": measure_overhead,
+    "profile": measure_profile,
     "scaling": measure_scaling,
 }
 

@@ -2,6 +2,7 @@
 
 ladder      one layer, from six loops to Winograd
 overhead    what autograd itself costs, when the images are too small to cost anything
+profile     what the time of a training step is spent on
 scaling     time against pixels, width and threads
 memory      what a convolution takes beyond its input and output, each way
 """
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -229,6 +232,34 @@ def overhead(size: int, runs: int) -> dict[str, float]:
         "by_hand_us": hands * 1e6,
         "us": (ours - hands) / len(heard) * 1e6,
     }
+
+
+# ------------------------------------------------------------------------------------------------------------- profile
+
+
+def profile(work: Work, runs: int) -> dict[str, float]:
+    """Seconds of a training step by what they were spent on: each op's value and gradients, and the update.
+
+    As in `overhead`, the functions of a step are called again by hand; the calls of one op are added up.
+    """
+    with listening() as heard:
+        loss = work.loss()
+    loss.backward(keep_graph=True, keep_grads=True)
+    seconds: dict[str, float] = defaultdict(float)
+    for function, arrays, options in heard:
+        seconds[f"{function.__name__} value"] += median_seconds(partial(function, *arrays, **options), runs)
+    for node in nodes_below(loss):
+        for _, gradient, _ in edges_of(node):
+            seconds[f"{node.op} {gradient.__name__}"] += median_seconds(partial(gradient, node.grad), runs)
+    found = [(parameter.node, parameter.grad) for _, parameter in work.net.parameters() if parameter.node is not None]
+
+    def update() -> None:
+        for node, grad in found:
+            node.grad = grad
+        work.solver.step()
+
+    seconds["update"] = median_seconds(update, runs)
+    return dict(sorted(seconds.items(), key=lambda item: -item[1]))
 
 
 # ------------------------------------------------------------------------------------------------------------- scaling

@@ -194,6 +194,18 @@ def test_overhead_is_told(capsys):
     assert "us for each of" in capsys.readouterr().out
 
 
+def test_a_profile_adds_up(capsys, tmp_path):
+    words = "profile --width 1 --size 16 --padding same --runs 1 --json".split()
+    assert main([*words, str(tmp_path / "p.json")]) == 0
+    rows = {row["function"]: row["seconds"] for row in json.loads((tmp_path / "p.json").read_text())["rows"]}
+    wanted = {"conv2d value", "conv2d grad_x", "conv2d grad_w", "conv2d grad_b", "max_pool2d grad_x", "update"}
+    assert wanted <= rows.keys() and min(rows.values()) > 0
+    assert list(rows.values()) == sorted(rows.values(), reverse=True)
+    told = capsys.readouterr().out
+    shares = [float(line.split()[-1].rstrip("%")) for line in told.splitlines() if line.endswith("%")]
+    assert len(shares) == len(rows) and abs(sum(shares) - 100) < 1
+
+
 def test_scaling_is_measured_and_drawn(tmp_path, capsys):
     words = ["scaling", "--size", "64", "--width", "1", "--runs", "1", "--threads", "2"]
     assert main([*words, "--json", str(tmp_path / "s.json"), "--plot", str(tmp_path / "s.png")]) == 0
