@@ -207,8 +207,13 @@ def settled(notebook: dict[str, Any]) -> dict[str, Any]:
         name = hashlib.sha256(f"{cell['cell_type']} {joined(cell['source'])}".encode()).hexdigest()[:8]
         seen[name] = seen.get(name, 0) + 1
         cell["id"] = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key != "execution"}
+        cell["metadata"] = lasting(cell["metadata"])
     return {**notebook, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+
+
+def lasting(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Without the hours of a run and jupytext's note on the blank lines of the .py."""
+    return {key: value for key, value in metadata.items() if key not in ("execution", "lines_to_next_cell")}
 
 
 def dumped(notebook: dict[str, Any]) -> str:
@@ -232,16 +237,18 @@ def _is_text(key: str, value: Any) -> bool:
 def main(argv: list[str]) -> int:
     chosen = [path for path in sources() if not argv or path.name[:2] in argv]
     if len(chosen) != len(argv or chosen) or not chosen:
-        print(
-            f"expected numbers of notebooks, {', '.join(p.name[:2] for p in sources())}; found {argv}", file=sys.stderr
-        )
+        known = ", ".join(path.name[:2] for path in sources())
+        print(f"expected numbers of notebooks, {known}; found {' '.join(argv)}", file=sys.stderr)
         return 2
     failed = 0
     for source in chosen:
         try:
             notebook = run(source)
-        except Exception as error:  # the error of a cell arrives as one of nbclient's, traceback included
-            print(f"{source.name}: {error}", file=sys.stderr)
+        except Exception as error:
+            # What went wrong in a cell arrives with the cell and a traceback in colours.
+            told = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+            short = told if len(told) < 1300 else f"{told[:600]}\n[...]\n{told[-600:]}"
+            print(f"{source.name}: {type(error).__name__}: {short}", file=sys.stderr)
             failed = 1
             continue
         if wrong := complaints(notebook):

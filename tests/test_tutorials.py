@@ -137,7 +137,7 @@ def test_every_photograph_has_its_credit() -> None:
 def test_the_parser_reads_as_jupytext_does(source: pathlib.Path) -> None:
     import jupytext
 
-    read = [Cell(cell.cell_type, cell.source, dict(cell.metadata)) for cell in jupytext.read(source).cells]
+    read = [Cell(c.cell_type, c.source, notebooks.lasting(c.metadata)) for c in jupytext.read(source).cells]
     assert cells_of_text(source.read_text(encoding="utf-8")) == read
 
 

@@ -1,0 +1,583 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 A tensor that remembers
+#
+# A network is trained by asking one question of every weight: *if you grew a little, would the loss fall?* The answer
+# to all of these questions at once is the gradient. In this notebook you build the machine that computes it.
+#
+# Afterwards you can
+#
+# * say what a gradient is, and find one by moving a number a little;
+# * write an operation as its value and one gradient for each input;
+# * build an autograd engine in sixty lines, train with it, and show that it equals `minifcn.tensor`, to the bit;
+# * say which arrays live on after a forward pass, and why a node of the graph never holds one.
+#
+# **The paper.** Learning is "whole-image-at-a-time by dense feedforward computation and backpropagation" (section 1),
+# and section 3 needs one property of gradients: the gradient of a sum over all cells of the last layer is the sum of
+# the gradients of the cells. You will see it at the end.
+
+# %% tags=["varies"]
+import inspect
+import weakref
+
+import numpy as np
+from exercises import n01
+from matplotlib.figure import Figure
+
+import minifcn
+from minifcn import viz
+from minifcn.backend import to_device, to_host, xp_of
+from minifcn.errors import GraphError
+from minifcn.kernels.threads import threads
+
+SEED = 1
+DEVICE = "cpu"  # or "gpu"
+
+print(f"device {DEVICE}, {threads()} threads")
+
+# %% [markdown]
+# ## What is a gradient?
+#
+# Take a function of one number and move the number a little. The output moves, too. How much, in relation, is the
+# slope:
+#
+# $$ f'(a) \approx \frac{f(a + \varepsilon) - f(a - \varepsilon)}{2 \varepsilon} $$
+
+
+# %%
+def f(a):
+    return a**3 - 3 * a
+
+
+def slope(function, at, eps=1e-5):
+    return (function(at + eps) - function(at - eps)) / (2 * eps)
+
+
+figure = Figure(figsize=(6, 2.8), layout="constrained")
+axes = figure.subplots()
+line = np.linspace(-2.2, 2.2, 200)
+axes.plot(line, f(line), color=viz.INK)
+for a, beside in ((-1.8, (8, -8)), (-1.0, (-22, 8)), (0.5, (8, 4)), (1.9, (-66, -4))):
+    near = np.array([a - 0.45, a + 0.45])
+    axes.plot(near, f(a) + slope(f, a) * (near - a), color=viz.SECOND)
+    axes.plot(a, f(a), "o", color=viz.SECOND)
+    axes.annotate(f"slope {slope(f, a):.2f}", (a, f(a)), xytext=beside, textcoords="offset points", color=viz.SECOND)
+axes.set(xlabel="a", ylabel="f(a) = a³ - 3a")
+assert abs(slope(f, -1.0)) < 1e-8  # at the top of the hill it is level
+viz.show(figure)
+
+# %% [markdown]
+# To walk downhill, step against the slope. With a million weights that would take two evaluations of the net for
+# each, two million in all. The chain rule gets all of them from one walk forward and one walk back.
+#
+# ## One operation: its value, and one gradient for each input
+#
+# Let the loss be $L$, and let $y = x_1 x_2$ be a value somewhere on the way to it. Suppose somebody tells us
+# $g = \partial L / \partial y$. Then the chain rule says
+#
+# $$ \frac{\partial L}{\partial x_1} = g \, x_2 \qquad \frac{\partial L}{\partial x_2} = g \, x_1 $$
+#
+# So an operation is a function that returns its value and, for each input, a function from $g$ to the gradient there.
+# In minifcn $g$ is always called `gy`.
+
+
+# %%
+def times(x1, x2):
+    def grad_x1(gy):
+        return gy * x2
+
+    def grad_x2(gy):
+        return gy * x1
+
+    return x1 * x2, (grad_x1, grad_x2)
+
+
+def plus(x1, x2):
+    def grad(gy):
+        return gy  # a sum passes on what it is told, to both
+
+    return x1 + x2, (grad, grad)
+
+
+def positive(x):
+    def grad_x(gy):
+        return gy * (x > 0)  # what was cut off cannot matter
+
+    return max(x, 0.0), (grad_x,)
+
+
+# Forward: L = max(a b + c, 0). Each step leaves its gradient functions behind.
+a, b, c = 2.0, 3.0, -1.0
+u, (to_a, to_b) = times(a, b)
+v, (to_u, to_c) = plus(u, c)
+L, (to_v,) = positive(v)
+
+# Backward: begin with dL/dL = 1 and ask them in the opposite order.
+gv = to_v(1.0)
+gu, gc = to_u(gv), to_c(gv)
+ga, gb = to_a(gu), to_b(gu)
+
+print(f"L = {L}")
+print(f"by the chain rule   dL/da = {ga}   dL/db = {gb}   dL/dc = {gc}")
+moved = [slope(lambda a: max(a * b + c, 0.0), a), slope(lambda b: max(a * b + c, 0.0), b)]
+print(f"by moving a little  dL/da = {moved[0]:.4f}   dL/db = {moved[1]:.4f}")
+assert np.allclose([ga, gb], moved)
+
+# %% [markdown]
+# The backward half is the forward half read from the last line to the first. A machine can do that, if the forward
+# half leaves notes. That is all of autograd.
+#
+# ### Exercise 1: an operation of your own
+#
+# The logistic function is $y = 1 / (1 + e^{-x})$, and its slope is $y (1 - y)$. Write it as an operation: a function
+# of an array `x` that returns `(value, (grad_x,))`, as above. Then put its name in place of the dots.
+
+# %%
+answer = ...
+n01.check_sigmoid(answer)
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+def sigmoid(x):
+    y = 1 / (1 + np.exp(-x))
+
+    def grad_x(gy):
+        return gy * y * (1 - y)
+
+    return y, (grad_x,)
+
+
+assert n01.check_sigmoid(sigmoid)
+
+# %% [markdown]
+# ## The notes: a node for each value
+#
+# A `Node` is a place in the graph. It has an edge to each value it was computed from: *which* value (its node), and
+# *how* a gradient gets there (the function). A `Tensor` is an array with its node. A tensor without a node is a
+# constant.
+
+
+# %%
+class Node:
+    def __init__(self, edges=()):
+        self.edges = edges  # pairs: (parent node, gradient function)
+        self.grad = None
+
+
+class Tensor:
+    def __init__(self, data, node=None):
+        self.data, self.node = data, node
+
+    def __add__(self, other):
+        return add(self, other)
+
+    def __mul__(self, other):
+        return mul(self, other)
+
+    def __matmul__(self, other):
+        return matmul(self, other)
+
+
+def op(function):
+    """Lift a function on arrays to Tensors: compute, and note where the value came from."""
+
+    def apply(*inputs):
+        y, gradients = function(*(x.data if isinstance(x, Tensor) else x for x in inputs))
+        pairs = zip(inputs, gradients, strict=True)
+        edges = [(x.node, gradient) for x, gradient in pairs if isinstance(x, Tensor) and x.node is not None]
+        return Tensor(y, Node(edges) if edges else None)
+
+    return apply
+
+
+@op
+def add(x, y):
+    return x + y, (lambda gy: gy, lambda gy: gy)
+
+
+@op
+def mul(x, y):
+    return x * y, (lambda gy: gy * y, lambda gy: gy * x)
+
+
+@op
+def matmul(x, y):
+    return x @ y, (lambda gy: gy @ y.T, lambda gy: x.T @ gy)
+
+
+@op
+def relu(x):
+    y = xp_of(x).maximum(x, 0)
+    return y, (lambda gy: gy * (y > 0),)
+
+
+@op
+def mean(x):
+    shape, part = x.shape, 1 / x.size
+    return x.mean(), (lambda gy: xp_of(gy).broadcast_to(gy * part, shape),)
+
+
+# %%
+x = Tensor(np.array([2.0, -3.0]), Node())
+y = relu(x * x + x)
+print("relu's node leads to", [parent is not None for parent, _ in y.node.edges], "- one parent, the sum")
+print("the sum leads to", len(y.node.edges[0][0].edges), "parents: x * x, and x itself")
+assert len(y.node.edges[0][0].edges) == 2
+
+# %% [markdown]
+# ## The walk back
+#
+# Start at the result with `gy = 1`. Give each edge's function the gradient of its node; what comes out belongs to the
+# parent. But `x` above was used three times: as both factors and as a summand. Each use delivers a part, and the
+# parts add up. When is a node's gradient complete?
+#
+# A first try does not ask: it follows every edge at once, from each delivery again. Watch what happens when a value
+# is used twice, and the result twice again, and so on.
+
+
+# %%
+def careless(node, gy, count):
+    """Follow every edge as soon as something arrives."""
+    if not node.edges:
+        node.grad = gy if node.grad is None else node.grad + gy
+    for parent, gradient in node.edges:
+        count[0] += 1
+        careless(parent, gradient(gy), count)
+
+
+depths, calls = range(1, 13), []
+for depth in depths:
+    start = y = Tensor(np.float64(1.0), Node())
+    for _ in range(depth):
+        y = y + y
+    count = [0]
+    careless(y.node, 1.0, count)
+    calls.append(count[0])
+    assert start.node.grad == 2**depth  # the gradient is right
+assert calls[-1] == 8190
+
+figure = Figure(figsize=(6, 2.4), layout="constrained")
+axes = figure.subplots()
+axes.plot(depths, calls, "o-", color=viz.SECOND, label="follow every delivery")
+axes.plot(depths, [2 * depth for depth in depths], "o-", color=viz.ACCENT, label="one visit for each node")
+axes.set(xlabel="doublings y = y + y, one after another", ylabel="gradient functions called", yscale="log")
+axes.legend(frameon=False)
+viz.show(figure)
+
+# %% [markdown]
+# The first try is right, and useless: twelve additions take 8190 calls. So count first. One walk over the
+# graph counts how many edges lead to each node. Then a node is visited when as many deliveries have arrived, and not
+# before.
+#
+# ### Exercise 2: how many calls?
+#
+# Write a function of the number of doublings that returns the two counts of the picture: `(careless, counted)`.
+
+# %%
+answer = ...
+n01.check_calls(answer)
+
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+def both_counts(depth):
+    # Level by level 2, 4, 8 ... deliveries: a geometric series. Counted: two edges for each of the nodes.
+    return 2 ** (depth + 1) - 2, 2 * depth
+
+
+assert n01.check_calls(both_counts)
+assert calls == [both_counts(depth)[0] for depth in depths]
+
+# %% [markdown]
+# ## The engine
+
+
+# %%
+def count_uses(root):
+    """How many edges lead to each node below the root."""
+    uses, waiting = {root: 0}, [root]
+    while waiting:
+        for parent, _ in waiting.pop().edges:
+            if parent not in uses:
+                uses[parent] = 0
+                waiting.append(parent)
+            uses[parent] += 1
+    return uses
+
+
+def backward(y):
+    """Add d(y)/d(leaf) to the grad of every leaf below y."""
+    uses = count_uses(y.node)
+    grads, ready = {y.node: xp_of(y.data).ones_like(y.data)}, [y.node]
+    while ready:
+        node = ready.pop()
+        gy = grads.pop(node)
+        if not node.edges:
+            node.grad = gy if node.grad is None else node.grad + gy
+        for parent, gradient in node.edges:
+            gx = gradient(gy)
+            grads[parent] = grads[parent] + gx if parent in grads else gx
+            uses[parent] -= 1
+            if uses[parent] == 0:  # the last delivery: complete
+                ready.append(parent)
+
+
+def code_lines(thing):
+    if isinstance(thing, type):  # the line `class ...:` and its functions
+        return 1 + sum(code_lines(part) for part in vars(thing).values() if inspect.isfunction(part))
+    return sum(bool(line.strip()) for line in inspect.getsource(thing).splitlines())
+
+
+engine = {"Node": Node, "Tensor": Tensor, "op": op, "count_uses": count_uses, "backward": backward}
+for name, thing in engine.items():
+    print(f"{name:<12} {code_lines(thing):>3} lines")
+total = sum(map(code_lines, engine.values()))
+print(f"{'together':<12} {total:>3} lines")
+assert total <= 60
+
+start = y = Tensor(np.float64(1.0), Node())
+for _ in range(1000):
+    y = (y + y) * 0.5
+backward(y)
+print("a thousand doublings, each halved again: dy/dx =", start.node.grad)
+assert start.node.grad == 1.0
+
+# %% [markdown]
+# ## Does it learn?
+#
+# A question in the spirit of this course: label every point of a plane. Points in a ring are 1, all others are 0. The
+# net sees a point's two coordinates and a constant 1, and has three layers of weights.
+
+# %%
+rng = np.random.default_rng(SEED)
+side = 40
+rows, columns = np.meshgrid(*2 * [np.linspace(-2, 2, side)], indexing="ij")
+radius = np.hypot(rows, columns)
+points = to_device(np.stack([rows.ravel(), columns.ravel(), np.ones(side**2)], axis=1), DEVICE)
+truth = to_device(((radius > 0.8) & (radius < 1.6)).astype(float).reshape(-1, 1), DEVICE)
+sizes = [(3, 24), (24, 24), (24, 1)]
+start = [rng.standard_normal(size) * np.sqrt(2 / size[0]) for size in sizes]
+
+
+def score(weights, points):
+    w1, w2, w3 = weights
+    return relu(relu(points @ w1) @ w2) @ w3
+
+
+def loss_of(weights):
+    difference = score(weights, Tensor(points)) + Tensor(-truth)
+    return mean(difference * difference)
+
+
+weights = [Tensor(to_device(w, DEVICE), Node()) for w in start]
+snapshots, losses = {}, []
+for step in range(1201):
+    loss = loss_of(weights)
+    losses.append(loss.data.item())
+    if step in (0, 50, 300, 1200):
+        snapshots[step] = to_host(score(weights, Tensor(points)).data).reshape(side, side)
+    backward(loss)
+    for w in weights:
+        w.data = w.data - 0.2 * w.node.grad
+        w.node.grad = None
+
+figure = Figure(figsize=(8, 2), layout="constrained")
+panels = figure.subplots(1, 5)
+for axes, (title, plane) in zip(
+    panels, {"truth": to_host(truth).reshape(side, side), **snapshots}.items(), strict=True
+):
+    axes.imshow(plane, vmin=0, vmax=1, cmap="Blues")
+    axes.set(title=title if title == "truth" else f"step {title}", xticks=[], yticks=[])
+print(f"mean squared error: {losses[0]:.2f} at first, {losses[-1]:.2f} at the end")
+assert losses[-1] < 0.1
+viz.show(figure)
+
+# %% [markdown]
+# It learns, by an engine of sixty lines that knows nothing of rings.
+#
+# ## The same with minifcn
+#
+# `minifcn.tensor` is this engine, grown up: it refuses what cannot be right, and gives memory back while it walks. Do
+# both find the same gradients for the net above, from the same weights?
+
+# %%
+ours = [Tensor(to_device(w, DEVICE), Node()) for w in start]
+backward(loss_of(ours))
+
+theirs = [minifcn.Parameter(to_device(w, DEVICE)) for w in start]
+h = minifcn.ops.relu(minifcn.ops.relu(points @ theirs[0]) @ theirs[1]) @ theirs[2]
+loss = ((h - truth) * (h - truth)).mean()
+drawn = minifcn.graph(loss)  # before the walk, which lets go of it
+loss.backward()
+
+figure = Figure(figsize=(7, 2.6), layout="constrained")
+for row, (name, grads) in enumerate({"ours": [w.node.grad for w in ours], "minifcn": [w.grad for w in theirs]}.items()):
+    for column, grad in enumerate(grads):
+        axes = figure.add_subplot(2, 3, 3 * row + column + 1)
+        shown = to_host(grad) if column < 2 else to_host(grad).T
+        axes.imshow(shown, cmap="RdBu", vmin=-abs(shown).max(), vmax=abs(shown).max(), aspect="auto")
+        axes.set(title=f"{name}: gradient of w{column + 1}", xticks=[], yticks=[])
+for mine, other in zip(ours, theirs, strict=True):
+    assert mine.node.grad.shape == other.grad.shape
+    assert (to_host(mine.node.grad) == to_host(other.grad)).all()  # to the bit
+viz.show(figure)
+
+# %% [markdown]
+# Now read the two functions that you have written yourself, in `minifcn/tensor.py`. What is new there: versions,
+# which catch a weight that was changed between the forward pass and the walk back, and edges that are let go.
+
+# %%
+print(inspect.getsource(minifcn.tensor.count_uses))
+print(inspect.getsource(minifcn.tensor.backward))
+
+# %% [markdown]
+# ## The graph, drawn
+#
+# The computation of the loss as minifcn noted it. Inputs are above. Each arrow carries the name of the gradient that
+# runs along it, upwards. The darker a box, the more its gradients remember (in a notebook, rest the pointer on it).
+
+# %%
+drawn
+
+# %% [markdown]
+# `drawn` appeared as a picture since it has a method `_repr_svg_`, which calls `to_svg()`. Printed, it is a table.
+# Its last column is the lecture on why training takes memory: these arrays cannot be given back until the walk has
+# used them.
+
+# %%
+print(drawn)
+assert drawn.to_svg().startswith("<svg") and drawn._repr_svg_() == drawn.to_svg()
+constants = [step for step in drawn.steps if step.op in ("sub", "mean")]
+assert constants and not any(step.nbytes for step in constants)  # a difference and a mean remember no array
+
+# %% [markdown]
+# ## Why a node never holds an array
+#
+# It would be natural to let a node hold its value: `node.data = y`. Many engines do. Ours does not, and the reason is
+# memory. An intermediate array then lives exactly as long as some gradient function mentions it. `add` mentions
+# nothing. `relu` mentions its result. `mul` mentions its factors.
+#
+# Let us count the living. Ten times `h = relu(h * w + b)` on maps of 256×256: which of the thirty arrays survive the
+# forward pass, and which of them the walk back?
+
+# %%
+ops = minifcn.ops
+
+
+def chain(hold):
+    """The intermediates alive after the forward pass, and after backward. `hold`: nodes keep values."""
+    w, b = (minifcn.Parameter(to_device(np.full((1, 1), v), DEVICE)) for v in (0.9, 0.1))
+    h = minifcn.Tensor(to_device(np.random.default_rng(SEED).random((256, 256)), DEVICE))
+    born, kept = [], []
+    for _ in range(10):
+        for name in ("mul", "add", "relu"):
+            h = {"mul": lambda h: h * w, "add": lambda h: h + b, "relu": ops.relu}[name](h)
+            born.append((name, weakref.ref(h.data)))
+            if hold:
+                kept.append((h.node, h.data))
+    loss = h.mean()
+    del h
+    alive = [[name for name, array in born if array() is not None]]
+    loss.backward()
+    alive.append([name for name, array in born if array() is not None])
+    return alive
+
+
+survivors = {"a node holds its value": chain(hold=True), "minifcn": chain(hold=False)}
+figure = Figure(figsize=(7, 2.2), layout="constrained")
+panels = figure.subplots(1, 2, sharey=True)
+for axes, (title, alive) in zip(panels, survivors.items(), strict=True):
+    for place, name in enumerate(("mul", "add", "relu")):
+        counts = [now.count(name) for now in alive]
+        bottom = [sum(now.count(other) for other in ("mul", "add", "relu")[:place]) for now in alive]
+        axes.bar([0, 1], counts, bottom=bottom, label=name, color=(viz.FAINT, viz.SECOND, viz.ACCENT)[place])
+    axes.set(title=title, xticks=[0, 1], xticklabels=["after forward", "after backward"])
+panels[0].set_ylabel("arrays alive, of 30")
+panels[1].legend(frameon=False)
+assert [len(now) for now in survivors["a node holds its value"]] == [30, 30]
+assert survivors["minifcn"] == [["relu"] * 10, []]
+viz.show(figure)
+
+# %% [markdown]
+# Ten of thirty live on after the forward pass, and none after the walk back. `h * w` and `h + b` were needed by
+# nobody, so they were gone before the next line ran.
+#
+# Two more things follow. A gradient that nobody wants is never kept, so a frozen weight costs no memory on the way.
+# And a graph can be walked once. A second walk would find nothing, and minifcn says so:
+
+# %%
+w = minifcn.Parameter(to_device(np.ones(3), DEVICE))
+loss = (w * w).sum()
+loss.backward()
+try:
+    loss.backward()
+except GraphError as error:
+    print(error)
+    refused = True
+assert refused
+
+# %% [markdown]
+# ### Exercise 3: who is still alive?
+#
+# Let `a` and `c` be parameters and `b` a constant, and `L = relu(a * b + c).sum()`. Which arrays does the graph of
+# `L` remember? Answer with a set of names out of `"a"`, `"b"`, `"c"`, `"a * b"`, `"a * b + c"`, `"relu"` (the result
+# of relu). It helps to know which gradients are wanted.
+
+# %%
+answer = ...
+n01.check_remembered(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+# a's gradient is gy * b. Nobody asks for b's gradient, so a is not remembered; add remembers nothing, relu its result.
+a, c = (minifcn.Parameter(to_device(np.ones((2, 2)), DEVICE)) for _ in range(2))
+b = to_device(np.ones((2, 2)), DEVICE)
+print(minifcn.graph(ops.relu(a * b + c).sum()))
+assert n01.check_remembered({"b", "relu"})
+
+# %% [markdown]
+# ## The gradient of a sum is the sum of the gradients
+#
+# Section 3 of the paper: if the loss is a sum over the cells of the last layer, $\ell(x; \theta) = \sum_{ij}
+# \ell'(x_{ij}; \theta)$, then its gradient is the sum of the gradients of the cells. So a whole image is a batch of
+# all its receptive fields, and one walk back serves them all. Here are the four quarters of our plane, each with a
+# walk of its own, and the whole plane with one.
+
+# %%
+quarter = to_device(((rows > 0) * 2 + (columns > 0)).reshape(-1, 1), DEVICE)
+
+
+def gradient_of_w2(mask):
+    """The gradient at w2 of the squared error, summed over the points of the mask."""
+    weights = [Tensor(to_device(w, DEVICE), Node()) for w in start]
+    difference = (score(weights, Tensor(points)) + Tensor(-truth)) * Tensor(mask)
+    backward(mean(difference * difference * float(side**2)))
+    return to_host(weights[1].node.grad)
+
+
+parts = [gradient_of_w2((quarter == number).astype(float)) for number in range(4)]
+whole = gradient_of_w2((quarter >= 0).astype(float))
+figure = Figure(figsize=(8, 1.9), layout="constrained")
+names = ["upper left", "upper right", "lower left", "lower right", "sum of the four", "whole plane"]
+limit = abs(whole).max() / 3  # the strongest few are cut, so that the others show
+for axes, name, grad in zip(figure.subplots(1, 6), names, [*parts, sum(parts), whole], strict=True):
+    axes.imshow(grad, cmap="RdBu", vmin=-limit, vmax=limit)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(name, fontsize=9)
+assert np.allclose(sum(parts), whole)
+viz.show(figure)
+
+# %% [markdown]
+# ## Read on
+#
+# * `minifcn/tensor.py`: the engine, whole, on one page. You know all of its ideas now.
+# * `minifcn/ops/arithmetic.py`: how an operation is written that broadcasts, and why its gradient sums.
+# * `minifcn/graph.py`: how the table finds out what a gradient mentions.
+# * Next: [02 Convolution is a matrix product](02_convolution.ipynb).
