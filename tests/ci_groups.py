@@ -23,6 +23,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "notebooks": lambda: "" if importlib.util.find_spec("sklearn") else "scikit-learn is not installed",
     "tutorials": lambda: _missing("sklearn", "jupytext", "nbclient", "nbmake", "ipykernel"),
     "docs": lambda: _missing("sphinx", "myst_nb", "furo"),
+    "browser": lambda: _no_browser(),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
@@ -34,6 +35,12 @@ def _missing(*names: str) -> str:
     """Which of these packages are not installed; "" if all are."""
     absent = [name for name in names if not importlib.util.find_spec(name)]
     return f"{' and '.join(absent)} not installed" if absent else ""
+
+
+def _no_browser() -> str:
+    from browser import found
+
+    return "" if found() else "Chromium is not installed"
 
 
 def _no_gpu() -> str:

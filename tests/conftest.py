@@ -6,6 +6,7 @@
     torch        PyTorch, or a skip; marks the test `oracle`
     sklearn      scikit-learn, or a skip; marks the test `notebooks`
     onnxruntime, h5py, scipy_io   the package, or a skip; marks the test `interop`
+    chromium     Chromium without a window and a network (browser.py), or a skip; marks the test `browser`
     data_root    the folder MINIFCN_DATA names, or a skip; marks the test `data`
 
 With MINIFCN_TEST_GROUPS=FILE the run leaves there, per marker, how many tests ran and why others did not; .ci/run reads
@@ -91,6 +92,16 @@ def scipy_io() -> Any:
 
 
 @pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    from browser import Chromium, found
+
+    if not found():
+        pytest.skip("Chromium is not installed: no page can be opened")
+    with Chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
 def data_root() -> pathlib.Path:
     folder = os.environ.get("MINIFCN_DATA")
     if not folder:
@@ -110,6 +121,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.notebooks)
         if {"onnxruntime", "h5py", "scipy_io"} & set(names):
             item.add_marker(pytest.mark.interop)
+        if "chromium" in names:
+            item.add_marker(pytest.mark.browser)
         if "data_root" in names:
             item.add_marker(pytest.mark.data)
 
