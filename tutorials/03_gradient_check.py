@@ -1,0 +1,532 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Is my gradient right?
+#
+# A wrong gradient does not crash. The net trains, a little worse than it should, and nobody finds out why. So every
+# gradient in minifcn is compared with something that knows nothing of its formula. Afterwards you will be able to
+#
+# * compute a gradient by differences, and say which step is the right one, and why in float64;
+# * plant faults that a check with an all-ones gradient cannot see, and say which faults these are;
+# * check a net with many thousand parameters in two evaluations;
+# * say what happens at a tie, where there is no derivative.
+#
+# *The paper: all of it is trained "by dense feedforward computation and backpropagation" (section 1), and section 3.3
+# builds its upsampling by reversing the forward and backward passes of convolution. Both need the backward pass right.*
+
+# %% tags=["varies"]
+import inspect
+
+import numpy as np
+from exercises import n03
+from matplotlib.figure import Figure
+
+from minifcn import gradcheck, gradcheck_along, ops, viz
+from minifcn.backend import rng as random_numbers
+from minifcn.backend import to_device, to_host, xp_of
+from minifcn.errors import GradientError, ShapeError
+from minifcn.kernels.threads import threads
+from minifcn.models.fcn import FCN8s
+from minifcn.nn import Module, Sequential
+from minifcn.tensor import Node, Parameter, Tensor
+
+SEED = 0
+DEVICE = "cpu"  # or "gpu"
+print(f"device {DEVICE}, {threads()} threads")
+
+
+def put(values):
+    """Numbers as an array on the device."""
+    return to_device(np.asarray(values, dtype=np.float64), DEVICE)
+
+
+def told(error):
+    """An error in words: on which side of the tolerance. Its digits are rounding, and differ between machines."""
+    return f"{'below' if error < 1e-6 else 'above'} 1e-6"
+
+
+# %% [markdown]
+# ## 1 · Move one number a little
+#
+# The derivative says how fast the output moves when the input does. So move the input, and look. To one side, or to
+# both:
+#
+# $$ \frac{f(x + \varepsilon) - f(x)}{\varepsilon} \qquad\qquad
+#    \frac{f(x + \varepsilon) - f(x - \varepsilon)}{2 \varepsilon} $$
+#
+# How small should the step be? Take a loss that nobody doubts: the cross entropy of a pixel with three scores. Its
+# derivative with respect to score 0, where class 2 is true, is the probability of class 0. Try every step from 1 down
+# to $10^{-14}$, on fifty pixels, and take the root mean square of their errors.
+
+# %% tags=["varies"]
+rng = random_numbers(SEED)
+scores = rng.standard_normal((50, 3))
+exact = np.exp(scores[:, 0]) / np.exp(scores).sum(axis=1)
+
+
+def losses(eps, dtype):
+    """The loss of each pixel when its score 0 is moved by eps."""
+    moved = scores.astype(dtype) + np.array([eps, 0, 0], dtype)
+    y = ops.log_softmax(to_device(moved, DEVICE))
+    return -to_host(y.data)[:, 2]
+
+
+def off(up, down, way):
+    """The root mean square error of (up - down) / way."""
+    return float(np.sqrt(np.mean(((up - down).astype(np.float64) / way - exact) ** 2)))
+
+
+steps = 10.0 ** np.arange(0, -14.5, -0.5)
+one_side = [off(losses(eps, np.float64), losses(0, np.float64), eps) for eps in steps]
+both_sides = [off(losses(eps, np.float64), losses(-eps, np.float64), 2 * eps) for eps in steps]
+in_float32 = [off(losses(eps, np.float32), losses(-eps, np.float32), 2 * eps) for eps in steps]
+
+figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+axes = figure.subplots()
+axes.loglog(steps, one_side, "o-", markersize=3, color=viz.INK, label="one side, float64")
+axes.loglog(steps, both_sides, "o-", markersize=3, color=viz.ACCENT, label="both sides, float64")
+axes.loglog(steps, in_float32, "o-", markersize=3, color=viz.SECOND, label="both sides, float32")
+axes.set(xlabel="step ε", ylabel="error of the derivative", ylim=(1e-14, 10))
+axes.legend(frameon=False)
+viz.show(figure)
+
+# %% [markdown]
+# Each line is a valley. On its right side the step is too long, and the curve bends away from the straight line: the
+# error falls with $\varepsilon$ to one side, with $\varepsilon^2$ to both, since what is even in $\varepsilon$ cancels.
+# On its left side the step is too short: $f(x+\varepsilon)$ and $f(x-\varepsilon)$ agree in almost all digits, and the
+# difference keeps the rounding $u$ of the rest.
+#
+# $$ \text{error} \approx \frac{\varepsilon^2}{6} |f'''| + \frac{u\,|f|}{\varepsilon}
+#    \qquad\Rightarrow\qquad \varepsilon \sim \sqrt[3]{u}, \quad \text{error} \sim u^{2/3} $$
+#
+# With $u \approx 10^{-16}$ that is a step of about $10^{-5}$, the one that `gradcheck` takes, and an error of about
+# $10^{-11}$. In float32, where $u \approx 10^{-7}$, the best is about $10^{-5}$ at a single step, and much worse beside
+# it: a formula that is wrong by a thousandth looks right.
+
+# %%
+best = {name: min(errors) for name, errors in (("one", one_side), ("both", both_sides), ("float32", in_float32))}
+print(f"cube root of u: {np.finfo(np.float64).eps ** (1 / 3):.0e}")
+at = {step: place for place, step in enumerate(range(0, -29, -1))}  # 10**(step / 2)
+print(f"at a step of 1e-5: both sides {told(both_sides[at[-10]])}, in float32 {told(in_float32[at[-10]])}")
+assert best["both"] < 3e-11 and both_sides[at[-10]] < 1e-10 and 1e-6 < best["float32"] < 1e-4
+assert in_float32[at[-10]] > 1e-3 and 1e-9 < best["one"] < 1e-7
+assert inspect.signature(gradcheck).parameters["eps"].default == 1e-5
+
+try:
+    gradcheck(ops.relu, put([1.0, -2.0]).astype(np.float32))
+except ShapeError as refusal:
+    print("refused:", refusal)
+
+# %% [markdown]
+# ### Exercise 1: the slopes of a whole array
+#
+# Write `slopes(function, x, eps)`: for a function from an array to a number, the central difference for each element
+# of `x`, as an array of its shape.
+
+# %%
+slopes = ...  # instead of this line: def slopes(function, x, eps): ...
+n03.check_slopes(slopes)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from solutions import n03 as solved
+
+print(inspect.getsource(solved.slopes))
+n03.check_slopes(solved.slopes)
+
+# %% [markdown]
+# ## 2 · From one number to an op
+#
+# An op gives an array, and a difference needs a number. So weigh the outputs with numbers $v$ and add them up. What the
+# op's gradient function makes of $v$ must then be the slope of that sum, element by element:
+#
+# $$ \frac{\partial}{\partial x_i} \sum_j v_j\, y_j(x) = \big(\texttt{grad\_x}(v)\big)_i $$
+#
+# This is the core of `minifcn/gradcheck.py`.
+
+# %%
+from minifcn.gradcheck import differences
+
+print(inspect.getsource(differences))
+
+# %% [markdown]
+# Ask it about a convolution. All three gradients, every element: the largest relative error is returned, and would
+# raise `GradientError` above $10^{-6}$.
+
+# %%
+image, w, b = (put(rng.standard_normal(shape)) for shape in ((2, 3, 6, 7), (4, 3, 3, 3), (4,)))
+error = gradcheck(ops.conv2d, image, w, b, stride=2, padding=1)
+print(f"{image.size + w.size + b.size} numbers checked, largest error {told(error)}")
+assert error < 1e-8
+
+# %% [markdown]
+# ## 3 · Why an all-ones check is blind
+#
+# Which $v$? The quick choice is ones: add up all outputs. Many a check does that. Here is one of our own that takes
+# any $v$, and a softmax whose backward pass is a fraud: it returns zeros.
+
+
+# %%
+def largest_error(op, x, v):
+    """Of the first gradient of a plain function `op(x) -> y, (grad_x,)`, by differences with weights v."""
+    y, (grad_x, *_) = op(x)
+    found, xp = to_host(grad_x(v)), xp_of(x)
+    weighed = n03.central(lambda moved: float((op(put(moved))[0] * v).sum()), to_host(x), 1e-5)
+    assert y.shape == v.shape and found.shape == xp.shape(x)
+    return float(np.abs(found - weighed).max())
+
+
+def softmax(x):
+    xp = xp_of(x)
+    y = xp.exp(x - x.max(axis=-1, keepdims=True))
+    y = y / y.sum(axis=-1, keepdims=True)
+
+    def grad_x(gy):
+        return y * (gy - (gy * y).sum(axis=-1, keepdims=True))
+
+    return y, (grad_x,)
+
+
+def fraud(x):
+    y, _ = softmax(x)
+    return y, (lambda gy: 0 * gy,)
+
+
+x = put(rng.standard_normal((4, 5)))
+for name, v in (("ones", put(np.ones((4, 5)))), ("random", put(rng.standard_normal((4, 5))))):
+    print(f"{name:>8}: softmax {told(largest_error(softmax, x, v))}, fraud {told(largest_error(fraud, x, v))}")
+assert largest_error(fraud, x, put(np.ones((4, 5)))) < 1e-9
+assert largest_error(fraud, x, v) > 0.01 and largest_error(softmax, x, v) < 1e-9
+
+# %% [markdown]
+# Under ones the fraud passes: a softmax adds up to 1 whatever its input, so the slope of the sum *is* zero. To see
+# what a check sees, draw the Jacobian $J_{ji} = \partial y_j / \partial x_i$. A gradient function computes $v^T J$: a
+# mixture of its rows. Ones give the column sums, and nothing else of $J$.
+
+
+# %%
+def jacobian(op, x):
+    y, (grad_x, *_) = op(x)
+    rows = put(np.eye(y.size)).reshape(y.size, *y.shape)
+    return np.stack([to_host(grad_x(row)).ravel() for row in rows])
+
+
+one_pixel = x[:1]
+true, false = jacobian(softmax, one_pixel), jacobian(fraud, one_pixel)
+figure = Figure(figsize=(8, 2.6), layout="constrained")
+for axes, matrix, title in zip(figure.subplots(1, 2), (true, false), ("softmax", "fraud"), strict=True):
+    both = np.vstack([matrix, np.full(5, np.nan), matrix.sum(axis=0)])
+    axes.imshow(both, cmap="RdBu_r", vmin=-0.45, vmax=0.45)
+    for (row, column), value in np.ndenumerate(both):
+        if np.isfinite(value):
+            axes.text(column, row, f"{value + 0.0:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=8)
+    axes.set_yticks([2, 6], ["J", "column sums"])
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=10)
+assert np.abs(true.sum(axis=0)).max() < 1e-15 < 0.1 < np.abs(true).max()
+viz.show(figure)
+
+# %% [markdown]
+# Two different matrices with the same column sums. The other faults of this kind are those that mix up the *places* of
+# the output gradient: ones look the same moved, mirrored and transposed. So take library ops, break their gradients
+# like this, and try both checks.
+
+
+# %%
+def broken(op, fault, *others, **options):
+    """The op with a backward pass that damages gy before it uses it."""
+
+    def function(x):
+        y, (grad_x, *_) = op.__wrapped__(x, *others, **options)
+        return y, (lambda gy: grad_x(fault(gy)),)
+
+    return function
+
+
+def moved(gy):
+    return xp_of(gy).roll(gy, 1, axis=-1)
+
+
+def mirrored(gy):
+    return gy[..., ::-1].copy()
+
+
+def transposed(gy):
+    return gy.swapaxes(-1, -2).copy()
+
+
+def right(gy):
+    return gy
+
+
+def a_hundredth_more(gy):
+    return 1.01 * gy
+
+
+square = put(rng.permutation(36).reshape(1, 1, 6, 6) / 10)
+kernel = put(rng.standard_normal((2, 1, 3, 3)))
+suspects = {
+    "softmax: zeros": (fraud, x),
+    "conv2d: gy mirrored": (broken(ops.conv2d, mirrored, kernel, None), square),
+    "conv2d: gy moved": (broken(ops.conv2d, moved, kernel, None, padding=1), square),
+    "max_pool2d: gy transposed": (broken(ops.max_pool2d, transposed, kernel=2), square),
+    "bilinear_upsample: gy mirrored": (broken(ops.bilinear_upsample, mirrored, kernel=4, stride=2), square),
+    "conv2d: 1 % too large": (broken(ops.conv2d, a_hundredth_more, kernel, None), square),
+    "conv2d: right": (broken(ops.conv2d, right, kernel, None), square),
+}
+table = {}
+for name, (op, at) in suspects.items():
+    shape = op(at)[0].shape
+    table[name] = [largest_error(op, at, put(v)) for v in (np.ones(shape), rng.standard_normal(shape))]
+
+figure = Figure(figsize=(8, 3.2), layout="constrained")
+axes = figure.subplots()
+for place, errors in enumerate(table.values()):
+    for error, colour, lift in zip(errors, ("#8a929e", viz.ACCENT), (-0.2, 0.2), strict=True):
+        axes.barh(place + lift, max(error, 2e-8) - 1e-8, left=1e-8, height=0.38, color=colour)  # below, all is rounding
+axes.axvline(1e-6, color=viz.SECOND, linewidth=1)
+axes.set_xscale("log")
+axes.set_yticks(range(len(table)), list(table), fontsize=8.5)
+axes.set(xlabel="largest error (grey: gy of ones; blue: random gy; line: seen as a fault)", xlim=(1e-8, 100))
+axes.invert_yaxis()
+viz.show(figure)
+
+# %% [markdown]
+# Five faults, and under ones not one of them is seen. Random numbers see them all: for a given fault, the $v$ that hide
+# it form a thin set (a plane in the space of all $v$), and a random one never lies there. What ones *do* see is a wrong
+# size, such as one per cent too much.
+
+# %%
+blind_to = [name for name, (ones, random) in table.items() if ones < 1e-6 < random]
+assert blind_to == list(suspects)[:5]
+assert all(random > 1e-3 for name, (_, random) in table.items() if name != "conv2d: right")
+assert max(table["conv2d: right"]) < 1e-8 and table["conv2d: 1 % too large"][0] > 1e-6
+print(len(blind_to), "faults pass under ones")
+
+# %% [markdown]
+# ### Exercise 2: find the fault
+#
+# `n03.SUSPECTS` holds four convolutions, "A" to "D". Each takes `x` (1, 1, 6, 6) and `w` (1, 1, 3, 3) and returns
+# `y, (grad_x, grad_w)`. One gradient of the eight is wrong, and under ones nothing is to be seen. Which? Answer like
+# `"A x"`. (For `w`, check `lambda w: (y, (grad_w,))`.)
+
+# %%
+fault = ...
+n03.check_fault(fault)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+x6, w3, v6 = (put(rng.standard_normal(shape)) for shape in ((1, 1, 6, 6), (1, 1, 3, 3), (1, 1, 6, 6)))
+for name, suspect in n03.SUSPECTS.items():
+
+    def in_w(w, suspect=suspect):
+        y, (_, grad_w) = suspect(x6, w)
+        return y, (grad_w,)
+
+    of_x = largest_error(lambda x, suspect=suspect: suspect(x, w3), x6, v6)
+    print(f"{name}: x {told(of_x)}, w {told(largest_error(in_w, w3, v6))}")
+n03.check_fault(solved.fault)
+
+# %% [markdown]
+# ### Exercise 3: another blind check
+#
+# Ones are not the only blind choice. Find an output gradient `v` (4, 4), not all the same, under which a backward pass
+# that transposes `gy` passes.
+
+# %%
+blind = ...
+n03.check_blind(blind)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(solved.blind)
+n03.check_blind(solved.blind)
+
+# %% [markdown]
+# ## 4 · A whole net: one direction
+#
+# Element by element, a check costs two evaluations for each number. Even a very thin FCN-8s has a hundred thousand.
+
+# %%
+net = FCN8s(classes=3, width=2, layers=11, dropout=0, seed=SEED).to(DEVICE).astype(np.float64)
+photo = put(rng.standard_normal((1, 3, 40, 40)))
+labels = rng.integers(0, 3, (1, 40, 40))
+for name, parameter in net.parameters():
+    if name.startswith("score"):  # score layers start at zero, which would hide the gradients behind them
+        parameter.data = put(0.1 * rng.standard_normal(parameter.shape))
+parameters = [parameter for _, parameter in net.parameters()]
+count = sum(parameter.size for parameter in parameters)
+print(f"{count:,} parameters: {2 * count:,} evaluations")
+assert count == 126_597
+
+# %% [markdown]
+# So move *all* parameters at once, along one random direction $u$. The slope of the loss along it is a single number,
+# and the chain rule says what it is:
+#
+# $$ \frac{L(\theta + \varepsilon u) - L(\theta - \varepsilon u)}{2\varepsilon} = \langle \nabla L, u \rangle $$
+#
+# Two evaluations, however large the net.
+
+
+# %%
+def loss():
+    return ops.softmax_cross_entropy(net(photo), labels)
+
+
+error = gradcheck_along(loss, parameters, seed=SEED)
+print(f"relative error along a random direction: {told(error)}")
+assert error < 1e-6
+
+# %% [markdown]
+# Is one number enough? Hide a layer in the net that passes its values on unchanged, and its gradient one per cent too
+# large. Then compare the two slopes along twelve directions, with the fault and without.
+
+
+# %% tags=["varies"]
+class Fault(Module):
+    """Forward, it does nothing. Backward, it multiplies by `factor`."""
+
+    factor = 1.0
+
+    def forward(self, x):
+        return Tensor(x.data, Node("fault", x.shape, ((x.node, lambda gy: self.factor * gy, x.node.version),)))
+
+
+hidden = Fault()
+net.trunk.block3 = Sequential(block=net.trunk.block3, fault=hidden)
+print(net.trunk.block3.fault(Parameter(put([1.0, 2.0]))).data)
+
+
+def two_slopes(seed, eps):
+    """<gradient, u> and the difference along u."""
+    directions = random_numbers(seed)
+    us = [put(directions.standard_normal(p.shape)) for p in parameters]
+    loss().backward()
+    by_gradient = sum(float((p.grad * u).sum()) for p, u in zip(parameters, us, strict=True))
+    before, values = [p.data for p in parameters], []
+    for step in (eps, -eps):
+        for p, data, u in zip(parameters, before, us, strict=True):
+            p.data = data + step * u
+        values.append(loss().item())
+    for p, data in zip(parameters, before, strict=True):
+        p.data = data
+        p.clear_grad()
+    return by_gradient, (values[0] - values[1]) / (2 * eps)
+
+
+figure = Figure(figsize=(8, 3.3), layout="constrained")
+for axes, factor in zip(figure.subplots(1, 2), (1.0, 1.01), strict=True):
+    hidden.factor = factor
+    pairs = np.array([two_slopes(seed, eps=1e-7) for seed in range(12)])
+    relative = np.abs(pairs[:, 0] / pairs[:, 1] - 1)
+    axes.semilogy(range(12), relative, "o", color=viz.ACCENT if factor == 1 else viz.SECOND)
+    axes.axhline(1e-6, color=viz.INK, linewidth=1)
+    axes.set(ylim=(1e-11, 1), xlabel="direction", title="as it is" if factor == 1 else "1 % too large at pool3")
+    seen = int((relative > 1e-6).sum())
+    assert seen == (0 if factor == 1 else 12)
+figure.axes[0].set_ylabel("slopes differ by (relative)")
+viz.show(figure)
+
+# %% [markdown]
+# All twelve directions see it. The line is the tolerance. What one direction cannot do is say *where*; and a fault in a
+# single weight of 126,597 moves the slope by so little that it may hide. Hence both: every op element by element, on
+# small inputs, and the whole net along a direction.
+
+# %% tags=["varies"]
+try:
+    gradcheck_along(loss, parameters, seed=SEED)
+except GradientError as caught:
+    print("caught:", caught)
+hidden.factor = 1.0
+assert gradcheck_along(loss, parameters, seed=SEED) < 1e-6
+
+# %% [markdown]
+# ## 5 · Ties, where there is no derivative
+#
+# A ReLU has a kink at 0, and a max pool has one wherever two pixels of a window share the maximum. To the right of the
+# kink the slope is one thing, to the left another. The difference takes their mean; the op has to choose.
+
+# %%
+line = np.linspace(-1, 1, 81)
+_, (grad_x,) = ops.relu.__wrapped__(put(line))
+by_formula = to_host(grad_x(put(np.ones(81))))
+by_differences = [(max(a + 0.1, 0) - max(a - 0.1, 0)) / 0.2 for a in line]
+figure = Figure(figsize=(7, 2.6), layout="constrained")
+axes = figure.subplots()
+axes.plot(line, by_formula, drawstyle="steps-mid", color=viz.ACCENT, label="the op's gradient")
+axes.plot(line, by_differences, color=viz.SECOND, label="differences, ε = 0.1")
+axes.set(xlabel="x", ylabel="slope of max(x, 0)")
+axes.legend(frameon=False)
+assert by_formula[40] == 0 and abs(by_differences[40] - 0.5) < 1e-12
+viz.show(figure)
+
+# %% [markdown]
+# Nearer than $\varepsilon$ to the kink, the two disagree however right the formula is. Now a max pool over a window of
+# four equal pixels. A pixel that grows raises the maximum; one that shrinks changes nothing. Each has the slope 1/2,
+# and the four together 2: a gradient that no direction has. The op gives 1 to the first of them, row by row.
+
+# %%
+flat = put(np.full((1, 1, 2, 2), 3.0))
+_, (grad_x,) = ops.max_pool2d.__wrapped__(flat, kernel=2)
+print("the op:\n", to_host(grad_x(put(np.ones((1, 1, 1, 1)))))[0, 0])
+halves = n03.central(lambda moved: float(ops.max_pool2d(put(moved), kernel=2).data.sum()), to_host(flat), 1e-5)
+print("differences:\n", np.round(halves[0, 0], 6))
+assert np.allclose(halves, 0.5)
+try:
+    gradcheck(ops.max_pool2d, flat, kernel=2)
+except GradientError as caught:
+    print("gradcheck:", caught)
+
+# %% [markdown]
+# So a failing check at a tie is a fault of the inputs. Give `gradcheck` numbers that are all different, and further
+# apart than the step. With them a max pool is checked like any other op. (A photograph is full of ties: sky, and the
+# zeros behind a ReLU. There any choice will do, as long as a window's gradient goes to one pixel, once.)
+
+# %%
+apart = put(rng.permutation(72).reshape(1, 2, 6, 6) / 10)
+print(f"largest error {told(gradcheck(ops.max_pool2d, apart, kernel=3, stride=2, ceil=True))}")
+
+# %% [markdown]
+# A whole net has kinks everywhere, and no choice of inputs keeps clear of all of them. Along a direction the step is
+# therefore short: ten times as long, and for some directions a ReLU or a pool changes its mind on the way. Then the
+# differences are off by a thousandth, although every formula is right.
+
+# %%
+crossed = {}
+for eps in (1e-7, 1e-6):
+    pairs = np.array([two_slopes(seed, eps) for seed in range(12)])
+    crossed[eps] = int((np.abs(pairs[:, 0] / pairs[:, 1] - 1) > 1e-6).sum())
+    print(f"step {eps:.0e}: {crossed[eps]} of 12 directions meet a kink")
+assert crossed[1e-7] == 0 < crossed[1e-6] < 12
+
+# %% [markdown]
+# A step that is too short has its own fault, as the first picture showed. If a net fails the check, try a shorter step
+# and another direction before you look for a fault: a kink goes away, a wrong gradient stays.
+#
+# ### Exercise 4: inputs without ties
+#
+# Write `inputs(shape, gap)`: float64 numbers of both signs, in random order, any two of them at least `gap` apart, and
+# none nearer to 0 than that.
+
+# %%
+inputs = ...  # instead of this line: def inputs(shape, gap): ...
+n03.check_inputs(inputs)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.inputs))
+n03.check_inputs(solved.inputs)
+
+# %% [markdown]
+# ## Where to read on
+#
+# * `minifcn/gradcheck.py`: `gradcheck` and `gradcheck_along`, a page each.
+# * `tests/op_cases.py` and `tests/test_ops.py`: inputs for every op, and five faults planted in each of its gradients,
+#   every one of which has to be seen.
+# * `minifcn/ops/pool.py`: how the first of equal pixels is found.
+# * Next: notebook 04, where pools decide what a cell sees.
