@@ -162,16 +162,15 @@ def test_a_fresh_run_gives_the_committed_outputs(source: pathlib.Path, tmp_path:
     assert not differences(load(source.with_suffix(".ipynb")), fresh) + complaints(fresh)
 
 
-@pytest.mark.gpu
-@EACH
-def test_one_variable_moves_a_notebook_to_the_gpu(source: pathlib.Path, gpu_reason: str, tmp_path) -> None:
-    """As a plain program, which a py:percent file is."""
-    if gpu_reason or REASON:
-        pytest.skip(gpu_reason or REASON)
+FAKE = "import sys; sys.path.insert(0, {!r}); from fake_device import fake_cupy; sys.modules['cupy'] = fake_cupy()\n"
+
+
+def run_on_gpu(source: pathlib.Path, folder: pathlib.Path, prelude: str = "") -> None:
+    """As a plain program, which a py:percent file is, with one line changed."""
     text = source.read_text(encoding="utf-8")
     assert text.count('\nDEVICE = "cpu"') == 1
-    program = tmp_path / source.name
-    program.write_text(text.replace('\nDEVICE = "cpu"', '\nDEVICE = "gpu"'), encoding="utf-8")
+    program = folder / source.name
+    program.write_text(prelude + text.replace('\nDEVICE = "cpu"', '\nDEVICE = "gpu"'), encoding="utf-8")
     environment = notebooks.environment() | {"MPLBACKEND": "Agg"}
     environment["PYTHONPATH"] += os.pathsep + str(notebooks.TUTORIALS)
     done = subprocess.run(
@@ -182,7 +181,22 @@ def test_one_variable_moves_a_notebook_to_the_gpu(source: pathlib.Path, gpu_reas
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+@needs_jupyter
+@EACH
+def test_one_variable_moves_a_notebook_to_a_strict_device(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """fake_device.py in the place of CuPy: an array that was not carried across is an error."""
+    run_on_gpu(source, tmp_path, FAKE.format(str(ROOT / "tests")))
+
+
+@pytest.mark.gpu
+@EACH
+def test_one_variable_moves_a_notebook_to_the_gpu(source: pathlib.Path, gpu_reason: str, tmp_path) -> None:
+    if gpu_reason or REASON:
+        pytest.skip(gpu_reason or REASON)
+    run_on_gpu(source, tmp_path)
 
 
 # The rules see what they are there for
