@@ -413,7 +413,7 @@ ours = [Tensor(to_device(w, DEVICE), Node()) for w in start]
 backward(loss_of(ours))
 
 theirs = [minifcn.Parameter(to_device(w, DEVICE)) for w in start]
-h = minifcn.ops.relu(minifcn.ops.relu(points @ theirs[0]) @ theirs[1]) @ theirs[2]
+h = minifcn.ops.relu(minifcn.ops.relu(minifcn.Tensor(points) @ theirs[0]) @ theirs[1]) @ theirs[2]
 loss = ((h - truth) * (h - truth)).mean()
 drawn = minifcn.graph(loss)  # before the walk, which lets go of it
 loss.backward()
