@@ -46,7 +46,7 @@ html_theme = "furo"
 html_title = "minifcn"
 html_copy_source = False
 html_show_sourcelink = False
-templates_path: list[str] = []
+html_static_path = html_css_files = ["site.css"]
 
 EXPLORER = "explorer/index.html"
 START = '<!doctype html><meta charset="utf-8"><title>minifcn</title><meta http-equiv="refresh" content="0; url={0}">'
