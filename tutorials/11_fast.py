@@ -1,0 +1,561 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 11. Making it fast
+#
+# After this notebook you can
+#
+# * climb from six loops to Winograd's convolution, and say at each rung what was gained and what was paid;
+# * derive why F(4x4, 3x3) needs a quarter of the multiplications, and show that it is exact in fractions;
+# * compute the arithmetic intensity of a layer, and tell from the roofline of *your* machine what bounds it;
+# * say when a second thread pays, and what changes on a GPU.
+#
+# The paper has no section on this: it stands on Caffe, whose convolution is rung three. Section 3.1 says what
+# speed is for: dense prediction in one pass is only of use if the pass is quick.
+#
+# Every time below was taken on the machine that the first cell names, while it had other things to do. Yours will
+# differ; what is asserted is only what must hold everywhere.
+
+# %% tags=["varies"]
+import inspect
+import platform
+import time
+from fractions import Fraction
+
+import numpy as np
+from exercises import n11
+from matplotlib.figure import Figure
+from solutions import n11 as solved
+
+import minifcn
+from minifcn import viz
+from minifcn.backend import is_host, to_device, to_host, xp_of
+from minifcn.kernels import blocks, winograd
+from minifcn.kernels.convolution import WAYS, choose, correlate
+from minifcn.kernels.im2col import Windows, im2col
+from minifcn.kernels.threads import cores, set_threads, threads
+from minifcn.stopwatch import extra_bytes, take_turns
+from minifcn.studies import Layer, six_loops, vgg_layers
+
+SEED = 0
+DEVICE = "cpu"  # or "gpu"
+MACHINE = f"{platform.machine()}, {cores()} cores, NumPy {np.__version__}"
+print(f"threads: {threads()}; device: {DEVICE}; machine: {MACHINE}")
+
+# %% [markdown]
+# ## Rung 1: the definition
+#
+# A convolution is six loops: over output channels, rows, columns, input channels, and the two sides of the
+# kernel. This is it, and it is slow: Python takes a step for each multiplication.
+
+# %%
+print(inspect.getsource(six_loops))
+
+# %%
+rng = np.random.default_rng(SEED)
+tiny_x, tiny_w = rng.standard_normal((2, 8, 8)), rng.standard_normal((2, 2, 3, 3))
+by_definition = six_loops(tiny_x, tiny_w)
+ours = to_host(correlate(to_device(tiny_x[None], DEVICE), to_device(tiny_w, DEVICE), Windows((3, 3))))[0]
+assert np.allclose(by_definition, ours, atol=1e-12)
+print("six loops and minifcn's product agree to twelve digits")
+
+# %% [markdown]
+# ## Rung 2: one matrix product
+#
+# Write what each kernel tap sees side by side, and all loops become one product that BLAS has been tuned for
+# since 1979. Below: an image of 4x4 pixels that count from 0, and its nine rows of columns for a kernel of 3x3.
+# Each row is the image again, shifted by one tap. That is the price: nine copies.
+
+# %%
+image = np.arange(16.0).reshape(1, 1, 4, 4)
+columns = im2col(image, Windows((3, 3), padding=(1, 1)))
+figure = Figure(figsize=(9, 2.8), layout="constrained")
+left, right = figure.subplots(1, 2, width_ratios=(1, 3))
+for axes, picture, title in ((left, image[0, 0], "image"), (right, columns.reshape(9, 16), "its columns")):
+    axes.imshow(picture, cmap="viridis", vmin=0, vmax=15)
+    axes.set_title(title, fontsize=10)
+    axes.set_xticks([])
+    axes.set_yticks([])
+right.set_ylabel("tap")
+right.set_xlabel("window")
+assert columns.nbytes == 9 * image.nbytes
+viz.show(figure)
+
+# %% [markdown]
+# ### Exercise 1
+#
+# How many bytes do the columns of one float32 image take, with stride 1? (`conv1_2` of VGG-16, on a photograph of
+# 500x500 padded by 100: more than a gigabyte.)
+
+# %%
+column_bytes = ...  # instead of this line: def column_bytes(channels, height, width, kernel, padding): ...
+n11.check_column_bytes(column_bytes)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.column_bytes))
+n11.check_column_bytes(solved.column_bytes)
+
+# %%
+conv1_2 = next(layer for layer in vgg_layers(64, 500) if layer.name == "conv1_2")
+gigabytes = solved.column_bytes(64, conv1_2.size, conv1_2.size, 3, 1) / 1e9
+print(f"conv1_2: {conv1_2.size}x{conv1_2.size} pixels, columns of {gigabytes:.2f} GB")
+assert gigabytes > 1 and conv1_2.size == 698
+
+# %% [markdown]
+# ### Exercise 2
+#
+# There is a way between the six loops and the columns that copies nothing: one matrix product for each *tap*, on
+# the image shifted by that tap. Two loops are left. Write it.
+
+# %%
+taps = ...  # instead of this line: def taps(x, w): ..., x (I, H, W), w (O, I, kh, kw), no padding, stride 1
+n11.check_taps(taps)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.taps))
+n11.check_taps(solved.taps)
+
+# %% [markdown]
+# ## The ladder
+#
+# One layer, 64 to 64 channels of 64x64 pixels, forward, each way in turn. minifcn has three ways behind one door,
+# and `with minifcn.convolution("im2col"):` insists on one. *im2col* builds its columns in pieces of at most 32
+# MB. *blocks* builds them in pieces that stay in a core's cache. *winograd* is below.
+#
+# A machine has other things to do, so what is counted is the time that this thread was at work, in the best of some
+# runs (on a GPU, the clock).
+#
+# Time, memory beyond input and output, and the error against the same sum in float64, by its largest value:
+
+
+# %%
+def fresh(layer):
+    """Random x, w of a layer on the device, float32, and its windows."""
+    x, w, _ = layer.arrays(1)
+    return to_device(x, DEVICE), to_device(w, DEVICE), layer.windows
+
+
+def seconds_of(work, runs=5):
+    """The least of some runs, after one that does not count: seconds of this thread, or of the clock for a GPU."""
+    clock = time.thread_time if DEVICE == "cpu" else time.perf_counter
+    taken = []
+    for _ in range(runs + 1):
+        start = clock()
+        y = work()
+        if not is_host(y):
+            xp_of(y).cuda.get_current_stream().synchronize()  # a GPU is asked to finish first
+        taken.append(clock() - start)
+    return min(taken[1:])
+
+
+layer = Layer("64 to 64", 64, 64, 64, 3, 1)
+x, w, g = fresh(layer)
+exact = correlate(x.astype("float64"), w.astype("float64"), g)
+
+
+def all_columns():
+    return (w.reshape(len(w), -1) @ im2col(x, g).reshape(w[0].size, -1)).reshape(exact.shape)
+
+
+def one_tap_at_a_time():
+    padded = xp_of(x).pad(x[0], ((0, 0), (1, 1), (1, 1)))
+    return sum(
+        (w[:, :, i, j] @ padded[:, rows, cols].reshape(64, -1)).reshape(exact.shape)
+        for (i, j), (rows, cols) in g.taps((64, 64))
+    )
+
+
+def in_this_way(way):
+    def work():
+        with minifcn.convolution(way):
+            return correlate(x, w, g)
+
+    return work
+
+
+rungs = {"taps": one_tap_at_a_time, "all columns": all_columns, **{way: in_this_way(way) for way in WAYS}}
+
+# %% tags=["varies"]
+set_threads(1)
+six = min(take_turns([lambda: six_loops(tiny_x, tiny_w)], 5)[0]) * layer.multiply_adds / (6 * 6 * 9 * 2 * 2)
+print(f"{MACHINE}, one thread; {layer.multiply_adds / 1e6:.0f} million multiply-adds")
+print(f"{'rung':<24}{'ms':>10}{'extra MB':>10}{'error':>10}")
+print(f"{'six loops, scaled up':<24}{six * 1e3:>10.0f}")
+ladder = {}
+for name, work in rungs.items():
+    error = float(abs(work() - exact).max() / abs(exact).max())
+    memory = extra_bytes(work) / 1e6 if DEVICE == "cpu" else float("nan")
+    ladder[name] = seconds_of(work), memory, error
+    print(f"{name:<24}{ladder[name][0] * 1e3:>10.1f}{memory:>10.1f}{error:>10.1e}")
+assert six > 100 * ladder["im2col"][0]
+assert all(error < 1e-4 for _, _, error in ladder.values())
+if DEVICE == "cpu":
+    assert 3 < ladder["winograd"][2] / ladder["blocks"][2] < 60
+
+# %% [markdown]
+# The step from six loops to a product is worth more than a factor of a hundred (thousands, mostly), and it is the
+# only one that costs nothing in clarity. All that follows is worth two or three.
+
+# %% tags=["varies"]
+figure = Figure(figsize=(9, 2.6), layout="constrained")
+for axes, place, title in zip(figure.subplots(1, 3), range(3), ("ms", "extra MB", "error"), strict=True):
+    values = [ladder[name][place] * (1e3 if place == 0 else 1) for name in ladder]
+    axes.barh(list(ladder), values, color="#1f5fbf")
+    axes.set_title(title, fontsize=10)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    if place == 2:
+        axes.set(xscale="log", xlim=(1e-7, 1e-4))
+viz.show(figure)
+
+# %% [markdown]
+# ## Why blocks: the size of a piece
+#
+# All columns of a layer do not fit into a cache, so they are written to memory and read back. A piece of them
+# fits. But with pieces too small the weights are read again too often. Try all sizes: how long does the layer
+# take, and how much memory? `blocks.CACHE` is the size that the library uses.
+
+# %% tags=["varies"]
+sizes = [1 << power for power in range(14, 27, 2)]
+before, ms, megabytes = (blocks.CACHE, blocks.LEAST), [], []
+blocks.LEAST = 32
+for blocks.CACHE in sizes:
+    ms.append(1e3 * seconds_of(in_this_way("blocks"), 3))
+    megabytes.append(extra_bytes(in_this_way("blocks")) / 1e6 if DEVICE == "cpu" else 0)
+blocks.CACHE, blocks.LEAST = before
+figure = Figure(figsize=(8, 2.6), layout="constrained")
+for axes, values, title in zip(figure.subplots(1, 2), (ms, megabytes), ("ms", "extra MB"), strict=True):
+    axes.plot([size / 1024 for size in sizes], values, marker="o", color="#1f5fbf")
+    axes.axvline(blocks.CACHE / 1024, color="#c2571a", linestyle=(0, (4, 3)), linewidth=1)
+    axes.set(xscale="log", xlabel="kB in a block (dashed: the library's)", title=title, ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+viz.show(figure)
+
+# %% [markdown]
+# ## Winograd: multiply less
+#
+# A filter of 3 taps that slides over 6 values makes 4 outputs, for which the definition needs 12 multiplications.
+# But it is a product of two polynomials, and a polynomial of degree 5 is known from its values at 6 points.
+# Evaluate both at
+# $0, 1, -1, 2, -2, \infty$, multiply value by value, interpolate: 6 multiplications.
+#
+# $$y = A^T \left[ (G w) \odot (B^T d) \right]$$
+#
+# The matrices of the library, and a test in *fractions*, where nothing is rounded:
+
+# %%
+d, taps_of_row = [Fraction(int(v)) for v in (3, -1, 4, 1, -5, 9)], [Fraction(int(v)) for v in (2, 7, -1)]
+G = np.array([[Fraction(v).limit_denominator(24) for v in row] for row in winograd.G])
+BT, AT = (np.array([[Fraction(v) for v in row] for row in matrix]) for matrix in (winograd.BT, winograd.AT))
+products = (G @ taps_of_row) * (BT @ d)
+y = AT @ products
+by_sums = [sum(taps_of_row[k] * d[i + k] for k in range(3)) for i in range(4)]
+print("G w       ", *(G @ taps_of_row))
+print("B^T d     ", *(BT @ d))
+print("products  ", *products)
+print("A^T of it ", *y, "  by definition:", *by_sums)
+assert list(y) == by_sums and len(products) == 6
+
+# %% [markdown]
+# In two dimensions each matrix acts on rows and on columns: 36 multiplications for 16 outputs, where there were
+# 144. To transform is a matrix product again, with `kron(B^T, B^T)`. The six points as the library has them:
+
+# %%
+figure = Figure(figsize=(9, 2.6), layout="constrained")
+for axes, matrix, title in zip(figure.subplots(1, 3), (winograd.BT, winograd.G, winograd.AT), "BGA", strict=True):
+    numbers = np.array(matrix, float)
+    axes.imshow(numbers, cmap="RdBu", vmin=-8, vmax=8)
+    for (row, column), value in np.ndenumerate(numbers):
+        axes.text(
+            column,
+            row,
+            str(Fraction(value).limit_denominator(24)),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if abs(value) > 5 else "black",
+        )
+    axes.set_title(f"${title}^T$" if title != "G" else "$G$", fontsize=10)
+    axes.set_xticks([])
+    axes.set_yticks([])
+viz.show(figure)
+
+# %% [markdown]
+# ### Exercise 3
+#
+# F(m x m, r x r) makes m x m outputs of a filter of r x r. How many times fewer multiplications does it need than the
+# definition?
+
+# %%
+saving = ...  # instead of this line: def saving(m, r): ...
+n11.check_saving(saving)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.saving))
+n11.check_saving(solved.saving)
+
+# %% [markdown]
+# ## What Winograd costs
+#
+# Then why not F(6x6, 3x3), or larger? Each more output needs one more point, and points far from 1 make large
+# powers that cancel again. In fractions that is harmless, in float32 it eats digits. Here is the recipe for any
+# points: $A^T$ holds their powers; $G$ evaluates the filter and divides; and $B^T$ is what has to be there so
+# that the result is right.
+
+
+# %%
+def winograd_matrices(points, r):
+    """A^T (m, n), G (n, r), B^T (n, n) of F(m, r) for n - 1 points and infinity, in fractions; m = n + 1 - r."""
+    n = len(points) + 1
+    m = n + 1 - r
+
+    def powers(degree):
+        rows = [[Fraction(p) ** k for k in range(degree)] for p in points]
+        return np.array([*rows, [Fraction(0)] * (degree - 1) + [Fraction(1)]])
+
+    scale = [Fraction(1, int(np.prod([p - q for q in points if q != p]))) for p in points] + [Fraction(1)]
+    a, g_rows = powers(m), powers(r) * np.array(scale)[:, None]
+    # B^T turns values into coefficients: its rows are the polynomials that vanish at all points but one
+    bt = np.zeros((n, n), dtype=object) + Fraction(0)
+    for row in range(n):
+        polynomial = [Fraction(1)]
+        for q in points if row == n - 1 else [q for k, q in enumerate(points) if k != row]:
+            polynomial = [
+                (polynomial[k - 1] if k else 0) - (q * polynomial[k] if k < len(polynomial) else 0)
+                for k in range(len(polynomial) + 1)
+            ]
+        bt[row, : len(polynomial)] = polynomial
+    return a.T, g_rows, bt
+
+
+def error_of(points, dtype="float32"):
+    """Of 16 channels of 1-D outputs summed, against the sums in float64."""
+    at, g_, bt = (matrix.astype(float) for matrix in winograd_matrices(points, 3))
+    n = len(bt)
+    rng = np.random.default_rng(SEED)
+    d, w = rng.standard_normal((400, 64, n)), rng.standard_normal((64, 3))
+    exact = sum(np.einsum("bcm,c->bm", d[:, :, k : k + n - 2], w[:, k]) for k in range(3))
+    d, w, at, g_, bt = (array.astype(dtype) for array in (d, w, at, g_, bt))
+    y = ((d @ bt.T) * (w @ g_.T)).sum(axis=1) @ at.T
+    return float(abs(y - exact).max() / abs(exact).max())
+
+
+half = Fraction(1, 2)
+POINTS = {
+    "F(2, 3)": (0, 1, -1),
+    "F(4, 3)": (0, 1, -1, 2, -2),
+    "F(6, 3)": (0, 1, -1, 2, -2, 3, -3),
+    "F(8, 3)": (0, 1, -1, 2, -2, 3, -3, 4, -4),
+}
+for name, points in POINTS.items():
+    at, g_, bt = winograd_matrices(points, 3)
+    n = len(bt)
+    signal, row = [Fraction(k * k - 7) for k in range(n)], [Fraction(2), Fraction(7), Fraction(-1)]
+    y = at @ ((g_ @ row) * (bt @ signal))
+    assert list(y) == [sum(row[k] * signal[i + k] for k in range(3)) for i in range(n - 2)]
+    print(f"{name}: exact in fractions; the largest number in B^T is {max(abs(bt.astype(float)).ravel()):.0f}")
+
+# %% tags=["varies"]
+saved = [solved.saving(len(points) - 1, 3) for points in POINTS.values()]
+errors = [error_of(points) for points in POINTS.values()]
+figure = Figure(figsize=(6, 3), layout="constrained")
+axes = figure.subplots()
+axes.plot(saved, errors, marker="o", color="#1f5fbf")
+for name, across, up in zip(POINTS, saved, errors, strict=True):
+    axes.annotate(name, (across, up), xytext=(6, -4), textcoords="offset points", fontsize=9)
+axes.set(yscale="log", xlabel="times fewer multiplications (in two dimensions)", ylabel="error in float32, one row")
+axes.set_xlim(2, 7)
+axes.spines[["top", "right"]].set_visible(False)
+assert errors == sorted(errors)
+viz.show(figure)
+
+# %% [markdown]
+# F(4, 3) is where the bargain ends: about ten times the error of the plain sum, far below what training in
+# float32 notices. The next step costs another digit and saves little. And float64, which is there for checking
+# gradients, never takes Winograd at all.
+#
+# The same on the whole layer: how the errors of all outputs are spread.
+
+# %% tags=["varies"]
+figure = Figure(figsize=(7, 2.6), layout="constrained")
+axes = figure.subplots()
+for way, colour in zip(WAYS, ("#9aa4b2", "#c2571a", "#1f5fbf"), strict=True):
+    errors = abs(to_host(in_this_way(way)() - exact)).ravel() / float(abs(exact).max())
+    axes.hist(np.log10(errors + 1e-12), bins=np.linspace(-11, -4, 100), histtype="step", color=colour, label=way)
+axes.set(xlabel="log10 of the error, by the largest output", yticks=[])
+axes.legend(frameon=False)
+axes.spines[["top", "right", "left"]].set_visible(False)
+viz.show(figure)
+
+# %% [markdown]
+# ## Who decides?
+#
+# `choose` in `minifcn/kernels/convolution.py` decides by geometry alone, so the same net takes the same way every
+# time. The layers of FCN-8s on a photograph of 500x500:
+
+# %%
+print(inspect.getsource(choose).split('"""')[2])
+for layer_ in vgg_layers(64, 500):
+    array = np.empty(0, "float32")
+    way = choose(array, layer_.windows, layer_.inputs, layer_.outputs, 1, (layer_.out, layer_.out))
+    kernel = f"{layer_.kernel}x{layer_.kernel}"
+    print(f"{layer_.name:<9}{layer_.inputs:>5} to {layer_.outputs:<5}{kernel}  {layer_.out:>4} windows a side: {way}")
+
+# %% [markdown]
+# ## What bounds a layer: arithmetic intensity
+#
+# A layer must multiply, and it must move its images and its weights, each at least once. Work by traffic,
+# multiply-adds by byte, is its *arithmetic intensity*. It is arithmetic alone, and the same on every machine.
+
+# %%
+layers = vgg_layers(64, 500)
+intensity = {each.name: each.multiply_adds / each.least_bytes(1) for each in layers}
+figure = Figure(figsize=(8, 2.4), layout="constrained")
+axes = figure.subplots()
+axes.bar(list(intensity), list(intensity.values()), color="#1f5fbf")
+axes.set_ylabel("multiply-adds per byte")
+axes.tick_params(axis="x", rotation=60)
+axes.spines[["top", "right"]].set_visible(False)
+assert round(intensity["conv1_1"]) == 7
+assert all(50 < value < 460 for name, value in intensity.items() if name != "conv1_1")
+viz.show(figure)
+
+# %% [markdown]
+# `conv1_1`, from three channels, uses each byte 7 times; every other layer more than 50 times.
+#
+# ### Exercise 4
+#
+# Write it for a layer with stride 1 whose output is as large as its image, in float32.
+
+# %%
+intensity_of = ...  # instead of this line: def intensity_of(inputs, outputs, size, kernel): ...
+n11.check_intensity(intensity_of)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.intensity))
+n11.check_intensity(solved.intensity)
+
+# %% [markdown]
+# ## The roofline of this machine
+#
+# Two numbers make the roof: how fast a large matrix product multiplies, and how fast memory moves. Where a layer
+# does few multiply-adds per byte, the slope bounds it; else the flat part. Each point is a layer of a thin FCN-8s
+# on 256x256, each way. The fewer channels, the further below the roof: BLAS brings matrices into an order of its
+# own before it multiplies, and with 16 rows that is most of the work. A point above the roof would be no miracle:
+# Winograd is credited with multiplications that it never does.
+
+# %% tags=["varies"]
+side = 1024
+a = to_device(np.ones((side, side), "float32"), DEVICE)
+wide = to_device(np.ones(1 << 23, "float32"), DEVICE)  # 32 MB, too large for a core's cache
+target = wide.copy()
+
+
+def copying():
+    target[...] = wide
+    return target
+
+
+flops, bandwidth = 2 * side**3 / seconds_of(lambda: a @ a) / 1e9, 2 * wide.nbytes / seconds_of(copying) / 1e9
+ridge = flops / bandwidth / 2
+print(f"{MACHINE}, one thread")
+print(f"{flops:.0f} GFLOP/s in a matrix product, {bandwidth:.1f} GB/s in a copy: the ridge is at {ridge:.1f}")
+
+points = {}
+for each in vgg_layers(16, 256 - 200)[:-2]:  # padded by 100 they are as large as an image of 256
+    x, w, g = fresh(each)
+    across = each.multiply_adds / each.least_bytes(1)
+    for way in WAYS:
+        points.setdefault(way, []).append((across, 2 * each.multiply_adds / seconds_of(in_this_way(way), 3) / 1e9))
+figure = Figure(figsize=(7, 3.4), layout="constrained")
+axes = figure.subplots()
+reach = np.array([0.5, ridge, 300])
+axes.plot(reach, np.minimum(2 * reach * bandwidth, flops), color="#1b1f24", label="roof")
+for (way, pairs), colour in zip(points.items(), ("#9aa4b2", "#c2571a", "#1f5fbf"), strict=True):
+    axes.plot(*zip(*pairs, strict=True), linestyle="", marker="o", markersize=5, color=colour, label=way)
+axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte", ylabel="GFLOP/s")
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+viz.show(figure)
+
+# %% [markdown]
+# ## A second thread
+#
+# NumPy lets go of Python's lock while it multiplies, so blocks of one convolution can be computed on all cores at
+# once. To wake a thread costs time, too: below a hundred million multiply-adds `lanes` in
+# `minifcn/kernels/threads.py` leaves the work to one. Time on the clock of a layer of 64 channels
+# against its side, on one thread and on all cores. Where the cores have other work, as they had when the committed
+# picture was taken, a second thread gains nothing.
+
+# %% tags=["varies"]
+sides = (16, 32, 64, 96)
+figure = Figure(figsize=(6, 2.8), layout="constrained")
+axes = figure.subplots()
+for count in sorted({1, cores()}):
+    set_threads(count)
+    times = []
+    for pixels in sides:
+        x, w, g = fresh(Layer("", 64, 64, pixels, 3, 1))
+        times.append(1e3 * min(take_turns([in_this_way("blocks")], 15)[0]))  # the clock, for two threads share it
+    axes.plot(sides, times, marker="o", label=f"{count} thread{'s' if count > 1 else ''}")
+axes.axvline(
+    (1e8 / (9 * 64 * 64)) ** 0.5, color="#c2571a", linestyle=(0, (4, 3)), linewidth=1, label="lanes: below, one"
+)
+axes.set(xscale="log", yscale="log", xlabel="pixels a side", ylabel="ms")
+axes.set_xticks(sides, [str(each) for each in sides])
+axes.minorticks_off()
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+set_threads(None)
+viz.show(figure)
+
+# %% [markdown]
+# Whichever thread takes which block, the result is the same: every task writes its own part of the output.
+
+# %%
+x, w, g = fresh(Layer("", 64, 64, 64, 3, 1))
+results = []
+for count in (1, 2, 3):
+    set_threads(count)
+    results.append(to_host(in_this_way("blocks")()))
+set_threads(None)
+assert np.allclose(results[0], results[1], atol=1e-3) and np.allclose(results[0], results[2], atol=1e-3)
+again = to_host(in_this_way("blocks")())
+assert np.array_equal(again, to_host(in_this_way("blocks")()))
+print("one, two and three threads agree; twice the same is the same to the bit")
+
+# %% [markdown]
+# ## The same on a GPU
+#
+# Set `DEVICE = "gpu"` in the first cell and run everything again. Not one line of an op changes, for each asks
+# `xp_of(x)` who owns the array. What changes is who computes: caches, blocks and threads are those of a CPU, so
+# on a GPU `choose` always says im2col, whose copies are strided slices (no atomic additions, hence the same bits
+# in every run), and whose product is cuBLAS's. A clock must wait for the card: `seconds_of` above does.
+
+# %%
+print(inspect.getsource(im2col))
+x = to_device(rng.standard_normal((1, 8, 32, 32), dtype="float32"), DEVICE)
+w = to_device(rng.standard_normal((8, 8, 3, 3), dtype="float32"), DEVICE)
+g = Windows((3, 3), padding=(1, 1))
+here = correlate(x, w, g)
+there = correlate(to_host(x).astype("float64"), to_host(w).astype("float64"), g)
+assert here.dtype == "float32" and np.allclose(to_host(here), there, atol=1e-4)
+print(f"computed on the {DEVICE}, equal to float64 on the host within rounding: True")
+
+# %% [markdown]
+# ## Where to read on
+#
+# * `minifcn/kernels/im2col.py`, `products.py`, `blocks.py`, `winograd.py`, in this order: each is one rung.
+# * `minifcn/kernels/threads.py`: sixty lines that share out the work.
+# * `minifcn/stopwatch.py`: how to measure on a machine that has other things to do; `minifcn/studies.py`:
+#   what is measured.
+# * `docs/performance.md`: all layers, beside PyTorch. On your machine: `minifcn bench ladder`, `minifcn bench layers`.
+# * This was the last notebook. `docs/CONTRIBUTING.md` tells how to add an op: write one.
