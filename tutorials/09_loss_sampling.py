@@ -1,0 +1,492 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09 · Patchwise training is loss sampling
+#
+# Before FCN, people cut images into patches, labelled each by its middle, and trained a classifier. FCN trains on
+# whole images. Is something lost? Afterwards you will be able to
+#
+# * show that a whole image *is* a batch of patches, to the last digit of the gradient,
+# * turn any choice of patches into a mask over the loss, without cutting anything,
+# * say what sampling costs in noise and in time, and when it could still be worth it,
+# * balance classes by sampling or by weights, and know what that does to the prediction.
+#
+# *The paper: section 3.4, and section 4.3 with figure 5.*
+
+# %% tags=["varies"]
+import inspect
+import itertools
+
+import numpy as np
+from exercises import n09
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from minifcn import ops, sampling, viz
+from minifcn.backend import to_device, to_host
+from minifcn.data import VOID, Preprocessing, Shapes, collate
+from minifcn.geometry import Grid
+from minifcn.kernels.threads import threads
+from minifcn.metrics import ConfusionMatrix
+from minifcn.nn import Conv2d, MaxPool2d, Sequential
+from minifcn.optim import SGD
+from minifcn.tensor import no_grad
+
+SEED = 0
+DEVICE = "cpu"  # or "gpu"
+LOOK = Preprocessing("RGB", 1 / 255, (0.527, 0.506, 0.462), (0.192, 0.175, 0.233))  # the world's mean and spread
+print(f"device {DEVICE}, {threads()} threads")
+
+# %% [markdown]
+# ## 1 · What one cell sees
+#
+# A small fully convolutional net without padding: a convolution, a pool, a convolution, and scores for eight classes.
+# Each cell of its output sees one patch of the image, and nothing else. `Grid` says which.
+
+
+# %%
+def small_net(padding=0):
+    init = np.random.default_rng(SEED)
+    return Sequential(
+        conv1=Conv2d(3, 8, 3, padding=padding, relu=True, init=init),
+        pool1=MaxPool2d(2),
+        conv2=Conv2d(8, 12, 3, padding=padding, relu=True, init=init),
+        score=Conv2d(12, 8, 1, init=init),
+    ).to(DEVICE)
+
+
+world = Shapes("train", count=96)
+x, labels = collate([world[i] for i in range(len(world))], LOOK)
+grid = Grid.of(small_net().layers())
+FIELD, STRIDE = int(grid.field), int(grid.stride)
+print(f"{grid}: cell i sees {FIELD} pixels from {STRIDE} * i on")
+assert (FIELD, STRIDE) == (8, 2) and grid.start - (grid.field - 1) / 2 == 0
+
+
+def at_cells(labels):
+    """The label of each cell: that of the pixel in the middle of its patch (of the four there, the first)."""
+    middle = int(grid.start)
+    return labels[:, middle : labels.shape[1] - middle : STRIDE, middle : labels.shape[2] - middle : STRIDE]
+
+
+# %% [markdown]
+# Take a piece of 24 × 26 pixels. It has 9 × 10 cells, so 90 patches. Choose some of them at random, as a patchwise
+# trainer would. Here are 33 of them.
+
+# %%
+piece, truth = x[1:2, :, 20:44, 10:36].astype(np.float64), at_cells(labels[1:2, 20:44, 10:36])
+draws = np.random.default_rng(SEED)
+keep = np.zeros(90, np.uint8)
+keep[draws.permutation(90)[:33]] = 1
+keep = keep.reshape(1, 9, 10)
+assert truth.shape == keep.shape and keep.sum() == 33
+
+drawing = Figure(figsize=(9, 3.2), layout="constrained")
+left, middle, right = drawing.subplots(1, 3)
+left.imshow(world[1].image)
+left.add_patch(Rectangle((9.5, 19.5), 26, 24, fill=False, edgecolor="white", linewidth=2))
+left.set_title("a scene, and the piece")
+middle.imshow(world[1].image[20:44, 10:36])
+for i, j in np.argwhere(keep[0]):
+    middle.add_patch(Rectangle((STRIDE * j - 0.5, STRIDE * i - 0.5), FIELD, FIELD, fill=False, edgecolor=viz.SECOND))
+middle.set_title("33 patches")
+right.imshow(keep[0], cmap="Blues", vmin=0, vmax=1.3)
+right.set_title("the same 33 cells of the output")
+for axes in (left, middle, right):
+    axes.set(xticks=[], yticks=[])
+viz.show(drawing)
+
+# %% [markdown]
+# ## 2 · The same gradient
+#
+# Now two ways to the same 33 patches. **Patchwise**: cut them out, make a batch of 33 little images, sum their
+# losses. **Whole image**: run the net once over the piece, and sum the loss over the kept cells only; `sampling=` is
+# the mask.
+
+# %%
+net = small_net().astype(np.float64)
+
+
+def gradient_of(loss):
+    """All gradients of the net as one line of numbers."""
+    loss.backward()
+    line = np.concatenate([to_host(p.grad).ravel() for _, p in net.parameters()])
+    for _, p in net.parameters():
+        p.clear_grad()
+    return line
+
+
+def put(array):
+    return to_device(np.ascontiguousarray(array), DEVICE)
+
+
+cells = np.argwhere(keep[0])
+patches = np.concatenate(
+    [piece[:, :, STRIDE * i : STRIDE * i + FIELD, STRIDE * j : STRIDE * j + FIELD] for i, j in cells]
+)
+patch_labels = np.array([truth[0, i, j] for i, j in cells]).reshape(33, 1, 1)
+patchwise = gradient_of(ops.softmax_cross_entropy(net(put(patches)), put(patch_labels), normalize="sum"))
+
+masked = ops.softmax_cross_entropy(net(put(piece)), put(truth), sampling=put(keep), normalize="sum")
+whole = gradient_of(masked)
+
+print(f"{len(whole)} gradients of up to {abs(whole).max():.1f}; none differs by as much as 1e-11")
+assert abs(whole - patchwise).max() < 1e-11 and abs(whole).max() > 0.1
+
+drawing = Figure(figsize=(3.6, 3.2), layout="constrained")
+axes = drawing.subplots()
+axes.plot(patchwise, whole, ".", color=viz.ACCENT, markersize=3)
+axes.axline((0, 0), slope=1, color="0.8", zorder=0)
+axes.set(xlabel="patch by patch", ylabel="whole image, masked", title="every gradient of the net")
+viz.show(drawing)
+
+# %% [markdown]
+# They are equal but for rounding, and they must be. The loss of the image is a sum over cells, the gradient of a sum
+# is the sum of the gradients, and each cell depends on its patch alone:
+#
+# $$ \nabla \sum_{i} m_i\, \ell_i = \sum_i m_i\, \nabla \ell_i. $$
+#
+# So **patchwise training is a mask between the net and the loss**. (One may read it as a DropConnect there:
+# connections to the loss are cut at random.) Only the cost differs. Patches overlap, and who cuts them out computes
+# the overlap again and again.
+
+# %%
+pixels = 33 * FIELD * FIELD
+print(f"33 patches are {pixels} pixels, the piece has {24 * 26}: {pixels / (24 * 26):.1f} times the work")
+print(f"all 90 patches would be {90 * FIELD * FIELD / (24 * 26):.1f} times the work")
+assert 3 < pixels / (24 * 26) < 4 and 9 < 90 * FIELD * FIELD / (24 * 26) < 10
+
+# %% [markdown]
+# **Where it does not hold.** With padding, a cell near the border sees zeros that no patch of the scene has. Compare
+# the padded net with the same net on the same piece *and its true surroundings*, 3 pixels on each side.
+
+# %%
+padded = small_net(padding=1).astype(np.float64)
+around = x[1:2, :, 17:47, 7:39].astype(np.float64)
+with no_grad():
+    apart = abs(to_host(padded(put(piece)).data) - to_host(net(put(around)).data)).max(axis=1)[0]
+drawing = Figure(figsize=(4.6, 3), layout="constrained")
+axes = drawing.subplots()
+drawing.colorbar(axes.imshow(apart, cmap="Blues"), ax=axes)
+axes.set(title="scores that padding changed", xticks=[], yticks=[])
+assert apart[2:-2, 2:-2].max() < 1e-12 and apart[0].min() > 1e-3
+viz.show(drawing)
+
+# %% [markdown]
+# Inside they are equal; a ring of two cells differs. The nets of the paper pad by 100, so for them the equality holds
+# except near the border.
+#
+# Another limit is the stride. Our cells are 2 pixels apart, so only every fourth patch of the scene has a cell. The
+# paper's footnote says what to do: shift the image at random, by less than the stride.
+
+# %%
+every = {(top, left) for top in range(64 - FIELD + 1) for left in range(64 - FIELD + 1)}
+reached = {shift: set() for shift in ((0, 0), (0, 1), (1, 0), (1, 1))}
+for down, right in reached:
+    reached[down, right] = {
+        (top, left) for top in range(down, 64 - FIELD + 1, STRIDE) for left in range(right, 64 - FIELD + 1, STRIDE)
+    }
+together = set().union(*reached.values())
+print(f"{len(every)} patches in a scene of 64 x 64; {len(reached[0, 0])} without a shift, {len(together)} by all four")
+assert together == every and len(reached[0, 0]) == 841
+
+# %% [markdown]
+# ### Exercise 1: the patch of a cell
+#
+# Write `patch(grid, i)`: the first pixel that cell i sees along one axis, and the one after the last.
+
+# %%
+patch = ...  # instead of this line: def patch(grid, i): return first, stop
+n09.check_patch(patch)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from solutions import n09 as solved
+
+print(inspect.getsource(solved.patch))
+n09.check_patch(solved.patch)
+
+# %% [markdown]
+# ## 3 · A sampler with one number
+#
+# Keep every cell with probability $p$. That is the sampler of the paper's experiment, and one line of NumPy.
+
+# %%
+print(inspect.getsource(sampling.sample))
+drawing = Figure(figsize=(9, 2.4), layout="constrained")
+for axes, p in zip(drawing.subplots(1, 4), (1.0, 0.5, 0.25, 0.05), strict=True):
+    mask = sampling.sample(at_cells(labels[:1]), p, np.random.default_rng(SEED))
+    axes.imshow(mask[0], cmap="Blues", vmin=0, vmax=1.3)
+    axes.set(title=f"p = {p}: {mask.sum()} of {mask.size}", xticks=[], yticks=[])
+viz.show(drawing)
+
+# %% [markdown]
+# Divide what is kept by $p$, and the gradient is right on average. How far off is a single draw? With independent
+# coin flips,
+#
+# $$ \mathrm{E}\,\Big\| \frac1p \sum_i m_i g_i - \sum_i g_i \Big\|^2 = \frac{1-p}{p} \sum_i \|g_i\|^2. $$
+#
+# To see it, take the gradient at the weights of the score layer. There every cell's part is known in closed form:
+# (probabilities − truth) × features. All cells of 96 scenes at once.
+
+# %%
+net = small_net()
+with no_grad():
+    features = net.conv2(net.pool1(net.conv1(put(x))))
+    scores = net.score(features)
+features, scores = to_host(features.data).astype(np.float64), to_host(scores.data).astype(np.float64)
+truth = at_cells(labels)
+share = np.exp(scores - scores.max(axis=1, keepdims=True))
+share /= share.sum(axis=1, keepdims=True)
+wrong = (share - (truth[:, None] == np.arange(8)[:, None, None])) * (truth != VOID)[:, None]
+G = np.einsum("nchw,nkhw->nhwck", wrong, features).reshape(96, 841, 96)  # scene, cell, number of weights
+
+check = ops.softmax_cross_entropy(net(put(x[:1])), put(truth[:1]), normalize="sum")
+check.backward()
+assert np.allclose(to_host(net.score.w.grad).ravel(), G[0].sum(axis=0), rtol=1e-3, atol=1e-3)
+print("gradients of", G.shape[0] * G.shape[1], "cells; their sum over a scene is what backward() gives")
+
+# %%
+one, coins = G[0], np.random.default_rng(SEED)
+ps = np.array([0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.95])
+size = np.linalg.norm(one.sum(axis=0))
+measured = [
+    np.sqrt(np.mean([np.sum(((coins.random(841) < p) / p @ one - one.sum(axis=0)) ** 2) for _ in range(200)])) / size
+    for p in ps
+]
+line = np.linspace(0.015, 1, 200)
+drawing = Figure(figsize=(6, 3), layout="constrained")
+axes = drawing.subplots()
+axes.plot(line, np.sqrt((1 - line) / line * (one**2).sum()) / size, color="0.6", label="the formula")
+axes.plot(ps, measured, "o", color=viz.ACCENT, label="200 draws each")
+axes.set(xlabel="p", ylabel="noise / gradient", title="noise of the sampled gradient of one scene", ylim=(0, None))
+axes.legend(frameon=False)
+expected = np.sqrt((1 - ps) / ps * (one**2).sum()) / size
+assert np.allclose(measured, expected, rtol=0.15)
+viz.show(drawing)
+
+# %% [markdown]
+# Dropping half of the cells does little harm. The reason is that *neighbours say nearly the same*: their gradients
+# point the same way, add up, and drown the noise.
+#
+# But then the cells of one scene are poor company. The paper keeps the number of cells in a batch: at $p$ it takes
+# $1/p$ times as many images. How noisy is a batch of 841 cells, out of one scene, out of two, out of sixteen? Here
+# noise is the distance from the mean gradient over all scenes.
+
+# %%
+mean = G.sum(axis=(0, 1)) / 96
+spread, counts = [], (1, 2, 4, 8, 16)
+for images in counts:
+    off = []
+    for _ in range(300):
+        chosen = coins.choice(96, images, replace=False)
+        mask = coins.random((images, 841)) < 1 / images
+        off.append(np.sum((np.einsum("nm,nmk->k", mask, G[chosen]) - mean) ** 2))
+    spread.append(np.sqrt(np.mean(off)) / np.linalg.norm(mean))
+alone = np.sqrt(841 * (G.reshape(-1, 96) ** 2).sum(axis=1).mean()) / np.linalg.norm(mean)  # cells from everywhere
+drawing = Figure(figsize=(6, 3), layout="constrained")
+axes = drawing.subplots()
+axes.plot(counts, spread, "o-", color=viz.SECOND, label="841 cells out of n scenes")
+axes.axhline(alone, color="0.6", linestyle=":", label="841 cells, each out of another scene")
+axes.set(
+    xlabel="scenes in the batch, n = 1/p",
+    ylabel="noise / gradient",
+    title="the same number of cells",
+    ylim=(0, None),
+    xticks=counts,
+)
+axes.legend(frameon=False)
+assert all(fine < coarse for coarse, fine in itertools.pairwise(spread)) and alone < spread[-1]
+viz.show(drawing)
+
+# %% [markdown]
+# So the mixed batch *is* better. It also costs $n$ times the work: the net runs over all of $n$ scenes, and most of
+# what it finds is thrown away. Which wins?
+#
+# ### Exercise 2: an unbiased estimate
+#
+# Write `unbiased(g, keep, p)`: an estimate of `g.sum()` that sees only the kept ones, and is right on average.
+
+# %%
+unbiased = ...  # instead of this line: def unbiased(g, keep, p): ...
+n09.check_unbiased(unbiased)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.unbiased))
+n09.check_unbiased(solved.unbiased)
+
+# %% [markdown]
+# ## 4 · Figure 5 of the paper, small
+#
+# Train the same net three times: on whole scenes, on half of the cells of twice as many, on a quarter of the cells of
+# four times as many. The same number of cells in each step; the loss is measured on other scenes.
+
+# %% tags=["varies"]
+test_world = Shapes("val", count=24)
+x_val, labels_val = collate([test_world[i] for i in range(24)], LOOK)
+x_val, truth_val = put(x_val), put(at_cells(labels_val))
+
+
+def train(p=1.0, *, steps=60, images=2, weights=None):
+    """SGD on images/p scenes a step, each cell kept with probability p. Returns the net and the loss along the way."""
+    net, order = small_net(), np.random.default_rng(SEED)
+    optimizer, curve = SGD(net, lr=0.05, momentum=0.9), []
+    for step in range(steps + 1):
+        if step % 5 == 0:
+            with no_grad():
+                curve.append((step, ops.softmax_cross_entropy(net(x_val), truth_val).item()))
+        chosen = order.choice(len(x), round(images / p), replace=False)
+        mask = sampling.sample(truth[chosen], p, order)
+        scores = net(put(x[chosen]))
+        loss = ops.softmax_cross_entropy(scores, put(truth[chosen]), sampling=put(mask), weights=weights)
+        loss.backward()
+        optimizer.step()
+    return net, np.array(curve).T
+
+
+runs = {p: train(p)[1] for p in (1.0, 0.5, 0.25)}
+
+# %% tags=["varies"]
+drawing = Figure(figsize=(9, 3), layout="constrained")
+left, right = drawing.subplots(1, 2, sharey=True)
+for (p, (steps, losses)), colour in zip(runs.items(), (viz.ACCENT, viz.SECOND, "0.5"), strict=True):
+    left.plot(steps, losses, color=colour, label=f"p = {p}, {round(2 / p)} scenes a step")
+    right.plot(steps * 2 / p, losses, color=colour)
+left.set(xlabel="step", ylabel="loss per cell", title="per step: alike")
+right.set(xlabel="scenes that the net ran over", title="per scene, hence per second: whole images win")
+left.legend(frameon=False)
+last = {p: losses[-1] for p, (_, losses) in runs.items()}
+assert max(last.values()) - min(last.values()) < 0.25 * min(last.values())
+assert all(losses[-1] < 0.8 * losses[0] for _, losses in runs.values())
+viz.show(drawing)
+
+# %% [markdown]
+# Step by step the three curves are close; that is the paper's finding. Against the number of scenes, which is time,
+# whole images are ahead. Sampling still beats cutting out patches as long as $p$ is above about 1/5, since AlexNet
+# over a whole image costs a fifth of what its patches cost (section 3.1; notebook 05 takes the time).
+#
+# ### Exercise 3: how many images?
+#
+# A batch of 10 whole images is to become a batch of as many cells with $p = 0.2$. How many images does it take?
+
+# %%
+images = ...
+n09.check_images(images)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print("10 / 0.2 =", solved.images)
+n09.check_images(solved.images)
+
+# %% [markdown]
+# ## 5 · Class balance
+#
+# A sampler may also choose *which* cells. The usual reason is that some classes are rare. How rare are they in the
+# embedded world?
+
+# %%
+counts = sampling.count(truth, 8)
+fair = sampling.count(
+    np.where(sampling.sample_balanced(truth, 0.05, np.random.default_rng(SEED), classes=8), truth, VOID), 8
+)
+drawing = Figure(figsize=(8, 2.8), layout="constrained")
+axes = drawing.subplots()
+places = np.arange(8)
+axes.bar(places - 0.2, 100 * counts / counts.sum(), 0.4, color=viz.ACCENT, label="all cells")
+axes.bar(places + 0.2, 100 * fair / fair.sum(), 0.4, color=viz.SECOND, label="kept by sample_balanced, p = 0.05")
+axes.set_xticks(places, world.classes)
+axes.set(ylabel="% of the cells")
+axes.legend(frameon=False)
+print(f"background: {counts[0] / counts.sum():.0%} of the cells; VOC has three quarters")
+assert 0.6 < counts[0] / counts.sum() < 0.7 and fair.max() < 1.3 * fair.min()
+viz.show(drawing)
+
+# %% [markdown]
+# Instead of dropping the cells of frequent classes one may *weigh* all cells: a class kept with probability $q$
+# counts on average as if it had weight $q$. Weights throw nothing away and are free of the draw's noise.
+# `class_weights(counts, power=...)` makes them from the counts: 0 changes nothing, 1 makes all classes weigh alike.
+
+# %%
+for power in (0, 0.5, 1):
+    weights = sampling.class_weights(counts, power=power)
+    print(
+        f"power {power:3}: "
+        + "  ".join(f"{name} {weight:.2f}" for name, weight in zip(world.classes, weights, strict=True))
+    )
+    assert np.isclose((weights * counts).sum() / counts.sum(), 1)  # the average cell weighs 1
+
+# %% [markdown]
+# The equality of sampling and weighing is one of averages. Check it: keep each class with its own probability, many
+# times, and compare the mean gradient with the weighted one.
+
+# %%
+q = np.minimum(1, counts.min() / counts)
+cell_q = np.append(q, 0)[np.where(truth[0] == VOID, 8, truth[0])].ravel()
+weighted = cell_q @ G[0]
+sampled = np.mean([(coins.random(841) < cell_q) @ G[0] for _ in range(4000)], axis=0)
+noise = np.linalg.norm(sampled - weighted) / np.linalg.norm(weighted)
+print(f"the mean of 4,000 sampled gradients is {noise:.1%} away from the weighted one")
+assert noise < 0.05
+
+# %% [markdown]
+# Does balance help? Train twice, without weights and with `power=1`, and look at what the nets predict.
+
+# %% tags=["varies"]
+results = {}
+for name, power in (("no weights", None), ("power 0.5", 0.5), ("power 1", 1)):
+    weights = None if power is None else put(sampling.class_weights(counts, power=power))
+    net, _ = train(steps=80, images=4, weights=weights)
+    with no_grad():
+        said = to_host(net(x_val).data).argmax(axis=1)
+    results[name] = ConfusionMatrix(8, VOID)
+    results[name].update(to_host(truth_val), said)
+    measures = results[name].summary()
+    print(f"{name:11}" + "".join(f"   {key} {value:.2f}" for key, value in measures.items()))
+
+drawing = Figure(figsize=(9, 2.8), layout="constrained")
+axes = drawing.subplots()
+panels = {
+    "truth": results["no weights"].shares_true(),
+    **{name: each.shares_predicted() for name, each in results.items()},
+}
+for i, ((name, shares), colour) in enumerate(zip(panels.items(), ("0.2", "0.7", viz.ACCENT, viz.SECOND), strict=True)):
+    axes.bar(np.arange(8) + 0.2 * i - 0.3, 100 * shares, 0.2, color=colour, label=name)
+axes.set_xticks(np.arange(8), world.classes)
+axes.set(ylabel="% of the cells", title="how often each class is there, and is said")
+axes.legend(frameon=False)
+plain, even = results["no weights"], results["power 1"]
+assert plain.pixel_accuracy() > even.pixel_accuracy() and plain.mean_accuracy() < even.mean_accuracy()
+assert results["power 0.5"].mean_iu() > plain.mean_iu()
+viz.show(drawing)
+
+# %% [markdown]
+# Without weights this very small net says *background* everywhere, which is right two times out of three. With full
+# balance it finds the things, and sees them where there are none: mean accuracy rises, pixel accuracy falls. Half way
+# lies the better bargain here. Weights do not add knowledge; they move the line between two kinds of errors. The
+# paper found that a good net needs none of it on VOC, although three quarters of it are background.
+#
+# ### Exercise 4: weights
+#
+# Write `weights(counts)`: all classes weigh alike, the average cell weighs 1, and a class without a cell gets 0.
+
+# %%
+weights = ...  # instead of this line: def weights(counts): ...
+n09.check_weights(weights)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.weights))
+n09.check_weights(solved.weights)
+
+# %% [markdown]
+# ## Where to read on
+#
+# * `minifcn/sampling.py`: samplers and weights, eighty lines.
+# * `minifcn/ops/loss.py`: the loss as a sum over pixels, with its mask and its weights.
+# * `tests/test_sampling.py` holds the equality of section 2 to 1e-12.
+# * Next: notebook 10 trains on photographs.
