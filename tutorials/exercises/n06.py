@@ -51,7 +51,7 @@ def check_rarefied_filter(answer: Callable) -> Verdict:
         if found.shape != (extent, extent):
             return wrong(f"for k = {k} and s = {s} the filter is {extent}x{extent}, yours has shape {found.shape}")
         if not np.array_equal(found[::s, ::s], f):
-            return wrong(f"for k = {k} and s = {s}, every {s}th row and column must be the filter as it was")
+            return wrong(f"for k = {k} and s = {s}, the rows and columns that {s} divides must be the filter as it was")
         if np.count_nonzero(found) != k * k:
             return wrong(
                 f"for k = {k} and s = {s} there are {np.count_nonzero(found)} weights; expected {k * k}, else 0"

@@ -1,0 +1,489 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 From a classifier to a fully convolutional network
+#
+# A classifier says **what** is on an image of one size. This notebook makes it say **where**, on an image of any size,
+# without learning anything more. Afterwards you will be able to
+#
+# - say why a fully connected layer is a convolution, and turn one into the other with a reshape,
+# - let a net that was trained on single digits read a whole sheet of them,
+# - draw the heat map of a class over a photograph, out of a classifier that has never been told where anything is,
+# - work out what this saves, before and with a clock.
+#
+# In the paper: section 3.1, figure 2, and the timings at the end of that section.
+
+# %% tags=["varies"]
+import inspect
+from pathlib import Path
+
+import numpy as np
+from exercises import n05
+from matplotlib.figure import Figure
+
+from minifcn import amortize, classify, digits, ops, surgery, viz
+from minifcn.backend import to_device, to_host
+from minifcn.data.digits import load_digits
+from minifcn.data.files import read_image
+from minifcn.describe import describe
+from minifcn.environment import environment
+from minifcn.errors import ShapeError
+from minifcn.geometry import Grid, out_size
+from minifcn.kernels.threads import cores, threads
+from minifcn.models.alexnet import AlexNet
+from minifcn.models.classifier import classifier
+from minifcn.models.lenet import LeNet
+from minifcn.nn import evaluating
+from minifcn.optim import SGD
+from minifcn.pretrained import imagenet_squeezenet
+
+SEED = 0
+DEVICE = "cpu"  # "gpu": the same notebook on CuPy
+print(f"device {DEVICE}, {threads()} threads")
+
+# %% [markdown]
+# ## 1. A classifier of digits
+#
+# scikit-learn carries 1,797 handwritten digits. LeNet looks at 28x28 pixels, so they are enlarged to that. A quarter is
+# held out; here is the first of each kind.
+
+# %%
+images, labels = load_digits(LeNet.size)
+rng = np.random.default_rng(SEED)
+order = rng.permutation(len(images))
+held_out, known = order[: digits.HELD_OUT], order[digits.HELD_OUT :]
+assert (len(images), len(held_out), images.shape[1:]) == (1797, 450, (1, 28, 28))
+
+first = [held_out[labels[held_out] == digit][0] for digit in range(10)]
+figure = Figure(figsize=(8, 1.1), layout="constrained")
+for axes, i in zip(figure.subplots(1, 10), first, strict=True):
+    axes.imshow(images[i, 0], cmap="gray_r")
+    axes.set_title(labels[i], fontsize=9)
+    axes.set_axis_off()
+viz.show(figure)
+
+# %% [markdown]
+# LeNet is two convolutions, two pools, and two fully connected layers. It learns the other three quarters in seconds.
+# The scores `(N, 10)` of a classifier are those of a map of one pixel, so the loss is the one that pixels have later.
+
+# %%
+net = classifier(LeNet, classes=10, width=4, seed=SEED)
+net.to(DEVICE)
+sgd = SGD(net, lr=0.02, weight_decay=0.0005)
+
+
+def answers(net, x):
+    """What a net that no longer learns says about the images x."""
+    with evaluating(net):
+        return to_host(net(to_device(x, DEVICE)).data)
+
+
+for epoch in range(1, 6):
+    net.train()
+    for batch in np.split(rng.permutation(known), range(32, len(known), 32)):
+        scores = net(to_device(images[batch], DEVICE))
+        loss = ops.softmax_cross_entropy(scores.reshape(-1, 10, 1, 1), to_device(labels[batch, None, None], DEVICE))
+        loss.backward()
+        sgd.step()
+    accuracy = (answers(net, images[held_out]).argmax(axis=1) == labels[held_out]).mean()
+    print(f"epoch {epoch}: {100 * accuracy:.0f} of 100 digits right that it has not seen")
+assert accuracy > 0.95
+
+# %% [markdown]
+# ## 2. It takes one size and no other
+#
+# Here is a strip with four digits. A person reads it without learning anything new. LeNet refuses.
+
+# %%
+year = [2, 0, 1, 5]
+corners = [8, 56, 100, 148]
+strip = np.zeros((1, 1, 28, 188), np.float32)
+for digit, left in zip(year, corners, strict=True):
+    strip[0, :, :, left : left + 28] = images[first[digit]]
+
+try:
+    answers(net, strip)
+except ShapeError as error:
+    print(error)
+
+figure = Figure(figsize=(7, 1.1), layout="constrained")
+axes = figure.subplots()
+axes.imshow(strip[0, 0], cmap="gray_r")
+axes.set(xticks=[], yticks=[])
+viz.show(figure)
+
+# %% [markdown]
+# Who refuses? Not the convolutions and not the pools: they slide over whatever they are given. It is the first fully
+# connected layer, `ip1`, which takes maps of 4x4 cells, laid out in a line of numbers, and nothing else.
+
+# %%
+maps = to_host(net.trunk.until("pool2")(to_device(images[held_out[:1]], DEVICE))["pool2"].data)
+ip1 = net.trunk.head.ip1
+w, b = to_host(ip1.w.data), to_host(ip1.b.data)
+print("pool2 of one digit:", maps.shape, "  ip1.w:", w.shape, "  ip1.b:", b.shape)
+assert w.shape[1] == maps[0].size == 20 * 4 * 4
+viz.show(viz.feature_maps(maps[0], columns=10, title="what ip1 is given: 20 maps of 4x4 cells"))
+
+# %% [markdown]
+# ## 3. A fully connected layer is a convolution
+#
+# One output of `ip1` multiplies every number of the maps with a weight of its own, and adds up:
+#
+# $$y_o = b_o + \sum_{c,i,j} w_{o,\,(c,i,j)}\; x_{c,i,j}$$
+#
+# One output of a convolution with a kernel of 4x4 does the same with the window under it. On maps of 4x4 cells there
+# is one window, and it is all there is. So the two are the same sum; the weights only have to be written as a
+# kernel. Below, they are: the first rows of `ip1.w`, each as a row of 4x4 kernels.
+
+# %%
+kernels = w.reshape(-1, 20, 4, 4)
+connected = maps.reshape(1, -1) @ w.T + b
+convolved = ops.conv2d(maps, kernels, b).data
+print("fully connected:", connected.shape, "  as a convolution:", convolved.shape)
+assert np.allclose(connected, convolved[:, :, 0, 0], atol=1e-5)
+viz.show(viz.kernels(kernels[:4], inputs=20, title="four outputs of ip1, as kernels over the first 20 maps"))
+
+# %% [markdown]
+# The library does just that. `w.reshape` is all the surgery there is.
+
+# %%
+print(inspect.getsource(surgery.as_convolution))
+
+# %% [markdown]
+# `convolutionalize` does it to every fully connected layer of a net. The twin has the same weights, and not one more.
+
+# %%
+twin = surgery.convolutionalize(net)
+print("before:", type(net.trunk.head.ip1).__name__, net.trunk.head.ip1.w.shape)
+print("after: ", type(twin.trunk.head.ip1).__name__, twin.trunk.head.ip1.w.shape)
+assert sum(p.size for _, p in net.parameters()) == sum(p.size for _, p in twin.parameters())
+
+one = images[held_out[:1]]
+print("the classifier on a digit:", answers(net, one).shape, "  the twin:", answers(twin, one).shape)
+assert np.allclose(answers(net, one), answers(twin, one)[:, :, 0, 0], atol=1e-4)
+
+# %% [markdown]
+# **Exercise 1.** Write that reshape yourself, and mind the order in which maps are flattened.
+
+# %%
+answer = ...  # a function of w (O, I), channels, kernel
+
+n05.check_fc_to_conv(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+assert n05.check_fc_to_conv(lambda w, channels, kernel: w.reshape(len(w), channels, kernel, kernel))
+
+# %% [markdown]
+# ## 4. The strip, read at once
+#
+# Now the strip. Where the classifier refused, the twin gives a row of answers: ten scores at 41 places.
+
+# %%
+row = answers(twin, strip)[0, :, 0]
+grid = Grid.of(twin.layers())
+print("answers:", row.shape, "  one every", grid.stride, "pixels, the first around pixel", grid.start)
+assert row.shape == (10, 41) and (grid.stride, grid.field) == (4, 28)
+
+share = classify.softmax(row[None])[0]
+at = [left // 4 for left in corners]  # the cells whose window lies on a digit
+figure = Figure(figsize=(8, 3.4), layout="constrained")
+above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2])
+above.imshow(strip[0, 0], cmap="gray_r", aspect="auto")
+above.set(yticks=[])
+start, stride = float(grid.start), float(grid.stride)
+low, high = start - stride / 2, start + stride * 40.5
+below.imshow(share, cmap="inferno", aspect="auto", extent=(low, high, 9.5, -0.5))
+below.plot(start + stride * np.array(at), year, "o", color="white", markersize=11, fillstyle="none")
+below.set(yticks=range(10), xlim=(-0.5, 187.5), xlabel="pixel", ylabel="digit")
+above.set_title("a strip, and the probability of each digit in each window of 28 pixels", fontsize=10)
+viz.show(figure)
+
+# %% [markdown]
+# Read it off. Where a window lies on a digit (white circles), that digit's row is the brightest.
+
+# %%
+read = row[:, at].argmax(axis=0)
+print("written:", *year)
+print("read:   ", *read)
+assert list(read) == year
+
+# %% [markdown]
+# Is this the classifier's opinion, or only something like it? Cut every window out of the strip, show each to the
+# classifier, and compare all 410 numbers. LeNet has no padding, so every answer is the classifier's, to rounding.
+
+# %%
+windows = np.stack([strip[0, :, :, left : left + 28] for left in range(0, 188 - 27, 4)])
+alone = answers(net, windows).T
+print(f"{alone.size} numbers; equal to 4 decimals: {np.allclose(alone, row, atol=1e-4)}")
+assert alone.shape == row.shape and np.allclose(alone, row, atol=1e-4)
+
+# %% [markdown]
+# **Exercise 2.** Which pixels does cell $(i, j)$ of the map look at? Give them such that `x[top:bottom, left:right]` is
+# the window.
+
+# %%
+answer = ...  # a function of i and j that returns (top, left, bottom, right)
+
+n05.check_window(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+assert n05.check_window(lambda i, j: (4 * i, 4 * j, 4 * i + 28, 4 * j + 28))
+
+# %% [markdown]
+# **Exercise 3.** How many answers per side does the twin give for a square image of `size` pixels? Try 28, 32 and then
+# 29: the pools count a last window that hangs over the edge, as Caffe's do.
+
+# %%
+answer = ...  # a function of size
+
+n05.check_cells(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+assert n05.check_cells(lambda size: -(-(size - 28) // 4) + 1)
+
+# %% [markdown]
+# ## 5. A sheet: one map per digit
+#
+# Nothing changes in two dimensions. `minifcn.digits.sheet` strews the ten digits over a sheet, and the twin answers at
+# every fourth pixel of every fourth row. The picture shows the winner of each window at its centre. Circles mark the
+# windows that lie on a digit.
+
+# %%
+paper, places = digits.sheet(images[first], 5, np.random.default_rng(SEED))
+sheet_maps = answers(twin, paper)[0]
+found = sheet_maps[:, places[:, 0] // 4, places[:, 1] // 4].argmax(axis=0)
+print(f"a sheet of {paper.shape[2]}x{paper.shape[3]} pixels, {sheet_maps.shape[1]}x{sheet_maps.shape[2]} answers")
+print("at the places of 0 to 9 it reads", *found)
+assert (found == np.arange(10)).sum() >= 9
+
+winners = sheet_maps.argmax(axis=0)
+figure = Figure(figsize=(8, 3.3), layout="constrained")
+axes = figure.subplots()
+axes.imshow(paper[0, 0], cmap="gray_r", alpha=0.3)
+for digit in range(10):
+    i, j = np.nonzero(winners == digit)
+    axes.scatter(start + stride * j, start + stride * i, 14, marker=f"${digit}$", color=f"C{digit}", linewidth=0.2)
+axes.plot(start + places[:, 1], start + places[:, 0], "o", color=viz.INK, markersize=13, fillstyle="none")
+axes.set(xticks=[], yticks=[], xlim=(-0.5, paper.shape[3] - 0.5), ylim=(paper.shape[2] - 0.5, -0.5))
+viz.show(figure)
+
+# %% [markdown]
+# Look outside the circles, too. The net has opinions there, and they are worth nothing: it was trained on digits alone
+# and has no way to say "none". An FCN for segmentation is *trained* on whole images, with a class for background. The
+# surgery gives it its shape and a good start, not its last word.
+
+# %% [markdown]
+# ## 6. A photograph
+#
+# SqueezeNet 1.0 was trained on ImageNet's 1000 classes, on images of 227x227 pixels. Its weights come with the library.
+# Two photographs side by side make one large one. What is on it?
+
+# %%
+weights = imagenet_squeezenet()
+squeezenet, preprocessing = classify.classifier_of(weights)
+squeezenet.to(DEVICE)
+cat, coffee = (read_image(Path("photos") / f"{name}.jpg") for name in ("chelsea", "coffee"))
+cat = cat[:, :450]  # 2 by 3, as the other
+cat = np.rint(ops.bilinear_resize(cat.transpose(2, 0, 1)[None] / 1.0, size=(400, 600)).data[0]).astype(np.uint8)
+photo = np.concatenate([cat.transpose(1, 2, 0), coffee], axis=1)
+print(weights, "\nthe photograph:", photo.shape)
+
+
+def most_probable(image, count=3):
+    """The classes of the middle square of an image, scaled to what the classifier takes."""
+    x = preprocessing(classify.middle(image, squeezenet.trunk.size))[None]
+    probability = classify.softmax(answers(squeezenet, x))[0]
+    return [(probability[i], weights.classes[i].split(",")[0]) for i in np.argsort(-probability)[:count]]
+
+
+panels = {"left half": photo[:, :600], "right half": photo[:, 600:], "all of it": photo}
+figure = Figure(figsize=(8, 3), layout="constrained")
+for axes, (name, image) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    axes.imshow(classify.middle(image, 227))
+    said = most_probable(image)
+    axes.set_title(f"{name}\n" + "\n".join(f"{p:.2f}  {what}" for p, what in said), fontsize=9)
+    axes.set_axis_off()
+viz.show(figure, dpi=65)
+
+# %% [markdown]
+# Shown either half, it is right. Shown all of it, it is given the middle square, half a cat and half a cup, and is not
+# sure of anything. One answer is too few for this photograph.
+
+# %%
+assert most_probable(photo[:, :600])[0][1] == "Egyptian cat"
+assert most_probable(photo[:, 600:])[0][1] == "espresso"
+assert most_probable(photo)[0][0] < 0.2
+
+# %% [markdown]
+# ## 7. A classifier without fully connected layers
+#
+# SqueezeNet has none. Its last layer is an **average**: each class has a map of scores, and its score is the mean of
+# it. Larger images go in without complaint, and are averaged over, whole. To get one answer per window, the average has
+# to become one over as many cells as the classifier sees at its own size:
+
+# %%
+print(inspect.getsource(classify.dense))
+
+# %%
+windows_net = classify.dense(squeezenet)
+print("at the end of the classifier:", type(squeezenet.top.pool10).__name__)
+print("at the end of the dense net: ", type(windows_net.top.pool10).__name__, windows_net.top.pool10.layer)
+x = preprocessing(classify.middle(photo[:, :600], 227))[None]
+same = np.allclose(answers(squeezenet, x), answers(windows_net, x)[:, :, 0, 0], atol=1e-4)
+print("on one window both say the same, to 4 decimals:", same)
+assert same
+
+# %% [markdown]
+# **Exercise 4.** Cover the output above, and work out the side of that window from the layers: a 7x7 convolution of
+# stride 2, three 3x3 pools of stride 2 in ceil mode, and at the end a 1x1 convolution with padding 1.
+
+# %%
+answer = ...  # a whole number
+
+n05.check_average(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+assert n05.check_average(15)
+
+# %% [markdown]
+# ## 8. Figure 2 of the paper
+#
+# The photograph goes through the dense net once. Of its 1000 maps, take the five domestic cats of ImageNet and add up
+# their probabilities.
+
+# %%
+scores = answers(windows_net, preprocessing(photo)[None])
+shares = classify.softmax(scores)[0]
+where = Grid.of(windows_net.layers())
+place = {"start": float(where.start), "stride": float(where.stride)}
+print("windows:", shares.shape[1:], "  one every", where.stride, "pixels")
+assert shares.shape == (1000, 12, 62)
+cats = slice(281, 286)
+print("the cats:", "; ".join(name.split(",")[0] for name in weights.classes[cats]))
+viz.show(viz.heat_map(photo, shares[cats].sum(axis=0), "a cat?", **place), dpi=55)
+
+# %% [markdown]
+# The same answers, asked about another class. Nobody has ever told this net where anything is.
+
+# %%
+espresso = classify.class_number("espresso", weights.classes)
+assert shares[cats].sum(axis=0)[:, :20].max() > 0.95 and shares[cats].sum(axis=0)[:, 35:].max() < 0.05
+assert shares[espresso][:, :20].max() < 0.05 and shares[espresso][:, 45:55].max() > 0.9
+viz.show(viz.heat_map(photo, shares[espresso], "espresso?", **place), dpi=55)
+
+# %% [markdown]
+# The maps end where the last window does: a cell says what is in a window *around* it. This is also why the maps are so
+# smooth and so coarse, and why nothing here follows an outline.
+
+# %% [markdown]
+# ## 9. Is it the classifier's opinion?
+#
+# For LeNet a cell was, to rounding, what the classifier says about the window. Ask again: cut some windows of 227
+# pixels out of the photograph, show them to the classifier, and compare.
+
+# %%
+cells = [(i, j) for i in (1, 6, 10) for j in (4, 18, 34, 48, 58)]
+prepared = preprocessing(photo)
+cut = np.stack([prepared[:, 16 * i : 16 * i + 227, 16 * j : 16 * j + 227] for i, j in cells])
+alone = classify.softmax(answers(squeezenet, cut))
+dense = np.stack([shares[:, i, j] for i, j in cells])
+figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+axes = figure.subplots()
+for name, part, colour in (("a cat", cats, viz.ACCENT), ("espresso", slice(espresso, espresso + 1), viz.SECOND)):
+    axes.plot(alone[:, part].sum(axis=1), dense[:, part].sum(axis=1), "o", color=colour, label=name)
+axes.plot([0, 1], [0, 1], color=viz.FAINT, zorder=0)
+axes.set(xlabel="probability, the window cut out", ylabel="probability, the cell of the map", aspect="equal")
+axes.legend(frameon=False)
+viz.show(figure)
+
+# %% [markdown]
+# It is not, by far. The reason is padding. Each of SqueezeNet's eight fire modules puts a ring of zeros around its
+# maps, to keep their size. Ask the grid how far a cell sees:
+
+# %%
+print("a cell of SqueezeNet sees", where.field, "pixels; the classifier is given", squeezenet.trunk.size)
+print("a cell of LeNet sees", grid.field, "pixels; the classifier is given", net.trunk.size)
+assert (where.field, grid.field) == (379, 28)
+
+# %% [markdown]
+# A cell sees 379 pixels. Around a window that is cut out there is nothing, and the classifier sees zeros; in the
+# photograph there is the rest of the cat. The dense net knows more, and is surer. So the theorem has a condition:
+# **a cell of the twin equals the classifier on its window where padding does not reach**. LeNet has none, and it holds
+# everywhere; SqueezeNet and VGG have much, and their maps are of the same net, but not the same numbers.
+
+# %% [markdown]
+# ## 10. A first, blurred segmentation
+#
+# Which class wins in each window? This is a segmentation already, from a net that was trained to classify. The cat and
+# the cup are where they are. In between the winners are nonsense, for the same reason as between the digits.
+
+# %%
+winner = shares.argmax(axis=0)
+cups = [classify.class_number(word, weights.classes) for word in ("espresso", "cup", "soup bowl", "consomme")]
+groups = np.where(np.isin(winner, np.arange(1000)[cats]), 1, np.where(np.isin(winner, cups), 2, 0))
+label = np.full(photo.shape[:2], viz.VOID)
+label[105 : 105 + 16 * 12, 105 : 105 + 16 * 62] = groups.repeat(16, axis=0).repeat(16, axis=1)
+names = ("another class", "a cat", "a cup")
+print(", ".join(f"{name}: {100 * (groups == k).mean():.0f} %" for k, name in enumerate(names)), "of the windows")
+small = viz.overlay(photo, label, 0.6)[::3, ::3]
+viz.show(np.concatenate([small, viz.legend(names, label, width=small.shape[1], size=11)]))
+
+# %% [markdown]
+# ## 11. What it saves
+#
+# Windows overlap. Patch by patch, a classifier computes what lies in an overlap again for each window; the twin
+# computes each thing once. Counted in multiply-adds, before anything runs, for LeNet on 100x100 pixels and for
+# the paper's example, CaffeNet on 500x500:
+
+# %%
+counted = {}
+for trunk, size in ((LeNet, 100), (AlexNet, 500)):
+    one_by_one = classifier(trunk, init="zero")
+    chain = one_by_one.layers()
+    count = out_size(chain, size) ** 2
+    patch = describe(one_by_one, trunk.size).multiply_adds
+    whole = describe(surgery.convolutionalize(one_by_one), size).multiply_adds
+    counted[trunk.__name__] = (count, count * patch / whole)
+    print(
+        f"{trunk.__name__:<8} {count:>4} windows: {count * patch / 1e9:6.2f} G patch by patch,"
+        f" {whole / 1e9:5.2f} G at once, {count * patch / whole:4.1f} times less"
+    )
+del one_by_one
+assert counted["AlexNet"][0] == 100 and round(counted["LeNet"][1], 1) == 2.7
+
+# %% [markdown]
+# The paper measured it on a GPU: 1.2 ms for one patch of 227 pixels in a batch, 5.4 ms alone, and 22 ms for the 10x10
+# answers of an image of 500 pixels. (10x10 is ceil mode at work: with floor it would be 9x9.)
+
+# %%
+paper_batched, paper_alone = 100 * 1.2 / 22, 100 * 5.4 / 22
+print(f"the paper: {paper_batched:.1f} times faster than batches of patches, {paper_alone:.1f} than one by one")
+assert (round(paper_batched, 1), round(paper_alone, 1)) == (5.5, 24.5)
+
+# %% [markdown]
+# And a clock: LeNet on 100x100 pixels, on the machine on which this page was made. `minifcn amortize` times any of the
+# classifiers; without options it does the paper's experiment. The ratio counted above is 2.7. The clock says more, for
+# every call costs something besides its multiply-adds, and patch by patch there are 361 of them.
+
+# %% tags=["varies"]
+machine = environment(DEVICE)
+print(f"{machine['machine']}, {cores()} cores, Python {machine['python']}, NumPy {machine['numpy']}")
+done = amortize.main(["--net", "lenet", "--size", "100", "--threads", "1", "--device", DEVICE])
+
+# %% [markdown]
+# ## Where to read on
+#
+# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/digits.py`, `minifcn/classify.py` (dense and the
+#   heat map), `minifcn/amortize.py`; the nets in `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
+# - the same from a terminal: `minifcn digits`, `minifcn classify photos/chelsea.jpg --heatmap tabby heat.png`,
+#   `minifcn amortize`
+# - next: [06, shift-and-stitch](06_shift_and_stitch.ipynb). One answer every 16 pixels is coarse. Can the same net give
+#   one for every pixel?

@@ -1,0 +1,540 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 Shift-and-stitch is filter rarefaction
+#
+# A net with strides answers at every 16th or 32nd pixel. Dense answers are in it, and there are two ways to get them
+# out: move the image and ask again, or take the filters apart. This notebook shows that they are one. Afterwards you
+# will be able to
+#
+# - interlace the answers of a coarse net by hand,
+# - rarefy a filter, a pool and a whole net, and say why the answers are equal, to the bit,
+# - say where they are not equal, and why,
+# - tell what either way costs in multiply-adds and in memory before it runs.
+#
+# In the paper: section 3.2, and a remark of section 4.2 that is off by one.
+
+# %% tags=["varies"]
+import copy
+import inspect
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from exercises import n06
+from matplotlib.figure import Figure
+
+from minifcn import classify, dense, ops, viz
+from minifcn.backend import to_device, to_host
+from minifcn.data.files import read_image
+from minifcn.describe import describe
+from minifcn.geometry import Grid, Layer
+from minifcn.kernels.threads import cores, threads
+from minifcn.models.vgg import VGG
+from minifcn.nn import Conv2d, MaxPool2d, Sequential, evaluating
+from minifcn.pretrained import imagenet_squeezenet
+from minifcn.stitch import rarefied, rarefy, shift_and_stitch, sliding
+
+SEED = 0
+DEVICE = "cpu"  # "gpu": the same notebook on CuPy
+print(f"device {DEVICE}, {threads()} threads")
+
+# %% [markdown]
+# ## 1. In one dimension, by hand
+#
+# The smallest net with a stride: the larger of each pair of numbers, then a filter of three weights over the pairs. It
+# answers once for every two pixels. Moved by one pixel, the image falls into other pairs, and the answers are other
+# ones: those in between.
+
+# %%
+x = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7])
+f = np.array([1, -2, 3])
+
+
+def coarse(x):
+    pairs = np.maximum(x[:-1:2], x[1::2])  # stride 2
+    return np.correlate(pairs, f, "valid")
+
+
+answers = [coarse(x[shift:]) for shift in (0, 1)]
+print("as it is:    ", answers[0])
+print("moved by one:", answers[1])
+
+# %% [markdown]
+# Lay each answer into the picture under the middle of the six pixels that it has seen, and the two rows fall between
+# each other. To *stitch* is to write them into one row.
+
+# %%
+stitched = np.zeros(9, int)
+stitched[0::2], stitched[1::2] = answers
+COLOURS = (viz.ACCENT, viz.SECOND)
+
+
+def cells(axes, y, start, step, values, colours):
+    """A row of numbers in squares, the first at `start`, the next `step` pixels on."""
+    for i, value in enumerate(values):
+        at, colour = start + step * i, colours[i % len(colours)]
+        axes.fill([at - 0.46, at + 0.46, at + 0.46, at - 0.46], [y - 0.4, y - 0.4, y + 0.4, y + 0.4], color=colour)
+        axes.text(at, y, value, ha="center", va="center", color="white", fontsize=9)
+
+
+def rows(names, size):
+    figure = Figure(figsize=(8, 0.45 * len(names) + 0.3), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(-0.6, size - 0.4), ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), yticklabels=names)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    return figure, axes
+
+
+figure, axes = rows(("image", "as it is", "moved by one", "stitched"), 14)
+cells(axes, 0, 0, 1, x, ("#6b7480",))
+cells(axes, 1, 2.5, 2, answers[0], COLOURS[:1])
+cells(axes, 2, 3.5, 2, answers[1], COLOURS[1:])
+cells(axes, 3, 2.5, 1, stitched, COLOURS)
+viz.show(figure)
+
+# %% [markdown]
+# ## 2. The same without moving anything
+#
+# Why run twice? Take the stride out: the larger of each pixel and its neighbour, at every pixel. All pairs of both runs
+# are now in one row of 13. What if the filter slides over that row?
+
+# %%
+pairs = np.maximum(x[:-1], x[1:])
+print("stitched:           ", stitched)
+print("the filter as it is:", np.correlate(pairs, f, "valid"), " other numbers, and too many")
+assert not np.isin(np.correlate(pairs, f, "valid")[:9], stitched).all()
+
+# %% [markdown]
+# The filter was made for pairs that lie two pixels apart, and was given pairs that overlap. It has to step over every
+# second one. So put a zero between its weights:
+
+# %%
+rare = np.array([f[0], 0, f[1], 0, f[2]])
+one_run = np.correlate(pairs, rare, "valid")
+print("the filter, rarefied:", rare)
+print("one run with it:     ", one_run)
+print("stitched:            ", stitched)
+assert np.array_equal(one_run, stitched)
+
+# %% [markdown]
+# Equal. In two dimensions this is the rule of section 3.2, for a stride $s$ that has been taken out (zero-based):
+#
+# $$f'_{ij} = \begin{cases}
+# f_{i/s,\,j/s} & \text{if } s \text{ divides both } i \text{ and } j \\
+# 0 & \text{otherwise}
+# \end{cases}$$
+#
+# and it is repeated layer by layer: each layer is rarefied by **all** strides taken out before it. The literature calls
+# it *à trous* ("with holes"), or dilation. Nobody multiplies with the zeros; a dilated convolution steps over them.
+#
+# **Exercise 1.** Write that rule for a filter of any size.
+
+# %%
+answer = ...  # a function of f (k, k) and s
+
+n06.check_rarefied_filter(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+from solutions import n06 as solved
+
+print(inspect.getsource(solved.rarefied_filter))
+assert n06.check_rarefied_filter(solved.rarefied_filter)
+
+# %% [markdown]
+# What the library does, seen from outside: a single 1 is sent through a 3x3 convolution, with dilation 1, 2 and 4. What
+# comes out is the filter (turned by 180 degrees).
+
+# %%
+rng = np.random.default_rng(SEED)
+w = rng.integers(1, 10, (1, 1, 3, 3)) * 1.0
+impulse = np.zeros((1, 1, 17, 17))
+impulse[..., 8, 8] = 1
+figure = Figure(figsize=(6, 2.6), layout="constrained")
+for axes, dilation in zip(figure.subplots(1, 3), (1, 2, 4), strict=True):
+    y = ops.conv2d(impulse, w, dilation=dilation, padding=dilation).data[0, 0]
+    axes.imshow(np.ma.masked_equal(y[4:13, 4:13], 0), cmap="viridis", vmin=0, vmax=9)
+    axes.set(xticks=[], yticks=[], xlabel=f"on {2 * dilation + 1} x {2 * dilation + 1} pixels")
+    axes.set_title(f"rarefied by {dilation}", fontsize=10)
+    assert np.count_nonzero(y) == 9
+viz.show(figure)
+
+# %% [markdown]
+# ## 3. In two dimensions, by hand
+#
+# Now a net with two strides of 2: convolution, pool, convolution, pool, convolution. Its weights are random whole
+# numbers, and the pixels of the photograph are whole numbers: then every sum is exact in whatever order it is taken,
+# and "equal" can be asked to the bit. The net answers at every 4th pixel.
+
+
+# %%
+def whole(shape):
+    return rng.integers(-1, 2, shape) * 1.0
+
+
+net = Sequential(
+    conv1=Conv2d(1, 4, 3, relu=True, init=rng),
+    pool1=MaxPool2d(2),
+    conv2=Conv2d(4, 4, 3, relu=True, init=rng),
+    pool2=MaxPool2d(3, stride=2),
+    conv3=Conv2d(4, 1, 3, init=rng),
+)
+for _, parameter in net.parameters():
+    parameter.data = whole(parameter.shape)
+net.to(DEVICE)
+
+photo = read_image(Path("photos/chelsea.jpg"))[40:200:2, 100:300:2]
+image = photo.astype(np.int64).sum(axis=2)[None, None] * 1.0
+image = to_device(image, DEVICE)
+
+
+def run(net, x):
+    """What the net says, on the host."""
+    with evaluating(net):
+        return to_host(dense.last(net(x)).data)
+
+
+factor = int(Grid.of(net.layers()).stride)
+print("image", image.shape[2:], "-> answers", run(net, image).shape[2:], "  one every", factor, "pixels")
+assert factor == 4
+
+# %% [markdown]
+# Sixteen runs, one for each shift, each answer at its place. The dense map has as many cells as there are places at
+# which the net's whole field lies on the image.
+
+# %%
+field = int(Grid.of(net.layers()).field)
+height, width = (n - field + 1 for n in image.shape[2:])
+by_hand = np.full((height, width), np.nan)
+parts = {}
+for sy in range(factor):
+    for sx in range(factor):
+        place = by_hand[sy::factor, sx::factor]
+        parts[sy, sx] = run(net, image[:, :, sy:, sx:])[0, 0, : place.shape[0], : place.shape[1]]
+        place[:] = parts[sy, sx]
+assert not np.isnan(by_hand).any()
+
+figure = Figure(figsize=(8, 2.6), layout="constrained")
+panels = {"the image": to_host(image)[0, 0], "one run": parts[0, 0], f"{factor * factor} runs, stitched": by_hand}
+for axes, (name, pixels) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    axes.imshow(pixels, cmap="gray")
+    axes.set_title(f"{name}: {pixels.shape[0]} x {pixels.shape[1]}", fontsize=10)
+    axes.set_axis_off()
+viz.show(figure)
+
+# %% [markdown]
+# Which run has answered where? Each number below is a shift: neighbouring pixels come from different runs.
+
+# %%
+who = np.arange(16.0).reshape(16, 1, 1, 1) * np.ones((1, 1, 2, 3))
+where = ops.stitch(who, factor=4).data[0, 0]
+figure = Figure(figsize=(5, 3.3), layout="constrained")
+axes = figure.subplots()
+axes.imshow(where, cmap="tab20")
+for (i, j), run_number in np.ndenumerate(where.astype(int)):
+    axes.text(j, i, run_number, ha="center", va="center", fontsize=8, color=viz.INK)
+axes.set_axis_off()
+viz.show(figure)
+
+# %% [markdown]
+# **Exercise 2.** Write `stitch` for maps `(f*f, h, w)` in the order of the picture above.
+
+# %%
+answer = ...  # a function of parts (f*f, h, w) and f
+
+n06.check_interlace(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+print(inspect.getsource(solved.interlace))
+assert n06.check_interlace(solved.interlace)
+
+# %% [markdown]
+# The library has the two halves of the loop as operations with gradients, and the loop as one function: all shifted
+# images are one batch, so there is one call of the net.
+
+# %%
+print(inspect.getsource(ops.stitch))
+stitched = to_host(shift_and_stitch(net, image).data)[0, 0]
+print("by hand and by the library, equal to the bit:", np.array_equal(stitched, by_hand))
+assert np.array_equal(stitched, by_hand)
+
+# %% [markdown]
+# ## 4. The rarefied net
+#
+# The rule, for a chain of layers: every stride becomes 1, and what follows is stretched by it. A pool's window is a
+# filter, too.
+
+# %%
+print(inspect.getsource(rarefied))
+print(f"{'layer':<8}{'kernel':>7}{'stride':>8}{'dilation':>10}{'extent':>8}   after: stride, dilation, extent")
+for (name, module), after in zip(sliding(net), rarefied(net.layers()), strict=True):
+    before = module.layer
+    print(
+        f"{name:<8}{before.kernel:>7}{before.stride:>8}{before.dilation:>10}{before.extent:>8}"
+        f"{after.stride:>17}{after.dilation:>10}{after.extent:>8}"
+    )
+was, now = Grid.of(net.layers()), Grid.of(rarefied(net.layers()))
+print("before:", was, "\nafter: ", now)
+assert (was.start, was.field) == (now.start, now.field) and now.stride == 1
+
+# %% [markdown]
+# A cell sees the same pixels as before; there is only a cell at every pixel. One run of the rarefied net:
+
+# %%
+one_run = run(rarefy(net), image)[0, 0]
+print("one run of the rarefied net:", one_run.shape)
+print("equal to sixteen runs, stitched, to the bit:", np.array_equal(one_run, stitched))
+print("every 4th cell is the coarse net:", np.array_equal(one_run[::4, ::4], parts[0, 0]))
+assert np.array_equal(one_run, stitched) and np.array_equal(one_run[::4, ::4], parts[0, 0])
+
+# %% [markdown]
+# With weights that are no whole numbers, the two add the same products in another order, and differ by rounding.
+
+# %%
+net32 = copy.deepcopy(net)
+for _, parameter in net32.parameters():
+    parameter.data = to_device(rng.standard_normal(parameter.shape).astype(np.float32), DEVICE)
+image32 = (image / 255).astype(np.float32)
+a, b = to_host(shift_and_stitch(net32, image32).data), run(rarefy(net32), image32)
+print("float32, equal to five digits:", np.allclose(a, b, rtol=0, atol=1e-5 * abs(b).max()))
+assert np.allclose(a, b, rtol=0, atol=1e-5 * abs(b).max())
+
+# %% [markdown]
+# ## 5. Half of it is not enough
+#
+# What if the strides are taken out and the filters are left as they are? The paper calls it a tradeoff: the filters
+# see finer detail, and a smaller part of the image. On the photograph, what one cell sees:
+
+# %%
+half = copy.deepcopy(net)
+for _, module in sliding(half):
+    module.layer = replace(module.layer, stride=1)
+grids = {"rarefied": now, "strides out, no more": Grid.of(half.layers())}
+print({name: f"{grid.field} pixels" for name, grid in grids.items()})
+assert [grid.field for grid in grids.values()] == [20, 10]
+viz.show(viz.receptive_fields(photo, grids), dpi=60)
+
+# %% [markdown]
+# ## 6. The 14 that is 13
+#
+# Section 4.2 tells of a variant, pool5 with stride 1, for which fc6 has to grow from 7x7 to 14x14 in order to keep its
+# receptive field. By the rule, seven weights with one gap between each two of them reach over 13 cells. The field
+# confirms it.
+
+# %%
+fc6 = Layer(7)
+print(
+    "fc6 reaches over", fc6.extent, "cells of pool5 at stride 32, and over", Layer(7, dilation=2).extent, "at stride 16"
+)
+trunk = VGG(init="zero", rng=rng, width=1)
+paths = trunk.paths()
+chain = list(paths["fc7"])
+fields = {}
+for stride in (32, 16, 8):
+    fields[stride] = int(Grid.of(rarefied(chain, stride)).field)
+print("the field of fc7 at output stride 32, 16, 8:", *fields.values())
+dense14 = [replace(layer, kernel=14, dilation=1) if layer.kernel == 7 else layer for layer in rarefied(chain, 16)]
+print("with a dense 14x14 instead:", Grid.of(dense14).field)
+assert set(fields.values()) == {404} and Grid.of(dense14).field == 420 and Layer(7, dilation=2).extent == 13
+
+# %% [markdown]
+# **Exercise 3.** How many cells does fc6 (7x7) reach over when a list of strides is taken out before it?
+
+# %%
+answer = ...  # a function of a list of strides
+
+n06.check_fc6_extent(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+print(inspect.getsource(solved.fc6_extent))
+assert n06.check_fc6_extent(solved.fc6_extent)
+
+# %% [markdown]
+# ## 7. Where they differ: the border
+#
+# The net above had no padding. VGG has: here its layers up to pool3, with padding 1 in every convolution, on an image
+# of 96x96. Red is where stitched and rarefied differ; blue is where the `Grid` says that they must not.
+# The thin white lines are answers of shift 0, whose image has lost nothing.
+
+# %%
+vgg = VGG(width=4, padding=1, init=np.random.default_rng(SEED), rng=rng).until("pool3")
+vgg.to(DEVICE)
+noise = to_device(np.random.default_rng(SEED).standard_normal((1, 3, 96, 96)).astype(np.float32), DEVICE)
+a, b = to_host(shift_and_stitch(vgg, noise).data), run(rarefy(vgg), noise)
+difference = abs(a - b).max(axis=(0, 1))
+inner = dense.equal_cells(vgg.layers(), (96, 96))
+rows_, columns_ = (slice(cells_.start, cells_.stop) for cells_ in inner)
+print(f"{difference.shape} cells; of them inside:", tuple(len(cells_) for cells_ in inner))
+assert difference[rows_, columns_].max() < 1e-4 < difference.max()
+
+figure = Figure(figsize=(3.4, 3.4), layout="constrained")
+axes = figure.subplots()
+axes.imshow(dense.border_picture(difference, *inner))
+axes.set(xticks=[0, inner[1].start, inner[1].stop - 1], yticks=[0, inner[0].start, inner[0].stop - 1])
+viz.show(figure)
+
+# %% [markdown]
+# Why? Look at one dimension again: a filter of three with padding 1, then pairs. In the image as it is, the zero of the
+# padding stands before pixel 0. The image that was moved by one *begins* with pixel 1, so its zero stands where pixel 0
+# was. The one has seen a pixel, the other a zero.
+
+# %%
+figure, axes = rows(("as it is", "moved by one"), 9)
+for y, first in enumerate((0, 1)):
+    cells(axes, y, first, 1, x[first:8], ("#6b7480",))
+    cells(axes, y, first - 1, 1, [0], (viz.SECOND,))
+axes.set(xlim=(-1.6, 7.6))
+viz.show(figure)
+
+
+# %%
+def padded(x, stride):
+    """A filter of three over x with a zero on both sides, then the larger of each pair."""
+    y = np.correlate(np.pad(x, 1), [3, 1, 1], "valid")
+    return np.maximum(y[:-1:stride], y[1::stride])
+
+
+moved = [padded(x[shift:], 2) for shift in (0, 1)]
+mixed = np.zeros(13, int)
+mixed[0::2], mixed[1::2] = moved
+print("stitched:", mixed)
+print("dense:   ", padded(x, 1))
+print("they differ in cells", *np.flatnonzero(mixed != padded(x, 1)))
+assert list(np.flatnonzero(mixed != padded(x, 1))) == [1]
+
+# %% [markdown]
+# The same happens to a last window that hangs over the edge (ceil mode): each shift cuts it elsewhere. A cell whose
+# whole field lies on every shifted image meets neither, and there the two are equal: `Grid.inside` counts those cells.
+#
+# ## 8. What it costs
+#
+# Count, before anything runs, for VGG at its real width up to pool3 on 96x96 pixels. Stride 8: shift-and-stitch runs
+# everything 64 times, and holds the maps of 64 images at once. Rarefied filters run once, on maps that grow only behind
+# a stride: 8.8 times the work of the strided net, and an eighth of the memory of the other way.
+
+# %%
+real = VGG(padding=1, init="zero", rng=rng).until("pool3")
+ways = {"strided": real, "stitched": dense.Stitched(real), "rarefied": rarefy(real)}
+costs = {name: describe(way, 96) for name, way in ways.items()}
+base = costs["strided"]
+print(f"{'':<10}{'multiply-adds':>15}{'':>8}{'memory':>12}")
+for name, cost in costs.items():
+    ratio = cost.multiply_adds / base.multiply_adds
+    print(f"{name:<10}{cost.multiply_adds / 1e9:>13.2f} G{ratio:>7.1f}x{cost.inference / 2**20:>9.1f} MiB")
+ratios = [costs[name].multiply_adds / base.multiply_adds for name in ("stitched", "rarefied")]
+assert ratios[0] == 64 and round(ratios[1], 1) == 8.8
+assert costs["stitched"].inference > 8 * costs["rarefied"].inference > 16 * base.inference
+
+# %% [markdown]
+# Layer by layer one sees why. A bar is the work of one convolution. What lies before the first pool costs the same in
+# the rarefied net as in the strided one; behind the second pool it costs sixteen times as much; stitched, everything
+# costs 64 times as much.
+
+# %%
+figure = Figure(figsize=(7, 2.8), layout="constrained")
+axes = figure.subplots()
+convolutions = {name: [row for row in cost.rows if row.kind == "Conv2d"] for name, cost in costs.items()}
+for k, (name, colour) in enumerate(zip(convolutions, (viz.FAINT, viz.SECOND, viz.ACCENT), strict=True)):
+    heights = [row.multiply_adds / 1e9 for row in convolutions[name]]
+    axes.bar(np.arange(len(heights)) + 0.27 * (k - 1), heights, 0.27, color=colour, label=name)
+axes.set(yscale="log", ylabel="multiply-adds, G", xticks=range(7))
+axes.set_xticklabels([row.name.split(".")[-1] for row in convolutions["strided"]], fontsize=8)
+axes.legend(frameon=False, fontsize=9)
+axes.spines[["top", "right"]].set_visible(False)
+viz.show(figure)
+
+# %% [markdown]
+# **Exercise 4.** Given each layer's multiply-adds in the strided net and its stride, how many times cheaper are
+# rarefied filters than shift-and-stitch? (Leave the border aside.)
+
+# %%
+answer = ...  # a function of a list of (multiply-adds, stride)
+
+n06.check_cost(answer)
+
+# %% jupyter={"source_hidden": true} tags=["solution"]
+print(inspect.getsource(solved.cost))
+assert n06.check_cost(solved.cost)
+
+# %% [markdown]
+# And by the clock, with a thin VGG, on the machine on which this page was made. `minifcn dense` compares any trunk.
+
+# %% tags=["varies"]
+print(f"{cores()} cores, {threads()} threads\n")
+done = dense.main(["--size", "96x96"])
+
+# %% [markdown]
+# ## 9. A finer heat map
+#
+# There is a dial between coarse and dense: take out some strides and keep the others. Here is the heat map of notebook
+# 05, of *espresso* by SqueezeNet, with a cell every 16, 8 and 4 pixels, from the same weights. Look closely.
+
+# %%
+weights = imagenet_squeezenet()
+classifier, preprocessing = classify.classifier_of(weights)
+windows = classify.dense(classifier)
+windows.to(DEVICE)
+cup = read_image(Path("photos/coffee.jpg"))
+espresso = classify.class_number("espresso", weights.classes)
+x = to_device(preprocessing(cup)[None], DEVICE)
+heat, work = {}, {}
+for stride in (16, 8, 4):
+    finer = rarefy(windows, stride)
+    work[stride] = describe(finer, cup.shape[:2]).multiply_adds / 1e9
+    heat[stride] = classify.softmax(run(finer, x))[0, espresso]
+
+figure = Figure(figsize=(8, 1.9), layout="constrained")
+for axes, (stride, cells_) in zip(figure.subplots(1, 3), heat.items(), strict=True):
+    axes.imshow(cells_, cmap="inferno", vmin=0, vmax=1)
+    axes.set_title(f"stride {stride}: {cells_.shape[0]} x {cells_.shape[1]}, {work[stride]:.1f} G", fontsize=10)
+    axes.set_axis_off()
+viz.show(figure)
+
+# %% [markdown]
+# Finer, but striped. Is that a fault? Every second column of the map at stride 8 *is* the map at stride 16. The others
+# must be, by all that was shown above, what the strided net says about the photograph moved by 8 pixels.
+
+# %%
+moved = classify.softmax(run(windows, x[:, :, :, 8:]))[0, espresso]
+even, odd = heat[8][::2, 0:44:2], heat[8][::2, 1:44:2]
+print(f"even columns: {even.mean():.2f} on average; the strided net: {heat[16][:, :22].mean():.2f}")
+print(f"odd columns:  {odd.mean():.2f} on average; the strided net, photograph moved by 8: {moved[:, :22].mean():.2f}")
+assert np.allclose(even, heat[16][:, :22], atol=1e-4)
+assert abs(odd.mean() - moved[:, :22].mean()) < 0.02 < 0.05 < odd.mean() - even.mean()
+
+# %% [markdown]
+# It is no fault. The strided net does not say quite the same about a photograph and about the same photograph moved by
+# half a stride: its last pool takes other windows. Stitching lays such opinions side by side, and so does rarefaction,
+# which is the same thing. (Here the two agree nearly, for SqueezeNet sees 379 pixels, and padding is always in sight.)
+# And the cells between are no interpolation: a straight line between neighbours of the coarse map is far off.
+
+# %%
+line = (heat[16][:, :22] + heat[16][:, 1:23]) / 2
+print(f"a straight line is off by {abs(odd - line).mean():.2f} on average, {abs(odd - line).max():.2f} at most")
+print(f"the moved photograph by   {abs(odd - moved[:, :22]).mean():.2f} on average")
+assert abs(odd - moved[:, :22]).mean() < abs(odd - line).mean() / 2
+
+# %% [markdown]
+# ## 10. And the paper?
+#
+# It calls this another tradeoff: the answers are denser and the fields stay as large, but no filter is shown finer
+# detail than it was made for. And, as you have counted, it costs. The authors tried shift-and-stitch, and do not use
+# it: upsampling within the net (notebook 07), with fine detail from earlier layers (notebook 08), was better and
+# cheaper. Nets that keep a stride of 8 by dilation came soon after; `minifcn.models.dilated` is one.
+#
+# ## Where to read on
+#
+# - what just ran: `minifcn/stitch.py`, `minifcn/ops/stitch.py`, `minifcn/dense.py`; the fields in `minifcn/geometry.py`
+# - a net made so from the start: `minifcn/models/dilated.py`
+# - from a terminal: `minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png`
+# - next: [07, upsampling](07_upsampling.ipynb)
