@@ -113,6 +113,7 @@ class Page:
         self.browser, self.target = browser, target
         self.session = browser.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.seen: list[dict[str, Any]] = []
+        self.waited = 0  # up to which of them `wait_for` has looked
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{domain}.enable")
         speed = dict.fromkeys(("latency", "downloadThroughput", "uploadThroughput"), 0)
@@ -133,16 +134,20 @@ class Page:
 
     def open(self, address: str) -> None:
         """Load a page and wait until it and everything it asks for are there."""
-        before = len(self.seen)
         if "errorText" in (answer := self.ask("Page.navigate", url=address)):
             raise RuntimeError(f"{address}: {answer['errorText']}")
-        if "loaderId" not in answer:
-            return  # only the part behind # changed
+        if "loaderId" in answer:  # else only the part behind # has changed
+            self.wait_for("Page.loadEventFired")
+
+    def wait_for(self, method: str) -> None:
+        """Wait for the next event of this name."""
         until = time.monotonic() + SECONDS
-        while not any(event["method"] == "Page.loadEventFired" for event in self.seen[before:]):
+        while not any(event["method"] == method for event in self.seen[self.waited :]):
             event = self.browser.message(until)
             if event.get("sessionId") == self.session:
                 self.seen.append(event)
+        names = [event["method"] for event in self.seen]
+        self.waited = names.index(method, self.waited) + 1
 
     def run(self, expression: str) -> Any:
         """The value of a JavaScript expression, a promise waited for. Raises `RuntimeError` with what it throws."""

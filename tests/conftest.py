@@ -121,6 +121,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.notebooks)
         if {"onnxruntime", "h5py", "scipy_io"} & set(names):
             item.add_marker(pytest.mark.interop)
+        if "site" in names:
+            item.add_marker(pytest.mark.docs)
         if "chromium" in names:
             item.add_marker(pytest.mark.browser)
         if "data_root" in names:
