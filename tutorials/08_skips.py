@@ -1,0 +1,523 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · Combining what and where
+#
+# A coarse map knows *what* is in the picture, a fine map knows *where*. FCN-16s and FCN-8s add them up. Afterwards
+# you will be able to
+#
+# * say how good a net with stride 32 can be at best,
+# * compute the crop offsets 5, 9 and 31 of FCN-8s, which look like magic in the reference,
+# * build a rung of the ladder from four ops, and start it so that it spoils nothing,
+# * train FCN-32s, FCN-16s and FCN-8s in stages, or at once, and explain the 0.01 and the 0.0001.
+#
+# *The paper: section 4.2, figures 3 and 4, table 2; appendix A.*
+
+# %% tags=["varies"]
+import inspect
+from pathlib import Path
+
+import numpy as np
+from exercises import n08
+from matplotlib.figure import Figure
+
+from minifcn import ops, viz
+from minifcn.backend import to_device, to_host
+from minifcn.data import VOID, Preprocessing, Shapes, collate
+from minifcn.data.files import read_image
+from minifcn.evaluation import predict
+from minifcn.geometry import Layer
+from minifcn.kernels.threads import threads
+from minifcn.metrics import ConfusionMatrix
+from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
+from minifcn.models.figure import figure as figure_of
+from minifcn.models.squeezenet import SqueezeNet
+from minifcn.models.trunk import Trunk
+from minifcn.nn import Conv2d, MaxPool2d, Sequential
+from minifcn.optim import SGD, caffe_multipliers, learning_rate
+from minifcn.pretrained import imagenet_squeezenet
+from minifcn.surgery import transplant
+from minifcn.tensor import no_grad
+
+SEED = 0
+DEVICE = "cpu"  # or "gpu"
+FROM_SCRATCH = False  # True: train FCN-32s here, for ten minutes, instead of reading its stored weights
+STORED = Path("weights/n08_fcn32s.npz")
+print(f"device {DEVICE}, {threads()} threads")
+
+# %% [markdown]
+# ## 1 · How good can a coarse answer be?
+#
+# Take true labels, keep one pixel of every block of 32 × 32 (the one in its middle), and let it answer for the whole
+# block. No net with one answer for 32 pixels and no other help does much better. These are scenes of the embedded
+# world.
+
+# %%
+world = Shapes("val", count=24, size=128)
+scenes = [world[i] for i in range(len(world))]
+
+
+def coarse(label, stride):
+    """Every block answers with the label of its middle; void is replaced by background, as a net never says void."""
+    kept = label[stride // 2 :: stride, stride // 2 :: stride]
+    kept = np.where(kept == VOID, 0, kept)
+    return kept.repeat(stride, axis=0).repeat(stride, axis=1)
+
+
+bound = {}
+for stride in (32, 16, 8, 4):
+    matrix = ConfusionMatrix(len(world.classes), VOID)
+    for scene in scenes:
+        matrix.update(scene.label, coarse(scene.label, stride))
+    bound[stride] = matrix.mean_iu()
+    print(f"one label in {stride:2}: mean IU at most about {bound[stride]:.2f}")
+assert bound[32] < bound[16] - 0.1 < bound[8] - 0.2 < bound[4] - 0.25
+
+# %%
+scene = scenes[5]
+steps = {f"one in {stride}": coarse(scene.label, stride) for stride in (32, 16, 8, 4)}
+viz.show(viz.ladder(scene.image, scene.label, steps, world.classes, side=128))
+
+# %% [markdown]
+# The paper has the same table for PASCAL VOC in its appendix A: 86.1 at 32, 92.8 at 16 and 96.4 at 8. There things
+# are larger, and so the loss is smaller; the order is the same. Now the net has to *find* the finer labels.
+#
+# ## 2 · Where a skip is cropped
+#
+# FCN-8s adds the scores of `pool4` to its upsampled coarse score, and then those of `pool3`. To be added, two maps
+# must lie on each other: same stride, same start. The trunk of VGG-16 begins with a padding of 100, so its maps begin
+# far outside the image, and each at another place. A `Grid` keeps book, in exact fractions.
+
+# %%
+net = FCN8s(width=1, padding=100, init="zero")
+grids = net.ladder.grids
+for name in ("pool3", "pool4", "fc7"):
+    grid = grids[name]
+    print(
+        f"{name:6} a cell every {grid.stride!s:>2} pixels, the first at {float(grid.start):6.1f}, seeing {grid.field}"
+    )
+up = grids["fc7"].through(Layer(4, 2, transpose=True))  # upscore2: kernel 4, stride 2
+print(f"score  a cell every {up.stride!s:>2} pixels, the first at {float(up.start):6.1f}, after upscore2")
+
+# %% [markdown]
+# Draw the first cells of `pool4` and of the upsampled score on one axis.
+
+# %%
+pool4 = grids["pool4"]
+at = (up.start - pool4.start) / pool4.stride
+drawing = Figure(figsize=(9, 2.2), layout="constrained")
+axes = drawing.subplots()
+for row, (grid, colour) in enumerate(((pool4, viz.ACCENT), (up, viz.SECOND))):
+    places = np.array([float(grid.start + grid.stride * i) for i in range(14)])
+    axes.plot(places, np.full(14, row), "o", color=colour)
+    for i, place in enumerate(places):
+        axes.annotate(str(i), (place, row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=7)
+axes.plot([float(pool4.start + pool4.stride * i) for i in range(5)], np.zeros(5), "x", color="black", markersize=11)
+axes.axvspan(0, 200, color="0.93", zorder=0)
+axes.text(4, 0.45, "image", color="0.4")
+axes.set(
+    yticks=[0, 1], yticklabels=["pool4", "upscore2"], ylim=(1.6, -0.6), xlim=(-100, 140), xlabel="pixel of the image"
+)
+print(f"({up.start} - {pool4.start}) / {pool4.stride} = {at}")
+assert at == 5
+viz.show(drawing)
+
+# %% [markdown]
+# The first five cells of `pool4` lie before the first cell of the score, and are cut off. That is the 5. The 9 and
+# the 31 come out in the same way, and so do the offsets of the other nets. No offset is written down anywhere in the
+# library.
+
+# %%
+offsets = {}
+for name, make in (("FCN-32s", FCN32s), ("FCN-16s", FCN16s), ("FCN-8s", FCN8s)):
+    offsets[name] = [rung.at for rung in make(width=1, padding=100, init="zero").ladder.rungs]
+    print(f"{name}: crops at {offsets[name]}")
+assert offsets == {"FCN-32s": [19], "FCN-16s": [5, 27], "FCN-8s": [5, 9, 31]}
+print()
+print(figure_of(net))
+
+# %% [markdown]
+# ### Exercise 1: the offset
+#
+# Write `offset(score, skip)`: how many of the first cells of `skip` to cut. Both are `Grid`s, with `stride` and
+# `start`.
+
+# %%
+offset = ...  # instead of this line: def offset(score, skip): ...
+n08.check_offset(offset)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from solutions import n08 as solved
+
+print(inspect.getsource(solved.offset))
+n08.check_offset(solved.offset)
+
+# %% [markdown]
+# ## 3 · A small net with five pools
+#
+# Any chain of stages can be a trunk. This one is five times a convolution and a pool, so it has the strides of VGG,
+# and then one more convolution. It works on scenes of 64 × 64 pixels. At stride 32 that is two by two cells for
+# everything in the picture.
+
+
+# %%
+class Small(Trunk):
+    """Strides 2, 4, 8, 16 and 32; its maps stay aligned with the image, so its upsampling is padded, too."""
+
+    padded_upsampling = True
+
+    def __init__(self, init, *, widths=(8, 16, 32, 48, 64)):
+        before = 3
+        for number, width in enumerate(widths, start=1):
+            conv = Conv2d(before, width, 3, padding=1, relu=True, init=init)
+            self.add(f"pool{number}", f"block{number}", Sequential(conv=conv, pool=MaxPool2d(2)), width)
+            before = width
+        self.add("fc", "head", Sequential(fc=Conv2d(before, 64, 3, padding=1, relu=True, init=init)), 64)
+
+
+CLASSES = Shapes.classes
+LOOK = Preprocessing("RGB", 1 / 255, (0.527, 0.506, 0.462), (0.192, 0.175, 0.233))  # the world's mean and spread
+
+
+def fcn(*skips, **options):
+    """An FCN on the small trunk, the same at every call."""
+    return FCN(Small(np.random.default_rng(SEED)), classes=len(CLASSES), skips=skips, **options).to(DEVICE)
+
+
+def drawn(split, count):
+    """Scenes as a batch, on the device."""
+    scenes = Shapes(split, count=count)
+    x, labels = collate([scenes[i] for i in range(count)], LOOK)
+    return to_device(x, DEVICE), to_device(labels, DEVICE)
+
+
+def train(net, x, labels, *, steps, lr, multipliers=caffe_multipliers):
+    """SGD on random batches of 8, mirrored at random. Returns the loss of every step."""
+    order = np.random.default_rng(SEED)
+    optimizer, losses = SGD(net, lr=lr, weight_decay=5e-4, multipliers=multipliers), []
+    for step in range(steps):
+        optimizer.lr = learning_rate(step, steps, lr=lr, schedule="poly")
+        chosen, way = order.choice(len(x), 8, replace=False), -1 if order.random() < 0.5 else 1
+        loss = ops.softmax_cross_entropy(net(x[chosen][..., ::way].copy()), labels[chosen][..., ::way].copy())
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def measure(net, x, labels):
+    matrix = ConfusionMatrix(len(CLASSES), VOID)
+    matrix.update(to_host(labels), predict(net, to_host(x)))
+    return matrix
+
+
+print(figure_of(fcn("pool4", "pool3")))
+
+# %% [markdown]
+# The first stage, FCN-32s, needs the longest training, because the whole trunk has to learn. So its weights are
+# stored beside the notebook, in half precision: 1,500 scenes, 5,000 steps of 8. Set `FROM_SCRATCH` to train it here.
+
+# %% tags=["varies"]
+x, labels = drawn("train", 128)
+x_val, labels_val = drawn("val", 48)
+
+fcn32s = fcn()
+if FROM_SCRATCH:
+    train(fcn32s, *drawn("train", 1500), steps=5000, lr=0.05)
+    np.savez_compressed(STORED, **{name: array.astype(np.float16) for name, array in fcn32s.state().items()})
+fcn32s.load(np.load(STORED))
+before = measure(fcn32s, x_val, labels_val)
+print(f"FCN-32s: {sum(p.size for _, p in fcn32s.parameters()):,} weights, mean IU {before.mean_iu():.2f}")
+assert 0.2 < before.mean_iu() < 0.4
+
+# %% [markdown]
+# ## 4 · A rung, by hand
+#
+# One step up the ladder is four ops: upsample the score, score the skip with a 1 × 1 convolution, crop, add. Here is
+# the whole of FCN-16s, written out, and it equals the class.
+
+# %%
+fcn16s = fcn("pool4")
+fcn16s.load(fcn32s.state(), strict=False)  # what both have; score_pool4 stays at zero
+fcn16s.score_pool4.w.data[...] = to_device(np.random.default_rng(SEED).normal(size=(8, 48, 1, 1)) * 0.1, DEVICE)
+image = x_val[:2]
+with no_grad():
+    maps = fcn16s.trunk(image, keep=["pool4"])
+    score = ops.conv2d(maps["fc"], fcn16s.score_fr.w, fcn16s.score_fr.b)  # 2 x 2 cells: what
+    score = ops.bilinear_upsample(score, kernel=4, stride=2, padding=1)  # 4 x 4 cells
+    skip = ops.conv2d(maps["pool4"], fcn16s.score_pool4.w, fcn16s.score_pool4.b)  # 4 x 4 cells: where
+    fused = score + ops.crop(skip, like=score, at=0)
+    pixels = ops.bilinear_upsample(fused, kernel=32, stride=16, padding=8)
+    assert (to_host(pixels.data) == to_host(fcn16s(image).data)).all()
+print([tuple(each.shape) for each in (maps["fc"], score, skip, fused, pixels)])
+
+# %% [markdown]
+# The loop in `FCN.climb` does this for every skip. Read it now, it has no more ideas than these.
+
+# %%
+print(inspect.getsource(FCN.climb))
+
+# %% [markdown]
+# ### Exercise 2: a rung
+#
+# Write `rung(score, skip, w, b, at)` for the paper's net, whose upsampling has no padding and whose crop starts at
+# `at`.
+
+# %%
+rung = ...  # instead of this line: def rung(score, skip, w, b, at): ...
+n08.check_rung(rung)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.rung))
+n08.check_rung(solved.rung)
+
+# %% [markdown]
+# ## 5 · Start from zero, and spoil nothing
+#
+# The score layer of a new skip begins with all weights zero. What does that do to a net that works? Compare the
+# ladder with the zero skip to the same ladder without the addition, to the bit. Then with another fusion that the
+# paper tried, the maximum.
+
+# %%
+with no_grad():
+    fresh, greatest = fcn("pool4"), fcn("pool4", fusion="max")
+    for each in (fresh, greatest):
+        each.load(fcn32s.state(), strict=False)
+        assert not to_host(each.score_pool4.w.data).any()
+    maps = fcn32s.trunk(x_val, keep=["pool4"])
+    bare = ops.bilinear_upsample(fcn32s.score_fr(maps["fc"]), kernel=4, stride=2, padding=1)
+    bare = to_host(ops.bilinear_upsample(bare, kernel=32, stride=16, padding=8).data)
+    with_sum, with_max = (to_host(each(x_val).data) for each in (fresh, greatest))
+
+changed = {"sum": (bare != with_sum).mean(), "max": (bare != with_max).mean()}
+print(f"scores changed by a zero skip: {changed['sum']:.0%} under sum, {changed['max']:.0%} under max")
+assert changed["sum"] == 0 and changed["max"] > 0.3
+
+# %% [markdown]
+# Adding zero changes nothing, so the net goes on from where it was. The maximum replaces every negative score by
+# zero: $\max(u, 0) \ne u$. It has another fault. Its gradient flows into one of its two inputs only, and switches
+# between them; the paper saw that such nets learn badly (footnote 6).
+#
+# One thing *has* changed on the way from FCN-32s to FCN-16s, and it is not the skip: the score is upsampled in two
+# steps, by 2 and by 16, instead of in one by 32. Interpolating what was interpolated rounds off the corners.
+
+# %%
+line = to_device(np.array([0.0, 1.0, 0.0, 0.6, 0.4]).reshape(1, 1, 1, 5), DEVICE)
+once = ops.bilinear_upsample(line, kernel=(1, 64), stride=(1, 32), padding=(0, 16))
+twice = ops.bilinear_upsample(line, kernel=(1, 4), stride=(1, 2), padding=(0, 1))
+twice = ops.bilinear_upsample(twice, kernel=(1, 32), stride=(1, 16), padding=(0, 8))
+once, twice = (to_host(each.data).ravel() for each in (once, twice))
+drawing = Figure(figsize=(9, 2.2), layout="constrained")
+axes = drawing.subplots()
+axes.plot(once, color=viz.ACCENT, label="by 32")
+axes.plot(twice, color=viz.SECOND, label="by 2, then by 16")
+axes.plot(16 + 32 * np.arange(5) - 0.5, to_host(line).ravel(), "o", color="0.4", label="cells")
+axes.set(xlabel="pixel", title="one upsampling and two")
+axes.legend(frameon=False)
+assert len(once) == len(twice) == 160 and 0.2 < abs(once - twice).max() < 0.3
+viz.show(drawing)
+
+# %% [markdown]
+# The tops lose up to a quarter of their height over their neighbours. The first steps of training put that right.
+#
+# ## 6 · In stages: 32, 16, 8
+#
+# Each stage starts from the one before. It needs few steps, for the trunk knows already what to look for, and only a
+# 1 × 1 convolution is new. Sixty steps each.
+
+# %% tags=["varies"]
+nets, curves = {"FCN-32s": fcn32s}, {}
+for name, skips in (("FCN-16s", ("pool4",)), ("FCN-8s", ("pool4", "pool3"))):
+    coarser = nets[list(nets)[-1]]
+    nets[name] = fcn(*skips)
+    nets[name].load(coarser.state(), strict=False)
+    curves[name] = train(nets[name], x, labels, steps=60, lr=0.03)
+
+results = {name: measure(net, x_val, labels_val) for name, net in nets.items()}
+for name, matrix in results.items():
+    print(f"{name:8} pixel accuracy {matrix.pixel_accuracy():.3f}   mean IU {matrix.mean_iu():.3f}")
+iu = {name: matrix.mean_iu() for name, matrix in results.items()}
+assert iu["FCN-32s"] + 0.05 < iu["FCN-16s"] and iu["FCN-16s"] + 0.02 < iu["FCN-8s"]
+
+# %% [markdown]
+# This is table 2 of the paper on a small scale. There the steps are 59.4, 62.4 and 62.7: a large one, then a small
+# one. Here the things are small compared with a cell, and both steps are large.
+#
+# And this is its figure 4, for the four scenes of the 48 that gain most, so look at the table above for the average.
+# From left to right the answer takes shape.
+
+# %% tags=["varies"]
+pictures, truths = Shapes("val", count=48), to_host(labels_val)
+said = {name: predict(net, to_host(x_val)) for name, net in nets.items()}
+right = {name: ((each == truths) & (truths != VOID)).mean(axis=(1, 2)) for name, each in said.items()}
+most = np.argsort(right["FCN-32s"] - right["FCN-8s"])[:4]
+rows = [(pictures[i].image, pictures[i].label, *(each[i] for each in said.values())) for i in most.tolist()]
+viz.show(viz.gallery(rows, CLASSES, captions=("image", "truth", *nets), side=128))
+
+# %% [markdown]
+# What does each skip contribute? The score of a class is a sum of three maps, so one can look at the summands.
+# Upsample each alone.
+
+# %% tags=["varies"]
+finest, picture = nets["FCN-8s"], x_val[most[0] : most[0] + 1]
+with no_grad():
+    maps = finest.trunk(picture, keep=["pool4", "pool3"])
+    parts = {
+        "fc, stride 32": finest.score_fr(maps["fc"]),
+        "pool4, stride 16": finest.score_pool4(maps["pool4"]),
+        "pool3, stride 8": finest.score_pool3(maps["pool3"]),
+    }
+    whole = finest(picture)
+shown = {name: to_host(part.data)[0, 0] for name, part in parts.items()}
+drawing = Figure(figsize=(9, 2.3), layout="constrained")
+first, *others, last = drawing.subplots(1, 5)
+first.imshow(pictures[int(most[0])].image)
+first.set_title("image", fontsize=9)
+for axes, (name, part) in zip(
+    [*others, last], {**shown, "the sum, stride 1": to_host(whole.data)[0, 0]}.items(), strict=True
+):
+    axes.imshow(part, cmap="RdBu_r", vmin=-5, vmax=5)
+    axes.set_title(name, fontsize=9)
+for axes in drawing.axes:
+    axes.set(xticks=[], yticks=[])
+drawing.suptitle("the score of 'background': red is for it, blue against it", fontsize=10)
+viz.show(drawing)
+
+# %% [markdown]
+# The coarse map has the broad answer, the fine maps correct it where things begin and end.
+#
+# ## 7 · At once, and the mystery of 0.0001
+#
+# Three trainings are tedious. The journal version trains FCN-8s *at once*, all scores from the start, and its net
+# definition multiplies `pool4` by 0.01 and `pool3` by 0.0001 before they are scored. People have taken these for
+# typing errors. They are learning rates.
+#
+# Let $v = c\,w$ be what really multiplies the skip $x$: the score is $w\,(c\,x) = v\,x$. The gradient at $w$ is $c$
+# times the one at $v$, and a step of $w$ moves $v$ by $c$ times as much. So $v$ moves with the learning rate
+# $c^2\eta$. To keep weight decay as it was, its factor has to be $1/c^2$. Train both nets and compare.
+
+# %%
+scales = {"pool4": 0.01, "pool3": 0.0001}
+scaled, plain = fcn("pool4", "pool3", skip_scale=scales), fcn("pool4", "pool3")
+draws = np.random.default_rng(SEED)
+for net in (scaled, plain):
+    net.load(fcn32s.state(), strict=False)
+    net.astype(np.float64)
+for pool, c in scales.items():
+    w = draws.normal(size=getattr(scaled, f"score_{pool}").w.shape)
+    getattr(scaled, f"score_{pool}").w.data[...] = to_device(w, DEVICE)
+    getattr(plain, f"score_{pool}").w.data[...] = to_device(w * c, DEVICE)
+
+
+def slower(name):
+    """The multipliers of Caffe, but for the weights of a skip's score: c^2 on the rate, 1/c^2 on the decay."""
+    for pool, c in scales.items():
+        if name == f"score_{pool}.w":
+            return c**2, 1 / c**2
+    return caffe_multipliers(name)
+
+
+few, few_labels = x[:8].astype(np.float64), labels[:8]
+train(scaled, few, few_labels, steps=4, lr=0.03)
+train(plain, few, few_labels, steps=4, lr=0.03, multipliers=slower)
+apart = {}
+for (name, a), (_, b) in zip(scaled.parameters(), plain.parameters(), strict=True):
+    c = scales.get(name.removeprefix("score_").removesuffix(".w"), 1)
+    apart[name] = abs(to_host(a.data) * c - to_host(b.data)).max() / abs(to_host(b.data)).max()
+print(f"after four steps of momentum SGD no parameter of {len(apart)} differs by as much as 1e-9 of its largest number")
+assert max(apart.values()) < 1e-9
+
+# %% [markdown]
+# Equal to rounding. So 0.01 and 0.0001 are the learning rates $10^{-4}$ and $10^{-8}$ of two layers, times that of
+# all others.
+#
+# Why so slow? Because of what the skips are multiplied *with*. The numbers in the early maps of a net trained on
+# ImageNet are large. Here are those of SqueezeNet, whose weights come with the library, looking at a cat.
+
+# %%
+pretrained = imagenet_squeezenet()
+trunk = SqueezeNet(version="1.0", padding=0, init="zero", rng=np.random.default_rng(SEED))
+transplant(trunk, {name.removeprefix("trunk."): each for name, each in pretrained.arrays.items()})
+trunk.to(DEVICE)
+cat = pretrained.preprocessing(read_image(Path("photos/chelsea.jpg")))[None, :, 40:267, 100:327]
+with no_grad():
+    seen = trunk(to_device(np.ascontiguousarray(cat), DEVICE), keep=list(trunk.stages))
+    ours = fcn32s.trunk(x_val[:8], keep=["pool3", "pool4"])
+sizes = {f"SqueezeNet {name}": float((to_host(each.data) ** 2).mean() ** 0.5) for name, each in seen.items()}
+sizes |= {f"ours {name}": float((to_host(each.data) ** 2).mean() ** 0.5) for name, each in ours.items()}
+
+drawing = Figure(figsize=(7, 2.4), layout="constrained")
+axes = drawing.subplots()
+colours = [viz.SECOND if name.startswith("Squeeze") else viz.ACCENT for name in sizes]
+axes.barh(list(sizes), list(sizes.values()), color=colours)
+axes.set(xscale="log", title="root mean square of the numbers in a map")
+axes.invert_yaxis()
+viz.show(drawing)
+
+# %% [markdown]
+# The gradient at a score's weights is the sum of *map × gradient of the score*, so it grows with the numbers in the
+# map; and what a step does to the score grows with them once more. Our own net was trained from random weights; its
+# maps hold numbers around 1, and it learns at once without any scale.
+
+# %% tags=["varies"]
+at_once = fcn("pool4", "pool3")
+at_once.load(fcn32s.state(), strict=False)
+curves["FCN-8s at once"] = train(at_once, x, labels, steps=60, lr=0.03)
+results["FCN-8s at once"] = measure(at_once, x_val, labels_val)
+print(f"FCN-8s, at once, 60 steps:        mean IU {results['FCN-8s at once'].mean_iu():.3f}")
+print(f"FCN-8s, in stages, 60 + 60 steps: mean IU {results['FCN-8s'].mean_iu():.3f}")
+
+drawing = Figure(figsize=(8, 2.8), layout="constrained")
+axes = drawing.subplots()
+for (name, losses), colour in zip(curves.items(), ("0.6", viz.ACCENT, viz.SECOND), strict=True):
+    axes.plot(np.convolve(losses, np.ones(8) / 8, "valid"), color=colour, label=name)
+axes.set(xlabel="step", ylabel="loss per pixel", title="mean of eight steps")
+axes.legend(frameon=False)
+assert results["FCN-8s at once"].mean_iu() > results["FCN-32s"].mean_iu() + 0.1
+viz.show(drawing)
+
+# %% [markdown]
+# ### Exercise 3: the multipliers
+#
+# Write `multiplier(c)`: the two factors, on the learning rate and on the weight decay, with which $v$ moves like
+# $c\,w$.
+
+# %%
+multiplier = ...  # instead of this line: def multiplier(c): return ..., ...
+n08.check_multiplier(multiplier)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.multiplier))
+n08.check_multiplier(solved.multiplier)
+
+# %% [markdown]
+# ### Exercise 4: FCN-4s
+#
+# The paper stops at stride 8: the gain was getting small. Go one further. With padding 100, where is `pool2` cropped,
+# and where the image? A pair of numbers; `vgg_fcn` of `minifcn.models.fcn` takes any skips, and `net.ladder.rungs`
+# knows.
+
+# %%
+fcn4s = ...  # instead of the dots: (crop of pool2, crop of the image)
+n08.check_fcn4s(fcn4s)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print("crops of pool2 and of the image:", solved.fcn4s)
+n08.check_fcn4s(solved.fcn4s)
+
+# %% [markdown]
+# ## Where to read on
+#
+# * `minifcn/models/fcn.py`: one class for every ladder; `minifcn/models/ladder.py`: every crop, out of `Grid`.
+# * `minifcn/geometry.py`: the algebra of grids. Or ask it: `minifcn design vgg16 --skips pool4,pool3`.
+# * `minifcn/optim.py`: SGD with multipliers; `minifcn/models/paper.py`: `AT_ONCE` and all nets of the paper.
+# * `minifcn train --stages 32,16,8` trains in stages, `--at-once` with the scales.
+# * Next: notebook 09, what a batch of patches has to do with all this.
