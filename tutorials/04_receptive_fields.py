@@ -1,0 +1,511 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Pools, receptive fields, and why the padding is 100
+#
+# A cell of a deep layer looks at a part of the image. How large a part, and exactly where it lies, decides how a
+# fully convolutional network can be put together. Afterwards you will be able to
+#
+# * say where a pool's gradient goes, at ties and where windows overlap, and how many windows Caffe counts;
+# * fold any chain of layers into one kernel and one stride, with the paper's rule;
+# * draw what a cell sees on a photograph, and measure what it really uses;
+# * say why the first convolution of the released nets has a padding of 100, and show that 97 is enough.
+#
+# *The paper: section 3 (receptive fields, and the rule $f_{ks} \circ g_{k's'} = (f \circ g)_{k'+(k-1)s',\, ss'}$),
+# section 4.1 (the nets), section 4.2 (which maps can be laid on each other). The padding is in the released code only.*
+
+# %% tags=["varies"]
+import inspect
+from dataclasses import replace
+
+import numpy as np
+from exercises import n04
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from minifcn import convolution, ops, viz
+from minifcn.backend import rng as random_numbers
+from minifcn.backend import to_device, to_host
+from minifcn.classify import classifier_of
+from minifcn.data.files import read_image
+from minifcn.errors import GeometryError
+from minifcn.geometry import Grid, Layer, out_size
+from minifcn.kernels.threads import threads
+from minifcn.models.ladder import Ladder, safe_padding
+from minifcn.models.vgg import VGG
+from minifcn.nn import AvgPool2d
+from minifcn.pretrained import imagenet_squeezenet
+from minifcn.tensor import Parameter
+
+SEED = 0
+DEVICE = "cpu"  # or "gpu"
+rng = random_numbers(SEED)
+print(f"device {DEVICE}, {threads()} threads")
+
+
+def put(values, dtype=np.float64):
+    """Numbers as an array on the device."""
+    return to_device(np.asarray(values, dtype=dtype), DEVICE)
+
+
+# %% [markdown]
+# ## 1 · A pool passes its gradient to one pixel
+#
+# A max pool keeps the largest pixel of each window. So only that pixel can have caused the output, and the whole
+# gradient of the window goes there. Here windows of 3 with stride 2 overlap: a pixel that two windows chose receives
+# the gradient of both.
+
+# %%
+x = put(rng.permutation(49).reshape(1, 1, 7, 7))
+y, (grad_x,) = ops.max_pool2d.__wrapped__(x, kernel=3, stride=2)
+gx = to_host(grad_x(put(np.ones(y.shape))))
+
+figure = Figure(figsize=(8, 2.6), layout="constrained")
+for axes, values, title in zip(
+    figure.subplots(1, 3), (to_host(x), to_host(y), gx), ("x", "y: 3x3, stride 2", "gradient of x"), strict=True
+):
+    axes.imshow(values[0, 0], cmap="Blues", vmax=2 * values.max())
+    for (row, column), value in np.ndenumerate(values[0, 0]):
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="0.6" if value == 0 else "k")
+    axes.set_title(title, fontsize=10)
+    axes.set_axis_off()
+assert gx.sum() == 9 and gx.max() > 1
+viz.show(figure)
+
+# %% [markdown]
+# Nine windows, nine units of gradient. What if two pixels of a window are equally large? In photographs that is no
+# rare case: brightness has 256 steps.
+
+# %%
+photos = {name: read_image(f"photos/{name}.jpg") for name in ("astronaut", "chelsea", "coffee", "rocket")}
+
+
+def tied(image):
+    """For each 2x2 window of the red channel, whether its largest value occurs more than once."""
+    rows, columns = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    windows = image[:rows, :columns, 0].reshape(rows // 2, 2, columns // 2, 2).swapaxes(1, 2)
+    windows = windows.reshape(rows // 2, columns // 2, 4)
+    return (windows == windows.max(axis=-1, keepdims=True)).sum(axis=-1) > 1
+
+
+shares = {name: 100 * tied(image).mean() for name, image in photos.items()}
+print("  ".join(f"{name}: {share:.0f} %" for name, share in shares.items()))
+figure = Figure(figsize=(8, 2.7), layout="constrained")
+left, right = figure.subplots(1, 2)
+left.imshow(photos["rocket"])
+right.imshow(tied(photos["rocket"]), cmap="gray_r")
+right.set_title(f"ties: {shares['rocket']:.0f} % of the 2x2 windows", fontsize=10)
+for axes in (left, right):
+    axes.set_axis_off()
+viz.show(figure, dpi=60)
+
+# %% [markdown]
+# Of equal pixels minifcn takes the first one, row by row. Any choice would do (notebook 03: there is no derivative at a
+# tie), but it has to be *one*: an op that hands the gradient to every equal pixel multiplies it in every piece of sky.
+# Count what arrives.
+
+# %%
+sky = put(photos["rocket"][None, :200, :200, 0] / 255.0)[:, None]
+y, (grad_x,) = ops.max_pool2d.__wrapped__(sky, kernel=2)
+arrives = float(to_host(grad_x(put(np.ones(y.shape)))).sum())
+to_each = float((to_host(sky) == to_host(y).repeat(2, axis=2).repeat(2, axis=3)).sum())
+print(f"{y.size} windows: {arrives:.0f} arrive; given to each equal pixel, {to_each / y.size:.1f} times as much")
+assert arrives == y.size == 10_000 < 1.5 * y.size < to_each
+
+# %% [markdown]
+# ## 2 · How many windows? Floor and ceil
+#
+# A window of 2 with stride 2 fits three times into seven pixels, and one pixel is left over. Most libraries drop it
+# (floor). Caffe counts one more window that hangs over the end (ceil), unless it would begin in the padding.
+
+# %%
+figure = Figure(figsize=(8, 1.5), layout="constrained")
+for axes, ceil in zip(figure.subplots(1, 2), (False, True), strict=True):
+    layer = Layer(2, stride=2, ceil=ceil)
+    for pixel in range(7):
+        axes.add_patch(Rectangle((pixel, 0), 1, 1, facecolor=viz.FAINT, edgecolor="white"))
+    for window in range(layer.out_size(7)):
+        axes.add_patch(Rectangle((2 * window + 0.06, -0.35), 1.88, 1.7, fill=False, edgecolor=viz.ACCENT, linewidth=2))
+    axes.set(xlim=(-0.3, 8.3), ylim=(-0.5, 1.5), aspect="equal")
+    axes.set_title(f"{'ceil' if ceil else 'floor'}: {layer.out_size(7)} windows", fontsize=10)
+    axes.set_axis_off()
+assert [Layer(2, stride=2, ceil=ceil).out_size(7) for ceil in (False, True)] == [3, 4]
+viz.show(figure)
+
+# %% [markdown]
+# One pixel more or less, five times over, is not little. Follow a side of 500 pixels through the pools of VGG-16, from
+# the 698 that conv1_1 makes of it. The library asks `Layer.out_size`; here is its source.
+
+# %%
+print(inspect.getsource(Layer.out_size))
+for ceil in (True, False):
+    sides = [698]
+    for _ in range(5):
+        sides.append(Layer(2, stride=2, ceil=ceil).out_size(sides[-1]))
+    print(f"{'ceil' if ceil else 'floor'}:", *sides)
+    assert sides[-1] == (22 if ceil else 21)
+
+# %% [markdown]
+# ### Exercise 1: count the windows
+#
+# Write `count(size, kernel, stride, padding, ceil)` by Caffe's rule. `padding` is added on both sides. A window larger
+# than the padded line does not occur here.
+
+# %%
+count = ...  # instead of this line: def count(size, kernel, stride, padding, ceil): ...
+n04.check_out_size(count)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from solutions import n04 as solved
+
+print(inspect.getsource(solved.out_size))
+n04.check_out_size(solved.out_size)
+
+# %% [markdown]
+# ## 3 · Two layers are one layer
+#
+# Let a first layer have kernel $k'$ and stride $s'$, and a second one on top of it $k$ and $s$. From the first to the
+# last cell under the second window it is $k-1$ steps of $s'$ pixels; each cell sees $k'$ pixels. So the two together
+# are one layer:
+#
+# $$ f_{ks} \circ g_{k's'} = (f \circ g)_{k' + (k-1)s',\; ss'} $$
+#
+# For two linear convolutions the kernel can be written down: $h_{as'+u} \mathrel{+}= f_a\, g_u$. Take $k'=3, s'=2$ and
+# $k=4, s=3$, and compare two convolutions with one.
+
+# %%
+g, f = rng.standard_normal(3), rng.standard_normal(4)
+h = np.zeros(3 + (4 - 1) * 2)
+for a in range(4):
+    h[2 * a : 2 * a + 3] += f[a] * g
+line = put(rng.standard_normal((1, 1, 1, 40)))
+
+
+def along(x, kernel, stride):
+    return ops.conv2d(x, put(kernel).reshape(1, 1, 1, -1), stride=(1, stride))
+
+
+two, one = to_host(along(along(line, g, 2), f, 3).data), to_host(along(line, h, 6).data)
+figure = Figure(figsize=(8, 2.2), layout="constrained")
+axes = figure.subplots()
+axes.plot(to_host(line)[0, 0, 0], ".-", color=viz.FAINT, label="the line")
+centres = 4 + 6 * np.arange(two.size)
+axes.plot(centres, two[0, 0, 0], "o", color=viz.ACCENT, markersize=9, label="3/2, then 4/3")
+axes.plot(centres, one[0, 0, 0], "x", color=viz.SECOND, label="9/6")
+axes.legend(frameon=False, ncols=3, fontsize=8.5)
+axes.set_xlabel("pixel")
+assert h.size == 9 and np.allclose(two, one)
+viz.show(figure)
+
+# %% [markdown]
+# ### Exercise 2: the rule
+#
+# Write `compose((k, s), (k2, s2))`: kernel and stride of the two layers in one, where `(k2, s2)` looks at the image.
+
+# %%
+compose = ...  # instead of this line: def compose(outer, inner): ...
+n04.check_compose(compose)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.compose))
+n04.check_compose(solved.compose)
+
+# %% [markdown]
+# ## 4 · A whole net, folded
+#
+# The rule folds a net from the image upwards. Here are the twenty windows of VGG-16: 13 convolutions, 5 pools, and the
+# two fully connected layers that became convolutions of 7 and 1.
+
+# %%
+vgg = n04.vgg(padding=100)
+kernel, stride, fields = 1, 1, []
+for layer in vgg["fc7"]:
+    kernel, stride = kernel + (layer.kernel - 1) * stride, stride * layer.stride
+    fields.append(kernel)
+figure = Figure(figsize=(8, 3), layout="constrained")
+axes = figure.subplots()
+axes.plot(range(1, 21), fields, drawstyle="steps-post", color=viz.INK)
+for name, path in vgg.items():
+    axes.annotate(
+        f"{name}\n{fields[len(path) - 1]}",
+        (len(path), fields[len(path) - 1]),
+        xytext=(-6, 6),
+        ha="right",
+        textcoords="offset points",
+        fontsize=9,
+        color=viz.ACCENT,
+    )
+axes.set(xlabel="layer", ylabel="receptive field in pixels", ylim=(0, 480), xticks=range(1, 21, 3))
+assert (
+    (7 - 1) * 32 == 192
+    and [fields[len(path) - 1] for path in vgg.values()] == [6, 16, 44, 100, 212, 404]
+    and stride == 32
+)
+viz.show(figure)
+
+# %% [markdown]
+# A cell of pool5 sees 212 pixels, one of fc7 404. Almost half of them, 192, come from fc6 alone: a window is worth its
+# kernel less one, times the stride below it, and the strides grow.
+#
+# ### Exercise 3: VGG-19
+#
+# VGG-19 has one more 3x3 convolution in each of block3, block4 and block5. What does its fc7 see? Work it out on paper.
+
+# %%
+vgg19 = ...
+n04.check_vgg19(vgg19)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print("404 + 2 * (4 + 8 + 16) =", solved.vgg19)
+n04.check_vgg19(solved.vgg19)
+
+# %% [markdown]
+# ## 5 · Where is it? The `Grid`
+#
+# Size and step are two thirds of the answer. The last third is the *place*: the centre of cell 0. A layer moves it by
+# half its window, less its padding, in steps of the stride below:
+#
+# $$ \text{stride} \leftarrow s \cdot \text{stride}, \qquad
+#    \text{start} \leftarrow \text{start} + \text{stride}\left(\frac{k-1}{2} - p\right), \qquad
+#    \text{field} \leftarrow \text{field} + (k-1)\,\text{stride} $$
+#
+# In `minifcn/geometry.py` this is `Grid.through`. It computes in fractions, so that half a pixel is half a pixel.
+
+# %%
+grids = {name: Grid.of(path) for name, path in vgg.items()}
+for name, grid in grids.items():
+    print(f"{name}: {grid}")
+assert (grids["fc7"].field, grids["pool5"].field, grids["fc7"].stride) == (404, 212, 32)
+
+# %% [markdown]
+# On a photograph: the cell of each layer that lies nearest to the astronaut's right eye, and what it sees.
+
+# %%
+astronaut = photos["astronaut"]
+viz.show(viz.receptive_fields(astronaut, grids, at=(118, 200)), dpi=50)
+
+# %% [markdown]
+# The boxes are not quite concentric: the centres of coarse cells are rare, and the nearest one may be 16 pixels away.
+# What lies outside the photograph is padding. At the corner it is most of what a cell sees. The dots are the centres of
+# all cells of fc7.
+
+# %%
+cells = tuple(out_size(vgg["fc7"], side) for side in astronaut.shape[:2])
+print(f"fc7: {cells[0]} x {cells[1]} cells, the first at pixel {grids['fc7'].start}")
+viz.show(viz.receptive_fields(astronaut, {"fc7": grids["fc7"]}, at=(0, 0), sizes={"fc7": cells}), dpi=50)
+
+# %% [markdown]
+# ## 6 · What does a cell really see?
+#
+# The gradient tells. Send a 1 back from a single cell, and look which pixels receive something: those are the pixels
+# that could change it. First a net in which every path counts: positive weights, and means in place of maxima.
+
+# %%
+trunk = VGG(width=1, padding=1, init=rng, rng=rng).until("pool5").to(DEVICE).astype(np.float64)
+for number in range(1, 6):
+    getattr(trunk, f"block{number}").pool = AvgPool2d(2)
+for _, parameter in trunk.parameters():
+    parameter.data = abs(parameter.data)
+
+
+def reached(tensor, image, row, col, channel=slice(None)):
+    """The size of the gradient of one cell at every pixel (H, W)."""
+    gy = np.zeros(tensor.shape)
+    gy[0, channel, row, col] = 1
+    image.clear_grad()
+    tensor.backward(put(gy, tensor.dtype))
+    return np.sqrt((to_host(image.grad)[0] ** 2).sum(axis=0))
+
+
+image = Parameter(put(np.ones((1, 3, 320, 320))))
+seen = reached(trunk(image)["pool5"], image, 5, 4)
+rows, columns = np.nonzero(seen.any(axis=1))[0], np.nonzero(seen.any(axis=0))[0]
+grid = Grid.of(trunk.layers())
+top, left, bottom, right = viz.field_box(grid, 5, 4)
+print(f"the gradient reaches rows {rows[0]} to {rows[-1]} and columns {columns[0]} to {columns[-1]}")
+print(
+    f"the Grid says       rows {top + 0.5:.0f} to {bottom - 0.5:.0f} and columns {left + 0.5:.0f} to {right - 0.5:.0f}"
+)
+assert (rows[0] - 0.5, columns[0] - 0.5, rows[-1] + 0.5, columns[-1] + 0.5) == (top, left, bottom, right)
+assert (seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0).all() and len(rows) == 212
+
+
+def draw_reach(axes, seen, box, title):
+    top, left, bottom, right = box
+    axes.imshow(np.log10(np.maximum(seen / seen.max(), 1e-4)), cmap="inferno", vmin=-4, vmax=0)
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=1.5))
+    axes.set_title(title, fontsize=10)
+    axes.set_axis_off()
+
+
+figure = Figure(figsize=(7, 3), layout="constrained")
+axes, beside = figure.subplots(1, 2, width_ratios=(1, 1.3))
+draw_reach(axes, seen, (top, left, bottom, right), "gradient of one cell of pool5 (log)")
+beside.plot(seen[int(top + 106)], color=viz.INK)
+beside.set(xlabel="column", yticks=[], title="along the middle row")
+viz.show(figure, dpi=60)
+
+# %% [markdown]
+# Exactly the 212 x 212 pixels of the box, not one more or less. But not all alike: a pixel in the middle is reached
+# over many paths, one at the edge over few. The profile is a bell.
+#
+# Now a net that has learned: SqueezeNet, trained on ImageNet, comes with minifcn. Where on the cat does the score
+# "Egyptian cat" of one cell come from? (`convolution("im2col")` because the faster ways round even the zeros.)
+
+# %%
+weights = imagenet_squeezenet()
+net, preprocessing = classifier_of(weights)
+net.to(DEVICE).eval()
+cat = photos["chelsea"]
+number = next(i for i, name in enumerate(weights.classes) if name.startswith("Egyptian cat"))
+image = Parameter(put(preprocessing(cat)[None], np.float32))
+with convolution("im2col"):
+    scores = net.top.conv10(net.trunk(image)["fire9"])
+    row, col = 9, 14
+    seen = reached(scores, image, row, col, number)
+grid = Grid.of([*net.trunk.layers(), *net.top.conv10.layers()])
+box = viz.field_box(grid, row, col)
+top, left, bottom, right = (round(edge + 0.5) for edge in box)
+inside = seen[top:bottom, left:right]
+quarter = inside.shape[0] // 4
+middle = inside[quarter:-quarter, quarter:-quarter]
+share = 100 * float((middle**2).sum() / (seen**2).sum())
+assert (inside > 0).any() and seen.sum() == inside.sum() and grid.field == 155
+
+figure = Figure(figsize=(8, 2.8), layout="constrained")
+axes, beside = figure.subplots(1, 2)
+axes.imshow(cat)
+axes.add_patch(Rectangle((box[1], box[0]), 155, 155, fill=False, edgecolor="white", linewidth=2))
+axes.set_axis_off()
+axes.set_title("the field of one cell of SqueezeNet", fontsize=10)
+draw_reach(beside, seen, box, f"its score of a cat: {share:.0f} % from the inner quarter")
+viz.show(figure, dpi=60)
+
+# %% [markdown]
+# The field is the most that a cell can see. What it uses is less, and lies in the middle. So a receptive field larger
+# than the things in the image is not too large, and a good part of it may be padding without much harm.
+#
+# ## 7 · Why is the padding 100?
+#
+# The released nets put 100 zeros around the image, at conv1_1. It is the most frequent question about them. Two
+# things must hold at every image size:
+#
+# 1. *There is a score.* fc6 is a window of 7, so pool5 must have at least 7 cells. After conv1_1 a side of $H$ pixels
+#    is $H + 2P - 2$ long, and five pools make $\lceil (H + 2P - 2)/32 \rceil$ cells of it.
+# 2. *It covers the image.* Upsampled by 32, the score's first pixel must lie at or before the image's first, and the
+#    last at or behind its last. Then it can be cropped.
+#
+# `Ladder` computes the crop and refuses where it is negative. Try every padding and every size, for FCN-32s and FCN-8s.
+
+
+# %%
+def with_padding(padding, ceil=True):
+    """VGG-16's paths with another border, and with another rule for its pools."""
+    changed = {}
+    for name, path in vgg.items():
+        windows = [replace(layer, ceil=ceil) if layer.stride == 2 else layer for layer in path]
+        changed[name] = (replace(windows[0], padding=padding), *windows[1:])
+    return changed
+
+
+LADDERS = {"FCN-32s": (), "FCN-16s": ("pool4",), "FCN-8s": ("pool4", "pool3")}
+paddings, sizes = range(60, 110), range(1, 73)
+
+
+def outcomes(skips):
+    """0: the crop would be negative. 1: this size comes out too small, or not at all. 2: it comes out whole."""
+    table = np.zeros((len(sizes), len(paddings)))
+    for place, padding in enumerate(paddings):
+        try:
+            ladder = Ladder(with_padding(padding), skips)
+        except GeometryError:
+            continue
+        table[:, place] = [1 + ladder.fits(size) for size in sizes]
+    return table
+
+
+figure = Figure(figsize=(8, 3.2), layout="constrained")
+tables = {name: outcomes(LADDERS[name]) for name in ("FCN-32s", "FCN-8s")}
+for axes, (name, table) in zip(figure.subplots(1, 2), tables.items(), strict=True):
+    colours = ListedColormap([viz.FAINT, viz.SECOND, viz.ACCENT])
+    axes.imshow(table, cmap=colours, vmin=0, vmax=2, aspect="auto", extent=(59.5, 109.5, 72.5, 0.5))
+    axes.axvline(96.5, color="white", linewidth=1.5)
+    axes.set(xlabel="padding", ylabel="side of the image", title=f"{name}: white line before 97")
+viz.show(figure)
+
+# %% [markdown]
+# Blue: the image comes out whole. Orange: it is too small for the net. Grey: the crop would have to begin before the
+# score does. From 97 on everything is blue. The orange edge is the first condition: $H + 2P - 2 \ge 6 \cdot 32 + 1$,
+# so $P \ge (195 - H)/2$, which for a single pixel is 97. The grey edge is the second.
+
+# %%
+for name, skips in LADDERS.items():
+    ladder = Ladder(with_padding(100), skips)
+    at = ", ".join(str(rung.at) for rung in ladder.rungs)
+    print(f"{name}: smallest safe padding {safe_padding(with_padding, skips)}; crops at padding 100: {at}")
+    assert safe_padding(with_padding, skips) == 97
+assert [rung.at for rung in ladder.rungs] == [5, 9, 31]
+edge = np.argmax(tables["FCN-32s"] == 2, axis=0)[np.arange(81 - 60, 97 - 60)]
+assert (edge + 1 == [max(1, 195 - 2 * padding) for padding in range(81, 97)]).all()
+
+# %% [markdown]
+# 97 is enough, and 100 is a round number above it. For images of 33 pixels and more 81 would do: then the crop of
+# FCN-32s begins at 0.
+#
+# All of this holds for Caffe's ceil. With floor, the same net with the same padding fails at many sizes, 500 among
+# them: the last pool drops a row, and the score ends before the image does. That is what ports to other libraries
+# stumble on.
+
+# %%
+by_floor = Ladder(with_padding(100, ceil=False), ())
+failing = [size for size in range(1, 1025) if not by_floor.fits(size)]
+figure = Figure(figsize=(8, 1.3), layout="constrained")
+axes = figure.subplots()
+axes.imshow(
+    np.isin(np.arange(1, 1025), failing)[None], aspect="auto", cmap="Oranges", extent=(0.5, 1024.5, 0, 1), vmax=1.3
+)
+axes.set(yticks=[], xlabel="side of the image", title=f"floor, padding 100: {len(failing)} of 1024 sides fail (orange)")
+assert len(failing) == 397 and 375 in failing and 500 in failing
+assert Ladder(with_padding(81), ()).rungs[-1].at == 0
+assert all(Ladder(with_padding(81), ()).fits(size) for size in range(33, 1025))
+viz.show(figure)
+
+# %% [markdown]
+# The border is not free. It is computed on like the image: at a side of 500 it doubles the work, at 64 it is nearly all
+# of it. Hence `padding="same"`, minifcn's default for nets trained from scratch: no border, and fc6 padded by 3.
+
+# %%
+for side in (64, 500):
+    print(f"side {side}: with the border {(side + 198) ** 2 / side**2:.1f} times the cells of conv1_1")
+assert round((500 + 198) ** 2 / 500**2, 1) == 1.9 and round((64 + 198) ** 2 / 64**2) == 17
+
+# %% [markdown]
+# ### Exercise 4: another head
+#
+# Replace fc6 by a window of 5. What is the smallest padding that is safe for images of every size (FCN-32s)?
+
+# %%
+padding = ...
+n04.check_padding(padding)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print("1 + 2P - 2 >= 4 * 32 + 1, so P =", solved.padding)
+n04.check_padding(solved.padding)
+
+# %% [markdown]
+# ## Where to read on
+#
+# * `minifcn/geometry.py`: `Layer` and `Grid`, all of it in fractions; `minifcn/ops/pool.py`: the pools.
+# * `minifcn/models/ladder.py`: how crops follow from grids, and `safe_padding`.
+# * `minifcn design vgg16 --skips pool4,pool3` on the command line, for any chain of layers.
+# * `minifcn/viz/fields.py`: how the boxes were drawn.
+# * Next: notebook 05, where a classifier becomes fully convolutional.
