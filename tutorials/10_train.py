@@ -1,0 +1,605 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 10. Train on real photographs
+#
+# After this notebook you can
+#
+# * write the training loop of a fully convolutional network, and say what its loss has to be before the first step;
+# * read the paper's four metrics off one confusion matrix, and say why an average over images is something else;
+# * tell from two curves what is wrong with a run;
+# * look at the worst pictures first, and sort the mistakes by their cause;
+# * say what pretraining buys, and measure it.
+#
+# The paper: section 4.3 (how the nets are trained), section 5 (the metrics), appendix A of the journal version
+# (the upper bound).
+#
+# A net that has learned from photographs needs hours or a good card. So this notebook trains a short recipe here
+# and now, on the world that minifcn draws itself, and shows the logs of longer runs, on photographs too. Where
+# you have a data set in the layout of PASCAL VOC, one variable makes every cell below train on it.
+
+# %% tags=["varies"]
+import dataclasses
+import inspect
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from exercises import n10
+from matplotlib.figure import Figure
+from solutions import n10 as solved
+
+from minifcn import inference, ops, viz
+from minifcn.backend import rng, to_device, to_host
+from minifcn.data import VOID, Preprocessing, Shapes, collate
+from minifcn.data.batches import Cached
+from minifcn.evaluation import baselines, evaluate, predict, table
+from minifcn.geometry import Grid
+from minifcn.kernels.threads import threads
+from minifcn.metrics import ConfusionMatrix
+from minifcn.models.squeezenet import SqueezeNet
+from minifcn.optim import learning_rate
+from minifcn.pretrained import imagenet_squeezenet
+from minifcn.recipes import preset
+
+SEED = 0
+DEVICE = "cpu"  # or "gpu"
+PHOTOS = ""  # a folder in the layout of PASCAL VOC, such as "VOCdevkit/VOC2012"
+if not PHOTOS and "MINIFCN_DATA" in os.environ:
+    PHOTOS = "$MINIFCN_DATA/voc2012_animals"
+WORLD = not PHOTOS  # numbers in the text are those of the world, and are checked there
+print(f"threads: {threads()}; device: {DEVICE}; images: {PHOTOS or 'the embedded world'}")
+
+# %% [markdown]
+# ## The answer sheet is a picture
+#
+# A training image comes with a label for each of its pixels. White with a hatch is *void*: the border of a thing,
+# where nobody can say. Nothing is learned there, and nothing is counted.
+
+# %%
+options = preset("animals") if PHOTOS else preset("toy")
+options = dataclasses.replace(options, data=PHOTOS or "world", max_train=240, max_val=48, seed=SEED)
+train, val = (Cached(images) for images in options.data_sets())
+CLASSES = train.classes
+shown = [train[i] for i in range(4)]
+viz.show(viz.gallery([(s.image, s.label) for s in shown], CLASSES, captions=("image", "truth"), columns=4, side=128))
+
+# %% [markdown]
+# ## Who has the pixels?
+#
+# Count, over all training labels. One class has most of them. Keep this picture in mind when a pixel accuracy
+# looks good.
+
+# %%
+pixels = sum(np.bincount(train[i].label[train[i].label != VOID], minlength=len(CLASSES)) for i in range(len(train)))
+share = pixels / pixels.sum()
+figure = Figure(figsize=(7, 2.2), layout="constrained")
+axes = figure.subplots()
+axes.bar(CLASSES, 100 * share, color=viz.palette(len(CLASSES)) / 255 * 0.9 + 0.05)
+axes.set_ylabel("% of the pixels")
+axes.tick_params(axis="x", rotation=90 if len(CLASSES) > 12 else 0)
+axes.spines[["top", "right"]].set_visible(False)
+if WORLD:
+    assert round(share[0], 1) == 0.7  # "70 %", below
+viz.show(figure)
+
+# %% [markdown]
+# In the world background has about 70 % of the pixels. Two guessers that look at no image tell what a number is
+# worth: one says the most frequent class everywhere, the other the most frequent class *at that place*. A net has
+# to beat both.
+
+# %%
+guesses = baselines(train, val)
+print(f"{'':<16} pixel acc.  mean acc.  mean IU  f.w. IU")
+for name, matrix in guesses.items():
+    print(f"{name:<16}" + "".join(f"{value:>11.3f}" for value in matrix.summary().values()))
+if WORLD:
+    assert guesses["majority class"].mean_iu() < 0.1 < 0.6 < guesses["majority class"].pixel_accuracy()
+
+# %% [markdown]
+# ### Exercise 1
+#
+# Say it as a formula. A net says one class everywhere, and that class has the part `share` of all pixels; all
+# `classes` classes occur. What are its pixel accuracy and its mean IU?
+
+# %%
+majority = ...  # instead of this line: def majority(share, classes): ...
+n10.check_majority(majority)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.majority))
+n10.check_majority(solved.majority)
+
+# %% [markdown]
+# ## Before the first step
+#
+# The score layers of an FCN begin at zero, so all classes are equally likely at every pixel, and the loss per
+# pixel must be $-\ln(1/C) = \ln C$. A net that starts elsewhere has a fault, and it is found before any time is
+# spent.
+
+# %%
+preprocessing = Preprocessing.fit(train)
+net = options.network(len(CLASSES), stride=8)
+net.to(DEVICE)
+
+
+def loss_of(samples):
+    x, labels = collate(samples, preprocessing)
+    return ops.softmax_cross_entropy(net(to_device(x, DEVICE)), to_device(labels, DEVICE))
+
+
+first = loss_of(shown).item()
+print(f"loss per pixel {first:.4f}, ln {len(CLASSES)} = {np.log(len(CLASSES)):.4f}")
+assert abs(first - np.log(len(CLASSES))) < 1e-4
+
+# %% [markdown]
+# ## The loop
+#
+# Draw a few images, mirror some, forward, backward, step. Momentum is 0.9, and the learning rate falls to zero
+# along a straight line, nearly ("poly"). Every random number is drawn for its step, so a run can be repeated and
+# resumed.
+#
+# The numbers of a trained net differ from machine to machine: each BLAS sums in its own order, and a few hundred
+# steps make a large difference out of the last bit. All cells that show them may vary, and the text says only
+# what holds everywhere.
+
+# %% tags=["varies"]
+STEPS = 200
+history = []
+optimizer = options.solver(net)
+augment = options.augmentation(preprocessing.fill)
+for step in range(STEPS):
+    optimizer.lr = learning_rate(step, STEPS, lr=options.lr, schedule="poly")
+    chosen = rng(SEED, step).choice(len(train), options.batch, replace=False)
+    loss = loss_of([augment(train[int(i)], rng(SEED, step, int(i))) for i in chosen])
+    loss.backward()
+    optimizer.step()
+    history.append({"kind": "train", "step": step + 1, "loss": loss.item()})
+    if (step + 1) % 50 == 0:
+        measured = evaluate(net, val, preprocessing)
+        history.append({"kind": "val", "step": step + 1, "iu": measured.iu().tolist(), **measured.summary()})
+        print(f"step {step + 1}: loss {loss.item():.3f}, mean IU {measured.mean_iu():.3f}")
+        net.train()
+
+# %% [markdown]
+# That is the loop of the library, too, which also saves, stops in good order and goes on after a stop:
+
+# %%
+from minifcn.training import Trainer
+
+print(inspect.getsource(Trainer._one_step))
+
+# %% [markdown]
+# ## Two curves
+#
+# Left what it learns from, right what it is for. The dashed line is $\ln C$. The first steps are quick: to learn
+# the shares of the classes takes no look at the image. Then comes the slow part, for which it has to look.
+
+# %% tags=["varies"]
+viz.show(viz.curves(history))
+
+# %% [markdown]
+# ## One table tells everything
+#
+# All four metrics come from one table: $n_{ij}$ pixels are of class $i$ and were called class $j$. By hand, on an
+# image of twelve pixels and three classes, one pixel void:
+
+# %%
+truth = np.array([[0, 0, 0, 0], [0, 1, 1, 255], [2, 2, 1, 1]])
+prediction = np.array([[0, 0, 0, 1], [0, 1, 0, 0], [2, 0, 1, 1]])
+n = np.zeros((3, 3), int)
+for i, j in zip(truth.ravel(), prediction.ravel(), strict=True):
+    if i != VOID:
+        n[i, j] += 1
+print(n)
+assert n.tolist() == [[4, 1, 0], [1, 3, 0], [1, 0, 1]]
+
+# %% [markdown]
+# With $t_i = \sum_j n_{ij}$ (pixels that are of class $i$) and $p_i = \sum_j n_{ji}$ (pixels that were called so):
+#
+# | metric | formula | here |
+# |---|---|---|
+# | pixel accuracy | $\sum_i n_{ii} / \sum_i t_i$ | 8/11 |
+# | mean accuracy | $\frac{1}{C} \sum_i n_{ii} / t_i$ | (4/5 + 3/4 + 1/2) / 3 |
+# | mean IU | $\frac{1}{C} \sum_i n_{ii} / (t_i + p_i - n_{ii})$ | (4/7 + 3/5 + 1/2) / 3 |
+# | f.w. IU | $\sum_i t_i\, n_{ii} / (t_i + p_i - n_{ii}) \,/ \sum_i t_i$ | (5 · 4/7 + 4 · 3/5 + 2 · 1/2) / 11 |
+
+# %%
+t, p, hit = n.sum(axis=1), n.sum(axis=0), np.diag(n)
+by_hand = {
+    "pixel_accuracy": hit.sum() / t.sum(),
+    "mean_accuracy": (hit / t).mean(),
+    "mean_iu": (hit / (t + p - hit)).mean(),
+    "frequency_weighted_iu": (t * hit / (t + p - hit)).sum() / t.sum(),
+}
+small = ConfusionMatrix(classes=3)
+small.update(truth, prediction)
+for name, value in by_hand.items():
+    print(f"{name:<22} {value:.4f}")
+    assert np.isclose(value, small.summary()[name])
+assert np.allclose(list(by_hand.values()), [8 / 11, 2.05 / 3, (4 / 7 + 3 / 5 + 1 / 2) / 3, (20 / 7 + 3.4) / 11])
+
+# %% [markdown]
+# ### Exercise 2
+#
+# A loop over pixels is slow. Write the table with one `np.bincount`: every pair (truth, prediction) is one number
+# below `classes * classes`. Masks come as `uint8`.
+
+# %%
+confusion = ...  # instead of this line: def confusion(truth, prediction, classes): ...
+n10.check_confusion(confusion)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.confusion))
+n10.check_confusion(solved.confusion)
+
+# %% [markdown]
+# ### Exercise 3
+#
+# And mean IU from the table. Mind a class that neither occurs nor is predicted: its fraction is 0/0.
+
+# %%
+mean_iu = ...  # instead of this line: def mean_iu(matrix): ...
+n10.check_mean_iu(mean_iu)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(inspect.getsource(solved.mean_iu))
+n10.check_mean_iu(solved.mean_iu)
+
+# %% [markdown]
+# ## The table of our net
+#
+# Rows are the truth and add up to 100 %. Read it by rows: where did the pixels of a class go? Much is lost to the
+# left column, to background, the cheapest guess where a net does not know; and things in the same paints, balls
+# and crates and tents, are taken for each other, for the net does not know shapes yet.
+
+# %% tags=["varies"]
+matrix = evaluate(net, val, preprocessing)
+print(table(matrix, guesses))
+assert matrix.mean_iu() > guesses["pixel position"].mean_iu()
+viz.show(viz.confusion_picture(matrix.matrix, CLASSES), dpi=60)
+
+# %% [markdown]
+# ## Not an average over images
+#
+# The table is gathered over all images, and divided once. To take the mean IU of each image and average these is
+# another number. It weighs a class by how many images show it, and an image that shows two classes as much as one
+# that shows six. Published numbers have differed for less.
+
+# %% tags=["varies"]
+per_image, predictions = [], []
+for i in range(len(val)):
+    x, _ = collate([val[i]], preprocessing)
+    predictions.append(predict(net, x)[0])
+    one = ConfusionMatrix(len(CLASSES))
+    one.update(val[i].label, predictions[-1])
+    per_image.append(one)
+mean_ius = np.array([one.mean_iu() for one in per_image])
+together = sum(per_image[1:], start=per_image[0])
+assert np.array_equal(together.matrix, matrix.matrix)  # counts add up, which no metric does
+figure = Figure(figsize=(7, 2.4), layout="constrained")
+axes = figure.subplots()
+axes.hist(mean_ius, bins=np.linspace(0, 1, 26), color="#c9ced6")
+axes.axvline(mean_ius.mean(), color="#c2571a", label=f"average of the images {mean_ius.mean():.3f}")
+axes.axvline(matrix.mean_iu(), color="#1f5fbf", label=f"of all pixels together {matrix.mean_iu():.3f}")
+axes.set_xlabel("mean IU of an image")
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+viz.show(figure)
+
+# %% [markdown]
+# ## The worst first
+#
+# A number says how good a net is, a picture says what to do next. Sort the validation images by their mean IU,
+# and look at the worst.
+
+# %% tags=["varies"]
+worst = np.argsort(mean_ius)[:6]
+rows = [(val[int(i)].image, val[int(i)].label, predictions[i]) for i in worst]
+viz.show(viz.gallery(rows, CLASSES, columns=2, side=128))
+
+# %% [markdown]
+# Why are they bad? For each, the largest stream of pixels from a class into another one, and the part of all
+# mistakes that lies within three pixels of a border between classes. A picture with a low score need not have
+# many wrong pixels: one small thing that is missed, or one wrong name for a large thing, costs a whole class.
+
+
+# %% tags=["varies"]
+def distance_to_border(label, most=12):
+    """Of each pixel, in steps to a neighbour, the distance to the nearest pixel of another class; at most `most`."""
+    distance = np.full(label.shape, most)
+    padded = np.pad(label, most, mode="edge")
+    height, width = label.shape
+    for reach in range(most - 1, 0, -1):
+        for down, right in ((reach, 0), (-reach, 0), (0, reach), (0, -reach)):
+            shifted = padded[most + down : most + down + height, most + right : most + right + width]
+            distance[shifted != label] = reach
+    return distance
+
+
+for i in worst:
+    label, wrong = val[int(i)].label, (predictions[i] != val[int(i)].label) & (val[int(i)].label != VOID)
+    streams = per_image[i].matrix * (1 - np.eye(len(CLASSES), dtype=int))
+    a, b = np.unravel_index(streams.argmax(), streams.shape)
+    near = (wrong & (distance_to_border(label) <= 3)).sum() / max(wrong.sum(), 1)
+    stream = f"{CLASSES[a]} called {CLASSES[b]}: {100 * streams[a, b] / max(wrong.sum(), 1):3.0f} % of that"
+    print(
+        f"{val.ids[i]}: mean IU {mean_ius[i]:.2f}, {100 * wrong.mean():3.0f} % of the pixels wrong; {stream}; ", end=""
+    )
+    print(f"at borders: {100 * near:3.0f} %")
+
+# %% [markdown]
+# ## Where on the image?
+#
+# Over all validation images: how often is a pixel right, by its distance to the nearest border? (Void lies on the
+# borders themselves.) In the open a net is nearly always right; what it does not know is *where things end*.
+
+# %% tags=["varies"]
+found = np.zeros((13, 2))
+for i in range(len(val)):
+    label = val[i].label
+    known = label != VOID
+    distance = distance_to_border(label)[known]
+    hits = predictions[i][known] == label[known]
+    found += np.stack([np.bincount(distance, hits, 13), np.bincount(distance, minlength=13)], axis=1)
+there = found[:, 1] > 0
+accuracy = found[there, 0] / found[there, 1]
+figure = Figure(figsize=(7, 2.4), layout="constrained")
+axes = figure.subplots()
+axes.plot(np.flatnonzero(there), 100 * accuracy, marker="o", color="#1f5fbf")
+axes.set(xlabel="pixels to the nearest border between labels (the last: 12 or more)", ylabel="% right", ylim=(0, 100))
+axes.spines[["top", "right"]].set_visible(False)
+axes.grid(axis="y", color="#eceef1")
+assert accuracy[-1] > accuracy[0]
+viz.show(figure)
+
+# %% [markdown]
+# ## What a stride costs at best
+#
+# A net whose finest score stands for 8x8 pixels cannot draw a pole two pixels wide. How much does that cost? Let
+# the truth itself be the prediction: take the most frequent label of every block of 8x8 pixels, blow it up again,
+# and measure. This is the upper bound of appendix A of the paper, which has these numbers for photographs of
+# PASCAL VOC (long side 500):
+
+
+# %%
+def coarse(label, factor, classes):
+    """The most frequent class of each block of factor x factor pixels, void not asked, for every pixel of the block."""
+    height, width = (side // factor * factor for side in label.shape)
+    blocks = label[:height, :width].reshape(height // factor, factor, width // factor, factor)
+    counts = np.stack([(blocks == c).sum(axis=(1, 3)) for c in range(classes)])
+    enlarged = counts.argmax(axis=0).repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.pad(enlarged, ((0, label.shape[0] - height), (0, label.shape[1] - width)), mode="edge")
+
+
+bound = {}
+for factor in (4, 8, 16, 32):
+    matrix_of_truth = ConfusionMatrix(len(CLASSES))
+    for i in range(len(val)):
+        matrix_of_truth.update(val[i].label, coarse(val[i].label, factor, len(CLASSES)))
+    bound[factor] = matrix_of_truth.mean_iu()
+paper = {4: 0.985, 8: 0.964, 16: 0.928, 32: 0.861}
+figure = Figure(figsize=(7, 2.6), layout="constrained")
+axes = figure.subplots()
+axes.plot(list(bound), list(bound.values()), marker="o", color="#1f5fbf", label="images of this notebook")
+axes.plot(list(paper), list(paper.values()), marker="o", color="#9aa4b2", label="PASCAL VOC, in the paper")
+axes.set(xscale="log", xlabel="pixels a side of a block", ylabel="mean IU at best", ylim=(0, 1))
+axes.set_xticks(list(bound), [str(factor) for factor in bound])
+axes.minorticks_off()
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+print({factor: round(value, 2) for factor, value in bound.items()})
+viz.show(figure)
+
+# %%
+if WORLD:
+    assert [round(bound[factor], 1) for factor in (4, 8)] == [0.9, 0.8] and 0.2 < bound[32] < 0.3
+
+# %% [markdown]
+# On the world, whose images are only 64 pixels wide, a net of stride 8 is bounded near 0.8, and one of stride 32
+# near a quarter. On photographs eight times as wide the same strides cost little: a metric has to be read with the
+# size of the things in mind.
+#
+# (A score between two cells is interpolated, not repeated, so a net can do a little better than its blocks.)
+
+# %% [markdown]
+# ## Reading curves
+#
+# The long run on the world: `make train`, 2,000 images, 2,000 steps. The log is `logs/world.jsonl`, one line for each
+# measurement, as every run of `minifcn train` leaves it.
+
+
+# %%
+def read_log(name):
+    return [json.loads(line) for line in Path("logs", name).read_text().splitlines()]
+
+
+world = read_log("world.jsonl")
+last = world[-1]
+print({name: round(last[name], 3) for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu")})
+viz.show(viz.curves(world))
+
+# %% [markdown]
+# ### Exercise 4
+#
+# Four runs with 320 steps each, on the same world and the same net. One is healthy; one has its learning rate too
+# low, one too high; one has learned from too few images, over and over. Which is which? The grey line is $\ln 8$.
+
+# %%
+runs = {name: read_log(f"run-{name}.jsonl") for name in "ABCD"}
+figure = Figure(figsize=(10, 3.6), layout="constrained")
+for column, (name, log) in zip(figure.subplots(2, 4, sharex=True, sharey="row").T, runs.items(), strict=True):
+    for axes, kind, key in zip(column, ("train", "val"), ("loss", "mean_iu"), strict=True):
+        records = [record for record in log if record["kind"] == kind]
+        axes.plot([r["step"] for r in records], [r[key] for r in records], color="#1f5fbf")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_ylim(0, 2.4 if kind == "train" else 0.5)
+    column[0].axhline(np.log(8), color="#9aa4b2", linewidth=1)
+    column[0].set_title(name)
+    column[1].set_xlabel("step")
+figure.axes[0].set_ylabel("loss per pixel")
+figure.axes[4].set_ylabel("mean IU, validation")
+viz.show(figure)
+
+# %%
+diagnosis = ...  # such as {"A": "healthy", "B": "rate too low", "C": "rate too high", "D": "too few images"}
+n10.check_diagnosis(diagnosis)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+print(solved.diagnosis)
+n10.check_diagnosis(solved.diagnosis)
+
+# %% [markdown]
+# The library reads the simplest of these signs itself and warns while a run goes on. What a teacher would say about a
+# loss that stays at $\ln C$, or a net that says one class everywhere, is in `minifcn/advice.py`.
+
+# %% [markdown]
+# ## What pretraining buys
+#
+# The paper's nets do not begin with random numbers. Their trunk is a classifier that has seen a million
+# photographs. What is that worth? Take SqueezeNet 1.0 as it was trained on ImageNet, and freeze it. It has never
+# seen this world. Its last map, fire9, has 512 numbers for every sixteenth pixel. Fit a *linear* classifier from
+# these to the label of the pixel in the middle of the cell: least squares, in closed form,
+#
+# $$W = (A^T A + \lambda I)^{-1} A^T Y.$$
+#
+# Nothing else is learned, so whatever this classifier can do was in the features. Beside it, the same with a
+# SqueezeNet of random weights. (Always on the world, here: drawn at 128x128, 64 scenes to learn from.)
+
+# %%
+weights, random = imagenet_squeezenet(), rng(SEED, 1)
+trunks = {"ImageNet": weights.network().trunk, "random": SqueezeNet(init=random, rng=random)}
+grid = Grid.of(trunks["ImageNet"].paths()["fire9"])
+scenes = {split: Shapes(split, count=count, size=128, seed=SEED) for split, count in (("train", 64), ("val", 32))}
+print(weights)
+print(f"cell i of fire9 lies at pixel {grid.stride} * i + {grid.start}, and sees {grid.field} pixels")
+assert (grid.stride, grid.field) == (16, 155)
+
+
+# %%
+def cells(trunk, world):
+    """The features of every cell of every scene (N, h, w, 512), and the label at the cell's middle (N, h, w)."""
+    features, labels = [], []
+    for first in range(0, len(world), 8):
+        x, label = collate([world[i] for i in range(first, first + 8)], weights.preprocessing)
+        with inference(trunk.to(DEVICE)):
+            maps = to_host(trunk(to_device(x, DEVICE))["fire9"].data)
+        middle = int(grid.start) + int(grid.stride) * np.arange(maps.shape[2])
+        features.append(maps.transpose(0, 2, 3, 1))
+        labels.append(label[:, middle][:, :, middle])
+    return np.concatenate(features), np.concatenate(labels)
+
+
+known = {name: {split: cells(trunk, scenes[split]) for split in scenes} for name, trunk in trunks.items()}
+
+
+def probe(train, test, count):
+    """Mean IU, over the cells of `test`, of a linear classifier fitted to the first `count` scenes of `train`."""
+    a, y = (array[:count].reshape(-1, *array.shape[3:]) for array in train)
+    mean, spread = a.mean(axis=0), a.std(axis=0) + 1e-6
+
+    def standard(features):
+        return np.pad(np.clip((features - mean) / spread, -5, 5), ((0, 0), (0, 1)), constant_values=1)
+
+    a, y = standard(a[y != VOID]), np.eye(8)[y[y != VOID]]
+    w = np.linalg.solve(a.T @ a + 0.01 * len(a) * np.eye(a.shape[1]), a.T @ y)
+    table_of_cells = ConfusionMatrix(8)
+    table_of_cells.update(test[1].ravel(), (standard(test[0].reshape(-1, a.shape[1] - 1)) @ w).argmax(axis=1))
+    return table_of_cells.mean_iu()
+
+
+# %% tags=["varies"]
+counts = (4, 16, 64)
+bought = {name: [probe(data["train"], data["val"], count) for count in counts] for name, data in known.items()}
+figure = Figure(figsize=(7, 2.6), layout="constrained")
+axes = figure.subplots()
+for (name, values), colour in zip(bought.items(), ("#1f5fbf", "#c2571a"), strict=True):
+    axes.plot(counts, values, marker="o", color=colour, label=f"features: {name}")
+axes.set(xscale="log", xlabel="labelled scenes", ylabel="mean IU of the cells", ylim=(0, 0.6))
+axes.set_xticks(counts, [str(count) for count in counts])
+axes.minorticks_off()
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+assert bought["ImageNet"][1] > bought["random"][2] and bought["ImageNet"][2] > 2 * bought["random"][2]
+viz.show(figure)
+
+# %% [markdown]
+# Pretraining buys *labels*. With 16 labelled scenes the features of ImageNet know more than the random ones with
+# 64, and with 64 more than twice as much, although no ball and no tent of this world was ever among the
+# photographs. Somebody else has labelled a million images, one word each; you label a few, pixel by pixel.
+
+# %% [markdown]
+# ## And on photographs
+#
+# The same question at full length: 560 photographs of animals from PASCAL VOC, labelled pixel by pixel. Two runs of
+# an FCN on SqueezeNet, on the same images for as many steps. One trunk began with random weights and learned with
+# all its layers; the other began with those of ImageNet, and its first layers stayed as they were. (The rates were
+# chosen for the second: a VGG whose recipe was made for random weights, below, is the fairer opponent.) Their logs
+# are in `logs/`.
+
+# %%
+figure = Figure(figsize=(9, 2.8), layout="constrained")
+left, right = figure.subplots(1, 2)
+for start, colour, name in (("ImageNet", "#1f5fbf", "transfer"), ("random", "#c2571a", "transfer-scratch")):
+    log = read_log(f"{name}.jsonl")
+    for axes, kind, key in ((left, "train", "loss"), (right, "val", "mean_iu")):
+        records = [record for record in log if record["kind"] == kind]
+        axes.plot([r["step"] for r in records], [r[key] for r in records], color=colour, label=f"start: {start}")
+left.axhline(np.log(21), color="#9aa4b2", linewidth=1)
+for axes, title in ((left, "loss per pixel"), (right, "mean IU, validation")):
+    axes.set(xlabel="step", title=title, ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+right.legend(frameon=False)
+viz.show(figure)
+
+# %% [markdown]
+# The end of the long runs on photographs, with the commands that made them: one line each in
+# `logs/photographs.jsonl`, as in `docs/results.md`.
+
+# %%
+photographs = read_log("photographs.jsonl")
+print(f"{'data':<10}{'net':<12}{'start':<10}{'images':>7}  pixel acc.  mean acc.  mean IU  f.w. IU")
+for run in photographs:
+    four = [run[name] for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu")]
+    pixel, mean, iu, weighted = four
+    print(
+        f"{run['data']:<10}{run['net']:<12}{run['start']:<10}{run['images']:>7}{pixel:>12.3f}{mean:>11.3f}{iu:>9.3f}{weighted:>9.3f}"
+    )
+for run in photographs:
+    print(f"{run['data']}, {run['net']}, {run['start']}: {run['command']}")
+
+# %%
+animals = [run for run in photographs if run["data"] == "animals"]
+names = list(animals[0]["iu"])
+figure = Figure(figsize=(8, 2.8), layout="constrained")
+axes = figure.subplots()
+for place, (run, colour) in enumerate(zip(animals, ("#9aa4b2", "#c2571a", "#1f5fbf"), strict=False)):
+    left = np.arange(len(names)) + 0.8 * (place - (len(animals) - 1) / 2) / len(animals)
+    values = [run["iu"][name] for name in names]
+    axes.bar(left, values, 0.8 / len(animals), color=colour, label=f"{run['net']}, {run['start']}")
+axes.set_xticks(range(len(names)), names)
+axes.set_ylabel("IU")
+axes.set_ylim(0, 1)
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)
+viz.show(figure)
+
+# %% [markdown]
+# ## Where to read on
+#
+# * `minifcn/metrics.py`: the table, the four metrics, and three answers to what 0/0 means.
+# * `minifcn/evaluation.py`: from scores to the table, and the two guessers.
+# * `minifcn/training.py`: the loop, with all that a long run needs; `minifcn/recipes.py`: every choice of a run.
+# * `minifcn/transfer.py` and `minifcn/pretrained.py`: how a trunk gets the weights of a classifier.
+# * `minifcn/advice.py`: what a teacher would say about a run's numbers.
+# * Your own run: `minifcn train --data FOLDER` on any folder in the layout of PASCAL VOC, and its `report.html`.
+# * Next: notebook 11, where all this becomes fast.
