@@ -44,6 +44,9 @@ class DeviceArray:
             raise AssertionError(f"a {host.dtype} array of shape {host.shape} where only float32 was expected")
         self._host, self._module = host, module
 
+    def __deepcopy__(self, memo: dict) -> "DeviceArray":
+        return DeviceArray(self._host.copy(), self._module)  # CuPy's has one, too: surgery copies nets where they are
+
     # What CuPy refuses, or answers only after waiting for the device.
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:

@@ -201,13 +201,13 @@ above.set(yticks=[])
 start, stride = float(grid.start), float(grid.stride)
 low, high = start - stride / 2, start + stride * 40.5
 below.imshow(share, cmap="inferno", aspect="auto", extent=(low, high, 9.5, -0.5))
-below.plot(start + stride * np.array(at), year, "o", color="white", markersize=11, fillstyle="none")
+below.plot(start + stride * np.array(at), year, "o", color="#39d0d8", markeredgewidth=2, markersize=11, mfc="none")
 below.set(yticks=range(10), xlim=(-0.5, 187.5), xlabel="pixel", ylabel="digit")
 above.set_title("a strip, and the probability of each digit in each window of 28 pixels", fontsize=10)
 viz.show(figure)
 
 # %% [markdown]
-# Read it off. Where a window lies on a digit (white circles), that digit's row is the brightest.
+# Read it off. Where a window lies on a digit (circles), that digit's row is the brightest.
 
 # %%
 read = row[:, at].argmax(axis=0)
@@ -476,7 +476,7 @@ assert (round(paper_batched, 1), round(paper_alone, 1)) == (5.5, 24.5)
 # %% tags=["varies"]
 machine = environment(DEVICE)
 print(f"{machine['machine']}, {cores()} cores, Python {machine['python']}, NumPy {machine['numpy']}")
-done = amortize.main(["--net", "lenet", "--size", "100", "--threads", "1", "--device", DEVICE])
+done = amortize.main(["--net", "lenet", "--size", "100", "--threads", "1"])
 
 # %% [markdown]
 # ## Where to read on
