@@ -287,11 +287,13 @@ for name, grid in grids.items():
 assert (grids["fc7"].field, grids["pool5"].field, grids["fc7"].stride) == (404, 212, 32)
 
 # %% [markdown]
-# On a photograph: the cell of each layer that lies nearest to the astronaut's right eye, and what it sees.
+# On a photograph: the cell of each layer that lies nearest to the astronaut's nose, and what it sees.
 
 # %%
 astronaut = photos["astronaut"]
-viz.show(viz.receptive_fields(astronaut, grids, at=(118, 200)), dpi=50)
+figure = viz.receptive_fields(astronaut, grids, at=(118, 200))
+figure.set_size_inches(6.4, 3.9)
+viz.show(figure, dpi=75)
 
 # %% [markdown]
 # The boxes are not quite concentric: the centres of coarse cells are rare, and the nearest one may be 16 pixels away.
@@ -301,7 +303,9 @@ viz.show(viz.receptive_fields(astronaut, grids, at=(118, 200)), dpi=50)
 # %%
 cells = tuple(out_size(vgg["fc7"], side) for side in astronaut.shape[:2])
 print(f"fc7: {cells[0]} x {cells[1]} cells, the first at pixel {grids['fc7'].start}")
-viz.show(viz.receptive_fields(astronaut, {"fc7": grids["fc7"]}, at=(0, 0), sizes={"fc7": cells}), dpi=50)
+figure = viz.receptive_fields(astronaut, {"fc7": grids["fc7"]}, at=(0, 0), sizes={"fc7": cells})
+figure.set_size_inches(6.4, 3.9)
+viz.show(figure, dpi=75)
 
 # %% [markdown]
 # ## 6 · What does a cell really see?
