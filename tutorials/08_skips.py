@@ -193,10 +193,13 @@ def fcn(*skips, **options):
 
 
 def drawn(split, count):
-    """Scenes as a batch, on the device."""
+    """Scenes as one array, on the host: batches of them go to the device."""
     scenes = Shapes(split, count=count)
-    x, labels = collate([scenes[i] for i in range(count)], LOOK)
-    return to_device(x, DEVICE), to_device(labels, DEVICE)
+    return collate([scenes[i] for i in range(count)], LOOK)
+
+
+def put(array):
+    return to_device(np.ascontiguousarray(array), DEVICE)
 
 
 def train(net, x, labels, *, steps, lr, multipliers=caffe_multipliers):
@@ -206,7 +209,8 @@ def train(net, x, labels, *, steps, lr, multipliers=caffe_multipliers):
     for step in range(steps):
         optimizer.lr = learning_rate(step, steps, lr=lr, schedule="poly")
         chosen, way = order.choice(len(x), 8, replace=False), -1 if order.random() < 0.5 else 1
-        loss = ops.softmax_cross_entropy(net(x[chosen][..., ::way].copy()), labels[chosen][..., ::way].copy())
+        scores = net(put(x[chosen][..., ::way]))
+        loss = ops.softmax_cross_entropy(scores, put(labels[chosen][..., ::way]))
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -215,7 +219,7 @@ def train(net, x, labels, *, steps, lr, multipliers=caffe_multipliers):
 
 def measure(net, x, labels):
     matrix = ConfusionMatrix(len(CLASSES), VOID)
-    matrix.update(to_host(labels), predict(net, to_host(x)))
+    matrix.update(labels, predict(net, x))
     return matrix
 
 
@@ -248,7 +252,7 @@ assert 0.2 < before.mean_iu() < 0.4
 fcn16s = fcn("pool4")
 fcn16s.load(fcn32s.state(), strict=False)  # what both have; score_pool4 stays at zero
 fcn16s.score_pool4.w.data[...] = to_device(np.random.default_rng(SEED).normal(size=(8, 48, 1, 1)) * 0.1, DEVICE)
-image = x_val[:2]
+image = put(x_val[:2])
 with no_grad():
     maps = fcn16s.trunk(image, keep=["pool4"])
     score = ops.conv2d(maps["fc"], fcn16s.score_fr.w, fcn16s.score_fr.b)  # 2 x 2 cells: what
@@ -292,10 +296,10 @@ with no_grad():
     for each in (fresh, greatest):
         each.load(fcn32s.state(), strict=False)
         assert not to_host(each.score_pool4.w.data).any()
-    maps = fcn32s.trunk(x_val, keep=["pool4"])
+    maps = fcn32s.trunk(put(x_val), keep=["pool4"])
     bare = ops.bilinear_upsample(fcn32s.score_fr(maps["fc"]), kernel=4, stride=2, padding=1)
     bare = to_host(ops.bilinear_upsample(bare, kernel=32, stride=16, padding=8).data)
-    with_sum, with_max = (to_host(each(x_val).data) for each in (fresh, greatest))
+    with_sum, with_max = (to_host(each(put(x_val)).data) for each in (fresh, greatest))
 
 changed = {"sum": (bare != with_sum).mean(), "max": (bare != with_max).mean()}
 print(f"scores changed by a zero skip: {changed['sum']:.0%} under sum, {changed['max']:.0%} under max")
@@ -355,8 +359,8 @@ assert iu["FCN-32s"] + 0.05 < iu["FCN-16s"] and iu["FCN-16s"] + 0.02 < iu["FCN-8
 # From left to right the answer takes shape.
 
 # %% tags=["varies"]
-pictures, truths = Shapes("val", count=48), to_host(labels_val)
-said = {name: predict(net, to_host(x_val)) for name, net in nets.items()}
+pictures, truths = Shapes("val", count=48), labels_val
+said = {name: predict(net, x_val) for name, net in nets.items()}
 right = {name: ((each == truths) & (truths != VOID)).mean(axis=(1, 2)) for name, each in said.items()}
 most = np.argsort(right["FCN-32s"] - right["FCN-8s"])[:4]
 rows = [(pictures[i].image, pictures[i].label, *(each[i] for each in said.values())) for i in most.tolist()]
@@ -367,7 +371,7 @@ viz.show(viz.gallery(rows, CLASSES, captions=("image", "truth", *nets), side=128
 # Upsample each alone.
 
 # %% tags=["varies"]
-finest, picture = nets["FCN-8s"], x_val[most[0] : most[0] + 1]
+finest, picture = nets["FCN-8s"], put(x_val[most[:1]])
 with no_grad():
     maps = finest.trunk(picture, keep=["pool4", "pool3"])
     parts = {
@@ -450,7 +454,7 @@ trunk.to(DEVICE)
 cat = pretrained.preprocessing(read_image(Path("photos/chelsea.jpg")))[None, :, 40:267, 100:327]
 with no_grad():
     seen = trunk(to_device(np.ascontiguousarray(cat), DEVICE), keep=list(trunk.stages))
-    ours = fcn32s.trunk(x_val[:8], keep=["pool3", "pool4"])
+    ours = fcn32s.trunk(put(x_val[:8]), keep=["pool3", "pool4"])
 sizes = {f"SqueezeNet {name}": float((to_host(each.data) ** 2).mean() ** 0.5) for name, each in seen.items()}
 sizes |= {f"ours {name}": float((to_host(each.data) ** 2).mean() ** 0.5) for name, each in ours.items()}
 
