@@ -107,7 +107,8 @@ def gradcheck_along(
     for p in parameters:
         p.clear_grad()
     loss().backward()
-    slope = sum(float((p.grad * u).sum()) for p, u in zip(parameters, directions, strict=True) if p.grad is not None)
+    pairs = zip(parameters, directions, strict=True)
+    slope = sum(float(to_host((p.grad * u).sum())) for p, u in pairs if p.grad is not None)
     values = []
     try:
         for step in (eps, -eps):

@@ -5,7 +5,7 @@ import pytest
 
 import minifcn.tensor
 from minifcn import ops
-from minifcn.backend import xp_of
+from minifcn.backend import to_device, xp_of
 from minifcn.errors import GradientError, MinifcnError, ShapeError
 from minifcn.gradcheck import gradcheck, gradcheck_along
 from minifcn.nn import Conv2d, Linear, MaxPool2d, Module, Sequential
@@ -339,3 +339,8 @@ def test_a_net_without_convolutions():
     rng = np.random.default_rng(0)
     net = Sequential(one=Linear(4, 5, init=rng), two=Linear(5, 2, init=rng)).astype(np.float64)
     assert gradcheck_along(lambda: ops.exp(net(Tensor(X))).mean(), parameters_of(net)) <= 1e-6
+
+
+def test_a_direction_is_checked_on_a_strict_device(fake_gpu):
+    w = Parameter(to_device(np.array([[1.0, -2.0], [3.0, 0.5]]), "gpu"))
+    assert gradcheck_along(lambda: ops.sum(w * w), [w]) < 1e-6

@@ -178,7 +178,7 @@ def largest_error(op, x, v):
     """Of the first gradient of a plain function `op(x) -> y, (grad_x,)`, by differences with weights v."""
     y, (grad_x, *_) = op(x)
     found, xp = to_host(grad_x(v)), xp_of(x)
-    weighed = n03.central(lambda moved: float((op(put(moved))[0] * v).sum()), to_host(x), 1e-5)
+    weighed = n03.central(lambda moved: float(to_host((op(put(moved))[0] * v).sum())), to_host(x), 1e-5)
     assert y.shape == v.shape and found.shape == xp.shape(x)
     return float(np.abs(found - weighed).max())
 
@@ -214,8 +214,7 @@ assert largest_error(fraud, x, v) > 0.01 and largest_error(softmax, x, v) < 1e-9
 # %%
 def jacobian(op, x):
     y, (grad_x, *_) = op(x)
-    rows = put(np.eye(y.size)).reshape(y.size, *y.shape)
-    return np.stack([to_host(grad_x(row)).ravel() for row in rows])
+    return np.stack([to_host(grad_x(put(row).reshape(y.shape))).ravel() for row in np.eye(y.size)])
 
 
 one_pixel = x[:1]
@@ -356,7 +355,7 @@ n03.check_blind(solved.blind)
 # %%
 net = FCN8s(classes=3, width=2, layers=11, dropout=0, seed=SEED).to(DEVICE).astype(np.float64)
 photo = put(rng.standard_normal((1, 3, 40, 40)))
-labels = rng.integers(0, 3, (1, 40, 40))
+labels = to_device(rng.integers(0, 3, (1, 40, 40)), DEVICE)
 for name, parameter in net.parameters():
     if name.startswith("score"):  # score layers start at zero, which would hide the gradients behind them
         parameter.data = put(0.1 * rng.standard_normal(parameter.shape))
@@ -400,7 +399,7 @@ class Fault(Module):
 
 hidden = Fault()
 net.trunk.block3 = Sequential(block=net.trunk.block3, fault=hidden)
-print(net.trunk.block3.fault(Parameter(put([1.0, 2.0]))).data)
+print(to_host(net.trunk.block3.fault(Parameter(put([1.0, 2.0]))).data))
 
 
 def two_slopes(seed, eps):
@@ -408,7 +407,7 @@ def two_slopes(seed, eps):
     directions = random_numbers(seed)
     us = [put(directions.standard_normal(p.shape)) for p in parameters]
     loss().backward()
-    by_gradient = sum(float((p.grad * u).sum()) for p, u in zip(parameters, us, strict=True))
+    by_gradient = sum(float(to_host((p.grad * u).sum())) for p, u in zip(parameters, us, strict=True))
     before, values = [p.data for p in parameters], []
     for step in (eps, -eps):
         for p, data, u in zip(parameters, before, us, strict=True):
@@ -475,7 +474,7 @@ viz.show(figure)
 flat = put(np.full((1, 1, 2, 2), 3.0))
 _, (grad_x,) = ops.max_pool2d.__wrapped__(flat, kernel=2)
 print("the op:\n", to_host(grad_x(put(np.ones((1, 1, 1, 1)))))[0, 0])
-halves = n03.central(lambda moved: float(ops.max_pool2d(put(moved), kernel=2).data.sum()), to_host(flat), 1e-5)
+halves = n03.central(lambda moved: float(to_host(ops.max_pool2d(put(moved), kernel=2).data.sum())), to_host(flat), 1e-5)
 print("differences:\n", np.round(halves[0, 0], 6))
 assert np.allclose(halves, 0.5)
 try:
