@@ -10,7 +10,7 @@ from typing import Any
 
 from minifcn.data.sample import VOID
 from minifcn.metrics import ConfusionMatrix
-from minifcn.recipes import Options
+from minifcn.options import Options
 
 
 def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:

@@ -17,8 +17,8 @@ from minifcn.errors import DataError, UsageError
 from minifcn.evaluation import baselines, class_table, evaluate, evaluation_record, table
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.metrics import ABSENT, ConfusionMatrix
+from minifcn.options import WORLD
 from minifcn.progress import Bar
-from minifcn.recipes import WORLD
 from minifcn.report import write_report
 from minifcn.runlog import write_json
 from minifcn.trained import Trained, open_trained

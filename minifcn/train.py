@@ -18,7 +18,8 @@ from minifcn.checkpoint import RunFolder, load_latest
 from minifcn.command import parse, run
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores, set_threads
-from minifcn.recipes import RECIPES, Options, from_dict, nearest, preset
+from minifcn.options import Options, from_dict, nearest
+from minifcn.recipes import RECIPES, preset
 from minifcn.runlog import write_json
 from minifcn.signals import Interrupted
 from minifcn.trained import preprocessing_of

@@ -12,8 +12,8 @@ from minifcn.checkpoint import Checkpoint, load_best, load_checkpoint, load_late
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import FormatError, UsageError
 from minifcn.models.fcn import FCN
+from minifcn.options import Options, from_dict
 from minifcn.pretrained import WeightSet, open_weights, recognised
-from minifcn.recipes import Options, from_dict
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from minifcn.evaluation import baselines, class_record, evaluate, evaluation_rec
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.optim import SGD, learning_rate
+from minifcn.options import Options
 from minifcn.progress import Bar, clock
-from minifcn.recipes import Options
 from minifcn.report import write_report
 from minifcn.signals import Interrupted, Signals
 from minifcn.tensor import Tensor

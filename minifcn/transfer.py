@@ -14,8 +14,8 @@ import numpy as np
 
 from minifcn.errors import FormatError
 from minifcn.models.fcn import FCN
+from minifcn.options import located
 from minifcn.pretrained import SQUEEZENET, WeightSet, open_weights, shipped
-from minifcn.recipes import located
 from minifcn.surgery import transplant
 from minifcn.weights.names import layer_of
 

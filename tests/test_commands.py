@@ -26,7 +26,8 @@ from minifcn.errors import UsageError
 from minifcn.evaluation import baselines
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
-from minifcn.recipes import CHOICES, RANGES, RECIPES, Options, from_dict, preset
+from minifcn.options import CHOICES, RANGES, Options, from_dict
+from minifcn.recipes import RECIPES, preset
 from minifcn.trained import open_trained
 from minifcn.viz import palette
 

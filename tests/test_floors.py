@@ -37,6 +37,7 @@ design
 describe
 checkpoint  signals  progress  runlog  environment  divergence  stopwatch
 pretrained
+options
 recipes
 report
 evaluation  trained  advice  rival  studies  onnx_graph

@@ -37,7 +37,7 @@ from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.vgg import VGG
 from minifcn.nn import Dropout
 from minifcn.optim import SGD
-from minifcn.recipes import Options
+from minifcn.options import Options
 from minifcn.surgery import as_convolution, transplant, widened
 
 every_net = pytest.mark.parametrize("name", NETS)

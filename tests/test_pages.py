@@ -169,7 +169,7 @@ def test_a_data_set_as_the_page_lays_it_out_is_read(tmp_path: pathlib.Path) -> N
 def test_every_question_is_answered_by_something_that_is_there() -> None:
     from minifcn.cli import VERBS
     from minifcn.command import parse
-    from minifcn.recipes import Options
+    from minifcn.options import Options
 
     found = rows(page("faq.md"), 4)
     assert [int(row[0]) for row in found] == list(range(1, 16))

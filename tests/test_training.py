@@ -34,7 +34,7 @@ from minifcn.errors import DataError, DivergedError, FormatError, UsageError
 from minifcn.evaluation import evaluate, predict
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
-from minifcn.recipes import Options
+from minifcn.options import Options
 from minifcn.runlog import append, forget_after
 from minifcn.signals import Interrupted
 from minifcn.tensor import Tensor

@@ -15,8 +15,9 @@ from minifcn.data.shapes import Shapes
 from minifcn.errors import FormatError, UsageError
 from minifcn.kernels.threads import set_threads
 from minifcn.optim import learning_rate
+from minifcn.options import STRIDES, Options, located
 from minifcn.pretrained import BGR, WeightSet
-from minifcn.recipes import STRIDES, Options, located, preset
+from minifcn.recipes import preset
 from minifcn.trained import open_trained
 from minifcn.training import Trainer
 from minifcn.transfer import begin, starting_weights

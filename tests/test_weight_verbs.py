@@ -21,8 +21,8 @@ from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.vgg import VGG
 from minifcn.nn import evaluating
 from minifcn.onnx_graph import onnx_model
+from minifcn.options import from_dict
 from minifcn.pretrained import DATA, WeightSet, open_weights
-from minifcn.recipes import from_dict
 from minifcn.trained import open_trained
 from minifcn.weights.files import FORMATS, format_of, read
 

@@ -1,0 +1,364 @@
+"""Every choice of a training run in one place.
+
+`Options` is the command line of `minifcn train`, the content of a run's `config.json` and what a checkpoint carries, so
+a run can be repeated from any of them. What comes out of a file is believed only after `from_dict`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.adam import Adam
+from minifcn.data.augment import Augmentation
+from minifcn.data.batches import Subset
+from minifcn.data.shapes import Shapes
+from minifcn.data.voc import VOCSegmentation
+from minifcn.errors import UsageError
+from minifcn.models.context import with_context
+from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, fcn
+from minifcn.models.paper import AT_ONCE
+from minifcn.models.squeezenet import SqueezeNet
+from minifcn.models.trunk import Trunk
+from minifcn.models.vgg import BLOCKS, VGG
+from minifcn.nn import Module
+from minifcn.ops.loss import NORMALIZATIONS
+from minifcn.optim import SCHEDULES, SGD, caffe_multipliers
+
+TRUNKS: dict[str, Callable[..., Trunk]] = {
+    "vgg": VGG,
+    "squeezenet1.0": partial(SqueezeNet, version="1.0"),
+    "squeezenet1.1": partial(SqueezeNet, version="1.1"),
+}
+STRIDES = {"vgg": (32, 16, 8), "squeezenet1.0": (16, 8, 4), "squeezenet1.1": (16, 8, 4)}
+# What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
+SKIP_SCALES: dict[str, Mapping[str, float]] = {
+    "vgg": AT_ONCE,
+    "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
+    "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
+}
+OPTIMIZERS = ("sgd", "adam")
+WORLD = "world"
+WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a fully convolutional network. Without arguments: FCN-8s on the embedded world."""
+
+    # where to start from
+    recipe: str = "toy"
+    """the named set of choices to start from; every other option changes one of them"""
+    config: str = ""
+    """take the options of an earlier run from its config.json"""
+    resume: str = ""
+    """continue the run in this folder, from its newest good checkpoint"""
+    run: str = ""
+    """the run folder to make; by default runs/RECIPE, with a number if that is taken"""
+    overfit: int = 0
+    """learn only the first so many images, without dropout or augmentation, until they are known: a smoke test"""
+
+    # the images
+    data: str = WORLD
+    """the folder of a data set in the layout of PASCAL VOC (it may begin with $MINIFCN_DATA), or "world" """
+    train_split: str = "train"
+    """the split to learn from"""
+    val_split: str = "val"
+    """the split to measure on"""
+    hold_out: int = 0
+    """learn without so many of the training images, and measure on those: what a recipe may be chosen by"""
+    max_train: int = 0
+    """use only the first so many training images (0: all; the world: 2000)"""
+    max_val: int = 0
+    """use only the first so many validation images (0: all; the world: 100)"""
+    world_size: int = 64
+    """the side of the embedded world's images, 64 to 500 pixels"""
+    skip_bad: bool = False
+    """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
+
+    # the net
+    trunk: str = "vgg"
+    """"vgg", "squeezenet1.0" or "squeezenet1.1" """
+    init: str = ""
+    """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random"""
+    freeze: str = ""
+    """the parts of the net that do not learn, as "conv1,fire2": much of the work of a step is in the first ones"""
+    stages: str = "8"
+    """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
+    layers: int = 11
+    """which VGG is the trunk: 11, 13, 16 or 19"""
+    width: int = 8
+    """channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"""
+    context: bool = False
+    """score each cell together with the mean over the whole image, as ParseNet does"""
+    padding: str = "same"
+    """"same", "safe" or a number: the border around the image, 100 in the paper"""
+    dropout: float = 0.0
+    """the probability of dropout in fc6 and fc7"""
+    upsampling: str = "fixed"
+    """"fixed", "learned" (between the skips) or "all learned" """
+    fusion: str = "sum"
+    """"sum", "max" or "concat": how a skip joins the score"""
+    at_once: bool = False
+    """scale the skips before they are scored, as the paper's at-once nets do"""
+
+    # how it learns
+    epochs: int = 8
+    """passes over the training images, in each stage"""
+    batch: int = 8
+    """images in a forward pass; unequal sizes are padded with void"""
+    accumulate: int = 1
+    """batches whose gradients make one step (Caffe's iter_size)"""
+    optimizer: str = "sgd"
+    """"sgd" (the paper) or "adam" """
+    lr: float = 0.05
+    """the learning rate of weights; biases have twice it"""
+    trunk_lr: float = 1.0
+    """the trunk has the learning rate times this: what is known already needs smaller steps than a new score"""
+    stage_lr: float = 0.01
+    """each stage after the first has the learning rate times this (the paper: 1/100)"""
+    schedule: str = "poly"
+    """"fixed" (the paper), "poly" or "step" """
+    momentum: float = 0.9
+    """how much of the last step is kept"""
+    weight_decay: float = 0.0005
+    """on weights, not on biases"""
+    normalize: str = "valid"
+    """the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images"""
+    seed: int = 0
+    """what all random numbers of the run come from"""
+
+    # what is done to the images
+    mirror: bool = True
+    """show every other image mirrored, at random"""
+    translate: int = 0
+    """shift images by up to so many pixels (the paper tried 32)"""
+    crop: int = 0
+    """cut a random window of this side (0: the whole image)"""
+    scale_min: float = 1.0
+    """scale images by at least this"""
+    scale_max: float = 1.0
+    """and by at most this"""
+
+    # the run
+    measure_every: int = 1
+    """epochs between measurements on the validation split"""
+    save_every: int = 0
+    """steps between checkpoints, beside those at each measurement (0: none)"""
+    stop_after: int = 0
+    """stop after so many steps from here on, as if interrupted (0: at the end)"""
+    samples: int = 6
+    """validation images to draw at the end"""
+    device: str = "auto"
+    """"cpu", "gpu" or "auto" """
+    threads: int = 0
+    """threads that compute convolutions (0: one for each core)"""
+    on_save_error: str = "stop"
+    """"stop" or "warn", when a checkpoint cannot be written"""
+    detect_anomaly: bool = False
+    """check every layer's output, and name the first that is not finite"""
+
+    def __post_init__(self) -> None:
+        for field, least, most in RANGES:
+            value = getattr(self, field)
+            if not (isinstance(value, (int, float)) and least <= value <= most):
+                bound = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+                raise UsageError(f"option {field} is {value!r}; expected a number {bound}")
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise UsageError(
+                    f"option {field} is {getattr(self, field)!r}; expected one of {', '.join(map(str, choices))}"
+                )
+        if not re.fullmatch("[A-Za-z0-9_-]+", self.recipe):
+            raise UsageError(f"option recipe is {self.recipe!r:.40}; expected a name, which the run folder gets, too")
+        if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
+            raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
+        if self.padding == "same" and self.trunk != "vgg":
+            raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
+        if self.scale_min > self.scale_max:
+            raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
+        strides = self.strides
+        if sorted(set(strides), reverse=True) != list(strides):
+            raise UsageError(
+                f"option stages is {self.stages!r}; expected strides from coarse to fine, as {self._ladder}"
+            )
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides to train in turn, as numbers."""
+        words = self.stages.split(",")
+        if any(word.strip() not in map(str, STRIDES[self.trunk]) for word in words):
+            raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
+        return tuple(int(word) for word in words)
+
+    @property
+    def _ladder(self) -> str:
+        return ",".join(map(str, STRIDES[self.trunk]))
+
+    def network(self, classes: int, stride: int) -> FCN:
+        """The net of one stage, freshly initialised from the seed."""
+        trunk = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
+        return fcn(
+            (lambda **options: with_context(trunk(**options))) if self.context else trunk,
+            stride,
+            classes=classes,
+            width=self.width,
+            padding=int(self.padding) if self.padding.isdigit() else self.padding,
+            dropout=self.dropout,
+            upsampling=self.upsampling,
+            fusion=self.fusion,
+            skip_scale=SKIP_SCALES[self.trunk] if self.at_once else None,
+            seed=self.seed,
+        )
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names in `freeze`."""
+        return [name.strip() for name in self.freeze.split(",") if name.strip()]
+
+    def solver(self, net: Module) -> SGD | Adam:
+        """What moves the weights of `net`, at the rate of the first stage."""
+
+        def multipliers(name: str) -> tuple[float, float]:
+            rate, decay = caffe_multipliers(name)
+            return rate * (self.trunk_lr if name.startswith("trunk.") else 1), decay
+
+        if self.optimizer == "adam":
+            betas = (self.momentum, 0.999)
+            return Adam(net, lr=self.lr, betas=betas, weight_decay=self.weight_decay, multipliers=multipliers)
+        return SGD(net, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, multipliers=multipliers)
+
+    def data_sets(self, *, say: Callable[[str], None] = print) -> tuple[Any, Any]:
+        """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
+
+        `say` hears in one line what `skip_bad` leaves out.
+        """
+        train = self.data_set(self.train_split, self.max_train, say=say)
+        if not self.hold_out:
+            return train, self.data_set(self.val_split, self.max_val, say=say)
+        if self.hold_out >= len(train):
+            raise UsageError(
+                f"option hold_out is {self.hold_out}; expected fewer than the {len(train)} training images"
+            )
+        order = np.random.default_rng(HOLD_OUT).permutation(len(train))  # whatever the run's seed: runs are compared
+        kept, held = np.sort(order[self.hold_out :]), np.sort(order[: self.hold_out])
+        return Subset(train, kept.tolist()), Subset(train, held.tolist())
+
+    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
+        """A split, or its first `most` images (0: all)."""
+        if self.data == WORLD:
+            return Shapes(split, count=most or WORLD_IMAGES.get(split, 0), size=self.world_size, seed=self.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
+            dataset = VOCSegmentation(located(self.data), split, skip_bad=self.skip_bad)
+        if dataset.skipped:
+            count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
+            say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
+        if not len(dataset):
+            raise UsageError(f"{self.data}: split {split} has no images; expected at least one")
+        return Subset(dataset, range(min(most or len(dataset), len(dataset))))
+
+    def augmentation(self, fill: tuple[int, int, int]) -> Augmentation:
+        """What is done to the images; `fill` is shown where there is no picture."""
+        return Augmentation(
+            mirror=self.mirror,
+            translate=self.translate,
+            crop=self.crop or None,
+            scale=(self.scale_min, self.scale_max),
+            fill=fill,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options as JSON has them."""
+        return dataclasses.asdict(self)
+
+
+RANGES = (
+    ("hold_out", 0, math.inf),
+    ("max_train", 0, math.inf),
+    ("max_val", 0, math.inf),
+    ("world_size", 64, 500),
+    ("width", 1, 512),
+    ("dropout", 0.0, 0.99),
+    ("epochs", 1, 1_000_000),
+    ("batch", 1, 4096),
+    ("accumulate", 1, 4096),
+    ("lr", 0.0, 1e6),
+    ("trunk_lr", 0.0, 1e6),
+    ("stage_lr", 0.0, 1e6),
+    ("momentum", 0.0, 0.9999),
+    ("weight_decay", 0.0, 1.0),
+    ("translate", 0, 4096),
+    ("crop", 0, 8192),
+    ("scale_min", 0.0625, 16),
+    ("scale_max", 0.0625, 16),
+    ("seed", 0, 2**63 - 1),
+    ("overfit", 0, 10_000),
+    ("stop_after", 0, math.inf),
+    ("measure_every", 1, math.inf),
+    ("save_every", 0, math.inf),
+    ("samples", 0, 1000),
+    ("threads", 0, 1024),
+)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "trunk": tuple(TRUNKS),
+    "optimizer": OPTIMIZERS,
+    "layers": tuple(BLOCKS),
+    "upsampling": UPSAMPLINGS,
+    "fusion": tuple(FUSIONS),
+    "schedule": SCHEDULES,
+    "normalize": NORMALIZATIONS,
+    "device": ("cpu", "gpu", "auto"),
+    "on_save_error": ("stop", "warn"),
+}
+
+HOLD_OUT = 2015  # the seed of the images that --hold-out takes away
+VARIABLE = "$MINIFCN_DATA"
+
+
+def located(path: str) -> str:
+    """`path` with $MINIFCN_DATA, if it begins so, replaced by what that names; `UsageError` where it names nothing."""
+    if not path.startswith(VARIABLE):
+        return path
+    folder = os.environ.get(VARIABLE[1:])
+    if not folder:
+        raise UsageError(
+            f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
+            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with --data"
+        )
+    return folder + path.removeprefix(VARIABLE)
+
+
+def nearest(name: str, known: Any) -> str:
+    """What to say of a name that does not exist."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def from_dict(found: Any, *, source: str | Path) -> Options:
+    """Options out of a file: every key known, every value of its type and in its range, or `UsageError`."""
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{source}: options are {type(found).__name__}; expected names with values")
+    types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}
+    for name, value in found.items():
+        if name not in types:
+            raise UsageError(f"{source}: option {name!r} does not exist; {nearest(str(name), types)}")
+        wanted = types[name]
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and wanted is not bool) or isinstance(value, np.ndarray):
+            raise UsageError(f"{source}: option {name} is {value!r:.100}; expected {wanted.__name__}")
+    try:
+        return Options(**{name: types[name](value) for name, value in found.items()})
+    except UsageError as fault:
+        raise UsageError(f"{source}: {fault}") from fault
