@@ -26,4 +26,4 @@ __all__ = [
     "collate",
 ]
 
-FILES = ["sample", "files", "augment", "batches", "things", "shapes", "make", "voc", "digits"]
+FILES = ["sample", "files", "augment", "batches", "things", "shapes", "objects", "make", "voc", "digits"]

@@ -13,13 +13,15 @@ The drawing itself is the painter's algorithm: sky, hills, ground, ponds, shadow
 near, each over what is behind it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
+from minifcn.data.hha import DOWN, Camera, hha
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.things import STANDING, Array, Light, Thing, choose, mix, noise, rgb, step
 from minifcn.errors import UsageError
@@ -87,6 +89,12 @@ class Scene:
         self.label = np.zeros((height, width), np.uint8)
         self.depth = np.full((height, width), FAR, np.float32)
         self.geometry = np.full((height, width), GEOMETRY.index("sky"), np.uint8)
+
+    def hha(self) -> Array:
+        """Depth as a picture (H, W, 3): disparity, height, angle. The eye is level, and no sensor measures the sky."""
+        width = self.depth.shape[1]
+        camera = Camera(self.pixels, self.pixels, width / 2 - 0.5, -self.top * self.pixels - 0.5)
+        return hha(self.depth, camera, measured=self.depth < FAR, gravity=DOWN)
 
     def part(self, left: float, right: float, top: float, bottom: float) -> Part:
         """The rows and columns that cover a rectangle given in picture coordinates, and two pixels more."""
@@ -190,8 +198,8 @@ def draw_pond(scene: Scene, rng: Generator, x: float, z: float) -> None:
     scene.cover(part, outline, colour, CAMERA / np.maximum(y, CAMERA / 60), label="pond", geometry="horizontal")
 
 
-def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
-    """One scene of (H, W) pixels, from far to near."""
+def draw_land(rng: Generator, size: tuple[int, int]) -> Scene:
+    """A landscape of (H, W) pixels with nothing in it, from far to near."""
     mood = choose(rng, MOODS)
     horizon = rng.uniform(0.36, 0.58)
     light = Light(rng.uniform(-1, 1), rng.uniform(0.3, 1), rgb(mood.sun), rgb(mood.shade) * 0.75)
@@ -199,6 +207,12 @@ def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
     draw_sky(scene, rng, mood)
     draw_hills(scene, rng)
     draw_ground(scene, rng)
+    return scene
+
+
+def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
+    """One scene of (H, W) pixels."""
+    scene = draw_land(rng, size)
     draw_things(scene, rng)
     return scene
 
@@ -215,15 +229,32 @@ def draw_things(scene: Scene, rng: Generator) -> None:
         if name == "pond":
             draw_pond(scene, rng, x, z)
             continue
-        thing, base, lift = STANDING[name](rng, scene.light), CAMERA / z, rng.random()
-        if name == "balloon":
-            base = -0.05 - lift * max(-scene.top - thing.height / z - 0.06, 0)
-        standing.append((name, thing, x, base, z))
+        thing, lift = STANDING[name](rng, scene.light), rng.random()
+        standing.append((name, thing, x, foot(scene, name, thing, z, lift), z))
+    draw_standing(scene, standing)
+
+
+def foot(scene: Scene, name: str, thing: Thing, z: float, lift: float) -> float:
+    """Where in the picture a thing of class `name` ends below: on the ground, or by `lift`, 0 to 1, up in the sky."""
+    if name == "balloon":
+        return -0.05 - lift * max(-scene.top - thing.height / z - 0.06, 0)
+    return CAMERA / z
+
+
+def draw_standing(scene: Scene, standing: Sequence[tuple[str, Thing, float, float, float]]) -> None:
+    """Things as (class, thing, x, foot, z), from far to near: first all shadows, for they lie on the ground."""
     for name, thing, x, base, z in standing:
         if name != "balloon":
             scene.shadow(thing, x, base, z)
     for name, thing, x, base, z in standing:
         scene.place(name, thing, x, base, z)
+
+
+def finished(scene: Scene, rng: Generator, id: str) -> Sample:
+    """The scene as a picture of bytes, with the grain of a film, and all that is known of its pixels."""
+    grain = rng.standard_normal(scene.image.shape, np.float32) * 0.012
+    image = np.clip((scene.image + grain) * 255 + 0.5, 0, 255).astype(np.uint8)
+    return Sample(id, image, scene.label, scene.depth, scene.geometry)
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:
@@ -248,7 +279,7 @@ class Shapes:
 
     `geometry_classes` name the second labels: horizontal (ground and ponds), vertical (all that stands or hangs, the
     hills too) and sky. `depth` is in metres: things are flat cards that face the eye, the ground recedes, and where
-    there is only sky it is 100.
+    there is only sky it is 100. With `hha=True` samples have it as a picture as well (`data/hha.py`).
 
     Picture i is a function of (`seed`, `split`, i) alone: a larger `count` adds pictures and changes none, no two
     splits share one, and another `size` (an integer, or height and width; 64 to 500) shows the same scene at another
@@ -258,12 +289,21 @@ class Shapes:
     classes = CLASSES
     geometry_classes = GEOMETRY
 
-    def __init__(self, split: str = "train", *, count: int, size: int | tuple[int, int] = 64, seed: int = 0):
+    def __init__(
+        self,
+        split: str = "train",
+        *,
+        count: int,
+        size: int | tuple[int, int] = 64,
+        seed: int = 0,
+        hha: bool = False,
+    ):
         if split not in SPLITS:
             raise UsageError(f"the embedded world has the splits {', '.join(SPLITS)}, not {split!r}")
         self.split = split
         self.count = whole_number("count", count, 1, 10**6)
         self.seed = whole_number("seed", seed, 0, 2**64 - 1)
+        self.hha = hha
         sides = size if isinstance(size, (tuple, list)) else (size, size)
         if len(sides) != 2:
             raise UsageError(f"the embedded world's size is one number or (height, width), not {size!r}")
@@ -280,6 +320,5 @@ class Shapes:
         seeds = np.random.SeedSequence(self.seed, spawn_key=(SPLITS.index(self.split), range(self.count)[i]))
         rng = np.random.default_rng(seeds)
         scene = draw_scene(rng, self.size)
-        grain = rng.standard_normal(scene.image.shape, np.float32) * 0.012
-        image = np.clip((scene.image + grain) * 255 + 0.5, 0, 255).astype(np.uint8)
-        return Sample(self.ids[i], image, scene.label, scene.depth, scene.geometry)
+        sample = finished(scene, rng, self.ids[i])
+        return replace(sample, hha=scene.hha()) if self.hha else sample
