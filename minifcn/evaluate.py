@@ -13,8 +13,9 @@ from typing import Any
 
 from minifcn.backend import choose_device
 from minifcn.command import parse, run, split_words
+from minifcn.data.inputs import Hidden
 from minifcn.errors import DataError, UsageError
-from minifcn.evaluation import baselines, class_table, evaluate, evaluation_record, table
+from minifcn.evaluation import baselines, class_table, evaluate_heads, evaluation_record, measures, table
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.metrics import ABSENT, ConfusionMatrix
 from minifcn.options import WORLD
@@ -38,6 +39,8 @@ class Options:
     """the checkpoint that was best on the run's validation split, instead of the newest"""
     json: str = ""
     """write the result to this file, too"""
+    hide: str = ""
+    """hide the "background", the "foreground" or "both" by the truth, to see what the net goes by"""
     skip_bad: bool = False
     """leave out images and masks that cannot be used"""
     batch: int = 8
@@ -71,9 +74,14 @@ def main(argv: list[str]) -> int:
         raise UsageError(
             f"{place}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"
         )
+    hide = options.hide or trained.options.hide
+    if hide:
+        val = Hidden(val, hide, fill=trained.preprocessing.fill)
     print(f"device {why}")
     with Bar(len(val), unit="image") as bar:
-        matrix = evaluate(trained.net.to(device), val, trained.preprocessing, batch=options.batch, progress=bar.advance)
+        matrix, second = evaluate_heads(
+            trained.net.to(device), val, trained.inputs, batch=options.batch, progress=bar.advance
+        )
     guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
     print(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
     print(table(matrix, guesses, absent))
@@ -81,11 +89,14 @@ def main(argv: list[str]) -> int:
     print(f"classes left out of the mean IU ({absent}): {', '.join(skipped) or 'none'}\n")
     print(class_table(matrix, trained.classes))
     record = evaluation_record(matrix, guesses, classes=trained.classes, split=split, images=len(val), absent=absent)
+    if second is not None:
+        print(f"\nthe second head\n{class_table(second, val.geometry_classes)}")
+        record["geometry"] = measures(second, val.geometry_classes)
     if options.json:
         write_json(Path(options.json), record)
         print(f"wrote {options.json}")
     run_folder = Path(words[0])
-    if run_folder.is_dir() and not options.data and not (run_folder / "evaluation.json").exists():
+    if run_folder.is_dir() and not (options.data or options.hide) and not (run_folder / "evaluation.json").exists():
         write_json(run_folder / "evaluation.json", record)
         print(f"wrote {write_report(run_folder)}")
     return 0

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from minifcn.backend import device_of, to_device, to_host
-from minifcn.data.batches import Preprocessing, collate
+from minifcn.data.batches import Preprocessing
+from minifcn.data.inputs import Inputs, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
 from minifcn.metrics import Absent, ConfusionMatrix
@@ -24,11 +25,21 @@ def device_of_net(net: Module) -> str:
     return "gpu" if "gpu" in {device_of(parameter.data) for _, parameter in net.parameters()} else "cpu"
 
 
-def predict(net: Module, images: np.ndarray) -> np.ndarray:
-    """The class with the highest score at each pixel: (N, 3, H, W), preprocessed -> (N, H, W) uint8, on the host."""
+def predict(net: Module, *images: np.ndarray) -> np.ndarray:
+    """The class with the highest score at each pixel: (N, 3, H, W), preprocessed -> (N, H, W) uint8, on the host.
+
+    A net of late fusion takes several images. Of two heads, the first one's classes.
+    """
+    return next(iter(predict_heads(net, *images).values()))
+
+
+def predict_heads(net: Module, *images: np.ndarray) -> dict[str, np.ndarray]:
+    """`predict` for each head of a net, by name; "" for the head of a net that has one."""
+    device = device_of_net(net)
     with inference(net):
-        scores = net(Tensor(to_device(images, device_of_net(net)))).data
-        return to_host(scores.argmax(axis=1)).astype(np.uint8)
+        scores = net(*(Tensor(to_device(image, device)) for image in images))
+        heads = scores if isinstance(scores, dict) else {"": scores}
+        return {name: to_host(each.data.argmax(axis=1)).astype(np.uint8) for name, each in heads.items()}
 
 
 def batches_of_equal_size(dataset: Any, batch: int) -> Iterator[list[Sample]]:
@@ -47,19 +58,37 @@ def batches_of_equal_size(dataset: Any, batch: int) -> Iterator[list[Sample]]:
 def evaluate(
     net: Module,
     dataset: Any,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | Inputs,
     *,
     batch: int = 8,
     progress: Callable[[int], None] = lambda images: None,
 ) -> ConfusionMatrix:
     """The confusion matrix of `net` on every labelled pixel of `dataset`; `progress` hears of every few images done."""
-    matrix = ConfusionMatrix(len(dataset.classes), VOID)
+    inputs = preprocessing if isinstance(preprocessing, Inputs) else Inputs("rgb", preprocessing)
+    return evaluate_heads(net, dataset, inputs, batch=batch, progress=progress)[0]
+
+
+def evaluate_heads(
+    net: Module,
+    dataset: Any,
+    inputs: Inputs,
+    *,
+    batch: int = 8,
+    progress: Callable[[int], None] = lambda images: None,
+) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
+    """`evaluate` for the labels and, where the net has a head for them, for the second labels (geometry)."""
+    matrix, second = ConfusionMatrix(len(dataset.classes), VOID), None
     with inference(net):  # around all batches: the filters are transformed once
         for samples in batches_of_equal_size(dataset, batch):
-            x, labels = collate(samples, preprocessing)
-            matrix.update(labels, predict(net, x))
+            images, labels, geometry = collate_inputs(samples, inputs)
+            first, *others = predict_heads(net, *images).values()
+            matrix.update(labels, first)
+            for each in others:
+                if second is None:
+                    second = ConfusionMatrix(len(dataset.geometry_classes), VOID)
+                second.update(geometry, each)
             progress(len(samples))
-    return matrix
+    return matrix, second
 
 
 BASELINES = ("majority class", "pixel position")
@@ -103,6 +132,18 @@ def shares(matrix: ConfusionMatrix, classes: Sequence[str], *, most: int = 4) ->
     return ", ".join(f"{classes[i]} {100 * predicted[i]:.0f}/{100 * true[i]:.0f}" for i in order)
 
 
+def measures(matrix: ConfusionMatrix, classes: Sequence[str], absent: Absent = "skip") -> dict[str, Any]:
+    """The counts of one head and what follows from them."""
+    return {
+        "classes": list(classes),
+        "confusion": matrix.matrix.tolist(),
+        **matrix.summary(absent),
+        "iu": matrix.iu().tolist(),
+        "absent": absent,
+        "skipped": [classes[i] for i in matrix.skipped(absent)],
+    }
+
+
 def class_record(matrix: ConfusionMatrix) -> dict[str, Any]:
     """What the log keeps of every class."""
     return {
@@ -125,12 +166,7 @@ def evaluation_record(
     return {
         "split": split,
         "images": images,
-        "classes": list(classes),
-        "confusion": matrix.matrix.tolist(),
-        **matrix.summary(absent),
-        "iu": matrix.iu().tolist(),
-        "absent": absent,
-        "skipped": [classes[i] for i in matrix.skipped(absent)],
+        **measures(matrix, classes, absent),
         "baselines": {name: guess.summary(absent) for name, guess in guesses.items()},
     }
 

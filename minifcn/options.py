@@ -23,12 +23,15 @@ import numpy as np
 from minifcn.adam import Adam
 from minifcn.data.augment import Augmentation
 from minifcn.data.batches import Subset
+from minifcn.data.inputs import CHANNELS, HIDINGS, INPUTS
 from minifcn.data.shapes import Shapes
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError
+from minifcn.models.alexnet import AlexNet
 from minifcn.models.context import with_context
 from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, fcn
-from minifcn.models.paper import AT_ONCE
+from minifcn.models.googlenet import GoogLeNet
+from minifcn.models.paper import AT_ONCE, LateFusion
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import BLOCKS, VGG
@@ -38,17 +41,28 @@ from minifcn.optim import SCHEDULES, SGD, caffe_multipliers
 
 TRUNKS: dict[str, Callable[..., Trunk]] = {
     "vgg": VGG,
+    "alexnet": AlexNet,
+    "googlenet": GoogLeNet,
     "squeezenet1.0": partial(SqueezeNet, version="1.0"),
     "squeezenet1.1": partial(SqueezeNet, version="1.1"),
 }
-STRIDES = {"vgg": (32, 16, 8), "squeezenet1.0": (16, 8, 4), "squeezenet1.1": (16, 8, 4)}
+STRIDES = {
+    "vgg": (32, 16, 8),
+    "alexnet": (32,),
+    "googlenet": (32,),
+    "squeezenet1.0": (16, 8, 4),
+    "squeezenet1.1": (16, 8, 4),
+}
 # What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
 SKIP_SCALES: dict[str, Mapping[str, float]] = {
     "vgg": AT_ONCE,
+    "alexnet": {},
+    "googlenet": {},
     "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
     "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
 }
 OPTIMIZERS = ("sgd", "adam")
+HEADS = ("label", "label+geometry")
 WORLD = "world"
 WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 
@@ -72,6 +86,8 @@ class Options:
     # the images
     data: str = WORLD
     """the folder of a data set in the layout of PASCAL VOC (it may begin with $MINIFCN_DATA), or "world" """
+    train_data: str = ""
+    """another folder for the training split, where the paper learns from SBD and measures on VOC"""
     train_split: str = "train"
     """the split to learn from"""
     val_split: str = "val"
@@ -86,12 +102,20 @@ class Options:
     """the side of the embedded world's images, 64 to 500 pixels"""
     skip_bad: bool = False
     """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
+    inputs: str = "rgb"
+    """what the net sees: "rgb", "rgbd" (depth as a fourth plane: early fusion), "depth", "hha", or two nets that vote
+    (late fusion), "rgb+depth" or "rgb+hha" """
+    heads: str = "label"
+    """"label", or "label+geometry": a second head on the same trunk for the second labels of the data"""
+    hide: str = ""
+    """hide the "background", the "foreground" or "both" by the truth, to see what the net goes by"""
 
     # the net
     trunk: str = "vgg"
-    """"vgg", "squeezenet1.0" or "squeezenet1.1" """
+    """"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1" """
     init: str = ""
-    """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random"""
+    """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random. Or a run
+    of ours, whose whole net goes on learning; for late fusion two, "RUN,RUN" """
     freeze: str = ""
     """the parts of the net that do not learn, as "conv1,fire2": much of the work of a step is in the first ones"""
     stages: str = "8"
@@ -116,6 +140,10 @@ class Options:
     # how it learns
     epochs: int = 8
     """passes over the training images, in each stage"""
+    steps: int = 0
+    """steps in each stage, in the place of passes (0: by --epochs)"""
+    with_replacement: bool = False
+    """draw every image at random from all of them, as the released nets did, instead of each once in a pass"""
     batch: int = 8
     """images in a forward pass; unequal sizes are padded with void"""
     accumulate: int = 1
@@ -126,14 +154,22 @@ class Options:
     """the learning rate of weights; biases have twice it"""
     trunk_lr: float = 1.0
     """the trunk has the learning rate times this: what is known already needs smaller steps than a new score"""
-    stage_lr: float = 0.01
-    """each stage after the first has the learning rate times this (the paper: 1/100)"""
+    trunk_bias: str = "twice"
+    """"twice": the trunk's biases have twice the learning rate and no decay, as Caffe's VGG has them; "alike": as its
+    weights, as CaffeNet has them"""
+    stage_lr: str = "0.01"
+    """each stage after the first has the learning rate of the one before times this (the paper: 1/100); or a factor for
+    each of them, "0.01,1" """
     schedule: str = "poly"
     """"fixed" (the paper), "poly" or "step" """
     momentum: float = 0.9
     """how much of the last step is kept"""
     weight_decay: float = 0.0005
     """on weights, not on biases"""
+    sampling: float = 1.0
+    """the probability with which a pixel counts in the loss: patchwise training"""
+    class_balance: float = 0.0
+    """classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"""
     normalize: str = "valid"
     """the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images"""
     seed: int = 0
@@ -154,6 +190,8 @@ class Options:
     # the run
     measure_every: int = 1
     """epochs between measurements on the validation split"""
+    measure_steps: int = 0
+    """or steps between them (0: by --measure-every)"""
     save_every: int = 0
     """steps between checkpoints, beside those at each measurement (0: none)"""
     stop_after: int = 0
@@ -188,11 +226,18 @@ class Options:
             raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
+        if "+" in self.inputs and self.heads != "label":
+            raise UsageError(
+                f"option heads is {self.heads!r} with inputs {self.inputs!r}; expected one net for two heads"
+            )
+        if self.sampling <= 0:
+            raise UsageError(f"option sampling is {self.sampling}; expected a probability above 0, at most 1")
         strides = self.strides
         if sorted(set(strides), reverse=True) != list(strides):
             raise UsageError(
                 f"option stages is {self.stages!r}; expected strides from coarse to fine, as {self._ladder}"
             )
+        self.rates  # noqa: B018  raises what is wrong with stage_lr
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -203,11 +248,35 @@ class Options:
         return tuple(int(word) for word in words)
 
     @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each stage."""
+        stages = len(self.strides)
+        words = self.stage_lr.split(",")
+        try:
+            factors = [float(word) for word in words] * (stages if len(words) == 1 else 1)
+        except ValueError:
+            factors = [math.nan]
+        if not all(0 <= factor <= 1e6 for factor in factors) or len(factors) < stages - 1:
+            raise UsageError(
+                f"option stage_lr is {self.stage_lr!r}; expected a number of at least 0, or one for each stage after "
+                f"the first of {self.stages}, separated by commas"
+            )
+        return tuple(self.lr * math.prod(factors[:stage]) for stage in range(stages))
+
+    @property
     def _ladder(self) -> str:
         return ",".join(map(str, STRIDES[self.trunk]))
 
-    def network(self, classes: int, stride: int) -> FCN:
-        """The net of one stage, freshly initialised from the seed."""
+    def network(self, classes: int, stride: int, *, geometry: int = 0) -> FCN | LateFusion:
+        """The net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head."""
+        heads = classes if self.heads == "label" else {"sem": classes, "geo": geometry}
+        nets = {
+            part: self._one_net(heads, stride, channels=CHANNELS[part], seed=self.seed + i)
+            for i, part in enumerate(self.inputs.split("+"))
+        }
+        return LateFusion(**nets) if len(nets) > 1 else nets[self.inputs]
+
+    def _one_net(self, classes: int | dict[str, int], stride: int, *, channels: int, seed: int) -> FCN:
         trunk = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
         return fcn(
             (lambda **options: with_context(trunk(**options))) if self.context else trunk,
@@ -215,11 +284,12 @@ class Options:
             classes=classes,
             width=self.width,
             padding=int(self.padding) if self.padding.isdigit() else self.padding,
+            in_channels=channels,
             dropout=self.dropout,
             upsampling=self.upsampling,
             fusion=self.fusion,
             skip_scale=SKIP_SCALES[self.trunk] if self.at_once else None,
-            seed=self.seed,
+            seed=seed,
         )
 
     @property
@@ -232,7 +302,9 @@ class Options:
 
         def multipliers(name: str) -> tuple[float, float]:
             rate, decay = caffe_multipliers(name)
-            return rate * (self.trunk_lr if name.startswith("trunk.") else 1), decay
+            if "trunk." not in name:
+                return rate, decay
+            return (self.trunk_lr, 1.0) if self.trunk_bias == "alike" else (rate * self.trunk_lr, decay)
 
         if self.optimizer == "adam":
             betas = (self.momentum, 0.999)
@@ -244,7 +316,9 @@ class Options:
 
         `say` hears in one line what `skip_bad` leaves out.
         """
-        train = self.data_set(self.train_split, self.max_train, say=say)
+        train = dataclasses.replace(self, data=self.train_data or self.data).data_set(
+            self.train_split, self.max_train, say=say
+        )
         if not self.hold_out:
             return train, self.data_set(self.val_split, self.max_val, say=say)
         if self.hold_out >= len(train):
@@ -292,12 +366,14 @@ RANGES = (
     ("width", 1, 512),
     ("dropout", 0.0, 0.99),
     ("epochs", 1, 1_000_000),
+    ("steps", 0, 1_000_000_000),
     ("batch", 1, 4096),
     ("accumulate", 1, 4096),
     ("lr", 0.0, 1e6),
     ("trunk_lr", 0.0, 1e6),
-    ("stage_lr", 0.0, 1e6),
     ("momentum", 0.0, 0.9999),
+    ("sampling", 0.0, 1.0),
+    ("class_balance", 0.0, 2.0),
     ("weight_decay", 0.0, 1.0),
     ("translate", 0, 4096),
     ("crop", 0, 8192),
@@ -307,12 +383,17 @@ RANGES = (
     ("overfit", 0, 10_000),
     ("stop_after", 0, math.inf),
     ("measure_every", 1, math.inf),
+    ("measure_steps", 0, math.inf),
     ("save_every", 0, math.inf),
     ("samples", 0, 1000),
     ("threads", 0, 1024),
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
     "trunk": tuple(TRUNKS),
+    "inputs": INPUTS,
+    "heads": HEADS,
+    "hide": ("", *HIDINGS),
+    "trunk_bias": ("twice", "alike"),
     "optimizer": OPTIMIZERS,
     "layers": tuple(BLOCKS),
     "upsampling": UPSAMPLINGS,

@@ -53,6 +53,11 @@ def main(argv: list[str]) -> int:
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best)
+    if trained.options.inputs != "rgb":
+        raise UsageError(
+            f"{words[0]}: its net sees {trained.options.inputs}, and a photograph alone has no depth; expected a "
+            "net of colours; `minifcn evaluate` measures this one on a data set with depth"
+        )
     images = [path for word in words[1:] for path in files(word)]
     out = Path(options.out) if options.out else beside(trained.path) / "predictions"
     out.mkdir(parents=True, exist_ok=True)

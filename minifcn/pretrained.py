@@ -23,6 +23,7 @@ import numpy as np
 
 from minifcn.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from minifcn.data.batches import CAFFE, Preprocessing
+from minifcn.data.inputs import HHA, NYUD, SIFT_FLOW
 from minifcn.data.voc import VOC_CLASSES
 from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.models import paper
@@ -41,13 +42,12 @@ from minifcn.weights.names import Rule, folded, renamed, unnumbered
 
 BGR = Preprocessing("BGR", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 OXFORD = Preprocessing("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
-NYUD = Preprocessing("BGR", 1.0, (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
-HHA = Preprocessing("BGR", 1.0, (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
-SIFT_FLOW = Preprocessing("BGR", 1.0, (114.578, 115.294, 108.353), (1.0, 1.0, 1.0))
 TORCH = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # torchvision's GoogLeNet turns its normalised pictures back into -1..1, in which it was trained: these are those.
 HALVES = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
+# What `minifcn pretrain` calls the trunks that it trains: of any width, hence none of those below
+OURS = r"objects-[a-z0-9.]{1,20}-width[0-9]{1,3}"
 MAX_CLASSES = 100_000
 DATA = Path(__file__).parent / "weights" / "data"
 SQUEEZENET, SYNSETS = "squeezenet1_0_imagenet.npz", "synset_words.txt"
@@ -309,9 +309,12 @@ class WeightSet:
 
     def save(self, path: str | Path) -> None:
         """Write a checkpoint that `open_weights` reads back: safetensors, hashed, with the preprocessing in it."""
+        save_checkpoint(path, self.arrays, self.meta())
+
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint says of the arrays in it, for `open_weights` to read back."""
         known = {"net": self.net, "output": self.output, "classes": list(self.classes), "source": self.path.name}
-        preprocessing = self.preprocessing.as_dict() if self.preprocessing else None
-        save_checkpoint(path, self.arrays, {"weights": known, "preprocessing": preprocessing})
+        return {"weights": known, "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None}
 
 
 def open_weights(path: str | Path, *, net: str = "", allow_nonfinite: bool = False) -> WeightSet:
@@ -369,7 +372,8 @@ def _converted(path: Path, meta: Mapping[str, Any], net: str) -> WeightSet:
         raise FormatError(f"{path}: {fault}") from fault
     if len(classes) > MAX_CLASSES:
         raise FormatError(f"{path}: names {len(classes)} classes; expected at most {MAX_CLASSES}")
-    if name not in PUBLISHED or (net and net != name):
+    ours = bool(output) and re.fullmatch(OURS, name)  # a trunk: it can begin an FCN, and need not be built here
+    if (name not in PUBLISHED and not ours) or (net and net != name):
         raise FormatError(f"{path}: holds weights of {short(name)}; expected {net or 'a net known here'}")
     return WeightSet(path, name, output, classes, preprocessing, arrays)
 

@@ -22,7 +22,7 @@ TRANSFER: dict[str, Any] = {
     "lr": 0.001,
     "trunk_lr": 0.04,
     "weight_decay": 0.0001,
-    "stage_lr": 0.3,
+    "stage_lr": "0.3",
     "crop": 192,
     "scale_min": 0.75,
     "scale_max": 1.5,

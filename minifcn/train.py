@@ -24,7 +24,7 @@ from minifcn.runlog import write_json
 from minifcn.signals import Interrupted
 from minifcn.trained import preprocessing_of
 from minifcn.training import KNOWN, Trainer
-from minifcn.transfer import begin, starting_weights
+from minifcn.transfer import start, starting_weights
 
 # What may be changed when a run is resumed: nothing that decides what the net is or learns. The folder of the data may
 # have moved; whether it holds the same classes and images is checked.
@@ -146,16 +146,16 @@ def begun(options: Options, device: str) -> Trainer:
     path = Path(options.run or free_folder(options.recipe))
     if (path / "config.json").exists():
         raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
-    weights = starting_weights(options.init) if options.init else None
+    weights = starting_weights(options.init) if options.init else []
     train, val = options.data_sets()
     was_there = path.exists()
     folder = RunFolder(path)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
-        preprocessing = weights.preprocessing if weights else None
+        preprocessing = weights[0].preprocessing if weights else None
         trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device)
-        if weights:
-            print(begin(trainer.net, weights))
+        for line in start(trainer.net, weights) if weights else ():
+            print(line)
         config = {
             "options": trainer.options.as_dict(),
             "classes": list(trainer.classes),

@@ -10,8 +10,10 @@ import numpy as np
 
 from minifcn.checkpoint import Checkpoint, load_best, load_checkpoint, load_latest
 from minifcn.data.batches import Preprocessing
+from minifcn.data.inputs import Inputs
 from minifcn.errors import FormatError, UsageError
 from minifcn.models.fcn import FCN
+from minifcn.models.paper import LateFusion
 from minifcn.options import Options, from_dict
 from minifcn.pretrained import WeightSet, open_weights, recognised
 
@@ -21,11 +23,16 @@ class Trained:
     """What a checkpoint of `minifcn train` holds, checked, or a file of an FCN's weights."""
 
     path: Path
-    net: FCN
+    net: FCN | LateFusion
     options: Options
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     step: int
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the net sees of a sample."""
+        return Inputs(self.options.inputs, self.preprocessing)
 
 
 def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -33,7 +40,7 @@ def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def restore_net(net: FCN, checkpoint: Checkpoint) -> None:
+def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's parameters into `net`; `FormatError` naming the file and every name that does not fit."""
     try:
         net.load(part(checkpoint.tensors, "net."))
@@ -61,7 +68,8 @@ def open_trained(path: str | Path, *, best: bool = False) -> Trained:
     stride, progress = checkpoint.meta.get("stride"), checkpoint.meta.get("progress")
     if stride not in options.strides or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
         raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
-    net = options.network(len(classes), stride)
+    geometry = checked_classes(checkpoint, "geometry_classes") if options.heads != "label" else ()
+    net = options.network(len(classes), stride, geometry=len(geometry))
     restore_net(net, checkpoint)
     return Trained(checkpoint.path, net, options, classes, preprocessing, progress["step"])
 
@@ -85,9 +93,9 @@ def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
         raise FormatError(f"{checkpoint.path}: {fault}") from fault
 
 
-def checked_classes(checkpoint: Checkpoint) -> tuple[str, ...]:
+def checked_classes(checkpoint: Checkpoint, field: str = "classes") -> tuple[str, ...]:
     """The names of the classes that a checkpoint carries; `FormatError` where there are none."""
-    classes: Any = checkpoint.meta.get("classes")
+    classes: Any = checkpoint.meta.get(field)
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise FormatError(f"{checkpoint.path}: classes are {classes!r:.80}; expected a list of names")
+        raise FormatError(f"{checkpoint.path}: {field} are {classes!r:.80}; expected a list of names")
     return tuple(classes)

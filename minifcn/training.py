@@ -17,28 +17,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
+
 from minifcn import ops, runlog, viz
 from minifcn.adam import Adam
 from minifcn.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
 from minifcn.backend import rng, to_device, to_host
 from minifcn.checkpoint import Checkpoint, RunFolder
-from minifcn.data.batches import Cached, Preprocessing, Subset, collate
+from minifcn.data.batches import Cached, Preprocessing, Subset
+from minifcn.data.inputs import Hidden, Inputs, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.divergence import largest_gradients, not_finite, unheard, watching, worst
 from minifcn.environment import differences, environment
 from minifcn.errors import DivergedError, FormatError, UsageError
-from minifcn.evaluation import baselines, class_record, evaluate, evaluation_record, predict, shares, table
+from minifcn.evaluation import (
+    baselines,
+    class_record,
+    evaluate_heads,
+    evaluation_record,
+    measures,
+    predict,
+    shares,
+    table,
+)
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
+from minifcn.models.paper import LateFusion
 from minifcn.optim import SGD, learning_rate
 from minifcn.options import Options
 from minifcn.progress import Bar, clock
 from minifcn.report import write_report
+from minifcn.sampling import class_weights, count, sample
 from minifcn.signals import Interrupted, Signals
 from minifcn.tensor import Tensor
 from minifcn.trained import part, restore_net
 
-ORDER, AUGMENT = 0, 1  # what a random stream is for
+ORDER, AUGMENT, SAMPLING = 0, 1, 2  # what a random stream is for
 KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
 
 
@@ -79,22 +93,48 @@ class Trainer:
         say: Callable[[str], None] = print,
     ) -> None:
         self.options, self.folder, self.device, self._say = options, folder, device, say
-        self.train_set = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
-        self.val_set = self.train_set if options.overfit else Cached(val)
+        self.train_set: Any = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
+        self.val_set: Any = self.train_set if options.overfit else Cached(val)
         self.train_set.read_all()
         self.val_set.read_all()
         self.classes = tuple(train.classes)
+        self.geometry_classes = self._second_classes() if options.heads != "label" else ()
         self.preprocessing = preprocessing or Preprocessing.fit(self.train_set)
+        self.inputs = Inputs(options.inputs, self.preprocessing)
+        self.inputs(self.train_set[0])  # depth that is not there is found before anything is made
+        if options.hide:
+            hidden = (
+                Hidden(each, options.hide, fill=self.preprocessing.fill) for each in (self.train_set, self.val_set)
+            )
+            self.train_set, self.val_set = hidden
         self.augment = options.augmentation(self.preprocessing.fill)
+        self._class_weights = self._counted_weights()
         self.environment = environment(device)
         self.progress = Progress()
         self._bar = Bar(0, unit="step")
         self._measured: ConfusionMatrix | None = None  # of the net as it is now
+        self._measured_second: ConfusionMatrix | None = None  # of its second head
         self._improved = False
         self._logged = time.perf_counter()
-        self.net: FCN
+        self.net: FCN | LateFusion
         self.optimizer: SGD | Adam
         self._begin_stage(None)
+
+    def _second_classes(self) -> tuple[str, ...]:
+        names = self.train_set.geometry_classes
+        if not names:
+            raise UsageError(
+                f"option heads is {self.options.heads!r}; this data set has one kind of label alone; expected one with "
+                "two (SIFT Flow, the embedded world)"
+            )
+        return names
+
+    def _counted_weights(self) -> Any:
+        """What each class weighs in the loss, None for alike."""
+        if not self.options.class_balance:
+            return None
+        counts = [count(self.train_set[i].label, len(self.classes)) for i in range(len(self.train_set))]
+        return to_device(class_weights(np.sum(counts, axis=0), power=self.options.class_balance), self.device)
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
@@ -103,10 +143,10 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------------------- the stages
 
-    def _begin_stage(self, coarser: FCN | None) -> None:
+    def _begin_stage(self, coarser: FCN | LateFusion | None) -> None:
         """A new net; from the coarser one it takes every parameter that it has, too. The new scores start at zero."""
         o, stage = self.options, self.progress.stage
-        self.net = o.network(len(self.classes), o.strides[stage])
+        self.net = o.network(len(self.classes), o.strides[stage], geometry=len(self.geometry_classes))
         if coarser is not None:
             self.net.load(coarser.state(), strict=False)
         self.net.to(self.device)
@@ -122,7 +162,7 @@ class Trainer:
     @property
     def steps_per_stage(self) -> int:
         """Steps of one stage."""
-        return self.steps_per_epoch * self.options.epochs
+        return self.options.steps or self.steps_per_epoch * self.options.epochs
 
     @property
     def finished(self) -> bool:
@@ -167,9 +207,10 @@ class Trainer:
         self._say_rate()
 
     def _is_due(self) -> bool:
-        """Whether an epoch has just ended that is to be measured; the last of a stage always is."""
-        epochs, rest = divmod(self.progress.step - self.progress.stage_began, self.steps_per_epoch)
-        return rest == 0 and (epochs % self.options.measure_every == 0 or epochs == self.options.epochs)
+        """Whether it is time to measure: after so many epochs or steps, and at the end of a stage."""
+        done = self.progress.step - self.progress.stage_began
+        between = self.options.measure_steps or self.options.measure_every * self.steps_per_epoch
+        return done % between == 0 or done == self.steps_per_stage
 
     # --------------------------------------------------------------------------------------------------------- one step
 
@@ -177,7 +218,8 @@ class Trainer:
         o, p = self.options, self.progress
         done = p.step - p.stage_began
         epoch, position = divmod(done, self.steps_per_epoch)
-        order = rng(o.seed, ORDER, p.stage, epoch).permutation(len(self.train_set))
+        draw, images = rng(o.seed, ORDER, p.stage, epoch), len(self.train_set)
+        order = draw.integers(images, size=images) if o.with_replacement else draw.permutation(images)
         per_step = o.batch * o.accumulate
         chosen = order[position * per_step : (position + 1) * per_step]
         batches = [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
@@ -186,35 +228,50 @@ class Trainer:
             self._forward_backward([self._sample(int(i), epoch) for i in batch])
         self.optimizer.step(accumulated=len(batches))
         p.step += 1
-        self._measured = None
+        self._measured = self._measured_second = None
 
     def _sample(self, i: int, epoch: int) -> Sample:
         sample = self.train_set[i]
         return self.augment(sample, rng(self.options.seed, AUGMENT, self.progress.stage, epoch, i))
 
     def _stage_rate(self) -> float:
-        return self.options.lr * self.options.stage_lr**self.progress.stage
+        return self.options.rates[self.progress.stage]
 
     def _forward_backward(self, samples: Sequence[Sample]) -> None:
         o, p = self.options, self.progress
-        x, labels = collate(samples, self.preprocessing)
-        pixels = int((labels != VOID).sum())
+        images, labels, geometry = collate_inputs(samples, self.inputs)
         ids = [sample.id for sample in samples]
         self.net.train()
         try:
             with watching(self.net) if o.detect_anomaly else contextlib.nullcontext():
-                scores = self.net(Tensor(to_device(x, self.device)))
+                scores = self.net(*(Tensor(to_device(x, self.device)) for x in images))
         except DivergedError as fault:
             self._diverged(str(fault), ids)
-        loss = ops.softmax_cross_entropy(scores, to_device(labels, self.device), normalize=o.normalize)
+        keep = None
+        if o.sampling < 1:
+            keep = sample(labels, o.sampling, rng(o.seed, SAMPLING, p.step, p.images))
+        pixels = int(((labels != VOID) & (1 if keep is None else keep != 0)).sum())
+        loss = self._loss(scores, labels, geometry, keep)
         value = loss.item()
         loss.backward()
         if not math.isfinite(value):
             self._diverged(f"the loss is {value}", ids)
         total = value * {"sum": 1, "batch": len(samples), "valid": max(pixels, 1)}[o.normalize]
         if p.step == 0 and p.pixels == 0 < pixels:
-            self.say(first_loss(total / pixels, len(self.classes)))
+            # two heads: ln C + ln G, which is ln(C G)
+            self.say(first_loss(total / pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
         p.loss, p.pixels, p.images = p.loss + total, p.pixels + pixels, p.images + len(samples)
+
+    def _loss(self, scores: Any, labels: Any, geometry: Any, keep: Any) -> Tensor:
+        """The loss of the labels, plus that of the second labels where the net has a head for them, both unweighted."""
+        device, options = self.device, {"normalize": self.options.normalize}
+        if keep is not None:
+            options["sampling"] = to_device(keep, device)
+        if not isinstance(scores, dict):
+            weighed = {**options, "weights": self._class_weights}
+            return ops.softmax_cross_entropy(scores, to_device(labels, device), **weighed)
+        first = self._loss(scores["sem"], labels, geometry, keep)
+        return first + ops.softmax_cross_entropy(scores["geo"], to_device(geometry, device), **options)
 
     def _diverged(self, what: str, ids: Sequence[str] = ()) -> NoReturn:
         """Leave a description of the step, and stop: the last checkpoint is older and good."""
@@ -267,12 +324,12 @@ class Trainer:
     def _measure(self) -> None:
         """The end of an epoch: the metrics on the validation set, and what is suspicious about them."""
         p, o = self.progress, self.options
-        epoch = (p.step - p.stage_began) // self.steps_per_epoch
+        epoch = -(-(p.step - p.stage_began) // self.steps_per_epoch)
         matrix = self._measured = self._evaluate()
         record = {"kind": "val", "stage": p.stage, "step": p.step, "epoch": epoch - 1, "split": self._split()}
         self._append(record | matrix.summary() | class_record(matrix))
         self.say(
-            f"epoch {epoch}/{o.epochs}  mean IU {matrix.mean_iu():.3f}  pixel accuracy {matrix.pixel_accuracy():.3f}  "
+            f"{self._when(epoch)}  mean IU {matrix.mean_iu():.3f}  pixel accuracy {matrix.pixel_accuracy():.3f}  "
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
         loss = p.epoch_loss / max(p.epoch_pixels, 1)
@@ -285,8 +342,13 @@ class Trainer:
         p.stage_done = known or p.step - p.stage_began == self.steps_per_stage
         self._logged = time.perf_counter()  # the images/s of the log are those of training
 
+    def _when(self, epoch: int) -> str:
+        o, p = self.options, self.progress
+        return f"step {p.step - p.stage_began}/{o.steps}" if o.steps else f"epoch {epoch}/{o.epochs}"
+
     def _evaluate(self) -> ConfusionMatrix:
-        return evaluate(self.net, self.val_set, self.preprocessing, batch=self.options.batch)
+        matrix, self._measured_second = evaluate_heads(self.net, self.val_set, self.inputs, batch=self.options.batch)
+        return matrix
 
     def _split(self) -> str:
         o = self.options
@@ -295,7 +357,8 @@ class Trainer:
         return o.train_split if o.overfit else o.val_split
 
     def _trunk_is_zero(self) -> bool:
-        return all(not to_host(w.data).any() for name, w in self.net.trunk.parameters() if name.endswith(".w"))
+        weights = [w for name, w in self.net.parameters() if "trunk." in name and name.endswith(".w")]
+        return all(not to_host(w.data).any() for w in weights)
 
     # --------------------------------------------------------------------------------------------------- saved and back
 
@@ -310,6 +373,7 @@ class Trainer:
         meta = {
             "options": self.options.as_dict(),
             "classes": list(self.classes),
+            "geometry_classes": list(self.geometry_classes),
             "preprocessing": self.preprocessing.as_dict(),
             "stride": self.options.strides[p.stage],
             "progress": vars(p),
@@ -370,6 +434,9 @@ class Trainer:
         matrix = self._measured or self._evaluate()
         guesses = baselines(self.train_set, self.val_set)
         result = evaluation_record(matrix, guesses, classes=self.classes, split=self._split(), images=len(self.val_set))
+        if self._measured_second is not None:
+            result["geometry"] = measures(self._measured_second, self.geometry_classes)
+            self.say(f"the second head: pixel accuracy {self._measured_second.pixel_accuracy():.3f}")
         runlog.write_json(self._path("evaluation.json"), result)
         self._draw_samples(self._path("samples"))
         report = write_report(self.folder.path)
@@ -382,8 +449,8 @@ class Trainer:
         folder.mkdir(exist_ok=True)
         for i in range(min(self.options.samples, len(self.val_set))):
             sample = self.val_set[i]
-            x, _ = collate([sample], self.preprocessing)
-            picture = viz.triptych(sample.image, sample.label, predict(self.net, x)[0], self.classes)
+            images, *_ = collate_inputs([sample], self.inputs)
+            picture = viz.triptych(sample.image, sample.label, predict(self.net, *images)[0], self.classes)
             (folder / f"{i:03d}-{sample.id}.png").write_bytes(viz.png(picture))
 
 

@@ -65,7 +65,7 @@ FULL = TINY | {
     "scale_min": 0.8,
     "scale_max": 1.25,
     "lr": 0.05,
-    "stage_lr": 0.5,
+    "stage_lr": "0.5",
 }
 STEPS = 12
 
@@ -879,7 +879,7 @@ def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_each_stage_learns_more_slowly(tmp_path: Path) -> None:
-    one = trainer(tmp_path / "run", stages="32,16,8", schedule="fixed", lr=0.1, stage_lr=0.01, epochs=1)
+    one = trainer(tmp_path / "run", stages="32,16,8", schedule="fixed", lr=0.1, stage_lr="0.01", epochs=1)
     with one.folder:
         one.run()
     rates = [line["lr"] for line in log(tmp_path / "run") if line["kind"] == "train"]
@@ -891,7 +891,7 @@ def test_each_stage_learns_more_slowly(tmp_path: Path) -> None:
 
 def test_a_finer_net_starts_as_the_coarser_one_ended(tmp_path: Path) -> None:
     """Every parameter is taken over and the new scores are zero, so what is fused in changes nothing."""
-    one = trainer(tmp_path / "run", stages="32,16,8", epochs=1, stage_lr=1.0, lr=0.05, width=2)
+    one = trainer(tmp_path / "run", stages="32,16,8", epochs=1, stage_lr="1", lr=0.05, width=2)
     one._begin_stage(None)
     rng = np.random.default_rng(1)
     one.net.score_fr.w.data = rng.normal(0, 1, one.net.score_fr.w.shape).astype(np.float32)
@@ -914,7 +914,7 @@ def test_a_finer_net_starts_as_the_coarser_one_ended(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_the_best_checkpoint_holds_the_net_that_was_measured(tmp_path: Path) -> None:
     """At the end of a stage, too, where the next net takes its place."""
-    one = trainer(tmp_path / "run", stages="16,8", epochs=2, width=2, lr=0.002, stage_lr=0.0, max_val=4)
+    one = trainer(tmp_path / "run", stages="16,8", epochs=2, width=2, lr=0.002, stage_lr="0", max_val=4)
     one.net.score_fr.w.data = np.random.default_rng(0).normal(0, 1, one.net.score_fr.w.shape).astype(np.float32)
     with one.folder:
         one.run()

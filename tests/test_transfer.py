@@ -42,7 +42,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def imagenet() -> WeightSet:
-    return starting_weights("imagenet")
+    return starting_weights("imagenet")[0]
 
 
 def words(options: dict[str, Any]) -> list[str]:
@@ -221,14 +221,15 @@ def test_the_recipe_takes_the_steps_that_pytorch_takes(
 
         import minifcn.training as training
 
-        collate = training.collate
-        monkeypatch.setattr(training, "collate", lambda *args: fed.append(collate(*args)) or fed[-1])
+        collate = training.collate_inputs
+        monkeypatch.setattr(training, "collate_inputs", lambda *args: fed.append(collate(*args)) or fed[-1])
         ours, theirs = [], []
         for step in range(5):
             loss, pixels = trainer.progress.loss, trainer.progress.pixels
             trainer._one_step()
             ours.append((trainer.progress.loss - loss) / (trainer.progress.pixels - pixels))
-            x, labels = (torch.tensor(array) for array in fed[-1])
+            (x,), labels, _ = fed[-1]
+            x, labels = torch.tensor(x), torch.tensor(labels)
             value = torch.nn.functional.cross_entropy(forward(x), labels, ignore_index=255)
             oracle.zero_grad()
             value.backward()

@@ -31,8 +31,8 @@ class Augmentation:
     as it is. `crop=c` cuts out a c x c window; a picture smaller than that is set into it whole, at a random place.
 
     What comes into view from outside the picture has the colour `fill` (with `Preprocessing.fill` it becomes zero
-    for the net), label and geometry 255 (void), depth 0 (unknown). Depth is not changed by scaling: a picture twice
-    as large is one taken with a longer lens, not from nearer by.
+    for the net), label and geometry 255 (void), depth and HHA 0 (unknown). Depth is not changed by scaling: a picture
+    twice as large is one taken with a longer lens, not from nearer by.
 
     Everything is drawn from the `rng` that is passed in, always the same number of draws, so one seed gives one result.
     """
@@ -105,6 +105,7 @@ def _gathered(
         label=take(sample.label, VOID),
         depth=None if sample.depth is None else take(sample.depth, 0),
         geometry=None if sample.geometry is None else take(sample.geometry, VOID),
+        hha=None if sample.hha is None else take(sample.hha, 0),
     )
 
 

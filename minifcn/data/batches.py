@@ -114,20 +114,26 @@ def collate(samples: Sequence[Sample], preprocessing: Preprocessing) -> tuple[np
     Where sizes differ, H and W are the largest, and each picture is padded at the bottom and at the right: with
     zeros (the mean colour), and with void, so that nothing is learned there.
     """
+    labels = stacked(samples, [sample.label[None] for sample in samples], VOID)[:, 0].astype(np.int64)
+    return stacked(samples, [preprocessing(sample.image) for sample in samples], 0), labels
+
+
+def stacked(samples: Sequence[Sample], planes: Sequence[np.ndarray], nothing: int) -> np.ndarray:
+    """Planes (C, h, w), one array for each sample, as (N, C, H, W) of their type, filled up with `nothing`.
+
+    H and W are the largest. Raises `DataError` for a plane whose size is not that of its sample's image, and
+    `UsageError` where there is none at all.
+    """
     if not samples:
         raise UsageError("collate: no samples; expected at least one")
-    for sample in samples:
-        if sample.label.shape != sample.image.shape[:2]:
-            raise DataError(f"{sample.id}: label {sample.label.shape}; expected that of image {sample.image.shape}")
-    height = max(sample.label.shape[0] for sample in samples)
-    width = max(sample.label.shape[1] for sample in samples)
-    x = np.zeros((len(samples), 3, height, width), dtype=np.float32)
-    labels = np.full((len(samples), height, width), VOID, dtype=np.int64)
-    for index, sample in enumerate(samples):
-        h, w = sample.label.shape
-        x[index, :, :h, :w] = preprocessing(sample.image)
-        labels[index, :h, :w] = sample.label
-    return x, labels
+    for sample, plane in zip(samples, planes, strict=True):
+        if plane.shape[1:] != sample.image.shape[:2]:
+            raise DataError(f"{sample.id}: label {plane.shape[1:]}; expected that of image {sample.image.shape}")
+    sizes = np.array([plane.shape for plane in planes]).max(axis=0)
+    whole = np.full((len(planes), *sizes), nothing, dtype=planes[0].dtype)
+    for row, plane in zip(whole, planes, strict=True):
+        row[:, : plane.shape[1], : plane.shape[2]] = plane
+    return whole
 
 
 class Subset:
@@ -137,6 +143,7 @@ class Subset:
         self.dataset = dataset
         self.indices = tuple(range(len(dataset))[index] for index in indices)
         self.classes: tuple[str, ...] = dataset.classes
+        self.geometry_classes: tuple[str, ...] = getattr(dataset, "geometry_classes", ())
         self.ids: tuple[str, ...] = tuple(dataset.ids[index] for index in self.indices)
 
     def __len__(self) -> int:
@@ -152,6 +159,7 @@ class Cached:
     def __init__(self, dataset: Any, *, limit: int = 1 << 30) -> None:
         self.dataset = dataset
         self.classes: tuple[str, ...] = dataset.classes
+        self.geometry_classes: tuple[str, ...] = getattr(dataset, "geometry_classes", ())
         self.ids: tuple[str, ...] = dataset.ids
         self._kept: dict[int, Sample] = {}
         self._room = limit

@@ -18,7 +18,9 @@ class Sample:
 
     `id` names the picture within its data set. `image` is (H, W, 3) uint8, red first. `label` is (H, W) uint8: class
     indices, or 255 (`VOID`). `depth`, where a data set has it, is (H, W) float32 in metres along the viewing axis.
-    `geometry`, where a data set has it, is (H, W) uint8: a second set of classes, for nets with two heads.
+    `geometry`, where a data set has it, is (H, W) uint8: a second set of classes, for nets with two heads. `hha`, where
+    a data set has it, is (H, W, 3) uint8: depth as a picture, horizontal disparity, height above ground and the angle
+    of the surface with gravity (`data/hha.py`), in the places of red, green and blue.
     """
 
     id: str
@@ -26,3 +28,4 @@ class Sample:
     label: np.ndarray
     depth: np.ndarray | None = None
     geometry: np.ndarray | None = None
+    hha: np.ndarray | None = None

@@ -1,0 +1,122 @@
+"""What a net is shown of a sample: its colours, its depth, or both, and what may be hidden from it.
+
+Depth can join colour early, as a fourth plane of one image, or late, as the image of a second net that votes with the
+first (FCN, section 5 and table 4). A part of the picture can be hidden by its truth, to learn what the net goes by: the
+things, what is around them, or their outlines (TPAMI, table 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.batches import Preprocessing, stacked
+from minifcn.data.sample import VOID, Sample
+from minifcn.errors import DataError, UsageError
+
+NYUD = Preprocessing("BGR", 1.0, (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
+HHA = Preprocessing("BGR", 1.0, (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
+SIFT_FLOW = Preprocessing("BGR", 1.0, (114.578, 115.294, 108.353), (1.0, 1.0, 1.0))
+LOG_DEPTH = 7.844
+"""The mean of the logarithm of NYUDv2's depth in millimetres."""
+
+CHANNELS = {"rgb": 3, "rgbd": 4, "depth": 1, "hha": 3}
+INPUTS = (*CHANNELS, "rgb+depth", "rgb+hha")
+HIDINGS = ("background", "foreground", "both")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The images that the nets of `name` take: one, or for late fusion ("rgb+depth") one for each net.
+
+        rgb      (3, H, W), by `preprocessing`
+        rgbd     (4, H, W), the same and the depth below it: early fusion
+        depth    (1, H, W), ln(depth in millimetres) - 7.844, and 0 where it is unknown
+        hha      (3, H, W), HHA less its mean over NYUDv2, divided as `preprocessing` divides the colours
+
+    Raises `UsageError` for a name that is none of `INPUTS`; calling it, `DataError` for a sample without its planes.
+    """
+
+    name: str
+    preprocessing: Preprocessing
+
+    def __post_init__(self) -> None:
+        if self.name not in INPUTS:
+            raise UsageError(f"option inputs is {self.name!r}; expected one of {', '.join(INPUTS)}")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What each net sees: ("rgb", "depth")."""
+        return tuple(self.name.split("+"))
+
+    def __call__(self, sample: Sample) -> list[np.ndarray]:
+        """One array (C, H, W) float32 for each net."""
+        return [self._planes(part, sample) for part in self.parts]
+
+    def _planes(self, part: str, sample: Sample) -> np.ndarray:
+        if part == "rgb":
+            return self.preprocessing(sample.image)
+        if part == "hha":
+            if sample.hha is None:
+                raise DataError(f"{sample.id}: has no HHA; expected a data set that has it, for inputs {self.name}")
+            return self._hha(sample.hha)
+        if sample.depth is None:
+            raise DataError(f"{sample.id}: has no depth; expected a data set that has it, for inputs {self.name}")
+        depth = log_depth(sample.depth)[None]
+        return depth if part == "depth" else np.concatenate([self.preprocessing(sample.image), depth])
+
+    def _hha(self, picture: np.ndarray) -> np.ndarray:
+        p = self.preprocessing
+        blue, green, red = (value * p.scale for value in HHA.mean)
+        spread = float(np.mean(p.std))
+        return replace(HHA, scale=p.scale, mean=(blue, green, red), std=(spread, spread, spread))(picture)
+
+
+def log_depth(depth: np.ndarray) -> np.ndarray:
+    """ln(1000 depth) - 7.844 for depth (H, W) in metres, float32; 0, the mean, where it is not known (0)."""
+    known = depth > 0
+    return np.where(known, np.log(np.where(known, depth, 1) * 1000) - LOG_DEPTH, 0).astype(np.float32)
+
+
+def collate_inputs(samples: Sequence[Sample], inputs: Inputs) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """The images for each net (N, C, H, W), the labels (N, H, W) and the second labels, all void where there are none.
+
+    Stacked as by `collate`.
+    """
+    labels = stacked(samples, [sample.label[None] for sample in samples], VOID)[:, 0].astype(np.int64)
+    second = [np.full_like(s.label, VOID) if s.geometry is None else s.geometry for s in samples]
+    geometry = stacked(samples, [plane[None] for plane in second], VOID)[:, 0].astype(np.int64)
+    images = [stacked(samples, list(planes), 0) for planes in zip(*map(inputs, samples), strict=True)]
+    return images, labels, geometry
+
+
+class Hidden:
+    """A data set whose pictures hide, by their truth, "background" (class 0), "foreground" (all others) or "both".
+
+    What is hidden has the colour `fill`, which is 0 for the net; under "both" the foreground is the opposite colour
+    instead, so that nothing but its outline is left. Void pixels are hidden with either. Labels stay as they are, and
+    so does depth.
+    """
+
+    def __init__(self, dataset: Any, what: str, *, fill: tuple[int, int, int]) -> None:
+        if what not in HIDINGS:
+            raise UsageError(f"option hide is {what!r}; expected one of {', '.join(HIDINGS)}")
+        self.dataset, self.what, self.fill = dataset, what, fill
+        self.classes: tuple[str, ...] = dataset.classes
+        self.geometry_classes: tuple[str, ...] = getattr(dataset, "geometry_classes", ())
+        self.ids: tuple[str, ...] = dataset.ids
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        image, things = sample.image.copy(), (sample.label != 0) & (sample.label != VOID)
+        image[~things if self.what == "background" else sample.label != 0] = self.fill
+        if self.what == "both":
+            image[~things] = self.fill
+            image[things] = [0 if value > 127 else 255 for value in self.fill]
+        return replace(sample, image=image)
