@@ -4,12 +4,14 @@ A photograph and a mask are both image files, and there the likeness ends. The n
 brightnesses: they may be scaled, converted and compressed, and still show the same thing. The numbers in a mask are
 *names*: 7 is not a little more than 6, it is a car and not a bus. So a photograph is converted to 8-bit RGB from
 whatever it was, and a mask is never converted at all: it is a PNG (nothing lossy) of indices, or it is refused.
+Depth is the third kind: lengths, in 16 bits, in a unit that the file does not tell.
 
 Every file is doubted until it has been checked. What a file is, its content says and not its name. Its size is read
 from the header and judged before any pixel is decoded, since a few kilobytes can announce gigabytes. Every refusal
 is a `DataError` in one line: the file, what was found, what was expected, and what to do.
 """
 
+import math
 import os
 import stat
 import warnings
@@ -80,6 +82,44 @@ def read_mask(path: str | os.PathLike[str], *, classes: int) -> np.ndarray:
     return label
 
 
+def read_depth(path: str | os.PathLike[str], *, per_metre: float) -> np.ndarray:
+    """Read a depth map (H, W) as float32 metres: a 16-bit grey PNG of whole numbers, 0 where nothing was measured.
+
+    metres = number / per_metre. No file says what its unit is, and data sets differ by a factor of ten: 1000, and the
+    numbers are millimetres; 5000, and 65535 is 13 m.
+    """
+    if not (isinstance(per_metre, int | float) and 0 < per_metre < math.inf):
+        raise UsageError(f"read_depth: per_metre={per_metre!r}; expected a number above 0, such as 1000")
+    with _opened(path, formats=("PNG",)) as picture:
+        if picture.mode not in ("I;16", "I"):
+            found = f"a PNG of mode {picture.mode}"
+            raise DataError(f"{path}: depth is {found}; expected 16-bit grey; is it a picture of the depth in colours?")
+        return (np.array(picture) / per_metre).astype(np.float32)
+
+
+def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
+    """(what kind of PNG a mask is, its numbers (H, W) or its colours (H, W, 3)), for who has to say what is wrong.
+
+    "palette" and "grey" are masks that `read_mask` takes, if their numbers are classes; "1 bit", "2 bits", "4 bits",
+    "16 bits" and "grey with transparency" hold numbers that it does not believe, "colours" holds none.
+    """
+    with _opened(path, formats=("PNG",)) as picture:
+        _require_upright(path, picture)
+        bits = _bits(path)
+        if picture.mode == "P":
+            return "palette", np.array(picture)
+        if picture.mode == "1" or (picture.mode == "L" and bits < 8):
+            stretched = np.array(picture.convert("L"))
+            return f"{bits} bit{'s' if bits > 1 else ''}", stretched // np.uint8(255 // (2**bits - 1))
+        if picture.mode == "L":
+            return "grey", np.array(picture)
+        if picture.mode == "LA":
+            return "grey with transparency", np.array(picture)[:, :, 0]
+        if picture.mode.startswith("I"):
+            return "16 bits", np.array(picture).astype(np.uint16)
+        return "colours", np.array(picture.convert("RGB"))
+
+
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a photograph as (H, W, 3) uint8, red first, whatever it was.
 
@@ -110,14 +150,23 @@ def _as_rgb(path: str | os.PathLike[str], picture: Any) -> Any:
 
 def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
     """Refuse a PNG whose numbers would reach us as anything but the indices that were saved."""
-    with open(path, "rb") as file:
-        bits = file.read(25)[24]  # the bit depth follows signature, chunk head, width and height
+    bits = _bits(path)
     # Pillow stretches grey of 1, 2 or 4 bits to 0..255: class 1 would arrive as 17, or as void.
     if not (picture.mode == "P" or (picture.mode == "L" and bits == 8)):
         raise DataError(
             f"{path}: mask is a PNG of mode {picture.mode}, {bits} bits a sample; expected palette indices or 8-bit "
             f"grey; map its colours to class indices and save it again"
         )
+    _require_upright(path, picture)
+
+
+def _bits(path: str | os.PathLike[str]) -> int:
+    """A PNG's bit depth, which follows signature, chunk head, width and height."""
+    with open(path, "rb") as file:
+        return file.read(25)[24]
+
+
+def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:
     turned = picture.getexif().get(ORIENTATION, 1)
     if turned != 1:
         raise DataError(f"{path}: mask carries EXIF orientation {turned}; expected none; save it upright")

@@ -12,9 +12,13 @@ Version 7.3 is an HDF5 file behind 512 bytes of head, and goes the way of `h5.py
 
 Either way an array has MATLAB's shape, in which the first index runs fastest: what MATLAB calls size(w), NumPy calls
 w.shape. Cells, structs, texts, sparse and complex matrices are no weights, and are refused.
+
+Label maps come in such files, too, and beside them stand names, outlines and dates. `only` names what is wanted, as
+"S" or "GTcls.Segmentation", the field of a struct; all else is passed over, unread and unjudged.
 """
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ HDF5_AT = 512
 KINDS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 MATRIX, DEFLATED, TEXT = 14, 15, (1, 2, 16)
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+STRUCT = 2
 OTHERS = {1: "a cell", 2: "a struct", 3: "an object", 4: "a text", 5: "a sparse matrix", 16: "a function"}
 COMPLEX = 8  # of the options
 ALONE = "save the weights alone"
@@ -39,8 +44,11 @@ HDF5_CLASSES = {
 }  # fmt: skip
 
 
-def read_mat(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
+def read_mat(path: Path, *, allow_nonfinite: bool = False, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """`{"w": array}`, the variables of the file with MATLAB's shapes; in version 7.3 a struct's field is `data/w`.
+
+    With `only` just these, of which a file of version 5 to 7 may have fields, too: `only=["GTcls.Segmentation"]`; one
+    that is not there is refused.
 
     Raises FormatError for whatever is wrong with the file or is no array of numbers, and for NaN and infinity without
     `allow_nonfinite`; UsageError where version 7.3 needs h5py and it is not installed.
@@ -49,9 +57,12 @@ def read_mat(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarr
     data = mapped(path)
     found = Collected(path, room=unfolded_limit(len(data)), allow_nonfinite=allow_nonfinite)
     if bytes(data[HDF5_AT : HDF5_AT + 8]) == SIGNATURE:
-        _read_hdf5(path, found)
+        _read_hdf5(path, found)  # all of it: `only` says what has to be there
     else:
-        _read_elements(path, data, found)
+        _read_elements(path, data, found, only)
+    for name in only or ():
+        if name not in found.arrays:
+            raise refusal(path, name, f"only {', '.join(found.arrays) or 'other things'}", f"a matrix called {name}")
     if not found.arrays:
         raise refusal(path, "variables", "none", "the weights of a net")
     return found.arrays
@@ -60,7 +71,7 @@ def read_mat(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarr
 # ---------------------------------------------------------------------------------------------------- versions 5 to 7
 
 
-def _read_elements(path: Path, data: memoryview, found: Collected) -> None:
+def _read_elements(path: Path, data: memoryview, found: Collected, only: Sequence[str] | None) -> None:
     cursor = Cursor(path, data, "file")
     head = bytes(cursor.take(HEAD, "head"))
     if head[124:] not in (b"\x00\x01IM", b"\x01\x00MI"):
@@ -81,7 +92,7 @@ def _read_elements(path: Path, data: memoryview, found: Collected) -> None:
             kind, content = _element(Cursor(path, content, "matrix"), order)
         if kind != MATRIX:
             raise refusal(path, "file", f"an element of kind {kind}", f"a matrix ({MATRIX})")
-        _read_matrix(Cursor(path, content, "matrix"), order, found)
+        _read_matrix(Cursor(path, content, "matrix"), order, found, only)
 
 
 def _element(cursor: Cursor, order: str, *, padded: bool = True) -> tuple[int, memoryview]:
@@ -99,18 +110,22 @@ def _element(cursor: Cursor, order: str, *, padded: bool = True) -> tuple[int, m
     return kind, content
 
 
-def _read_matrix(cursor: Cursor, order: str, found: Collected) -> None:
-    """Enter the matrix whose content the cursor is at the beginning of."""
+def _read_matrix(cursor: Cursor, order: str, found: Collected, only: Sequence[str] | None, *, field: str = "") -> None:
+    """Enter the matrix whose content the cursor is at the beginning of; `field` is its name if it has none itself."""
     path = cursor.path
     if not cursor.left:
         raise refusal(path, "matrix", "an empty one", "one with a name and sizes")
     flags = _numbers(cursor, order, "flags", (6,))
     sizes = _numbers(cursor, order, "sizes", (5,))
     kind, letters = _element(cursor, order)
-    name = bytes(letters).decode("utf-8", "replace")
+    name = field or bytes(letters).decode("utf-8", "replace")
     if kind not in TEXT or len(flags) != 2 or len(sizes) < 2:
         raise refusal(path, name, "other elements", "flags, at least two sizes, a name and the values of a matrix")
     what, options = flags[0] & 0xFF, flags[0] >> 8 & 0xFF
+    if only is not None and name not in only:
+        if what == STRUCT and not field and any(one.startswith(f"{name}.") for one in only):
+            _read_fields(cursor, order, found, only, name, sizes)
+        return
     if what not in CLASSES or options & COMPLEX:
         raise refusal(
             path, name, OTHERS.get(what, f"complex or of class {what}"), "a matrix of real numbers", then=ALONE
@@ -127,6 +142,24 @@ def _read_matrix(cursor: Cursor, order: str, found: Collected) -> None:
         raise refusal(path, name, f"a matrix {sizes}", f"at most {found.room} bytes, by the size of the file")
     array = np.frombuffer(content, stored).astype(dtype)
     found.add(name, array.reshape(sizes, order="F"))
+
+
+def _read_fields(
+    cursor: Cursor, order: str, found: Collected, only: Sequence[str], name: str, sizes: list[int]
+) -> None:
+    """Enter the wanted fields of one struct: the length of a name, all names at that length, then a matrix for each."""
+    kind, content = _element(cursor, order)
+    length = int(np.frombuffer(content, order + "i4")[0]) if kind == 5 and len(content) == 4 else 0
+    kind, letters = _element(cursor, order)
+    if any(size != 1 for size in sizes) or kind not in TEXT or not 1 <= length <= len(letters) or len(letters) % length:
+        raise refusal(cursor.path, name, f"{sizes} structs or none", "one struct with fields")
+    for at in range(0, len(letters), length):
+        field = bytes(letters[at : at + length]).split(b"\0")[0].decode("ascii", "replace")
+        kind, content = _element(cursor, order)
+        if kind != MATRIX:
+            raise refusal(cursor.path, f"{name}.{field}", f"an element of kind {kind}", f"a matrix ({MATRIX})")
+        if f"{name}.{field}" in only:
+            _read_matrix(Cursor(cursor.path, content, "matrix"), order, found, only, field=f"{name}.{field}")
 
 
 def _numbers(cursor: Cursor, order: str, what: str, kinds: tuple[int, ...]) -> list[int]:

@@ -1,0 +1,208 @@
+"""What all data sets on disk have in common: lists of ids, and for every id one file of each kind.
+
+An id joins a picture, its labels, and what else is known of it; a split is a list of ids in a text file. So a loader
+is three things: where each kind of file lies (`Part`), which ids count (`ids_in_list`), and how the files of one id
+become a `Sample` (the method `_read`). The rest is here: that every file is there is checked at once, its content when
+it is read, and what is missing or broken is refused by name or, on request, left out and counted.
+
+A list becomes file names, so an id is letters, digits, `_` and `-` and nothing else: `../../etc/passwd` is no id.
+"""
+
+import difflib
+import os
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minifcn.data.files import MAX_PIXELS
+from minifcn.data.sample import VOID, Sample
+from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.weights.mat import read_mat
+
+ID = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Part:
+    """One kind of file: `folder`/`prefix` + id + one of `suffixes`, as in `images/img_5001.png`."""
+
+    def __init__(self, folder: Path, suffixes: tuple[str, ...], prefix: str = "") -> None:
+        self.folder, self.suffixes, self.prefix = folder, suffixes, prefix
+        self.files: dict[str, list[str]] = defaultdict(list)
+        # One listing answers for the whole split, where asking for each file would take thousands.
+        for name in sorted(os.listdir(folder)):
+            suffix = next((one for one in suffixes if name.lower().endswith(one)), None)
+            if suffix and name.startswith(prefix) and not name.startswith("."):
+                self.files[name[len(prefix) : -len(suffix)]].append(name)
+
+    def path(self, name: str) -> Path:
+        """The file of an id; there must be exactly one."""
+        names = self.files.get(name, [])
+        if len(names) != 1:
+            found = "several files: " + ", ".join(sorted(names)) if names else "no file"
+            wanted = " or ".join(self.prefix + name + suffix for suffix in self.suffixes)
+            raise DataError(f"{self.folder}: {found} for id {name}; expected {wanted}")
+        return self.folder / names[0]
+
+
+class Listed:
+    """A data set on disk. Its maker sets `folder`, `split`, `classes`, `ids` and `parts`, and calls `_complete`."""
+
+    folder: Path
+    split: str | None
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    parts: Sequence[Part]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        pairs = f"{len(self)} pairs, {len(self.skipped)} skipped" if self.skipped else f"{len(self)} pairs"
+        name = type(self).__name__
+        return f"{name}({str(self.folder)!r}, split={self.split!r}): {pairs}, {len(self.classes)} classes"
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._read(self.ids[index])
+
+    def problems(self) -> list[tuple[str, str]]:
+        """Read every pair once; list what cannot be used, each as (id, what is wrong)."""
+        found = []
+        for name in self.ids:
+            try:
+                self._read(name)
+            except DataError as error:
+                found.append((name, str(error)))
+        return found
+
+    def _read(self, name: str) -> Sample:
+        raise NotImplementedError
+
+    def _paths(self, name: str) -> list[Path]:
+        return [part.path(name) for part in self.parts]
+
+    def _complete(self, *, skip_bad: bool) -> None:
+        """Check that the files of every id are there; with `skip_bad` read them all and leave out what is broken."""
+        if skip_bad:
+            self._skip_bad()
+            return
+        bad = []
+        for name in self.ids:
+            try:
+                self._paths(name)
+            except DataError as error:
+                bad.append(str(error))
+        if bad:
+            raise DataError(
+                f"{bad[0]} (the first of {len(bad)} such among {len(self)} ids of split {self.split}); "
+                f"complete the data or leave them out with skip_bad=True"
+            )
+
+    def _skip_bad(self) -> None:
+        self.skipped = tuple(self.problems())
+        if not self.skipped:
+            return
+        count = f"{len(self.skipped)} of {len(self)} pairs"
+        first = self.skipped[0][1]
+        bad = {name for name, _ in self.skipped}
+        self.ids = tuple(name for name in self.ids if name not in bad)
+        if not self.ids:
+            raise DataError(f"{self.folder}: {count} cannot be used, which leaves none; the first: {first}")
+        warnings.warn(f"{self.folder}: skipped {count}; the first: {first}", stacklevel=4)
+
+
+def ids_in_list(folder: Path, split: str) -> tuple[str, ...]:
+    """The ids of `folder`/`split`.txt; a list that is not there is refused with those that are."""
+    if not isinstance(split, str) or not ID.fullmatch(split):
+        raise UsageError(f"split {split!r}; expected letters, digits, _ and -, such as 'train'")
+    path = folder / f"{split}.txt"
+    if not path.is_file():
+        there = sorted(file.stem for file in folder.glob("*.txt"))
+        near = difflib.get_close_matches(split, there, n=1)
+        if not there:
+            raise DataError(f"{path}: no such list, nor any other; expected one; load every mask with split=None")
+        hint = f"did you mean {near[0]!r}?" if near else "choose one of those"
+        raise DataError(f"{path}: no such split list; expected one of {', '.join(there)}; {hint}")
+    return read_lines(path, ids=True)
+
+
+def ids_in_folder(part: Part) -> tuple[str, ...]:
+    """The ids that have labels, in the order of names: the split None."""
+    for name in sorted(part.files):
+        if not ID.fullmatch(name):
+            raise DataError(
+                f"{part.folder}: file {part.files[name][0]!r}; expected a name of letters, digits, _ and -; rename it"
+            )
+    if not part.files:
+        raise DataError(f"{part.folder}: no mask; expected {part.prefix}*{part.suffixes[0]} files; check the path")
+    return tuple(sorted(part.files))
+
+
+def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
+    """The lines of a small list, each once and none blank; the first that is not plain text is refused by number.
+
+    A byte order mark and Windows line ends are refused too, and by name: both are invisible in an editor, and would
+    become part of the first id, or of all of them. With `ids` every line must be an id.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a list; check the path") from error
+    lines: dict[str, int] = {}
+    for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+        where = f"{path}, line {number}"
+        if raw.startswith(b"\xef\xbb\xbf"):
+            raise DataError(f"{where}: begins with a byte order mark; expected plain UTF-8; save it without BOM")
+        if raw.endswith(b"\r"):
+            raise DataError(f"{where}: ends in CR LF (Windows); expected LF; convert it, for example with dos2unix")
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: {raw[:40]!r} is not UTF-8; expected plain text; correct the line") from error
+        if not line.strip() or not line.isprintable():
+            raise DataError(f"{where}: found {line[:40]!r}; expected printable text; correct or remove the line")
+        if ids and not ID.fullmatch(line):
+            raise DataError(f"{where}: {line[:40]!r} is no id; expected letters, digits, _ and -; correct the line")
+        if line in lines:
+            raise DataError(f"{where}: {line[:40]!r} is also line {lines[line]}; expected it once; remove one")
+        lines[line] = number
+    return tuple(lines)
+
+
+def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarray:
+    """The whole numbers (H, W), `least` to `most`, of a variable ("S") or a field ("GTcls.Segmentation") of a .mat."""
+    try:
+        numbers = read_mat(path, only=[variable])[variable]
+    except (FormatError, UsageError) as error:
+        raise DataError(str(error)) from error
+    if numbers.ndim != 2 or not 0 < numbers.size <= MAX_PIXELS:
+        raise DataError(
+            f"{path}: {variable} has shape {numbers.shape}; expected a map (height, width); replace the file"
+        )
+    strange = numbers[(numbers < least) | (numbers > most) | (numbers % 1 != 0)]
+    if strange.size:
+        values = ", ".join(f"{value:g}" for value in np.unique(strange)[:8])
+        raise DataError(
+            f"{path}: {variable} holds {values} at {strange.size} of {numbers.size} pixels; expected {least}..{most}; "
+            f"is it the file of another data set?"
+        )
+    return numbers.astype(np.int32)
+
+
+def voided(numbers: np.ndarray) -> np.ndarray:
+    """Labels (H, W) uint8 of numbers that begin at 1: k becomes class k-1, and 0 and below become void."""
+    return np.where(numbers > 0, numbers - 1, VOID).astype(np.uint8)
+
+
+def require_fit(path: Path, label: np.ndarray, image: np.ndarray, image_path: Path, *, what: str = "mask") -> None:
+    """Refuse what does not have the height and width of its image."""
+    if label.shape[:2] == image.shape[:2]:
+        return
+    sizes = f"{label.shape[1]}x{label.shape[0]}; expected {image.shape[1]}x{image.shape[0]} as in {image_path}"
+    lying = label.shape[:2] == image.shape[1::-1]
+    cure = "was the image turned by its EXIF orientation?" if lying else f"is it the {what} of another image?"
+    raise DataError(f"{path}: {what} of {sizes}; {cure}")
