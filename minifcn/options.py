@@ -23,7 +23,7 @@ import numpy as np
 from minifcn.adam import Adam
 from minifcn.data.augment import Augmentation
 from minifcn.data.batches import Subset
-from minifcn.data.inputs import CHANNELS, HIDINGS, INPUTS
+from minifcn.data.inputs import CHANNELS, HIDINGS, INPUTS, Second
 from minifcn.data.shapes import Shapes
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError
@@ -62,7 +62,7 @@ SKIP_SCALES: dict[str, Mapping[str, float]] = {
     "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
 }
 OPTIMIZERS = ("sgd", "adam")
-HEADS = ("label", "label+geometry")
+HEADS = ("label", "geometry", "label+geometry")
 WORLD = "world"
 WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 
@@ -106,7 +106,7 @@ class Options:
     """what the net sees: "rgb", "rgbd" (depth as a fourth plane: early fusion), "depth", "hha", or two nets that vote
     (late fusion), "rgb+depth" or "rgb+hha" """
     heads: str = "label"
-    """"label", or "label+geometry": a second head on the same trunk for the second labels of the data"""
+    """"label", "geometry" (the data's second labels), or "label+geometry": a head for each on one trunk"""
     hide: str = ""
     """hide the "background", the "foreground" or "both" by the truth, to see what the net goes by"""
 
@@ -226,7 +226,7 @@ class Options:
             raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
-        if "+" in self.inputs and self.heads != "label":
+        if "+" in self.inputs and self.two_heads:
             raise UsageError(
                 f"option heads is {self.heads!r} with inputs {self.inputs!r}; expected one net for two heads"
             )
@@ -246,6 +246,11 @@ class Options:
         if any(word.strip() not in map(str, STRIDES[self.trunk]) for word in words):
             raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
         return tuple(int(word) for word in words)
+
+    @property
+    def two_heads(self) -> bool:
+        """Whether two kinds of label are learned at once."""
+        return "+" in self.heads
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -269,7 +274,7 @@ class Options:
 
     def network(self, classes: int, stride: int, *, geometry: int = 0) -> FCN | LateFusion:
         """The net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head."""
-        heads = classes if self.heads == "label" else {"sem": classes, "geo": geometry}
+        heads = {"sem": classes, "geo": geometry} if self.two_heads else classes
         nets = {
             part: self._one_net(heads, stride, channels=CHANNELS[part], seed=self.seed + i)
             for i, part in enumerate(self.inputs.split("+"))
@@ -331,6 +336,10 @@ class Options:
 
     def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
         """A split, or its first `most` images (0: all)."""
+        dataset = self._images(split, most, say=say)
+        return Second(dataset) if self.heads == "geometry" else dataset
+
+    def _images(self, split: str, most: int, *, say: Callable[[str], None]) -> Any:
         if self.data == WORLD:
             return Shapes(split, count=most or WORLD_IMAGES.get(split, 0), size=self.world_size, seed=self.seed)
         with warnings.catch_warnings():

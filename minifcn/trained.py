@@ -68,7 +68,7 @@ def open_trained(path: str | Path, *, best: bool = False) -> Trained:
     stride, progress = checkpoint.meta.get("stride"), checkpoint.meta.get("progress")
     if stride not in options.strides or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
         raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
-    geometry = checked_classes(checkpoint, "geometry_classes") if options.heads != "label" else ()
+    geometry = checked_classes(checkpoint, "geometry_classes") if options.two_heads else ()
     net = options.network(len(classes), stride, geometry=len(geometry))
     restore_net(net, checkpoint)
     return Trained(checkpoint.path, net, options, classes, preprocessing, progress["step"])

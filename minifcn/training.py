@@ -25,7 +25,7 @@ from minifcn.advice import first_loss, labelled_pixels, rate_meaning, warnings_a
 from minifcn.backend import rng, to_device, to_host
 from minifcn.checkpoint import Checkpoint, RunFolder
 from minifcn.data.batches import Cached, Preprocessing, Subset
-from minifcn.data.inputs import Hidden, Inputs, collate_inputs
+from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.divergence import largest_gradients, not_finite, unheard, watching, worst
 from minifcn.environment import differences, environment
@@ -98,7 +98,7 @@ class Trainer:
         self.train_set.read_all()
         self.val_set.read_all()
         self.classes = tuple(train.classes)
-        self.geometry_classes = self._second_classes() if options.heads != "label" else ()
+        self.geometry_classes = Second(self.train_set).classes if options.two_heads else ()
         self.preprocessing = preprocessing or Preprocessing.fit(self.train_set)
         self.inputs = Inputs(options.inputs, self.preprocessing)
         self.inputs(self.train_set[0])  # depth that is not there is found before anything is made
@@ -119,15 +119,6 @@ class Trainer:
         self.net: FCN | LateFusion
         self.optimizer: SGD | Adam
         self._begin_stage(None)
-
-    def _second_classes(self) -> tuple[str, ...]:
-        names = self.train_set.geometry_classes
-        if not names:
-            raise UsageError(
-                f"option heads is {self.options.heads!r}; this data set has one kind of label alone; expected one with "
-                "two (SIFT Flow, the embedded world)"
-            )
-        return names
 
     def _counted_weights(self) -> Any:
         """What each class weighs in the loss, None for alike."""

@@ -206,6 +206,15 @@ def test_two_heads_learn_the_sum_of_two_losses(tmp_path: Path) -> None:
     assert again["geometry"]["confusion"] == result["geometry"]["confusion"]
 
 
+def test_geometry_alone_is_learned_as_any_label(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", heads="geometry", steps=1)
+    assert run.classes == Shapes.geometry_classes
+    np.testing.assert_array_equal(run.train_set[2].label, Shapes("train", count=3)[2].geometry)
+    with run.folder:
+        assert len(run.run()["confusion"]) == 3
+    assert open_trained(tmp_path / "run").classes == Shapes.geometry_classes
+
+
 def test_a_sample_of_the_pixels_and_weighed_classes_reach_the_loss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +267,7 @@ def test_what_cannot_go_together_is_said(tmp_path: Path, capsys: pytest.CaptureF
                              "__getitem__": lambda s, i: replace(world[i], depth=None, geometry=None)})()  # fmt: skip
     for options, words in (
         ({"inputs": "depth"}, "has no depth"),
-        ({"heads": "label+geometry"}, "one kind of label alone"),
+        ({"heads": "label+geometry"}, "has one alone"),
     ):
         with (
             RunFolder(tmp_path / words.replace(" ", "")) as folder,

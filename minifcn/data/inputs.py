@@ -93,6 +93,27 @@ def collate_inputs(samples: Sequence[Sample], inputs: Inputs) -> tuple[list[np.n
     return images, labels, geometry
 
 
+class Second:
+    """A data set with its second labels (geometry) in the place of the first."""
+
+    def __init__(self, dataset: Any) -> None:
+        if not getattr(dataset, "geometry_classes", ()):
+            raise UsageError(
+                "option heads asks for a second kind of label, and this data set has one alone; expected one with two "
+                "(SIFT Flow, the embedded world)"
+            )
+        self.dataset = dataset
+        self.classes: tuple[str, ...] = dataset.geometry_classes
+        self.ids: tuple[str, ...] = dataset.ids
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.dataset[index]
+        return replace(sample, label=sample.geometry, geometry=None)
+
+
 class Hidden:
     """A data set whose pictures hide, by their truth, "background" (class 0), "foreground" (all others) or "both".
 
