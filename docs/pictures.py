@@ -7,16 +7,32 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from minifcn import viz
-from minifcn.data import collate
+from minifcn.data import Shapes, collate
 from minifcn.evaluation import predict
 from minifcn.trained import open_trained
 
 SCENES = 8
+FOLDER = Path(__file__).parent / "images"
 
 
-def main(run: str, folder: Path = Path(__file__).parent / "images") -> None:
-    """`world.png`: the first scenes of the run's validation set, with truth and prediction."""
+def hha(folder: Path = FOLDER) -> None:
+    """`hha.png`: three scenes of the world, each with its depth, the channels made of it, and these as colours."""
+    rows = []
+    for scene in Shapes("val", count=3, size=144, hha=True):
+        image, depth, picture = (np.asarray(plane) for plane in (scene.image, scene.depth, scene.hha))
+        near = np.log(100 / depth) / np.log(100 / depth.min())
+        greys = [(255 * near).astype(np.uint8), *picture.transpose(2, 0, 1)]
+        tiles = [image, *(np.stack([grey] * 3, axis=2) for grey in greys), picture]
+        rows.append(np.hstack([np.pad(tile, ((3, 3), (3, 3), (0, 0)), constant_values=255) for tile in tiles]))
+    (folder / "hha.png").write_bytes(viz.png(np.vstack(rows)))
+
+
+def main(run: str, folder: Path = FOLDER) -> None:
+    """`world.png`: the first scenes of the run's validation set, with truth and prediction. And `hha.png`."""
+    hha(folder)
     trained = open_trained(run)
     _, scenes = trained.options.data_sets()
     rows = []
