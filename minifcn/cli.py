@@ -10,6 +10,7 @@ from minifcn.errors import UsageError
 
 VERBS = {
     "train": ("minifcn.train", "train a network; without arguments, on the embedded world"),
+    "pretrain": ("minifcn.pretrain", "a trunk learns to name single things of the embedded world, for --init"),
     "evaluate": ("minifcn.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
     "predict": ("minifcn.predict", "segment images with a trained network"),
     "classify": (

@@ -41,8 +41,8 @@ options
 recipes
 report
 evaluation  trained  advice  rival  studies  onnx_graph
-training  transfer
-train  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  inspect  export  amortize  digits
+training  transfer  pretraining
+train  pretrain  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  inspect  export  amortize  digits
 cli
 __main__
 """

@@ -16,16 +16,19 @@ from minifcn import ops
 from minifcn.errors import UsageError
 from minifcn.geometry import Layer
 from minifcn.models.trunk import Trunk
-from minifcn.nn import Init, Module
+from minifcn.nn import Init, Linear, Module, Sequential
 from minifcn.tensor import Tensor
 
 
 class Classifier(Module):
-    """Scores (N, classes) for images (N, channels, H, W) of the trunk's one size: `top` of the trunk's last output."""
+    """Scores (N, classes) for images (N, channels, H, W) of the trunk's one size: `top` of the trunk's last output.
 
-    def __init__(self, trunk: Trunk, *, classes: int, init: Init) -> None:
+    `top` is the one that the trunk had as a classifier, unless another is given.
+    """
+
+    def __init__(self, trunk: Trunk, *, classes: int, init: Init, top: Module | None = None) -> None:
         self.trunk = trunk
-        self.top = trunk.top(classes, init=init)
+        self.top = top or trunk.top(classes, init=init)
 
     def forward(self, image: Tensor | Any) -> Tensor:
         return self.top(self.trunk(image)[self.trunk.last])
@@ -40,6 +43,15 @@ class GlobalAverage(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.mean(x, axis=(2, 3))
+
+
+def averaging(trunk: Trunk, *, classes: int, init: Init) -> Classifier:
+    """A classifier for images of any size, from any trunk: the mean of the last map, scored.
+
+    The mean of scores is the score of the mean: this is what an FCN says of its cells, averaged.
+    """
+    top = Sequential(mean=GlobalAverage(), score=Linear(trunk.channels[trunk.last], classes, init=init))
+    return Classifier(trunk, classes=classes, init=init, top=top)
 
 
 def classifier(
