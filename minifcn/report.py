@@ -56,7 +56,7 @@ def write_report(run_dir: Path) -> Path:
         *_notes(notes),
     ]
     path = run_dir / "report.html"
-    path.write_text(_page(run_dir.resolve().name, sections), encoding="utf-8")
+    path.write_text(page(run_dir.resolve().name, sections), encoding="utf-8")
     return path
 
 
@@ -134,7 +134,7 @@ def _scores(evaluation: Evaluation | None) -> list[Html]:
         tag(
             "section",
             tag("h2", "The four measures"),
-            _table(head, rows),
+            table(head, rows),
             tag("p", f"On {where}. {_averaging(evaluation)}", class_="quiet"),
         )
     ]
@@ -161,7 +161,7 @@ def _curves(history: list[dict[str, Any]], run_dir: Path) -> list[Html]:
         return []
     path = run_dir / "curves.png"
     viz.curves(history, path)
-    picture = _plot(path, "Loss per pixel and validation measures over steps")
+    picture = plot(path, "Loss per pixel and validation measures over steps")
     return [tag("section", tag("h2", "Learning curves"), tag("div", picture, class_="wide broad"))]
 
 
@@ -189,7 +189,7 @@ def _classes(evaluation: Evaluation | None) -> list[Html]:
     header = tag("tr", *(tag("th", name, class_=look) for name, look in zip(head, looks, strict=True)))
     dash = "A dash: the class neither occurs nor was predicted, so its IU is 0/0."
     quiet = [tag("p", dash, class_="quiet")] if confusion.skipped() else []
-    return [tag("section", tag("h2", "Classes"), _table(header, rows), *quiet)]
+    return [tag("section", tag("h2", "Classes"), table(header, rows), *quiet)]
 
 
 def _confusion(evaluation: Evaluation | None, run_dir: Path) -> list[Html]:
@@ -197,7 +197,7 @@ def _confusion(evaluation: Evaluation | None, run_dir: Path) -> list[Html]:
         return []
     path = run_dir / "confusion.png"
     viz.confusion_picture(evaluation.confusion.matrix, evaluation.classes, path)
-    picture = _plot(path, "Confusion matrix")
+    picture = plot(path, "Confusion matrix")
     quiet = tag("p", "Per cent of a class's true pixels: read along a row what a class was taken for.", class_="quiet")
     return [tag("section", tag("h2", "Confusion matrix"), picture, quiet)]
 
@@ -213,7 +213,7 @@ def _samples(run_dir: Path, notes: list[str]) -> list[Html]:
     for path in paths[:MOST_SAMPLES]:
         data = path.read_bytes()
         if data.startswith(PNG_SIGNATURE):
-            figures.append(tag("figure", tag("img", src=_inline(data), alt=path.stem), tag("figcaption", path.stem)))
+            figures.append(tag("figure", tag("img", src=inline(data), alt=path.stem), tag("figcaption", path.stem)))
         else:
             notes.append(f"samples/{path.name} is not a PNG file.")
     return [tag("section", tag("h2", "Samples"), *figures)] if figures else []
@@ -223,7 +223,7 @@ def _settings(title: str, settings: Any) -> list[Html]:
     if not isinstance(settings, dict) or not settings:
         return []
     rows = [tag("tr", tag("th", key), tag("td", value)) for key, value in _flat(settings)]
-    return [tag("section", tag("h2", title), _table(None, rows, class_="settings"))]
+    return [tag("section", tag("h2", title), table(None, rows, class_="settings"))]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -264,19 +264,21 @@ def _escape(text: str) -> str:
     return html.escape("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
 
 
-def _table(head: Html | None, rows: Sequence[Html], class_: str | None = None) -> Html:
+def table(head: Html | None, rows: Sequence[Html], class_: str | None = None) -> Html:
+    """A table that scrolls by itself where the page is narrow."""
     body = tag("tbody", *rows)
     return tag("div", tag("table", *([tag("thead", head)] if head else []), body, class_=class_), class_="wide")
 
 
-def _plot(path: Path, alt: str) -> Html:
+def plot(path: Path, alt: str) -> Html:
     """A plot in the size it was drawn for: its pixels are finer than those of a page."""
     png = path.read_bytes()
     width = int.from_bytes(png[16:20], "big") * 2 // 3  # a PNG says its width in these bytes
-    return tag("img", src=_inline(png), alt=alt, width=str(width), class_="plot")
+    return tag("img", src=inline(png), alt=alt, width=str(width), class_="plot")
 
 
-def _inline(png: bytes) -> str:
+def inline(png: bytes) -> str:
+    """A PNG as an address that holds it."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
@@ -296,7 +298,8 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if usable else "–"
 
 
-def _page(name: str, sections: Sequence[Html]) -> str:
+def page(name: str, sections: Sequence[Html], *, above: str = "minifcn run") -> str:
+    """A whole page: its name as title and heading, a word above the heading, and the sections."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -304,7 +307,7 @@ def _page(name: str, sections: Sequence[Html]) -> str:
         tag("title", f"{name} – minifcn"),
         Html(f"<style>{STYLE}</style>"),
     )
-    title = tag("header", tag("p", "minifcn run", class_="quiet"), tag("h1", name))
+    title = tag("header", tag("p", above, class_="quiet"), tag("h1", name))
     body = tag("body", tag("main", title, *sections))
     return f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'
 

@@ -42,6 +42,7 @@ recipes
 report
 evaluation  trained  advice  rival  studies  onnx_graph
 training  transfer  pretraining
+reproduction
 train  pretrain  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  inspect  export  amortize  digits
 cli
 __main__
