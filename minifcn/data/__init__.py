@@ -9,26 +9,39 @@ VOC tree and your own class of ten lines serve equally.
 
 from minifcn.data.augment import Augmentation
 from minifcn.data.batches import CAFFE, Preprocessing, Subset, collate
+from minifcn.data.nyud import NYUD, NYUD_CLASSES
+from minifcn.data.opening import open_data
+from minifcn.data.pascal_context import PASCAL_CONTEXT_CLASSES, PASCALContext
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.sbd import SBD
 from minifcn.data.shapes import Shapes
+from minifcn.data.siftflow import SIFT_FLOW_CLASSES, SIFT_FLOW_GEOMETRY, SIFTFlow
 from minifcn.data.voc import VOC_CLASSES, VOCSegmentation
 
 __all__ = [
     "CAFFE",
+    "NYUD",
+    "NYUD_CLASSES",
+    "PASCAL_CONTEXT_CLASSES",
     "SBD",
+    "SIFT_FLOW_CLASSES",
+    "SIFT_FLOW_GEOMETRY",
     "VOC_CLASSES",
     "VOID",
     "Augmentation",
+    "PASCALContext",
     "Preprocessing",
+    "SIFTFlow",
     "Sample",
     "Shapes",
     "Subset",
     "VOCSegmentation",
     "collate",
+    "open_data",
 ]
 
 FILES = [
     "sample", "files", "augment", "batches", "inputs", "hha", "things", "shapes", "objects", "make",
-    "listed", "voc", "sbd", "digits",
+    "unpack", "fetch", "listed", "voc", "mapping", "check", "correct",
+    "sbd", "nyud", "siftflow", "pascal_context", "opening", "digits",
 ]  # fmt: skip

@@ -24,6 +24,8 @@ from minifcn.errors import DataError, FormatError, UsageError
 from minifcn.weights.mat import read_mat
 
 ID = re.compile(r"[A-Za-z0-9_-]+")
+MAX_LIST = 16 * 2**20
+"""Bytes of the longest list that is read: a million ids."""
 
 
 class Part:
@@ -149,9 +151,12 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
     become part of the first id, or of all of them. With `ids` every line must be an id.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected a list; check the path") from error
+    if len(content) > MAX_LIST:
+        raise DataError(f"{path}: more than {MAX_LIST} bytes; expected a list; is it another kind of file?")
     lines: dict[str, int] = {}
     for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         where = f"{path}, line {number}"

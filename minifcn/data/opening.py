@@ -1,0 +1,45 @@
+"""Which data set lies in a folder: told by what lies there, so that a command needs only the folder's name."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from minifcn.data.listed import Listed
+from minifcn.data.nyud import NYUD, find_nyud
+from minifcn.data.pascal_context import PASCALContext, is_pascal_context
+from minifcn.data.sbd import SBD
+from minifcn.data.siftflow import SIFTFlow, find_siftflow
+from minifcn.data.voc import IMAGES, VOCSegmentation, find_sbd, year_folders
+from minifcn.errors import UsageError
+
+KINDS: dict[str, tuple[Callable[[Path], bool], Callable[..., Listed]]] = {
+    "labels.txt and trainval (PASCAL-Context)": (is_pascal_context, PASCALContext),
+    "JPEGImages or a VOCdevkit (PASCAL VOC)": (
+        lambda root: (root / IMAGES).is_dir() or bool(year_folders(root)),
+        VOCSegmentation,
+    ),
+    "img and cls (SBD)": (lambda root: find_sbd(root) is not None, SBD),
+    "Images and SemanticLabels (SIFT Flow)": (lambda root: find_siftflow(root) is not None, SIFTFlow),
+    "segmentation and images, or ID.png with ID_mask.png or segm_gt_ID.png (NYUDv2)": (
+        lambda root: find_nyud(root) is not None,
+        NYUD,
+    ),
+}
+"""What is looked for, how, and who reads it."""
+
+
+def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bool = False) -> Listed:
+    """The split of the data set in `folder`. UsageError where there is none that is known, or two.
+
+    PASCAL-Context goes first, because it has a tree of VOC with it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"{folder}: no such folder; expected one with a data set; check the path")
+    known = [what for what, (lies_in, _) in KINDS.items() if lies_in(root)]
+    if not known:
+        present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
+        raise UsageError(f"{folder}: holds {present}; expected {'; or '.join(KINDS)}")
+    if len(known) > 1 and known[0] != next(iter(KINDS)):
+        raise UsageError(f"{folder}: holds {' and '.join(known)}; expected one data set; name the folder of one")
+    return KINDS[known[0]][1](root, split, skip_bad=skip_bad)
