@@ -23,7 +23,7 @@ VERBS = {
     "describe": ("minifcn.describe", "every layer of a net, its cost and its memory, before anything runs"),
     "design": ("minifcn.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
     "dense": ("minifcn.dense", "dense prediction four ways: what each costs, and where they agree"),
-    "data": ("minifcn.data.__main__", "write the embedded world as a folder in the layout of PASCAL VOC"),
+    "data": ("minifcn.data.__main__", "a data set written, fetched, or looked through for all that is wrong with it"),
     "reproduce": ("minifcn.reproduce", "the paper re-run at the scale of a laptop, row by row beside its own numbers"),
     "doctor": ("minifcn.doctor", "what this machine offers, and the one command that mends what is wrong"),
     "digits": ("minifcn.digits", "LeNet learns to read digits in seconds, and finds them on a larger sheet"),

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "minifcn"
 FLOORS = """
 errors
 gpu
-backend  command  geometry
+backend  command  geometry  progress
 metrics
 kernels
 tensor
@@ -35,7 +35,7 @@ models
 data
 design
 describe
-checkpoint  signals  progress  runlog  environment  divergence  stopwatch
+checkpoint  signals  runlog  environment  divergence  stopwatch
 pretrained
 options
 recipes

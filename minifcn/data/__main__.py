@@ -1,21 +1,37 @@
-"""`minifcn data make DIR`: the embedded world as files, in the layout of PASCAL VOC.
+"""`minifcn data`: a data set written, fetched, or looked through.
 
 minifcn data make world
-minifcn data make world --train 2000 --size 320
+minifcn data fetch voc2012 data
+minifcn data check data/VOCdevkit/VOC2012
 """
 
 from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from minifcn.command import parse, run, split_words
+from minifcn.data.check import Findings, check, layout_hints
+from minifcn.data.correct import MENDED, correct
+from minifcn.data.fetch import BY_HAND, SOURCES, by_hand, fetch, source_of
+from minifcn.data.listed import read_lines
 from minifcn.data.make import make_tree
-from minifcn.errors import UsageError
+from minifcn.data.mapping import read_map
+from minifcn.errors import DataError, UsageError
+from minifcn.progress import Bar
+
+USAGE = """\
+usage: minifcn data make DIR         write scenes of the embedded world
+       minifcn data fetch NAME DIR   download a data set, check it, unpack it
+       minifcn data check DIR        what is wrong in a folder of masks
+
+`minifcn data make --help`, `... fetch --help`, `... check --help` tell more.
+Each takes --debug, which shows the traceback of an error."""
 
 
 @dataclass(frozen=True)
-class Options:
+class Make:
     """Write scenes of the embedded world and their labels into a new folder: `minifcn data make DIR [options]`."""
 
     train: int = 800
@@ -30,11 +46,51 @@ class Options:
     """another seed, other scenes"""
 
 
+@dataclass(frozen=True)
+class Fetch:
+    """Download a data set, check its hash, unpack it under DIR. What was cut goes on when the command is run again."""
+
+    archive: str = ""
+    """no network? fetch the file by hand (the command says which) and name it here"""
+    keep: bool = False
+    """keep the downloaded archive"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look at every image, mask and list of a folder in the layout of PASCAL VOC; say what is wrong and what it means.
+    Exit code 0 if all is well, 2 if not."""
+
+    classes: str = ""
+    """a file with a class name a line, 0 first, instead of the folder's class_names.txt"""
+    split: str = ""
+    """look at the images of one list only"""
+    first: int = 3
+    """how many faults of each kind to show"""
+    write: str = ""
+    """a new folder for the same data with masks as class numbers, as proposed"""
+    map: str = ""
+    """a file that says what becomes which class: lines `R G B class` or `number class`, 255 for void"""
+
+
 def main(argv: list[str]) -> int:
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="data", words="make DIR")
-    if len(words) != 2 or words[0] != "make":
-        raise UsageError(f"data: found {' '.join(words) or 'nothing to do'!r}; expected: minifcn data make DIR")
+    what = next((word for word in argv if not word.startswith("-")), "")
+    if what in VERBS:
+        return VERBS[what](argv)
+    if "-h" in argv or "--help" in argv:
+        print(USAGE)
+        raise SystemExit(0)
+    found = " ".join(argv) or "nothing to do"
+    raise UsageError(
+        f"data: found {found!r}; expected: minifcn data make DIR, minifcn data fetch NAME DIR or minifcn data check DIR"
+    )
+
+
+def make(argv: list[str]) -> int:
+    words, rest = split_words(Make, argv)
+    options = parse(Make, rest, verb="data", words="make DIR")
+    if len(words) != 2:
+        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data make DIR")
     asked = {"train": options.train, "val": options.val, "test": options.test}
     counts = {split: count for split, count in asked.items() if count}
     if not counts:
@@ -43,6 +99,96 @@ def main(argv: list[str]) -> int:
     print(f"wrote {folder}: {', '.join(f'{count} images of {split}' for split, count in counts.items())}")
     print(f"to learn from them: minifcn train --data {shlex.quote(str(folder))}")
     return 0
+
+
+def fetch_command(argv: list[str]) -> int:
+    words, rest = split_words(Fetch, argv)
+    options = parse(Fetch, rest, verb="data", words="fetch NAME DIR", after=_catalogue())
+    if len(words) != 3:
+        raise UsageError(
+            f"data: found {' '.join(words)!r}; expected: minifcn data fetch NAME DIR, NAME one of "
+            f"{', '.join([*SOURCES, *BY_HAND])}"
+        )
+    _, name, folder = words
+    source = source_of(name)
+    place = Path(folder) / source.place
+    if place.exists():
+        print(f"{place} is there already; remove it to fetch it again")
+    else:
+        print(f"{source.what}, {source.size / 1e6:,.0f} MB ({source.terms})")
+        try:
+            with Bar(source.size, unit="B") as down, Bar(source.size, unit="B") as out:
+                fetch(
+                    name,
+                    folder,
+                    archive=options.archive or None,
+                    keep=options.keep,
+                    downloading=lambda count: down.advance(count, note="downloading"),
+                    unpacking=lambda count: out.advance(count, note="unpacking"),
+                )
+        except DataError:
+            print(by_hand(name, folder))
+            raise
+        print(f"wrote {place}")
+    if name != "sbd":
+        print(f"to look through it: minifcn data check {shlex.quote(str(place))}")
+    print(f"to learn from it:   minifcn train --data {shlex.quote(str(place))}")
+    return 0
+
+
+def _catalogue() -> str:
+    """The names that can be fetched, and those that cannot and why."""
+    lines = ["NAME is one of"]
+    lines += [f"  {name:<15} {one.what}, {one.size / 1e6:,.0f} MB" for name, one in SOURCES.items()]
+    lines += ["to be fetched by hand, since no hash of them is known that could be relied on:"]
+    lines += [f"  {name:<15} {what}" for name, (what, _, _) in BY_HAND.items()]
+    return "\n".join(lines)
+
+
+def check_command(argv: list[str]) -> int:
+    words, rest = split_words(Check, argv)
+    options = parse(Check, rest, verb="data", words="check DIR")
+    if len(words) != 2:
+        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data check DIR")
+    if options.first < 1:
+        raise UsageError(f"option --first is {options.first}; expected a number of at least 1")
+    if options.map and not options.write:
+        raise UsageError("option --map has nothing to do; expected --write DIR as well, the folder for the new masks")
+    classes = read_lines(Path(options.classes)) if options.classes else None
+    colours, numbers = read_map(options.map) if options.map else ({}, {})
+    try:
+        found = _looked_through(words[1], classes, options.split or None)
+    except DataError:
+        for line in layout_hints(words[1]):
+            print(line)
+        raise
+    print("\n".join(found.lines(first=options.first)))
+    if not options.write:
+        if any(found.faults[kind] for kind in MENDED):
+            print(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
+        return 2 if found.count else 0
+    with Bar(len(found.usable), unit="mask") as bar:
+        folder = correct(found, options.write, colours=colours, numbers=numbers, advance=bar.advance)
+    print(f"\nwrote {folder}: {len(found.usable)} pairs; what became what is in {folder / 'mapping.txt'}\n")
+    again = _looked_through(str(folder), None, None)
+    print("\n".join(again.lines(first=options.first)))
+    return 2 if again.count else 0
+
+
+def _looked_through(folder: str, classes: tuple[str, ...] | None, split: str | None) -> Findings:
+    bar = Bar(0, unit="pair")
+
+    def begin(total: int) -> None:
+        bar.total = total
+        bar.__enter__()
+
+    try:
+        return check(folder, classes=classes, split=split, begin=begin, advance=bar.advance)
+    finally:
+        bar.__exit__()
+
+
+VERBS = {"make": make, "fetch": fetch_command, "check": check_command}
 
 
 if __name__ == "__main__":
