@@ -105,8 +105,8 @@ def _made(f: Findings) -> Iterator[Block]:
         return
     seeds = ", ".join(map(str, f.seeds))
     yield (
-        f"Made by `{f.command}`: {machine}; {f.cells} training runs on one thread each, {f.jobs} at a time, "
-        f"{clock(f.core_seconds)} of processor time in all and {clock(f.seconds)} on the clock. Seeds: {seeds}. "
+        f"Made by `{f.command}`: {machine}; {f.cells} runs on one thread each, {f.jobs} at a time, "
+        f"{clock(f.core_seconds)} for all of them together and {clock(f.seconds)} on the clock. Seeds: {seeds}. "
         "A seed decides the world's scenes, the initial weights and the order of the images."
     )
     if f.quick:
@@ -177,20 +177,22 @@ def _bound(bound: Bound) -> Iterator[Block]:
 
 def _table(table: Table, f: Findings) -> Iterator[Block]:
     yield f"The paper: {table.paper}. Here: {table.differs}"
-    with_paper = max(len(row.paper) for row in table.rows)
     heads = [MEASURES[measure][0] for measure in table.columns]
+    with_paper = any(row.paper for row in table.rows)
     rows = []
     for row in table.rows:
-        paper = [*row.paper, *[""] * (with_paper - len(row.paper))]
-        rows.append((row.name, *paper, *(_ours(f, row.cell, measure) for measure in table.columns)))
-    yield Grid(("", *(f"paper: {head}" for head in heads[:with_paper]), *heads), tuple(rows))
+        ours = [_ours(f, row.cell, measure) for measure in table.columns]
+        if row.paper:
+            rows.append((row.name, "the paper", *row.paper, *[""] * (len(heads) - len(row.paper))))
+        rows.append(("" if row.paper else row.name, *["here"] * with_paper, *ours))
+    yield Grid(("", *[""] * with_paper, *heads), tuple(rows))
     if not f.quick:
         verdicts = [(claim, claim.verdict(f.results, f.seeds)) for claim in table.claims]
         lines = [
             (claim.text, MEASURES[claim.measure][0], *_numbers(claim.measure, verdict)) for claim, verdict in verdicts
         ]
         yield Grid(("claim", "measure", "difference", "spread", "verdict"), tuple(lines))
-    if any(row.paper for row in table.rows) and "mean_iu" in table.columns[:with_paper]:
+    if any(row.paper for row in table.rows) and "mean_iu" in table.columns:
         at = table.columns.index("mean_iu")
         shown = {}
         for row in table.rows:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.checkpoint import load_checkpoint
+from minifcn.data.shapes import GEOMETRY
 from minifcn.errors import FormatError, MinifcnError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.reproduction.cells import TRAIN, Job, resolved
@@ -28,7 +29,10 @@ MOST_COUNT = 2**53  # beyond, a count is no count of ours
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished job measured: its evaluation, and the log of its training from which the curves come."""
+    """What a finished job measured: its evaluation, and the log of its training from which the curves come.
+
+    `confusion` is of the world's classes, without counts for a net that knows none; `geometry` of its second labels.
+    """
 
     confusion: ConfusionMatrix
     geometry: ConfusionMatrix | None = None
@@ -94,6 +98,8 @@ def read_result(folder: Path, job: Job) -> Result:
     if geometry is not None and not isinstance(geometry, dict):
         raise FormatError(f"{path}: field geometry is {type(geometry).__name__}; expected an object")
     result = Result(confusion_of(found, path), None if geometry is None else confusion_of(geometry, path))
+    if found["classes"] == list(GEOMETRY):  # a net for the second labels alone
+        result = Result(ConfusionMatrix(len(GEOMETRY)), result.confusion)
     log = folder / "metrics.jsonl"
     if job.cell.kind != TRAIN or not log.is_file():
         return result
@@ -170,7 +176,7 @@ def _foreground(result: Result) -> float:
 
 
 def _geometry(result: Result) -> float:
-    return (result.geometry or result.confusion).pixel_accuracy()
+    return math.nan if result.geometry is None else result.geometry.pixel_accuracy()
 
 
 def _seconds(result: Result) -> float:
