@@ -115,11 +115,22 @@ def test_gravity_is_found_in_a_room_whichever_way_the_camera_leans(pitch: float,
 
 
 def test_one_wall_alone_does_not_turn_the_world() -> None:
-    wall = np.zeros((*SIZE, 3)) + (0, 0, 1)
-    assert find_gravity(wall) == pytest.approx(DOWN)
+    for across in (0, 0.3, -0.7):  # no two of these leave the same rounding errors
+        wall = np.zeros((*SIZE, 3)) + np.array((across, 0, 1)) / np.hypot(across, 1)
+        assert find_gravity(wall) == pytest.approx(DOWN)
     assert find_gravity(np.zeros((*SIZE, 3))) == pytest.approx(DOWN)
     picture = hha(np.full(SIZE, 2.0), CAMERA)
     assert (picture[..., 2] == WALL).all() and (np.diff(picture[:, 0, 1].astype(int)) < 0).all()
+
+
+def test_gravity_may_turn_out_to_lie_across_the_first_guess() -> None:
+    slopes = np.array([(0, 1, 1.5), (0, 1, -1.5)]) / np.hypot(1, 1.5)
+    assert np.abs(find_gravity(slopes.reshape(1, 2, 3))) == pytest.approx((1, 0, 0))
+
+
+def test_gravity_is_a_direction_of_any_length() -> None:
+    depth, _ = room(FLOOR, AHEAD)
+    assert (hha(depth, CAMERA, gravity=(0, 0.1, 0)) == hha(depth, CAMERA, gravity=DOWN)).all()
 
 
 def test_normals_are_those_of_a_fit_by_least_squares(rng: np.random.Generator) -> None:
@@ -165,6 +176,8 @@ def test_no_plane_is_fitted_through_what_was_filled_in() -> None:
     assert (picture[:, :42, 2] == WALL).all()  # two columns further on, a window still sees two of the wall
     assert (picture[:, 42:, 2] == CEILING).all()  # 180 degrees, as the reference has it where nothing is measured
     assert (picture[:, 40:, 0] > 0).all()  # but the depth that was filled in still counts
+    depth[:, :40] = 0  # said to be measured, and not there
+    assert not hha(depth, CAMERA, measured=~measured | (depth == 0), gravity=DOWN)[:, :40].any()
 
 
 def test_nothing_known_is_all_black() -> None:
@@ -215,6 +228,7 @@ def test_gravity_is_found_in_the_embedded_world_too() -> None:
         camera = Camera(160, 160, 79.5, -160 * scene.top - 0.5)
         down = find_gravity(normals(scene.depth, camera, scene.depth < FAR, radius=GRAVITY_RADIUS))
         assert np.degrees(np.arccos(min(1, down[1]))) < 2
+        assert (scene.hha() == hha(scene.depth, camera, measured=scene.depth < FAR, gravity=DOWN)).all()
 
 
 # The reference's own picture -----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ Array = np.ndarray
 DISPARITY = 31000
 """Over the depth in centimetres: what the reference chose so that a Kinect's range fills a byte."""
 NEAREST = 100
-"""Centimetres; what is nearer is written as being so far away, or disparities would not fit a byte."""
+"""Centimetres; what is nearer counts as being so far away. (All that is nearer than 122 fills the byte anyway.)"""
 HIGHEST_GROUND, USUAL_GROUND = 90, 130
 """Centimetres below the eye: if nothing in sight is lower than the first, no ground is, and it is taken to lie at the
 second, where it is for a camera held in the hand."""
