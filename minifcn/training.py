@@ -100,7 +100,6 @@ class Trainer:
         self.classes = tuple(train.classes)
         self.geometry_classes = Second(self.train_set).classes if options.two_heads else ()
         self.preprocessing = preprocessing or Preprocessing.fit(self.train_set)
-        self.inputs = Inputs(options.inputs, self.preprocessing)
         self.inputs(self.train_set[0])  # depth that is not there is found before anything is made
         if options.hide:
             hidden = (
@@ -119,6 +118,11 @@ class Trainer:
         self.net: FCN | LateFusion
         self.optimizer: SGD | Adam
         self._begin_stage(None)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the net sees of a sample."""
+        return Inputs(self.options.inputs, self.preprocessing)
 
     def _counted_weights(self) -> Any:
         """What each class weighs in the loss, None for alike."""
@@ -215,8 +219,8 @@ class Trainer:
         chosen = order[position * per_step : (position + 1) * per_step]
         batches = [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
         self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=o.schedule)
-        for batch in batches:
-            self._forward_backward([self._sample(int(i), epoch) for i in batch])
+        for number, batch in enumerate(batches):
+            self._forward_backward([self._sample(int(i), epoch) for i in batch], number)
         self.optimizer.step(accumulated=len(batches))
         p.step += 1
         self._measured = self._measured_second = None
@@ -228,7 +232,7 @@ class Trainer:
     def _stage_rate(self) -> float:
         return self.options.rates[self.progress.stage]
 
-    def _forward_backward(self, samples: Sequence[Sample]) -> None:
+    def _forward_backward(self, samples: Sequence[Sample], number: int) -> None:
         o, p = self.options, self.progress
         images, labels, geometry = collate_inputs(samples, self.inputs)
         ids = [sample.id for sample in samples]
@@ -240,7 +244,7 @@ class Trainer:
             self._diverged(str(fault), ids)
         keep = None
         if o.sampling < 1:
-            keep = sample(labels, o.sampling, rng(o.seed, SAMPLING, p.step, p.images))
+            keep = sample(labels, o.sampling, rng(o.seed, SAMPLING, p.step, number))
         pixels = int(((labels != VOID) & (1 if keep is None else keep != 0)).sum())
         loss = self._loss(scores, labels, geometry, keep)
         value = loss.item()

@@ -120,14 +120,15 @@ class Seen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[tuple[tuple[str, ...], bytes]] = []
-        collate = training.collate
+        collate = training.collate_inputs
 
-        def recording(samples: Any, preprocessing: Any) -> Any:
-            x, labels = collate(samples, preprocessing)
-            self.batches.append((tuple(sample.id for sample in samples), x.tobytes() + labels.tobytes()))
-            return x, labels
+        def recording(samples: Any, inputs: Any) -> Any:
+            images, *labels = collate(samples, inputs)
+            shown = b"".join(array.tobytes() for array in (*images, *labels))
+            self.batches.append((tuple(sample.id for sample in samples), shown))
+            return images, *labels
 
-        monkeypatch.setattr(training, "collate", recording)
+        monkeypatch.setattr(training, "collate_inputs", recording)
 
 
 # ------------------------------------------------------------------------------------------------------- resume (row 7)
@@ -140,8 +141,9 @@ class Seen:
         {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5},
         {"trunk": "squeezenet1.1", "padding": "safe", "at_once": True}
         | {"optimizer": "adam", "lr": 0.01, "trunk_lr": 0.3},
+        {"sampling": 0.5, "with_replacement": True, "accumulate": 2, "heads": "label+geometry", "class_balance": 0.5},
     ],
-    ids=["poly", "step", "adam"],
+    ids=["poly", "step", "adam", "sampled"],
 )
 @pytest.mark.usefixtures("quick")
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
