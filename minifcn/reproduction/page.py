@@ -102,6 +102,7 @@ def _made(f: Findings) -> Iterator[Block]:
     )
     if not f.tables:
         yield f"Made by `{f.command}`: {machine}. Nothing was trained for these parts."
+        yield "The tables of the paper that need training are not on this page: `minifcn reproduce` makes them."
         return
     seeds = ", ".join(map(str, f.seeds))
     yield (
@@ -169,7 +170,7 @@ def _bound(bound: Bound) -> Iterator[Block]:
     yield (
         "The truth itself, made coarse and fine again, in mean IU (appendix A of the paper, of a subset of PASCAL VOC "
         "2011's validation set). The paper does not say how its labels were resampled; the names of our rows say how "
-        "ours were: made coarse, and made fine again."
+        "ours were: made coarse, and made fine again; the gap is the mean distance from the paper's row."
     )
     yield Grid(bound.header, tuple(tuple(str(cell) for cell in line) for line in bound.rows))
     yield bound.skipped or f"{bound.images} masks of PASCAL VOC 2012, with {bound.classes} classes in them."
