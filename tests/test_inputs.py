@@ -73,8 +73,10 @@ def test_the_planes_of_every_input() -> None:
     np.testing.assert_allclose(images["depth"][0][0], depth, rtol=1e-5)
     np.testing.assert_array_equal(images["rgbd"][0][3], images["depth"][0][0])
     np.testing.assert_array_equal(images["rgbd"][0][:3], CAFFE(one.image))
-    # with Caffe's scale, HHA is what the reference takes: blue first, less its mean
+    # with Caffe's scale, HHA is what the reference takes: in the order of its file, less its mean
     np.testing.assert_array_equal(images["hha"][0], HHA(one.hha))
+    first = one.hha[..., 0] - np.float32(132.431)  # disparity
+    np.testing.assert_allclose(images["hha"][0][0], first, rtol=1e-5)
 
 
 def test_hha_is_scaled_as_the_colours_are() -> None:

@@ -18,7 +18,8 @@ from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, UsageError
 
 NYUD = Preprocessing("BGR", 1.0, (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
-HHA = Preprocessing("BGR", 1.0, (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
+# The reference turns colours to blue first; HHA stays in the order of its file.
+HHA = Preprocessing("RGB", 1.0, (132.431, 94.076, 118.477), (1.0, 1.0, 1.0))
 SIFT_FLOW = Preprocessing("BGR", 1.0, (114.578, 115.294, 108.353), (1.0, 1.0, 1.0))
 LOG_DEPTH = 7.844
 """The mean of the logarithm of NYUDv2's depth in millimetres."""
@@ -70,9 +71,9 @@ class Inputs:
 
     def _hha(self, picture: np.ndarray) -> np.ndarray:
         p = self.preprocessing
-        blue, green, red = (value * p.scale for value in HHA.mean)
+        disparity, height, angle = (value * p.scale for value in HHA.mean)
         spread = float(np.mean(p.std))
-        return replace(HHA, scale=p.scale, mean=(blue, green, red), std=(spread, spread, spread))(picture)
+        return replace(HHA, scale=p.scale, mean=(disparity, height, angle), std=(spread, spread, spread))(picture)
 
 
 def log_depth(depth: np.ndarray) -> np.ndarray:
