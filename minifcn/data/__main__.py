@@ -164,7 +164,7 @@ def check_command(argv: list[str]) -> int:
         raise
     print("\n".join(found.lines(first=options.first)))
     if not options.write:
-        if any(found.faults[kind] for kind in MENDED):
+        if not found.faults.keys().isdisjoint(MENDED):
             print(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
         return 2 if found.count else 0
     with Bar(len(found.usable), unit="mask") as bar:

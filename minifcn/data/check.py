@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import os
 import re
+import shlex
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +92,7 @@ class Findings:
     def __init__(self, folder: Path, classes: tuple[str, ...], own_classes: bool) -> None:
         self.folder, self.classes, self.own_classes = folder, classes, own_classes
         self.splits: dict[str, tuple[str, ...]] = {}
-        self.faults: dict[str, list[str]] = defaultdict(list)
+        self.faults: dict[str, list[str]] = defaultdict(list)  # a plain dict without empty kinds in the end
         self.usable: list[str] = []
         self.kinds: Counter[str] = Counter()
         self.numbers: Counter[int] = Counter()
@@ -113,11 +114,11 @@ class Findings:
     def lines(self, *, first: int = 3) -> Iterator[str]:
         """The report, with the `first` faults of each kind."""
         yield from self._summary()
-        if self.numbers and not self.faults["values"]:
+        if self.numbers and not self.faults.get("values"):
             yield ""
             yield from self._histogram()
         for kind, (title, meaning) in KINDS.items():
-            found = self.faults[kind]
+            found = self.faults.get(kind, [])
             if found:
                 yield ""
                 yield title if kind in ("empty", "no lists") else f"{title}: {len(found)}"
@@ -130,7 +131,7 @@ class Findings:
         if not self.count:
             yield f"{self.folder}: all is well"
         else:
-            kinds = sum(bool(where) for where in self.faults.values())
+            kinds = len(self.faults)
             yield f"{self.folder}: {self.count} fault{'s' * (self.count > 1)} of {kinds} kind{'s' * (kinds > 1)}"
 
     def _summary(self) -> Iterator[str]:
@@ -140,7 +141,7 @@ class Findings:
             yield "splits: " + ", ".join(f"{split} {len(ids)}" for split, ids in self.splits.items())
         about = {
             "palette": "PNG with a palette: a viewer shows its colours, training reads the numbers behind them",
-            "grey": "8-bit grey PNG: it looks black in a viewer, since its numbers are small, and is right",
+            "grey": "8-bit grey PNG, a number a pixel: small numbers look black in a viewer, and that is no fault",
             "colours": "PNG in colours: see below",
         }
         for kind, count in self.kinds.most_common():
@@ -150,7 +151,7 @@ class Findings:
     def _histogram(self) -> Iterator[str]:
         """Per class: its share of the pixels, and in how many images of each split it is."""
         total = sum(self.numbers.values()) or 1
-        splits = [split for split in self.images if split][:5] or [""]
+        splits = [split for split in self.splits if split in self.images][:5] or [""]
         width = max(map(len, [*self.classes, "void (255)"]))
         yield f"{'':>3} {'class':<{width}} {'pixels':>8}  " + " ".join(f"{split or 'images':>8}" for split in splits)
         for number, name in [*enumerate(self.classes), (VOID, "void (255)")]:
@@ -158,8 +159,8 @@ class Findings:
             share = f"{100 * self.numbers[number] / total:.2f} %" if self.numbers[number] else "-"
             shown = " ".join(f"{count or '-':>8}" for count in images)
             yield f"{number:>3} {name:<{width}} {share:>8}  {shown}"
-        learned = [split for split in self.images if _role(split) == "train"]
-        for split in self.images if learned else ():
+        learned = [split for split in splits if _role(split) == "train"]
+        for split in splits if learned else ():
             new = [
                 name
                 for number, name in enumerate(self.classes)
@@ -170,7 +171,7 @@ class Findings:
 
     def _proposals(self) -> Iterator[str]:
         colours, numbers = self.proposal()
-        if self.faults["colours"]:
+        if self.faults.get("colours"):
             yield ""
             if self.many_colours:
                 yield (
@@ -184,7 +185,7 @@ class Findings:
             yield ""
             yield f"proposed for the numbers ({numbers.why}):"
             yield from _table(numbers, self.numbers, None, self.classes, str)
-        elif numbers is None and self.faults["values"]:
+        elif numbers is None and self.faults.get("values"):
             yield ""
             found = ", ".join(map(str, sorted(self.numbers)[:30])) + (", ..." if len(self.numbers) > 30 else "")
             yield f"numbers in the masks: {found}"
@@ -247,6 +248,7 @@ def check(
         advance()
     if set(found.numbers) == {0, VOID}:
         found.faults["black and white"].append(f"all {sum(found.kinds.values())} masks")
+    found.faults = {kind: found.faults[kind] for kind in KINDS if found.faults[kind]}
     return found
 
 
@@ -426,5 +428,6 @@ def layout_hints(folder: str | os.PathLike[str]) -> list[str]:
     mask = max((name for name in pngs if name != image), key=pngs.__getitem__, default="")
     if image and mask and photos[image] and pngs[mask]:
         hints.append(f"{root / image} seems to hold the images, and {root / mask} the masks. If so:")
-        hints += [f"  mv {root / image} {root / IMAGES}", f"  mv {root / mask} {root / MASKS}"]
+        for old, new in ((image, IMAGES), (mask, MASKS)):
+            hints.append(f"  mv {shlex.quote(str(root / old))} {shlex.quote(str(root / new))}")
     return hints

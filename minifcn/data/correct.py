@@ -56,7 +56,8 @@ def correct(
             advance()
         usable = set(found.usable)
         for split, ids in (found.splits or {"train": tuple(found.usable)}).items():
-            write_lines(root / SPLITS / f"{split}.txt", (name for name in ids if name in usable))
+            if not usable.isdisjoint(ids):  # an empty list would be refused
+                write_lines(root / SPLITS / f"{split}.txt", (name for name in ids if name in usable))
         write_lines(root / "class_names.txt", _names(found, colours))
         write_lines(
             root / "mapping.txt",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shlex
 import shutil
 import urllib.error
 import urllib.request
@@ -165,7 +166,7 @@ def by_hand(name: str, folder: str | os.PathLike[str]) -> str:
             f"  or see   {source.page}",
             f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
             f"  {source.algorithm:<8} {source.digest}",
-            f"  then     minifcn data fetch {name} {folder} --archive {source.file}",
+            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} --archive {source.file}",
         ]
     )
 
@@ -278,6 +279,7 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
             if total is not None and got < total:
                 raise _CutError(f"of {total:,}")
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416 and had:  # nothing lies beyond what we have: the hash will tell
             return
         raise DataError(f"{source.address}: the server answers {error.code} {error.reason}; try again later") from error
@@ -350,7 +352,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.trusted = trusted
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        _require_https(newurl, self.trusted)
+        try:
+            _require_https(newurl, self.trusted)
+        except DataError:
+            fp.close()  # urllib would have closed it on following
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

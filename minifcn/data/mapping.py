@@ -91,7 +91,9 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[int, int], dict[int, in
     for number, line in enumerate(read_lines(Path(path)), start=1):
         fields = re.findall(r"^[\d ]*", line)[0].split()
         values = [int(field) for field in fields if len(field) < 6]
-        if len(values) != len(fields) or len(values) not in (2, 4) or values[-1] > VOID or max(values[:-1]) > 65535:
+        highest = 255 if len(values) == 4 else 65535
+        bad = len(values) != len(fields) or len(values) not in (2, 4)
+        if bad or values[-1] > VOID or max(values[:-1]) > highest:
             raise DataError(
                 f"{path}, line {number}: found {line[:60]!r}; expected `R G B class` or `number class`, class 0..255"
             )
