@@ -134,23 +134,26 @@ VALUES = {"int": "a whole number", "float": "a number", "str": "a word after it"
 def help_text(options: type, *, verb: str, default: Any = None) -> str:
     """What `--help` prints: the options as the dataclass's source has them, in the sections its comments make.
 
-    There a field is followed by its docstring in one line; neither exists at run time, so the source is read.
+    There a field is followed by its docstring; neither exists at run time, so the source is read.
     """
     default = default or options()
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [f"usage: minifcn {verb} [options]", "", *textwrap.wrap(options.__doc__ or "", width), ""]
-    name = ""
+    name, text = "", ""
     for line in inspect.getsource(options).splitlines():
         if line.startswith("    # "):
             lines += ["", line[6:]] if lines[-1] else [line[6:]]
         elif match := re.match(r"    (\w+): (\w+) = ", line):
-            name, kind = match[1], match[2]
-        elif name and line.startswith('    """'):
+            name, kind, text = match[1], match[2], ""
+        elif name and (text or line.startswith('    """')):
+            text = f"{text} {line.strip()}".strip()
+            if not text[3:].endswith('"' * 3):
+                continue  # the docstring goes on
             flag = f"--{name}".replace("_", "-")
             shown = flag.replace("--", "--[no-]", 1) if kind == "bool" else f"{flag} {METAVARS[kind]}"
             value = getattr(default, name)
             usual = "" if value == "" else f" [{value if kind != 'bool' else 'yes' if value else 'no'}]"
-            about = textwrap.wrap(line.strip().removeprefix('"' * 3).removesuffix('"' * 3).strip() + usual, width - 26)
+            about = textwrap.wrap(text.removeprefix('"' * 3).removesuffix('"' * 3).strip() + usual, width - 26)
             lines += [f"  {shown:<23} {about[0]}", *(" " * 26 + more for more in about[1:])]
             name = ""
     return "\n".join(

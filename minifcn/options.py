@@ -22,11 +22,12 @@ import numpy as np
 
 from minifcn.adam import Adam
 from minifcn.data.augment import Augmentation
-from minifcn.data.batches import Subset
-from minifcn.data.inputs import CHANNELS, HIDINGS, INPUTS, Second
+from minifcn.data.batches import CAFFE, Preprocessing, Subset
+from minifcn.data.inputs import CHANNELS, HIDINGS, INPUTS, NYUD, SIFT_FLOW, Second
+from minifcn.data.opening import open_data
 from minifcn.data.shapes import Shapes
-from minifcn.data.voc import VOCSegmentation
-from minifcn.errors import UsageError
+from minifcn.data.voc import SEG11VALID
+from minifcn.errors import DataError, UsageError
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.context import with_context
 from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, fcn
@@ -61,6 +62,7 @@ SKIP_SCALES: dict[str, Mapping[str, float]] = {
     "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
     "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
 }
+MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
 OPTIMIZERS = ("sgd", "adam")
 HEADS = ("label", "geometry", "label+geometry")
 WORLD = "world"
@@ -85,7 +87,8 @@ class Options:
 
     # the images
     data: str = WORLD
-    """the folder of a data set in the layout of PASCAL VOC (it may begin with $MINIFCN_DATA), or "world" """
+    """the folder of a data set (PASCAL VOC or laid out like it, SBD, NYUDv2, SIFT Flow, PASCAL-Context; it may begin
+    with $MINIFCN_DATA), or "world" """
     train_data: str = ""
     """another folder for the training split, where the paper learns from SBD and measures on VOC"""
     train_split: str = "train"
@@ -100,6 +103,9 @@ class Options:
     """use only the first so many validation images (0: all; the world: 100)"""
     world_size: int = 64
     """the side of the embedded world's images, 64 to 500 pixels"""
+    mean: str = ""
+    """the mean colour that is taken from the images: "imagenet", "nyud" or "siftflow", as the paper's nets have it, in
+    the place of the one that comes with the weights (or, without weights, of one fitted to the images)"""
     skip_bad: bool = False
     """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
     inputs: str = "rgb"
@@ -272,16 +278,19 @@ class Options:
     def _ladder(self) -> str:
         return ",".join(map(str, STRIDES[self.trunk]))
 
-    def network(self, classes: int, stride: int, *, geometry: int = 0) -> FCN | LateFusion:
-        """The net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head."""
+    def network(self, classes: int, stride: int, *, geometry: int = 0, init: str = "he") -> FCN | LateFusion:
+        """The net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head.
+
+        With `init` "zero" no number is drawn, and memory that nobody writes to is not taken.
+        """
         heads = {"sem": classes, "geo": geometry} if self.two_heads else classes
         nets = {
-            part: self._one_net(heads, stride, channels=CHANNELS[part], seed=self.seed + i)
+            part: self._one_net(heads, stride, channels=CHANNELS[part], init=init, seed=self.seed + i)
             for i, part in enumerate(self.inputs.split("+"))
         }
         return LateFusion(**nets) if len(nets) > 1 else nets[self.inputs]
 
-    def _one_net(self, classes: int | dict[str, int], stride: int, *, channels: int, seed: int) -> FCN:
+    def _one_net(self, classes: int | dict[str, int], stride: int, *, channels: int, init: str, seed: int) -> FCN:
         trunk = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
         return fcn(
             (lambda **options: with_context(trunk(**options))) if self.context else trunk,
@@ -294,6 +303,7 @@ class Options:
             upsampling=self.upsampling,
             fusion=self.fusion,
             skip_scale=SKIP_SCALES[self.trunk] if self.at_once else None,
+            init=init,
             seed=seed,
         )
 
@@ -316,16 +326,44 @@ class Options:
             return Adam(net, lr=self.lr, betas=betas, weight_decay=self.weight_decay, multipliers=multipliers)
         return SGD(net, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, multipliers=multipliers)
 
+    def preprocessing(self, own: Preprocessing | None) -> Preprocessing | None:
+        """What the images go through: `own`, which came with the weights, less `mean`; None where it is to be fitted.
+
+        Only the mean is replaced: with red first or in another range, it is the same colour.
+        """
+        if not self.mean:
+            return own
+        named = MEANS[self.mean]
+        if own is None:
+            return named
+        first, second, third = (value * own.scale for value in named.mean)
+        turned = own.order != named.order
+        return dataclasses.replace(own, mean=(third, second, first) if turned else (first, second, third))
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Steps in one pass over so many images."""
+        return math.ceil(images / (self.batch * self.accumulate))
+
+    def steps_per_stage(self, images: int) -> int:
+        """Steps of one stage."""
+        return self.steps or self.steps_per_epoch(images) * self.epochs
+
     def data_sets(self, *, say: Callable[[str], None] = print) -> tuple[Any, Any]:
         """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
 
-        `say` hears in one line what `skip_bad` leaves out.
+        `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
         """
         train = dataclasses.replace(self, data=self.train_data or self.data).data_set(
             self.train_split, self.max_train, say=say
         )
         if not self.hold_out:
-            return train, self.data_set(self.val_split, self.max_val, say=say)
+            val = self._measured_on(say)
+            if tuple(train.classes) != tuple(val.classes):
+                raise UsageError(
+                    f"{self.train_data}: has the classes {', '.join(train.classes):.80}; expected those of "
+                    f"{self.data}, {', '.join(val.classes):.80}"
+                )
+            return train, self._unseen(val, train, say) if self.train_data else val
         if self.hold_out >= len(train):
             raise UsageError(
                 f"option hold_out is {self.hold_out}; expected fewer than the {len(train)} training images"
@@ -334,6 +372,30 @@ class Options:
         kept, held = np.sort(order[self.hold_out :]), np.sort(order[: self.hold_out])
         return Subset(train, kept.tolist()), Subset(train, held.tolist())
 
+    def _measured_on(self, say: Callable[[str], None]) -> Any:
+        """The validation split; where that is the paper's, and there is no list of it, VOC's own."""
+        try:
+            return self.data_set(self.val_split, self.max_val, say=say)
+        except DataError as fault:
+            if self.val_split != SEG11VALID:
+                raise
+            val = self.data_set("val", self.max_val, say=say)
+            say(f"measured on split val, for want of the paper's: {fault}")
+            return val
+
+    def _unseen(self, val: Any, train: Any, say: Callable[[str], None]) -> Any:
+        """`val` without the images that are learned from: two data sets of one origin share some."""
+        seen = set(train.ids)
+        kept = [i for i, name in enumerate(val.ids) if name not in seen]
+        if not kept:
+            raise UsageError(
+                f"{self.data}: split {self.val_split} has only images that are learned from; expected others"
+            )
+        if len(kept) < len(val):
+            count = f"{len(val) - len(kept)} of {len(val)} images"
+            say(f"split {self.val_split}: left out {count}, which are learned from ({self.train_data})")
+        return Subset(val, kept) if len(kept) < len(val) else val
+
     def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
         """A split, or its first `most` images (0: all)."""
         dataset = self._images(split, most, say=say)
@@ -341,10 +403,11 @@ class Options:
 
     def _images(self, split: str, most: int, *, say: Callable[[str], None]) -> Any:
         if self.data == WORLD:
-            return Shapes(split, count=most or WORLD_IMAGES.get(split, 0), size=self.world_size, seed=self.seed)
+            drawn, sees_hha = most or WORLD_IMAGES.get(split, 0), "hha" in self.inputs
+            return Shapes(split, count=drawn, size=self.world_size, seed=self.seed, hha=sees_hha)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
-            dataset = VOCSegmentation(located(self.data), split, skip_bad=self.skip_bad)
+            dataset = open_data(located(self.data), split, skip_bad=self.skip_bad)
         if dataset.skipped:
             count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
             say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
@@ -402,6 +465,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "inputs": INPUTS,
     "heads": HEADS,
     "hide": ("", *HIDINGS),
+    "mean": ("", *MEANS),
     "trunk_bias": ("twice", "alike"),
     "optimizer": OPTIMIZERS,
     "layers": tuple(BLOCKS),

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from minifcn.command import parse, run
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.options import Options, from_dict, nearest
-from minifcn.recipes import RECIPES, preset
+from minifcn.recipes import RECIPES, missing_beginning, preset
 from minifcn.runlog import write_json
 from minifcn.signals import Interrupted
 from minifcn.trained import preprocessing_of
@@ -53,7 +55,8 @@ OVERFIT: dict[str, Any] = {
 
 def main(argv: list[str]) -> int:
     """Parse, train, report. Returns 0, or 1 if --overfit did not come to know its images."""
-    after = f"recipes: {', '.join(RECIPES)}"
+    names = f"recipes: {', '.join(RECIPES)}"
+    after = textwrap.fill(names, min(shutil.get_terminal_size().columns, 110), break_on_hyphens=False)
     options = parse(Options, argv, verb="train", default=starting_point(argv), after=after)
     device, why = choose_device(options.device)
     print(f"device {why}")
@@ -81,7 +84,7 @@ def starting_point(argv: list[str]) -> Options:
     if config:
         options = dataclasses.replace(read_config(Path(config)), run="", resume="", config=config)
     else:
-        options = preset(recipe or "toy")
+        options = preset(recipe or "toy", stages=value_of(argv, "stages") or "")
     if value_of(argv, "overfit") is None:
         return options
     # weights fit one width, and break at a rate for random ones
@@ -146,13 +149,15 @@ def begun(options: Options, device: str) -> Trainer:
     path = Path(options.run or free_folder(options.recipe))
     if (path / "config.json").exists():
         raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
+    if missing := missing_beginning(options):
+        raise UsageError(missing)
     weights = starting_weights(options.init) if options.init else []
     train, val = options.data_sets()
     was_there = path.exists()
     folder = RunFolder(path)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
-        preprocessing = weights[0].preprocessing if weights else None
+        preprocessing = options.preprocessing(weights[0].preprocessing if weights else None)
         trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device)
         for line in start(trainer.net, weights) if weights else ():
             print(line)

@@ -9,7 +9,7 @@ from minifcn.data.nyud import NYUD, find_nyud
 from minifcn.data.pascal_context import PASCALContext, is_pascal_context
 from minifcn.data.sbd import SBD
 from minifcn.data.siftflow import SIFTFlow, find_siftflow
-from minifcn.data.voc import IMAGES, VOCSegmentation, find_sbd, year_folders
+from minifcn.data.voc import IMAGES, VOCSegmentation, find_sbd, nearest_folder, year_folders
 from minifcn.errors import UsageError
 
 KINDS: dict[str, tuple[Callable[[Path], bool], Callable[..., Listed]]] = {
@@ -35,7 +35,8 @@ def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bo
     """
     root = Path(folder)
     if not root.is_dir():
-        raise UsageError(f"{folder}: no such folder; expected one with a data set; check the path")
+        nearest = nearest_folder(root)
+        raise UsageError(f"{folder}: no such folder (there is {nearest}); expected one with a data set; check the path")
     known = [what for what, (lies_in, _) in KINDS.items() if lies_in(root)]
     if not known:
         present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"

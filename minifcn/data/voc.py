@@ -93,8 +93,7 @@ def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> P
     root = Path(root)
     wanted = f"a folder with {IMAGES} and {MASKS}, or a VOCdevkit, or the folder a VOCdevkit lies in"
     if not root.is_dir():
-        nearest = next((str(parent) for parent in root.absolute().parents if parent.is_dir()), os.sep)
-        raise DataError(f"{root}: no such folder (there is {nearest}); expected {wanted}; check the path")
+        raise DataError(f"{root}: no such folder (there is {nearest_folder(root)}); expected {wanted}; check the path")
     if (root / IMAGES).is_dir() and (root / MASKS).is_dir():
         named = _year_of(root)
         if year is not None and named and named != year:
@@ -113,6 +112,11 @@ def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> P
         )
     present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
     raise DataError(f"{root}: holds {present}; expected {wanted}; point the root at one of these")
+
+
+def nearest_folder(path: Path) -> str:
+    """The last folder on the way to `path` that is there."""
+    return next((str(parent) for parent in path.absolute().parents if parent.is_dir()), os.sep)
 
 
 def year_folders(root: Path, *, needs: Sequence[Path] = (IMAGES, MASKS)) -> dict[str, Path]:
