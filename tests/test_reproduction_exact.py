@@ -242,20 +242,17 @@ def test_a_smaller_border_keeps_more_of_the_ring(monkeypatch):
     ("change", "claim"),
     [
         ({"HEAVY16": {"lr": 1e-9}}, "what the decay takes of a weight in 100,000 steps"),
-        ({"HEAVY16": {"momentum": 0.9}}, "momentum 0.9 in batches of 20, as one of single images"),
+        ({"CVPR15": {"momentum": 0.5}}, "momentum 0.9 in batches of 20, as one of single images"),
         ({"HEAVY16": {"momentum": 0.9}}, "the same for an image, against CVPR 2015"),
         ({"CVPR15": {"batch": 10}}, "the same for an image, against CVPR 2015"),
+        ({"HEAVY16": {"steps": 1000}}, "what the decay takes of a weight in 100,000 steps"),
         ({"CVPR15": {"lr": 1e-3}}, "what a steady gradient of 1 a pixel moves a weight by in a step, in the end"),
     ],
 )
 def test_other_rules_have_other_rows(change, claim, monkeypatch):
     for name, fields in change.items():
         monkeypatch.setattr(solver, name, dataclasses.replace(getattr(solver, name), **fields))
-    found = {
-        re.sub("momentum 0.9 in batches of 10", "momentum 0.9 in batches of 20", each)
-        for each in failing(solver.rows())
-    }
-    assert claim in found
+    assert claim in failing(solver.rows())
 
 
 def test_a_rate_outside_the_history_would_be_another_step(monkeypatch):

@@ -1,6 +1,6 @@
 """What learning rates, momenta and decays amount to, and what the paper computes from figures of its own.
 
-`CVPR15` and `HEAVY16` are the rules for FCN-32s on VGG-16: the loss of one is a mean over pixels, of the other a sum.
+`CVPR15` and `HEAVY16` are the recipes for FCN-32s on VGG-16: the loss of one is a mean over pixels, of the other a sum.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from minifcn.nn import Module
 from minifcn.optim import SGD
+from minifcn.recipes import preset
 from minifcn.reproduction.row import Row, row
 from minifcn.tensor import Parameter
 
@@ -21,29 +22,34 @@ PIXELS = 500 * 375  # of a photograph of PASCAL VOC
 
 @dataclass(frozen=True)
 class Rule:
-    """How a step is made; `pixels` is 1 where the loss is averaged over them."""
+    """How a step is made of `batch` images; `pixels` is 1 where the loss is averaged over them."""
 
     lr: float
     momentum: float
     batch: int
     pixels: int
-    decay: float = 0.0005
-    steps: int = 100_000
+    decay: float
+    steps: int
+
+    @classmethod
+    def of(cls, recipe: str) -> Rule:
+        """As a recipe has it."""
+        o = preset(recipe)
+        pixels = PIXELS if o.normalize == "sum" else 1
+        return cls(o.lr, o.momentum, o.batch * o.accumulate, pixels, o.weight_decay, o.steps)
 
 
-CVPR15 = Rule(lr=1e-4, momentum=0.9, batch=20, pixels=1)
-HEAVY16 = Rule(lr=1e-10, momentum=0.99, batch=1, pixels=PIXELS)
+CVPR15, HEAVY16 = Rule.of("cvpr15-voc-fcn32s"), Rule.of("heavy16-voc-fcn32s")
 
 
 def rows() -> Iterator[Row]:
     """The rules, then quotients of published figures."""
-    claim = f"momentum {CVPR15.momentum} in batches of {CVPR15.batch}, as one of single images"
-    yield row("TPAMI", claim, f"{HEAVY16.momentum}", momentum_of_one)
+    yield row("TPAMI", "momentum 0.9 in batches of 20, as one of single images", "0.99", momentum_of_one)
     for name, rule, step in (("CVPR 2015", CVPR15, "1.0e-03"), ("released nets", HEAVY16, "1.9e-03")):
         claim = "what a steady gradient of 1 a pixel moves a weight by in a step, in the end"
         yield row(name, claim, "", partial(moved, rule), expected=step)
     yield row("released nets", "the same for an image, against CVPR 2015", "", per_image, expected="37.5 times")
-    claim = f"what the decay takes of a weight in {HEAVY16.steps:,} steps"
+    claim = "what the decay takes of a weight in 100,000 steps"
     yield row("released nets", claim, "", decayed, expected="5e-07", note="nothing: the loss is summed, the decay not")
     yield from quoted()
 
