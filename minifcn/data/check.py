@@ -104,6 +104,7 @@ class Findings:
 
     @property
     def count(self) -> int:
+        """How many faults there are, of all kinds."""
         return sum(len(where) for where in self.faults.values())
 
     def proposal(self) -> tuple[Proposal | None, Proposal | None]:
@@ -156,7 +157,7 @@ class Findings:
         yield f"{'':>3} {'class':<{width}} {'pixels':>8}  " + " ".join(f"{split or 'images':>8}" for split in splits)
         for number, name in [*enumerate(self.classes), (VOID, "void (255)")]:
             images = [self.images[split][number] for split in splits]
-            share = f"{100 * self.numbers[number] / total:.2f} %" if self.numbers[number] else "-"
+            share = f"{max(100 * self.numbers[number] / total, 0.01):.2f} %" if self.numbers[number] else "-"
             shown = " ".join(f"{count or '-':>8}" for count in images)
             yield f"{number:>3} {name:<{width}} {share:>8}  {shown}"
         learned = [split for split in splits if _role(split) == "train"]

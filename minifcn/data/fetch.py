@@ -149,7 +149,7 @@ def source_of(name: str) -> Source:
         what, page, size = BY_HAND[name]
         raise UsageError(
             f"{name}: {what} is not fetched, since no hash of it is known that could be relied on; fetch it by hand "
-            f"from {page} ({size}) and unpack it"
+            f"from {page} ({size}) and unpack it as the table in docs/data-sets.md has it"
         )
     if name not in SOURCES:
         raise UsageError(f"data set {name!r} is not known; expected one of {', '.join(SOURCES)}")
