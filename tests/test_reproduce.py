@@ -111,6 +111,9 @@ def test_cells_that_compare_differ_in_what_is_compared() -> None:
     assert differ("online", "heavy") == {"momentum"} and differ("base", "base-pretrained") == set()
     assert differ("base", "rgbd") == {"inputs"} and differ("base", "two-heads") == {"heads"}
     assert differ("base", "shape") == {"hide"} and differ("base", "balanced") == {"class_balance"}
+    for name in ("base", "half", "quarter"):  # in a quick run, too
+        o = resolved(jobs([name], [0], quick=True)[-1])
+        assert 350 <= o["epochs"] * o["max_train"] <= 400, name
     assert SCENES["world_size"] >= 160 and SMALL["world_size"] >= 64
 
 
@@ -269,9 +272,11 @@ import test_reproduce as t
 one = t.Runner(t.jobs("cd", [0], cells=t.FAMILY), pathlib.Path("out"), at_once=2, command=t.fake({{"a": "waits"}}))
 sys.exit(one.run().code)
 """
-    process = subprocess.Popen([sys.executable, "-c", program], env=here(), stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=here(), stderr=subprocess.PIPE, start_new_session=True
+    )
     wait_for(lambda: "began a" in said_so_far() and "done d" in said_so_far())
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal does it: to the runner and whatever it has not set apart
     assert process.wait(30) == 128 + number
     assert process.stderr is not None and b"finishing" in process.stderr.read()
     process.stderr.close()

@@ -91,14 +91,12 @@ def chosen(words: Sequence[str], also: Sequence[str] = ()) -> list[str]:
     return [name for name in known if name in words or not words]
 
 
-WORLD = "the embedded world in place of PASCAL VOC, VGG-11 with 8 channels in its first block in place of VGG-16"
-
 _TABLES = (
     Table(
         "trunks",
         "Which classifier is the trunk",
         "CVPR table 1, on the validation set of PASCAL VOC 2011",
-        f"{WORLD}; each trunk, in an eighth of its channels, has learned to name single objects of the world in place "
+        "FCN-32s, scenes of 160 x 160; each trunk, thinned to about the same cost, has learned to name single objects of the world in place "
         "of ImageNet; AlexNet and GoogLeNet have a wide border, VGG none; a few hundred steps in place of 175 epochs.",
         (
             Row("FCN-AlexNet", "fcn32s-alexnet", ("39.8",)),
@@ -116,7 +114,7 @@ _TABLES = (
         "strides",
         "Finer strides",
         "CVPR table 2, on a subset of the validation set of PASCAL VOC 2011",
-        f"{WORLD}, in scenes of 160 x 160; FCN-16s and FCN-8s learn with three tenths of the rate, not with a "
+        "scenes of 160 x 160; FCN-16s and FCN-8s learn with half the rate, not with a "
         "hundredth; the last row is a control that the paper does not have: FCN-32s that learns as long as FCN-16s.",
         (
             Row("FCN-32s-fixed", "fcn32s-fixed", ("83.0", "59.7", "45.4", "72.0")),
@@ -136,8 +134,8 @@ _TABLES = (
         "staged",
         "In stages or at once",
         "the released nets on seg11valid (TPAMI, measured from the weights)",
-        f"{WORLD}; FCN-8s at once takes as many steps as the three stages together, and its skips are not scaled down, "
-        "since the maps of our trunk hold numbers around 1 and not in the hundreds.",
+        "scenes of 160 x 160; FCN-8s at once takes as many steps as the three stages together, and its skips are not "
+        "scaled down, since the maps of our trunk hold numbers around 1 and not in the hundreds.",
         (
             Row("FCN-8s in stages", "fcn8s", ("91.2", "77.6", "65.5", "84.5")),
             Row("FCN-8s at once", "fcn8s-at-once", ("91.1", "78.5", "65.4", "84.4")),
@@ -148,7 +146,7 @@ _TABLES = (
         "fusion",
         "Skips by sum or by maximum",
         "CVPR section 4.2, footnote 6: with the maximum, gradient switching makes learning difficult; no numbers",
-        f"{WORLD}; FCN-16s, each from the same FCN-32s.",
+        "FCN-16s, each from the same FCN-32s, scenes of 160 x 160.",
         (Row("sum", "fcn16s"), Row("maximum", "fcn16s-max")),
         (Claim("the sum is better than the maximum", "fcn16s", "fcn16s-max"),),
     ),
@@ -156,7 +154,7 @@ _TABLES = (
         "upsampling",
         "Upsampling learned or fixed",
         "the paper learns the intermediate upsampling, its released nets fix it and lose nothing; no numbers",
-        f"{WORLD}; FCN-16s, each from the same FCN-32s.",
+        "FCN-16s, each from the same FCN-32s, scenes of 160 x 160.",
         (Row("fixed, bilinear", "fcn16s"), Row("learned", "fcn16s-learned")),
         (Claim("learned and fixed upsampling are equally good", "fcn16s-learned", "fcn16s", says=EQUAL),),
     ),
@@ -164,7 +162,7 @@ _TABLES = (
         "sampling",
         "Sampling the loss",
         "CVPR figure 5, section 4.3: sampling converges no faster by the iteration, and slower by the clock; no table",
-        f"{WORLD}, small scenes; as many steps for all, in each of which 1/p times as many images lie.",
+        "as many steps for all, in each of which 1/p times as many images lie.",
         (
             Row("full images", "sampling-100"),
             Row("50 % of the pixels", "sampling-50"),
@@ -183,7 +181,7 @@ _TABLES = (
         "momentum",
         "Momentum and batch",
         "TPAMI table 2, FCN on VGG-16 after 100,000 images, summed loss",
-        f"{WORLD}, small scenes, one fixed sequence of images; all three with the same rate of the summed loss, "
+        "one fixed sequence of images; all three with the same rate of the summed loss, "
         "which is accumulated and then averaged over the batch, as in Caffe.",
         (
             Row("batch 20, momentum 0.9", "accumulated", ("86.0†", "66.5†", "51.9†", "76.5†")),
@@ -199,15 +197,15 @@ _TABLES = (
         "normalization",
         "Summed or averaged loss",
         "the recipes of 2015 average and have large rates, those of 2016 sum and have tiny ones; no table",
-        f"{WORLD}, small scenes; the rate of the summed loss is that of the mean over the pixels of a batch.",
-        (Row("mean over the labelled pixels", "base"), Row("sum", "summed")),
-        (Claim("at rates that match, both are equally good", "summed", "base", says=EQUAL),),
+        "the rate of the summed loss is that of the mean over the pixels of a batch.",
+        (Row("mean over the labelled pixels", "averaged"), Row("sum", "summed")),
+        (Claim("at rates that match, both are equally good", "summed", "averaged", says=EQUAL),),
     ),
     Table(
         "balance",
         "Balancing the classes",
         "CVPR section 4.3: three quarters are background, and balancing is unnecessary; no numbers",
-        f"{WORLD}, small scenes; balanced: a pixel's loss is weighed by one over the frequency of its class.",
+        "balanced: a pixel's loss is weighed by one over the frequency of its class.",
         (Row("as they are", "base"), Row("balanced", "balanced")),
         (Claim("balancing does not change mean IU", "balanced", "base", says=EQUAL),),
     ),
@@ -215,7 +213,7 @@ _TABLES = (
         "depth",
         "Colour and depth",
         "CVPR table 4, FCN-32s on NYUDv2",
-        f"{WORLD}, FCN-8s, small scenes; the world's own depth, which has no holes and no noise, in place of a "
+        "the world's own depth, which has no holes and no noise, in place of a "
         "Kinect's, and its logarithm in place of HHA.",
         (
             Row("RGB", "base", ("60.0", "42.2", "29.2", "43.9")),
@@ -234,7 +232,7 @@ _TABLES = (
         "heads",
         "Two heads on one trunk",
         "CVPR table 5, FCN-16s on SIFT Flow: both heads at once do as well as two nets",
-        f"{WORLD}, FCN-8s, small scenes; the world's geometry (horizontal, vertical, sky) in place of SIFT Flow's.",
+        "the world's geometry (horizontal, vertical, sky) in place of SIFT Flow's.",
         (
             Row("two heads", "two-heads", ("85.2", "51.7", "39.5", "76.1", "94.3")),
             Row("classes alone", "base"),
@@ -250,7 +248,7 @@ _TABLES = (
         "cues",
         "What a net goes by",
         "TPAMI table 8, FCN-32s, mean IU without the background",
-        f"{WORLD}, FCN-8s, small scenes; hidden is what the truth calls so, under the mean colour.",
+        "hidden is what the truth calls so, under the mean colour.",
         (
             Row("reference", "base", ("84.8",)),
             Row("reference, tested on foreground alone", "base-foreground", ("81.0",)),
@@ -279,7 +277,7 @@ _TABLES = (
         "augmentation",
         "Mirrored and shifted images",
         "CVPR section 4.3: mirroring and shifts of up to 32 pixels give no noticeable improvement; no numbers",
-        f"{WORLD}, FCN-32s, scenes of 160 x 160, of which 32 pixels are more than of a photograph.",
+        "FCN-32s, scenes of 160 x 160, of which 32 pixels are a larger part than of a photograph.",
         (Row("as they are", "fcn32s"), Row("mirrored and shifted", "fcn32s-augmented")),
         (Claim("augmentation does not change mean IU", "fcn32s-augmented", "fcn32s", says=EQUAL),),
     ),
@@ -287,7 +285,7 @@ _TABLES = (
         "amount",
         "More training images",
         "CVPR section 4.3: the images of SBD raise FCN-VGG16 from 56.0 to 59.4 mean IU",
-        f"{WORLD}, small scenes; as many steps for all.",
+        "as many steps for all.",
         (
             Row("a quarter of the images", "quarter"),
             Row("half of the images", "half"),
@@ -302,7 +300,7 @@ _TABLES = (
         "pretraining",
         "A trunk that has learned to classify",
         "CVPR section 4.1: every net begins with a classifier's weights; none was trained without; no numbers",
-        f"{WORLD}, small scenes; the trunk has learned to name single objects of the world.",
+        "the trunk has learned to name single objects of the world.",
         (Row("random weights", "base"), Row("a classifier's weights", "base-pretrained")),
         (Claim("a classifier's weights are a better start than random ones", "base-pretrained", "base"),),
     ),
