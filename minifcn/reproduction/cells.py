@@ -54,7 +54,8 @@ AVERAGED = SMALL | {"optimizer": "sgd", "lr": SGD_LR}
 SUMMED_LR = SGD_LR / (8 * 64 * 64)  # a step of the summed loss as long as one of the mean over 8 images of 64 x 64
 # Momentum: the same images in the same order, four times; one rate for all, of the summed loss.
 MOMENTUM = SMALL | {
-    "optimizer": "sgd", "batch": 1, "epochs": 4, "measure_every": 4, "normalize": "sum", "schedule": "fixed", "lr": 5e-7,
+    "optimizer": "sgd", "lr": 5e-7, "normalize": "sum", "schedule": "fixed", "batch": 1, "epochs": 4,
+    "measure_every": 4,
 }  # fmt: skip
 QUICK = 16  # what --quick divides the training images by; measured on a fifth of the images
 
