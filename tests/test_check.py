@@ -249,7 +249,7 @@ def test_the_proposal_is_shown(tree: Path, capsys: pytest.CaptureFixture[str]) -
     Image.fromarray(palette(256)[LABEL]).save(mask(tree, "a"))
     assert main(["data", "check", str(tree)]) == 2
     printed = capsys.readouterr().out
-    assert "proposed for the colours (VOC's palette):" in printed
+    assert "proposed for the colours (VOC's palette):" in printed and "the 2 masks of numbers:\n" in printed
     assert "  128 0 0        1  road, 25.00 % of the pixels in 1 masks\n" in printed
     assert printed.endswith(f"to write masks of class numbers: minifcn data check {tree} --write NEW_DIR\n")
 
@@ -286,11 +286,12 @@ def test_without_lists_there_is_one_of_all(tree: Path, tmp_path: Path) -> None:
     assert VOCSegmentation(tmp_path / "new", "train").ids == ("a", "b", "c")
 
 
-def test_what_cannot_be_used_is_left_out(tree: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_left_out(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask(tree, "a").write_bytes(b"")
     image(tree, "b", (9, 9))
     assert main(["data", "check", str(tree), "--write", str(tmp_path / "new")]) == 0
     assert VOCSegmentation(tmp_path / "new", None).ids == ("c",)
+    assert ": 1 pairs, 2 that cannot be used left out;" in capsys.readouterr().out
     mask(tree, "c").unlink()
     assert main(["data", "check", str(tree), "--write", str(tmp_path / "newer")]) == 2
     assert not (tmp_path / "newer").exists()

@@ -58,8 +58,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Check:
-    """Look at every image, mask and list of a folder in the layout of PASCAL VOC; say what is wrong and what it means.
-    Exit code 0 if all is well, 2 if not."""
+    """Look at all images, masks and lists of a VOC tree; say what is wrong and what to do. Exit code 0 if nothing is."""
 
     classes: str = ""
     """a file with a class name a line, 0 first, instead of the folder's class_names.txt"""
@@ -169,7 +168,9 @@ def check_command(argv: list[str]) -> int:
         return 2 if found.count else 0
     with Bar(len(found.usable), unit="mask") as bar:
         folder = correct(found, options.write, colours=colours, numbers=numbers, advance=bar.advance)
-    print(f"\nwrote {folder}: {len(found.usable)} pairs; what became what is in {folder / 'mapping.txt'}\n")
+    left_out = found.looked_at - len(found.usable)
+    without = f", {left_out} that cannot be used left out" if left_out else ""
+    print(f"\nwrote {folder}: {len(found.usable)} pairs{without}; what became what: {folder / 'mapping.txt'}\n")
     again = _looked_through(str(folder), None, None)
     print("\n".join(again.lines(first=options.first)))
     return 2 if again.count else 0

@@ -94,6 +94,7 @@ class Findings:
         self.splits: dict[str, tuple[str, ...]] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)  # a plain dict without empty kinds in the end
         self.usable: list[str] = []
+        self.looked_at = 0
         self.kinds: Counter[str] = Counter()
         self.numbers: Counter[int] = Counter()
         self.colours: Counter[int] = Counter()
@@ -117,6 +118,8 @@ class Findings:
         yield from self._summary()
         if self.numbers and not self.faults.get("values"):
             yield ""
+            if self.faults.get("colours"):
+                yield f"the {sum(self.kinds.values()) - self.kinds['colours']} masks of numbers:"
             yield from self._histogram()
         for kind, (title, meaning) in KINDS.items():
             found = self.faults.get(kind, [])
@@ -243,6 +246,7 @@ def check(
     if not split:
         _whole_folder(found, images, masks, member)
     twins: dict[bytes, str] = {}
+    found.looked_at = len(wanted)
     begin(len(wanted))
     for name in wanted:
         _look(found, name, images, masks, member[name], twins)
