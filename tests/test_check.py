@@ -314,6 +314,12 @@ def test_one_number_more_than_classes_is_explained(tree: Path) -> None:
     assert "One more than the 3 classes. Either the list of classes lacks a line for 0" in said(check(tree))
 
 
+def test_what_writing_does_not_mend_is_said_again(tree: Path, tmp_path: Path) -> None:
+    append(b"a\n")(tree)
+    assert main(["data", "check", str(tree), "--write", str(tmp_path / "new")]) == 2
+    assert set(check(tmp_path / "new").faults) == {"leak"}
+
+
 def test_nothing_is_written_over(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
     assert main(["data", "check", str(tree), "--write", str(tree)]) == 2
@@ -378,6 +384,7 @@ def test_proposals_for_colours() -> None:
         ([0, 127, 255], {0: 0, 127: 1, 255: 2}),
         ([0, 1, 2, 3], None),
         ([0, 7, 9], None),
+        ([1, 9], None),
         ([0, 300], {0: 0, 300: 1}),
         ([0, 85, 170, 255], None),  # four greys, three classes
     ],
