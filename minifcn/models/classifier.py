@@ -26,7 +26,7 @@ class Classifier(Module):
     `top` is the one that the trunk had as a classifier, unless another is given.
     """
 
-    def __init__(self, trunk: Trunk, *, classes: int, init: Init, top: Module | None = None) -> None:
+    def __init__(self, trunk: Trunk, *, classes: int, init: Init, top: Sequential | None = None) -> None:
         self.trunk = trunk
         self.top = top or trunk.top(classes, init=init)
 
