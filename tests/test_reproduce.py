@@ -111,9 +111,8 @@ def test_cells_that_compare_differ_in_what_is_compared() -> None:
     assert differ("online", "heavy") == {"momentum"} and differ("base", "base-pretrained") == set()
     assert differ("base", "rgbd") == {"inputs"} and differ("base", "two-heads") == {"heads"}
     assert differ("base", "shape") == {"hide"} and differ("base", "balanced") == {"class_balance"}
-    for name in ("base", "half", "quarter"):  # in a quick run, too
-        o = resolved(jobs([name], [0], quick=True)[-1])
-        assert 350 <= o["epochs"] * o["max_train"] <= 400, name
+    quick = [resolved(jobs([name], [0], quick=True)[-1]) for name in ("base", "half", "quarter")]
+    assert len({o["epochs"] * o["max_train"] // 20 for o in quick}) == 1  # in a quick run, too
     assert SCENES["world_size"] >= 160 and SMALL["world_size"] >= 64
 
 
@@ -222,7 +221,8 @@ def _quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "TICK", 0.01)
 
 
-def test_every_cell_is_run_once_after_those_it_starts_from() -> None:
+def test_every_cell_is_run_once_after_those_it_starts_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     lines: list[str] = []
     one, outcome = run("cbb", lines=lines)
     assert said() == ["began a", "done a", "began b", "done b", "began c", "done c"]

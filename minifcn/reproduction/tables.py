@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from minifcn.errors import UsageError
+from minifcn.reproduction.cells import FINER, MOMENTUM, SGD_LR, SUMMED_LR
 from minifcn.reproduction.results import MEASURES, Result
 from minifcn.reproduction.verdict import EQUAL, GREATER, Verdict, mean_and_spread, verdict
 
@@ -96,8 +97,9 @@ _TABLES = (
         "trunks",
         "Which classifier is the trunk",
         "CVPR table 1, on the validation set of PASCAL VOC 2011",
-        "FCN-32s, scenes of 160 x 160; each trunk, thinned to about the same cost, has learned to name single objects of the world in place "
-        "of ImageNet; AlexNet and GoogLeNet have a wide border, VGG none; a few hundred steps in place of 175 epochs.",
+        "FCN-32s, scenes of 160 x 160; each trunk, thinned to about the same cost, has learned to name single objects "
+        "of the world in place of ImageNet; AlexNet and GoogLeNet have a wide border, VGG none; a few hundred steps in "
+        "place of 175 epochs.",
         (
             Row("FCN-AlexNet", "fcn32s-alexnet", ("39.8",)),
             Row("FCN-VGG", "fcn32s", ("56.0",)),
@@ -114,8 +116,8 @@ _TABLES = (
         "strides",
         "Finer strides",
         "CVPR table 2, on a subset of the validation set of PASCAL VOC 2011",
-        "scenes of 160 x 160; FCN-16s and FCN-8s learn with half the rate, not with a "
-        "hundredth; the last row is a control that the paper does not have: FCN-32s that learns as long as FCN-16s.",
+        f"scenes of 160 x 160; FCN-16s and FCN-8s learn with {FINER:g} times the rate, not with a hundredth of it; the "
+        "last row is a control that the paper does not have: FCN-32s that learns as long as FCN-16s.",
         (
             Row("FCN-32s-fixed", "fcn32s-fixed", ("83.0", "59.7", "45.4", "72.0")),
             Row("FCN-32s", "fcn32s", ("89.1", "73.3", "59.4", "81.4")),
@@ -181,8 +183,8 @@ _TABLES = (
         "momentum",
         "Momentum and batch",
         "TPAMI table 2, FCN on VGG-16 after 100,000 images, summed loss",
-        "one fixed sequence of images; all three with the same rate of the summed loss, "
-        "which is accumulated and then averaged over the batch, as in Caffe.",
+        f"one fixed sequence of images, by SGD as in the paper; all three with the rate {MOMENTUM['lr']:g} of the summed "
+        "loss, whose gradients are averaged over the images of a step, as in Caffe.",
         (
             Row("batch 20, momentum 0.9", "accumulated", ("86.0†", "66.5†", "51.9†", "76.5†")),
             Row("batch 1, momentum 0.9", "online", ("89.3†", "76.2†", "60.7†", "81.8†")),
@@ -197,7 +199,7 @@ _TABLES = (
         "normalization",
         "Summed or averaged loss",
         "the recipes of 2015 average and have large rates, those of 2016 sum and have tiny ones; no table",
-        "the rate of the summed loss is that of the mean over the pixels of a batch.",
+        f"by SGD as in the paper; rates {SGD_LR:g} for the mean and {SUMMED_LR:.2g} for the sum, a step of which is as long.",
         (Row("mean over the labelled pixels", "averaged"), Row("sum", "summed")),
         (Claim("at rates that match, both are equally good", "summed", "averaged", says=EQUAL),),
     ),
