@@ -183,8 +183,8 @@ _TABLES = (
         "momentum",
         "Momentum and batch",
         "TPAMI table 2, FCN on VGG-16 after 100,000 images, summed loss",
-        f"one fixed sequence of images, by SGD as in the paper; all three with the rate {MOMENTUM['lr']:g} of the summed "
-        "loss, whose gradients are averaged over the images of a step, as in Caffe.",
+        f"one fixed sequence of images, by SGD as in the paper; all three with the rate {MOMENTUM['lr']:g} of the "
+        "summed loss, whose gradients are averaged over the images of a step, as in Caffe.",
         (
             Row("batch 20, momentum 0.9", "accumulated", ("86.0†", "66.5†", "51.9†", "76.5†")),
             Row("batch 1, momentum 0.9", "online", ("89.3†", "76.2†", "60.7†", "81.8†")),
@@ -199,7 +199,8 @@ _TABLES = (
         "normalization",
         "Summed or averaged loss",
         "the recipes of 2015 average and have large rates, those of 2016 sum and have tiny ones; no table",
-        f"by SGD as in the paper; rates {SGD_LR:g} for the mean and {SUMMED_LR:.2g} for the sum, a step of which is as long.",
+        f"by SGD as in the paper; rates {SGD_LR:g} for the mean and {SUMMED_LR:.2g} for the sum, whose "
+        "steps are as long.",
         (Row("mean over the labelled pixels", "averaged"), Row("sum", "summed")),
         (Claim("at rates that match, both are equally good", "summed", "averaged", says=EQUAL),),
     ),
