@@ -58,7 +58,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Check:
-    """Look at all images, masks and lists of a VOC tree, say what is wrong and what helps. Exit code 2: something is."""
+    """Look at all images, masks and lists of a VOC tree, say what is wrong and what helps. Exit code 2: some is."""
 
     classes: str = ""
     """a file with a class name a line, 0 first, instead of the folder's class_names.txt"""
