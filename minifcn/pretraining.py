@@ -50,17 +50,17 @@ class Pretraining:
     """which VGG it is: 11, 13, 16 or 19"""
     width: int = 8
     """channels, as in `minifcn train`: what this trunk is to begin has the same"""
-    images: int = 2100
+    images: int = 1400
     """pictures to learn from"""
     size: int = 64
     """the side of the pictures, 64 to 500 pixels"""
-    epochs: int = 8
+    epochs: int = 6
     """passes over the pictures"""
     batch: int = 16
     """pictures in a step"""
-    optimizer: str = "sgd"
-    """"sgd" (the paper) or "adam" """
-    lr: float = 0.02
+    optimizer: str = "adam"
+    """"adam", or "sgd" with momentum, with which AlexNet does not begin to learn from random weights"""
+    lr: float = 0.001
     """the learning rate of weights; biases have twice it; it falls to 0"""
     seed: int = 0
     """what all random numbers come from: pictures, weights, order, mirroring"""
