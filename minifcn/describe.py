@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -109,8 +109,12 @@ class Description:
         )
 
 
-def describe(net: Module, size: int | tuple[int, int], *, batch: int = 1, device: str = "cpu") -> Description:
+def describe(
+    net: Module, size: int | tuple[int, int], *, batch: int = 1, passes: int = 1, device: str = "cpu"
+) -> Description:
     """What `net` does to a batch of images of `size`, and the memory that will take. Nothing is computed.
+
+    passes: batches whose gradients are accumulated before a step.
 
     Raises `GeometryError`, naming the layer, for an image that the net cannot take; `ShapeError` for a net whose layers
     do not fit one another.
@@ -129,10 +133,15 @@ def describe(net: Module, size: int | tuple[int, int], *, batch: int = 1, device
         modes = [(module, module.training) for module in net.modules()]
         net.train()
         with watching(net, [], min(h, w)), gradients_put_back(learned):
-            training = peak(lambda: loss_of(maps(net, net(*images))).backward(), ledger)
+            training = peak(lambda: accumulate(net, images, min(passes, 2)), ledger)  # a third is as the second
         for module, mode in modes:
             module.training = mode
     return Description(tuple(rows), inference, training, sum(p.data.nbytes for p in learned))
+
+
+def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
+    for _ in range(passes):
+        loss_of(maps(net, net(*images))).backward()
 
 
 def peak(program: Callable[[], Any], ledger: Ledger) -> int:

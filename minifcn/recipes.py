@@ -14,7 +14,7 @@ the run of heavy16-voc-fcn16s. With `--stages 32,16,8` it begins with VGG's weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -191,7 +191,7 @@ CONTEXT = DataSet(
     block=8000,
     times=50,
 )
-# The four nets of table 4, by what they see
+# The nets of table 4, by what they see
 SEEN = {"color": "rgb", "color-d": "rgbd", "hha": "hha", "color-hha": "rgb+hha"}
 
 
@@ -206,13 +206,18 @@ def _ladder(
 
 
 def _nyud(edition: str, solver: Mapping[str, Any], rates: Mapping[int, float]) -> dict[str, Paper]:
-    """The four nets of table 4. Late fusion begins with nets that have learned, hence at the rate of FCN-16s."""
-    found = {}
-    for what, inputs in SEEN.items():
-        late = "+" in inputs
-        begins = ",".join(f"runs/{edition}-nyud-fcn32s-{one}" for one in what.split("-")) if late else VGG16
-        one = NYUDV2.recipe({**solver, "inputs": inputs}, {32: rates[16 if late else 32]}, {32: begins}, 32)
-        found[f"{edition}-nyud-fcn32s-{what}"] = one
+    """The nets of table 4. Late fusion begins with nets that have learned, hence at the rate of FCN-16s."""
+    names = {what: f"{edition}-nyud-fcn32s-{what}" for what in SEEN}
+    found = {
+        names[what]: NYUDV2.recipe({**solver, "inputs": inputs}, {32: rates[32]}, {32: VGG16}, 32)
+        for what, inputs in SEEN.items()
+    }
+    both, late = f"runs/{names['color']},runs/{names['hha']}", names["color-hha"]
+    options = {**solver, "inputs": SEEN["color-hha"]}
+    descent = ({32: rates[16], 16: rates[8]}, {32: both, 16: f"runs/{late}"})
+    found[late] = NYUDV2.recipe(options, *descent, 32)
+    if edition == "cvpr15":  # and its last row, which was not released
+        found[late.replace("32s", "16s")] = NYUDV2.recipe(options, *descent, 16)
     return found
 
 
@@ -269,3 +274,18 @@ def missing_beginning(o: Options) -> str:
         f"{absent[0]}: found no file or run, and recipe {o.recipe} begins with it; {how} what it is to begin with "
         "(--init FILE_OR_RUN), or let it begin with random numbers (--init=)"
     )
+
+
+def doubts(o: Options, nets: Sequence[str]) -> Iterator[str]:
+    """What a recipe of the paper was not made for; nets: whose weights it begins with, none for random numbers."""
+    if o.recipe not in PAPER or o.lr == 0:
+        return
+    begins = PAPER[o.recipe].begins.get(o.strides[0], "")
+    if not o.init:
+        yield f"random weights; the learning rate {o.lr:g} of recipe {o.recipe} is for a net that begins with {begins}"
+    elif begins.startswith("runs/") and any("fcn" not in net.lower() for net in nets):
+        yield (
+            f"FCN-{o.strides[0]}s begins with a classifier, at the learning rate {o.lr:g} of one that begins with "
+            f"{begins}; --stages {','.join(str(s) for s in PAPER[o.recipe].rates if s >= o.strides[-1])} goes the "
+            "paper's way"
+        )

@@ -1,7 +1,7 @@
 """`minifcn train`: from options to a run folder with a trained net, its measures, its pictures and a report.
 
 Without arguments it trains FCN-8s on the embedded world. `--config RUN/config.json` repeats a run, `--resume RUN` goes
-on with one that was stopped.
+on with one that was stopped. `--dry-run` says what a run would do.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 from minifcn.backend import choose_device
 from minifcn.checkpoint import RunFolder, load_latest
 from minifcn.command import parse, run
+from minifcn.describe import image_size
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.options import Options, from_dict, nearest
-from minifcn.recipes import RECIPES, missing_beginning, preset
+from minifcn.plan import plan
+from minifcn.recipes import RECIPES, doubts, missing_beginning, preset
 from minifcn.runlog import write_json
 from minifcn.signals import Interrupted
 from minifcn.trained import preprocessing_of
@@ -41,6 +43,10 @@ FREE_ON_RESUME = {
     "on_save_error",
     "detect_anomaly",
 }
+DRY_RUN = (
+    "--dry-run: say what the run would do, every layer with its shape, learning rate and multiply-adds, the steps, the "
+    "memory of one; compute and write nothing. --dry-run=500x375: for images of that size"
+)
 MOST_CONFIG_BYTES = 1 << 20
 CONFIG_FIELDS = ("options", "classes", "preprocessing", "images", "environment")
 
@@ -55,12 +61,18 @@ OVERFIT: dict[str, Any] = {
 
 def main(argv: list[str]) -> int:
     """Parse, train, report. Returns 0, or 1 if --overfit did not come to know its images."""
-    names = f"recipes: {', '.join(RECIPES)}"
-    after = textwrap.fill(names, min(shutil.get_terminal_size().columns, 110), break_on_hyphens=False)
+    width = min(shutil.get_terminal_size().columns, 110)
+    names = textwrap.fill(f"recipes: {', '.join(RECIPES)}", width, break_on_hyphens=False)
+    after = f"{textwrap.fill(DRY_RUN, width)}\n\n{names}"
+    argv, dry, size = without_dry_run(argv)
     options = parse(Options, argv, verb="train", default=starting_point(argv), after=after)
     device, why = choose_device(options.device)
     print(f"device {why}")
     set_threads(options.threads or cores())
+    if dry:
+        for line in plan(options, size=size, device=device):
+            print(line)
+        return 0
     trainer = (resumed if options.resume else begun)(options, device)
     with trainer.folder:
         try:
@@ -72,6 +84,16 @@ def main(argv: list[str]) -> int:
         print(f"pixel accuracy {result['pixel_accuracy']:.3f} on the images it saw: raise --epochs or --lr")
         return 1
     return 0
+
+
+def without_dry_run(argv: list[str]) -> tuple[list[str], bool, tuple[int, int] | None]:
+    """The command line without --dry-run, whether that was given, and the size of image it asks for.
+
+    It is no option of a run: nothing of it is to be kept in a config.json.
+    """
+    asked = [word for word in argv if word == "--dry-run" or word.startswith("--dry-run=")]
+    size = next((word.partition("=")[2] for word in asked if "=" in word), None)
+    return [word for word in argv if word not in asked], bool(asked), None if size is None else image_size(size)
 
 
 def starting_point(argv: list[str]) -> Options:
@@ -152,6 +174,8 @@ def begun(options: Options, device: str) -> Trainer:
     if missing := missing_beginning(options):
         raise UsageError(missing)
     weights = starting_weights(options.init) if options.init else []
+    for line in doubts(options, [one.net for one in weights]):
+        print(f"warning: {line}")
     train, val = options.data_sets()
     was_there = path.exists()
     folder = RunFolder(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from minifcn.models.paper import LateFusion
 from minifcn.options import located
 from minifcn.pretrained import PUBLISHED, SQUEEZENET, WeightSet, open_weights, recognised, shipped
 from minifcn.surgery import transplant, widened
-from minifcn.trained import open_trained
+from minifcn.trained import open_trained, part
 from minifcn.weights.names import layer_of
 
 SHIPPED = "imagenet"
@@ -53,12 +54,16 @@ def _of_a_run(path: Path) -> bool:
 
 
 def start(net: FCN | LateFusion, weights: Sequence[WeightSet]) -> list[str]:
-    """Give a net its weights, or each net of late fusion its own (one set starts them all); a line for each.
+    """Give a net its weights, or each net of late fusion its own; a line for each.
 
-    Raises `UsageError` for another number of sets than of nets, and `FormatError` as `begin` does.
+    One set starts all nets, unless it is of a run of late fusion, which has a part for each. Raises `UsageError` for
+    another number of sets than of nets, and `FormatError` as `begin` does.
     """
     nets = {"": net} if isinstance(net, FCN) else {f"{name}: ": child for name, child in net.children()}
     sets = list(weights) * (len(nets) if len(weights) == 1 else 1)
+    parts = [part(weights[0].arrays, f"{name}.") for name, _ in net.children()] if len(nets) > 1 else []
+    if parts and all(parts):
+        sets = [replace(weights[0], arrays=arrays) for arrays in parts]
     if len(sets) != len(nets):
         raise UsageError(
             f"option init names {len(sets)} sets of weights; expected one, or one for each of {len(nets)} nets"

@@ -42,8 +42,10 @@ recipes
 report
 evaluation  trained  advice  rival  studies  onnx_graph
 training  transfer  pretraining
+plan
 reproduction
-train  pretrain  evaluate  predict  dense  reproduce  doctor  bench  classify  convert  inspect  export  amortize  digits
+train  pretrain  evaluate  predict  dense  reproduce  doctor  bench \
+  classify  convert  inspect  export  amortize  digits
 cli
 __main__
 """

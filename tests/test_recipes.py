@@ -1,19 +1,37 @@
 """The recipes of the paper: every number of its solvers, the nets of `models/paper.NETS`, and all of them run."""
 
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from test_data_formats import make_context, make_nyud, make_siftflow
+from test_voc import make_tree
+from test_voc_years import make_sbd
+from test_weights_caffe import blob, layer
 
+from minifcn import training
+from minifcn.cli import main
 from minifcn.data.batches import CAFFE, Preprocessing
 from minifcn.data.inputs import NYUD, SIFT_FLOW
 from minifcn.data.nyud import NYUD_CLASSES
 from minifcn.data.voc import SEG11VALID
+from minifcn.describe import describe
 from minifcn.errors import UsageError
+from minifcn.kernels.threads import set_threads
+from minifcn.models import vgg
+from minifcn.models.classifier import classifier
 from minifcn.models.paper import NETS
 from minifcn.nn import Module
 from minifcn.options import MEANS, Options
+from minifcn.plan import plan
+from minifcn.pretrained import PUBLISHED
 from minifcn.recipes import PAPER, preset
+from minifcn.trained import open_trained
 
 VGG, NET32, NET16 = "vgg16.caffemodel", "runs/heavy16-{}-fcn32s", "runs/heavy16-{}-fcn16s"
 COLOR_HHA = "runs/heavy16-nyud-fcn32s-color,runs/heavy16-nyud-fcn32s-hha"
@@ -128,6 +146,15 @@ def test_stages_that_are_none_are_left_to_the_options() -> None:
 # ------------------------------------------------------------------------------------------------------------- the nets
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """In a folder of its own, and without reports, whose pictures take longer than these runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "write_report", lambda folder: folder / "report.html")
+    yield
+    set_threads(None)
+
+
 def net_of(o: Options) -> Any:
     paper = PAPER[o.recipe]
     return o.network(len(paper.classes), o.strides[-1], geometry=len(paper.geometry), init="zero")
@@ -144,7 +171,9 @@ def test_the_net_is_that_of_the_paper(name: str) -> None:
     given: dict[str, Any] = {}
     if edition == "cvpr15":
         place = {"voc-fcn32s-fixed": "fcn32s-fixed", "voc-fcn-googlenet": "fcn-googlenet"}.get(place, place)
-        given = {} if "alexnet" in place or "googlenet" in place else {"upsampling": "learned"}
+        if place == "nyud-fcn16s-color-hha":
+            place, given["stride"] = "nyud-fcn32s-color-hha", 16
+        given |= {} if "alexnet" in place or "googlenet" in place else {"upsampling": "learned"}
     o, wanted = preset(name), NETS[place](init="zero", **given)
     ours = {key.replace("rgb.", "color.", 1): shape for key, shape in shapes(net_of(o)).items()}
     assert ours == shapes(wanted) and len(ours) > 15
@@ -187,3 +216,221 @@ def test_table_4_sees_what_it_says() -> None:
     seen = {name.rpartition("fcn32s-")[2]: preset(name).inputs for name in PAPER if "heavy16-nyud" in name}
     assert seen == {"color": "rgb", "color-d": "rgbd", "hha": "hha", "color-hha": "rgb+hha"}
     assert len(NYUD_CLASSES) == 40 and replace(preset("heavy16-nyud-fcn32s-hha"), width=1).padding == "100"
+
+
+# ---------------------------------------------------------------------------------------------------- a dry run of them
+
+
+def dry(name: str, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["train", "--recipe", name, "--device", "cpu", "--dry-run", *words]) == 0
+    assert not list(Path.cwd().iterdir()), "a dry run left something"
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", list(PAPER))
+def test_every_recipe_passes_its_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """At full width, without its data and its weights; with the rates that its layers will have."""
+    o = preset(name)
+    told = dry(name, "--dry-run=64", capsys=capsys)
+    assert f"{o.data}: no such folder" in told and f"told for {len(PAPER[name].classes)} classes" in told
+    assert f"{o.init.split(',')[0]}: found no file or run, and recipe {name} begins with it" in told
+    assert f"\nlearning rate {o.lr:g}: " in told and "a training step holds at most" in told
+    steps = f"{o.steps:,} steps of 1 image" if o.steps and o.accumulate == 1 else "of 20 images, 1 at once"
+    assert steps in told
+    rates = {f"{o.lr:g} / {2 * o.lr:g}"} | ({f"{o.lr:g} / {o.lr:g}"} if o.trunk_bias == "alike" else set())
+    for rate in rates | ({"frozen / frozen"} if o.freeze else set()):
+        assert rate in told
+
+
+def test_a_dry_run_tells_every_layer_and_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    told = dry("heavy16-voc-fcn8s", "--stages", "32,16,8", capsys=capsys)
+    for rate, stride in (("1e-10", 32), ("1e-12", 16), ("1e-14", 8)):
+        stage = told[told.index(f": FCN-{stride}s") :].partition("\nstage")[0]
+        assert f"\nlearning rate {rate}: the loss is summed" in stage and "100,000 steps of 1 image," in stage
+        row = next(line.split() for line in stage.splitlines() if line.startswith("trunk.head.fc6"))
+        assert row == f"trunk.head.fc6 Conv2d 4096x16x16 {rate} / 2{rate[1:]} 102,764,544 26.307 G".split()
+    assert "score_pool3  " in told and "134,362,751" in told and "BGR, 0..255, less (104.007, 116.669, 122.679)" in told
+
+
+def test_the_memory_of_a_step_is_what_describe_says_and_the_optimizer_keeps() -> None:
+    o = Options(recipe="heavy16-voc-fcn32s", stages="32", data="nowhere", width=2, padding="100", momentum=0.9)
+    net = o.network(21, 32)
+    told = describe(net, (80, 90), batch=o.batch)
+    weights = sum(p.data.nbytes for _, p in net.parameters())
+    line = list(plan(o, size=(80, 90)))[-1]
+    assert line.startswith(f"a training step holds at most {(told.training + 2 * weights) / 2**20:.1f} MiB")
+    more = list(plan(replace(o, accumulate=3), size=(80, 90)))[-1]
+    assert told.training < describe(net, (80, 90), batch=o.batch, passes=2).training <= told.training + 2 * weights
+    assert more != line and list(plan(replace(o, accumulate=9), size=(80, 90)))[-1] == more
+    assert list(plan(replace(o, optimizer="adam"), size=(80, 90)))[-1] != line
+
+
+def test_a_dry_run_on_data_counts_it_and_takes_the_size_of_the_first_image(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--max-train", "10", "--max-val", "3", "--world-size", "80", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "data: world: 10 images to learn from (split train), 3 to measure on; " in told
+    assert "16 steps of 8 images, 8 at once, here of 80x80 pixels" in told and "begins with random numbers" in told
+    assert main(["train", "--max-train", "10", "--max-val", "3", "--dry-run=96x128"]) == 0
+    assert "here of 96x128 pixels" in capsys.readouterr().out
+    assert main(["train", "--dry-run=big"]) == 2
+    assert "expected height x width in pixels" in capsys.readouterr().err
+    assert main(["train", "--data", "nowhere", "--dry-run"]) == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err
+    assert not list(Path.cwd().iterdir())
+
+
+# ------------------------------------------------------------------------------------------------- and all of them run
+
+SMALL = "--width 1 --steps 2 --measure-steps 2 --samples 0 --threads 1 --device cpu".split()
+WORLD = "--data world --train-split train --val-split val --max-train 3 --max-val 1 --init=".split()
+RUN = [name for name in PAPER if "fcn8s" in name or "fcn32s-" in name or name.endswith(("net", "16s-color-hha"))]
+
+
+def test_what_is_not_run_below_is_a_rung_of_what_is() -> None:
+    for name, paper in PAPER.items():
+        assert name in RUN or PAPER[name.replace("32s", "8s").replace("16s", "8s")].rates == paper.rates
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_every_recipe_runs_through_all_its_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    strides = ",".join(map(str, PAPER[name].rates))
+    shrunk = ["--layers", "11", *SMALL, "--accumulate", "1", "--stages", strides]
+    assert main(["train", "--recipe", name, *shrunk, *WORLD, "--run", "r"]) == 0
+    said = capsys.readouterr().out
+    trained, o = open_trained("r"), preset(name)
+    assert trained.step == 2 * len(strides.split(",")) and trained.options.strides[-1] == min(PAPER[name].rates)
+    assert "warning: random weights; the learning rate" in said and "mean IU" in said
+    config = json.loads(Path("r/config.json").read_text(encoding="utf-8"))
+    assert "dry_run" not in config["options"] and config["preprocessing"]["mean"] == list(MEANS[o.mean].mean)
+
+
+def test_the_nets_of_nyudv2_begin_with_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """From files in the data set's own format to late fusion and on, each with nothing but its name."""
+    make_nyud(Path("nyudv2"))
+    small = [*SMALL, "--accumulate", "1", "--layers", "11", "--lr", "1e-5"]
+    for name in ("color", "hha"):
+        assert main(["train", "--recipe", f"cvpr15-nyud-fcn32s-{name}", *small, "--init="]) == 0
+    capsys.readouterr()
+    for name in ("32s", "16s"):
+        assert main(["train", "--recipe", f"cvpr15-nyud-fcn{name}-color-hha", *small, "--lr", "0"]) == 0
+    said = capsys.readouterr().out
+    assert "rgb: weights of FCN-32s from cvpr15-nyud-fcn32s-color:" in said and "fcn32s-hha: " in said
+    parts = [open_trained(f"runs/cvpr15-nyud-fcn32s-{name}").net.state() for name in ("color", "hha")]
+    for run in ("32s", "16s"):
+        late = open_trained(f"runs/cvpr15-nyud-fcn{run}-color-hha").net.state()
+        for which, part in zip(("rgb", "hha"), parts, strict=True):
+            assert all(np.array_equal(late[f"{which}.{key}"], array) for key, array in part.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("heavy16-siftflow-fcn32s", lambda: make_siftflow(Path("siftflow"))),
+        ("heavy16-pascalcontext-fcn32s", lambda: make_context(Path("pascal-context"), Path("VOCdevkit/VOC2010"))),
+        ("heavy16-nyud-fcn32s-color-d", lambda: make_nyud(Path("nyudv2"))),
+    ],
+)
+def test_recipes_run_on_the_files_of_their_data_sets(name: str, make: Callable[[], Path]) -> None:
+    make()
+    assert main(["train", "--recipe", name, "--layers", "11", *SMALL, "--init="]) == 0
+    assert open_trained(f"runs/{name}").classes == PAPER[name].classes
+
+
+def test_voc_learns_from_sbd_and_never_from_what_it_is_measured_on(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = ("2007_000032", "2008_000002", "2009_000001")
+    make_tree(Path("VOCdevkit/VOC2012"), ids, val=ids[1:])
+    argv = ["train", "--recipe", "heavy16-voc-fcn32s", "--layers", "11", *SMALL, "--init="]
+    assert main([*argv, "--dry-run=32"]) == 0
+    told = capsys.readouterr().out
+    assert "measured on split val, for want of the paper's: " in told and "seg11valid" in told
+    assert "VOCdevkit: 3 images to learn from (split train), 2 to measure on; 21 classes" in told
+    make_sbd(Path("sbd"), ids, ids[:2])
+    assert main([*argv, "--train-data", "sbd"]) == 0
+    told = capsys.readouterr().out
+    assert "left out 1 of 2 images, which are learned from (sbd)" in told
+    assert "images: 2 to learn from, 1 to measure on" in told
+    make_sbd(Path("all"), ids, ids)
+    assert main([*argv, "--train-data", "all"]) == 2
+    assert "VOCdevkit: split seg11valid has only images that are learned from" in capsys.readouterr().err
+    make_nyud(Path("rooms"))
+    assert main([*argv, "--train-data", "rooms"]) == 2
+    assert "rooms: has the classes wall, floor, " in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ what they begin with
+
+
+@pytest.fixture
+def caffemodel(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The classifier of the trunk as Caffe's file, at one channel in 64: what is published is held to be as thin."""
+    thin = partial(classifier, vgg.VGG, layers=16, width=1)
+    monkeypatch.setitem(PUBLISHED, "vgg16", replace(PUBLISHED["vgg16"], make=thin))
+    numbers, layers = np.random.default_rng(0), {}
+    for name, p in thin(init="zero").parameters():
+        array = 0.1 * numbers.standard_normal(p.shape).astype(np.float32)
+        layers.setdefault(name.split(".")[-2], []).append(blob(array))
+    path = Path("vgg16.caffemodel")
+    path.write_bytes(b"".join(layer(name, *blobs) for name, blobs in layers.items()))
+    return path
+
+
+def test_the_command_of_the_issue_at_small_width(caffemodel: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """fc6 and fc7 of the file are fully connected; they become the convolutions of the trunk."""
+    argv = ["train", "--recipe", "heavy16-voc-fcn8s", "--stages", "32,16,8", *SMALL, "--data", "VOCdevkit"]
+    make_tree(Path("VOCdevkit/VOC2012"), ("2007_000032", "2008_000002"), seg11valid=("2008_000002",))
+    assert main([*argv, "--init", str(caffemodel), "--dry-run"]) == 0
+    taken = "weights of vgg16 from vgg16.caffemodel: 15 layers taken, conv1_1 to fc7; left there: fc8; new: score_fr"
+    told = capsys.readouterr().out
+    assert taken in told and "2 images to learn from (split train), 1 to measure on" in told and "warning" not in told
+    assert not Path("runs").exists()
+    assert main([*argv, "--lr", "0"]) == 0  # the recipe knows the file's name
+    said = capsys.readouterr().out
+    assert taken in said and "stage 3: FCN-8s, from the net before" in said and "random weights" not in said
+    trained = open_trained("runs/heavy16-voc-fcn8s")
+    assert trained.preprocessing == CAFFE  # the data set's mean, not the one of Oxford's net
+    w = trained.net.state()["trunk.head.fc6.w"]
+    assert w.shape == (64, 8, 7, 7) and w.any()
+
+
+def test_a_finer_net_that_begins_with_a_classifier_is_warned_of(
+    caffemodel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree(Path("VOCdevkit/VOC2012"), ("2007_000032",), seg11valid=("2007_000032",))
+    assert main(["train", "--recipe", "heavy16-voc-fcn8s", *SMALL, "--init", str(caffemodel), "--dry-run"]) == 0
+    assert (
+        "warning: FCN-8s begins with a classifier, at the learning rate 1e-14 of one that begins with "
+        "runs/heavy16-voc-fcn16s; --stages 32,16,8 goes the paper's way"
+    ) in capsys.readouterr().out
+    assert main(["train", "--recipe", "heavy16-voc-fcn8s-atonce", *SMALL, "--dry-run"]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (
+            "heavy16-voc-fcn32s",
+            "vgg16.caffemodel: found no file or run, and recipe heavy16-voc-fcn32s begins with it; name",
+        ),
+        (
+            "heavy16-voc-fcn16s",
+            "runs/heavy16-voc-fcn32s: found no file or run, and recipe heavy16-voc-fcn16s begins with",
+        ),
+        (
+            "heavy16-voc-fcn16s",
+            "train that first (minifcn train --recipe heavy16-voc-fcn32s), or name what it is to begin",
+        ),
+        ("cvpr15-nyud-fcn32s-color-hha", "runs/cvpr15-nyud-fcn32s-color: found no file or run"),
+        ("heavy16-voc-fcn32s --init=", "VOCdevkit: no such folder"),
+        ("heavy16-siftflow-fcn8s --init=", "siftflow: no such folder"),
+        ("heavy16-voc-fcn32s --init= --data here", "here/VOC2012/ImageSets/Segmentation/train.txt: no such list"),
+        ("heavy16-nyud-fcn32s-color --init= --data here/VOC2012", "trainval.txt: no such list"),
+        ("heavy16-voc-fcn8s --stages 8,16", "option stages is '8,16'; expected strides from coarse to fine"),
+    ],
+)
+def test_what_is_missing_is_said_in_one_line(argv: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("JPEGImages", "SegmentationClass"):
+        (Path("here/VOC2012") / part).mkdir(parents=True)
+    assert main(["train", "--recipe", *argv.split()]) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count("\n") == 1 and not Path("runs").exists()
