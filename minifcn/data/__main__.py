@@ -58,7 +58,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Check:
-    """Look through a VOC tree: what is wrong with images, masks and lists, and what helps. Exit code 2 if anything is."""
+    """Look through a VOC tree: what is wrong with images, masks, lists, and what helps. Exit code 2 if anything is."""
 
     classes: str = ""
     """a file with a class name a line, 0 first, instead of the folder's class_names.txt"""
