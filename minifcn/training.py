@@ -152,12 +152,12 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Steps in one pass over the training images."""
-        return math.ceil(len(self.train_set) / (self.options.batch * self.options.accumulate))
+        return self.options.steps_per_epoch(len(self.train_set))
 
     @property
     def steps_per_stage(self) -> int:
         """Steps of one stage."""
-        return self.options.steps or self.steps_per_epoch * self.options.epochs
+        return self.options.steps_per_stage(len(self.train_set))
 
     @property
     def finished(self) -> bool:
