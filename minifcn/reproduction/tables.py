@@ -164,8 +164,8 @@ _TABLES = (
         "sampling",
         "Sampling the loss",
         "CVPR figure 5, section 4.3: sampling converges no faster by the iteration, and slower by the clock; no table",
-        "as many steps for all, in each of which 1/p times as many images lie; the seconds are those of runs that share "
-        "a machine.",
+        "as many steps for all, in each of which 1/p times as many images lie; the seconds are those of runs that "
+        "share a machine.",
         (
             Row("full images", "sampling-100"),
             Row("50 % of the pixels", "sampling-50"),
