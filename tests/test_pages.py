@@ -45,6 +45,7 @@ def lookup(name: str) -> Any:
 
 # ---- the map of the paper ------------------------------------------------------------------------------------------
 
+
 def wrong(row: list[str]) -> str:
     """What is wrong with a row of the map; "" if nothing is."""
     place, what, functions, notebook, test = row

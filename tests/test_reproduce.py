@@ -21,7 +21,7 @@ from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.reproduction import cells, runner
 from minifcn.reproduction.cells import CELLS, EVALUATE, PRETRAIN, SCENES, SMALL, Cell, Job, jobs, resolved
-from minifcn.reproduction.page import Findings, Grid, Picture, sections, write_html, write_markdown
+from minifcn.reproduction.page import Findings, Picture, TextTable, sections, write_html, write_markdown
 from minifcn.reproduction.results import MEASURES, SHARES, Result, read_curve, read_json, read_pretrained, read_result
 from minifcn.reproduction.runner import Runner, Times, command_of, finished, folder_of, locked, tail, weights_of
 from minifcn.reproduction.tables import TABLES, Claim, Row, Table, chosen, summary
@@ -614,7 +614,7 @@ def test_a_page_without_any_result_is_a_page() -> None:
         cell
         for section in found
         for block in section.blocks
-        if isinstance(block, Grid)
+        if isinstance(block, TextTable)
         for row in block.rows
         for cell in row
     ]

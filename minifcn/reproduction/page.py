@@ -31,7 +31,7 @@ TITLE = "The paper, re-run"
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A table: its head and its rows, all text."""
 
     head: tuple[str, ...]
@@ -47,7 +47,7 @@ class Picture:
     png: bytes
 
 
-Block = str | Grid | Picture
+Block = str | TextTable | Picture
 
 
 @dataclass
@@ -92,7 +92,7 @@ def sections(f: Findings) -> Iterator[Section]:
         yield Section(table.title, list(_table(table, f)))
     if f.failed:
         lines = tuple((name, why) for name, why in f.failed.items())
-        yield Section("Cells that failed", [Grid(("cell", "what it said"), lines)])
+        yield Section("Cells that failed", [TextTable(("cell", "what it said"), lines)])
 
 
 def _made(f: Findings) -> Iterator[Block]:
@@ -154,7 +154,7 @@ def _verdicts(f: Findings) -> Iterator[Block]:
     counts = ", ".join(f"{words.count(word)} {word}" for word in (HELD, REVERSED, UNDECIDED))
     yield f"Of {len(words)} claims: {counts}."
     rows = [(table.title, claim.text, *_numbers(claim.measure, verdict)) for table, claim, verdict in found]
-    yield Grid(("table", "claim", "difference", "spread", "verdict"), tuple(rows))
+    yield TextTable(("table", "claim", "difference", "spread", "verdict"), tuple(rows))
 
 
 def _numbers(measure: str, verdict: Verdict) -> tuple[str, str, str]:
@@ -170,7 +170,7 @@ def _exact(rows: Sequence[ExactRow]) -> Iterator[Block]:
         "What follows from definitions is computed anew, without training. *erratum*: the paper's figure is corrected, "
         f"and the corrected one comes out. {holds} of {len(rows)} rows come out as they have to."
     )
-    yield Grid(HEADER, tuple(row.cells() for row in rows))
+    yield TextTable(HEADER, tuple(row.cells() for row in rows))
 
 
 def _bound(bound: Bound) -> Iterator[Block]:
@@ -179,7 +179,7 @@ def _bound(bound: Bound) -> Iterator[Block]:
         "2011's validation set). The paper does not say how its labels were resampled; the names of our rows say how "
         "ours were: made coarse, and made fine again; the gap is the mean distance from the paper's row."
     )
-    yield Grid(bound.header, tuple(tuple(str(cell) for cell in line) for line in bound.rows))
+    yield TextTable(bound.header, tuple(tuple(str(cell) for cell in line) for line in bound.rows))
     yield bound.skipped or f"{bound.images} masks of PASCAL VOC 2012, with {bound.classes} classes in them."
 
 
@@ -193,13 +193,13 @@ def _table(table: Table, f: Findings) -> Iterator[Block]:
         if row.paper:
             rows.append((row.name, "the paper", *row.paper, *[""] * (len(heads) - len(row.paper))))
         rows.append(("" if row.paper else row.name, *["here"] * with_paper, *ours))
-    yield Grid(("", *[""] * with_paper, *heads), tuple(rows))
+    yield TextTable(("", *[""] * with_paper, *heads), tuple(rows))
     if not f.quick:
         verdicts = [(claim, claim.verdict(f.results, f.seeds)) for claim in table.claims]
         lines = [
             (claim.text, MEASURES[claim.measure][0], *_numbers(claim.measure, verdict)) for claim, verdict in verdicts
         ]
-        yield Grid(("claim", "measure", "difference", "spread", "verdict"), tuple(lines))
+        yield TextTable(("claim", "measure", "difference", "spread", "verdict"), tuple(lines))
     if with_paper:
         measure = "mean_iu" if "mean_iu" in table.columns else table.columns[0]
         at = table.columns.index(measure)
@@ -246,7 +246,7 @@ def write_markdown(found: Iterable[Section], path: Path) -> list[Path]:
                 file.write_bytes(block.png)
                 written.append(file)
                 lines += [f"![{block.alt}](images/{file.name})", ""]
-            elif isinstance(block, Grid):
+            elif isinstance(block, TextTable):
                 lines += [_line(block.head), "|---" * len(block.head) + "|", *map(_line, block.rows), ""]
             else:
                 lines += [block, ""]
@@ -271,7 +271,7 @@ def write_html(found: Iterable[Section], path: Path) -> Path:
 def _html(block: Block) -> Html:
     if isinstance(block, Picture):
         return tag("div", tag("img", src=report.inline(block.png), alt=block.alt, class_="plot"), class_="wide broad")
-    if isinstance(block, Grid):
+    if isinstance(block, TextTable):
         head = tag("tr", *(tag("th", cell) for cell in block.head))
         rows = [
             tag("tr", tag("th", _plain(row[0])), *(tag("td", _plain(cell)) for cell in row[1:])) for row in block.rows
