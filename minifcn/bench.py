@@ -61,7 +61,7 @@ class Options:
     only: str = ""
     """layers, memory: their names, separated by commas; by default all"""
     way: str = ""
-    """"im2col", "blocks" or "winograd" for every layer that it can serve; by default the way chosen for each"""
+    """"im2col", "blocks", "lines" or "winograd" for every layer that it can serve; by default the way chosen for each"""
     runs: int = 5
     """turns each rival takes"""
     threads: int = 0

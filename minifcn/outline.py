@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.geometry import Grid
-from minifcn.kernels import blocks, convolution, planes, products, winograd
+from minifcn.kernels import blocks, convolution, lines, planes, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.threads import lanes, shares, threads
 
@@ -274,6 +274,17 @@ def cached_block(w: Any, g: Windows, n: int, out: Pair, parts: int, *, product: 
     return (channels * g.kernel[1] * cells + max(slab, (1 + product) * len(w) * cells)) * w.itemsize
 
 
+def laid_out(w: Any, g: Windows, n: int, size: Pair, out: Pair, parts: int, *, weighing: bool = False) -> int:
+    """Bytes of the lines of `kernels/lines.py`, of pixels and of outputs, and of one strip, for each thread."""
+    channels, o, (kh, kw) = w.shape[1] * g.groups, len(w), g.kernel
+    todo = lines.pieces(n, channels + o, out, parts)
+    shape = lines.cells(size, g, todo[0])
+    count, along = math.prod(shape), (g.span[0] - 1) * shape[2]
+    strip = lines.strips(count, w, g)[0].stop + (0 if weighing else along)
+    line = channels * (count + along + g.span[1] - 1) + o * (count + weighing * along)
+    return min(parts, len(todo)) * (line + (channels * kw + o * kh) * strip) * w.itemsize
+
+
 def correlating(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
     n, (o, i) = shape[0], w.shape[:2]
     parts = lanes(n * math.prod(out) * w.size)
@@ -281,6 +292,9 @@ def correlating(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair)
         return one_block(w, g, n, out, products.at_once(w, g), product=True)
     if way == "winograd":
         return correlating_tiles(n, o, i, out)
+    if way == "lines":
+        parts = lanes(n * math.prod(out) * w.size, lines.ALONE)
+        return w.nbytes + laid_out(w, g, n, (shape[2], shape[3]), out, parts)
     if blocks.is_pointwise(g):
         return 0
     if blocks.few_windows(w, g, n, out):
@@ -290,13 +304,14 @@ def correlating(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair)
 
 def spreading(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
     n, i, *size = shape
-    turned = way == "winograd" or (
+    turned = way in ("winograd", "lines") or (
         g.stride == (1, 1) and len(w) <= 4 * i and not blocks.few_windows(w, g, n, out) and way == "blocks"
     )
     if way == "blocks" and blocks.is_pointwise(g):
         return 0
     if turned:  # the filters turned around are a copy, and what follows is a `correlate`
-        back = Windows(g.kernel, dilation=g.dilation, groups=g.groups)
+        padding = max(0, g.span[0] - 1 - g.padding[0]), max(0, g.span[1] - 1 - g.padding[1])
+        back = replace(g, padding=padding)
         other = np.broadcast_to(np.zeros((), w.dtype), (i, len(w) // g.groups, *g.kernel))
         return w.nbytes + correlating(way, other, back, (n, len(w), *out), (size[0], size[1]))
     if way == "blocks":
@@ -324,6 +339,10 @@ def weighing(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) ->
         return one_block(w, g, n, out, products.at_once(w, g)) + min(w.nbytes, products.WORKSPACE)
     if way == "winograd":
         return weighing_tiles(n, o, i, out)
+    if way == "lines":
+        parts = min(lanes(n * math.prod(out) * w.size, lines.ALONE), lines.WORKSPACE // (2 * w.nbytes))
+        each = laid_out(w, g, n, (shape[2], shape[3]), out, parts, weighing=True)
+        return parts * w.nbytes + max(each + parts * w.nbytes, w.nbytes)
     if blocks.few_windows(w, g, n, out):
         return one_block(w, g, n, out, n * math.prod(out))
     if blocks.is_pointwise(g):

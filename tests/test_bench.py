@@ -154,7 +154,7 @@ def test_memory_is_told_for_each_way(tmp_path, capsys):
     words = ["memory", "--size", "40", "--width", "4", "--only", "conv1_2,fc7", "--json", str(path)]
     assert main(words) == 0
     rows = json.loads(path.read_text())["rows"]
-    assert [row["layer"] for row in rows] == ["conv1_2"] * 9 + ["fc7"] * 9
+    assert [row["layer"] for row in rows] == ["conv1_2"] * 12 + ["fc7"] * 12
     assert all(0 <= row["bytes"] < 128 << 20 for row in rows)
     assert "winograd" in capsys.readouterr().out
 
@@ -164,7 +164,7 @@ def test_the_ladder_has_every_rung(tmp_path, capsys):
     words = ["ladder", "--size", "20", "--width", "2", "--only", "conv1_2", "--runs", "1", "--json", str(path)]
     assert main(words) == 0
     rows = json.loads(path.read_text())["rows"]
-    assert [row["rung"] for row in rows] == ["six loops, scaled", "all columns at once", "im2col", "blocks", "winograd"]
+    assert [row["rung"] for row in rows] == ["six loops, scaled", "all columns at once", "im2col", "blocks", "lines", "winograd"]
     assert all(row["seconds"] > 0 for row in rows) and all(row["error"] < 3e-5 for row in rows[1:])
     assert rows[1]["bytes"] >= 9 * 2 * 218**2 * 4
     assert "six loops" in capsys.readouterr().out
@@ -224,7 +224,7 @@ def test_scaling_is_measured_and_drawn(tmp_path, capsys):
         (["peak", "torch", "swim"], "expected ours or torch, then forward or step"),
         (["layers", "--json", "nowhere/x.json"], "nowhere/x.json: cannot be written"),
         (["layers", "--plot", "nowhere/x.png"], "nowhere/x.png: cannot be written"),
-        (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, winograd"),
+        (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, lines, winograd"),
         (["layers", "--only", "conv9_9", "--no-torch"], "option only names 'conv9_9'"),
         (["nets", "--runs", "0"], "option runs is 0; expected at least 1"),
         (["nets", "--padding", "some"], "VGG: padding is 'some'; expected \"same\" or a whole number"),

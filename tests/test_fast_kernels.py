@@ -10,7 +10,7 @@ import pytest
 from test_kernels import CASES, error
 
 from minifcn.errors import UsageError
-from minifcn.kernels import blocks, convolution, products, threads, winograd
+from minifcn.kernels import blocks, convolution, lines, products, threads, winograd
 from minifcn.kernels.im2col import Windows
 
 MORE = {
@@ -30,7 +30,8 @@ MORE = {
 }
 ALL = {**CASES, **MORE}
 WINOGRAD = [name for name, (x_shape, o, g) in ALL.items() if winograd.serves(g, x_shape[1], o)]
-WAYS = [(blocks, name) for name in ALL] + [(winograd, name) for name in WINOGRAD]
+LINES = [name for name, (x_shape, o, g) in ALL.items() if lines.serves(g, x_shape[1], o)]
+WAYS = [(blocks, name) for name in ALL] + [(lines, name) for name in LINES] + [(winograd, name) for name in WINOGRAD]
 
 each_way = pytest.mark.parametrize("way, case", WAYS, ids=[f"{w.__name__.split('.')[-1]} {c}" for w, c in WAYS])
 
@@ -40,6 +41,7 @@ def two_threads(monkeypatch):
     """Every case is split over two threads, however small it is and however many cores there are."""
     pytest.importorskip("threadpoolctl")
     monkeypatch.setattr(threads, "ALONE", 0)
+    monkeypatch.setattr(lines, "ALONE", 0)
     threads.set_threads(2)
     yield
     threads.set_threads(None)
@@ -87,7 +89,7 @@ def test_the_same_threads_give_the_same_bits(way, case):
         assert all(np.array_equal(a, b) for a, b in zip(run, runs[0], strict=True))
 
 
-@pytest.mark.parametrize("way", ["im2col", "blocks", "winograd"])
+@pytest.mark.parametrize("way", [*convolution.WAYS])
 def test_no_image_gives_no_output_and_no_gradient(way):
     x, w, gy, b, g = arrays("3x3 wide")
     with convolution.convolution(way):
@@ -128,6 +130,19 @@ def test_the_filter_transform_of_winograd_is_the_one_of_the_paper():
     assert np.allclose(y[0, 0], w[0, 0, ::-1, ::-1], atol=1e-6)
 
 
+@pytest.mark.parametrize("piece", [1, 1000, 20_000])
+@pytest.mark.parametrize("case", [name for name in LINES if ALL[name][0][2] < 70 and ALL[name][2].padding < (100, 100)])
+def test_lines_may_be_cut_anywhere(case, piece, monkeypatch):
+    """Into single images, rows and parts of rows, and strips shorter than a row: no window is lost or counted twice."""
+    for name, value in (("PIECE", piece), ("LEAST", 7), ("CACHE", 1)):
+        monkeypatch.setattr(lines, name, value)
+    x, w, gy, b, g = arrays(case)
+    wide_x, wide_w, wide_gy = (a.astype("float64") for a in (x, w, gy))
+    assert error(lines.correlate(x, w, g, b, True), products.correlate(wide_x, wide_w, g, b, True)) < 1e-6
+    assert error(lines.spread(gy, w, g, x.shape[2:]), products.spread(wide_gy, wide_w, g, x.shape[2:])) < 1e-6
+    assert error(lines.weigh(x, gy, g), products.weigh(wide_x, wide_gy, g)) < 3e-6
+
+
 LARGE = {
     "conv1_2": ((1, 64, 698, 698), 64, Windows((3, 3), padding=(1, 1))),
     "conv3_2": ((1, 256, 175, 175), 256, Windows((3, 3), padding=(1, 1))),
@@ -137,7 +152,7 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("way", ["blocks", "winograd"])
+@pytest.mark.parametrize("way", ["blocks", "lines", "winograd"])
 @pytest.mark.parametrize("case", LARGE)
 def test_memory_beyond_input_and_output_is_bounded(way, case):
     x_shape, o, g = LARGE[case]
@@ -160,7 +175,11 @@ def test_choose():
     same, one = Windows((3, 3), padding=(1, 1)), np.zeros(1, "float32")
     assert convolution.choose(one.astype("float64"), same, 64, 64, 1, (64, 64)) == "im2col"
     assert convolution.choose(one, same, 64, 64, 1, (64, 64)) == "winograd"
-    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "blocks"
+    assert convolution.choose(one, same, 64, 64, 1, (32, 32)) == "lines"
+    assert convolution.choose(one, same, 512, 512, 1, (32, 32)) == "winograd"
+    assert convolution.choose(one, same, 512, 512, 1, (31, 31)) == "blocks"
+    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
+    assert convolution.choose(one, same, 3, 8, 1, (128, 128)) == "blocks"
     assert convolution.choose(one, Windows((3, 3), stride=(2, 2)), 64, 64, 1, (64, 64)) == "blocks"
     with convolution.convolution("winograd"):
         assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
@@ -168,9 +187,9 @@ def test_choose():
         with convolution.convolution("im2col"):
             assert convolution.choose(one, same, 64, 64, 1, (64, 64)) == "im2col"
         assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
-    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "blocks"
+    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
     assert convolution.choose(one, same, 8, 8, 1, (16, 16)) == "im2col"
-    unknown = "convolution 'fft' is unknown: expected one of im2col, blocks, winograd"
+    unknown = "convolution 'fft' is unknown: expected one of im2col, blocks, lines, winograd"
     with pytest.raises(UsageError, match=unknown), convolution.convolution("fft"):
         pass
 
@@ -181,6 +200,7 @@ def test_float64_takes_the_exact_way_whatever_is_forced():
         assert np.array_equal(convolution.correlate(x, w, g, b), products.correlate(x, w, g, b))
 
 
+@convolution.convolution("winograd")
 def test_filters_are_kept_only_while_asked_to(monkeypatch):
     x, w, _, _, g = arrays("3x3 wide")
     other, count = w.copy(), []

@@ -7,10 +7,11 @@
 
 A transposed convolution is therefore no second operation: it is the gradient of one, called forward.
 
-Three ways lead to each product, and a test holds them equal:
+Four ways lead to each product, and a test holds them equal:
 
     im2col      products.py    the readable one, and the exact one: float64 takes no other
     blocks      blocks.py      the same columns in the cache, on all cores
+    lines       lines.py       for thin layers: fewer copies, in longer pieces
     winograd    winograd.py    a quarter of the multiplications, for 3x3 with stride 1
 
 `choose` picks one by geometry; `with convolution("im2col"):` insists on one.
@@ -26,10 +27,10 @@ import numpy as np
 
 from minifcn.backend import Array
 from minifcn.errors import ShapeError, UsageError
-from minifcn.kernels import blocks, products, winograd
+from minifcn.kernels import blocks, lines, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
 
-WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "winograd": winograd}
+WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "lines": lines, "winograd": winograd}
 
 SMALL = 1_000_000
 """Multiply-adds below which a convolution is over before any preparation could pay."""
@@ -87,11 +88,15 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
     if multiply_adds == 0 or (_forced is None and multiply_adds < SMALL):
         return "im2col"  # over before any preparation could pay
-    if _forced == "blocks" or not winograd.serves(g, i, o):
-        return "blocks"
-    # Thin layers spend more on transforming tiles than they save in products; few tiles cannot pay for the filters.
-    worth_it = min(i, o) >= 32 and n * out[0] * out[1] >= 1024
-    return "winograd" if worth_it or _forced == "winograd" else "blocks"
+    windows, thinner = n * out[0] * out[1], min(i, o)
+    may = {"winograd": winograd.serves(g, i, o), "lines": lines.serves(g, i, o)}
+    if _forced is not None:
+        return _forced if may.get(_forced) else "blocks"
+    # Few channels cannot pay for transforming the tiles, nor few tiles for transforming the filters.
+    if may["winograd"] and thinner >= 64 and windows >= max(1024, 131072 // thinner):
+        return "winograd"
+    thin = thinner >= 8 and max(i, o) <= 128 and o <= 2 * i and max(g.kernel) <= 3
+    return "lines" if may["lines"] and thin and windows > o else "blocks"
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ class Block:
 
     def cut(self, x: Array, g: Windows, out: Array | None = None) -> Array:
         """The part of x under these windows, with the zeros of the padding around it where they reach out."""
-        there, here = self._overlap(x.shape[2:], g)
+        there, here = self.overlap(x.shape[2:], g)
         images = x[self.images]
         slab = xp_of(x).empty((*images.shape[:2], *self.slab_size(g)), dtype=x.dtype) if out is None else out
         rows, cols = here
@@ -186,10 +186,10 @@ class Block:
 
     def paste(self, x: Array, slab: Array, g: Windows) -> None:
         """The adjoint of `cut`: add a slab to the part of x it was cut from; what fell on the padding is dropped."""
-        there, here = self._overlap(x.shape[2:], g)
+        there, here = self.overlap(x.shape[2:], g)
         x[self.images][:, :, *there] += slab[:, :, *here]
 
-    def _overlap(self, size: Pair, g: Windows) -> tuple[list[slice], list[slice]]:
+    def overlap(self, size: Pair, g: Windows) -> tuple[list[slice], list[slice]]:
         """The rows and columns shared by image and slab: as the image counts them, and as the slab counts them."""
         there, here = [], []
         for axis, part in enumerate((self.rows, self.cols)):

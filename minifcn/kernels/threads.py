@@ -54,9 +54,9 @@ def threads() -> int:
     return count if count == 1 or _controller() is not None else 1
 
 
-def lanes(multiply_adds: int) -> int:
-    """Into how many shares a piece of work is cut: one if it is small, else one per thread."""
-    return 1 if multiply_adds < ALONE else threads()
+def lanes(multiply_adds: int, alone: int | None = None) -> int:
+    """Into how many shares a piece of work is cut: one if it is below `alone` (by default ALONE), else one a thread."""
+    return 1 if multiply_adds < (ALONE if alone is None else alone) else threads()
 
 
 def shares(count: int, parts: int) -> list[slice]:

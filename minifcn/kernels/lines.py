@@ -1,0 +1,157 @@
+"""Thin layers: each channel becomes one long line, in which every tap of the kernel is that line, further along.
+
+A layer of 8 or 32 channels multiplies little. Its time goes into copies of short rows of pixels, nine for each pixel,
+and into matrix products with few rows, at which BLAS is slow. So lay all rows of all images behind one another, with
+the zeros of the padding in between (those after one row are those before the next). Then the window to the right
+begins one number further along the line, and the window below `width` numbers further along:
+
+    columns[j] = the line, j numbers further along                          kw copies instead of kh*kw, each in one go
+    y = sum over kernel rows i of (w[:, :, i] @ columns), i*width further along
+
+The weights of all kernel rows, below one another, make one product of kh*O rows instead of kh products of O. For the
+weights' gradient the lines of gy are laid below one another in the same way, each kernel row's shifted.
+
+Windows that begin at the end of a line's row hang over into the next: they are computed with the others and left out.
+The line is cut into strips whose columns and products stay in a core's cache, and images are shared out to threads.
+"""
+
+from __future__ import annotations
+
+import math
+
+from minifcn.backend import Array, xp_of
+from minifcn.kernels.blocks import CACHE, turn
+from minifcn.kernels.im2col import Pair, Windows
+from minifcn.kernels.products import WORKSPACE, Block, blocks, finish
+from minifcn.kernels.threads import lanes, parallel
+
+ALONE = 10_000_000
+"""Multiply-adds below which one thread is quicker than two: here each has few and long steps, so that two pay soon."""
+PIECE = 8 << 20
+"""Bytes of lines, of pixels and of outputs together, that a thread works on at a time."""
+LEAST = 1024
+"""Windows in a strip at least, or the steps of the interpreter show."""
+
+
+def serves(g: Windows, i: int, o: int) -> bool:
+    """Whether windows lie as close to one another as pixels do, and look at more than one, through few weights."""
+    weights = o * i // g.groups * g.kernel[0] * g.kernel[1]
+    return g.stride == (1, 1) and g.kernel != (1, 1) and 4 * weights <= WORKSPACE // 4
+
+
+def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
+    xp, o, kh = xp_of(x), len(w), g.kernel[0]
+    y = xp.empty((len(x), o, *g.out_size(x.shape[2:])), dtype=x.dtype)
+    weights, parts = kernel_rows(w, g), lanes(y.size * w[0].size, ALONE)
+
+    def some_windows(block: Block) -> None:
+        line, shape = lay(x, g, block)
+        along = [row * g.dilation[0] * shape[2] for row in range(kh)]
+        total = xp.empty((o, math.prod(shape)), dtype=x.dtype)
+
+        def strip_of_windows(strip: slice) -> None:
+            length = strip.stop - strip.start
+            product = weights @ columns(line, g, strip.start, length + along[-1])
+            product = product.reshape(g.groups, kh, o // g.groups, -1)
+            part = total.reshape(g.groups, o // g.groups, -1)[:, :, strip]
+            part[...] = product[:, 0, :, :length]
+            for row, first in enumerate(along[1:], start=1):
+                part += product[:, row, :, first : first + length]
+            finish(total[:, strip], b, relu)
+
+        for strip in strips(total.shape[1], w, g):
+            strip_of_windows(strip)
+        y[block.outputs] = windows(total, shape, block).transpose(1, 0, 2, 3)
+
+    parallel(some_windows, pieces(len(x), x.shape[1] + o, y.shape[2:], parts), parts)
+    return y
+
+
+def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+    return correlate(*turn(gy, w, g))
+
+
+def weigh(x: Array, gy: Array, g: Windows) -> Array:
+    xp, o, i, (kh, kw) = xp_of(x), gy.shape[1], x.shape[1] // g.groups, g.kernel
+    gw = xp.empty((o, i, kh, kw), dtype=x.dtype)
+    parts = min(lanes(gy.size * gw[0].size, ALONE), WORKSPACE // (2 * gw.nbytes))  # each has a sum of its own
+    found = pieces(len(x), x.shape[1] + o, gy.shape[2:], parts)
+    sums = xp.zeros((parts, g.groups, kh * o // g.groups, i * kw), dtype=x.dtype)
+
+    def some_windows(share: int) -> None:
+        for block in found[share::parts]:
+            line, shape = lay(x, g, block)
+            along = [row * g.dilation[0] * shape[2] for row in range(kh)]
+            gradients = xp.zeros((g.groups, o // g.groups, along[-1] + math.prod(shape)), dtype=x.dtype)
+            inside = windows(gradients.reshape(o, -1)[:, along[-1] :], shape, block)
+            inside[...] = gy[block.outputs].transpose(1, 0, 2, 3)
+            for strip in strips(math.prod(shape), gw, g):
+                sums[share] += strip_of_weights(line, gradients, along, strip)
+
+    def strip_of_weights(line: Array, gradients: Array, along: list[int], strip: slice) -> Array:
+        length = strip.stop - strip.start
+        shifted = xp.empty((g.groups, kh, o // g.groups, length), dtype=x.dtype)
+        for row, first in enumerate(reversed(along)):
+            shifted[:, row] = gradients[:, :, strip.start + first : strip.stop + first]
+        pixels = columns(line, g, strip.start, length)
+        return shifted.reshape(g.groups, -1, length) @ pixels.transpose(0, 2, 1)
+
+    parallel(some_windows, range(parts), parts)
+    by_row = sums.sum(axis=0).reshape(g.groups, kh, o // g.groups, i, kw)
+    gw.reshape(g.groups, -1, i, kh, kw)[...] = by_row.transpose(0, 2, 3, 1, 4)
+    return gw
+
+
+def lay(x: Array, g: Windows, block: Block) -> tuple[Array, tuple[int, int, int]]:
+    """The block's pixels as one line a channel (C, ...), zeros between them and after them, and its `cells`."""
+    n, height, width = shape = cells(x.shape[2:], g, block)
+    reach = (g.span[0] - 1) * width + g.span[1] - 1
+    line = xp_of(x).zeros((x.shape[1], n * height * width + reach), dtype=x.dtype)
+    there, here = block.overlap(x.shape[2:], g)
+    pixels = line[:, : n * height * width].reshape(-1, *shape)
+    pixels[:, :, *here] = x[block.images, :, *there].transpose(1, 0, 2, 3)
+    return line, shape
+
+
+def cells(size: Pair, g: Windows, block: Block) -> tuple[int, int, int]:
+    """The images, rows and columns of a block's line: each cell a pixel or padding, and where a window may begin.
+
+    Between two rows, and between two images, padding counts once as far as no window sees both sides of it.
+    """
+    (n, *out), (height, width), (eh, ew) = block.shape, block.slab_size(g), g.span
+    if tuple(out) == g.out_size(size):  # whole images
+        height, width = height - min(g.padding[0], eh - 1), width - min(g.padding[1], ew - 1)
+    return n, height, width
+
+
+def columns(line: Array, g: Windows, first: int, length: int) -> Array:
+    """What one row of the kernel sees from `length` places of the line: (groups, C/groups*kw, length)."""
+    taken = xp_of(line).empty((len(line), g.kernel[1], length), dtype=line.dtype)
+    for tap in range(g.kernel[1]):
+        start = first + tap * g.dilation[1]
+        taken[:, tap] = line[:, start : start + length]
+    return taken.reshape(g.groups, -1, length)
+
+
+def pieces(n: int, channels: int, out: Pair, parts: int) -> list[Block]:
+    """Images, or rows of one, whose lines (float32) are small enough, as many for each thread."""
+    return blocks(n, out, min(PIECE, WORKSPACE // parts) // (4 * channels), parts)
+
+
+def strips(count: int, w: Array, g: Windows) -> list[slice]:
+    """`count` places of a line, cut so that the columns and the products of a strip fit into the cache."""
+    length = max(LEAST, CACHE // ((w.shape[1] * g.groups * g.kernel[1] + len(w) * g.kernel[0]) * w.itemsize))
+    return [slice(first, min(first + length, count)) for first in range(0, count, length)]
+
+
+def kernel_rows(w: Array, g: Windows) -> Array:
+    """The weights of each kernel row below those of the one before: (groups, kh*O/groups, I/groups*kw)."""
+    o, i, kh, kw = w.shape
+    rows = w.reshape(g.groups, o // g.groups, i, kh, kw).transpose(0, 3, 1, 2, 4)
+    return rows.reshape(g.groups, kh * o // g.groups, i * kw)
+
+
+def windows(line: Array, shape: tuple[int, int, int], block: Block) -> Array:
+    """Those cells of a line at which windows of the block begin: (C, images, rows, columns), a view."""
+    _, rows, cols = block.shape
+    return line.reshape(-1, *shape)[:, :, :rows, :cols]
