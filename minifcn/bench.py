@@ -41,7 +41,19 @@ from minifcn.kernels.convolution import WAYS, choose, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.rival import import_torch, layouts, torch_net, torch_products
 from minifcn.stopwatch import copy_rate, forget_peak, matrix_rate, peak_bytes, take_turns
-from minifcn.studies import FCNS, PRODUCTS, Layer, Work, ladder, memory, overhead, profile, scaling, vgg_layers
+from minifcn.studies import (
+    FCNS,
+    PRODUCTS,
+    Layer,
+    Work,
+    ladder,
+    memory,
+    overhead,
+    product_alone,
+    profile,
+    scaling,
+    vgg_layers,
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +69,11 @@ class Options:
     batch: int = 1
     """images at once"""
     padding: str = ""
-    """nets: the first layer's padding: a number, "same" or "safe" (empty: the net's own, 100 for the paper's nets)"""
+    """the first layer's: a number, "same" or, for nets, "safe" (empty: the net's own, 100 for the paper's nets)"""
     only: str = ""
     """layers, memory: their names, separated by commas; by default all"""
     way: str = ""
-    """"im2col", "blocks", "lines" or "winograd" for every layer that it can serve; by default the way chosen for each"""
+    """"im2col", "blocks", "lines" or "winograd" for every layer that it can serve; by default as chosen for each"""
     runs: int = 5
     """turns each rival takes"""
     threads: int = 0
@@ -138,7 +150,10 @@ def side_of(options: Options) -> int:
 
 def wanted_layers(options: Options, default: str = "") -> list[Layer]:
     """Those that --only names, by default all."""
-    layers = {layer.name: layer for layer in vgg_layers(options.width or 64, side_of(options))}
+    if options.padding not in ("", "same") and not options.padding.isdecimal():
+        raise UsageError(f"option padding is {options.padding!r}; expected a number, or 'same': layers are FCN-8s's")
+    found = vgg_layers(options.width or 64, side_of(options), options.padding or 100)
+    layers = {layer.name: layer for layer in found}
     wanted = [name for name in (options.only or default).split(",") if name]
     for name in wanted:
         if name not in layers:
@@ -155,7 +170,7 @@ def measure_layers(options: Options) -> dict[str, Any]:
     torch, rate, copy = import_torch(options.torch), matrix_rate(), copy_rate()
     print_machine(torch, rate)
     print(f"{'layer':<9}{'product':<9}{'way':<10}{'Mflop':>8}{'MB':>7}{'bound by':>10}{'ms':>8}{'of BLAS':>9}"
-          f"{'PyTorch':>9}{'ratio':>7}")  # fmt: skip
+          f"{'alone':>8}{'PyTorch':>9}{'ratio':>7}")  # fmt: skip
     rows = []
     for layer in layers:
         for product in PRODUCTS:
@@ -163,12 +178,12 @@ def measure_layers(options: Options) -> dict[str, Any]:
             flops, moved = 2 * row["multiply_adds"], row["least_bytes"]
             row["of_blas"] = flops / row["ms"] / rate / 1e6
             row["bound"] = "products" if flops / rate > moved / copy else "memory"
-            rival = f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}" if torch else ""
+            rival = f"{row['torch_ms']:9.2f}{row['ms'] / row['torch_ms']:7.2f}" if torch else ""
             print(f"{layer.name:<9}{product:<9}{row['way']:<10}{flops / 1e6:>8.0f}{moved / 1e6:>7.1f}{row['bound']:>10}"
-                  f"{row['ms']:8.1f}{row['of_blas']:8.0%} {rival}", flush=True)  # fmt: skip
+                  f"{row['ms']:8.2f}{row['of_blas']:8.0%} {row['alone_ms']:8.2f}{rival}", flush=True)  # fmt: skip
             rows.append(row)
-    total, others = (sum(row[key] for row in rows) for key in ("ms", "torch_ms"))
-    print(f"{'all':<53}{total:8.1f}{'':9}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
+    total, alone, others = (sum(row[key] for row in rows) for key in ("ms", "alone_ms", "torch_ms"))
+    print(f"{'all':<52}{total:8.1f}{'':9}{alone:8.1f}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
     if options.plot:
         plot_roofline(rows, rate, copy, Path(options.plot))
     return record_of(options, rows, torch, gflops=rate, copy_gbytes=copy)
@@ -181,9 +196,10 @@ def measure(layer: Layer, product: str, options: Options, torch: Any) -> dict[st
     rivals = torch_products(torch, product, x, w, gy, layer.padding) if torch else []
     if rivals and not np.allclose(ours(), rivals[0]().numpy(), atol=1e-4 * float(np.abs(ours()).max())):
         raise MinifcnError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
-    mine, *others = take_turns([ours, *rivals], options.runs)
+    mine, alone, *others = take_turns([ours, product_alone(layer, product, options.batch), *rivals], options.runs)
     return {
         "layer": layer.name,
+        "alone_ms": statistics.median(alone) * 1e3,
         "product": product,
         "way": choose(x, layer.windows, layer.inputs, layer.outputs, options.batch, (layer.out, layer.out)),
         "multiply_adds": layer.multiply_adds * options.batch,

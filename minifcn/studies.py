@@ -27,7 +27,8 @@ from minifcn.design import TRUNKS
 from minifcn.inference import inference
 from minifcn.kernels.convolution import WAYS, convolution, correlate, spread, weigh
 from minifcn.kernels.im2col import Windows, im2col
-from minifcn.kernels.threads import set_threads, threads
+from minifcn.kernels.lines import ALONE, CACHE, LEAST
+from minifcn.kernels.threads import lanes, parallel, set_threads, shares, threads
 from minifcn.models.paper import nyud_color_hha
 from minifcn.optim import SGD
 from minifcn.stopwatch import extra_bytes, median_seconds, take_turns
@@ -89,17 +90,42 @@ class Layer:
         }
 
 
-def vgg_layers(width: int, size: int) -> list[Layer]:
-    """The convolutions of FCN-8s on VGG-16 with padding 100, up to fc7, for an image of size x size."""
+def product_alone(layer: Layer, product: str, batch: int) -> Callable[[], None]:
+    """The layer's matrix products and nothing else: one strip of columns, ready in the cache, again and again.
+
+    All kernel rows at once, as in `kernels/lines.py`: (k*O, k*I) weights by k*I columns, of which a strip fills half a
+    core's second-level cache. What no way through columns can be quicker than, on this machine's BLAS.
+    """
+    k, i, o = layer.kernel, layer.inputs, layer.outputs
+    count = batch * (layer.size if product == "grad_x" else layer.out) ** 2
+    length = min(count, max(LEAST, CACHE // (4 * k * (i + o))))
+    rng = np.random.default_rng(0)
+    gradients, pixels, weights = (
+        rng.standard_normal(s, "f4") for s in ((k * o, length), (k * i, length), (k * o, k * i))
+    )
+    a, b = {"forward": (weights, pixels), "grad_x": (weights.T, gradients), "grad_w": (gradients, pixels.T)}[product]
+
+    def strips(part: slice) -> None:
+        y = np.empty((len(a), b.shape[1]), np.float32)
+        for _ in range(part.start, part.stop):
+            np.matmul(a, b, out=y)
+
+    parts = lanes(batch * layer.multiply_adds, ALONE)
+    return lambda: parallel(strips, shares(-(-count // length), parts), parts)
+
+
+def vgg_layers(width: int, size: int, padding: int | str = 100) -> list[Layer]:
+    """The convolutions of FCN-8s on VGG-16, up to fc7, for an image of size x size; `padding` as `VGG` takes it."""
+    border, last = (1, 3) if padding == "same" else (int(padding), 0)
     layers, channels, side = [], 3, size
     for block, (factor, count) in enumerate(((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)), 1):
         for index in range(1, count + 1):
-            padding = 100 if block == index == 1 else 1
-            layers.append(Layer(f"conv{block}_{index}", channels, width * factor, side, 3, padding))
-            channels, side = width * factor, side + 2 * padding - 2
+            around = border if block == index == 1 else 1
+            layers.append(Layer(f"conv{block}_{index}", channels, width * factor, side, 3, around))
+            channels, side = width * factor, side + 2 * around - 2
         side = -(-side // 2)
-    layers.append(Layer("fc6", channels, 64 * width, side, 7, 0))
-    layers.append(Layer("fc7", 64 * width, 64 * width, side - 6, 1, 0))
+    layers.append(Layer("fc6", channels, 64 * width, side, 7, last))
+    layers.append(Layer("fc7", 64 * width, 64 * width, side - 6 + 2 * last, 1, 0))
     return layers
 
 

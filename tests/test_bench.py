@@ -15,7 +15,7 @@ from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
 from minifcn.rival import layouts, torch_net
 from minifcn.stopwatch import extra_bytes, peak_bytes
-from minifcn.studies import Work, listening, six_loops, vgg_layers
+from minifcn.studies import PRODUCTS, Layer, Work, listening, product_alone, six_loops, vgg_layers
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,23 @@ def test_the_layers_are_those_of_fcn8s_at_500():
     assert len(layers) == 15
 
 
+def test_the_layers_of_an_unpadded_net_keep_the_size_of_its_image():
+    layers = {layer.name: layer for layer in vgg_layers(8, 128, "same")}
+    assert [layers[name].out for name in ("conv1_1", "conv2_2", "conv5_3", "fc6", "fc7")] == [128, 64, 8, 4, 4]
+    assert layers["fc6"].multiply_adds == 64 * 512 * 49 * 16
+
+
+def test_the_product_alone_multiplies_as_much_as_the_layer(monkeypatch):
+    """The strips together hold each window of the batch, and at most one strip more."""
+    layer, done = Layer("thin", 8, 16, 40, 3, 1), []
+    matmul = np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: done.append(a.size * b.shape[1]) or matmul(a, b, out=out))
+    for product in PRODUCTS:
+        done.clear()
+        product_alone(layer, product, 4)()
+        assert 4 * layer.multiply_adds <= sum(done) <= 1.5 * 4 * layer.multiply_adds, product
+
+
 def test_layers_are_measured_and_written(tmp_path, capsys):
     path = tmp_path / "layers.json"
     words = ["layers", "--size", "12", "--width", "2", "--runs", "1", "--only", "conv1_1,conv5_3,fc6", "--no-torch"]
@@ -54,7 +71,7 @@ def test_layers_are_measured_and_written(tmp_path, capsys):
         ("conv5_3", "forward"),
     ]
     assert [row["way"] for row in record["rows"]] == ["winograd"] * 6 + ["blocks"] * 3
-    assert all(row["ms"] > 0 and row["least_bytes"] > 0 for row in record["rows"])
+    assert all(row["ms"] > 0 and row["alone_ms"] > 0 and row["least_bytes"] > 0 for row in record["rows"])
     assert {row["bound"] for row in record["rows"]} <= {"products", "memory"}
     assert "conv5_3" in capsys.readouterr().out
 
@@ -164,7 +181,14 @@ def test_the_ladder_has_every_rung(tmp_path, capsys):
     words = ["ladder", "--size", "20", "--width", "2", "--only", "conv1_2", "--runs", "1", "--json", str(path)]
     assert main(words) == 0
     rows = json.loads(path.read_text())["rows"]
-    assert [row["rung"] for row in rows] == ["six loops, scaled", "all columns at once", "im2col", "blocks", "lines", "winograd"]
+    assert [row["rung"] for row in rows] == [
+        "six loops, scaled",
+        "all columns at once",
+        "im2col",
+        "blocks",
+        "lines",
+        "winograd",
+    ]
     assert all(row["seconds"] > 0 for row in rows) and all(row["error"] < 3e-5 for row in rows[1:])
     assert rows[1]["bytes"] >= 9 * 2 * 218**2 * 4
     assert "six loops" in capsys.readouterr().out
@@ -230,6 +254,10 @@ def test_scaling_is_measured_and_drawn(tmp_path, capsys):
         (["nets", "--padding", "some"], "VGG: padding is 'some'; expected \"same\" or a whole number"),
         (["nets", "--net", "fcn8", "--no-torch"], "option net is 'fcn8'; expected one of fcn32s, fcn16s, fcn8s"),
         (["nets", "--size", "9y9"], "option size is '9y9'; expected height x width"),
+        (
+            ["layers", "--padding", "safe"],
+            "option padding is 'safe'; expected a number, or 'same': layers are FCN-8s's",
+        ),
         (["layers", "--size", "256x192"], "option size is '256x192'; expected one number: only whole nets"),
     ],
 )
