@@ -358,7 +358,8 @@ def measure_scaling(options: Options) -> dict[str, Any]:
     studies = scaling(options.width or 64, max(64, side_of(options)), options.runs)
     panels = []
     for name, rows in studies.items():
-        (key, xs), (_, ys) = ((key, [row[key] for row in rows]) for key in rows[0])
+        key = next(iter(rows[0]))
+        xs, ys = [row[key] for row in rows], [row["seconds"] for row in rows]
         print(f"{key:>8}  seconds of a forward pass")
         for x, y in zip(xs, ys, strict=True):
             print(f"{x:>8}  {y:.4f}")
@@ -366,6 +367,10 @@ def measure_scaling(options: Options) -> dict[str, Any]:
         if name == "pixels":
             line["in proportion to the pixels"] = (xs, [ys[-1] * (x / xs[-1]) ** 2 for x in xs])
         panels.append((f"time against {name}", key, "seconds", line))
+    first, last = studies["threads"][0], studies["threads"][-1]
+    if last["threads"] > 1:
+        gains = (first[key] / last[key] for key in ("seconds", "product_seconds"))
+        print("{} threads gain {:.2f}, in a large matrix product {:.2f}".format(last["threads"], *gains))
     if options.plot:
         viz.log_log(panels, Path(options.plot), points=["measured"])
     return record_of(options, studies)

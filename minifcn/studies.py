@@ -10,6 +10,7 @@ memory      what a convolution takes beyond its input and output, each way
 from __future__ import annotations
 
 import inspect
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -292,7 +293,10 @@ def profile(work: Work, runs: int) -> dict[str, float]:
 
 
 def scaling(width: int, largest: int, runs: int) -> dict[str, list[dict[str, float]]]:
-    """Seconds of a forward pass against the side of the image, the width of the net, and the number of threads."""
+    """Seconds of a forward pass against the side of the image, the width of the net, and the number of threads.
+
+    For the threads, beside them, what a large matrix product gains: more is not to be had from this machine's cores.
+    """
 
     def seconds(width: int, size: int) -> float:
         return median_seconds(Work(size=(size, size), width=width, padding="same").forward, runs)
@@ -302,12 +306,26 @@ def scaling(width: int, largest: int, runs: int) -> dict[str, list[dict[str, flo
     studies: dict[str, list[dict[str, float]]] = {
         "pixels": [{"side": side, "seconds": seconds(width, side)} for side in sizes],
         "width": [{"width": each, "seconds": seconds(each, sizes[0])} for each in (width, 2 * width, 4 * width)],
-        "threads": [],
     }
-    for count in counts:
+    work = Work(size=(sizes[-1], sizes[-1]), width=width, padding="same").forward
+    a = np.ones((1536, 1536), np.float32)
+    y = np.empty_like(a)
+
+    def some(part: slice) -> None:
+        np.matmul(a[part], a, out=y[part])
+
+    def product() -> None:
+        parallel(some, shares(len(a), threads()), threads())
+
+    def on(count: int, task: Callable[[], Any]) -> None:
         set_threads(count)
-        studies["threads"].append({"threads": count, "seconds": seconds(width, sizes[-1])})
+        task()
+
+    turns = take_turns([partial(on, count, task) for task in (work, product) for count in counts], runs)
     set_threads(before)
+    middle = [statistics.median(seconds) for seconds in turns]
+    rows = zip(counts, middle, middle[len(counts) :], strict=False)
+    studies["threads"] = [{"threads": each, "seconds": ours, "product_seconds": alone} for each, ours, alone in rows]
     return studies
 
 

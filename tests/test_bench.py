@@ -237,6 +237,8 @@ def test_scaling_is_measured_and_drawn(tmp_path, capsys):
     assert [row["side"] for row in studies["pixels"]] == [64]
     assert [row["width"] for row in studies["width"]] == [1, 2, 4]
     assert [row["threads"] for row in studies["threads"]] == [1, 2]
+    assert all(row["seconds"] > 0 and row["product_seconds"] > 0 for row in studies["threads"])
+    assert "2 threads gain" in capsys.readouterr().out
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 

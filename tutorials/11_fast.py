@@ -126,9 +126,10 @@ n11.check_taps(solved.taps)
 # %% [markdown]
 # ## The ladder
 #
-# One layer, 64 to 64 channels of 64x64 pixels, forward, each way in turn. minifcn has three ways behind one door,
+# One layer, 64 to 64 channels of 64x64 pixels, forward, each way in turn. minifcn has four ways behind one door,
 # and `with minifcn.convolution("im2col"):` insists on one. *im2col* builds its columns in pieces of at most 32
-# MB. *blocks* builds them in pieces that stay in a core's cache. *winograd* is below.
+# MB. *blocks* builds them in pieces that stay in a core's cache. *lines*, for layers of few channels, lays all rows
+# behind one another, so that each tap is the same line, further along. *winograd* is below.
 #
 # A machine has other things to do, so what is counted is the time that this thread was at work, in the best of some
 # runs (on a GPU, the clock).
@@ -180,6 +181,7 @@ def in_this_way(way):
     return work
 
 
+COLOURS = "#9aa4b2", "#c2571a", "#2f8f5b", "#1f5fbf"  # of the four ways, in all plots below
 rungs = {"taps": one_tap_at_a_time, "all columns": all_columns, **{way: in_this_way(way) for way in WAYS}}
 
 # %% tags=["varies"]
@@ -386,7 +388,7 @@ viz.show(figure)
 # %% tags=["varies"]
 figure = Figure(figsize=(7, 2.6), layout="constrained")
 axes = figure.subplots()
-for way, colour in zip(WAYS, ("#9aa4b2", "#c2571a", "#1f5fbf"), strict=True):
+for way, colour in zip(WAYS, COLOURS, strict=True):
     errors = abs(to_host(in_this_way(way)()) - exact).ravel() / abs(exact).max()
     axes.hist(np.log10(errors + 1e-12), bins=np.linspace(-11, -4, 100), histtype="step", color=colour, label=way)
 axes.set(xlabel="log10 of the error, by the largest output", yticks=[])
@@ -478,7 +480,7 @@ figure = Figure(figsize=(7, 3.4), layout="constrained")
 axes = figure.subplots()
 reach = np.array([0.5, ridge, 300])
 axes.plot(reach, np.minimum(2 * reach * bandwidth, flops), color="#1b1f24", label="roof")
-for (way, pairs), colour in zip(points.items(), ("#9aa4b2", "#c2571a", "#1f5fbf"), strict=True):
+for (way, pairs), colour in zip(points.items(), COLOURS, strict=True):
     axes.plot(*zip(*pairs, strict=True), linestyle="", marker="o", markersize=5, color=colour, label=way)
 axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte", ylabel="GFLOP/s")
 axes.legend(frameon=False)
@@ -490,7 +492,7 @@ viz.show(figure)
 #
 # NumPy lets go of Python's lock while it multiplies, so blocks of one convolution can be computed on all cores at
 # once. To wake a thread costs time, too: below a hundred million multiply-adds `lanes` in
-# `minifcn/kernels/threads.py` leaves the work to one. Time on the clock of a layer of 64 channels
+# `minifcn/kernels/threads.py` leaves blocks to one. Time on the clock of a layer of 64 channels
 # against its side, on one thread and on all cores. Where the cores have other work, as they had when the committed
 # picture was taken, a second thread gains nothing.
 
@@ -552,7 +554,7 @@ print(f"computed on the {DEVICE}, equal to float64 on the host within rounding: 
 # %% [markdown]
 # ## Where to read on
 #
-# * `minifcn/kernels/im2col.py`, `products.py`, `blocks.py`, `winograd.py`, in this order: each is one rung.
+# * `minifcn/kernels/im2col.py`, `products.py`, `blocks.py`, `lines.py`, `winograd.py`, in this order: each is one rung.
 # * `minifcn/kernels/threads.py`: sixty lines that share out the work.
 # * `minifcn/stopwatch.py`: how to measure on a machine that has other things to do; `minifcn/studies.py`:
 #   what is measured.
