@@ -141,6 +141,18 @@ def test_nyud_says_what_it_misses(tmp_path: Path) -> None:
 Change = Callable[[Path], None]
 NYUD_FAULTS: dict[str, tuple[Change, str]] = {
     "class 41": (lambda r: numbers(r / "segmentation/img_5003.mat", "segmentation", ROOMS + 30), "holds 41 at 1 of 12"),
+    "no number": (
+        lambda r: numbers(r / "segmentation/img_5003.mat", "segmentation", np.full((3, 4), np.nan), "f8"),
+        "segmentation holds nan at 12 of 12 pixels; expected 0..40",
+    ),
+    "infinity": (
+        lambda r: numbers(r / "segmentation/img_5003.mat", "segmentation", np.full((3, 4), np.inf), "f8"),
+        "segmentation holds inf at 12 of 12 pixels",
+    ),
+    "half a class": (
+        lambda r: numbers(r / "segmentation/img_5003.mat", "segmentation", np.full((3, 4), 0.5), "f8"),
+        "segmentation holds 0.5 at 12 of 12 pixels",
+    ),
     "another variable": (lambda r: numbers(r / "segmentation/img_5003.mat", "S", ROOMS), "called segmentation"),
     "labels of another size": (
         lambda r: numbers(r / "segmentation/img_5003.mat", "segmentation", ROOMS[:2]),
@@ -294,6 +306,7 @@ def test_pascal_context_says_what_it_misses(tmp_path: Path) -> None:
         ("1: accordion\naeroplane", "labels.txt, line 2: 'aeroplane'; expected a number and a name"),
         ("12345: accordion", "line 1"),
         ("1: a\n1: b", "a number stands twice"),
+        ("1: bedclothes\n2: pool table\n3: pooltable\n4: bed clothes", "line 4: 'bedclothes' is also number 1"),
         ("1: a\r\n2: b", "CR LF"),
         ("", "line 1"),
     ],

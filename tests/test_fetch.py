@@ -238,6 +238,12 @@ def test_a_server_that_has_it_no_more_says_so(server: Server, source: Source, tm
     assert names(tmp_path) == []
 
 
+def test_a_redirect_in_a_circle_is_refused_in_one_line(server: Server, source: Source, tmp_path: Path) -> None:
+    server.redirect = source.address
+    refused(lambda: get(source, tmp_path, server), "the server answers 302", "infinite loop")
+    assert names(tmp_path) == []
+
+
 def test_a_full_disk_is_not_a_cut_connection(
     server: Server, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from minifcn.data.unpack import CHUNK, unpack
 from minifcn.errors import DataError, UsageError
+from minifcn.weights.limits import short
 
 TIMEOUT = 60  # seconds without a byte
 TRIES = 3  # after a cut, while each brings something
@@ -282,7 +283,8 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
         error.close()
         if error.code == 416 and had:  # nothing lies beyond what we have: the hash will tell
             return
-        raise DataError(f"{source.address}: the server answers {error.code} {error.reason}; try again later") from error
+        reason = short(error.reason)  # the server's words, or urllib's of three lines
+        raise DataError(f"{source.address}: the server answers {error.code} {reason}; try again later") from error
     except urllib.error.URLError as error:
         raise DataError(f"{source.address}: no connection ({error.reason}); is there a network?") from error
     except (OSError, http.client.HTTPException) as error:

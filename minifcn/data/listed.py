@@ -181,14 +181,14 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
 def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarray:
     """The whole numbers (H, W), `least` to `most`, of a variable ("S") or a field ("GTcls.Segmentation") of a .mat."""
     try:
-        numbers = read_mat(path, only=[variable])[variable]
+        numbers = read_mat(path, only=[variable], allow_nonfinite=True)[variable]  # which the range below refuses
     except (FormatError, UsageError) as error:
         raise DataError(str(error)) from error
     if numbers.ndim != 2 or not 0 < numbers.size <= MAX_PIXELS:
         raise DataError(
             f"{path}: {variable} has shape {numbers.shape}; expected a map (height, width); replace the file"
         )
-    strange = numbers[(numbers < least) | (numbers > most) | (numbers % 1 != 0)]
+    strange = numbers[~((numbers >= least) & (numbers <= most) & (np.floor(numbers) == numbers))]  # NaN, too
     if strange.size:
         values = ", ".join(f"{value:g}" for value in np.unique(strange)[:8])
         raise DataError(

@@ -36,6 +36,9 @@ PASCAL_CONTEXT_CLASSES = (
 IN_LABELS = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}
 """What labels.txt calls the classes that it calls otherwise."""
 
+TAUGHT = tuple(IN_LABELS.get(name, name) for name in PASCAL_CONTEXT_CLASSES[1:])
+"""The 59, as labels.txt calls them."""
+
 LABELS, ANNOTATIONS, MAIN, YEAR = "labels.txt", "trainval", Path("ImageSets/Main"), "2010"
 
 
@@ -99,12 +102,15 @@ def _class_of(path: Path) -> np.ndarray:
             raise DataError(
                 f"{path}, line {line_number}: {line[:40]!r}; expected a number and a name, as '2: aeroplane'"
             )
-        numbers[entry[2].replace(" ", "")] = int(entry[1])
+        name = entry[2].replace(" ", "")
+        if name in numbers and name in TAUGHT:
+            also = f"{path}, line {line_number}: {name!r} is also number {numbers[name]}"
+            raise DataError(f"{also}; expected it once; correct the list")
+        numbers[name] = int(entry[1])
     if len(set(numbers.values())) != len(numbers):
         raise DataError(f"{path}: a number stands twice; expected each once; correct the list")
     classes = np.zeros(max(numbers.values()) + 1, dtype=np.uint8)
-    for index, name in enumerate(PASCAL_CONTEXT_CLASSES[1:], start=1):
-        wanted = IN_LABELS.get(name, name)
+    for index, wanted in enumerate(TAUGHT, start=1):
         if wanted not in numbers:
             raise DataError(f"{path}: no label {wanted!r}; expected all 59; is it the list of another data set?")
         classes[numbers[wanted]] = index
