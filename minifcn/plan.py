@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from minifcn.adam import Adam
 from minifcn.advice import labelled_pixels, rate_meaning
 from minifcn.data.batches import CAFFE
+from minifcn.data.files import MAX_PIXELS
 from minifcn.data.inputs import Inputs, Second
 from minifcn.describe import Description, count, describe, giga, mib
-from minifcn.errors import MinifcnError
+from minifcn.errors import MinifcnError, UsageError
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.options import Options
@@ -46,6 +47,10 @@ def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu"
 
     size: height and width of an image, in the place of those of the first one.
     """
+    if size and size[0] * size[1] > MAX_PIXELS:  # no such image is read, and counting its blocks would take minutes
+        raise UsageError(
+            f"option size is {size[0]}x{size[1]}; expected at most {MAX_PIXELS // 10**6} megapixels, as images may have"
+        )
     yield f"recipe {o.recipe}: what a run would do; nothing is computed, nothing is written"
     images, about = _images(o, size)
     yield from about

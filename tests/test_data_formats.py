@@ -98,6 +98,14 @@ def test_a_list_of_nyud_goes_before_what_is_made_of_others(tmp_path: Path) -> No
     assert NYUD(tmp_path, "trainval").ids == ("5010", "5003")
 
 
+def test_a_picture_of_nyud_that_is_in_both_lists_is_refused(tmp_path: Path) -> None:
+    make_nyud(tmp_path)
+    ids_file(tmp_path / "val.txt", *NYUD(tmp_path, "val").ids, "5003")
+    ids_file(tmp_path / "train.txt", "5003", "5010")
+    assert "val.txt: 5003 is also in train.txt" in refusal(lambda: NYUD(tmp_path, "trainval"))
+    assert "5003" in NYUD(tmp_path, "val").ids
+
+
 def test_splits_mat_numbers_pictures_from_one(tmp_path: Path) -> None:
     make_nyud(tmp_path)
     two = [matrix("trainNdxs", np.array([[3], [10]], "u2")), matrix("testNdxs", np.array([[1]], "u2"))]

@@ -208,6 +208,18 @@ def test_a_web_page_is_no_archive(page: str, server: Server, source: Source, tmp
     assert not (tmp_path / "voc.tar").exists() and b"html" not in (b"".join(p.read_bytes() for p in tmp_path.iterdir()))
 
 
+def test_a_web_page_in_the_place_of_the_rest_leaves_what_was_there(
+    server: Server, source: Source, tmp_path: Path
+) -> None:
+    part = tmp_path / "voc.tar.part"
+    part.write_bytes(TREE[:1000])
+    server.resumes, server.content = False, b"<html>Log in" * 20
+    refused(lambda: get(source, tmp_path, server), "the answer is a web page")
+    assert part.read_bytes() == TREE[:1000]
+    server.resumes, server.content = True, TREE
+    assert get(source, tmp_path, server).read_bytes() == TREE and server.asked[-1] == "bytes=1000-"
+
+
 @pytest.mark.parametrize("to", ["http://127.0.0.1:1/voc.tar", "ftp://127.0.0.1/voc.tar", "file:///etc/hostname"])
 def test_a_redirect_to_anything_but_https_is_refused(to: str, server: Server, source: Source, tmp_path: Path) -> None:
     server.redirect = to

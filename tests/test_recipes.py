@@ -274,6 +274,8 @@ def test_a_dry_run_on_data_counts_it_and_takes_the_size_of_the_first_image(capsy
     assert "here of 96x128 pixels" in capsys.readouterr().out
     assert main(["train", "--dry-run=big"]) == 2
     assert "expected height x width in pixels" in capsys.readouterr().err
+    assert main(["train", "--world-size", "80", "--dry-run=7000x7200"]) == 2
+    assert "option size is 7000x7200; expected at most 50 megapixels" in capsys.readouterr().err
     assert main(["train", "--data", "nowhere", "--dry-run"]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
     assert not list(Path.cwd().iterdir())

@@ -274,8 +274,11 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
             total = had + int(announced) if announced.isdecimal() else None
             if total is not None and total > source.limit:
                 raise DataError(_too_much(source, f"{total:,} bytes are announced"))
+            first = answer.read(CHUNK if had else 512)
+            if not had and first.lstrip()[:1] == b"<":  # seen before a part that is there gives way to it
+                raise DataError(f"{source.address}: the answer is a web page; expected an archive; try again later")
             with open(part, "ab" if had else "wb") as file:
-                _copy(source, answer, file, had, report)
+                _copy(source, answer, file, first, had, report)
                 got = file.tell()
             if total is not None and got < total:
                 raise _CutError(f"of {total:,}")
@@ -293,10 +296,9 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
         raise _CutError(str(error) or type(error).__name__) from error
 
 
-def _copy(source: Source, answer: Any, file: Any, had: int, report: Report) -> None:
-    while piece := answer.read(CHUNK if had else 512):
-        if not had and piece.lstrip()[:1] == b"<":
-            raise DataError(f"{source.address}: the answer is a web page; expected an archive; try again later")
+def _copy(source: Source, answer: Any, file: Any, piece: bytes, had: int, report: Report) -> None:
+    """`piece` and all that follows it."""
+    while piece:
         had += len(piece)
         if had > source.limit:
             file.close()
@@ -307,6 +309,7 @@ def _copy(source: Source, answer: Any, file: Any, had: int, report: Report) -> N
         except OSError as error:
             raise DataError(f"{file.name}: cannot be written ({error.strerror}); choose another folder") from error
         report(len(piece))
+        piece = answer.read(CHUNK)
 
 
 def _too_much(source: Source, found: str) -> str:

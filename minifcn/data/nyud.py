@@ -154,7 +154,12 @@ def _ids(folder: Path, split: str, layout: Layout) -> tuple[str, ...]:
     official = {"trainval": "trainNdxs", "test": "testNdxs"}
     if isinstance(split, str) and ID.fullmatch(split) and not (folder / f"{split}.txt").is_file():
         if split == "trainval" and all(lists.values()):
-            return (*ids_in_list(folder, "train"), *ids_in_list(folder, "val"))
+            train, val = ids_in_list(folder, "train"), ids_in_list(folder, "val")
+            if twice := set(train) & set(val):
+                raise DataError(
+                    f"{folder / 'val.txt'}: {min(twice)} is also in train.txt; expected it once; remove one"
+                )
+            return train + val
         if split in official and layout is REFERENCE and (folder / "splits.mat").is_file():
             numbers = read_matlab(folder / "splits.mat", official[split], least=1, most=COUNT)
             return tuple(str(FIRST - 1 + number) for number in numbers.ravel().tolist())
