@@ -274,15 +274,14 @@ def cached_block(w: Any, g: Windows, n: int, out: Pair, parts: int, *, product: 
     return (channels * g.kernel[1] * cells + max(slab, (1 + product) * len(w) * cells)) * w.itemsize
 
 
-def laid_out(w: Any, g: Windows, n: int, size: Pair, out: Pair, parts: int, *, weighing: bool = False) -> int:
+def laid_out(w: Any, g: Windows, n: int, size: Pair, out: Pair, parts: int) -> int:
     """Bytes of the lines of `kernels/lines.py`, of pixels and of outputs, and of one strip, for each thread."""
-    channels, o, (kh, kw) = w.shape[1] * g.groups, len(w), g.kernel
-    todo = lines.pieces(n, channels + o, out, parts)
+    channels, o = w.shape[1] * g.groups, len(w)
+    todo = lines.pieces(n, channels + o, out, g, parts)
     shape = lines.cells(size, g, todo[0])
     count, along = math.prod(shape), (g.span[0] - 1) * shape[2]
-    strip = lines.strips(count, w, g)[0].stop + (0 if weighing else along)
-    line = channels * (count + along + g.span[1] - 1) + o * (count + weighing * along)
-    return min(parts, len(todo)) * (line + (channels * kw + o * kh) * strip) * w.itemsize
+    line = (channels + o) * (count + along) + channels * (g.span[1] - 1)
+    return min(parts, len(todo)) * (line + lines.per_place(w, g) * lines.strips(count, w, g)[0].stop) * w.itemsize
 
 
 def correlating(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
@@ -293,7 +292,7 @@ def correlating(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair)
     if way == "winograd":
         return correlating_tiles(n, o, i, out)
     if way == "lines":
-        parts = lanes(n * math.prod(out) * w.size, lines.ALONE)
+        parts = lines.crew(n * math.prod(out) * w.size, w, g)
         return w.nbytes + laid_out(w, g, n, (shape[2], shape[3]), out, parts)
     if blocks.is_pointwise(g):
         return 0
@@ -340,8 +339,8 @@ def weighing(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) ->
     if way == "winograd":
         return weighing_tiles(n, o, i, out)
     if way == "lines":
-        parts = min(lanes(n * math.prod(out) * w.size, lines.ALONE), lines.WORKSPACE // (2 * w.nbytes))
-        each = laid_out(w, g, n, (shape[2], shape[3]), out, parts, weighing=True)
+        parts = lines.crew(n * math.prod(out) * w.size, w, g)
+        each = laid_out(w, g, n, (shape[2], shape[3]), out, parts)
         return parts * w.nbytes + max(each + parts * w.nbytes, w.nbytes)
     if blocks.few_windows(w, g, n, out):
         return one_block(w, g, n, out, n * math.prod(out))

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from test_kernels import CASES, error
 
+from minifcn import outline
 from minifcn.errors import UsageError
 from minifcn.kernels import blocks, convolution, lines, products, threads, winograd
 from minifcn.kernels.im2col import Windows
+from minifcn.stopwatch import extra_bytes
 
 MORE = {
     "few windows": ((1, 8, 9, 10), 64, Windows((7, 7))),
@@ -149,6 +151,8 @@ LARGE = {
     "conv4_1": ((1, 256, 88, 88), 512, Windows((3, 3), padding=(1, 1))),
     "fc6": ((1, 512, 22, 22), 1024, Windows((7, 7))),
     "upscore8": ((1, 21, 568, 568), 21, Windows((16, 16), stride=(8, 8), groups=21)),
+    "wide": ((1, 128, 4, 12_000), 128, Windows((3, 3), padding=(1, 1), groups=8)),
+    "dilated widely": ((1, 32, 300, 300), 32, Windows((3, 3), dilation=(120, 120))),
 }
 
 
@@ -171,6 +175,38 @@ def test_memory_beyond_input_and_output_is_bounded(way, case):
             assert peak - result.nbytes < 128 << 20
 
 
+@pytest.mark.parametrize("count", [2, 16, 64])
+@pytest.mark.parametrize(
+    "x_shape, g",
+    [
+        ((1, 128, 500, 500), Windows((3, 3), padding=(1, 1))),
+        ((1, 128, 4, 12_000), Windows((3, 3), padding=(1, 1))),
+        ((1, 128, 600, 600), Windows((3, 3), dilation=(2, 2))),
+        ((65_536, 128, 3, 3), Windows((3, 3))),
+    ],
+    ids=["photograph", "wide", "dilated", "windows one by one"],
+)
+def test_many_threads_lay_out_lines_in_one_workspace(x_shape, g, count):
+    threads.set_threads(count)
+    w, out = np.zeros((128, 128, *g.kernel), "float32"), g.out_size(x_shape[2:])
+    for extra in (outline.correlating("lines", w, g, x_shape, out), outline.weighing("lines", w, g, x_shape, out)):
+        assert extra < 128 << 20
+
+
+@pytest.mark.parametrize("x_shape", [(1, 32, 200, 700), (16, 32, 64, 64)], ids=["rows", "images"])
+def test_the_memory_of_lines_is_foretold(x_shape):
+    """A net's peak, as `minifcn describe` tells it, is made of such numbers; blocks of a thread do not pile up."""
+    threads.set_threads(1)
+    g, out = Windows((3, 3), padding=(1, 1)), x_shape[2:]
+    x, w = np.ones(x_shape, "float32"), np.ones((32, 32, 3, 3), "float32")
+    for work, told in (
+        (lambda: lines.correlate(x, w, g), outline.correlating("lines", w, g, x_shape, out)),
+        (lambda: lines.spread(x, w, g, out), outline.spreading("lines", w, g, x_shape, out)),
+        (lambda: lines.weigh(x, x, g), outline.weighing("lines", w, g, x_shape, out)),
+    ):
+        assert extra_bytes(work) == pytest.approx(told, rel=0.05)
+
+
 def test_choose():
     same, one = Windows((3, 3), padding=(1, 1)), np.zeros(1, "float32")
     assert convolution.choose(one.astype("float64"), same, 64, 64, 1, (64, 64)) == "im2col"
@@ -181,6 +217,8 @@ def test_choose():
     assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
     assert convolution.choose(one, same, 3, 8, 1, (128, 128)) == "blocks"
     assert convolution.choose(one, Windows((3, 3), stride=(2, 2)), 64, 64, 1, (64, 64)) == "blocks"
+    assert convolution.choose(one, Windows((3, 3), dilation=(2, 2)), 32, 32, 1, (64, 64)) == "lines"
+    assert convolution.choose(one, Windows((3, 3), dilation=(12, 12)), 32, 32, 1, (64, 64)) == "blocks"
     with convolution.convolution("winograd"):
         assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
         assert convolution.choose(one, Windows((5, 5)), 8, 8, 1, (64, 64)) == "blocks"

@@ -95,13 +95,14 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     # Few channels cannot pay for transforming the tiles, nor few tiles for transforming the filters.
     if may["winograd"] and thinner >= 64 and windows >= max(1024, 131072 // thinner):
         return "winograd"
-    thin = thinner >= 8 and max(i, o) <= 128 and o <= 2 * i and max(g.kernel) <= 3
+    thin = thinner >= 8 and max(i, o) <= 128 and o <= 2 * i and max(g.kernel) <= 3 and max(g.span) <= 5
     return "lines" if may["lines"] and thin and windows > o else "blocks"
 
 
 @contextlib.contextmanager
 def convolution(way: str) -> Iterator[None]:
-    """`with convolution("im2col"):` every convolution is computed that way, if it can be: im2col, blocks or winograd.
+    """`with convolution("im2col"):` every convolution is computed that way, if it can be: im2col, blocks, lines or
+    winograd.
 
     UsageError for another name.
     """

@@ -8,8 +8,9 @@ begins one number further along the line, and the window below `width` numbers f
     columns[j] = the line, j numbers further along                          kw copies instead of kh*kw, each in one go
     y = sum over kernel rows i of (w[:, :, i] @ columns), i*width further along
 
-The weights of all kernel rows, below one another, make one product of kh*O rows instead of kh products of O. For the
-weights' gradient the lines of gy are laid below one another in the same way, each kernel row's shifted.
+The weights of all kernel rows, below one another, make one product of kh*O rows instead of kh products of O. What row
+i makes of a place in the line belongs to the window that begins i*width before it, and is added there. For the weights'
+gradient the lines of gy are laid below one another in the same way, each kernel row's shifted.
 
 Windows that begin at the end of a line's row hang over into the next: they are computed with the others and left out.
 The line is cut into strips whose columns and products stay in a core's cache, and images are shared out to threads.
@@ -34,36 +35,43 @@ LEAST = 1024
 
 
 def serves(g: Windows, i: int, o: int) -> bool:
-    """Whether windows lie as close to one another as pixels do, and look at more than one, through few weights."""
-    weights = o * i // g.groups * g.kernel[0] * g.kernel[1]
-    return g.stride == (1, 1) and g.kernel != (1, 1) and 4 * weights <= WORKSPACE // 4
+    """Whether windows lie as close to one another as pixels do, and look at more than one, through few weights.
+
+    A single window's pixels must fit into a piece, too: those of a kernel that is spread widely (dilation) do not.
+    """
+    weights, seen = o * i // g.groups * math.prod(g.kernel), (i + o) * math.prod(g.span)
+    return g.stride == (1, 1) and g.kernel != (1, 1) and 4 * max(weights, seen) <= PIECE
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
     xp, o, kh = xp_of(x), len(w), g.kernel[0]
     y = xp.empty((len(x), o, *g.out_size(x.shape[2:])), dtype=x.dtype)
-    weights, parts = kernel_rows(w, g), lanes(y.size * w[0].size, ALONE)
+    weights, parts = kernel_rows(w, g), crew(y.size * w[0].size, w, g)
 
     def some_windows(block: Block) -> None:
         line, shape = lay(x, g, block)
-        along = [row * g.dilation[0] * shape[2] for row in range(kh)]
-        total = xp.empty((o, math.prod(shape)), dtype=x.dtype)
+        count, along = math.prod(shape), [row * g.dilation[0] * shape[2] for row in range(kh)]
+        total = xp.empty((g.groups, o // g.groups, along[-1] + count), dtype=x.dtype)
+        total[:, :, : along[-1]] = 0  # of the windows that would begin before the line
 
-        def strip_of_windows(strip: slice) -> None:
-            length = strip.stop - strip.start
-            product = weights @ columns(line, g, strip.start, length + along[-1])
+        def strip_of_pixels(strip: slice) -> None:
+            product = weights @ columns(line, g, strip)
             product = product.reshape(g.groups, kh, o // g.groups, -1)
-            part = total.reshape(g.groups, o // g.groups, -1)[:, :, strip]
-            part[...] = product[:, 0, :, :length]
-            for row, first in enumerate(along[1:], start=1):
-                part += product[:, row, :, first : first + length]
-            finish(total[:, strip], b, relu)
+            for row, first in enumerate(reversed(along)):
+                part = total[:, :, strip.start + first : strip.stop + first]
+                if row:
+                    part += product[:, row]
+                else:
+                    part[...] = product[:, row]
 
-        for strip in strips(total.shape[1], w, g):
-            strip_of_windows(strip)
-        y[block.outputs] = windows(total, shape, block).transpose(1, 0, 2, 3)
+        flat = total.reshape(o, -1)
+        for strip in strips(count, w, g):
+            strip_of_pixels(strip)
+            finish(flat[:, strip], b, relu)  # no later strip adds to these
+        finish(flat[:, count:], b, relu)
+        y[block.outputs] = windows(flat[:, along[-1] :], shape, block).transpose(1, 0, 2, 3)
 
-    parallel(some_windows, pieces(len(x), x.shape[1] + o, y.shape[2:], parts), parts)
+    parallel(some_windows, pieces(len(x), x.shape[1] + o, y.shape[2:], g, parts), parts)
     return y
 
 
@@ -74,27 +82,29 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     xp, o, i, (kh, kw) = xp_of(x), gy.shape[1], x.shape[1] // g.groups, g.kernel
     gw = xp.empty((o, i, kh, kw), dtype=x.dtype)
-    parts = min(lanes(gy.size * gw[0].size, ALONE), WORKSPACE // (2 * gw.nbytes))  # each has a sum of its own
-    found = pieces(len(x), x.shape[1] + o, gy.shape[2:], parts)
-    sums = xp.zeros((parts, g.groups, kh * o // g.groups, i * kw), dtype=x.dtype)
+    parts = crew(gy.size * gw[0].size, gw, g)
+    found = pieces(len(x), x.shape[1] + o, gy.shape[2:], g, parts)
+    sums = xp.zeros((parts, g.groups, kh * o // g.groups, i * kw), dtype=x.dtype)  # one for each thread
 
     def some_windows(share: int) -> None:
         for block in found[share::parts]:
-            line, shape = lay(x, g, block)
-            along = [row * g.dilation[0] * shape[2] for row in range(kh)]
-            gradients = xp.zeros((g.groups, o // g.groups, along[-1] + math.prod(shape)), dtype=x.dtype)
-            inside = windows(gradients.reshape(o, -1)[:, along[-1] :], shape, block)
-            inside[...] = gy[block.outputs].transpose(1, 0, 2, 3)
-            for strip in strips(math.prod(shape), gw, g):
-                sums[share] += strip_of_weights(line, gradients, along, strip)
+            add_block(sums[share], block)
+
+    def add_block(total: Array, block: Block) -> None:
+        line, shape = lay(x, g, block)
+        count, along = math.prod(shape), [row * g.dilation[0] * shape[2] for row in range(kh)]
+        gradients = xp.zeros((g.groups, o // g.groups, along[-1] + count), dtype=x.dtype)
+        inside = windows(gradients.reshape(o, -1)[:, along[-1] :], shape, block)
+        inside[...] = gy[block.outputs].transpose(1, 0, 2, 3)
+        for strip in strips(count, gw, g):
+            total += strip_of_weights(line, gradients, along, strip)
 
     def strip_of_weights(line: Array, gradients: Array, along: list[int], strip: slice) -> Array:
         length = strip.stop - strip.start
         shifted = xp.empty((g.groups, kh, o // g.groups, length), dtype=x.dtype)
         for row, first in enumerate(reversed(along)):
             shifted[:, row] = gradients[:, :, strip.start + first : strip.stop + first]
-        pixels = columns(line, g, strip.start, length)
-        return shifted.reshape(g.groups, -1, length) @ pixels.transpose(0, 2, 1)
+        return shifted.reshape(g.groups, -1, length) @ columns(line, g, strip).transpose(0, 2, 1)
 
     parallel(some_windows, range(parts), parts)
     by_row = sums.sum(axis=0).reshape(g.groups, kh, o // g.groups, i, kw)
@@ -124,24 +134,42 @@ def cells(size: Pair, g: Windows, block: Block) -> tuple[int, int, int]:
     return n, height, width
 
 
-def columns(line: Array, g: Windows, first: int, length: int) -> Array:
-    """What one row of the kernel sees from `length` places of the line: (groups, C/groups*kw, length)."""
-    taken = xp_of(line).empty((len(line), g.kernel[1], length), dtype=line.dtype)
+def columns(line: Array, g: Windows, strip: slice) -> Array:
+    """What one row of the kernel sees from each place of the strip: (groups, C/groups*kw, places)."""
+    taken = xp_of(line).empty((len(line), g.kernel[1], strip.stop - strip.start), dtype=line.dtype)
     for tap in range(g.kernel[1]):
-        start = first + tap * g.dilation[1]
-        taken[:, tap] = line[:, start : start + length]
-    return taken.reshape(g.groups, -1, length)
+        first = tap * g.dilation[1]
+        taken[:, tap] = line[:, strip.start + first : strip.stop + first]
+    return taken.reshape(g.groups, -1, taken.shape[2])
 
 
-def pieces(n: int, channels: int, out: Pair, parts: int) -> list[Block]:
-    """Images, or rows of one, whose lines (float32) are small enough, as many for each thread."""
-    return blocks(n, out, min(PIECE, WORKSPACE // parts) // (4 * channels), parts)
+def crew(multiply_adds: int, w: Array, g: Windows) -> int:
+    """Threads for such a product: as many as the workspace has strips for, or sums of the weights' gradient."""
+    each = max(LEAST * per_place(w, g), 2 * w.size) * w.itemsize
+    return max(1, min(lanes(multiply_adds, ALONE), WORKSPACE // each))
+
+
+def pieces(n: int, channels: int, out: Pair, g: Windows, parts: int) -> list[Block]:
+    """Images, or rows of one, or parts of a row, whose lines (float32) are small enough, as many for each thread.
+
+    Lines hold all pixels that the windows cover, which are more than the windows: `height` by `width` for an image.
+    """
+    room, (eh, ew) = min(PIECE, WORKSPACE // parts) // (4 * channels), g.span
+    height, width = out[0] + eh - 1, out[1] + ew - 1
+    images, rows, cols = room // (height * width), room // width - eh + 1, room // eh - ew + 1
+    at_once = max(images * out[0] * out[1], min(rows, out[0]) * out[1], min(cols, out[1]))
+    return blocks(n, out, at_once, parts)
 
 
 def strips(count: int, w: Array, g: Windows) -> list[slice]:
     """`count` places of a line, cut so that the columns and the products of a strip fit into the cache."""
-    length = max(LEAST, CACHE // ((w.shape[1] * g.groups * g.kernel[1] + len(w) * g.kernel[0]) * w.itemsize))
+    length = max(LEAST, CACHE // (per_place(w, g) * w.itemsize))
     return [slice(first, min(first + length, count)) for first in range(0, count, length)]
+
+
+def per_place(w: Array, g: Windows) -> int:
+    """Numbers in the columns and in the product for one place of a line."""
+    return w.shape[1] * g.groups * g.kernel[1] + len(w) * g.kernel[0]
 
 
 def kernel_rows(w: Array, g: Windows) -> Array:
