@@ -95,11 +95,15 @@ def product_alone(layer: Layer, product: str, batch: int) -> Callable[[], None]:
     """The layer's matrix products and nothing else: one strip of columns, ready in the cache, again and again.
 
     All kernel rows at once, as in `kernels/lines.py`: (k*O, k*I) weights by k*I columns, of which a strip fills half a
-    core's second-level cache. What no way through columns can be quicker than, on this machine's BLAS.
+    core's second-level cache, and as many strips for each thread. About the least that a way through columns takes with
+    this machine's BLAS; Winograd, which multiplies less, may be quicker.
     """
     k, i, o = layer.kernel, layer.inputs, layer.outputs
-    count = batch * (layer.size if product == "grad_x" else layer.out) ** 2
-    length = min(count, max(LEAST, CACHE // (4 * k * (i + o))))
+    windows = batch * (layer.size if product == "grad_x" else layer.out) ** 2
+    parts = lanes(batch * layer.multiply_adds, ALONE)
+    longest = max(LEAST, CACHE // (4 * k * (i + o)))
+    count = parts * -(-windows // (parts * longest))  # of strips, as many for each thread
+    length = -(-windows // count)
     rng = np.random.default_rng(0)
     gradients, pixels, weights = (
         rng.standard_normal(s, "f4") for s in ((k * o, length), (k * i, length), (k * o, k * i))
@@ -111,8 +115,7 @@ def product_alone(layer: Layer, product: str, batch: int) -> Callable[[], None]:
         for _ in range(part.start, part.stop):
             np.matmul(a, b, out=y)
 
-    parts = lanes(batch * layer.multiply_adds, ALONE)
-    return lambda: parallel(strips, shares(-(-count // length), parts), parts)
+    return lambda: parallel(strips, shares(count, parts), parts)
 
 
 def vgg_layers(width: int, size: int, padding: int | str = 100) -> list[Layer]:
