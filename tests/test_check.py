@@ -1,5 +1,6 @@
 """A folder of images and masks, with every fault that users bring: each is found, counted, explained, and mended."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,22 @@ def twin(tree: Path) -> None:
     (tree / "JPEGImages" / "c.png").write_bytes((tree / "JPEGImages" / "a.png").read_bytes())
 
 
+def folder_for_image(tree: Path) -> None:
+    (tree / "JPEGImages" / "a.png").unlink()
+    (tree / "JPEGImages" / "a.png").mkdir()
+
+
+def pipe_for_image(tree: Path) -> None:
+    (tree / "JPEGImages" / "a.png").unlink()
+    os.mkfifo(tree / "JPEGImages" / "a.png")
+
+
+def lists(tree: Path) -> Path:
+    return tree / "ImageSets" / "Segmentation"
+
+
 def without_lists(tree: Path) -> None:
-    for path in (tree / "ImageSets" / "Segmentation").iterdir():
+    for path in lists(tree).iterdir():
         path.unlink()
 
 
@@ -114,6 +129,9 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "windows": (append(b"a\r\n"), "line", "line 2: ends in CR LF"),
     "byte order mark": (lambda t: write_list(t, b"\xef\xbb\xbfb\n"), "line", "line 1: begins with a byte order mark"),
     "latin-1": (append(b"caf\xe9\n"), "line", "line 2: 'caf\\\\xe9'"),
+    "list that is a folder": (lambda t: (lists(t) / "test.txt").mkdir(), "line", "test.txt: is no file of at most"),
+    "list that is a pipe": (lambda t: os.mkfifo(lists(t) / "test.txt"), "line", "test.txt: is no file of at most"),
+    "list without end": (lambda t: os.truncate(lists(t) / "train.txt", 2**24 + 1), "line", "train.txt: is no file of"),
     "twice": (append(b"b\n"), "repeated", "train.txt, line 2: b is also line 1"),
     "leak": (append(b"a\n"), "leak", "a is in train and in val"),
     "twins": (twin, "twins", "c and a"),
@@ -128,6 +146,8 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "image",
         "JPEGImages/a.png: content not",
     ),
+    "image that is a folder": (folder_for_image, "image", "JPEGImages/a.png: is no regular file"),
+    "image that is a pipe": (pipe_for_image, "image", "JPEGImages/a.png: is no regular file"),
     "broken mask": (lambda t: mask(t, "a").write_bytes(b""), "mask", "SegmentationClass/a.png: is empty (0 bytes)"),
     "turned": (turned, "size", "a: mask 3x4, image 4x3; was the image turned by its EXIF orientation?"),
     "other size": (lambda t: image(t, "a", (9, 9)), "size", "a: mask 4x3, image 9x9"),
@@ -145,6 +165,8 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_fault_is_found_and_explained(name: str, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plant, kind, line = PLANTED[name]
+    if name.endswith("pipe") and not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
     plant(tree)
     found = check(tree)
     assert kind in found.faults and any(line in one for one in found.faults[kind]), found.faults

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.data.files import read_image, read_mask_as_it_is
-from minifcn.data.listed import ID, Part, read_lines
+from minifcn.data.listed import ID, MAX_LIST, Part, read_lines
 from minifcn.data.mapping import MAX_COLOURS, Proposal, colour_name, packed, propose_colours, propose_numbers
 from minifcn.data.sample import VOID
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS, VOC_CLASSES, find_year_folder
@@ -269,6 +269,9 @@ def _lists(found: Findings, folder: Path, split: str | None) -> dict[str, tuple[
         found.faults["no lists"].append(f"{folder} holds no .txt")
     lists: dict[str, tuple[str, ...]] = {}
     for file in files:
+        if not file.is_file() or file.stat().st_size > MAX_LIST:  # a pipe would never end
+            found.faults["line"].append(f"{file.name}: is no file of at most {MAX_LIST} bytes")
+            continue
         ids: dict[str, int] = {}
         for number, raw in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
             name = raw.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\r").decode("utf-8", "backslashreplace")
@@ -342,11 +345,12 @@ def _look(found: Findings, name: str, images: Part, masks: Part, splits: list[st
     both = [_only(found, name, part, kind) for part, kind in ((images, "no image"), (masks, "no mask"))]
     image = label = None
     if both[0]:
-        with open(both[0], "rb") as file:
-            other = twins.setdefault(hashlib.file_digest(file, "blake2b").digest(), name)
-        if other != name:
-            found.faults["twins"].append(f"{name} and {other}")
         image = _read(found, "image", read_image, both[0])
+        if both[0].is_file():  # else that has been said, and a pipe would never end
+            with open(both[0], "rb") as file:
+                other = twins.setdefault(hashlib.file_digest(file, "blake2b").digest(), name)
+            if other != name:
+                found.faults["twins"].append(f"{name} and {other}")
     if both[1]:
         kind_and_label = _read(found, "mask", read_mask_as_it_is, both[1])
         if kind_and_label is not None:
