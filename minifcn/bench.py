@@ -219,7 +219,7 @@ def plot_roofline(rows: Sequence[dict[str, Any]], rate: float, copy: float, path
     """Each product's rate over its multiply-adds per byte, under the roof that memory and BLAS make."""
     at = [0.25, rate / copy / 2, 1000.0]
     series = {"roof: copy rate, then matrix products": (at, [min(rate, 2 * each * copy) for each in at])}
-    rates = (("minifcn", "ms"), ("PyTorch", "torch_ms"))
+    rates = (("minifcn", "ms"), ("PyTorch", "torch_ms"), ("the matrix product alone", "alone_ms"))
     for name, key in rates:
         points = [(row["multiply_adds"] / row["least_bytes"], row["multiply_adds"] / row[key] / 5e5) for row in rows]
         if all(y == y for _, y in points):
@@ -366,6 +366,9 @@ def measure_scaling(options: Options) -> dict[str, Any]:
         line = {"measured": (xs, ys)}
         if name == "pixels":
             line["in proportion to the pixels"] = (xs, [ys[-1] * (x / xs[-1]) ** 2 for x in xs])
+        if name == "threads":
+            alone = [row["product_seconds"] for row in rows]
+            line["a matrix product's gain"] = (xs, [ys[0] * each / alone[0] for each in alone])
         panels.append((f"time against {name}", key, "seconds", line))
     first, last = studies["threads"][0], studies["threads"][-1]
     if last["threads"] > 1:

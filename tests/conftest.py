@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,12 @@ import pytest
 from ci_groups import GROUPS
 
 from minifcn.backend import probe_gpu
+
+
+def pytest_configure() -> None:
+    """Ctrl-C works here and in every child, even if a script started the tests with `&`, which makes them deaf to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

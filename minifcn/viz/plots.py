@@ -211,13 +211,22 @@ def log_log(panels: Sequence[Panel], path: Path, *, points: Sequence[str] = ()) 
     The series named in `points` are drawn as points, the others as lines.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(1 + 4.4 * len(panels), 3.6), layout="constrained")
     for axes, (title, x, y, series) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
         dress(axes, title)
-        for (name, (xs, ys)), colour in zip(series.items(), (ACCENT, SECOND, INK), strict=False):
+        for (name, (xs, ys)), colour in zip(series.items(), (ACCENT, SECOND, INK, FAINT), strict=False):
             style = {"linestyle": "", "marker": "o", "markersize": 4} if name in points else {"linewidth": 1.2}
             axes.plot(xs, ys, color=colour, label=name, **style)
         axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+        for axis in (axes.xaxis, axes.yaxis):  # 0.2 and 500, never 2 x 10^-1
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+        at = sorted({float(each) for xs, _ in series.values() for each in xs})
+        if len(at) <= 6 and all(each.is_integer() for each in at):  # a few sides or numbers of threads: just those
+            axes.set_xticks(at)
+            axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8.5)
     path.write_bytes(figure_png(figure))
