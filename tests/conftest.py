@@ -29,12 +29,6 @@ from ci_groups import GROUPS
 from minifcn.backend import probe_gpu
 
 
-def pytest_configure() -> None:
-    """Ctrl-C works here and in every child, even if a script started the tests with `&`, which makes them deaf to it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @pytest.fixture(autouse=True)
 def _seeded_and_loud() -> Iterator[None]:
     """The same numbers every time, and no infinity or NaN unasked for. Underflow is how an exponential ends."""
@@ -159,6 +153,8 @@ class _Count:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script that starts us with `&` makes us deaf to Ctrl-C,
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # and our children with us
     path = os.environ.get("MINIFCN_TEST_GROUPS")
     if path and not hasattr(config, "workerinput"):  # under xdist only the controller sees every report
         config.pluginmanager.register(_Count(path), "minifcn-count")
