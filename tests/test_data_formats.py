@@ -12,6 +12,7 @@ from test_voc import make_tree, refusal
 from test_voc_years import make_sbd, matrix, write_mat
 
 from minifcn import data as package
+from minifcn.cli import main
 from minifcn.data import nyud
 from minifcn.data.files import read_depth, write_image, write_mask
 from minifcn.data.listed import MAX_LIST, Listed
@@ -252,6 +253,23 @@ def test_a_label_of_sift_flow_that_is_wrong_is_named(tmp_path: Path, what: str) 
     change(tmp_path)
     message = refusal(lambda: data[0])
     assert words in message and "coast_bea1.mat" in message
+
+
+def test_data_check_reads_through_other_formats_than_vocs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(make_siftflow(tmp_path, ""))
+    assert main(["data", "check", folder]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("holds Images and SemanticLabels (SIFT Flow): 2 images, 33 classes")
+    assert said[1] == f"{folder}: all is well"
+    numbers(tmp_path / "SemanticLabels/coast_bea1.mat", "S", SCENE + 1)
+    (tmp_path / "Images/street_par3.jpg").write_bytes(b"no picture")
+    assert main(["data", "check", folder, "--first", "1"]) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert "coast_bea1.mat" in said[1] and "holds 34 at 1 of" in said[1]
+    assert said[2:] == ["  - and 1 more (--first 2 shows all)", f"{folder}: 2 of them cannot be used"]
+    assert main(["data", "check", folder, "--split", "test"]) == 2 and "street_par3" in capsys.readouterr().out
+    assert main(["data", "check", folder, "--write", str(tmp_path / "new")]) == 2
+    assert "option --write is for trees of PASCAL VOC" in capsys.readouterr().err
 
 
 def test_sift_flow_says_what_it_looked_for(tmp_path: Path) -> None:

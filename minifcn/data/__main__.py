@@ -18,6 +18,7 @@ from minifcn.data.fetch import BY_HAND, SOURCES, by_hand, fetch, source_of
 from minifcn.data.listed import read_lines
 from minifcn.data.make import make_tree
 from minifcn.data.mapping import read_map
+from minifcn.data.opening import open_data, other_format
 from minifcn.errors import DataError, UsageError
 from minifcn.progress import Bar
 
@@ -58,7 +59,10 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Check:
-    """Look through a VOC tree: what is wrong with images, masks, lists, and what helps. Exit code 2 if anything is."""
+    """Look through a VOC tree: what is wrong with images, masks, lists, and what helps. Exit code 2 if anything is.
+
+    Of SBD, NYUDv2, SIFT Flow and PASCAL-Context, in their own formats, each pair that cannot be read.
+    """
 
     classes: str = ""
     """a file with a class name a line, 0 first, instead of the folder's class_names.txt"""
@@ -158,6 +162,8 @@ def check_command(argv: list[str]) -> int:
     try:
         found = _looked_through(words[1], classes, options.split or None)
     except DataError:
+        if what := other_format(words[1]):
+            return _read_through(words[1], what, options)
         for line in layout_hints(words[1]):
             print(line)
         raise
@@ -174,6 +180,23 @@ def check_command(argv: list[str]) -> int:
     again = _looked_through(str(folder), None, None)
     print("\n".join(again.lines(first=options.first)))
     return 2 if again.count else 0
+
+
+def _read_through(folder: str, what: str, options: Check) -> int:
+    """Of a data set in another format than VOC's: every pair that its reader refuses, and why."""
+    for name in ("write", "classes"):
+        if getattr(options, name):
+            raise UsageError(f"option --{name} is for trees of PASCAL VOC; {folder} holds {what}")
+    data = open_data(folder, options.split or None)
+    with Bar(len(data), unit="pair") as bar:
+        problems = data.problems(bar.advance)
+    print(f"{folder} holds {what}: {len(data)} images, {len(data.classes)} classes")
+    for _, problem in problems[: options.first]:
+        print(f"  - {problem}")
+    if len(problems) > options.first:
+        print(f"  - and {len(problems) - options.first} more (--first {len(problems)} shows all)")
+    print(f"{folder}: {len(problems)} of them cannot be used" if problems else f"{folder}: all is well")
+    return 2 if problems else 0
 
 
 def _looked_through(folder: str, classes: tuple[str, ...] | None, split: str | None) -> Findings:

@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,14 +71,15 @@ class Listed:
     def __getitem__(self, index: int) -> Sample:
         return self._read(self.ids[index])
 
-    def problems(self) -> list[tuple[str, str]]:
-        """Read every pair once; list what cannot be used, each as (id, what is wrong)."""
+    def problems(self, advance: Callable[[], None] = lambda: None) -> list[tuple[str, str]]:
+        """Read every pair once; list what cannot be used, each as (id, what is wrong). `advance()` comes after each."""
         found = []
         for name in self.ids:
             try:
                 self._read(name)
             except DataError as error:
                 found.append((name, str(error)))
+            advance()
         return found
 
     def _read(self, name: str) -> Sample:

@@ -28,6 +28,14 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[..., Listed]]] = {
 """What is looked for, how, and who reads it."""
 
 
+def other_format(folder: str | os.PathLike[str]) -> str | None:
+    """What lies in `folder`, of `KINDS`, if it is a data set that is known and no tree of PASCAL VOC."""
+    known = (
+        what for what, (lies_in, reader) in KINDS.items() if reader is not VOCSegmentation and lies_in(Path(folder))
+    )
+    return next(known, None)
+
+
 def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bool = False) -> Listed:
     """The split of the data set in `folder`. UsageError where there is none that is known, or two.
 
