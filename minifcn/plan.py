@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from minifcn.adam import Adam
 from minifcn.advice import labelled_pixels, rate_meaning
@@ -85,7 +86,7 @@ def _images(o: Options, size: tuple[int, int] | None) -> tuple[Images, list[str]
         of_each = f"{len(train)} images to learn from (split {o.train_split}{whence}), {len(val)} to measure on"
         said.append(f"data: {o.data}: {of_each}; {len(train.classes)} classes{_and(geometry)}")
     except MinifcnError as fault:
-        if o.recipe not in PAPER:
+        if o.recipe not in PAPER or Path(o.data).exists():  # what is there and cannot be used is no plan
             raise
         paper, (height, width) = PAPER[o.recipe], size or USUAL
         geometry = len(paper.geometry) if o.two_heads else 0

@@ -281,6 +281,15 @@ def test_a_dry_run_on_data_counts_it_and_takes_the_size_of_the_first_image(capsy
     assert not list(Path.cwd().iterdir())
 
 
+def test_a_dry_run_on_data_that_is_broken_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not there is one thing: then the recipe's own classes are told. There and of no use is another."""
+    folder = tmp_path / "voc"
+    argv = ["train", "--recipe", "heavy16-voc-fcn32s", "--device", "cpu", "--dry-run=64", "--data", str(folder)]
+    assert main(argv) == 0 and "voc: no such folder" in capsys.readouterr().out
+    folder.mkdir()
+    assert main(argv) == 2 and "holds nothing; expected" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------- and all of them run
 
 SMALL = "--width 1 --steps 2 --measure-steps 2 --samples 0 --threads 1 --device cpu".split()
