@@ -183,7 +183,7 @@ def measure_layers(options: Options) -> dict[str, Any]:
                   f"{row['ms']:8.2f}{row['of_blas']:8.0%} {row['alone_ms']:8.2f}{rival}", flush=True)  # fmt: skip
             rows.append(row)
     total, alone, others = (sum(row[key] for row in rows) for key in ("ms", "alone_ms", "torch_ms"))
-    print(f"{'all':<52}{total:8.1f}{'':9}{alone:8.1f}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
+    print(f"{'all':<53}{total:8.1f}{'':9}{alone:8.1f}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
     if options.plot:
         plot_roofline(rows, rate, copy, Path(options.plot))
     return record_of(options, rows, torch, gflops=rate, copy_gbytes=copy)
