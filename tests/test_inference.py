@@ -12,9 +12,9 @@ from minifcn.tensor import Parameter
 @pytest.fixture
 def net(rng):
     return Sequential(
-        conv1=Conv2d(3, 32, 3, padding=1, relu=True, init=rng),
+        conv1=Conv2d(3, 64, 3, padding=1, relu=True, init=rng),
         drop=Dropout(0.5, rng=rng),
-        conv2=Conv2d(32, 96, 3, padding=1, init=rng),
+        conv2=Conv2d(64, 96, 3, padding=1, init=rng),
     )
 
 
@@ -40,7 +40,7 @@ def test_the_same_bits_as_outside(net, rng, size, way):
 
 
 def test_filters_are_transformed_once_and_dropped(net, rng, transformed):
-    x = rng.standard_normal((1, 3, 40, 40), dtype="float32")
+    x = rng.standard_normal((1, 3, 48, 48), dtype="float32")
     with minifcn.inference(net):
         for _ in range(3):
             with minifcn.inference(net):  # the inner block adds to what the outer one keeps
@@ -53,8 +53,8 @@ def test_filters_are_transformed_once_and_dropped(net, rng, transformed):
 
 
 def test_a_net_that_trains_meanwhile_is_not_cached(net, rng):
-    other = Conv2d(32, 32, 3, padding=1, init=rng)
-    x = rng.standard_normal((1, 32, 40, 40), dtype="float32")
+    other = Conv2d(64, 64, 3, padding=1, init=rng)
+    x = rng.standard_normal((1, 64, 48, 48), dtype="float32")
     with minifcn.inference(net):
         before = other(x).data
         other.w.data *= 2
