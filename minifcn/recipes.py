@@ -146,9 +146,9 @@ class DataSet:
 
     options: Mapping[str, Any]
     classes: tuple[str, ...]
-    geometry: tuple[str, ...]
     block: int
     times: int
+    geometry: tuple[str, ...] = ()
 
     def length(self, times: int = 0) -> dict[str, int]:
         """How long the released nets learn, and how often they are measured."""
@@ -163,13 +163,13 @@ class DataSet:
 
 VOC = DataSet(
     {"data": "VOCdevkit", "train_split": "train", "val_split": SEG11VALID, "mean": "imagenet"},
-    *(VOC_CLASSES, ()),
+    VOC_CLASSES,
     block=4000,
     times=25,
 )
 NYUDV2 = DataSet(
     {"data": "nyudv2", "train_split": "trainval", "val_split": "test", "mean": "nyud"},
-    *(NYUD_CLASSES, ()),
+    NYUD_CLASSES,
     block=2000,
     times=50,
 )
@@ -181,13 +181,14 @@ SIFTFLOW = DataSet(
         "mean": "siftflow",
         "heads": "label+geometry",
     },
-    *(SIFT_FLOW_CLASSES, SIFT_FLOW_GEOMETRY),
+    SIFT_FLOW_CLASSES,
     block=2000,
     times=50,
+    geometry=SIFT_FLOW_GEOMETRY,
 )
 CONTEXT = DataSet(
     {"data": "pascal-context", "train_split": "train", "val_split": "val", "mean": "imagenet"},
-    *(PASCAL_CONTEXT_CLASSES, ()),
+    PASCAL_CONTEXT_CLASSES,
     block=8000,
     times=50,
 )

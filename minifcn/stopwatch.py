@@ -35,15 +35,20 @@ def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:
     return statistics.median(take_turns([work], runs)[0])
 
 
-def matrix_rate(side: int = 2048) -> float:
-    """GFLOP/s of one large float32 matrix product, its rows shared out: what no convolution by columns can beat."""
+def matrix_product(side: int = 2048) -> Callable[[], None]:
+    """One large float32 matrix product, its rows shared out to the threads there are when it is called."""
     a = np.random.default_rng(0).standard_normal((side, side), dtype="float32")
     y = np.empty_like(a)
 
     def some(part: slice) -> None:
         np.matmul(a[part], a, out=y[part])
 
-    return 2 * side**3 / median_seconds(lambda: parallel(some, shares(side, threads()), threads())) / 1e9
+    return lambda: parallel(some, shares(side, threads()), threads())
+
+
+def matrix_rate(side: int = 2048) -> float:
+    """GFLOP/s of `matrix_product`: what no convolution by columns can beat."""
+    return 2 * side**3 / median_seconds(matrix_product(side)) / 1e9
 
 
 def copy_rate(megabytes: int = 64) -> float:

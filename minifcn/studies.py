@@ -32,7 +32,7 @@ from minifcn.kernels.lines import ALONE, CACHE, LEAST
 from minifcn.kernels.threads import lanes, parallel, set_threads, shares, threads
 from minifcn.models.paper import nyud_color_hha
 from minifcn.optim import SGD
-from minifcn.stopwatch import extra_bytes, median_seconds, take_turns
+from minifcn.stopwatch import extra_bytes, matrix_product, median_seconds, take_turns
 from minifcn.tensor import OPS, Node, Tensor, edges_of
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
@@ -311,20 +311,12 @@ def scaling(width: int, largest: int, runs: int) -> dict[str, list[dict[str, flo
         "width": [{"width": each, "seconds": seconds(each, sizes[0])} for each in (width, 2 * width, 4 * width)],
     }
     work = Work(size=(sizes[-1], sizes[-1]), width=width, padding="same").forward
-    a = np.ones((1536, 1536), np.float32)
-    y = np.empty_like(a)
-
-    def some(part: slice) -> None:
-        np.matmul(a[part], a, out=y[part])
-
-    def product() -> None:
-        parallel(some, shares(len(a), threads()), threads())
 
     def on(count: int, task: Callable[[], Any]) -> None:
         set_threads(count)
         task()
 
-    turns = take_turns([partial(on, count, task) for task in (work, product) for count in counts], runs)
+    turns = take_turns([partial(on, count, task) for task in (work, matrix_product()) for count in counts], runs)
     set_threads(before)
     middle = [statistics.median(seconds) for seconds in turns]
     rows = zip(counts, middle, middle[len(counts) :], strict=False)

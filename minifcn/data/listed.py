@@ -8,6 +8,7 @@ it is read, and what is missing or broken is refused by name or, on request, lef
 A list becomes file names, so an id is letters, digits, `_` and `-` and nothing else: `../../etc/passwd` is no id.
 """
 
+import abc
 import difflib
 import os
 import re
@@ -50,7 +51,7 @@ class Part:
         return self.folder / names[0]
 
 
-class Listed:
+class Listed(abc.ABC):
     """A data set on disk. Its maker sets `folder`, `split`, `classes`, `ids` and `parts`, and calls `_complete`."""
 
     folder: Path
@@ -82,8 +83,9 @@ class Listed:
             advance()
         return found
 
+    @abc.abstractmethod
     def _read(self, name: str) -> Sample:
-        raise NotImplementedError
+        """The sample of an id, or `DataError`: the one thing in which the formats differ."""
 
     def _paths(self, name: str) -> list[Path]:
         return [part.path(name) for part in self.parts]

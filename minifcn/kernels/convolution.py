@@ -34,6 +34,8 @@ WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "lines": lines, "w
 
 SMALL = 1_000_000
 """Multiply-adds below which a convolution is over before any preparation could pay."""
+WIDE = 64 * 2048
+"""Channels times windows from which Winograd's transforms pay: 2048 windows of 64 channels, 1024 of 128."""
 
 _forced: str | None = None
 _filters: dict[int, list[Array | None]] = {}
@@ -88,15 +90,14 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
     if multiply_adds == 0 or (_forced is None and multiply_adds < SMALL):
         return "im2col"  # over before any preparation could pay
-    windows, thinner = n * out[0] * out[1], min(i, o)
-    may = {"winograd": winograd.serves(g, i, o), "lines": lines.serves(g, i, o)}
     if _forced is not None:
-        return _forced if may.get(_forced) else "blocks"
+        return _forced if _forced != "blocks" and WAYS[_forced].serves(g, i, o) else "blocks"
+    windows, thinner = n * out[0] * out[1], min(i, o)
     # Few channels cannot pay for transforming the tiles, nor few tiles for transforming the filters.
-    if may["winograd"] and thinner >= 64 and windows >= max(1024, 131072 // thinner):
+    if thinner >= 64 and windows >= 1024 and windows * thinner >= WIDE and winograd.serves(g, i, o):
         return "winograd"
     thin = thinner >= 8 and max(i, o) <= 128 and o <= 2 * i and max(g.kernel) <= 3 and max(g.span) <= 5
-    return "lines" if may["lines"] and thin and windows > o else "blocks"
+    return "lines" if thin and windows > o and lines.serves(g, i, o) else "blocks"
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 
 from minifcn.backend import Array, xp_of
-from minifcn.kernels.blocks import CACHE, turn
+from minifcn.kernels.blocks import CACHE, kernel_rows, turn
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.products import WORKSPACE, Block, blocks, finish
 from minifcn.kernels.threads import lanes, parallel
@@ -46,11 +46,11 @@ def serves(g: Windows, i: int, o: int) -> bool:
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
     xp, o, kh = xp_of(x), len(w), g.kernel[0]
     y = xp.empty((len(x), o, *g.out_size(x.shape[2:])), dtype=x.dtype)
-    weights, parts = kernel_rows(w, g), crew(y.size * w[0].size, w, g)
+    weights, parts = stacked(w, g), crew(y.size * w[0].size, w, g)
 
     def some_windows(block: Block) -> None:
         line, shape = lay(x, g, block)
-        count, along = math.prod(shape), [row * g.dilation[0] * shape[2] for row in range(kh)]
+        count, along = math.prod(shape), beginnings(shape, g)
         total = xp.empty((g.groups, o // g.groups, along[-1] + count), dtype=x.dtype)
         total[:, :, : along[-1]] = 0  # of the windows that would begin before the line
 
@@ -92,7 +92,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 
     def add_block(total: Array, block: Block) -> None:
         line, shape = lay(x, g, block)
-        count, along = math.prod(shape), [row * g.dilation[0] * shape[2] for row in range(kh)]
+        count, along = math.prod(shape), beginnings(shape, g)
         gradients = xp.zeros((g.groups, o // g.groups, along[-1] + count), dtype=x.dtype)
         inside = windows(gradients.reshape(o, -1)[:, along[-1] :], shape, block)
         inside[...] = gy[block.outputs].transpose(1, 0, 2, 3)
@@ -134,6 +134,11 @@ def cells(size: Pair, g: Windows, block: Block) -> tuple[int, int, int]:
     return n, height, width
 
 
+def beginnings(shape: tuple[int, int, int], g: Windows) -> list[int]:
+    """How far along the line each row of the kernel begins."""
+    return [row * g.dilation[0] * shape[2] for row in range(g.kernel[0])]
+
+
 def columns(line: Array, g: Windows, strip: slice) -> Array:
     """What one row of the kernel sees from each place of the strip: (groups, C/groups*kw, places)."""
     taken = xp_of(line).empty((len(line), g.kernel[1], strip.stop - strip.start), dtype=line.dtype)
@@ -172,11 +177,10 @@ def per_place(w: Array, g: Windows) -> int:
     return w.shape[1] * g.groups * g.kernel[1] + len(w) * g.kernel[0]
 
 
-def kernel_rows(w: Array, g: Windows) -> Array:
+def stacked(w: Array, g: Windows) -> Array:
     """The weights of each kernel row below those of the one before: (groups, kh*O/groups, I/groups*kw)."""
-    o, i, kh, kw = w.shape
-    rows = w.reshape(g.groups, o // g.groups, i, kh, kw).transpose(0, 3, 1, 2, 4)
-    return rows.reshape(g.groups, kh * o // g.groups, i * kw)
+    rows = kernel_rows(w, g).swapaxes(0, 1)
+    return rows.reshape(g.groups, -1, rows.shape[3])
 
 
 def windows(line: Array, shape: tuple[int, int, int], block: Block) -> Array:
