@@ -24,7 +24,7 @@ from minifcn.describe import Description, count, describe, giga, mib
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
-from minifcn.options import Options
+from minifcn.options import Options, located
 from minifcn.pretrained import WeightSet
 from minifcn.recipes import PAPER, doubts, missing_beginning
 from minifcn.transfer import start, starting_weights
@@ -86,7 +86,7 @@ def _images(o: Options, size: tuple[int, int] | None) -> tuple[Images, list[str]
         of_each = f"{len(train)} images to learn from (split {o.train_split}{whence}), {len(val)} to measure on"
         said.append(f"data: {o.data}: {of_each}; {len(train.classes)} classes{_and(geometry)}")
     except MinifcnError as fault:
-        if o.recipe not in PAPER or Path(o.data).exists():  # what is there and cannot be used is no plan
+        if o.recipe not in PAPER or Path(located(o.data)).exists():  # there, and of no use
             raise
         paper, (height, width) = PAPER[o.recipe], size or USUAL
         geometry = len(paper.geometry) if o.two_heads else 0

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from minifcn.errors import DataError, MinifcnError
+from minifcn.weights.limits import short
 
 CHUNK = 2**20  # bytes copied at a time
 HEADER = 2**16  # bytes that the description of one member may take: a path is at most 4096 letters
@@ -71,7 +72,7 @@ def unpack(
                     tar.members.clear()  # tarfile would keep them all
                     members += 1
                     size += member.size
-                    where = f"member {members} ({_short(member.name)})"
+                    where = f"member {members} ({short(member.name)})"
                     if members > max_members:
                         raise DataError(f"more than {max_members} members")
                     if member.size < 0 or size > max_bytes:  # tar can write a length below 0
@@ -96,7 +97,7 @@ def unpack(
                 raise DataError(f"{archive}: cannot be unpacked ({error}); fetch it again") from error
             raise DataError(f"{error.filename or root}: cannot be written ({error.strerror})") from error
         except Exception as error:  # tarfile, gzip and zlib promise no set of exceptions for broken files
-            reason = _short(str(error) or type(error).__name__)
+            reason = short(str(error) or type(error).__name__)
             raise DataError(f"{archive}: cannot be unpacked ({reason}); expected a tar; fetch it again") from error
     return files
 
@@ -118,7 +119,7 @@ def _checked(member: tarfile.TarInfo, where: str, links: set[PurePosixPath]) -> 
     if member.issym() or member.islnk():
         # a symbolic link counts from its own folder, a hard link from the top
         target = PurePosixPath(member.linkname)
-        _inside(name.parent / target if member.issym() else target, f"{where}, a link to {_short(member.linkname)},")
+        _inside(name.parent / target if member.issym() else target, f"{where}, a link to {short(member.linkname)},")
         links.add(name)
     elif not (member.isdir() or (member.isreg() and not member.issparse())):
         raise DataError(f"{where} is neither a plain file nor a folder")
@@ -148,13 +149,7 @@ def _copy(stream: BinaryIO, member: tarfile.TarInfo, target: Path, report: Calla
         while left:
             piece = stream.read(min(left, CHUNK))
             if not piece:
-                raise DataError(f"it ends inside {_short(member.name)}")
+                raise DataError(f"it ends inside {short(member.name)}")
             file.write(piece)
             left -= len(piece)
             report(len(piece))
-
-
-def _short(text: str) -> str:
-    """A name out of a file that nobody vouches for, fit for a message."""
-    clean = "".join(letter if letter.isprintable() else "?" for letter in str(text)[:100])
-    return clean + ("..." if len(str(text)) > 100 else "")
