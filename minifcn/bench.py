@@ -14,7 +14,7 @@
 
 The rivals take turns (A B A B), so that whatever else the machine does meets both; each number is the median of the
 turns. PyTorch runs on as many threads, with whichever of its two memory layouts is faster for the product at hand.
-Peak memory is measured for each in a process of its own: `minifcn bench peak` is that process.
+Whole nets are each in a process of their own, for their time and their memory: `minifcn bench side` is that process.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ import dataclasses
 import json
 import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ from minifcn.errors import MinifcnError, UsageError
 from minifcn.kernels.convolution import WAYS, choose, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.rival import import_torch, layouts, torch_net, torch_products
-from minifcn.stopwatch import copy_rate, forget_peak, matrix_rate, peak_bytes, take_turns
+from minifcn.stopwatch import Elsewhere, copy_rate, matrix_rate, peak_while, seconds_of, serve, take_turns
 from minifcn.studies import (
     FCNS,
     PRODUCTS,
@@ -89,8 +91,8 @@ class Options:
 def main(argv: list[str]) -> int:
     words, rest = split_words(Options, argv)
     options = parse(Options, rest, verb="bench", after=__doc__ or "")
-    if words[:1] == ["peak"]:
-        return measure_peak(words[1:], options)
+    if words[:1] == ["side"]:
+        return serve_side(words[1:], options)
     if len(words) != 1 or words[0] not in TABLES:
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
     if options.way and options.way not in WAYS:
@@ -230,6 +232,9 @@ def plot_roofline(rows: Sequence[dict[str, Any]], rate: float, copy: float, path
 
 # ---------------------------------------------------------------------------------------------------------------- nets
 
+SIDES = ["ours", "torch", "torch-channels-last"]
+"""Who works in a process of its own; PyTorch in both of its memory layouts."""
+
 
 def work_of(options: Options) -> Work:
     border: Any = int(options.padding) if options.padding.isdecimal() else options.padding
@@ -244,62 +249,65 @@ def measure_nets(options: Options) -> dict[str, Any]:
     torch, thin = import_torch(options.torch), work_of(dataclasses.replace(options, width=1, batch=1))
     if torch:  # what is refused is refused before anything is measured
         torch_net(torch, thin.net, thin.x, thin.labels, torch.contiguous_format)
-    sides = ["ours", "torch"] if torch else ["ours"]
-    peaks = {f"{side} {work}": peak_of(side, work, options) for side in sides for work in ("forward", "step")}
+    sides, peaks = SIDES if torch else SIDES[:1], {}
+    for side in sides[:2]:
+        for name in ("forward", "step"):
+            with elsewhere(side, options) as process:  # a fresh one: what a step has freed is not all given back
+                peaks[side, name] = process.ask(f"{name}'s peak")
     rate, work = matrix_rate(), work_of(options)
-    rivals = [torch_net(torch, work.net, work.x, work.labels, each) for each in layouts(torch)]
-    if rivals:
-        scores, theirs = work.forward(), rivals[0][0]().numpy()
-        if not np.allclose(scores, theirs, rtol=1e-3, atol=1e-4 * float(np.abs(scores).max())):
+    if torch:
+        scores, theirs = work.forward(), torch_net(torch, work.net, work.x, work.labels, layouts(torch)[0])[0]()
+        if not np.allclose(scores, theirs.numpy(), rtol=1e-3, atol=1e-4 * float(np.abs(scores).max())):
             raise MinifcnError("ours and PyTorch's scores differ: report this")
+        del scores, theirs
     print_machine(torch, rate)
     multiply_adds = describe(work.net, image_size(options.size), batch=options.batch).multiply_adds
+    del work
     print(f"{options.net:<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
           f"{'ratio':>7}")  # fmt: skip
     rows = []
-    for index, (name, ours, passes) in enumerate((("forward", work.forward, 1), ("step", work.step, 3))):
-        mine, *others = take_turns([ours, *(rival[index] for rival in rivals)], options.runs)
-        row: dict[str, Any] = {"product": name, **times_of(mine, others), "peak_bytes": peaks[f"ours {name}"]}
-        row["of_blas"] = passes * 2 * multiply_adds / row["ms"] / rate / 1e6
-        print(f"{name:<15}{row['ms']:8.1f}{row['of_blas']:8.0%} ", end="")
-        if rivals:
-            row["torch_peak_bytes"] = peaks[f"torch {name}"]
-            print(f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}", end="")
-        print(f"{row['spread']:{8 if rivals else 24}.0%}{row['peak_bytes'] / 1e6:9.0f}", end="")
-        if rivals:
-            print(f"{row['torch_peak_bytes'] / 1e6:9.0f}{row['peak_bytes'] / row['torch_peak_bytes']:7.2f}", end="")
-        print(flush=True)
-        rows.append(row)
+    with ExitStack() as stack:
+        processes = [stack.enter_context(elsewhere(side, options)) for side in sides]
+        for name, passes in (("forward", 1), ("step", 3)):
+            mine, *others = take_turns(processes, options.runs, methodcaller("ask", name))
+            row: dict[str, Any] = {"product": name, **times_of(mine, others), "peak_bytes": peaks["ours", name]}
+            row["of_blas"] = passes * 2 * multiply_adds / row["ms"] / rate / 1e6
+            print(f"{name:<15}{row['ms']:8.1f}{row['of_blas']:8.0%} ", end="")
+            if torch:
+                row["torch_peak_bytes"] = peaks[SIDES[1], name]
+                print(f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}", end="")
+            print(f"{row['spread']:{8 if torch else 24}.0%}{row['peak_bytes'] / 1e6:9.0f}", end="")
+            if torch:
+                print(f"{row['torch_peak_bytes'] / 1e6:9.0f}{row['peak_bytes'] / row['torch_peak_bytes']:7.2f}", end="")
+            print(flush=True)
+            rows.append(row)
     return record_of(options, rows, torch, gflops=rate)
 
 
-def peak_of(side: str, work: str, options: Options) -> int:
-    """The most memory that a process of its own holds which does that work twice."""
+def elsewhere(side: str, options: Options) -> Elsewhere:
+    """The process in which one side does its work."""
     chosen = [f"--{name}={getattr(options, name)}" for name in ("net", "size", "width", "batch", "padding", "threads")]
-    command = [sys.executable, "-m", "minifcn.bench", "peak", side, work, *chosen]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own interpreter)
-    if done.returncode:
-        raise MinifcnError(f"bench peak {side} {work} failed: {' '.join(done.stderr.split())[-300:]}")
-    return int(done.stdout)
+    return Elsewhere([sys.executable, "-m", "minifcn.bench", "side", side, *chosen])
 
 
-def measure_peak(words: list[str], options: Options) -> int:
-    """Print the peak of this process in bytes. What came before (drawing the weights) counts only where it must."""
-    if len(words) != 2 or words[0] not in ("ours", "torch") or words[1] not in ("forward", "step"):
-        raise UsageError(f"bench peak: found {' '.join(words)!r}; expected ours or torch, then forward or step")
+def serve_side(words: list[str], options: Options) -> int:
+    """Be one side: do what is asked for. What came before (drawing the weights) counts only where it must."""
+    if len(words) != 1 or words[0] not in SIDES:
+        raise UsageError(f"bench side: found {' '.join(words)!r}; expected one of {', '.join(SIDES)}")
     check(options)
     set_threads(options.threads or cores())
     work = work_of(options)
-    task = work.forward if words[1] == "forward" else work.step
-    if words[0] == "torch":
+    forward, step = work.forward, work.step
+    if words[0] != "ours":
         torch = import_torch()
-        rival = torch_net(torch, work.net, work.x, work.labels, torch.contiguous_format)
-        task = rival[0] if words[1] == "forward" else rival[1]
-        del work
-    forget_peak()
-    for _ in range(2):
-        task()
-    print(peak_bytes())
+        layout = layouts(torch)[SIDES.index(words[0]) - 1]
+        forward, step = torch_net(torch, work.net, work.x, work.labels, layout)
+    del work
+    tasks = {"forward": forward, "step": step}
+    serve(
+        {name: partial(seconds_of, task) for name, task in tasks.items()}
+        | {f"{name}'s peak": partial(peak_while, task) for name, task in tasks.items()}
+    )
     return 0
 
 

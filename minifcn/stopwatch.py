@@ -1,34 +1,82 @@
 """Measuring: rivals in turn, what this machine can do at best, and the memory that a piece of work takes.
 
 A machine has other things to do, and its clock rises and falls. So rivals take turns (A B A B): whatever happens meets
-both, and the ratio of two medians says more than either. What a layer can reach is bounded twice, by the rate of
-multiplication and by the rate at which memory delivers: the roofline.
+both, and the ratio of two medians says more than either. What takes long enough does so in processes of their own
+(`Elsewhere`), where neither has the other's arrays and threads about it. What a layer can reach is bounded twice, by
+the rate of multiplication and by the rate at which memory delivers: the roofline.
 """
 
 from __future__ import annotations
 
+import contextlib
 import statistics
+import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from minifcn.errors import MinifcnError
 from minifcn.kernels.threads import parallel, shares, threads
 
+PAUSE = 0.05
+"""Seconds before a task in another process: threads of the last one to work may wait for more, at full speed."""
 
-def take_turns(rivals: list[Callable[[], Any]], runs: int) -> list[list[float]]:
-    """The seconds of each in `runs` turns, after one turn that does not count."""
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def take_turns(rivals: Sequence[Any], runs: int, watch: Callable[[Any], float] = seconds_of) -> list[list[float]]:
+    """The seconds of each in `runs` turns, as `watch` measures them, after one turn that does not count."""
     times: list[list[float]] = [[] for _ in rivals]
     for turn in range(runs + 1):
         for rival, seconds in zip(rivals, times, strict=True):
-            start = time.perf_counter()
-            rival()
+            each = watch(rival)
             if turn:
-                seconds.append(time.perf_counter() - start)
+                seconds.append(each)
     return times
+
+
+class Elsewhere:
+    """A process that runs `command`, which is to call `serve`: it does the task whose name it is sent.
+
+        with Elsewhere(command) as process:
+            print(process.ask("step"))
+
+    `MinifcnError` if it ends instead of answering; what it had to say of that is in the terminal.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.name, pipe = " ".join(command[1:5]), subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)  # noqa: S603 (our own)
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.__exit__(None, None, None)  # no more tasks: it ends, and is waited for
+
+    def ask(self, task: str) -> float:
+        answer = ""
+        with contextlib.suppress(BrokenPipeError):
+            print(task, file=self.process.stdin)
+            answer = self.process.stdout.readline() if self.process.stdout else ""
+        if not answer:
+            raise MinifcnError(f"{self.name}: the process ended with code {self.process.wait()} before its {task}")
+        return float(answer)
+
+
+def serve(tasks: Mapping[str, Callable[[], float]]) -> None:
+    """Do the tasks that are asked for on standard input, line by line, and print the number that each returns."""
+    for line in sys.stdin:
+        time.sleep(PAUSE)
+        print(tasks[line.strip()](), flush=True)
 
 
 def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:
@@ -66,6 +114,14 @@ def extra_bytes(work: Callable[[], np.ndarray]) -> int:
         return tracemalloc.get_traced_memory()[1] - result.nbytes
     finally:
         tracemalloc.stop()
+
+
+def peak_while(work: Callable[[], Any]) -> float:
+    """The most memory that this process held while it did the work twice, in bytes."""
+    forget_peak()
+    for _ in range(2):
+        work()
+    return peak_bytes()
 
 
 def forget_peak() -> bool:

@@ -151,7 +151,7 @@ class Work:
             return self.net(self.x).data
 
     def loss(self) -> Tensor:
-        return ops.softmax_cross_entropy(self.net.train()(self.x), self.labels)
+        return ops.softmax_cross_entropy(self.net(self.x), self.labels)
 
     def step(self) -> None:
         self.loss().backward()
@@ -250,8 +250,10 @@ def overhead(size: int, runs: int) -> dict[str, float]:
         for gradient, gy in gradients:
             gradient(gy)
 
+    parameters = [parameter for _, parameter in work.net.parameters()]
+
     def step() -> None:
-        for _, parameter in work.net.parameters():
+        for parameter in parameters:
             parameter.clear_grad()
         work.loss().backward()
 

@@ -1,5 +1,6 @@
 """The benchmark measures what it says: on tiny nets, where it takes no time. No test asserts a speed."""
 
+import contextlib
 import json
 import sys
 import weakref
@@ -9,7 +10,7 @@ import pytest
 
 from minifcn import bench, ops, studies
 from minifcn.bench import main
-from minifcn.errors import UsageError
+from minifcn.errors import MinifcnError, UsageError
 from minifcn.kernels import threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
@@ -78,11 +79,22 @@ def test_layers_are_measured_and_written(tmp_path, capsys):
     assert "conv5_3" in capsys.readouterr().out
 
 
+class Told(contextlib.nullcontext):
+    """Instead of a process, which another test starts: PyTorch takes four times as much of everything."""
+
+    def __init__(self, command):
+        super().__init__(self)
+        self.name, self.answer = " ".join(command[1:5]), 1.0 if command[4] == "ours" else 4.0
+
+    def ask(self, task):
+        return self.answer
+
+
 @pytest.mark.parametrize(
     "words", ["--padding 100 --size 33", "--padding same --size 33", "--net fcn-squeezenet --size 40x33 --batch 2"]
 )
 def test_whole_nets_agree_with_the_rival(words, capsys, monkeypatch, torch):
-    monkeypatch.setattr(bench, "peak_of", lambda side, work, options: 1 if side == "ours" else 4)  # another test's
+    monkeypatch.setattr(bench, "Elsewhere", Told)
     assert main(["nets", *words.split(), "--width", "1", "--runs", "1", "--threads", "1"]) == 0
     head, *lines = [
         line for line in capsys.readouterr().out.splitlines() if line.startswith(("fcn", "forward", "step"))
@@ -159,6 +171,19 @@ def test_nets_without_a_rival_tell_time_and_peak_memory(tmp_path, capsys):
     assert all(10e6 < row["peak_bytes"] < 1e9 for row in record["rows"])
     assert record["gflops"] > 0 and record["torch"] is None
     assert "rival: none" in capsys.readouterr().out
+
+
+def test_the_rival_works_in_a_process_of_its_own(torch):
+    with bench.elsewhere("torch-channels-last", bench.Options(size="33", padding="same", width=1)) as process:
+        assert process.ask("step") > 0 and 50e6 < process.ask("forward's peak") < 2e9
+    assert process.process.returncode == 0
+
+
+def test_a_side_that_ends_is_told_with_its_code():
+    options = bench.Options(size="1", padding="0", width=1)  # smaller than the net without padding takes
+    with bench.elsewhere("ours", options) as process, pytest.raises(MinifcnError) as fault:
+        process.ask("forward")
+    assert str(fault.value) == "-m minifcn.bench side ours: the process ended with code 2 before its forward"
 
 
 def test_the_peak_of_this_process_and_the_extra_of_a_piece_of_work():
@@ -248,8 +273,8 @@ def test_scaling_is_measured_and_drawn(tmp_path, capsys):
     "words, message",
     [
         ([], "expected: bench nets, or: bench layers"),
-        (["peak", "ours"], "expected ours or torch, then forward or step"),
-        (["peak", "torch", "swim"], "expected ours or torch, then forward or step"),
+        (["side"], "bench side: found ''; expected one of ours, torch, torch-channels-last"),
+        (["side", "theirs"], "bench side: found 'theirs'; expected one of ours, torch, torch-channels-last"),
         (["layers", "--json", "nowhere/x.json"], "nowhere/x.json: cannot be written"),
         (["layers", "--plot", "nowhere/x.png"], "nowhere/x.png: cannot be written"),
         (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, lines, winograd"),
