@@ -1,8 +1,8 @@
 """The same products in blocks small enough for the cache, on every core at once.
 
-`products.py` writes 32 MB of columns to memory and reads them back. Here a block holds what fits into a core's own
-cache, so that the columns are multiplied while they are still there, and bias and ReLU are applied to the product
-before it leaves. Nor are there kh*kw copies of each pixel, but only kw: where one window lies a row below another, its
+`products.py` writes 32 MB of columns to memory and reads them back. Here a block holds what fits into the caches, so
+that the columns are multiplied while they are still there, and bias and ReLU are applied to the product before it
+leaves. Nor are there kh*kw copies of each pixel, but only kw: where one window lies a row below another, its
 columns for kernel row i are the other's for row i+1, the same numbers in memory, only further along. So the columns of
 one kernel row serve all of them, and
 
@@ -40,8 +40,9 @@ from minifcn.kernels.products import (
 )
 from minifcn.kernels.threads import lanes, parallel, shares
 
-CACHE = 1 << 20
-"""Bytes of columns and products in one block: half of a core's second-level cache."""
+CACHE = 4 << 20
+"""Bytes of columns and products in one block. A core's own cache holds less, but only one thread at a time can be in
+the interpreter: with smaller blocks two threads wait for each other between their steps (measured)."""
 LEAST = 512
 """Windows in a block at least, or reading the weights costs more than multiplying by them."""
 

@@ -21,11 +21,13 @@ from __future__ import annotations
 import math
 
 from minifcn.backend import Array, xp_of
-from minifcn.kernels.blocks import CACHE, kernel_rows, turn
+from minifcn.kernels.blocks import kernel_rows, turn
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.products import WORKSPACE, Block, blocks, finish
 from minifcn.kernels.threads import lanes, parallel
 
+CACHE = 2 << 20
+"""Bytes of columns and products in one strip: of the sizes tried, the quickest on one thread and on two."""
 ALONE = 10_000_000
 """Multiply-adds below which one thread is quicker than two: here each has few and long steps, so that two pay soon."""
 PIECE = 8 << 20

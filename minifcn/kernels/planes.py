@@ -13,8 +13,9 @@ from collections.abc import Callable
 from minifcn.backend import Array, is_host, xp_of
 from minifcn.kernels.threads import parallel, shares, threads
 
-PIECE = 1 << 18
-"""Bytes of planes to work on at a time: a step reads one or two such pieces and writes another, all in the cache."""
+PIECE = 1 << 20
+"""Bytes of planes to work on at a time: few enough for the caches, enough for long steps between which two threads
+seldom meet in the interpreter."""
 ALONE = 1 << 22
 """Bytes below which one thread is done before a second has woken up."""
 
