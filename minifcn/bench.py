@@ -91,15 +91,15 @@ class Options:
 def main(argv: list[str]) -> int:
     words, rest = split_words(Options, argv)
     options = parse(Options, rest, verb="bench", after=__doc__ or "")
-    if words[:1] == ["side"]:
-        return serve_side(words[1:], options)
-    if len(words) != 1 or words[0] not in TABLES:
+    if words[:1] != ["side"] and (len(words) != 1 or words[0] not in TABLES):
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
     if options.way and options.way not in WAYS:
         raise UsageError(f"option way is {options.way!r}; expected one of {', '.join(WAYS)}")
     check(options)
     set_threads(options.threads or cores())
     with convolution(options.way) if options.way else contextlib.nullcontext():
+        if words[0] == "side":
+            return serve_side(words[1:], options)
         record = TABLES[words[0]](options)
     if options.json:
         Path(options.json).write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -286,7 +286,8 @@ def measure_nets(options: Options) -> dict[str, Any]:
 
 def elsewhere(side: str, options: Options) -> Elsewhere:
     """The process in which one side does its work."""
-    chosen = [f"--{name}={getattr(options, name)}" for name in ("net", "size", "width", "batch", "padding", "threads")]
+    names = ("net", "size", "width", "batch", "padding", "way", "threads")
+    chosen = [f"--{name}={getattr(options, name)}" for name in names]
     return Elsewhere([sys.executable, "-m", "minifcn.bench", "side", side, *chosen])
 
 
@@ -294,8 +295,6 @@ def serve_side(words: list[str], options: Options) -> int:
     """Be one side: do what is asked for. What came before (drawing the weights) counts only where it must."""
     if len(words) != 1 or words[0] not in SIDES:
         raise UsageError(f"bench side: found {' '.join(words)!r}; expected one of {', '.join(SIDES)}")
-    check(options)
-    set_threads(options.threads or cores())
     work = work_of(options)
     forward, step = work.forward, work.step
     if words[0] != "ours":

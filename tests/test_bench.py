@@ -11,7 +11,7 @@ import pytest
 from minifcn import bench, ops, studies
 from minifcn.bench import main
 from minifcn.errors import MinifcnError, UsageError
-from minifcn.kernels import threads
+from minifcn.kernels import convolution, threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
 from minifcn.rival import layouts, torch_net
@@ -177,6 +177,15 @@ def test_the_rival_works_in_a_process_of_its_own(torch):
     with bench.elsewhere("torch-channels-last", bench.Options(size="33", padding="same", width=1)) as process:
         assert process.ask("step") > 0 and 50e6 < process.ask("forward's peak") < 2e9
     assert process.process.returncode == 0
+
+
+def test_a_side_computes_the_way_it_is_told(monkeypatch):
+    """What the command line says reaches the work, through the command line of the other process."""
+    command, seen = bench.elsewhere("ours", bench.Options(size="33", width=1, way="lines", threads=1)), []
+    command.__exit__()
+    monkeypatch.setattr(bench, "serve", lambda tasks: seen.append((convolution._forced, threads.threads(), *tasks)))
+    assert main(list(command.process.args[3:])) == 0
+    assert seen == [("lines", 1, "forward", "step", "forward's peak", "step's peak")]
 
 
 def test_a_side_that_ends_is_told_with_its_code():
