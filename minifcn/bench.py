@@ -299,6 +299,8 @@ def serve_side(words: list[str], options: Options) -> int:
     forward, step = work.forward, work.step
     if words[0] != "ours":
         torch = import_torch()
+        if not torch:
+            raise UsageError(f"bench side {words[0]}: PyTorch is not installed; pip install torch")
         layout = layouts(torch)[SIDES.index(words[0]) - 1]
         forward, step = torch_net(torch, work.net, work.x, work.labels, layout)
     del work

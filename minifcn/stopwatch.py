@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.errors import MinifcnError
+from minifcn.errors import MinifcnError, UsageError
 from minifcn.kernels.threads import parallel, shares, threads
 
 PAUSE = 0.05
@@ -27,6 +27,7 @@ PAUSE = 0.05
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
+    """How long the work takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -59,10 +60,12 @@ class Elsewhere:
     def __enter__(self) -> Elsewhere:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.process.__exit__(None, None, None)  # no more tasks: it ends, and is waited for
+    def __exit__(self, *fault: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # from a task that it did not live to read
+            self.process.__exit__(*fault)  # no more tasks: it ends, and is waited for
 
     def ask(self, task: str) -> float:
+        """The number that the process answers when it has done `task`."""
         answer = ""
         with contextlib.suppress(BrokenPipeError):
             print(task, file=self.process.stdin)
@@ -73,10 +76,16 @@ class Elsewhere:
 
 
 def serve(tasks: Mapping[str, Callable[[], float]]) -> None:
-    """Do the tasks that are asked for on standard input, line by line, and print the number that each returns."""
+    """Do the tasks that are asked for on standard input, line by line, and print the number that each returns.
+
+    `UsageError` for another name.
+    """
     for line in sys.stdin:
+        name = line.strip()
+        if name not in tasks:
+            raise UsageError(f"task {name!r} on standard input; expected one of {', '.join(tasks)}")
         time.sleep(PAUSE)
-        print(tasks[line.strip()](), flush=True)
+        print(tasks[name](), flush=True)
 
 
 def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:

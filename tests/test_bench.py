@@ -1,6 +1,7 @@
 """The benchmark measures what it says: on tiny nets, where it takes no time. No test asserts a speed."""
 
 import contextlib
+import io
 import json
 import sys
 import weakref
@@ -15,7 +16,7 @@ from minifcn.kernels import convolution, threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
 from minifcn.rival import layouts, torch_net
-from minifcn.stopwatch import extra_bytes, peak_bytes
+from minifcn.stopwatch import Elsewhere, extra_bytes, peak_bytes, serve
 from minifcn.studies import PRODUCTS, Layer, Work, listening, product_alone, six_loops, vgg_layers
 
 
@@ -84,7 +85,7 @@ class Told(contextlib.nullcontext):
 
     def __init__(self, command):
         super().__init__(self)
-        self.name, self.answer = " ".join(command[1:5]), 1.0 if command[4] == "ours" else 4.0
+        self.answer = 1.0 if command[4] == "ours" else 4.0
 
     def ask(self, task):
         return self.answer
@@ -179,12 +180,32 @@ def test_the_rival_works_in_a_process_of_its_own(torch):
     assert process.process.returncode == 0
 
 
+def test_a_process_that_died_long_ago_is_told_in_the_same_way():
+    with Elsewhere([sys.executable, "-c", "raise SystemExit(3)"]) as process, pytest.raises(MinifcnError) as fault:
+        process.process.wait()
+        process.ask("step")
+    assert str(fault.value).endswith("the process ended with code 3 before its step")
+
+
+def test_a_process_does_what_it_is_asked_and_nothing_else(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\nthree\n"))
+    with pytest.raises(UsageError, match="task 'three' on standard input; expected one of one, two"):
+        serve({"one": lambda: 1.5, "two": lambda: 2.5})
+    assert capsys.readouterr().out == "1.5\n2.5\n"
+
+
+def test_a_rival_that_is_not_installed_has_no_side(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UsageError, match="bench side torch: PyTorch is not installed"):
+        main(["side", "torch", "--size", "33", "--width", "1"])
+
+
 def test_a_side_computes_the_way_it_is_told(monkeypatch):
     """What the command line says reaches the work, through the command line of the other process."""
-    command, seen = bench.elsewhere("ours", bench.Options(size="33", width=1, way="lines", threads=1)), []
-    command.__exit__()
+    with bench.elsewhere("ours", bench.Options(size="33", width=1, way="lines", threads=1)) as process:
+        command, seen = process.process.args[3:], []
     monkeypatch.setattr(bench, "serve", lambda tasks: seen.append((convolution._forced, threads.threads(), *tasks)))
-    assert main(list(command.process.args[3:])) == 0
+    assert main(command) == 0
     assert seen == [("lines", 1, "forward", "step", "forward's peak", "step's peak")]
 
 

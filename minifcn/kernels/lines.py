@@ -13,7 +13,7 @@ i makes of a place in the line belongs to the window that begins i*width before 
 gradient the lines of gy are laid below one another in the same way, each kernel row's shifted.
 
 Windows that begin at the end of a line's row hang over into the next: they are computed with the others and left out.
-The line is cut into strips whose columns and products stay in a core's cache, and images are shared out to threads.
+The line is cut into strips whose columns and products stay in the caches, and images are shared out to threads.
 """
 
 from __future__ import annotations
