@@ -128,7 +128,7 @@ n11.check_taps(solved.taps)
 #
 # One layer, 64 to 64 channels of 64x64 pixels, forward, each way in turn. minifcn has four ways behind one door,
 # and `with minifcn.convolution("im2col"):` insists on one. *im2col* builds its columns in pieces of at most 32
-# MB. *blocks* builds them in pieces that stay in a core's cache. *lines*, for layers of few channels, lays all rows
+# MB. *blocks* builds them in pieces that stay in the caches. *lines*, for layers of few channels, lays all rows
 # behind one another, so that each tap is the same line, further along. *winograd* is below.
 #
 # A machine has other things to do, so what is counted is the time that this thread was at work, in the best of some
@@ -222,7 +222,8 @@ viz.show(figure)
 #
 # All columns of a layer do not fit into a cache, so they are written to memory and read back. A piece of them
 # fits. But with pieces too small the weights are read again too often. Try all sizes: how long does the layer
-# take, and how much memory? `blocks.CACHE` is the size that the library uses.
+# take, and how much memory? `blocks.CACHE` is the size that the library uses. On this one thread a smaller piece may do
+# as well; on two, small pieces mean short steps, and between two steps only one thread can be in Python.
 
 # %% tags=["varies"]
 sizes = [1 << power for power in range(14, 27, 2)]
