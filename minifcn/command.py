@@ -32,6 +32,7 @@ from typing import Any, NoReturn, TypeVar
 
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.gpu import out_of_memory
+from minifcn.memory import keep_freed_memory
 
 T = TypeVar("T")
 Main = Callable[[list[str]], int]
@@ -44,6 +45,7 @@ def run(main: Main) -> NoReturn:
 
 def guard(main: Main, argv: list[str]) -> int:
     """The exit code of `main(argv)`, whatever happens in it. Exceptions become one line on stderr."""
+    keep_freed_memory()
     if "--debug" in argv:
         return main([word for word in argv if word != "--debug"])
     try:

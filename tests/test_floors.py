@@ -19,7 +19,7 @@ PACKAGE = ROOT / "minifcn"
 # Bottom first. A file may import what stands on a line above its own; files on one line do not know each other.
 FLOORS = """
 errors
-gpu
+gpu  memory
 backend  command  geometry  progress
 metrics
 kernels
