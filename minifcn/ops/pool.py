@@ -11,6 +11,7 @@ from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
 from minifcn.kernels.im2col import Windows
+from minifcn.kernels.phases import Phases
 from minifcn.kernels.planes import by_planes
 from minifcn.ops.checks import Pair, images, pair
 from minifcn.tensor import ValueAndGradients, op
@@ -39,6 +40,7 @@ class Frame:
         axes = list(zip(self.kernel, self.stride, self.padding, self.dilation, strict=True))
         layers = [Layer(*axis, ceil=ceil) for axis in axes]
         self.size: Pair = x.shape[2:]
+        self.windows = Windows(self.kernel, self.stride, self.padding, self.dilation)
         self.out: Pair = (layers[0].out_size(self.size[0]), layers[1].out_size(self.size[1]))
         if any(sees_nothing(layer, n, out) for layer, n, out in zip(layers, self.size, self.out, strict=True)):
             window = f"a window of kernel {self.kernel} and dilation {self.dilation}"
@@ -57,8 +59,7 @@ class Frame:
 
     def taps(self) -> Iterator[tuple[slice, slice]]:
         """For each kernel position, the padded image's rows and columns under it, one per window."""
-        g = Windows(self.kernel, self.stride, dilation=self.dilation)
-        return (region for _, region in g.taps(self.out))
+        return (region for _, region in self.windows.taps(self.out))
 
 
 @op
@@ -84,17 +85,17 @@ def max_pool2d(
     by_planes(forward, x)
 
     def grad_x(gy):
-        gx = xp.empty(x.shape, dtype=gy.dtype)
+        gx, phases = xp.empty(x.shape, dtype=gy.dtype), Phases(frame.windows, frame.size, frame.out)
 
         def backward(part):
-            padded, largest = frame.pad(x[part], -float("inf")), y[part]
-            back = xp.zeros(padded.shape, dtype=gy.dtype)
+            pixels, largest, passing = phases.split(x[part], -float("inf")), phases.line(y[part]), phases.line(gy[part])
+            back = xp.zeros(pixels.shape, dtype=gy.dtype)
             waiting = xp.ones(largest.shape, dtype=bool)  # windows that have not met their maximum yet
-            for rows, cols in taps:
-                here = waiting & (padded[:, :, rows, cols] == largest)
+            for phase, seen in phases.taps(len(largest)):
+                here = waiting & (pixels[phase][seen] == largest)
                 waiting ^= here
-                back[:, :, rows, cols] += gy[part] * here
-            gx[part] = back[:, :, *frame.inside]
+                back[phase][seen] += passing * here
+            phases.join(back, gx[part])
 
         by_planes(backward, x)
         return gx
