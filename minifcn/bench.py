@@ -199,11 +199,14 @@ def measure(layer: Layer, product: str, options: Options, torch: Any) -> dict[st
     if rivals and not np.allclose(ours(), rivals[0]().numpy(), atol=1e-4 * float(np.abs(ours()).max())):
         raise MinifcnError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
     mine, alone, *others = take_turns([ours, product_alone(layer, product, options.batch), *rivals], options.runs)
+    channels = layer.inputs, layer.outputs
+    if product == "grad_x":
+        channels = channels[::-1]
     return {
         "layer": layer.name,
         "alone_ms": statistics.median(alone) * 1e3,
         "product": product,
-        "way": choose(x, layer.windows, layer.inputs, layer.outputs, options.batch, (layer.out, layer.out)),
+        "way": choose(x, layer.windows, *channels, options.batch, (layer.out, layer.out)),
         "multiply_adds": layer.multiply_adds * options.batch,
         "least_bytes": layer.least_bytes(options.batch),
         **times_of(mine, others),

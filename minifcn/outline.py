@@ -224,21 +224,24 @@ def outlined_products() -> Iterator[None]:
 def correlate(x: Outline, w: Any, g: Windows, b: Any = None, relu: bool = False) -> Outline:
     out = g.out_size((x.shape[2], x.shape[3]))
     y = x.library.empty((len(x), len(w), *out), x.dtype)
-    book(x.library, correlating(way_of(x, w, g, len(x), out), w, g, x.shape, out), len(x) * math.prod(out) * w.size)
+    way = way_of(x, g, x.shape[1], len(w), out)
+    book(x.library, correlating(way, w, g, x.shape, out), len(x) * math.prod(out) * w.size)
     return y
 
 
 def spread(gy: Outline, w: Any, g: Windows, size: Pair) -> Outline:
     n, out = len(gy), (gy.shape[2], gy.shape[3])
     gx = gy.library.empty((n, w.shape[1] * g.groups, *size), gy.dtype)
-    book(gy.library, spreading(way_of(gy, w, g, n, out), w, g, gx.shape, out), n * math.prod(out) * w.size)
+    way = way_of(gy, g, len(w), gx.shape[1], out)
+    book(gy.library, spreading(way, w, g, gx.shape, out), n * math.prod(out) * w.size)
     return gx
 
 
 def weigh(x: Outline, gy: Outline, g: Windows) -> Outline:
     (n, o), out = gy.shape[:2], (gy.shape[2], gy.shape[3])
     gw = x.library.empty((o, x.shape[1] // g.groups, *g.kernel), x.dtype)
-    book(x.library, weighing(way_of(x, gw, g, n, out), gw, g, x.shape, out), n * math.prod(out) * gw.size)
+    way = way_of(x, g, x.shape[1], o, out)
+    book(x.library, weighing(way, gw, g, x.shape, out), n * math.prod(out) * gw.size)
     return gw
 
 
@@ -248,10 +251,10 @@ def book(ledger: Ledger, workspace: int, multiply_adds: int) -> None:
     ledger.give(workspace)
 
 
-def way_of(x: Outline, w: Any, g: Windows, n: int, out: Pair) -> str:
+def way_of(x: Outline, g: Windows, i: int, o: int, out: Pair) -> str:
     if x.library.device == "gpu":
         return "im2col"
-    return convolution.choose(np.empty(0, x.dtype), g, w.shape[1] * g.groups, len(w), n, out)
+    return convolution.choose(np.empty(0, x.dtype), g, i, o, len(x), out)
 
 
 def one_block(w: Any, g: Windows, n: int, out: Pair, at_once: int, parts: int = 1, *, product: bool = False) -> int:

@@ -66,7 +66,8 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     _expect(gy.shape[1] == len(w), f"gy has {gy.shape[1]} channels, w {w.shape} makes {len(w)}", g)
     out = g.out_size(size)
     _expect(out == gy.shape[2:], f"a size of {size} has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
-    return WAYS[choose(gy, g, w.shape[1] * g.groups, len(w), len(gy), out)].spread(gy, w, g, size)
+    way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out)  # from gy's channels to gx's
+    return WAYS[way].spread(gy, w, g, size)
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
@@ -82,6 +83,8 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     """Which way serves a layer of `i` to `o` channels with n images of `out` windows, in the dtype of `array`.
 
+    For `spread`, `i` are the channels of gy and `o` those of gx: with stride 1 it is a `correlate` of gy.
+
     float64 is for checking gradients, so it is computed exactly; the threads and the caches of the fast ways are those
     of a CPU. A forced way that cannot serve the layer hands it to the next more general one.
     """
@@ -96,7 +99,9 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     # Few channels cannot pay for transforming the tiles, nor few tiles for transforming the filters.
     if thinner >= 64 and windows >= 1024 and windows * thinner >= WIDE and winograd.serves(g, i, o):
         return "winograd"
-    thin = thinner >= 8 and max(i, o) <= 128 and o <= 2 * i and max(g.kernel) <= 3 and max(g.span) <= 5
+    # Each kernel row of a line makes all of the outputs: they have to be few, or few beside the inputs.
+    thin = thinner >= 8 and ((max(i, o) <= 128 and o <= 2 * i) or 3 * o <= i)
+    thin = thin and max(g.kernel) <= 3 and max(g.span) <= 5
     return "lines" if thin and windows > o and lines.serves(g, i, o) else "blocks"
 
 
