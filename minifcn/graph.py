@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minifcn.errors import GraphError
-from minifcn.tensor import Gradient, Node, Tensor
+from minifcn.tensor import After, Gradient, Node, Tensor
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,8 @@ def _contents(thing: Any) -> Iterable[tuple[str, Any]]:
     if getattr(thing, "__closure__", None):
         cells = zip(thing.__code__.co_freevars, thing.__closure__, strict=True)
         return [(name, cell.cell_contents) for name, cell in cells]
+    if isinstance(thing, After):
+        return [*_contents(thing.first), *_contents(thing.rest)]
     if isinstance(thing, dict):
         return [(str(key), value) for key, value in thing.items()]
     if isinstance(thing, list | tuple):

@@ -20,6 +20,16 @@ OPS: dict[str, Callable[..., Tensor]] = {}
 _recording = True
 
 
+class After:
+    """The gradient `rest(first(gy))`. What several gradients of an op begin with, a walk computes once."""
+
+    def __init__(self, first: Gradient, rest: Gradient) -> None:
+        self.first, self.rest, self.__name__ = first, rest, rest.__name__
+
+    def __call__(self, gy: Array) -> Array:
+        return self.rest(self.first(gy))
+
+
 class Node:
     """A place in the graph: which op made the value, its shape, and an edge to each input that wants a gradient.
 
@@ -244,8 +254,14 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
             node.grad = gy
         if not (keep_graph or is_leaf):
             node.edges = None
+        begun: dict[Gradient, Array] = {}
         for parent, gradient, _ in edges:
-            gx = gradient(gy)
+            if isinstance(gradient, After):
+                if gradient.first not in begun:
+                    begun[gradient.first] = gradient.first(gy)
+                gx = gradient.rest(begun[gradient.first])
+            else:
+                gx = gradient(gy)
             grads[parent] = grads[parent] + gx if parent in grads else gx
             uses[parent] -= 1
             if not uses[parent]:

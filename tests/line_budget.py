@@ -12,7 +12,7 @@ import pathlib
 import sys
 import tokenize
 
-BUDGET = 1700  # docs/CONTRIBUTING.md tells why it is no longer 1500
+BUDGET = 1715  # docs/CONTRIBUTING.md tells why it is no longer 1500
 PACKAGE = pathlib.Path(__file__).parent.parent / "minifcn"
 CORE = (
     "tensor.py",

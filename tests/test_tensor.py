@@ -13,7 +13,7 @@ from minifcn import ops
 from minifcn.backend import to_device, xp_of
 from minifcn.errors import GraphError, ShapeError
 from minifcn.gradcheck import gradcheck
-from minifcn.tensor import OPS, Node, Parameter, Tensor, edges_of, no_grad, op
+from minifcn.tensor import OPS, After, Node, Parameter, Tensor, edges_of, no_grad, op
 
 
 @pytest.fixture
@@ -548,6 +548,40 @@ def test_a_gradient_of_none_is_no_edge(registry):
     p, q = parameter(2), parameter(2)
     picked(p, q).backward(np.ones(2))
     assert p.grad is not None and q.grad is None
+
+
+def test_what_gradients_begin_with_is_computed_once_in_a_walk_and_each_time_by_hand(registry):
+    begun = []
+
+    @op
+    def product(x, y):
+        """2xy, whose gradients both begin with 2 gy."""
+
+        def doubled(gy):
+            begun.append(gy)
+            return 2 * gy
+
+        def grad_x(gy):
+            return gy * y
+
+        def grad_y(gy):
+            return gy * x
+
+        return 2 * x * y, (After(doubled, grad_x), After(doubled, grad_y))
+
+    p, q, gy = parameter(2), parameter(2), np.array([1.0, 10.0])
+    z = product(p, q)
+    assert [gradient.__name__ for _, gradient, _ in z.node.edges] == ["grad_x", "grad_y"]
+    z.backward(gy, keep_graph=True)
+    assert len(begun) == 1
+    gy[:] = 3, 4  # another walk begins anew, even with the same array
+    z.backward(gy)
+    assert len(begun) == 2
+    assert np.array_equal(p.grad, 2 * np.array([4, 14]) * q.data)
+    assert np.array_equal(q.grad, 2 * np.array([4, 14]) * p.data)
+    _, gradients = product.__wrapped__(p.data, q.data)
+    assert [gradient(gy).tolist() for gradient in gradients] == [(2 * gy * a.data).tolist() for a in (q, p)]
+    assert len(begun) == 4
 
 
 def test_an_argument_left_out_has_no_edge():

@@ -38,10 +38,8 @@ def whole(x: Array) -> bool:
     return not is_host(x) or x.nbytes <= PIECE
 
 
-def rectified(gy: Array, y: Array | None) -> Array:
-    """gy where y > 0, else 0: the gradient of a ReLU whose output is y; both (N, C, H, W). Just gy if y is None."""
-    if y is None:
-        return gy
+def rectified(gy: Array, y: Array) -> Array:
+    """gy where y > 0, else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
     gx = xp_of(gy).empty(gy.shape, dtype=gy.dtype)
 
     def some(part: Part) -> None:
@@ -52,16 +50,12 @@ def rectified(gy: Array, y: Array | None) -> Array:
     return gx
 
 
-def channel_sums(gy: Array, y: Array | None = None) -> Array:
-    """The sum of each channel of `rectified(gy, y)` over all images and pixels: (N, C, H, W) -> (C,)."""
+def channel_sums(gy: Array) -> Array:
+    """The sum of each channel over all images and pixels: (N, C, H, W) -> (C,)."""
     sums = xp_of(gy).empty(gy.shape[:2], dtype=gy.dtype)
 
     def some(part: Part) -> None:
-        passing = gy[part]
-        if y is not None:
-            passing = (y[part] > 0).astype(gy.dtype)
-            passing *= gy[part]
-        sums[part] = passing.sum(axis=(2, 3))
+        sums[part] = gy[part].sum(axis=(2, 3))
 
     by_planes(some, gy)
     return sums.sum(axis=0)

@@ -17,7 +17,7 @@ from minifcn.kernels.convolution import correlate, spread, weigh
 from minifcn.kernels.im2col import Windows
 from minifcn.kernels.planes import channel_sums, rectified
 from minifcn.ops.checks import bias_of, images, pair, same_dtype
-from minifcn.tensor import ValueAndGradients, op
+from minifcn.tensor import After, ValueAndGradients, op
 
 Size = int | Sequence[int]
 
@@ -64,18 +64,21 @@ def conv2d(
     bias_of(b, w.shape[0], op="conv2d")
     size = x.shape[2:]
     y = correlate(x, w, g, b, relu=relu)
-    passed = y if relu else None  # without a fused ReLU all of gy passes, and y is not remembered
+
+    def passing(gy):
+        return rectified(gy, y)
 
     def grad_x(gy):
-        return spread(rectified(gy, passed), w, g, size)
+        return spread(gy, w, g, size)
 
     def grad_w(gy):
-        return weigh(x, rectified(gy, passed), g)
+        return weigh(x, gy, g)
 
     def grad_b(gy):
-        return channel_sums(gy, passed)
+        return channel_sums(gy)
 
-    return y, (grad_x, grad_w, grad_b)
+    gradients = (grad_x, grad_w, grad_b)
+    return y, tuple(After(passing, each) for each in gradients) if relu else gradients
 
 
 @op
