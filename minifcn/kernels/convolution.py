@@ -32,6 +32,7 @@ from minifcn.kernels.im2col import Pair, Windows
 
 WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "lines": lines, "winograd": winograd}
 
+FLOATS = (np.dtype("float32"), np.dtype("float64"))
 SMALL = 1_000_000
 """Multiply-adds below which a convolution is over before any preparation could pay."""
 WIDE = 64 * 2048
@@ -48,9 +49,10 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
     ShapeError if they do not fit one another.
     """
     _check(w, g, x=x, b=b)
-    _expect(x.shape[1] == w.shape[1] * g.groups, f"x has {x.shape[1]} channels, w {w.shape} takes {w.shape[1]}", g)
-    if b is not None:
-        _expect(b.shape == (len(w),), f"the bias has shape {b.shape}, w makes {len(w)} channels", g)
+    if x.shape[1] != w.shape[1] * g.groups:
+        raise _misfit(f"x has {x.shape[1]} channels, w {w.shape} takes {w.shape[1]}", g)
+    if b is not None and b.shape != (len(w),):
+        raise _misfit(f"the bias has shape {b.shape}, w makes {len(w)} channels", g)
     way = choose(x, g, x.shape[1], len(w), len(x), g.out_size(x.shape[2:]))
     if way == "winograd":
         return winograd.correlate(x, w, g, b, relu, _transformed(w))
@@ -63,9 +65,11 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     `size` may be any (H, W) whose windows number H' by W'; ShapeError for another.
     """
     _check(w, g, gy=gy)
-    _expect(gy.shape[1] == len(w), f"gy has {gy.shape[1]} channels, w {w.shape} makes {len(w)}", g)
+    if gy.shape[1] != len(w):
+        raise _misfit(f"gy has {gy.shape[1]} channels, w {w.shape} makes {len(w)}", g)
     out = g.out_size(size)
-    _expect(out == gy.shape[2:], f"a size of {size} has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
+    if out != gy.shape[2:]:
+        raise _misfit(f"a size of {size} has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
     way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out)  # from gy's channels to gx's
     return WAYS[way].spread(gy, w, g, size)
 
@@ -73,10 +77,13 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     """The adjoint of `correlate` in w: x (N, I, H, W), gy (N, O, H', W') -> gw (O, I/groups, kh, kw)."""
     _check(None, g, x=x, gy=gy)
-    _expect(len(x) == len(gy), f"x holds {len(x)} images, gy {len(gy)}", g)
-    _expect(not x.shape[1] % g.groups and not gy.shape[1] % g.groups, f"channels {x.shape[1]}, {gy.shape[1]}", g)
+    if len(x) != len(gy):
+        raise _misfit(f"x holds {len(x)} images, gy {len(gy)}", g)
+    if x.shape[1] % g.groups or gy.shape[1] % g.groups:
+        raise _misfit(f"channels {x.shape[1]}, {gy.shape[1]}", g)
     out = g.out_size(x.shape[2:])
-    _expect(out == gy.shape[2:], f"x has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
+    if out != gy.shape[2:]:
+        raise _misfit(f"x has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
     return WAYS[choose(x, g, x.shape[1], gy.shape[1], len(x), out)].weigh(x, gy, g)
 
 
@@ -152,18 +159,17 @@ def _check(w: Array | None, g: Windows, **arrays: Array | None) -> None:
     given = {name: array for name, array in arrays.items() if array is not None}
     if w is not None:
         given["w"] = w
-        _expect(w.ndim == 4 and w.shape[2:] == g.kernel, f"w has shape {w.shape}, expected (O, I/groups, kh, kw)", g)
-        _expect(len(w) % g.groups == 0, f"w {w.shape} makes {len(w)} channels", g)
-    dtypes = {name: str(array.dtype) for name, array in given.items()}
-    _expect(
-        len(set(dtypes.values())) == 1 and set(dtypes.values()) <= {"float32", "float64"},
-        "expected one dtype, float32 or float64, found " + ", ".join(f"{k} {v}" for k, v in dtypes.items()),
-        g,
-    )
+        if w.ndim != 4 or w.shape[2:] != g.kernel:
+            raise _misfit(f"w has shape {w.shape}, expected (O, I/groups, kh, kw)", g)
+        if len(w) % g.groups:
+            raise _misfit(f"w {w.shape} makes {len(w)} channels", g)
+    if len({array.dtype for array in given.values()}) > 1 or any(a.dtype not in FLOATS for a in given.values()):
+        found = ", ".join(f"{name} {array.dtype}" for name, array in given.items())
+        raise _misfit(f"expected one dtype, float32 or float64, found {found}", g)
     for name in given.keys() - {"w", "b"}:
-        _expect(given[name].ndim == 4, f"{name} has shape {given[name].shape}, expected (N, C, H, W)", g)
+        if given[name].ndim != 4:
+            raise _misfit(f"{name} has shape {given[name].shape}, expected (N, C, H, W)", g)
 
 
-def _expect(fits: bool, found: str, g: Windows) -> None:
-    if not fits:
-        raise ShapeError(f"convolution with kernel {g.kernel[0]}x{g.kernel[1]} and groups={g.groups}: {found}")
+def _misfit(found: str, g: Windows) -> ShapeError:
+    return ShapeError(f"convolution with kernel {g.kernel[0]}x{g.kernel[1]} and groups={g.groups}: {found}")

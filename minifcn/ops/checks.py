@@ -12,7 +12,8 @@ Pair = tuple[int, int]
 
 def whole(value: Any, *, least: int) -> bool:
     """Whether it is a whole number of at least `least`; True is none, although Python counts with it."""
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+    known = type(value) is int or (not isinstance(value, bool) and isinstance(value, Integral))  # the usual one first
+    return known and int(value) >= least
 
 
 def pair(value: int | Sequence[int], *, op: str, name: str, least: int) -> Pair:
