@@ -51,7 +51,7 @@ from minifcn.studies import (
     ladder,
     memory,
     overhead,
-    product_alone,
+    products_alone,
     profile,
     scaling,
     vgg_layers,
@@ -198,7 +198,7 @@ def measure(layer: Layer, product: str, options: Options, torch: Any) -> dict[st
     rivals = torch_products(torch, product, x, w, gy, layer.padding) if torch else []
     if rivals and not np.allclose(ours(), rivals[0]().numpy(), atol=1e-4 * float(np.abs(ours()).max())):
         raise MinifcnError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
-    mine, alone, *others = take_turns([ours, product_alone(layer, product, options.batch), *rivals], options.runs)
+    mine, alone, *others = take_turns([ours, layer.alone(product, options.batch), *rivals], options.runs)
     channels = layer.inputs, layer.outputs
     if product == "grad_x":
         channels = channels[::-1]
@@ -357,12 +357,16 @@ def measure_overhead(options: Options) -> dict[str, Any]:
 def measure_profile(options: Options) -> dict[str, Any]:
     """What the time of a training step of `--net` is spent on."""
     print_machine()
-    seconds = profile(work_of(options), options.runs)
+    work = work_of(options)
+    seconds = profile(work, options.runs)
     total = sum(seconds.values())
     print(f"{options.net}, a training step: {total * 1e3:.0f} ms in the functions called")
     for name, each in seconds.items():
         print(f"{name:<34}{each * 1e3:10.1f} ms{each / total:8.1%}")
-    return record_of(options, [{"function": name, "seconds": each} for name, each in seconds.items()])
+    alone = products_alone(work, options.runs)
+    print(f"the matrix products of its convolutions alone, as products of columns: {alone * 1e3:.1f} ms")
+    rows = [{"function": name, "seconds": each} for name, each in seconds.items()]
+    return record_of(options, rows, products_alone_seconds=alone)
 
 
 def measure_scaling(options: Options) -> dict[str, Any]:

@@ -10,6 +10,7 @@ memory      what a convolution takes beyond its input and output, each way
 from __future__ import annotations
 
 import inspect
+import math
 import statistics
 import sys
 from collections import defaultdict
@@ -31,9 +32,10 @@ from minifcn.kernels.im2col import Windows, im2col
 from minifcn.kernels.lines import ALONE, CACHE, LEAST
 from minifcn.kernels.threads import lanes, parallel, set_threads, shares, threads
 from minifcn.models.paper import nyud_color_hha
+from minifcn.ops.conv import windows as windows_of
 from minifcn.optim import SGD
 from minifcn.stopwatch import extra_bytes, matrix_product, median_seconds, take_turns
-from minifcn.tensor import OPS, Node, Tensor, edges_of
+from minifcn.tensor import OPS, After, Gradient, Node, Tensor, edges_of
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
 # Every net of `minifcn describe` that makes scores for each pixel of one image, by the same names.
@@ -82,6 +84,11 @@ class Layer:
         x, w, gy = (rng.standard_normal(shape, dtype="float32") for shape in shapes)
         return x, w, gy
 
+    def alone(self, product: str, batch: int) -> Callable[[], None]:
+        """`product_alone` of this layer."""
+        side = self.size if product == "grad_x" else self.out
+        return product_alone(product, self.kernel, self.inputs, self.outputs, batch * side**2)
+
     def products(self, x: np.ndarray, w: np.ndarray, gy: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
         g = self.windows
         return {
@@ -91,16 +98,15 @@ class Layer:
         }
 
 
-def product_alone(layer: Layer, product: str, batch: int) -> Callable[[], None]:
-    """The layer's matrix products and nothing else: one strip of columns, ready in the cache, again and again.
+def product_alone(product: str, k: int, i: int, o: int, windows: int) -> Callable[[], None]:
+    """The matrix products of a layer of i to o channels, kernel k, and nothing else: one strip of columns, ready in the
+    cache, again and again.
 
     All kernel rows at once, as in `kernels/lines.py`: (k*O, k*I) weights by k*I columns, of which a strip fills half a
     core's second-level cache, and as many strips for each thread. About the least that a way through columns takes with
     this machine's BLAS; Winograd, which multiplies less, may be quicker.
     """
-    k, i, o = layer.kernel, layer.inputs, layer.outputs
-    windows = batch * (layer.size if product == "grad_x" else layer.out) ** 2
-    parts = lanes(batch * layer.multiply_adds, ALONE)
+    parts = lanes(windows * k**2 * i * o, ALONE)
     longest = max(LEAST, CACHE // (4 * k * (i + o)))
     count = parts * -(-windows // (parts * longest))  # of strips, as many for each thread
     length = -(-windows // count)
@@ -232,6 +238,20 @@ def nodes_below(y: Tensor) -> list[Node]:
     return nodes
 
 
+def calls_at(node: Node) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The functions that a walk calls at this node, each with its argument: what several begin with, once."""
+    begun: dict[Gradient, Any] = {}
+    for _, gradient, _ in edges_of(node):
+        if not isinstance(gradient, After):
+            yield gradient.__name__, partial(gradient, node.grad)
+            continue
+        first = gradient.first
+        if first not in begun:
+            begun[first] = first(node.grad)
+            yield first.__name__, partial(first, node.grad)
+        yield gradient.__name__, partial(gradient.rest, begun[first])
+
+
 def overhead(size: int, runs: int) -> dict[str, float]:
     """Microseconds that an op costs beyond its arithmetic: (step - the same functions called by hand) / ops.
 
@@ -242,13 +262,13 @@ def overhead(size: int, runs: int) -> dict[str, float]:
     with listening() as heard:
         loss = work.loss()
     loss.backward(keep_graph=True, keep_grads=True)
-    gradients = [(gradient, node.grad) for node in nodes_below(loss) for _, gradient, _ in edges_of(node)]
+    calls = [call for node in nodes_below(loss) for _, call in calls_at(node)]
 
     def by_hand() -> None:
         for function, arrays, options in heard:
             function(*arrays, **options)
-        for gradient, gy in gradients:
-            gradient(gy)
+        for call in calls:
+            call()
 
     parameters = [parameter for _, parameter in work.net.parameters()]
 
@@ -281,8 +301,8 @@ def profile(work: Work, runs: int) -> dict[str, float]:
     for function, arrays, options in heard:
         seconds[f"{function.__name__} value"] += median_seconds(partial(function, *arrays, **options), runs)
     for node in nodes_below(loss):
-        for _, gradient, _ in edges_of(node):
-            seconds[f"{node.op} {gradient.__name__}"] += median_seconds(partial(gradient, node.grad), runs)
+        for name, call in calls_at(node):
+            seconds[f"{node.op} {name}"] += median_seconds(call, runs)
     found = [(parameter.node, parameter.grad) for _, parameter in work.net.parameters() if parameter.node is not None]
 
     def update() -> None:
@@ -292,6 +312,26 @@ def profile(work: Work, runs: int) -> dict[str, float]:
 
     seconds["update"] = median_seconds(update, runs)
     return dict(sorted(seconds.items(), key=lambda item: -item[1]))
+
+
+def products_alone(work: Work, runs: int) -> float:
+    """Seconds of the matrix products of a step's convolutions alone: what no step through columns can be quicker than.
+
+    Of the first convolution, which looks at the image, two products; of the others three.
+    """
+    with listening() as heard:
+        work.loss()
+    seconds, first = 0.0, True
+    for function, arrays, options in heard:
+        if function is ops.conv2d.__wrapped__:  # type: ignore[attr-defined]
+            (x, w), (o, i, kernel, _) = arrays[:2], arrays[1].shape
+            g = windows_of(w, op="conv2d", **{name: each for name, each in options.items() if name != "relu"})
+            windows = len(x) * math.prod(g.out_size(x.shape[2:]))
+            for product in PRODUCTS:
+                if not (first and product == "grad_x"):
+                    seconds += median_seconds(product_alone(product, kernel, i, o, windows), runs)
+            first = False
+    return seconds
 
 
 # ------------------------------------------------------------------------------------------------------------- scaling

@@ -11,13 +11,25 @@ import pytest
 
 from minifcn import bench, ops, studies
 from minifcn.bench import main
+from minifcn.describe import describe
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.kernels import convolution, threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
 from minifcn.rival import layouts, torch_net
 from minifcn.stopwatch import Elsewhere, extra_bytes, peak_bytes, serve
-from minifcn.studies import PRODUCTS, Layer, Work, listening, product_alone, six_loops, vgg_layers
+from minifcn.studies import (
+    PRODUCTS,
+    Layer,
+    Work,
+    calls_at,
+    listening,
+    nodes_below,
+    products_alone,
+    six_loops,
+    vgg_layers,
+)
+from minifcn.tensor import After
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +68,7 @@ def test_the_product_alone_multiplies_as_much_as_the_layer(monkeypatch):
     monkeypatch.setattr(np, "matmul", lambda a, b, out: done.append(a.size * b.shape[1]) or matmul(a, b, out=out))
     for product in PRODUCTS:
         done.clear()
-        product_alone(layer, product, 4)()
+        layer.alone(product, 4)()
         assert 4 * layer.multiply_adds <= sum(done) <= 1.01 * 4 * layer.multiply_adds, product
         assert len(done) == 2, product  # one for each thread
 
@@ -279,12 +291,37 @@ def test_a_profile_adds_up(capsys, tmp_path):
     words = "profile --width 1 --size 16 --padding same --runs 1 --json".split()
     assert main([*words, str(tmp_path / "p.json")]) == 0
     rows = {row["function"]: row["seconds"] for row in json.loads((tmp_path / "p.json").read_text())["rows"]}
-    wanted = {"conv2d value", "conv2d grad_x", "conv2d grad_w", "conv2d grad_b", "max_pool2d grad_x", "update"}
+    wanted = {"conv2d value", "conv2d passing", "conv2d grad_x", "conv2d grad_w", "conv2d grad_b", "update"}
     assert wanted <= rows.keys() and min(rows.values()) > 0
     assert list(rows.values()) == sorted(rows.values(), reverse=True)
     told = capsys.readouterr().out
     shares = [float(line.split()[-1].rstrip("%")) for line in told.splitlines() if line.endswith("%")]
     assert len(shares) == len(rows) and abs(sum(shares) - 100) < 1
+    assert "convolutions alone" in told.splitlines()[-1]
+
+
+def test_the_products_alone_are_those_of_every_convolution(monkeypatch):
+    asked, work = [], Work("fcn-squeezenet", size=(96, 64), width=1, batch=2)
+    monkeypatch.setattr(studies, "product_alone", lambda *product: asked.append(product) or int)
+    assert products_alone(work, 1) > 0
+    multiply_adds = sum(k * k * i * o * windows for product, k, i, o, windows in asked if product == "forward")
+    assert multiply_adds == sum(
+        row.multiply_adds for row in describe(work.net, (96, 64), batch=2).rows if row.kind.startswith("Conv2d")
+    )
+    (first, *others) = [product for product, *_ in asked]
+    assert first == "forward" and others[0] == "grad_w" and len(asked) == 3 * others.count("grad_w") - 1
+
+
+def test_what_gradients_begin_with_is_called_once_in_a_walk():
+    work = Work(size=(8, 8), width=1, padding="same", dropout=0.0)
+    loss = work.loss()
+    loss.backward(keep_graph=True, keep_grads=True)
+    rectified = [node for node in nodes_below(loss) if any(isinstance(edge[1], After) for edge in node.edges)]
+    node = rectified[0]  # fc7's, the nearest to the loss
+    calls = dict(calls_at(node))
+    assert list(calls) == ["passing", "grad_x", "grad_w", "grad_b"] and len(rectified) == 15
+    by_hand = {gradient.__name__: gradient(node.grad) for _, gradient, _ in node.edges}
+    assert all(np.array_equal(calls[name](), gradient) for name, gradient in by_hand.items())
 
 
 def test_scaling_is_measured_and_drawn(tmp_path, capsys):
