@@ -384,7 +384,8 @@ for name, ours, parameter in zip(("x", "w", "b"), (gx, gw, gb), parameters, stri
 
 # %% [markdown]
 # And now the operation as the library has it. The value is `correlate`. The three gradients are three short
-# functions, and each is one of the formulas above.
+# functions, and each is one of the formulas above. (With `relu=True` negative outputs are cut off while they are at
+# hand; then all three gradients begin with `passing`, the gradient of that cut.)
 
 # %%
 print(inspect.getsource(ops.conv2d))
