@@ -295,6 +295,15 @@ def test_small_work_stays_on_the_calling_thread(monkeypatch):
             way.weigh(x, gy, g)
 
 
+def test_of_many_threads_as_many_are_woken_as_the_work_is_worth(monkeypatch):
+    monkeypatch.setattr(threads, "threads", lambda: 16)
+    monkeypatch.setattr(threads, "ALONE", 1000)
+    assert [threads.lanes(each) for each in (999, 1000, 3000, 100_000)] == [1, 2, 6, 16]
+    assert threads.lanes(50, alone=10) == 10 and threads.lanes(5, alone=0) == 10
+    monkeypatch.setattr(threads, "threads", lambda: 1)
+    assert threads.lanes(100_000) == 1
+
+
 def test_a_failing_task_is_heard_and_nothing_is_left_changed():
     before = blas_threads()
 

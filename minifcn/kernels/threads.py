@@ -55,8 +55,12 @@ def threads() -> int:
 
 
 def lanes(multiply_adds: int, alone: int | None = None) -> int:
-    """Into how many shares a piece of work is cut: one if it is below `alone` (by default ALONE), else one a thread."""
-    return 1 if multiply_adds < (ALONE if alone is None else alone) else threads()
+    """Into how many shares a piece of work is cut: one if it is below `alone` (by default ALONE), else one a thread.
+
+    Of many threads only some are woken for little work: each has half of `alone` to do at least.
+    """
+    least = ALONE if alone is None else alone
+    return 1 if multiply_adds < least else min(threads(), 2 * multiply_adds // max(1, least))
 
 
 def shares(count: int, parts: int) -> list[slice]:
