@@ -295,6 +295,18 @@ def test_small_work_stays_on_the_calling_thread(monkeypatch):
             way.weigh(x, gy, g)
 
 
+def test_a_way_is_chosen_by_the_channels_that_go_in_and_those_that_come_out(monkeypatch):
+    one, same, asked, chosen = np.empty(0, "float32"), Windows((3, 3), padding=(1, 1)), [], convolution.choose
+    assert chosen(one, same, 256, 64, 1, (24, 32)) == chosen(one, same, 192, 48, 1, (24, 32)) == "lines"
+    assert chosen(one, same, 64, 256, 1, (24, 32)) == chosen(one, same, 256, 128, 1, (24, 24)) == "blocks"
+    monkeypatch.setattr(convolution, "choose", lambda *given: asked.append(given[2:4]) or chosen(*given))
+    x, w = np.ones((1, 4, 5, 5), "float32"), np.ones((6, 2, 3, 3), "float32")
+    g = Windows((3, 3), padding=(1, 1), groups=2)
+    y = convolution.correlate(x, w, g)
+    convolution.spread(y, w, g, (5, 5)), convolution.weigh(x, y, g)
+    assert asked == [(4, 6), (6, 4), (4, 6)]
+
+
 def test_of_many_threads_as_many_are_woken_as_the_work_is_worth(monkeypatch):
     monkeypatch.setattr(threads, "threads", lambda: 16)
     monkeypatch.setattr(threads, "ALONE", 1000)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from minifcn import command
 from minifcn.memory import keep_freed_memory
 
 COUNT = """
@@ -50,3 +51,9 @@ def test_another_c_library_is_left_alone(fault: type[Exception], monkeypatch: py
 
     monkeypatch.setattr(ctypes, "CDLL", without)
     assert not keep_freed_memory()
+
+
+def test_every_command_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(command, "keep_freed_memory", lambda: asked.append("keep"))
+    assert command.guard(lambda argv: len(asked), []) == 1

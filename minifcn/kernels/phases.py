@@ -47,19 +47,18 @@ class Phases:
         """One number for each window (N, C, H', W') -> all of them along the line, zeros for those nobody asked for."""
         line = xp_of(y).zeros((*y.shape[:2], *self.cells), dtype=y.dtype)
         line[:, :, : self.out[0], : self.out[1]] = y
-        return line.reshape(-1)[: line.size - self._along(*self.g.span)]
+        height, width = self.g.span
+        return line.reshape(-1)[: line.size - self._along(height - 1, width - 1)]
 
     def taps(self, windows: int) -> Iterator[tuple[Phase, slice]]:
         """For each kernel position, row by row: the phase that it sees, and where in it so many windows' pixels lie."""
-        (kh, kw), (sh, sw), (dh, dw) = self.g.kernel, self.g.stride, self.g.dilation
-        for i in range(0, kh * dh, dh):
-            for j in range(0, kw * dw, dw):
-                first = self._along(i + 1, j + 1)
-                yield (i % sh, j % sw), slice(first, first + windows)
+        for _, (rows, cols) in self.g.taps(self.out):
+            first = self._along(rows.start, cols.start)
+            yield (rows.start % self.g.stride[0], cols.start % self.g.stride[1]), slice(first, first + windows)
 
-    def _along(self, rows: int, cols: int) -> int:
-        """How far along the line the last pixel of so many lies from the first."""
-        return (rows - 1) // self.g.stride[0] * self.cells[1] + (cols - 1) // self.g.stride[1]
+    def _along(self, down: int, across: int) -> int:
+        """How far along the line a pixel lies that is so far from another in the image."""
+        return down // self.g.stride[0] * self.cells[1] + across // self.g.stride[1]
 
     def _places(self) -> Iterator[tuple[tuple, tuple]]:
         """For each phase, where its pixels lie in the phases, and where in the image."""
