@@ -28,7 +28,7 @@ test: $(VENV)/ready-to-test
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/ready-to-run
-	$(BIN)/python -m minifcn.bench $(or $(ARGS),nets)
+	$(BIN)/python -m minifcn bench $(or $(ARGS),nets)
 
 tutorials: $(VENV)/ready-to-learn
 	$(BIN)/python -m jupyterlab tutorials/01_autograd.ipynb $(ARGS)

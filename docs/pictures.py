@@ -11,8 +11,8 @@ import numpy as np
 
 from minifcn import viz
 from minifcn.data import Shapes, collate
-from minifcn.evaluation import predict
-from minifcn.trained import open_trained
+from minifcn.training.evaluation import predict
+from minifcn.training.trained import open_trained
 
 SCENES = 8
 FOLDER = Path(__file__).parent / "images"

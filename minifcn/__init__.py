@@ -14,10 +14,10 @@ from minifcn.geometry import Grid, Layer
 from minifcn.gradcheck import gradcheck, gradcheck_along
 from minifcn.graph import graph
 from minifcn.inference import inference
+from minifcn.introspect.figure import figure
 from minifcn.kernels.convolution import convolution
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
-from minifcn.models.figure import figure
 from minifcn.optim import SGD
 from minifcn.tensor import OPS, Parameter, Tensor, no_grad, op
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from minifcn.cli import main
+from minifcn.cli.verbs import main
 
 sys.exit(main())

@@ -8,7 +8,7 @@ CuPy speaks NumPy's language, so an op is written once:
 The two never mix silently: `to_device` and `to_host` are the only bridges, and everything random is drawn on the host
 (`rng`) and carried across, so that the same seed gives the same run on both sides.
 
-CuPy is imported only when a GPU is asked for. Whether one can be used, and if not why, gpu.py finds out.
+CuPy is imported only when a GPU is asked for. `training/device.py` finds out whether one can be used, and if not, why.
 """
 
 import sys
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import DeviceError
-from minifcn.gpu import diagnose_gpu
 
 Array = Any
 """A `numpy.ndarray` or a `cupy.ndarray`; the second cannot be named without importing CuPy."""
@@ -29,7 +28,7 @@ DEVICES = ("cpu", "gpu")
 def xp_of(*arrays: Any) -> ModuleType:
     """The library that owns the arrays: `cupy` if one of them lives on the GPU, else `numpy`. Scalars do not vote.
 
-    An array that is no array of either (`outline.py`) brings its own.
+    Other array types (`introspect/outline.py`) name their library in `.library`.
     """
     for array in arrays:
         if hasattr(array, "library"):
@@ -73,27 +72,3 @@ def to_device(array: Array, device: str) -> Array:
 def rng(seed: int, *stream: int) -> np.random.Generator:
     """Random numbers for one purpose: `rng(0, 2)` and `rng(0, 3)` are independent, and each is the same every time."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=stream))
-
-
-def choose_device(wish: str) -> tuple[str, str]:
-    """`(device, why in one line)` for the wish "cpu", "gpu" or "auto".
-
-    "auto" takes the GPU where it works. "gpu" insists: without a usable one it is a DeviceError with the reason and
-    the cure, because a run that silently takes forty times as long is worse than one that does not start.
-    """
-    if wish == "cpu":
-        return "cpu", "cpu, as asked"
-    if wish not in ("gpu", "auto"):
-        raise DeviceError(f"device {wish!r} is unknown: expected cpu, gpu or auto")
-    usable, reason, cure = diagnose_gpu()
-    if usable:
-        return "gpu", f"gpu: {reason}"
-    if wish == "gpu":
-        raise DeviceError(f"the GPU cannot be used: {reason}; to mend it: {cure}")
-    return "cpu", f"cpu, because {reason}"
-
-
-def probe_gpu() -> tuple[bool, str]:
-    """`(usable, reason in one line)`. Never raises, never warns."""
-    usable, reason, _ = diagnose_gpu()
-    return usable, reason

@@ -1,16 +1,12 @@
-"""Stochastic gradient descent with momentum, exactly as Caffe does it, and the learning rate over time.
+"""The optimizers, SGD exactly as Caffe has it and Adam, and the learning rate over time.
 
-For each parameter w with gradient g (`sgd_solver.cpp`; the paper's section 4.3):
-
-    g = g / accumulated + decay * w
-    h = momentum * h + lr * g          the learning rate is inside the history
-    w = w - h
-
-so a change of the learning rate acts on new gradients only. Biases learn twice as fast and do not decay.
+An optimizer is a rule for one parameter and the numbers it keeps for it (its slots). `Optimizer` does what the rules
+share: the walk over the parameters, their multipliers, and the state that goes into a checkpoint.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -20,19 +16,96 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.kernels.threads import parallel, shares, threads
 from minifcn.nn import Module
 
-BLOCK = 1 << 16  # numbers updated at a time: w, g and h of a block stay in the cache through all three lines
+BLOCK = 1 << 16  # numbers updated at a time: w, g and the slots of a block stay in the cache through all lines of a rule
+Multipliers = Callable[[str], tuple[float, float]]
 
 
 def caffe_multipliers(name: str) -> tuple[float, float]:
-    """(learning rate, weight decay) multipliers of a parameter: 2 and 0 for biases, 1 and 1 for weights."""
+    """Return the (learning rate, weight decay) multipliers of a parameter: 2 and 0 for biases, 1 and 1 for weights."""
     return (2.0, 0.0) if name.endswith(".b") or name == "b" else (1.0, 1.0)
 
 
-class SGD:
+class Optimizer:
     """`opt.step()` updates every parameter that has a gradient, in place, and clears the gradients.
 
-    `multipliers(name)` gives each parameter's factors on `lr` and `weight_decay`. Frozen parameters are left alone.
+    `multipliers(name)` gives each parameter's factors on `lr` and `weight_decay`. Frozen parameters are left alone. A
+    subclass names its `SLOTS`, the arrays it keeps for each parameter, and defines `update`.
     """
+
+    SLOTS: tuple[str, ...] = ()
+
+    def __init__(self, net: Module, *, lr: float, weight_decay: float, multipliers: Multipliers) -> None:
+        self.net, self.lr, self.weight_decay, self.multipliers = net, lr, weight_decay, multipliers
+        self.slots: dict[str, tuple[Array, ...]] = {}
+        self.steps: dict[str, int] = {}  # of each parameter, so that one thawed later starts at its own beginning
+
+    def step(self, *, accumulated: int = 1) -> None:
+        """Update once with the gradients collected over `accumulated` backward passes, then clear them."""
+        for name, parameter in self.net.parameters():
+            if parameter.grad is None:
+                continue
+            if not parameter.data.flags.c_contiguous:
+                parameter.data = parameter.data.copy()  # or reshape(-1) would be a copy, and the update lost
+            w = parameter.data
+            if name not in self.slots:
+                self.slots[name] = tuple(xp_of(w).zeros_like(w) for _ in self.SLOTS)
+            self.steps[name] = t = self.steps.get(name, 0) + 1
+            lr_mult, decay_mult = self.multipliers(name)
+            rate = self.lr * lr_mult
+            flat = [array.reshape(-1) for array in (w, parameter.grad, *self.slots[name])]
+            self.update(*flat, t=t, rate=rate, accumulated=accumulated, shrink=rate * self.weight_decay * decay_mult)
+            parameter.changed()
+            parameter.clear_grad()
+
+    def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
+        """Write w and its slots in place, all of them flat, in the step t = 1, 2, ...
+
+        g: the sum of `accumulated` gradients; rate: this parameter's learning rate; shrink: rate times weight decay.
+        """
+        raise UsageError(f"{type(self).__name__} defines no update")
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return a copy of the slots of every parameter that was ever updated, on the host."""
+        return {
+            self.key(slot, name): np.array(to_host(array))
+            for name, arrays in self.slots.items()
+            for slot, array in zip(self.SLOTS, arrays, strict=True)
+        }
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Take the slots back; `FormatError` if they are not of this net's parameters, or not all there."""
+        own = dict(self.net.parameters())
+        shapes = {self.key(slot, name): p.shape for name, p in own.items() for slot in self.SLOTS}
+        wrong = [key for key, array in state.items() if tuple(array.shape) != shapes.get(key)]
+        if wrong:
+            raise FormatError(f"the optimizer's {', '.join(wrong[:4])} belongs to no parameter of this network")
+        keys = {name: [self.key(slot, name) for slot in self.SLOTS] for name in own}
+        kept = {name: each for name, each in keys.items() if any(key in state for key in each)}
+        absent = [key for each in kept.values() for key in each if key not in state]
+        if absent:
+            raise FormatError(f"the optimizer's state has no {', '.join(absent[:4])}")
+
+        def placed(array: Array, like: Array) -> Array:
+            return to_device(np.array(to_host(array), dtype=like.dtype, order="C"), device_of(like))
+
+        self.slots = {name: tuple(placed(state[key], own[name].data) for key in each) for name, each in kept.items()}
+
+    def key(self, slot: str, name: str) -> str:
+        """Return the name of a slot in the state: "mean.conv1.w"."""
+        return f"{slot}.{name}"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as Caffe does it (`sgd_solver.cpp`; the paper's section 4.3).
+
+    g = g / accumulated + decay * w
+    h = momentum * h + lr * g          the learning rate is inside the history
+    w = w - h
+
+    So a change of the learning rate acts on new gradients only. Biases learn twice as fast and do not decay.
+    """
+
+    SLOTS = ("history",)
 
     def __init__(
         self,
@@ -41,57 +114,100 @@ class SGD:
         lr: float,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        multipliers: Callable[[str], tuple[float, float]] = caffe_multipliers,
+        multipliers: Multipliers = caffe_multipliers,
     ) -> None:
         if not lr >= 0 or not 0 <= momentum < 1 or not weight_decay >= 0:
             raise UsageError(
                 f"SGD: lr {lr}, momentum {momentum}, weight_decay {weight_decay}; expected lr and decay of at least 0 "
                 "and a momentum of at least 0 and below 1"
             )
-        self.net, self.lr, self.momentum, self.weight_decay = net, lr, momentum, weight_decay
-        self.multipliers = multipliers
-        self.history: dict[str, Array] = {}
+        super().__init__(net, lr=lr, weight_decay=weight_decay, multipliers=multipliers)
+        self.momentum = momentum
 
-    def step(self, *, accumulated: int = 1) -> None:
-        """One update with the gradients collected over `accumulated` backward passes, which are then cleared."""
-        for name, parameter in self.net.parameters():
-            if parameter.grad is None:
-                continue
-            if not parameter.data.flags.c_contiguous:
-                parameter.data = parameter.data.copy()  # or reshape(-1) would be a copy, and the update lost
-            if name not in self.history:
-                self.history[name] = xp_of(parameter.data).zeros_like(parameter.data)
-            lr_mult, decay_mult = self.multipliers(name)
-            rate = self.lr * lr_mult
-            update(
-                parameter.data.reshape(-1),
-                parameter.grad.reshape(-1),
-                self.history[name].reshape(-1),
-                momentum=self.momentum,
-                gain=rate / accumulated,
-                shrink=rate * self.weight_decay * decay_mult,
+    @property
+    def history(self) -> dict[str, Array]:
+        """The momentum h of every parameter that was ever updated."""
+        return {name: h for name, (h,) in self.slots.items()}
+
+    def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
+        """h = momentum * h + rate * g / accumulated + shrink * w; w = w - h."""
+        sgd_update(w, g, *slots, momentum=self.momentum, gain=rate / accumulated, shrink=shrink)
+
+    def key(self, slot: str, name: str) -> str:
+        """Return the parameter's own name: there is one slot."""
+        return name
+
+
+class Adam(Optimizer):
+    """Adam: every number of the net learns at its own pace, whatever the size of its gradient.
+
+    For each parameter w with gradient g in its step t = 1, 2, ... (Kingma and Ba, 2015, algorithm 1):
+
+    g = g / accumulated
+    m = beta1 m + (1 - beta1) g             the mean of the gradients, the old ones fading
+    v = beta2 v + (1 - beta2) g^2           the mean of their squares
+    w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) - lr decay w
+
+    m and v start at zero, which the divisions correct. The decay is outside the fraction (Loshchilov and Hutter, 2019):
+    inside, it would be divided by sqrt(v), and weights with large gradients would hardly decay. SGD moves a weight by
+    lr times its gradient; Adam by about lr. That helps where a new score layer and a trained trunk learn together, and
+    their gradients differ a hundredfold.
+    """
+
+    SLOTS = ("mean", "square")
+
+    def __init__(
+        self,
+        net: Module,
+        *,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        multipliers: Multipliers = caffe_multipliers,
+    ) -> None:
+        if not lr >= 0 or not all(0 <= beta < 1 for beta in betas) or not epsilon > 0 or not weight_decay >= 0:
+            raise UsageError(
+                f"Adam: lr {lr}, betas {betas}, epsilon {epsilon}, weight_decay {weight_decay}; expected lr and decay "
+                "of at least 0, betas of at least 0 and below 1, and an epsilon above 0"
             )
-            parameter.changed()
-            parameter.clear_grad()
+        super().__init__(net, lr=lr, weight_decay=weight_decay, multipliers=multipliers)
+        self.betas, self.epsilon = betas, epsilon
+
+    def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
+        """The formula above."""
+        beta1, beta2 = self.betas
+        corrected = {"rate": rate / (1 - beta1**t), "root": 1 / math.sqrt(1 - beta2**t)}
+        more = {"betas": self.betas, "epsilon": self.epsilon, "gain": 1 / accumulated, "shrink": shrink}
+        adam_update(w, g, *slots, **corrected, **more)
 
     def state(self) -> dict[str, np.ndarray]:
-        """A copy of the history of every parameter that was ever updated, on the host."""
-        return {name: np.array(to_host(h)) for name, h in self.history.items()}
+        """Return both moments of every parameter that was ever updated, and how often it was, on the host."""
+        return super().state() | {f"steps.{name}": np.array([self.steps[name]], np.int64) for name in self.slots}
 
     def load(self, state: Mapping[str, Array]) -> None:
-        """Take the history back; `FormatError` if it is not of this net's parameters."""
-        own = dict(self.net.parameters())
-        wrong = [name for name, h in state.items() if name not in own or tuple(h.shape) != own[name].shape]
-        if wrong:
-            raise FormatError(f"the momentum of {', '.join(wrong[:4])} belongs to no parameter of this network")
-        self.history = {
-            name: to_device(np.array(to_host(h), dtype=own[name].dtype, order="C"), device_of(own[name].data))
-            for name, h in state.items()
-        }
+        """Take that back; `FormatError` if it is not of this net's parameters, or not whole."""
+        counts = {key[6:]: array for key, array in state.items() if key.startswith("steps.")}
+        moments = {key: array for key, array in state.items() if not key.startswith("steps.")}
+        below = [key for key in moments if key.startswith("square.") and (to_host(state[key]) < 0).any()]
+        if below:
+            raise FormatError(f"Adam's {below[0]} has numbers below 0; expected a mean of squares")
+        before, self.slots = self.slots, {}
+        try:
+            super().load(moments)
+            if sorted(counts) != sorted(self.slots) or any(tuple(array.shape) != (1,) for array in counts.values()):
+                raise FormatError("Adam's state has no count of steps for each parameter, or more counts than those")
+            steps = {name: int(to_host(array)[0]) for name, array in counts.items()}
+            if min(steps.values(), default=1) < 1:
+                raise FormatError("Adam's steps are below 1; expected how often each parameter was updated")
+        except FormatError:
+            self.slots = before
+            raise
+        self.steps = steps
 
 
-def update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink: float) -> None:
-    """h = momentum * h + gain * g + shrink * w; w = w - h: in place, block by block, flat arrays."""
+def sgd_update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink: float) -> None:
+    """h = momentum * h + gain * g + shrink * w; w = w - h: in place, block by block, on flat arrays."""
 
     def some(part: slice) -> None:
         change = g[part] * gain
@@ -100,6 +216,37 @@ def update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink
         h[part] *= momentum
         h[part] += change
         w[part] -= h[part]
+
+    in_blocks(some, w)
+
+
+def adam_update(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    betas: tuple[float, float],
+    gain: float,
+    rate: float,
+    root: float,
+    epsilon: float,
+    shrink: float,
+) -> None:
+    """Adam's formula, in place, block by block, on flat arrays; `rate` and `root` hold the corrections for t."""
+    xp, (beta1, beta2) = xp_of(w), betas
+
+    def some(part: slice) -> None:
+        gradient = g[part] * gain
+        m[part] *= beta1
+        m[part] += (1 - beta1) * gradient
+        v[part] *= beta2
+        v[part] += (1 - beta2) * gradient * gradient
+        change = m[part] * rate
+        change /= xp.sqrt(v[part]) * root + epsilon
+        if shrink:
+            change += w[part] * shrink
+        w[part] -= change
 
     in_blocks(some, w)
 
@@ -122,7 +269,7 @@ def learning_rate(
     gamma: float = 0.1,
     drops: int = 2,
 ) -> float:
-    """The rate for step 0 .. total-1.
+    """Return the rate for step 0 .. total-1.
 
     "fixed" (the paper): lr. "poly": lr (1 - step/total)^power. "step": times `gamma` at `drops` equal distances.
     """

@@ -44,7 +44,7 @@ def _no_browser() -> str:
 
 
 def _no_gpu() -> str:
-    from minifcn.backend import probe_gpu
+    from minifcn.training.device import probe_gpu
 
     usable, reason = probe_gpu()
     return "" if usable else reason
@@ -74,7 +74,7 @@ def strangers(names: list[str]) -> list[str]:
 
 def main(argv: list[str]) -> int:
     if argv == ["extras"]:
-        from minifcn.doctor import driver
+        from minifcn.cli.doctor import driver
 
         text = (pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
         print(",".join(extras(tomllib.loads(text), *driver())))
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         names = zipfile.ZipFile(file).namelist()
         complaints = [f"the wheel holds {name}" for name in strangers(names)]
         data = "squeezenet1_0_imagenet.npz synset_words.txt LICENSE-squeezenet.txt LICENSE-synset_words.txt".split()
-        needed = {"minifcn/py.typed", "minifcn/cli.py", *(f"minifcn/weights/data/{name}" for name in data)}
+        needed = {"minifcn/py.typed", "minifcn/cli/verbs.py", *(f"minifcn/weights/data/{name}" for name in data)}
         complaints += [f"the wheel lacks {name}" for name in sorted(needed - set(names))]
     for complaint in complaints:
         print(complaint, file=sys.stderr)

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from ci_groups import GROUPS
 
-from minifcn.backend import probe_gpu
+from minifcn.training.device import probe_gpu
 
 
 @pytest.fixture(autouse=True)

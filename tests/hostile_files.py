@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minifcn.errors import FormatError
-from minifcn.weights.limits import DTYPES
+from minifcn.formats.limits import DTYPES
 
 Reader = Callable[..., dict[str, np.ndarray]]
 MEGABYTE = 2**20

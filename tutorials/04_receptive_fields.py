@@ -35,7 +35,7 @@ from matplotlib.patches import Rectangle
 from minifcn import convolution, ops, viz
 from minifcn.backend import rng as random_numbers
 from minifcn.backend import to_device, to_host
-from minifcn.classify import classifier_of
+from minifcn.cli.classify import classifier_of
 from minifcn.data.files import read_image
 from minifcn.errors import GeometryError
 from minifcn.geometry import Grid, Layer, out_size
@@ -43,8 +43,8 @@ from minifcn.kernels.threads import threads
 from minifcn.models.ladder import Ladder, safe_padding
 from minifcn.models.vgg import VGG
 from minifcn.nn import AvgPool2d
-from minifcn.pretrained import imagenet_squeezenet
 from minifcn.tensor import Parameter
+from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"

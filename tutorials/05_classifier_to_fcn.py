@@ -29,21 +29,23 @@ import numpy as np
 from exercises import n05
 from matplotlib.figure import Figure
 
-from minifcn import amortize, classify, digits, ops, surgery, viz
+from minifcn import ops, surgery, viz
 from minifcn.backend import to_device, to_host
+from minifcn.cli.verbs import classify
 from minifcn.data.digits import load_digits
 from minifcn.data.files import read_image
-from minifcn.describe import describe
-from minifcn.environment import environment
 from minifcn.errors import ShapeError
+from minifcn.experiments import amortize, digits
 from minifcn.geometry import Grid, out_size
+from minifcn.introspect.describe import describe
 from minifcn.kernels.threads import cores, threads
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import classifier
 from minifcn.models.lenet import LeNet
 from minifcn.nn import evaluating
 from minifcn.optim import SGD
-from minifcn.pretrained import imagenet_squeezenet
+from minifcn.training.environment import environment
+from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # "gpu": the same notebook on CuPy
@@ -252,7 +254,7 @@ assert n05.check_cells(lambda size: -(-(size - 28) // 4) + 1)
 # %% [markdown]
 # ## 5. A sheet: one map per digit
 #
-# Nothing changes in two dimensions. `minifcn.digits.sheet` strews the ten digits over a sheet, and the twin answers at
+# Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` strews the ten digits over a sheet, and the twin answers at
 # every fourth pixel of every fourth row. The picture shows the winner of each window at its centre. Circles mark the
 # windows that lie on a digit.
 
@@ -481,8 +483,8 @@ done = amortize.main(["--net", "lenet", "--size", "100", "--threads", "1"])
 # %% [markdown]
 # ## Where to read on
 #
-# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/digits.py`, `minifcn/classify.py` (dense and the
-#   heat map), `minifcn/amortize.py`; the nets in `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
+# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`, `minifcn/cli/classify.py` (dense and the
+#   heat map), `minifcn/experiments/amortize.py`; the nets in `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
 # - the same from a terminal: `minifcn digits`, `minifcn classify photos/chelsea.jpg --heatmap tabby heat.png`,
 #   `minifcn amortize`
 # - next: [06, shift-and-stitch](06_shift_and_stitch.ipynb). One answer every 16 pixels is coarse. Can the same net give

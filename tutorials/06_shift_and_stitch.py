@@ -32,16 +32,18 @@ import numpy as np
 from exercises import n06
 from matplotlib.figure import Figure
 
-from minifcn import classify, dense, ops, viz
+from minifcn import ops, viz
 from minifcn.backend import to_device, to_host
+from minifcn.cli.verbs import classify
 from minifcn.data.files import read_image
-from minifcn.describe import describe
+from minifcn.experiments import dense
 from minifcn.geometry import Grid, Layer
+from minifcn.introspect.describe import describe
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.models.vgg import VGG
 from minifcn.nn import Conv2d, MaxPool2d, Sequential, evaluating
-from minifcn.pretrained import imagenet_squeezenet
 from minifcn.stitch import rarefied, rarefy, shift_and_stitch, sliding
+from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # "gpu": the same notebook on CuPy
@@ -537,7 +539,7 @@ assert abs(odd - moved[:, :22]).mean() < abs(odd - line).mean() / 2
 #
 # ## Where to read on
 #
-# - what just ran: `minifcn/stitch.py`, `minifcn/ops/stitch.py`, `minifcn/dense.py`; the fields in `minifcn/geometry.py`
+# - what just ran: `minifcn/stitch.py`, `minifcn/ops/shift_and_stitch.py`, `minifcn/experiments/dense.py`; the fields in `minifcn/geometry.py`
 # - a net made so from the start: `minifcn/models/dilated.py`
 # - from a terminal: `minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png`
 # - next: [07, upsampling](07_upsampling.ipynb)

@@ -33,19 +33,19 @@ from minifcn import ops, viz
 from minifcn.backend import to_device, to_host
 from minifcn.data import VOID, Preprocessing, Shapes, collate
 from minifcn.data.files import read_image
-from minifcn.evaluation import predict
 from minifcn.geometry import Layer
+from minifcn.introspect.figure import figure as figure_of
 from minifcn.kernels.threads import threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
-from minifcn.models.figure import figure as figure_of
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Trunk
 from minifcn.nn import Conv2d, MaxPool2d, Sequential
 from minifcn.optim import SGD, caffe_multipliers, learning_rate
-from minifcn.pretrained import imagenet_squeezenet
 from minifcn.surgery import transplant
 from minifcn.tensor import no_grad
+from minifcn.training.evaluation import predict
+from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"

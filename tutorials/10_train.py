@@ -42,14 +42,14 @@ from minifcn import inference, ops, viz
 from minifcn.backend import rng, to_device, to_host
 from minifcn.data import VOID, Preprocessing, Shapes, collate
 from minifcn.data.batches import Cached
-from minifcn.evaluation import baselines, evaluate, predict, table
 from minifcn.geometry import Grid
 from minifcn.kernels.threads import threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.optim import learning_rate
-from minifcn.pretrained import imagenet_squeezenet
-from minifcn.recipes import preset
+from minifcn.training.evaluation import baselines, evaluate, predict, table
+from minifcn.training.recipes import preset
+from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
@@ -174,7 +174,7 @@ for step in range(STEPS):
 # That is the loop of the library, too, which also saves, stops in good order and goes on after a stop:
 
 # %%
-from minifcn.training import Trainer
+from minifcn.training.loop import Trainer
 
 print(inspect.getsource(Trainer._one_step))
 
@@ -460,7 +460,7 @@ n10.check_diagnosis(solved.diagnosis)
 
 # %% [markdown]
 # The library reads the simplest of these signs itself and warns while a run goes on. What a teacher would say about a
-# loss that stays at $\ln C$, or a net that says one class everywhere, is in `minifcn/advice.py`.
+# loss that stays at $\ln C$, or a net that says one class everywhere, is in `minifcn/training/advice.py`.
 
 # %% [markdown]
 # ## What pretraining buys
@@ -597,9 +597,9 @@ viz.show(figure)
 # ## Where to read on
 #
 # * `minifcn/metrics.py`: the table, the four metrics, and three answers to what 0/0 means.
-# * `minifcn/evaluation.py`: from scores to the table, and the two guessers.
-# * `minifcn/training.py`: the loop, with all that a long run needs; `minifcn/recipes.py`: every choice of a run.
-# * `minifcn/transfer.py` and `minifcn/pretrained.py`: how a trunk gets the weights of a classifier.
-# * `minifcn/advice.py`: what a teacher would say about a run's numbers.
+# * `minifcn/training/evaluation.py`: from scores to the table, and the two guessers.
+# * `minifcn/training/loop.py`: the loop, with all that a long run needs; `minifcn/training/recipes.py`: every choice of a run.
+# * `minifcn/training/transfer.py` and `minifcn/weights/published.py`: how a trunk gets the weights of a classifier.
+# * `minifcn/training/advice.py`: what a teacher would say about a run's numbers.
 # * Your own run: `minifcn train --data FOLDER` on any folder in the layout of PASCAL VOC, and its `report.html`.
 # * Next: notebook 11, where all this becomes fast.

@@ -38,12 +38,12 @@ from solutions import n11 as solved
 import minifcn
 from minifcn import viz
 from minifcn.backend import to_device, to_host, xp_of
+from minifcn.experiments.bench.stopwatch import extra_bytes, take_turns
+from minifcn.experiments.bench.studies import Layer, six_loops, vgg_layers
 from minifcn.kernels import blocks, winograd
 from minifcn.kernels.convolution import WAYS, choose, correlate
 from minifcn.kernels.im2col import Windows, im2col
 from minifcn.kernels.threads import cores, set_threads, threads
-from minifcn.stopwatch import extra_bytes, take_turns
-from minifcn.studies import Layer, six_loops, vgg_layers
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
@@ -557,7 +557,7 @@ print(f"computed on the {DEVICE}, equal to float64 on the host within rounding: 
 #
 # * `minifcn/kernels/im2col.py`, `products.py`, `blocks.py`, `lines.py`, `winograd.py`, in this order: each is one rung.
 # * `minifcn/kernels/threads.py`: sixty lines that share out the work.
-# * `minifcn/stopwatch.py`: how to measure on a machine that has other things to do; `minifcn/studies.py`:
+# * `minifcn/experiments/bench/stopwatch.py`: how to measure on a machine that has other things to do; `minifcn/experiments/bench/studies.py`:
 #   what is measured.
 # * `docs/performance.md`: all layers, beside PyTorch. On your machine: `minifcn bench ladder`, `minifcn bench layers`.
 # * This was the last notebook. `docs/CONTRIBUTING.md` tells how to add an op: write one.

@@ -40,8 +40,23 @@ __all__ = [
     "open_data",
 ]
 
-FILES = [
-    "sample", "files", "augment", "batches", "inputs", "hha", "things", "shapes", "objects", "make",
-    "unpack", "fetch", "listed", "voc", "mapping", "check", "correct",
-    "sbd", "nyud", "siftflow", "pascal_context", "opening", "digits",
-]  # fmt: skip
+FILES = (
+    "sample",
+    "files",
+    "augment",
+    "batches",
+    "inputs",
+    "hha",
+    "things",
+    "shapes",
+    "objects",
+    "listed",
+    "voc",
+    "sbd",
+    "nyud",
+    "siftflow",
+    "pascal_context",
+    "opening",
+    "digits",
+    "tools",
+)

@@ -22,7 +22,7 @@ import numpy as np
 from minifcn.data.files import MAX_PIXELS
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, FormatError, UsageError
-from minifcn.weights.mat import read_mat
+from minifcn.formats.mat import read_mat
 
 ID = re.compile(r"[A-Za-z0-9_-]+")
 MAX_LIST = 16 * 2**20

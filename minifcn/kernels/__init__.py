@@ -11,4 +11,15 @@ winograd.py      the three products of a 3x3 convolution with a quarter of the m
 convolution.py   the three products for everybody to call: arguments checked, and who computes them
 """
 
-FILES = ("im2col", "products", "threads", "planes", "phases", "blocks", "lines", "winograd", "convolution")
+FILES = (
+    "im2col",
+    "products",
+    "threads",
+    "planes",
+    "phases",
+    "blocks",
+    "lines",
+    "winograd",
+    "convolution",
+    "memory",
+)

@@ -14,7 +14,6 @@ FILES = (
     "context",
     "ladder",
     "fcn",
-    "figure",
     "paper",
     "upsampling",
     "dilated",

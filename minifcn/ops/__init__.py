@@ -11,6 +11,17 @@ from minifcn.ops.loss import softmax_cross_entropy
 from minifcn.ops.norm import l2_normalize, local_response_norm
 from minifcn.ops.pool import avg_pool2d, max_pool2d
 from minifcn.ops.resize import bilinear_resize, bilinear_upsample
-from minifcn.ops.stitch import shift, stitch
+from minifcn.ops.shift_and_stitch import shift, stitch
 
-FILES = ("checks", "arithmetic", "arrays", "activation", "conv", "pool", "norm", "resize", "loss", "stitch")
+FILES = (
+    "checks",
+    "arithmetic",
+    "arrays",
+    "activation",
+    "conv",
+    "pool",
+    "norm",
+    "resize",
+    "loss",
+    "shift_and_stitch",
+)

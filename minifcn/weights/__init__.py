@@ -1,29 +1,7 @@
-"""Weights out of files that other programs wrote, read without those programs.
+"""Whose weights: the names other libraries use, published sets with their preprocessing, and nets written as ONNX."""
 
-Each format has one file here, and in it one function, `read_<format>(path, *, allow_nonfinite=False)`, which gives
-`{name: array}` under the file's own names and in the file's own order. The arrays are fresh, or read-only views of the
-mapped file, which must not be rewritten while they are in use.
-
-A file of weights is a stranger's letter: it was downloaded. Every reader believes a length only after comparing it with
-the bytes that are there, runs nothing that the file says, and refuses whatever is wrong with one `FormatError`.
-
-`FILES` lists the files of this folder from easy to hard, which is also the order in which they may import each other.
-"""
-
-FILES = [
-    "limits",
-    "archive",
-    "npz",
-    "opcodes",
-    "torch_tensors",
-    "torch_zip",
-    "torch_legacy",
-    "protobuf",
-    "caffemodel",
-    "prototxt",
-    "safetensors",
-    "h5",
-    "mat",
+FILES = (
     "names",
-    "files",
-]
+    "published",
+    "onnx_graph",
+)

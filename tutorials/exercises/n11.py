@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from minifcn.experiments.bench.studies import Layer
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows, im2col
-from minifcn.studies import Layer
 
 from . import exercise, right, wrong
 

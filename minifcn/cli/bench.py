@@ -1,0 +1,415 @@
+"""How fast this is, beside PyTorch where it is installed, and beside what this machine can do at best.
+
+    minifcn bench nets                                FCN-8s whole: forward and a training step, time and peak memory
+    minifcn bench nets --padding same --width 8 --size 128 --batch 4
+    minifcn bench nets --net fcn-squeezenet --size 256x192    any FCN of `minifcn describe`, by the same name
+    minifcn bench layers                              every layer of it at 500x500, forward and both gradients
+    minifcn bench layers --only conv3_2,fc7 --runs 9
+    minifcn bench layers --way im2col --json im2col.json --plot roofline.png
+    minifcn bench ladder --only conv3_2               one layer from six loops to Winograd: time, memory, error
+    minifcn bench memory --only conv1_2               what a convolution takes beyond its input and output, each way
+    minifcn bench overhead --size 8                   what autograd costs an op
+    minifcn bench profile                             what the time of a training step is spent on
+    minifcn bench scaling --width 16 --size 1024      time against pixels, width and threads
+
+The rivals take turns (A B A B), so that whatever else the machine does meets both; each number is the median of the
+turns. PyTorch runs on as many threads, with whichever of its two memory layouts is faster for the product at hand.
+Whole nets are each in a process of their own, for their time and their memory: `minifcn bench side` is that process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn import __version__, viz
+from minifcn.cli.command import parse, split_words
+from minifcn.errors import MinifcnError, UsageError
+from minifcn.experiments.bench.rival import import_torch, layouts, torch_net, torch_products
+from minifcn.experiments.bench.stopwatch import (
+    Elsewhere,
+    copy_rate,
+    matrix_rate,
+    peak_while,
+    seconds_of,
+    serve,
+    take_turns,
+)
+from minifcn.experiments.bench.studies import (
+    FCNS,
+    PRODUCTS,
+    Layer,
+    Work,
+    ladder,
+    memory,
+    overhead,
+    products_alone,
+    profile,
+    scaling,
+    vgg_layers,
+)
+from minifcn.introspect.describe import describe, image_size
+from minifcn.kernels.convolution import WAYS, choose, convolution
+from minifcn.kernels.threads import cores, set_threads, threads
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling [options]`."""
+
+    net: str = "fcn8s"
+    """nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"""
+    size: str = "500"
+    """nets: height x width of the image; else, and for a square one, its side (in scaling, of the largest)"""
+    width: int = 0
+    """channels, as the net counts them (0: its own; 64 of VGG-16)"""
+    batch: int = 1
+    """images at once"""
+    padding: str = ""
+    """the first layer's: a number, "same" or, for nets, "safe" (empty: the net's own, 100 for the paper's nets)"""
+    only: str = ""
+    """layers, memory: their names, separated by commas; by default all"""
+    way: str = ""
+    """"im2col", "blocks", "lines" or "winograd" for every layer that it can serve; by default as chosen for each"""
+    runs: int = 5
+    """turns each rival takes"""
+    threads: int = 0
+    """threads that compute convolutions (0: one for each core)"""
+    torch: bool = True
+    """measure PyTorch beside, if it is installed"""
+    json: str = ""
+    """write the numbers to this file, too"""
+    plot: str = ""
+    """layers, scaling: draw them into this PNG file"""
+
+
+def main(argv: list[str]) -> int:
+    words, rest = split_words(Options, argv)
+    options = parse(Options, rest, verb="bench", after=__doc__ or "")
+    if words[:1] != ["side"] and (len(words) != 1 or words[0] not in TABLES):
+        raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
+    if options.way and options.way not in WAYS:
+        raise UsageError(f"option way is {options.way!r}; expected one of {', '.join(WAYS)}")
+    check(options)
+    set_threads(options.threads or cores())
+    with convolution(options.way) if options.way else contextlib.nullcontext():
+        if words[0] == "side":
+            return serve_side(words[1:], options)
+        record = TABLES[words[0]](options)
+    if options.json:
+        Path(options.json).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return 0
+
+
+def check(options: Options) -> None:
+    if options.net not in FCNS:
+        raise UsageError(f"option net is {options.net!r}; expected one of {', '.join(FCNS)}")
+    image_size(options.size)
+    for name, least in (("width", 0), ("batch", 1), ("runs", 1), ("threads", 0)):
+        if getattr(options, name) < least:
+            raise UsageError(f"option {name} is {getattr(options, name)}; expected at least {least}")
+    for name in ("json", "plot"):
+        path = getattr(options, name)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"{path}: cannot be written, its folder does not exist; choose another --{name}")
+
+
+def print_machine(torch: Any = None, rate: float = 0.0) -> None:
+    built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    print(f"minifcn {__version__}, NumPy {np.__version__}, BLAS {built['name']} {built['version']}, "
+          f"Python {platform.python_version()}, {platform.machine()}, {threads()} threads")  # fmt: skip
+    if rate:
+        print(f"{rate:.0f} GFLOP/s in a matrix product, {copy_rate():.1f} GB/s in a copy by one thread")
+        print(f"rival: PyTorch {torch.__version__}" if torch else "rival: none (PyTorch not installed, or not wanted)")
+    print()
+
+
+def record_of(options: Options, rows: Any, torch: Any = None, **more: Any) -> dict[str, Any]:
+    return {
+        "options": dataclasses.asdict(options),
+        "minifcn": __version__,
+        "numpy": np.__version__,
+        "torch": torch.__version__ if torch else None,
+        "torch_build": torch.__config__.show() if torch else None,
+        "machine": platform.machine(),
+        "threads": threads(),
+        **more,
+        "rows": rows,
+    }
+
+
+def side_of(options: Options) -> int:
+    height, width = image_size(options.size)
+    if height != width:
+        raise UsageError(f"option size is {options.size!r}; expected one number: only whole nets take other shapes")
+    return height
+
+
+def wanted_layers(options: Options, default: str = "") -> list[Layer]:
+    """Those that --only names, by default all."""
+    if options.padding not in ("", "same") and not options.padding.isdecimal():
+        raise UsageError(f"option padding is {options.padding!r}; expected a number, or 'same': layers are FCN-8s's")
+    found = vgg_layers(options.width or 64, side_of(options), options.padding or 100)
+    layers = {layer.name: layer for layer in found}
+    wanted = [name for name in (options.only or default).split(",") if name]
+    for name in wanted:
+        if name not in layers:
+            raise UsageError(f"option only names {name!r}; expected some of {', '.join(layers)}")
+    return [layer for layer in layers.values() if not wanted or layer.name in wanted]
+
+
+# -------------------------------------------------------------------------------------------------------------- layers
+
+
+def measure_layers(options: Options) -> dict[str, Any]:
+    """The table, printed line by line, and returned as a record."""
+    layers = wanted_layers(options)
+    torch, rate, copy = import_torch(options.torch), matrix_rate(), copy_rate()
+    print_machine(torch, rate)
+    print(f"{'layer':<9}{'product':<9}{'way':<10}{'Mflop':>8}{'MB':>7}{'bound by':>10}{'ms':>8}{'of BLAS':>9}"
+          f"{'alone':>8}{'PyTorch':>9}{'ratio':>7}")  # fmt: skip
+    rows = []
+    for layer in layers:
+        for product in PRODUCTS:
+            row = measure(layer, product, options, torch)
+            flops, moved = 2 * row["multiply_adds"], row["least_bytes"]
+            row["of_blas"] = flops / row["ms"] / rate / 1e6
+            row["bound"] = "products" if flops / rate > moved / copy else "memory"
+            rival = f"{row['torch_ms']:9.2f}{row['ms'] / row['torch_ms']:7.2f}" if torch else ""
+            print(f"{layer.name:<9}{product:<9}{row['way']:<10}{flops / 1e6:>8.0f}{moved / 1e6:>7.1f}{row['bound']:>10}"
+                  f"{row['ms']:8.2f}{row['of_blas']:8.0%} {row['alone_ms']:8.2f}{rival}", flush=True)  # fmt: skip
+            rows.append(row)
+    total, alone, others = (sum(row[key] for row in rows) for key in ("ms", "alone_ms", "torch_ms"))
+    print(f"{'all':<53}{total:8.1f}{'':9}{alone:8.1f}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
+    if options.plot:
+        plot_roofline(rows, rate, copy, Path(options.plot))
+    return record_of(options, rows, torch, gflops=rate, copy_gbytes=copy)
+
+
+def measure(layer: Layer, product: str, options: Options, torch: Any) -> dict[str, Any]:
+    """One product of one layer: median milliseconds of both, its multiply-adds, and the bytes it must move at least."""
+    x, w, gy = layer.arrays(options.batch)
+    ours: Callable[[], Any] = layer.products(x, w, gy)[product]
+    rivals = torch_products(torch, product, x, w, gy, layer.padding) if torch else []
+    if rivals and not np.allclose(ours(), rivals[0]().numpy(), atol=1e-4 * float(np.abs(ours()).max())):
+        raise MinifcnError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
+    mine, alone, *others = take_turns([ours, layer.alone(product, options.batch), *rivals], options.runs)
+    channels = layer.inputs, layer.outputs
+    if product == "grad_x":
+        channels = channels[::-1]
+    return {
+        "layer": layer.name,
+        "alone_ms": statistics.median(alone) * 1e3,
+        "product": product,
+        "way": choose(x, layer.windows, *channels, options.batch, (layer.out, layer.out)),
+        "multiply_adds": layer.multiply_adds * options.batch,
+        "least_bytes": layer.least_bytes(options.batch),
+        **times_of(mine, others),
+    }
+
+
+def times_of(mine: list[float], others: list[list[float]]) -> dict[str, float]:
+    """Medians in milliseconds, the rival's in its better layout, and how far our turns lay apart."""
+    best = min((statistics.median(seconds) for seconds in others), default=float("nan"))
+    middle = statistics.median(mine)
+    return {"ms": middle * 1e3, "torch_ms": best * 1e3, "spread": (max(mine) - min(mine)) / middle}
+
+
+def plot_roofline(rows: Sequence[dict[str, Any]], rate: float, copy: float, path: Path) -> None:
+    """Each product's rate over its multiply-adds per byte, under the roof that memory and BLAS make."""
+    at = [0.25, rate / copy / 2, 1000.0]
+    series = {"roof: copy rate, then matrix products": (at, [min(rate, 2 * each * copy) for each in at])}
+    rates = (("minifcn", "ms"), ("PyTorch", "torch_ms"), ("the matrix product alone", "alone_ms"))
+    for name, key in rates:
+        points = [(row["multiply_adds"] / row["least_bytes"], row["multiply_adds"] / row[key] / 5e5) for row in rows]
+        if all(y == y for _, y in points):
+            series[name] = ([x for x, _ in points], [y for _, y in points])
+    labels = ("multiply-adds per byte", "GFLOP/s")
+    viz.log_log([("every product of every layer", *labels, series)], path, points=[name for name, _ in rates])
+
+
+# ---------------------------------------------------------------------------------------------------------------- nets
+
+SIDES = ["ours", "torch", "torch-channels-last"]
+"""Who works in a process of its own; PyTorch in both of its memory layouts."""
+
+
+def work_of(options: Options) -> Work:
+    border: Any = int(options.padding) if options.padding.isdecimal() else options.padding
+    given: dict[str, Any] = {"width": options.width} if options.width else {}
+    if options.padding:
+        given["padding"] = border
+    return Work(options.net, size=image_size(options.size), batch=options.batch, **given)
+
+
+def measure_nets(options: Options) -> dict[str, Any]:
+    """Forward and training step of an FCN with 21 classes, ours and PyTorch's from the same weights."""
+    torch, thin = import_torch(options.torch), work_of(dataclasses.replace(options, width=1, batch=1))
+    if torch:  # what is refused is refused before anything is measured
+        torch_net(torch, thin.net, thin.x, thin.labels, torch.contiguous_format)
+    sides, peaks = SIDES if torch else SIDES[:1], {}
+    for side in sides[:2]:
+        for name in ("forward", "step"):
+            with elsewhere(side, options) as process:  # a fresh one: what a step has freed is not all given back
+                peaks[side, name] = process.ask(f"{name}'s peak")
+    rate, work = matrix_rate(), work_of(options)
+    if torch:
+        scores, theirs = work.forward(), torch_net(torch, work.net, work.x, work.labels, layouts(torch)[0])[0]()
+        if not np.allclose(scores, theirs.numpy(), rtol=1e-3, atol=1e-4 * float(np.abs(scores).max())):
+            raise MinifcnError("ours and PyTorch's scores differ: report this")
+        del scores, theirs
+    print_machine(torch, rate)
+    multiply_adds = describe(work.net, image_size(options.size), batch=options.batch).multiply_adds
+    del work
+    print(f"{options.net:<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
+          f"{'ratio':>7}")  # fmt: skip
+    rows = []
+    with ExitStack() as stack:
+        processes = [stack.enter_context(elsewhere(side, options)) for side in sides]
+        for name, passes in (("forward", 1), ("step", 3)):
+            mine, *others = take_turns(processes, options.runs, methodcaller("ask", name))
+            row: dict[str, Any] = {"product": name, **times_of(mine, others), "peak_bytes": peaks["ours", name]}
+            row["of_blas"] = passes * 2 * multiply_adds / row["ms"] / rate / 1e6
+            print(f"{name:<15}{row['ms']:8.1f}{row['of_blas']:8.0%} ", end="")
+            if torch:
+                row["torch_peak_bytes"] = peaks[SIDES[1], name]
+                print(f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}", end="")
+            print(f"{row['spread']:{8 if torch else 24}.0%}{row['peak_bytes'] / 1e6:9.0f}", end="")
+            if torch:
+                print(f"{row['torch_peak_bytes'] / 1e6:9.0f}{row['peak_bytes'] / row['torch_peak_bytes']:7.2f}", end="")
+            print(flush=True)
+            rows.append(row)
+    return record_of(options, rows, torch, gflops=rate)
+
+
+def elsewhere(side: str, options: Options) -> Elsewhere:
+    """The process in which one side does its work."""
+    names = ("net", "size", "width", "batch", "padding", "way", "threads")
+    chosen = [f"--{name}={getattr(options, name)}" for name in names]
+    return Elsewhere([sys.executable, "-m", "minifcn", "bench", "side", side, *chosen])
+
+
+def serve_side(words: list[str], options: Options) -> int:
+    """Be one side: do what is asked for. What came before (drawing the weights) counts only where it must."""
+    if len(words) != 1 or words[0] not in SIDES:
+        raise UsageError(f"bench side: found {' '.join(words)!r}; expected one of {', '.join(SIDES)}")
+    work = work_of(options)
+    forward, step = work.forward, work.step
+    if words[0] != "ours":
+        torch = import_torch()
+        if not torch:
+            raise UsageError(f"bench side {words[0]}: PyTorch is not installed; pip install torch")
+        layout = layouts(torch)[SIDES.index(words[0]) - 1]
+        forward, step = torch_net(torch, work.net, work.x, work.labels, layout)
+    del work
+    tasks = {"forward": forward, "step": step}
+    serve(
+        {name: partial(seconds_of, task) for name, task in tasks.items()}
+        | {f"{name}'s peak": partial(peak_while, task) for name, task in tasks.items()}
+    )
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------- four studies
+
+
+def measure_ladder(options: Options) -> dict[str, Any]:
+    print_machine()
+    rows = []
+    for layer in wanted_layers(options, "conv3_2"):
+        print(f"{layer.name}, forward: {layer.multiply_adds / 1e6:.0f} million multiply-adds")
+        print(f"{'rung':<22}{'ms':>12}{'extra MB':>10}{'error':>10}")
+        for row in ladder(layer, options.runs):
+            rows.append({"layer": layer.name, **row})
+            error = f"{row['error']:10.1e}" if "error" in row else ""
+            print(f"{row['rung']:<22}{row['seconds'] * 1e3:12.1f}{row['bytes'] / 1e6:10.1f}{error}")
+    return record_of(options, rows)
+
+
+def measure_memory(options: Options) -> dict[str, Any]:
+    print_machine()
+    rows = []
+    for layer in wanted_layers(options, "conv1_2"):
+        found = memory(layer, options.batch)
+        print(f"{layer.name}: input {layer.inputs}x{layer.size}x{layer.size}, output {layer.outputs}x{layer.out}x"
+              f"{layer.out}; megabytes beyond them and the weights")  # fmt: skip
+        print(f"{'':<10}" + "".join(f"{product:>9}" for product in PRODUCTS))
+        for way in WAYS:
+            print(f"{way:<10}" + "".join(f"{row['bytes'] / 1e6:9.1f}" for row in found if row["way"] == way))
+        rows += [{"layer": layer.name, **row} for row in found]
+    return record_of(options, rows)
+
+
+def measure_overhead(options: Options) -> dict[str, Any]:
+    print_machine()
+    size = min(side_of(options), 8)
+    row = overhead(size, options.runs)
+    print(f"FCN-8s of width 1 on {size}x{size} pixels: {row['step_us']:.0f} us forward and backward, "
+          f"{row['by_hand_us']:.0f} us by hand: {row['us']:.1f} us for each of {row['ops']} ops")  # fmt: skip
+    return record_of(options, [row])
+
+
+def measure_profile(options: Options) -> dict[str, Any]:
+    """What the time of a training step of `--net` is spent on."""
+    print_machine()
+    work = work_of(options)
+    seconds = profile(work, options.runs)
+    total = sum(seconds.values())
+    print(f"{options.net}, a training step: {total * 1e3:.0f} ms in the functions called")
+    for name, each in seconds.items():
+        print(f"{name:<34}{each * 1e3:10.1f} ms{each / total:8.1%}")
+    alone = products_alone(work, options.runs)
+    print(f"the matrix products of its convolutions alone, as products of columns: {alone * 1e3:.1f} ms")
+    rows = [{"function": name, "seconds": each} for name, each in seconds.items()]
+    return record_of(options, rows, products_alone_seconds=alone)
+
+
+def measure_scaling(options: Options) -> dict[str, Any]:
+    print_machine()
+    studies = scaling(options.width or 64, max(64, side_of(options)), options.runs)
+    panels = []
+    for name, rows in studies.items():
+        key = next(iter(rows[0]))
+        xs, ys = [row[key] for row in rows], [row["seconds"] for row in rows]
+        print(f"{key:>8}  seconds of a forward pass")
+        for x, y in zip(xs, ys, strict=True):
+            print(f"{x:>8}  {y:.4f}")
+        line = {"measured": (xs, ys)}
+        if name == "pixels":
+            line["in proportion to the pixels"] = (xs, [ys[-1] * (x / xs[-1]) ** 2 for x in xs])
+        if name == "threads":
+            alone = [row["product_seconds"] for row in rows]
+            line["a matrix product's gain"] = (xs, [ys[0] * each / alone[0] for each in alone])
+        panels.append((f"time against {name}", key, "seconds", line))
+    first, last = studies["threads"][0], studies["threads"][-1]
+    if last["threads"] > 1:
+        gains = (first[key] / last[key] for key in ("seconds", "product_seconds"))
+        print("{} threads gain {:.2f}, in a large matrix product {:.2f}".format(last["threads"], *gains))
+    if options.plot:
+        viz.log_log(panels, Path(options.plot), points=["measured"])
+    return record_of(options, studies)
+
+
+TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
+    "nets": measure_nets,
+    "layers": measure_layers,
+    "ladder": measure_ladder,
+    "memory": measure_memory,
+    "overhead": measure_overhead,
+    "profile": measure_profile,
+    "scaling": measure_scaling,
+}
+

@@ -1,0 +1,56 @@
+"""`minifcn convert IN OUT`: weights of any format that is read here, as a checkpoint of ours.
+
+    minifcn convert VGG_ILSVRC_16_layers.caffemodel vgg16.safetensors
+    minifcn convert squeezenet1_1.pth squeezenet.safetensors
+    minifcn convert anything.h5 arrays.safetensors --plain          the arrays alone, under their own names
+
+The format is told by the file's first bytes, and the net by the names and shapes in it; what fits no net is refused,
+naming the first layer that differs from the nearest. With the weights goes what the net's images have to go through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from minifcn.cli.command import parse, split_words
+from minifcn.errors import UsageError
+from minifcn.formats.checkpoint import save_checkpoint
+from minifcn.formats.files import read
+from minifcn.weights.published import open_weights
+
+
+@dataclass(frozen=True)
+class Options:
+    """Weights of Caffe, PyTorch, NumPy, safetensors, Keras or MATLAB as a checkpoint: `minifcn convert IN OUT`."""
+
+    net: str = ""
+    """the net it has to be, vgg16 for instance; by default the one that fits"""
+    plain: bool = False
+    """copy the arrays under the names they have, whatever net they are of"""
+    allow_nonfinite: bool = False
+    """take weights with NaN or infinity in them"""
+
+
+def main(argv: list[str]) -> int:
+    """Read IN, find its net, and write OUT with the net's name, its classes and its preprocessing."""
+    words, rest = split_words(Options, argv)
+    options = parse(Options, rest, verb="convert", words="IN OUT")
+    if len(words) != 2:
+        raise UsageError(f"convert: expected two files, found {len(words)}: minifcn convert IN OUT.safetensors")
+    source, target = map(Path, words)
+    if target.suffix != ".safetensors":
+        raise UsageError(f"{target}: expected a name that ends in .safetensors, the format that is written")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the file to read; choose another name for the file to write")
+    if options.plain:
+        arrays = read(source, allow_nonfinite=options.allow_nonfinite)
+        save_checkpoint(target, arrays, {"source": source.name})
+        print(f"{len(arrays)} arrays as they are\nwrote {target}")
+        return 0
+    weights = open_weights(source, net=options.net, allow_nonfinite=options.allow_nonfinite)
+    weights.save(target)
+    print(f"{weights}\nimages: {weights.preprocessing or 'not of three channels; prepare them yourself'}")
+    print(f"wrote {target}")
+    return 0
+

@@ -1,0 +1,216 @@
+"""`minifcn data`: a data set written, fetched, or looked through.
+
+minifcn data make world
+minifcn data fetch voc2012 data
+minifcn data check data/VOCdevkit/VOC2012
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from minifcn.cli.command import parse, split_words
+from minifcn.data.listed import read_lines
+from minifcn.data.opening import open_data, other_format
+from minifcn.data.tools.check import Findings, check, layout_hints
+from minifcn.data.tools.correct import MENDED, correct
+from minifcn.data.tools.fetch import BY_HAND, SOURCES, by_hand, fetch, source_of
+from minifcn.data.tools.make import make_tree
+from minifcn.data.tools.mapping import read_map
+from minifcn.errors import DataError, UsageError
+from minifcn.training.progress import Bar
+
+USAGE = """\
+usage: minifcn data make DIR         write scenes of the embedded world
+       minifcn data fetch NAME DIR   download a data set, check it, unpack it
+       minifcn data check DIR        what is wrong in a folder of masks
+
+`minifcn data make --help`, `... fetch --help`, `... check --help` tell more.
+Each takes --debug, which shows the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class Make:
+    """Write scenes of the embedded world and their labels into a new folder: `minifcn data make DIR [options]`."""
+
+    train: int = 800
+    """training images (0: no such split)"""
+    val: int = 100
+    """validation images"""
+    test: int = 100
+    """test images"""
+    size: int = 160
+    """the side of the images, 64 to 500 pixels"""
+    seed: int = 0
+    """another seed, other scenes"""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Download a data set, check its hash, unpack it under DIR. What was cut goes on when the command is run again."""
+
+    archive: str = ""
+    """no network? fetch the file by hand (the command says which) and name it here"""
+    keep: bool = False
+    """keep the downloaded archive"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look through a VOC tree: what is wrong with images, masks, lists, and what helps. Exit code 2 if anything is.
+
+    Of SBD, NYUDv2, SIFT Flow and PASCAL-Context, in their own formats, each pair that cannot be read.
+    """
+
+    classes: str = ""
+    """a file with a class name a line, 0 first, instead of the folder's class_names.txt"""
+    split: str = ""
+    """look at the images of one list only"""
+    first: int = 3
+    """how many faults of each kind to show"""
+    write: str = ""
+    """a new folder for the same data with masks as class numbers, as proposed"""
+    map: str = ""
+    """a file that says what becomes which class: lines `R G B class` or `number class`, 255 for void"""
+
+
+def main(argv: list[str]) -> int:
+    what = next((word for word in argv if not word.startswith("-")), "")
+    if what in VERBS:
+        return VERBS[what](argv)
+    if "-h" in argv or "--help" in argv:
+        print(USAGE)
+        raise SystemExit(0)
+    found = " ".join(argv) or "nothing to do"
+    raise UsageError(
+        f"data: found {found!r}; expected: minifcn data make DIR, minifcn data fetch NAME DIR or minifcn data check DIR"
+    )
+
+
+def make(argv: list[str]) -> int:
+    words, rest = split_words(Make, argv)
+    options = parse(Make, rest, verb="data", words="make DIR")
+    if len(words) != 2:
+        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data make DIR")
+    asked = {"train": options.train, "val": options.val, "test": options.test}
+    counts = {split: count for split, count in asked.items() if count}
+    if not counts:
+        raise UsageError("data make: no images are asked for; expected at least one of --train, --val, --test")
+    folder = make_tree(words[1], counts=counts, size=options.size, seed=options.seed)
+    print(f"wrote {folder}: {', '.join(f'{count} images of {split}' for split, count in counts.items())}")
+    print(f"to learn from them: minifcn train --data {shlex.quote(str(folder))}")
+    return 0
+
+
+def fetch_command(argv: list[str]) -> int:
+    words, rest = split_words(Fetch, argv)
+    options = parse(Fetch, rest, verb="data", words="fetch NAME DIR", after=_catalogue())
+    if len(words) != 3:
+        raise UsageError(
+            f"data: found {' '.join(words)!r}; expected: minifcn data fetch NAME DIR, NAME one of "
+            f"{', '.join([*SOURCES, *BY_HAND])}"
+        )
+    _, name, folder = words
+    source = source_of(name)
+    place = Path(folder) / source.place
+    if place.exists():
+        print(f"{place} is there already; remove it to fetch it again")
+    else:
+        print(f"{source.what}, {source.size / 1e6:,.0f} MB ({source.terms})")
+        try:
+            with Bar(source.size, unit="B") as down, Bar(source.size, unit="B") as out:
+                fetch(
+                    name,
+                    folder,
+                    archive=options.archive or None,
+                    keep=options.keep,
+                    downloading=lambda count: down.advance(count, note="downloading"),
+                    unpacking=lambda count: out.advance(count, note="unpacking"),
+                )
+        except DataError:
+            print(by_hand(name, folder))
+            raise
+        print(f"wrote {place}")
+    if name != "sbd":
+        print(f"to look through it: minifcn data check {shlex.quote(str(place))}")
+    print(f"to learn from it:   minifcn train --data {shlex.quote(str(place))}")
+    return 0
+
+
+def _catalogue() -> str:
+    """The names that can be fetched, and those that cannot and why."""
+    lines = ["NAME is one of"]
+    lines += [f"  {name:<15} {one.what}, {one.size / 1e6:,.0f} MB" for name, one in SOURCES.items()]
+    lines += ["to be fetched by hand, since no hash of them is known that could be relied on:"]
+    lines += [f"  {name:<15} {what}" for name, (what, _, _) in BY_HAND.items()]
+    return "\n".join(lines)
+
+
+def check_command(argv: list[str]) -> int:
+    words, rest = split_words(Check, argv)
+    options = parse(Check, rest, verb="data", words="check DIR")
+    if len(words) != 2:
+        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data check DIR")
+    if options.first < 1:
+        raise UsageError(f"option --first is {options.first}; expected a number of at least 1")
+    if options.map and not options.write:
+        raise UsageError("option --map has nothing to do; expected --write DIR as well, the folder for the new masks")
+    classes = read_lines(Path(options.classes)) if options.classes else None
+    colours, numbers = read_map(options.map) if options.map else ({}, {})
+    try:
+        found = _looked_through(words[1], classes, options.split or None)
+    except DataError:
+        if what := other_format(words[1]):
+            return _read_through(words[1], what, options)
+        for line in layout_hints(words[1]):
+            print(line)
+        raise
+    print("\n".join(found.lines(first=options.first)))
+    if not options.write:
+        if not found.faults.keys().isdisjoint(MENDED):
+            print(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
+        return 2 if found.count else 0
+    with Bar(len(found.usable), unit="mask") as bar:
+        folder = correct(found, options.write, colours=colours, numbers=numbers, advance=bar.advance)
+    left_out = found.looked_at - len(found.usable)
+    without = f", {left_out} that cannot be used left out" if left_out else ""
+    print(f"\nwrote {folder}: {len(found.usable)} pairs{without}; what became what: {folder / 'mapping.txt'}\n")
+    again = _looked_through(str(folder), None, None)
+    print("\n".join(again.lines(first=options.first)))
+    return 2 if again.count else 0
+
+
+def _read_through(folder: str, what: str, options: Check) -> int:
+    """Of a data set in another format than VOC's: every pair that its reader refuses, and why."""
+    for name in ("write", "classes"):
+        if getattr(options, name):
+            raise UsageError(f"option --{name} is for trees of PASCAL VOC; {folder} holds {what}")
+    data = open_data(folder, options.split or None)
+    with Bar(len(data), unit="pair") as bar:
+        problems = data.problems(bar.advance)
+    print(f"{folder} holds {what}: {len(data)} images, {len(data.classes)} classes")
+    for _, problem in problems[: options.first]:
+        print(f"  - {problem}")
+    if len(problems) > options.first:
+        print(f"  - and {len(problems) - options.first} more (--first {len(problems)} shows all)")
+    print(f"{folder}: {len(problems)} of them cannot be used" if problems else f"{folder}: all is well")
+    return 2 if problems else 0
+
+
+def _looked_through(folder: str, classes: tuple[str, ...] | None, split: str | None) -> Findings:
+    bar = Bar(0, unit="pair")
+
+    def begin(total: int) -> None:
+        bar.total = total
+        bar.__enter__()
+
+    try:
+        return check(folder, classes=classes, split=split, begin=begin, advance=bar.advance)
+    finally:
+        bar.__exit__()
+
+
+VERBS = {"make": make, "fetch": fetch_command, "check": check_command}
+

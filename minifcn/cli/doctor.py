@@ -1,0 +1,145 @@
+"""What this machine offers to minifcn, and the one command that mends what is wrong.
+
+    minifcn doctor            or  python -m minifcn.doctor
+
+Most of a run's speed is decided by three things it never mentions: which BLAS multiplies the matrices, on how many
+threads, and whether the GPU takes part. This prints them, proves each by multiplying two 2x2 matrices, and leaves with
+exit code 0 if there is nothing to mend, 1 if there is. A machine without a GPU has nothing to mend.
+"""
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+
+from minifcn import __version__
+from minifcn.errors import UsageError
+from minifcn.kernels.threads import cores
+from minifcn.training.device import cupy_packages, diagnose_gpu, pip_command
+
+# What each package is for. Those that only come with an extra are marked; the rest come with minifcn.
+PACKAGES = {
+    "pillow": "reads and writes images and masks",
+    "matplotlib": "draws curves and tables",
+    "tqdm": "the progress bar",
+    "tyro": "the command line",
+    "safetensors": "checkpoints",
+    "threadpoolctl": "one BLAS thread per worker",
+}
+EXTRAS = {
+    "torch": "extra oracle: the tests compare with it",
+    "scikit-learn": "extra notebooks: carries the digits that LeNet learns",
+    "jupyterlab": "extra notebooks: shows the tutorials",
+    "jupytext": "extra notebooks: keeps them as text, too",
+    "ipykernel": "extra notebooks: computes what they show",
+    "nbclient": "extra notebooks: runs them from top to bottom",
+    "nbmake": "extra notebooks: the tests run them",
+    "sphinx": "extra docs: makes pages of docs/ and the docstrings",
+    "myst-nb": "extra docs: reads their Markdown, and notebooks",
+    "furo": "extra docs: how the pages look",
+    "onnx": "extra interop: nets as ONNX graphs",
+    "onnxruntime": "extra interop: the tests run them",
+    "h5py": "extra interop: Keras' files, and MATLAB's of version 7.3",
+    "scipy": "extra interop: the tests compare MATLAB's files with it",
+    "pytest": "extra test",
+    "hypothesis": "extra test",
+    "ruff": "extra lint",
+    "mypy": "extra lint",
+}
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def main(argv: list[str]) -> int:
+    """Print the report. Returns 0 when nothing needs mending, else 1."""
+    if argv and argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if argv:
+        raise UsageError(f"doctor takes no arguments, found {argv[0]!r}")
+    usable, reason, cure = diagnose_gpu()
+    cuda, cards = driver()
+    found = f"NVIDIA, up to CUDA {cuda}, cards: {cards}" if cuda else "no NVIDIA driver"
+    for name, value in [*machine(), ("CuPy", cupy_version()), ("driver", found)]:
+        print(f"{name:<14} {value}")
+    print(f"{'device':<14} {'gpu: ' if usable else 'cpu, because '}{reason}")
+    print(f"{'2x2 product':<14} cpu: {probe_cpu()}; gpu: {'right' if usable else 'not reached'}")
+    for name, purpose in {**PACKAGES, **EXTRAS}.items():
+        print(f"{name:<14} {version(name) or 'not installed':<14} {purpose}")
+
+    missing = [name for name in PACKAGES if version(name) is None]
+    cures = [pip_command("install", *missing)] if missing else []
+    if cupy_packages() and not usable:
+        cures.append(cure)
+    if cures:
+        print(f"\nTo mend it:  {cures[0]}" + "\nThen ask again: there is more." * (len(cures) > 1))
+        return 1
+    print("\nNothing to mend.")
+    if cards and not usable:
+        print(f"There is a card here; to compute on it:  {cure}")
+    return 0
+
+
+def machine() -> list[tuple[str, str]]:
+    """Names and values: minifcn, Python, NumPy, its BLAS, threads."""
+    chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
+    return [
+        ("minifcn", f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}"),
+        ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"),
+        ("NumPy", np.__version__),
+        ("BLAS", blas()),
+        ("threads", f"{cores()} cores may be used; {', '.join(chosen) or 'no *_NUM_THREADS variable is set'}"),
+        ("MINIFCN_DATA", os.environ.get("MINIFCN_DATA", "not set: the tests on real images skip")),
+    ]
+
+
+def blas() -> str:
+    """The library behind `@`, with its version and threads where threadpoolctl can tell."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        built: Any = np.show_config(mode="dicts")
+        return f"{built['Build Dependencies']['blas']['name']} (threads unknown without threadpoolctl)"
+    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    if not found:
+        return "none that threadpoolctl knows"
+    return "; ".join(f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads" for pool in found)
+
+
+def cupy_version() -> str:
+    """The installed CuPy packages by name; two of them are a fault, so all are named."""
+    return ", ".join(f"{name} {version(name)}" for name in cupy_packages()) or "not installed"
+
+
+def driver() -> tuple[str, int]:
+    """The newest CUDA the NVIDIA driver knows and its number of cards, as `("12.9", 1)`; `("", 0)` without a driver.
+
+    This asks the driver itself, so that it can be told apart from a CuPy that does not find its way there.
+    """
+    version, cards = ctypes.c_int(), ctypes.c_int()
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        library.cuDriverGetVersion(ctypes.byref(version))
+        if library.cuInit(0) == 0:
+            library.cuDeviceGetCount(ctypes.byref(cards))
+    except (OSError, AttributeError):
+        return "", 0
+    return f"{version.value // 1000}.{version.value % 1000 // 10}", cards.value
+
+
+def probe_cpu() -> str:
+    """Whether [[1, 2], [3, 4]] squared comes out right on the CPU."""
+    x = np.array([[1, 2], [3, 4]], dtype=np.float32)
+    return "right" if (x @ x).tolist() == [[7, 10], [15, 22]] else f"WRONG: {(x @ x).tolist()}"
+
+
+def version(name: str) -> str | None:
+    """The version of an installed distribution, None if it is not there."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+

@@ -1,0 +1,116 @@
+"""`minifcn evaluate RUN`: the paper's four metrics from one confusion matrix, beside two baselines that see no image.
+
+minifcn evaluate runs/toy
+minifcn evaluate runs/camvid --data DIR --split val --absent zero
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minifcn.cli.command import parse, split_words
+from minifcn.data.inputs import Hidden
+from minifcn.errors import DataError, UsageError
+from minifcn.kernels.threads import cores, set_threads
+from minifcn.metrics import ABSENT, ConfusionMatrix
+from minifcn.training.device import choose_device
+from minifcn.training.evaluation import baselines, class_table, evaluate_heads, evaluation_record, measures, table
+from minifcn.training.options import WORLD
+from minifcn.training.progress import Bar
+from minifcn.training.report import write_report
+from minifcn.training.runlog import write_json
+from minifcn.training.trained import Trained, open_trained
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure a trained network: `minifcn evaluate RUN [options]`, RUN being a run folder or a checkpoint."""
+
+    data: str = ""
+    """the folder of a data set in the layout of PASCAL VOC, or "world"; by default the run's own"""
+    split: str = ""
+    """the split to measure on; by default the run's validation split"""
+    absent: str = "skip"
+    """a class that is neither there nor predicted: "skip" it, count it as "zero"; or only those "present-in-gt" """
+    best: bool = False
+    """the checkpoint that was best on the run's validation split, instead of the newest"""
+    json: str = ""
+    """write the result to this file, too"""
+    hide: str = ""
+    """hide the "background", the "foreground" or "both" by the truth, to see what the net goes by"""
+    skip_bad: bool = False
+    """leave out images and masks that cannot be used"""
+    batch: int = 8
+    """images in a forward pass"""
+    device: str = "auto"
+    """"cpu", "gpu" or "auto" """
+    threads: int = 0
+    """threads that compute convolutions (0: one for each core)"""
+
+
+def main(argv: list[str]) -> int:
+    """Measure and print; a run folder that has no evaluation.json yet (its run was stopped) gets one, and a report."""
+    words, rest = split_words(Options, argv)
+    options = parse(Options, rest, verb="evaluate", words="RUN")
+    if len(words) != 1:
+        found = f"found {', '.join(words)}; " if words else ""
+        raise UsageError(f"evaluate: {found}expected one run folder: minifcn evaluate RUN")
+    if options.absent not in ABSENT:
+        raise UsageError(f"option absent is {options.absent!r}; expected one of {', '.join(ABSENT)}")
+    if options.batch < 1:
+        raise UsageError(f"option batch is {options.batch}; expected a number of at least 1")
+    if options.json and not Path(options.json).absolute().parent.is_dir():
+        raise UsageError(f"{options.json}: cannot be written, its folder does not exist; choose another --json")
+    absent = options.absent
+    device, why = choose_device(options.device)
+    set_threads(options.threads or cores())
+    trained = open_trained(words[0], best=options.best)
+    val, split, train = data_of(trained, options)
+    place = options.data or trained.options.data
+    if tuple(val.classes) != trained.classes:
+        raise UsageError(
+            f"{place}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"
+        )
+    hide = options.hide or trained.options.hide
+    if hide:
+        val = Hidden(val, hide, fill=trained.preprocessing.fill)
+    print(f"device {why}")
+    with Bar(len(val), unit="image") as bar:
+        matrix, second = evaluate_heads(
+            trained.net.to(device), val, trained.inputs, batch=options.batch, progress=bar.advance
+        )
+    guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
+    print(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
+    print(table(matrix, guesses, absent))
+    skipped = [trained.classes[i] for i in matrix.skipped(absent)]
+    print(f"classes left out of the mean IU ({absent}): {', '.join(skipped) or 'none'}\n")
+    print(class_table(matrix, trained.classes))
+    record = evaluation_record(matrix, guesses, classes=trained.classes, split=split, images=len(val), absent=absent)
+    if second is not None:
+        print(f"\nthe second head\n{class_table(second, val.geometry_classes)}")
+        record["geometry"] = measures(second, val.geometry_classes)
+    if options.json:
+        write_json(Path(options.json), record)
+        print(f"wrote {options.json}")
+    run_folder = Path(words[0])
+    if run_folder.is_dir() and not (options.data or options.hide) and not (run_folder / "evaluation.json").exists():
+        write_json(run_folder / "evaluation.json", record)
+        print(f"wrote {write_report(run_folder)}")
+    return 0
+
+
+def data_of(trained: Trained, options: Options) -> tuple[Any, str, Any]:
+    """(the data set to measure on, its split, the one to count the baselines on or None if there is none)."""
+    o = trained.options
+    o = dataclasses.replace(o, data=options.data or o.data, skip_bad=options.skip_bad)
+    o = dataclasses.replace(o, val_split=options.split or o.val_split, max_val=o.max_val if o.data == WORLD else 0)
+    val = o.data_set(o.val_split, o.max_val)
+    try:
+        return val, o.val_split, o.data_set(o.train_split, o.max_train)
+    except DataError as fault:
+        print(f"no baselines, which are counted on a training split: {fault}")
+        return val, o.val_split, None
+

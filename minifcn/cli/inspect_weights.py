@@ -1,0 +1,95 @@
+"""`minifcn inspect FILE`: what is in a file of weights, without believing it and without the framework it is from.
+
+    minifcn inspect model.pth
+    minifcn inspect runs/toy/checkpoints/best.safetensors
+
+Its format, by its first bytes; every array with shape, dtype, smallest and largest number, and how many are not
+finite; the net that it fits, or where the nearest one differs; and what that net's images go through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minifcn.cli.command import parse, split_words
+from minifcn.data.batches import Preprocessing
+from minifcn.errors import FormatError, MinifcnError, UsageError
+from minifcn.formats.checkpoint import read_meta
+from minifcn.formats.files import FORMATS, format_of, read
+from minifcn.formats.limits import short
+from minifcn.formats.prototxt import read_prototxt
+from minifcn.weights.published import open_weights, weights_meta
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is in a file of weights: `minifcn inspect FILE`."""
+
+    most: int = 60
+    """list at most so many arrays (0: all)"""
+
+
+def main(argv: list[str]) -> int:
+    """Print the format, the arrays and the net. A file that cannot be read is refused; one that fits no net is not."""
+    words, rest = split_words(Options, argv)
+    options = parse(Options, rest, verb="inspect", words="FILE")
+    if len(words) != 1:
+        raise UsageError(f"inspect: expected one file, found {len(words)}: minifcn inspect FILE")
+    path = Path(words[0])
+    kind = format_of(path)
+    print(f"{path}: {FORMATS[kind][0]}, {path.stat().st_size:,} bytes")
+    if kind == "prototxt":
+        layers = read_prototxt(path)
+        rows = [(each.name, each.type, str(each.num_output or ""), f"{each.kernel}") for each in layers]
+        print(table(["layer", "type", "outputs", "kernel"], rows))
+        return 0
+    arrays = read(path, allow_nonfinite=True)
+    print(f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} numbers\n")
+    listed = list(arrays.items())[: options.most or None]
+    print(table(["name", "shape", "dtype", "min", "max", "not finite"], [row(name, array) for name, array in listed]))
+    if len(listed) < len(arrays):
+        print(f"... and {len(arrays) - len(listed)} more (--most 0 lists all)")
+    print()
+    for name, value in belongs(path, kind).items():
+        print(f"{name:<8} {value}")
+    return 0
+
+
+def row(name: str, array: np.ndarray) -> tuple[str, ...]:
+    """What is worth knowing of an array; the smallest and the largest are those of its finite numbers."""
+    finite = array[np.isfinite(array)].astype(np.float64)
+    ends = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("", "")
+    shape = "x".join(map(str, array.shape)) or "one number"
+    return short(name), shape, str(array.dtype), *ends, str(array.size - finite.size)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they have to be, the first two to the left."""
+    widths = [max(len(cells[i]) for cells in [heads, *rows]) for i in range(len(heads))]
+    lines = []
+    for cells in [heads, *rows]:
+        first = [cell.ljust(width) for cell, width in zip(cells[:2], widths, strict=False)]
+        lines.append("  ".join([*first, *(cell.rjust(width) for cell, width in zip(cells[2:], widths[2:]))]).rstrip())
+    return "\n".join(lines)
+
+
+def belongs(path: Path, kind: str) -> Mapping[str, str]:
+    """The net that the file is of, and what its images go through; or why that cannot be said."""
+    if kind == "safetensors" and weights_meta(path) is None:
+        try:
+            meta = read_meta(path)
+        except MinifcnError:
+            meta = {}
+        if "stride" in meta:
+            images = Preprocessing.from_dict(meta.get("preprocessing", {}))
+            return {"net": f"FCN-{meta['stride']}s, a checkpoint of `minifcn train`", "images": str(images)}
+    try:
+        weights = open_weights(path, allow_nonfinite=True)
+    except (FormatError, UsageError) as fault:
+        return {"net": str(fault).removeprefix(f"{path}: ")}
+    return {"net": str(weights), "images": str(weights.preprocessing or "not of three channels")}
+

@@ -1,0 +1,36 @@
+"""`minifcn pretrain FILE`: a trunk learns to name single things, and is written for `minifcn train --init FILE`.
+
+    minifcn pretrain trunk.safetensors
+    minifcn train --init trunk.safetensors --stages 32,16,8
+    minifcn pretrain alexnet.safetensors --trunk alexnet --width 2
+
+How it is done is told in pretraining.py.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from minifcn.cli.command import parse, split_words
+from minifcn.errors import UsageError
+from minifcn.kernels.threads import cores, set_threads
+from minifcn.training.options import STRIDES
+from minifcn.training.pretraining import Pretraining, pretrain
+
+
+def main(argv: list[str]) -> int:
+    """Parse, train, write, and say what to do with it."""
+    words, rest = split_words(Pretraining, argv)
+    options = parse(Pretraining, rest, verb="pretrain", words="FILE.safetensors")
+    if len(words) != 1:
+        raise UsageError(f"pretrain: expected one file, found {len(words)}: minifcn pretrain FILE.safetensors")
+    set_threads(options.threads or cores())
+    pretrain(options, words[0])
+    net = {"trunk": options.trunk, "layers": options.layers, "width": options.width}
+    if options.trunk != "vgg":
+        del net["layers"]
+        net |= {"padding": "safe", "stages": STRIDES[options.trunk][0]}
+    chosen = " ".join(f"--{name} {value}" for name, value in net.items())
+    print(f"to begin with it: minifcn train {chosen} --init {shlex.quote(words[0])}")
+    return 0
+

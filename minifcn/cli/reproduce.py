@@ -1,0 +1,169 @@
+"""`minifcn reproduce`: the paper, re-run at the scale of a laptop, row by row beside its own numbers.
+
+    minifcn reproduce                        everything, over three seeds
+    minifcn reproduce strides cues           these tables alone
+    minifcn reproduce exact bound            what needs no training
+    minifcn reproduce --quick                one seed and few images: does everything run?
+    minifcn reproduce --dry-run              the training runs, what is done of them, how long the rest takes
+
+Every training run is a run folder in OUT/cells, shared by all tables that need it. Interrupt it whenever you like: the
+same command goes on, and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minifcn.cli.command import parse, split_words
+from minifcn.errors import FormatError, UsageError
+from minifcn.experiments.reproduction.bound import upper_bound
+from minifcn.experiments.reproduction.cells import PRETRAIN, Job, jobs
+from minifcn.experiments.reproduction.exact import exact_rows
+from minifcn.experiments.reproduction.page import Findings, sections, write_html, write_markdown
+from minifcn.experiments.reproduction.results import Result, read_result
+from minifcn.experiments.reproduction.runner import Runner, Times, begun, finished, folder_of
+from minifcn.experiments.reproduction.tables import TABLES, chosen
+from minifcn.kernels.threads import cores
+from minifcn.training.progress import clock
+
+EXACT, BOUND = "exact", "bound"
+UNTRAINED = {
+    EXACT: "every number of the paper that follows from definitions",
+    BOUND: "the upper bound on mean IU, by real masks",
+}
+MOST_SEEDS = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """Re-run the paper: `minifcn reproduce [TABLE ...] [options]`; without tables, all of it."""
+
+    out: str = ""
+    """the folder for the training runs and the page [runs/reproduction, with --quick runs/reproduction-quick]"""
+    seeds: int = 3
+    """from so many seeds: 0, 1, 2; --quick takes one"""
+    jobs: int = 0
+    """training runs at a time, each on one thread (0: one for each core)"""
+    quick: bool = False
+    """one seed, a fraction of the images and steps, and no verdicts: a check that everything runs"""
+    page: str = ""
+    """write the page to this Markdown file, too, its pictures into images/ beside it"""
+    list: bool = False
+    """list the tables, and leave"""
+    dry_run: bool = False
+    """tell what would be run, what of it is done, and about how long the rest takes; and leave"""
+
+
+def main(argv: list[str]) -> int:
+    """Run what is missing, and write the page. Returns 0; 1 if a cell failed; 130 or 143 if interrupted."""
+    words, rest = split_words(Options, argv)
+    after = f"tables:\n{listed()}"
+    options = parse(Options, rest, verb="reproduce", words="[TABLE ...]", after=after)
+    if options.list:
+        print(listed())
+        return 0
+    names = chosen(words, tuple(UNTRAINED))
+    check(options)
+    out = Path(options.out or f"runs/reproduction{'-quick' if options.quick else ''}")
+    seeds = range(1 if options.quick else options.seeds)
+    tables = [TABLES[name] for name in names if name in TABLES]
+    plan = jobs([cell for table in tables for cell in table.cells], seeds, quick=options.quick)
+    at_once = options.jobs or cores()
+    if options.dry_run:
+        return preview(plan, out, at_once)
+    runner = Runner(plan, out, at_once=at_once)
+    if plan:
+        print(f"{len(plan)} cells, {len(runner.done)} of them done; {at_once} at a time, in {out}")
+    outcome = runner.run()
+    command = shlex.join(["minifcn", "reproduce", *argv])
+    if outcome.code:
+        print(f"stopped after {len(runner.done)} of {len(plan)} cells, everything is saved; to go on: {command}")
+        return outcome.code
+    findings = Findings(
+        command=command_shown(words, options),
+        seeds=seeds,
+        tables=tables,
+        results=results_of(runner.done, out),
+        exact=exact_rows() if EXACT in names else (),
+        bound=upper_bound() if BOUND in names else None,
+        quick=options.quick,
+        failed=outcome.failed,
+        cells=len(plan),
+        jobs=at_once,
+        core_seconds=sum(runner.times.jobs.get(job.folder, 0.0) for job in plan),
+        seconds=runner.times.whole,
+    )
+    for path in write(findings, out, options.page):
+        print(f"wrote {path}")
+    if outcome.failed:
+        print(f"{len(outcome.failed)} of {len(plan)} cells failed; the same command tries them again", file=sys.stderr)
+    wrong = [row for row in findings.exact if not row.holds]
+    for row in wrong:
+        print(f"FAILS: {row.section}, {row.claim}: expected {row.expected or row.paper}, found {row.ours}")
+    return 1 if outcome.failed or wrong else 0
+
+
+def listed() -> str:
+    """The tables with their titles, a line each."""
+    titles = UNTRAINED | {name: table.title for name, table in TABLES.items()}
+    return "\n".join(f"  {name:<14} {title}" for name, title in titles.items())
+
+
+def check(options: Options) -> None:
+    """Refuse what cannot be done before anything begins."""
+    for name, least, most in (("seeds", 1, MOST_SEEDS), ("jobs", 0, 1024)):
+        if not least <= getattr(options, name) <= most:
+            raise UsageError(f"option {name} is {getattr(options, name)}; expected a number from {least} to {most}")
+    if "," in options.out:
+        raise UsageError(f"option out is {options.out!r}; expected a folder without a comma, which separates runs")
+    if options.out and Path(options.out).exists() and not Path(options.out).is_dir():
+        raise UsageError(f"{options.out}: is no folder; choose another --out")
+    page = Path(options.page)
+    if options.page and (page.is_dir() or page.suffix != ".md" or not page.absolute().parent.is_dir()):
+        raise UsageError(f"{options.page}: expected a file .md in a folder that exists; choose another --page")
+
+
+def preview(plan: Sequence[Job], out: Path, at_once: int) -> int:
+    """What would be run: a line for each cell and seed."""
+    done = [job for job in plan if finished(job, out)]
+    known = {job.folder for job in done}
+    waiting = [job for job in plan if job.folder not in known]
+    for job in plan:
+        state = "done" if job.folder in known else "goes on" if begun(job, out) else "to do"
+        print(f"{state:<8} {job.folder:<40} {', '.join(parent.folder for parent in job.parents)}".rstrip())
+    left = Times.read(out / "times.json").left(waiting, done)
+    print(
+        f"{len(plan)} cells, {len(done)} of them done; the others take about {clock(left)} of one core, "
+        f"{clock(left / max(1, min(at_once, len(waiting))))} with {at_once} at a time"
+    )
+    return 0
+
+
+def command_shown(words: Sequence[str], options: Options) -> str:
+    """The command that makes a page, without the places of this machine."""
+    more = ["--quick"] if options.quick else [f"--seeds {options.seeds}"] * (options.seeds != Options.seeds)
+    return " ".join(["minifcn", "reproduce", *words, *more])
+
+
+def results_of(done: Sequence[Job], out: Path) -> dict[tuple[str, int], Result]:
+    """What the finished jobs have measured; a file that has spoiled since is left out."""
+    found = {}
+    for job in done:
+        if job.cell.kind != PRETRAIN:
+            try:
+                found[job.cell.name, job.seed] = read_result(folder_of(job, out), job)
+            except FormatError as fault:
+                print(f"left out: {fault}", file=sys.stderr)
+    return found
+
+
+def write(findings: Findings, out: Path, page: str) -> list[Path]:
+    """The page in `out`, as Markdown and as HTML, and where else it is wanted."""
+    found = list(sections(findings))
+    written = [*write_markdown(found, out / "reproduction.md")[:1], write_html(found, out / "report.html")]
+    return written + (write_markdown(found, Path(page)) if page else [])
+

@@ -1,0 +1,247 @@
+"""`minifcn train`: from options to a run folder with a trained net, its measures, its pictures and a report.
+
+Without arguments it trains FCN-8s on the embedded world. `--config RUN/config.json` repeats a run, `--resume RUN` goes
+on with one that was stopped. `--dry-run` says what a run would do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from minifcn.cli.command import parse
+from minifcn.errors import UsageError
+from minifcn.formats.checkpoint import RunFolder, load_latest
+from minifcn.introspect.describe import image_size
+from minifcn.kernels.threads import cores, set_threads
+from minifcn.training.device import choose_device
+from minifcn.training.loop import KNOWN, Trainer
+from minifcn.training.options import Options, from_dict, nearest
+from minifcn.training.plan import plan
+from minifcn.training.recipes import RECIPES, doubts, missing_beginning, preset
+from minifcn.training.runlog import write_json
+from minifcn.training.signals import Interrupted
+from minifcn.training.trained import preprocessing_of
+from minifcn.training.transfer import start, starting_weights
+
+# What may be changed when a run is resumed: nothing that decides what the net is or learns. The folder of the data may
+# have moved; whether it holds the same classes and images is checked.
+FREE_ON_RESUME = {
+    "resume",
+    "data",
+    "stop_after",
+    "save_every",
+    "samples",
+    "device",
+    "threads",
+    "on_save_error",
+    "detect_anomaly",
+}
+DRY_RUN = (
+    "--dry-run: say what the run would do, every layer with its shape, learning rate and multiply-adds, the steps, the "
+    "memory of one; compute and write nothing. --dry-run=500x375: for images of that size"
+)
+MOST_CONFIG_BYTES = 1 << 20
+CONFIG_FIELDS = ("options", "classes", "preprocessing", "images", "environment")
+
+# --overfit: nothing that disturbs, steps that are many and small, and images large enough that a grid of stride 8 can
+# follow their outlines: at 64 pixels no FCN-8s gets beyond 0.98
+OVERFIT: dict[str, Any] = {
+    "world_size": 400, "stages": "8", "layers": 11, "width": 4, "dropout": 0.0,
+    "epochs": 400, "measure_every": 5, "batch": 1, "lr": 0.01, "schedule": "poly", "weight_decay": 0.0,
+    "mirror": False, "translate": 0, "crop": 0, "scale_min": 1.0, "scale_max": 1.0,
+}  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    """Parse, train, report. Returns 0, or 1 if --overfit did not come to know its images."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    names = textwrap.fill(f"recipes: {', '.join(RECIPES)}", width, break_on_hyphens=False)
+    after = f"{textwrap.fill(DRY_RUN, width)}\n\n{names}"
+    argv, dry, size = without_dry_run(argv)
+    options = parse(Options, argv, verb="train", default=starting_point(argv), after=after)
+    device, why = choose_device(options.device)
+    print(f"device {why}")
+    set_threads(options.threads or cores())
+    if dry:
+        for line in plan(options, size=size, device=device):
+            print(line)
+        return 0
+    trainer = (resumed if options.resume else begun)(options, device)
+    with trainer.folder:
+        try:
+            result = trainer.run()
+        except Interrupted as stop:
+            print(stop, file=sys.stderr if stop.exit_code else sys.stdout)
+            return stop.exit_code
+    if options.overfit and result["pixel_accuracy"] < KNOWN:
+        print(f"pixel accuracy {result['pixel_accuracy']:.3f} on the images it saw: raise --epochs or --lr")
+        return 1
+    return 0
+
+
+def without_dry_run(argv: list[str]) -> tuple[list[str], bool, tuple[int, int] | None]:
+    """The command line without --dry-run, whether that was given, and the size of image it asks for.
+
+    It is no option of a run: nothing of it is to be kept in a config.json.
+    """
+    asked = [word for word in argv if word == "--dry-run" or word.startswith("--dry-run=")]
+    size = next((word.partition("=")[2] for word in asked if "=" in word), None)
+    return [word for word in argv if word not in asked], bool(asked), None if size is None else image_size(size)
+
+
+def starting_point(argv: list[str]) -> Options:
+    """The options that the command line then changes: of a run to resume, of a config file, or of a recipe."""
+    resume, config, recipe = (value_of(argv, name) for name in ("resume", "config", "recipe"))
+    if sum(value is not None for value in (resume, config, recipe)) > 1:
+        raise UsageError("--resume, --config and --recipe each say where the options come from; give one of them")
+    if resume:
+        return dataclasses.replace(options_of_run(Path(resume)), resume=resume, stop_after=0)
+    if config:
+        options = dataclasses.replace(read_config(Path(config)), run="", resume="", config=config)
+    else:
+        options = preset(recipe or "toy", stages=value_of(argv, "stages") or "")
+    if value_of(argv, "overfit") is None:
+        return options
+    # weights fit one width, and break at a rate for random ones
+    kept = ("width", "lr") if options.init or value_of(argv, "init") else ()
+    return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
+
+
+def value_of(argv: list[str], name: str) -> str | None:
+    """What the command line gives for --name, before it is parsed in full."""
+    for i, word in enumerate(argv):
+        if word == f"--{name}":
+            return argv[i + 1] if i + 1 < len(argv) else None
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def read_config(path: Path) -> Options:
+    """The options in a `config.json`; one sentence for a file that is missing, too large or not JSON."""
+    if path.is_dir():
+        path = path / "config.json"
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or size > MOST_CONFIG_BYTES:
+            raise UsageError(f"{path}: {size} bytes; expected a config.json, which has less than {MOST_CONFIG_BYTES}")
+        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
+    except OSError as fault:
+        raise UsageError(f"{path}: cannot be read ({fault.strerror}); expected a run's config.json") from fault
+    except (ValueError, RecursionError) as fault:
+        raise UsageError(f"{path}: is not JSON in UTF-8 ({fault}); expected a run's config.json") from fault
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: holds {type(found).__name__}; expected an object with the field options")
+    for field in found:
+        if field not in CONFIG_FIELDS:
+            raise UsageError(f"{path}: field {field!r:.80} does not exist; {nearest(field, CONFIG_FIELDS)}")
+    if "options" not in found:
+        raise UsageError(f"{path}: has no field options; expected a run's config.json")
+    return from_dict(found["options"], source=path)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which no key comes twice: which of the two was meant, nobody knows."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"the key {twice!r:.80} comes twice in one object")
+    return found
+
+
+def options_of_run(run_folder: Path) -> Options:
+    """The options of the newest good checkpoint in a run folder."""
+    if not run_folder.is_dir():
+        raise UsageError(f"{run_folder}: found no such folder; expected the folder of an earlier run")
+    checkpoint = load_latest(run_folder, warn=lambda _: None)
+    if checkpoint is None:
+        raise UsageError(f"{run_folder}: holds no checkpoint to resume; start a new run")
+    return from_dict(checkpoint.meta.get("options"), source=checkpoint.path)
+
+
+def begun(options: Options, device: str) -> Trainer:
+    """A new run, its folder made and its configuration written."""
+    path = Path(options.run or free_folder(options.recipe))
+    if (path / "config.json").exists():
+        raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
+    if missing := missing_beginning(options):
+        raise UsageError(missing)
+    weights = starting_weights(options.init) if options.init else []
+    for line in doubts(options, [one.net for one in weights]):
+        print(f"warning: {line}")
+    train, val = options.data_sets()
+    was_there = path.exists()
+    folder = RunFolder(path)
+    try:
+        options = dataclasses.replace(options, run=str(path), config="")
+        preprocessing = options.preprocessing(weights[0].preprocessing if weights else None)
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device)
+        for line in start(trainer.net, weights) if weights else ():
+            print(line)
+        config = {
+            "options": trainer.options.as_dict(),
+            "classes": list(trainer.classes),
+            "preprocessing": trainer.preprocessing.as_dict(),
+            "images": {"train": len(trainer.train_set), "val": len(trainer.val_set)},
+            "environment": trainer.environment,
+        }
+        write_json(path / "config.json", config)
+    except BaseException:
+        folder.close()
+        if not was_there:
+            remove_empty(path)
+        raise
+    return trainer
+
+
+def remove_empty(path: Path) -> None:
+    """Take back a run folder in which no run began: the lock and the empty folders, nothing else."""
+    with contextlib.suppress(OSError):
+        (path / "lock").unlink(missing_ok=True)
+        (path / "checkpoints").rmdir()
+        path.rmdir()
+
+
+def resumed(options: Options, device: str) -> Trainer:
+    """A run as its newest good checkpoint left it."""
+    path = Path(options.resume)
+    original = options_of_run(path)
+    changed = [
+        f"{field.name} was {getattr(original, field.name)!r} and cannot become {getattr(options, field.name)!r}"
+        for field in dataclasses.fields(Options)
+        if field.name not in FREE_ON_RESUME and getattr(options, field.name) != getattr(original, field.name)
+    ]
+    if changed:
+        raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
+    folder = RunFolder(path, create=False)
+    try:
+        train, val = options.data_sets()
+        checkpoint = folder.latest()
+        if checkpoint is None:
+            raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
+        options = dataclasses.replace(options, resume="")
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing_of(checkpoint), device=device)
+        trainer.restore(checkpoint)
+    except BaseException:
+        folder.close()
+        raise
+    print(f"resumed {path} after step {trainer.progress.step}")
+    return trainer
+
+
+def free_folder(recipe: str) -> Path:
+    """runs/RECIPE, or the first of runs/RECIPE-2, runs/RECIPE-3 ... that does not exist."""
+    base = Path("runs") / recipe
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{recipe}-{number}")
+    return path
+

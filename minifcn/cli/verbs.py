@@ -1,0 +1,68 @@
+"""`minifcn <verb>`: a table of verbs, nothing else. Each is a module that also runs as `python -m minifcn.<verb>`."""
+
+import difflib
+import importlib
+import sys
+
+from minifcn import __version__
+from minifcn.cli.command import guard
+from minifcn.errors import UsageError
+
+VERBS = {
+    "train": ("minifcn.cli.train", "train a network; without arguments, on the embedded world"),
+    "pretrain": ("minifcn.cli.pretrain", "a trunk learns to name single things of the embedded world, for --init"),
+    "evaluate": ("minifcn.cli.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
+    "predict": ("minifcn.cli.predict", "segment images with a trained network"),
+    "classify": (
+        "minifcn.cli.classify",
+        "what is on a photograph, by SqueezeNet or weights of your own; a heat map of where",
+    ),
+    "inspect": ("minifcn.cli.inspect_weights", "what is in a file of weights, and which net it fits"),
+    "convert": ("minifcn.cli.convert", "weights of Caffe, PyTorch, NumPy, Keras or MATLAB as a checkpoint"),
+    "export": ("minifcn.cli.export", "a trained net as ONNX, or as a state dict for PyTorch"),
+    "describe": ("minifcn.introspect.describe", "every layer of a net, its cost and its memory, before anything runs"),
+    "design": ("minifcn.introspect.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
+    "dense": ("minifcn.experiments.dense", "dense prediction four ways: what each costs, and where they agree"),
+    "data": ("minifcn.cli.data", "a data set written, fetched, or looked through for all that is wrong with it"),
+    "reproduce": ("minifcn.cli.reproduce", "the paper re-run at the scale of a laptop, row by row beside its own numbers"),
+    "doctor": ("minifcn.cli.doctor", "what this machine offers, and the one command that mends what is wrong"),
+    "digits": ("minifcn.experiments.digits", "LeNet learns to read digits in seconds, and finds them on a larger sheet"),
+    "amortize": ("minifcn.experiments.amortize", "patch by patch against all at once: the timing experiment of section 3.1"),
+    "bench": ("minifcn.cli.bench", "how fast the operations are here, and how much memory they take"),
+}
+
+USAGE = "\n".join(
+    [
+        "usage: minifcn <verb> [options]      minifcn <verb> --help      minifcn --version",
+        "",
+        *(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()),
+        "",
+        "Every verb takes --debug, which shows the whole traceback of an error.",
+    ]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The entry point of the `minifcn` script: returns the exit code of the verb."""
+    return guard(dispatch, sys.argv[1:] if argv is None else argv)
+
+
+def dispatch(argv: list[str]) -> int:
+    """Hand the arguments after the verb to the verb's own `main`; only that verb's module is imported."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    verb, *rest = argv
+    if verb in ("-V", "--version"):
+        print(f"minifcn {__version__}")
+        return 0
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
+        raise UsageError(f"unknown verb {verb!r}: {hint}")
+    module, _ = VERBS[verb]
+    return importlib.import_module(module).main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,379 @@
+"""Data sets fetched from the servers of their authors, or unpacked from an archive you have.
+
+A download can end in many ways, and only one of them is the file. So it goes into `NAME.part`, which nobody takes for
+the file; what is cut goes on where it stopped; and the name itself exists only once the hash is right. The addresses
+are https, a redirect to anything else is refused, and so is a web page where an archive was asked for: the error page
+of a server, or the login page of a network. Unpacking has its own doubts (unpack.py), and its own folder, which moves
+into place in one step.
+
+    fetch("voc2012", "data")                                             ->  data/VOCdevkit/VOC2012
+    fetch("voc2012", "data", archive="VOCtrainval_11-May-2012.tar")      the same without a network
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shlex
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minifcn.data.tools.unpack import CHUNK, unpack
+from minifcn.errors import DataError, UsageError
+from minifcn.formats.limits import short
+
+TIMEOUT = 60  # seconds without a byte
+TRIES = 3  # after a cut, while each brings something
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One archive: where it is, how it is recognised, and which folder of it becomes which of ours."""
+
+    what: str
+    address: str
+    size: int
+    """bytes; of those marked `about`, to two digits"""
+    algorithm: str
+    digest: str
+    inside: str
+    place: str
+    page: str
+    about: bool = False
+    terms: str = "photographs from flickr, whose terms of use hold"
+
+    @property
+    def file(self) -> str:
+        """The name of the archive."""
+        return self.address.rpartition("/")[2]
+
+    @property
+    def limit(self) -> int:
+        """The most bytes that are taken for this archive."""
+        return self.size * 5 // 4 if self.about else self.size
+
+    @property
+    def room(self) -> int:
+        """The most bytes it may unpack to: photographs do not shrink in a tar, packed or not."""
+        return 3 * self.size
+
+
+def _voc(year: int, name: str, digest: str, size: int, about: bool = True, inside: str = "") -> Source:
+    server = f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}"
+    place = f"VOCdevkit/VOC{year}"
+    page = f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/"
+    what = f"PASCAL VOC {year}, training and validation"
+    return Source(what, f"{server}/{name}", size, "sha256", digest, inside or place, place, page, about)
+
+
+# SHA-256 as two programs have them that know nothing of each other (torchvision's prototypes and dataeval), and for
+# 2007 and 2012 a third (TensorFlow Datasets, with the sizes); SBD's MD5 as torchvision and others have it, its size as
+# downloads have shown it.
+SOURCES = {
+    "voc2012": _voc(
+        2012,
+        "VOCtrainval_11-May-2012.tar",
+        "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+        1_999_639_040,
+        about=False,
+    ),
+    "voc2011": _voc(
+        2011,
+        "VOCtrainval_25-May-2011.tar",
+        "0a7f5f5d154f7290ec65ec3f78b72ef72c6d93ff6d79acd40dc222a9ee5248ba",
+        1_700_000_000,
+        inside="TrainVal/VOCdevkit/VOC2011",
+    ),
+    "voc2010": _voc(
+        2010,
+        "VOCtrainval_03-May-2010.tar",
+        "1af4189cbe44323ab212bff7afbc7d0f55a267cc191eb3aac911037887e5c7d4",
+        1_300_000_000,
+    ),
+    "voc2009": _voc(
+        2009,
+        "VOCtrainval_11-May-2009.tar",
+        "11cbe1741fb5bdadbbca3c08e9ec62cd95c14884845527d50847bc2cf57e7fd6",
+        900_000_000,
+    ),
+    "voc2008": _voc(
+        2008,
+        "VOCtrainval_14-Jul-2008.tar",
+        "7f0ca53c1b5a838fbe946965fc106c6e86832183240af5c88e3f6c306318d42e",
+        550_000_000,
+    ),
+    "voc2007": _voc(
+        2007,
+        "VOCtrainval_06-Nov-2007.tar",
+        "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+        460_032_000,
+        about=False,
+    ),
+    "sbd": Source(
+        "SBD, the Semantic Boundaries Dataset",
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+        1_419_539_633,
+        "md5",
+        "82b4d87ceb2ed10f6038a1cba92111cb",
+        "benchmark_RELEASE",
+        "benchmark_RELEASE",
+        "http://home.bharathh.info/pubs/codes/SBD/download.html",
+    ),
+}
+
+# No hash of these could be confirmed in two places, or their server speaks no https: fetched by hand.
+BY_HAND = {
+    "nyudv2": ("NYU Depth v2", "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html", "2.8 GB"),
+    "siftflow": (
+        "SIFT Flow",
+        "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip",
+        "a zip",
+    ),
+    "pascal-context": (
+        "PASCAL-Context, annotations for the images of voc2010",
+        "https://cs.stanford.edu/~roozbeh/pascal-context/",
+        "30.7 MB, trainval.tar.gz",
+    ),
+}
+
+
+def source_of(name: str) -> Source:
+    """The entry of that name. UsageError for a name that is none, or one that is fetched by hand."""
+    if name in BY_HAND:
+        what, page, size = BY_HAND[name]
+        raise UsageError(
+            f"{name}: {what} is not fetched, since no hash of it is known that could be relied on; fetch it by hand "
+            f"from {page} ({size}) and unpack it as the table in docs/data-sets.md has it"
+        )
+    if name not in SOURCES:
+        raise UsageError(f"data set {name!r} is not known; expected one of {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def by_hand(name: str, folder: str | os.PathLike[str]) -> str:
+    """What a user without a network has to do, in lines: from where, how large, which hash, and then which command."""
+    source = source_of(name)
+    return "\n".join(
+        [
+            f"To fetch {source.what} by hand:",
+            f"  from     {source.address}",
+            f"  or see   {source.page}",
+            f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
+            f"  {source.algorithm:<8} {source.digest}",
+            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} --archive {source.file}",
+        ]
+    )
+
+
+def fetch(
+    name: str,
+    folder: str | os.PathLike[str],
+    *,
+    archive: str | os.PathLike[str] | None = None,
+    keep: bool = False,
+    downloading: Report = lambda count: None,
+    unpacking: Report = lambda count: None,
+) -> Path:
+    """Put the data set under `folder` and return where it lies; what is there already is left alone.
+
+    With `archive` that file is taken instead of a download, and stays; a downloaded one is removed afterwards unless
+    `keep`. Raises UsageError for an unknown name, DataError for whatever goes wrong, with nothing under a final name.
+    """
+    source, root = source_of(name), Path(folder)
+    place = root / source.place
+    if place.exists():
+        return place
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{root}: cannot be written ({error.strerror}); choose another folder") from error
+    _require_space(root, source, downloaded=archive is not None)
+    file = Path(archive) if archive is not None else download(source, root, report=downloading)
+    if archive is not None:
+        require_hash(file, source)
+    scratch = root / f".{name}-unpacking"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    try:
+        unpack(file, scratch, max_bytes=source.room, report=unpacking)
+        if not (scratch / source.inside).is_dir():
+            raise DataError(f"{file}: holds no folder {source.inside}; expected {source.what}; fetch it again")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(scratch / source.inside, place)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if archive is None and not keep:
+        file.unlink()
+    return place
+
+
+def download(
+    source: Source, folder: str | os.PathLike[str], *, report: Report = lambda count: None, trusted: str = ""
+) -> Path:
+    """The archive under its own name in `folder`, its hash checked; what was cut goes on from where it stopped.
+
+    `report(n)` is called with the bytes of each piece, first with those that were there already. Only https is spoken;
+    addresses that begin with `trusted` are let through, which is for a server of your own.
+    """
+    final = Path(folder) / source.file
+    part = final.with_name(final.name + ".part")
+    if not final.exists():
+        report(part.stat().st_size if part.exists() else 0)
+        for last in (False,) * (TRIES - 1) + (True,):
+            had = part.stat().st_size if part.exists() else 0
+            try:
+                _receive(source, part, report, trusted)
+                break
+            except _CutError as cut:
+                got = part.stat().st_size if part.exists() else 0
+                if last or got <= had:
+                    raise DataError(
+                        f"{source.address}: the connection was cut after {got:,} bytes ({cut}); "
+                        f"run the same command again, and it goes on from there"
+                    ) from cut
+        require_hash(part, source, remove=True)
+        os.replace(part, final)
+    else:
+        require_hash(final, source)
+    return final
+
+
+class _CutError(Exception):
+    """The connection ended before the file did."""
+
+
+def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
+    """What is missing of `part`, from the server. Raises _CutError if it is to be tried again, DataError if not."""
+    had = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "minifcn", "Accept-Encoding": "identity"}
+    if had:
+        headers["Range"] = f"bytes={had}-"
+    _require_https(source.address, trusted)
+    request = urllib.request.Request(source.address, headers=headers)  # noqa: S310  the line above
+    try:
+        with _opener(trusted).open(request, timeout=TIMEOUT) as answer:
+            kind = answer.headers.get_content_type()
+            if kind in ("text/html", "application/xhtml+xml"):
+                raise DataError(
+                    f"{source.address}: the answer is a web page ({kind}); expected an archive; is there a login page "
+                    f"between you and the network?"
+                )
+            piece = answer.headers.get("Content-Range", "")
+            if answer.status == 206 and not piece.startswith(f"bytes {had}-"):  # it would be glued on in a wrong place
+                raise DataError(f"{source.address}: found {piece[:60]!r}; expected bytes from {had}; remove {part}")
+            if had and answer.status != 206:  # this server starts again from the top, and so do we
+                report(-had)
+                had = 0
+            announced = answer.headers.get("Content-Length", "")
+            total = had + int(announced) if announced.isdecimal() else None
+            if total is not None and total > source.limit:
+                raise DataError(_too_much(source, f"{total:,} bytes are announced"))
+            first = answer.read(CHUNK if had else 512)
+            if not had and first.lstrip()[:1] == b"<":  # seen before a part that is there gives way to it
+                raise DataError(f"{source.address}: the answer is a web page; expected an archive; try again later")
+            with open(part, "ab" if had else "wb") as file:
+                _copy(source, answer, file, first, had, report)
+                got = file.tell()
+            if total is not None and got < total:
+                raise _CutError(f"of {total:,}")
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and had:  # nothing lies beyond what we have: the hash will tell
+            return
+        reason = short(error.reason)  # the server's words, or urllib's of three lines
+        raise DataError(f"{source.address}: the server answers {error.code} {reason}; try again later") from error
+    except urllib.error.URLError as error:
+        raise DataError(f"{source.address}: no connection ({error.reason}); is there a network?") from error
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.filename:  # ours, not the server's
+            raise DataError(f"{error.filename}: cannot be written ({error.strerror}); choose another folder") from error
+        raise _CutError(str(error) or type(error).__name__) from error
+
+
+def _copy(source: Source, answer: Any, file: Any, piece: bytes, had: int, report: Report) -> None:
+    """`piece` and all that follows it."""
+    while piece:
+        had += len(piece)
+        if had > source.limit:
+            file.close()
+            os.unlink(file.name)  # there is no going on from here
+            raise DataError(_too_much(source, "more bytes came"))
+        try:
+            file.write(piece)
+        except OSError as error:
+            raise DataError(f"{file.name}: cannot be written ({error.strerror}); choose another folder") from error
+        report(len(piece))
+        piece = answer.read(CHUNK)
+
+
+def _too_much(source: Source, found: str) -> str:
+    return (
+        f"{source.address}: {found}; expected at most {source.limit:,}; is this still the same file? see {source.page}"
+    )
+
+
+def require_hash(path: str | os.PathLike[str], source: Source, *, remove: bool = False) -> None:
+    """Refuse a file that is not the archive, by its hash; with `remove` it is removed as well."""
+    found = hashlib.new(source.algorithm, usedforsecurity=False)
+    try:
+        with open(path, "rb") as file:
+            size = 0
+            while piece := file.read(CHUNK):
+                found.update(piece)
+                size += len(piece)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected {source.file}") from error
+    if found.hexdigest() != source.digest:
+        if remove:
+            os.unlink(path)
+        raise DataError(
+            f"{path}: found {size:,} bytes with {source.algorithm} {found.hexdigest()}; expected "
+            f"{source.digest}; {'it was removed, ' if remove else ''}fetch it again from {source.address}"
+        )
+
+
+def _require_space(root: Path, source: Source, *, downloaded: bool) -> None:
+    needed = source.size * (1 if downloaded else 2)
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        raise UsageError(
+            f"{root}: {free:,} bytes are free; expected {needed:,} for archive and data; choose another disk"
+        )
+
+
+def _require_https(address: str, trusted: str) -> None:
+    if not (address.startswith("https://") or (trusted and address.startswith(trusted))):
+        raise DataError(f"{address[:200]}: is not https; expected an address that nobody on the way can change")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def __init__(self, trusted: str) -> None:
+        self.trusted = trusted
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        try:
+            _require_https(newurl, self.trusted)
+        except DataError:
+            fp.close()  # urllib would have closed it on following
+            raise
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener(trusted: str) -> urllib.request.OpenerDirector:
+    """urllib without files, ftp and data: addresses, none of which a redirect shall lead to."""
+    opener = urllib.request.OpenerDirector()
+    handlers: list[urllib.request.BaseHandler] = [
+        *(urllib.request.ProxyHandler(), urllib.request.HTTPSHandler(), _Redirects(trusted)),
+        *(urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler()),
+    ]
+    if trusted:
+        handlers.append(urllib.request.HTTPHandler())
+    for handler in handlers:
+        opener.add_handler(handler)
+    return opener

@@ -1,0 +1,155 @@
+"""A tar archive unpacked by somebody who does not trust it.
+
+A tar is a tape: a header of 512 bytes, a file's bytes, the next header. The header says where the file is to lie, and
+it may say anything: `../../.bashrc`, `/etc/passwd`, a link to a folder elsewhere followed by a file inside that link,
+a device, a million empty files, ten gigabytes of zeros in ten megabytes of gzip. So nothing is extracted here by
+tarfile, whose filters came with Python 3.12. It only reads the headers, and few of their bytes at a time; what is
+written is regular files and folders, by their checked names, with counted bytes. Links are never made.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from minifcn.errors import DataError, MinifcnError
+from minifcn.formats.limits import short
+
+CHUNK = 2**20  # bytes copied at a time
+HEADER = 2**16  # bytes that the description of one member may take: a path is at most 4096 letters
+MAX_MEMBERS = 200_000  # VOC2012 has about 40,000
+
+
+class _Tape:
+    """A stream that tarfile reads headers from: no more than `HEADER` bytes each, however long they claim to be."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream, self.allowed = stream, HEADER
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= self.allowed:
+            raise DataError(f"a header of more than {HEADER} bytes")
+        self.allowed -= count
+        return self.stream.read(count)
+
+    def seek(self, place: int) -> int:
+        return self.stream.seek(place)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+
+def unpack(
+    archive: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    max_bytes: int,
+    max_members: int = MAX_MEMBERS,
+    report: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Unpack a .tar or .tar.gz into `folder`, which must be new or empty; returns how many files were written.
+
+    At most `max_bytes` are written, in at most `max_members` files, folders and links. `report(n)` is called with the
+    bytes of each piece. Links that stay inside are left out, all else that is no file and no folder is refused, as is
+    every name that leads out of `folder`. Raises DataError; what was written until then stays, so unpack elsewhere
+    and move when done, as `fetch` does. Memory is a few megabytes, whatever the archive.
+    """
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    if any(root.iterdir()):
+        raise DataError(f"{root}: is not empty; expected a new folder to unpack into")
+    links: set[PurePosixPath] = set()
+    files = members = size = 0
+    with _opened(archive) as stream:
+        tape = _Tape(stream)
+        try:
+            with tarfile.open(fileobj=tape, mode="r:") as tar:  # type: ignore[call-overload]  # it reads, seeks, tells
+                while (member := tar.next()) is not None:
+                    tar.members.clear()  # tarfile would keep them all
+                    members += 1
+                    size += member.size
+                    where = f"member {members} ({short(member.name)})"
+                    if members > max_members:
+                        raise DataError(f"more than {max_members} members")
+                    if member.size < 0 or size > max_bytes:  # tar can write a length below 0
+                        raise DataError(f"{where} of {member.size} bytes brings it to {size}, beyond {max_bytes}")
+                    name = _checked(member, where, links)
+                    target = root.joinpath(*name.parts)
+                    if member.isdir():
+                        target.mkdir(parents=True, exist_ok=True)
+                    elif name in links:
+                        continue
+                    else:
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        _copy(stream, member, target, report)
+                        files += 1
+                    tape.allowed = HEADER
+        except DataError as error:
+            raise DataError(f"{archive}: {error}; expected a plain archive of data; fetch it again") from error
+        except MinifcnError:
+            raise
+        except OSError as error:
+            if error.errno is None:  # gzip's complaints are OSErrors as well, but not the system's
+                raise DataError(f"{archive}: cannot be unpacked ({error}); fetch it again") from error
+            raise DataError(f"{error.filename or root}: cannot be written ({error.strerror})") from error
+        except Exception as error:  # tarfile, gzip and zlib promise no set of exceptions for broken files
+            reason = short(str(error) or type(error).__name__)
+            raise DataError(f"{archive}: cannot be unpacked ({reason}); expected a tar; fetch it again") from error
+    return files
+
+
+def _opened(archive: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        with open(archive, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        return gzip.open(archive, "rb") if zipped else open(archive, "rb")  # type: ignore[return-value]
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read ({error.strerror}); expected a .tar or .tar.gz") from error
+
+
+def _checked(member: tarfile.TarInfo, where: str, links: set[PurePosixPath]) -> PurePosixPath:
+    """The member's name as a path inside the folder; whatever could write elsewhere is refused, links are noted."""
+    name = _inside(PurePosixPath(member.name), where)
+    if links and not links.isdisjoint([*name.parents, *([] if member.issym() or member.islnk() else [name])]):
+        raise DataError(f"{where} would be written through a link of this archive")
+    if member.issym() or member.islnk():
+        # a symbolic link counts from its own folder, a hard link from the top
+        target = PurePosixPath(member.linkname)
+        _inside(name.parent / target if member.issym() else target, f"{where}, a link to {short(member.linkname)},")
+        links.add(name)
+    elif not (member.isdir() or (member.isreg() and not member.issparse())):
+        raise DataError(f"{where} is neither a plain file nor a folder")
+    return name
+
+
+def _inside(path: PurePosixPath, where: str) -> PurePosixPath:
+    """`path` without `.` and `..`; refused if it begins at the root, climbs above its folder, or means something else
+    on another system."""
+    text, parts = str(path), []
+    if path.is_absolute() or not text.isprintable() or "\\" in text or ":" in text:
+        raise DataError(f"{where} leads out of the folder")
+    for part in path.parts:
+        if part != "..":
+            parts.append(part)
+        elif parts:
+            parts.pop()
+        else:
+            raise DataError(f"{where} leads out of the folder")
+    return PurePosixPath(*parts)
+
+
+def _copy(stream: BinaryIO, member: tarfile.TarInfo, target: Path, report: Callable[[int], None]) -> None:
+    stream.seek(member.offset_data)
+    left = member.size
+    with open(target, "wb") as file:
+        while left:
+            piece = stream.read(min(left, CHUNK))
+            if not piece:
+                raise DataError(f"it ends inside {short(member.name)}")
+            file.write(piece)
+            left -= len(piece)
+            report(len(piece))

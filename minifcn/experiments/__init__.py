@@ -1,0 +1,9 @@
+"""What uses the library to find something out: the paper re-run, benchmarks, dense prediction, amortized time, digits."""
+
+FILES = (
+    "amortize",
+    "digits",
+    "dense",
+    "bench",
+    "reproduction",
+)

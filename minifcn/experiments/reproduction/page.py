@@ -1,0 +1,286 @@
+"""What came out, as a page: the paper's numbers, ours, and a verdict for each claim, in Markdown and in HTML.
+
+Both are made from the same list of sections, so they cannot say different things. Whatever comes out of a file is a
+number by then; the names are ours.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from minifcn import __version__
+from minifcn.experiments.reproduction.bound import Bound
+from minifcn.experiments.reproduction.cells import CODE
+from minifcn.experiments.reproduction.figures import bars, loss_curves, number
+from minifcn.experiments.reproduction.results import MEASURES, SHARES
+from minifcn.experiments.reproduction.row import HEADER
+from minifcn.experiments.reproduction.row import Row as ExactRow
+from minifcn.experiments.reproduction.tables import DAGGER, Results, Table, summary
+from minifcn.experiments.reproduction.verdict import HELD, REVERSED, UNDECIDED, Verdict
+from minifcn.kernels.threads import cores
+from minifcn.training.loop import report
+from minifcn.training.progress import clock
+from minifcn.training.report import Html, tag
+
+TITLE = "The paper, re-run"
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table: its head and its rows, all text."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG and what it shows."""
+
+    name: str
+    alt: str
+    png: bytes
+
+
+Block = str | TextTable | Picture
+
+
+@dataclass
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a page tells of."""
+
+    command: str
+    seeds: Sequence[int]
+    tables: Sequence[Table]
+    results: Results
+    exact: Sequence[ExactRow] = ()
+    bound: Bound | None = None
+    quick: bool = False
+    failed: Mapping[str, str] = field(default_factory=dict)
+    cells: int = 0
+    jobs: int = 1
+    core_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+# --------------------------------------------------------------------------------------------------------- the sections
+
+
+def sections(f: Findings) -> Iterator[Section]:
+    """The page, from top to bottom."""
+    yield Section("How it was made", list(_made(f)))
+    if f.tables and not f.quick:
+        yield Section("What held", list(_verdicts(f)))
+    if f.exact:
+        yield Section("Exact", list(_exact(f.exact)))
+    if f.bound is not None:
+        yield Section("The best that coarse predictions can be", list(_bound(f.bound)))
+    for table in f.tables:
+        yield Section(table.title, list(_table(table, f)))
+    if f.failed:
+        lines = tuple((name, why) for name, why in f.failed.items())
+        yield Section("Cells that failed", [TextTable(("cell", "what it said"), lines)])
+
+
+def _made(f: Findings) -> Iterator[Block]:
+    machine = (
+        f"minifcn {__version__} (cells of generation {CODE}), NumPy {np.__version__}, Python "
+        f"{platform.python_version()}, {machine_kind()}"
+    )
+    if not f.tables:
+        yield f"Made by `{f.command}`: {machine}. Nothing was trained for these parts."
+        yield "The tables of the paper that need training are not on this page: `minifcn reproduce` makes them."
+        return
+    seeds = ", ".join(map(str, f.seeds))
+    yield (
+        f"Made by `{f.command}`: {machine}; {f.cells} runs on one thread each, {f.jobs} at a time, "
+        f"{clock(f.core_seconds)} for all of them together and {clock(f.seconds)} on the clock. Seeds: {seeds}. "
+        "A seed decides the world's scenes, the initial weights and the order of the images."
+    )
+    if f.quick:
+        yield (
+            "**A quick run**: one seed and a fraction of the images and steps. It shows that everything runs; its "
+            "numbers mean nothing, and there are no verdicts."
+        )
+        return
+    yield (
+        "In the place of PASCAL VOC there is the embedded world, whose scenes are painted; in the place of VGG-16 "
+        "there is VGG-11 with 8 channels in its first block, an eighth of its own; and training takes a minute, not "
+        "days, by Adam, which comes further in so few steps than the paper's SGD with momentum. Unless a table says "
+        "otherwise, its nets are FCN-8s, in one stage, from random weights, on scenes of 64 x 64. What else is "
+        "different is told with each table."
+    )
+    yield (
+        "Numbers are per cent on the validation scenes, *mean ± sample standard deviation* over the seeds, beside "
+        "those of the paper, which are of other images, larger nets and longer training: they are not to be compared "
+        f"with ours, their order is. {DAGGER}: quoted from memory, not checked against the text."
+    )
+    yield (
+        "A claim is *held* if the difference has the paper's sign in every seed, the seeds being paired, and its mean "
+        "exceeds its sample standard deviation; *reversed* if that is so with the opposite sign; and else *undecided*. "
+        "Where the paper saw no difference, a difference that is decided reverses it, and without one it stays "
+        "undecided: not to see a difference does not show that there is none."
+    )
+
+
+def machine_kind() -> str:
+    """The cores that may be used and their kind; no name and no place."""
+    kind = ""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            kind = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        pass
+    kind = " ".join(kind.replace("(R)", "").replace("(TM)", "").split()) or platform.machine()
+    return f"{cores()} cores of {kind}"
+
+
+def _verdicts(f: Findings) -> Iterator[Block]:
+    found = [(table, claim, claim.verdict(f.results, f.seeds)) for table in f.tables for claim in table.claims]
+    words = [verdict.word for *_, verdict in found]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in (HELD, REVERSED, UNDECIDED))
+    yield f"Of {len(words)} claims: {counts}."
+    rows = [(table.title, claim.text, *_numbers(claim.measure, verdict)) for table, claim, verdict in found]
+    yield TextTable(("table", "claim", "difference", "spread", "verdict"), tuple(rows))
+
+
+def _numbers(measure: str, verdict: Verdict) -> tuple[str, str, str]:
+    scale, digits = (100, 1) if measure in SHARES else (1, 3 if measure == "loss" else 1)
+    mean = f"{scale * verdict.mean:+.{digits}f}" if math.isfinite(verdict.mean) else "–"
+    spread = f"{scale * verdict.spread:.{digits}f}" if math.isfinite(verdict.spread) else "–"
+    return mean, spread, f"**{verdict.word}**" if verdict.word != UNDECIDED else verdict.word
+
+
+def _exact(rows: Sequence[ExactRow]) -> Iterator[Block]:
+    holds = sum(row.holds for row in rows)
+    yield (
+        "What follows from definitions is computed anew, without training. *erratum*: the paper's figure is corrected, "
+        f"and the corrected one comes out. {holds} of {len(rows)} rows come out as they have to."
+    )
+    yield TextTable(HEADER, tuple(row.cells() for row in rows))
+
+
+def _bound(bound: Bound) -> Iterator[Block]:
+    yield (
+        "The truth itself, made coarse and fine again, in mean IU (appendix A of the paper, of a subset of PASCAL VOC "
+        "2011's validation set). The paper does not say how its labels were resampled; the names of our rows say how "
+        "ours were: made coarse, and made fine again; the gap is the mean distance from the paper's row."
+    )
+    yield TextTable(bound.header, tuple(tuple(str(cell) for cell in line) for line in bound.rows))
+    yield bound.skipped or f"{bound.images} masks of PASCAL VOC 2012, with {bound.classes} classes in them."
+
+
+def _table(table: Table, f: Findings) -> Iterator[Block]:
+    yield f"The paper: {table.paper}. Here: {table.differs}"
+    heads = [MEASURES[measure][0] for measure in table.columns]
+    with_paper = any(row.paper for row in table.rows)
+    rows = []
+    for row in table.rows:
+        ours = [_ours(f, row.cell, measure) for measure in table.columns]
+        if row.paper:
+            rows.append((row.name, "the paper", *row.paper, *[""] * (len(heads) - len(row.paper))))
+        rows.append(("" if row.paper else row.name, *["here"] * with_paper, *ours))
+    yield TextTable(("", *[""] * with_paper, *heads), tuple(rows))
+    if not f.quick:
+        verdicts = [(claim, claim.verdict(f.results, f.seeds)) for claim in table.claims]
+        lines = [
+            (claim.text, MEASURES[claim.measure][0], *_numbers(claim.measure, verdict)) for claim, verdict in verdicts
+        ]
+        yield TextTable(("claim", "measure", "difference", "spread", "verdict"), tuple(lines))
+    if with_paper:
+        measure = "mean_iu" if "mean_iu" in table.columns else table.columns[0]
+        at = table.columns.index(measure)
+        shown = {}
+        for row in table.rows:
+            mean, spread = summary(f.results, row.cell, f.seeds, measure)
+            shown[row.name] = (number(row.paper[at]) if row.paper else math.nan, 100 * mean, 100 * spread)
+        yield Picture(
+            table.name, f"{table.title}: {MEASURES[measure][0]}", bars(shown, f"{MEASURES[measure][0]}, per cent")
+        )
+    if table.curves:
+        curves = {
+            row.name: [f.results[row.cell, seed].curve() for seed in f.seeds if (row.cell, seed) in f.results]
+            for row in table.rows
+        }
+        yield Picture(
+            f"{table.name}-loss", f"{table.title}: training loss over steps, images, time", loss_curves(curves)
+        )
+
+
+def _ours(f: Findings, cell: str, measure: str) -> str:
+    mean, spread = summary(f.results, cell, f.seeds, measure)
+    if not math.isfinite(mean):
+        return "–"
+    scale, digits = (100, 1) if measure in SHARES else (1, 3 if measure == "loss" else 0)
+    more = f" ± {scale * spread:.{digits}f}" if math.isfinite(spread) else ""
+    return f"{scale * mean:.{digits}f}{more}"
+
+
+# ------------------------------------------------------------------------------------------------------------ the pages
+
+
+def write_markdown(found: Iterable[Section], path: Path) -> list[Path]:
+    """The page as Markdown, its pictures in images/ beside it; returns what was written, the page first."""
+    written, lines = [path], [f"# {TITLE}", ""]
+    images = path.parent / "images"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for section in found:
+        lines += [f"## {section.title}", ""]
+        for block in section.blocks:
+            if isinstance(block, Picture):
+                images.mkdir(exist_ok=True)
+                file = images / f"reproduction-{block.name}.png"
+                file.write_bytes(block.png)
+                written.append(file)
+                lines += [f"![{block.alt}](images/{file.name})", ""]
+            elif isinstance(block, TextTable):
+                lines += [_line(block.head), "|---" * len(block.head) + "|", *map(_line, block.rows), ""]
+            else:
+                lines += [block, ""]
+    path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    return written
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def write_html(found: Iterable[Section], path: Path) -> Path:
+    """The page as one HTML file that needs no other."""
+    parts = []
+    for section in found:
+        blocks = [_html(block) for block in section.blocks]
+        parts.append(tag("section", tag("h2", section.title), *blocks))
+    path.write_text(report.page(TITLE, parts, above="minifcn reproduce"), encoding="utf-8")
+    return path
+
+
+def _html(block: Block) -> Html:
+    if isinstance(block, Picture):
+        return tag("div", tag("img", src=report.inline(block.png), alt=block.alt, class_="plot"), class_="wide broad")
+    if isinstance(block, TextTable):
+        head = tag("tr", *(tag("th", cell) for cell in block.head))
+        rows = [
+            tag("tr", tag("th", _plain(row[0])), *(tag("td", _plain(cell)) for cell in row[1:])) for row in block.rows
+        ]
+        return report.table(head, rows)
+    return tag("p", _plain(block))
+
+
+def _plain(text: str) -> str:
+    """Without the marks of Markdown, which our sentences use for stress and for code alone."""
+    return text.replace("**", "").replace("`", "").replace("*", "")

@@ -1,0 +1,339 @@
+"""Runs the cells: each in a process of its own, several at a time, and nothing twice.
+
+What is done is read off the folders and nowhere else. A cell with a good evaluation.json is finished; one with a
+checkpoint goes on from there; all others begin. So this may be stopped, killed or cut from the power at any moment, and
+the same command goes on. A process that outlived a killed runner holds the lock of its folder, and is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import minifcn.errors
+from minifcn.errors import FormatError, MinifcnError, UsageError
+from minifcn.experiments.reproduction.cells import EVALUATE, PRETRAIN, TRAIN, Job, expected_seconds
+from minifcn.experiments.reproduction.results import number, read_json, read_pretrained, read_result
+from minifcn.formats.checkpoint import replace_file
+from minifcn.training.progress import Bar, clock
+from minifcn.training.signals import Signals
+
+TICK = 0.1  # seconds between looks at the processes
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+MOST_TIMES = 1 << 20
+LONGEST = 1e9  # seconds
+TAIL = 3  # lines of a failed process that are shown
+
+Command = Callable[[Job, Path], list[str]]
+
+
+@dataclass
+class Outcome:
+    """What came of a run of the runner: the jobs that failed, each with its reason, and the signal that ended it."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    code: int = 0  # 130 or 143 if it was interrupted
+
+
+# ------------------------------------------------------------------------------------------------------ one job's state
+
+
+def folder_of(job: Job, out: Path) -> Path:
+    """The run folder of a job."""
+    return out / "cells" / job.folder
+
+
+def log_of(job: Job, out: Path) -> Path:
+    """Where the output of a job's process goes."""
+    return out / "log" / f"{job.folder}.txt"
+
+
+def fault_of(job: Job, out: Path) -> str:
+    """Why a job has no result that can be believed; "" if it has one."""
+    try:
+        if job.cell.kind == PRETRAIN:
+            read_pretrained(weights_of(job, out))
+        else:
+            read_result(folder_of(job, out), job)
+    except MinifcnError as fault:
+        return str(fault)
+    return ""
+
+
+def finished(job: Job, out: Path) -> bool:
+    """Whether a job has a result that can be believed."""
+    return not fault_of(job, out)
+
+
+def weights_of(job: Job, out: Path) -> Path:
+    """What others start from: the run folder, or the trunk in a file of its own."""
+    return folder_of(job, out) / "trunk.safetensors" if job.cell.kind == PRETRAIN else folder_of(job, out)
+
+
+def begun(job: Job, out: Path) -> bool:
+    """Whether a job has a checkpoint to go on from."""
+    return any((folder_of(job, out) / "checkpoints").glob("*.safetensors"))
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process holds the lock of a run folder."""
+    try:
+        with locked(folder / "lock", create=False):
+            return False
+    except UsageError:
+        return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, create: bool = True) -> Iterator[None]:
+    """Hold the lock that this file is, as `RunFolder` does; `UsageError` if another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: see to it yourself
+        yield
+        return
+    with open(path, "a+b" if create else "r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            raise UsageError(f"{path.parent}: is in use by another process; wait for it, or choose another") from fault
+        yield
+
+
+def command_of(job: Job, out: Path) -> list[str]:
+    """The command line that runs a job, or goes on with it."""
+    folder = folder_of(job, out)
+    parents = [str(weights_of(parent, out)) for parent in job.parents]
+    if job.cell.kind == EVALUATE:
+        words = ["minifcn.cli.evaluate", *parents, f"--json={folder / 'evaluation.json'}", *flags(job.settings)]
+    elif job.cell.kind == PRETRAIN:
+        words = ["minifcn.cli.pretrain", str(weights_of(job, out)), *flags(job.settings)]
+    elif begun(job, out):
+        words = ["minifcn.cli.train", f"--resume={folder}"]
+    else:
+        start = [f"--init={','.join(parents)}"] if parents else []
+        words = ["minifcn.cli.train", f"--run={folder}", *start, *flags(job.settings)]
+    return [sys.executable, "-m", *words, "--threads=1"]
+
+
+def flags(settings: Mapping[str, Any]) -> list[str]:
+    """Options as a command line has them."""
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        words.append((f"--{flag}" if value else f"--no-{flag}") if isinstance(value, bool) else f"--{flag}={value}")
+    return words
+
+
+def tail(path: Path, lines: int = TAIL) -> str:
+    """The last lines of a process's output, as one printable line."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 4096))
+            text = file.read(4096).decode("utf-8", "replace")
+    except OSError as fault:
+        return f"{path}: {fault.strerror}"
+    last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
+    return "".join(c if c.isprintable() else "?" for c in " / ".join(last)) or "it said nothing"
+
+
+# ------------------------------------------------------------------------------------------------------------ the times
+
+
+@dataclass
+class Times:
+    """How long each job took, and all commands together, in seconds; kept in a file beside the cells."""
+
+    path: Path
+    jobs: dict[str, float] = field(default_factory=dict)
+    whole: float = 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> Times:
+        """What the file says; nothing, if it says what cannot be."""
+        try:
+            found = read_json(path, MOST_TIMES)
+        except FormatError:
+            return cls(path)
+        jobs, whole = found.get("jobs"), number(found.get("whole"), LONGEST)
+        said = {name: number(value, LONGEST) for name, value in (jobs.items() if isinstance(jobs, dict) else ())}
+        kept = {name: seconds for name, seconds in said.items() if not math.isnan(seconds)}
+        return cls(path, kept, 0.0 if math.isnan(whole) else whole)
+
+    def add(self, job: Job | None, seconds: float) -> None:
+        """A job ran so long, or, without a job, the command."""
+        if job is None:
+            self.whole += seconds
+        else:
+            self.jobs[job.folder] = self.jobs.get(job.folder, 0.0) + seconds
+        text = json.dumps({"jobs": self.jobs, "whole": self.whole}, indent=1)
+        replace_file(self.path, [text.encode()])
+
+    def left(self, waiting: Sequence[Job], done: Sequence[Job]) -> float:
+        """Seconds of one core that `waiting` will take, by what `done` took against what was expected."""
+        known = [(self.jobs[job.folder], expected_seconds(job)) for job in done if job.folder in self.jobs]
+        taken, expected = (sum(column) for column in zip(*known, strict=True)) if known else (1.0, 1.0)
+        return sum(map(expected_seconds, waiting)) * taken / expected
+
+
+# ----------------------------------------------------------------------------------------------------------- the runner
+
+
+@dataclass
+class _Running:
+    job: Job
+    process: subprocess.Popen[bytes]
+    since: float
+
+
+class Runner:
+    """Runs `jobs` (each after those it starts from) in the folder `out`, `at_once` processes at a time.
+
+    `command` says how a job is run, `say` prints a line. `run()` returns an `Outcome`; a job that fails is told of and
+    takes along those that start from it, and no others.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        out: Path,
+        *,
+        at_once: int,
+        command: Command = command_of,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.jobs, self.out, self.at_once, self.command, self._say = list(jobs), out, at_once, command, say
+        self.done = [job for job in self.jobs if finished(job, out)]
+        done = {job.folder for job in self.done}
+        self.waiting = [job for job in self.jobs if job.folder not in done]
+        self.running: list[_Running] = []
+        self.outcome = Outcome()
+        self.times = Times.read(out / "times.json")
+        self._bar = Bar(0, unit="cell")
+        self._told: set[str] = set()
+
+    def run(self) -> Outcome:
+        """Run all that is not done. `UsageError` if another command is at work in the same folder."""
+        for folder in ("cells", "log"):
+            (self.out / folder).mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        with (
+            locked(self.out / "lock"),
+            Signals() as signals,
+            Bar(len(self.jobs), unit="cell", done=len(self.done)) as self._bar,
+        ):
+            try:
+                while self.waiting or self.running:
+                    if signals.code and not self.outcome.code:
+                        self.outcome.code = signals.code
+                        self._stop()
+                    self._start()
+                    self._reap()
+                    if self.running or self.waiting:
+                        time.sleep(TICK)
+                self.outcome.code = self.outcome.code or signals.code
+            finally:
+                for one in self.running:  # only after a mistake of ours: nothing may go on unseen
+                    one.process.terminate()
+                self.times.add(None, time.monotonic() - began)
+        return self.outcome
+
+    def say(self, line: str) -> None:
+        """A line above the progress bar."""
+        with self._bar.hidden():
+            self._say(line)
+
+    def _stop(self) -> None:
+        """Ask every process to save and leave; nothing new begins."""
+        self.waiting.clear()
+        for one in self.running:
+            one.process.terminate()
+
+    def _start(self) -> None:
+        """Begin what can begin, as long as there is room."""
+        lost = self.outcome.failed
+        done = {job.folder for job in self.done}
+        for job in list(self.waiting):
+            if broken := next((parent for parent in job.parents if parent.folder in lost), None):
+                self.waiting.remove(job)
+                self._fail(job, f"it starts from {broken.folder}")
+            elif len(self.running) < self.at_once and all(parent.folder in done for parent in job.parents):
+                if in_use(folder_of(job, self.out)):  # by a process that outlived its runner; what it leaves is taken
+                    if job.folder not in self._told:
+                        self._told.add(job.folder)
+                        self.say(f"{job.folder} is still in work by an earlier process; waiting for it")
+                    continue
+                self.waiting.remove(job)
+                if finished(job, self.out):
+                    self._finish(job)
+                else:
+                    self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        folder = folder_of(job, self.out)
+        if not begun(job, self.out):  # killed before its first checkpoint: nothing is lost
+            (folder / "config.json").unlink(missing_ok=True)
+        if job.cell.kind != TRAIN:
+            folder.mkdir(exist_ok=True)
+        package = str(Path(minifcn.errors.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+        with open(log_of(job, self.out), "ab") as log:
+            process = subprocess.Popen(  # noqa: S603  our own interpreter and our own modules
+                self.command(job, self.out),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,  # Ctrl-C in a terminal is ours alone: a second signal would end it at once
+            )
+        self.running.append(_Running(job, process, time.monotonic()))
+
+    def _reap(self) -> None:
+        """Take notice of the processes that have ended."""
+        for one in list(self.running):
+            code = one.process.poll()
+            if code is None:
+                continue
+            self.running.remove(one)
+            self.times.add(one.job, time.monotonic() - one.since)
+            if code == 0 and finished(one.job, self.out):
+                self._finish(one.job)
+            elif not self.outcome.code:
+                why = f"exit code {code}: {tail(log_of(one.job, self.out))}" if code else fault_of(one.job, self.out)
+                self._fail(one.job, why)
+
+    def _finish(self, job: Job) -> None:
+        self.done.append(job)
+        thin_out(folder_of(job, self.out))
+        if self._bar.shown:
+            self._bar.advance(note=self._state())
+        else:
+            self.say(f"{len(self.done)}/{len(self.jobs)} cells: {job.folder} is done; {self._state()}")
+
+    def _state(self) -> str:
+        unfinished = [*self.waiting, *(one.job for one in self.running)]
+        seconds = self.times.left(unfinished, self.done) / max(1, min(self.at_once, len(unfinished)))
+        return f"{len(self.running)} running, about {clock(seconds)} left"
+
+    def _fail(self, job: Job, why: str) -> None:
+        self.outcome.failed[job.folder] = why
+        self.say(f"FAILED {job.folder}: {why}")
+
+
+def thin_out(folder: Path) -> None:
+    """Of a finished run only the newest checkpoint stays: a hundred runs with three each would fill a laptop's disk."""
+    kept = sorted((folder / "checkpoints").glob("step-*.safetensors"))[-1:]
+    for path in (folder / "checkpoints").glob("*.safetensors"):
+        if kept and path not in kept:
+            path.unlink()

@@ -1,0 +1,263 @@
+"""The nets in numbers: table 1, the sizes of their maps, where each is cropped, and how much border they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minifcn.experiments.reproduction.row import Row, row
+from minifcn.geometry import Grid, Layer, out_size
+from minifcn.introspect.describe import describe
+from minifcn.models.classifier import classifier
+from minifcn.models.fcn import FCN, fcn
+from minifcn.models.googlenet import GoogLeNet
+from minifcn.models.ladder import Ladder, safe_padding
+from minifcn.models.paper import NETS
+from minifcn.models.vgg import VGG
+from minifcn.tensor import Node, Tensor
+
+# The net, its convolutional layers, parameters in millions and stride; the receptive fields are below
+TABLE_1 = {
+    "FCN-AlexNet": ("voc-fcn-alexnet", 8, 57, 32),
+    "FCN-VGG16": ("voc-fcn32s", 16, 134, 32),
+    "FCN-GoogLeNet": ("fcn-googlenet", 22, 6, 32),
+}
+SKIPS = {32: (), 16: ("pool4",), 8: ("pool4", "pool3"), 4: ("pool4", "pool3", "pool2")}
+CROPS = {32: "19", 16: "5, 27", 8: "5, 9, 31"}
+SIDES = range(1, 1025)
+
+
+def rows() -> Iterator[Row]:
+    """All of it."""
+    for part in (table_1, released, border, cost):
+        yield from part()
+
+
+def table_1() -> Iterator[Row]:
+    """What the table says but for times and results, and the strides of figure 3."""
+    for name, (net, layers, parameters, stride) in TABLE_1.items():
+        yield row("table 1", f"{name}: convolutional layers", str(layers), partial(depth_of, net))
+        yield row("table 1", f"{name}: parameters", f"{parameters}M", partial(parameters_of, net))
+        yield row("table 1", f"{name}: largest stride", str(stride), partial(stride_of, net))
+    for name, field in (("FCN-AlexNet", 355), ("FCN-VGG16", 404)):
+        yield row("table 1", f"{name}: receptive field", str(field), partial(field_of, TABLE_1[name][0]))
+    yield row("table 1", "GoogLeNet: receptive field, with its last average pool", "907", field_of_googlenet)
+    yield row("section 4.2", "FCN-16s and 8s: strides of the fused scores", "16, 8", fused_strides)
+
+
+def released() -> Iterator[Row]:
+    """What stands as a number in the prototxts, where we have a rule."""
+    where = "released nets"
+    for data in ("voc", "siftflow", "pascalcontext"):
+        for stride, crops in CROPS.items():
+            net = f"{data}-fcn{stride}s"
+            yield row(where, f"{net}: crop offsets", crops, partial(crops_of, net))
+    yield row(where, "voc-fcn8s-atonce: crop offsets", CROPS[8], partial(crops_of, "voc-fcn8s-atonce"))
+    yield row(where, "nyud-fcn32s-color-hha: crop offsets of both", "19 and 19", late_crops)
+    yield row(where, "voc-fcn-alexnet: crop offset", "18", partial(crops_of, "voc-fcn-alexnet"))
+    yield row(where, "voc-fcn-alexnet: kernel of the upsampling", "63", partial(kernels_of, "voc-fcn-alexnet"))
+    yield row(
+        where, "the same with a kernel of 64: crop offset", "", even_kernel, expected="refused: 37/2 is not whole"
+    )
+    for stride, kernels in ((32, "64"), (16, "4, 32"), (8, "4, 4, 16")):
+        net = f"voc-fcn{stride}s"
+        yield row(where, f"{net}: kernels of the upsampling", kernels, partial(kernels_of, net))
+    for stride, size in ((32, 544), (16, 560), (8, 568)):
+        shown = str(size) if stride == 8 else ""  # 568 was reported by a user of the released net
+        yield row(
+            where,
+            f"voc-fcn{stride}s: side of the scores of 500 pixels, before the last crop",
+            shown,
+            partial(size_on_top, stride),
+            expected="" if shown else str(size),
+        )
+    yield row("section 4.2", "FCN-4s, which was not built: crop offsets", "", crops_of_4s, expected="5, 9, 17, 33")
+    fields = "6, 16, 44, 100, 212"
+    yield row("section 4.1", "VGG-16: receptive fields of pool1 to pool5", "", pool_fields, expected=fields)
+
+
+def border() -> Iterator[Row]:
+    """Is a padding of 100 needed?"""
+    where, among = "released nets", f"of the sides {SIDES.start} to {SIDES.stop - 1}"
+    for stride in CROPS:
+        claim = f"padding 100 lets every image through FCN-{stride}s"
+        yield row(where, claim, "", partial(fitting, stride, 100), expected=f"{len(SIDES)} {among}")
+    for stride in CROPS:
+        yield row(
+            where,
+            f"the least padding that does so (FCN-{stride}s)",
+            "",
+            partial(least_padding, stride),
+            expected="97",
+            note="100 is enough, and three more than needed",
+        )
+    yield row(where, "with 96, FCN-32s refuses the sides", "", refused_by_96, expected="1, 2", note="fc6 does not fit")
+    claim = "with pools that round down, FCN-32s refuses in spite of its 100"
+    yield row(where, claim, "", refused_by_floor, expected=f"397 {among}")
+    yield row(where, "the skips' offsets for paddings 81 to 105", "", skip_offsets, expected="5, 9")
+    yield row(where, "the last offsets of 32s, 16s, 8s, 4s for a padding p", "", last_offsets, expected=LAST)
+
+
+LAST = "p - 81, p - 73, p - 69, p - 67"
+
+
+def cost() -> Iterator[Row]:
+    """What the border of 100 pixels costs."""
+    for size, giga in ((500, 181), (64, 22)):
+        yield row(
+            "released nets",
+            f"multiply-adds of the VGG-16 trunk, border included, on {size}x{size}",
+            "",
+            partial(multiply_adds, size),
+            expected=f"{giga} G",
+        )
+
+
+# ---- how each is found --------------------------------------------------------------------------------------------
+
+
+def thin(name: str) -> Any:
+    """A net with a single channel where its own has 64: the same geometry, in a moment."""
+    return NETS[name](width=1)
+
+
+def depth_of(name: str) -> str:
+    y = thin(name).eval()(np.zeros((1, 3, 9, 9), np.float32))
+    return str(depth(y))
+
+
+def depth(y: Tensor) -> int:
+    """The most convolutions on any path through the graph of `y`, found in the graph itself."""
+    longest: dict[Node, int] = {}
+    waiting = [y.node] if y.node else []
+    while waiting:
+        node = waiting[-1]
+        parents = [parent for parent, *_ in node.edges or ()]
+        missing = [parent for parent in parents if parent not in longest]
+        if missing:
+            waiting += missing
+        else:
+            below = max((longest[parent] for parent in parents), default=0)
+            longest[node] = below + (node.op == "conv2d")
+            waiting.pop()
+    return max(longest.values(), default=0)
+
+
+def parameters_of(name: str) -> tuple[str, str]:
+    """At the net's own width: zeros that nobody reads take no memory."""
+    count = sum(p.size for _, p in NETS[name](init="zero").parameters())
+    return f"{count / 1e6:.0f}M", f"{count:,}"
+
+
+def stride_of(name: str) -> str:
+    return str(Grid.of(thin(name).trunk.layers()).stride)
+
+
+def field_of(name: str) -> str:
+    return str(Grid.of(thin(name).trunk.layers()).field)
+
+
+def field_of_googlenet() -> str:
+    net = classifier(GoogLeNet, width=1, classes=2)
+    windows = [layer for layer in net.layers() if layer.kernel < net.trunk.size]  # not the last layer, a matrix
+    return str(Grid.of(windows).field)
+
+
+def fused_strides() -> str:
+    return ", ".join(str(rung.stride) for rung in thin("voc-fcn8s").ladder.rungs if rung.skip)
+
+
+def crops_of(name: str) -> str:
+    return offsets(thin(name))
+
+
+def offsets(net: FCN) -> str:
+    return ", ".join(str(rung.at) for rung in net.ladder.rungs)
+
+
+def late_crops() -> str:
+    net = thin("nyud-fcn32s-color-hha")
+    return " and ".join(offsets(part) for part in (net.color, net.hha))
+
+
+def kernels_of(name: str) -> str:
+    return ", ".join(str(rung.layer.kernel) for rung in thin(name).ladder.rungs)
+
+
+def even_kernel() -> str:
+    """64 in the place of 63 after AlexNet, whose cells lie on pixels and not between them."""
+    net = thin("voc-fcn-alexnet")
+    (rung,) = net.ladder.rungs
+    grid = Grid.of(net.trunk.layers()).through(replace(rung.layer, kernel=rung.layer.kernel + 1))
+    offset = -grid.start / grid.stride
+    return str(offset) if offset.denominator == 1 else f"refused: {offset} is not whole"
+
+
+def vgg_paths(padding: int | str) -> Mapping[str, Sequence[Layer]]:
+    return VGG(width=1, padding=padding, init="zero", rng=np.random.default_rng(0)).paths()
+
+
+def size_on_top(stride: int) -> str:
+    """The score of 500 pixels after each upsampling; a skip is cut to it, so it only grows."""
+    net = thin(f"voc-fcn{stride}s")
+    size = out_size(net.trunk.layers(), 500)
+    for rung in net.ladder.rungs:
+        size = rung.layer.out_size(size)
+    return str(size)
+
+
+def crops_of_4s() -> str:
+    return offsets(fcn(VGG, 4, width=1, classes=2, padding=100))
+
+
+def pool_fields() -> str:
+    return ", ".join(str(Grid.of(path).field) for name, path in vgg_paths(100).items() if name.startswith("pool"))
+
+
+def fitting(stride: int, padding: int) -> str:
+    ladder = Ladder(vgg_paths(padding), SKIPS[stride])
+    count = sum(ladder.fits(side) for side in SIDES)
+    return f"{count} of the sides {SIDES.start} to {SIDES.stop - 1}"
+
+
+def least_padding(stride: int) -> str:
+    return str(safe_padding(vgg_paths, SKIPS[stride]))
+
+
+def refused_by_96() -> str:
+    ladder = Ladder(vgg_paths(96), ())
+    return ", ".join(str(side) for side in SIDES if not ladder.fits(side))
+
+
+def refused_by_floor() -> tuple[str, str]:
+    floored = {name: [replace(layer, ceil=False) for layer in path] for name, path in vgg_paths(100).items()}
+    ladder = Ladder(floored, ())
+    refused = [side for side in SIDES if not ladder.fits(side)]
+    known = " and ".join(str(side) for side in (375, 500) if side in refused)
+    return f"{len(refused)} of the sides {SIDES.start} to {SIDES.stop - 1}", f"{known} among them"
+
+
+def skip_offsets() -> str:
+    found = set()
+    for padding in range(81, 106):
+        found.add(", ".join(str(rung.at) for rung in Ladder(vgg_paths(padding), SKIPS[8]).rungs[:-1]))
+    return " or ".join(sorted(found))
+
+
+def last_offsets() -> str:
+    """The constants, from two paddings each."""
+    rules = []
+    for skips in SKIPS.values():
+        missing = {padding - Ladder(vgg_paths(padding), skips).rungs[-1].at for padding in (81, 100)}
+        rules.append(f"p - {' or '.join(map(str, sorted(missing)))}")
+    return ", ".join(rules)
+
+
+def multiply_adds(size: int) -> str:
+    net = NETS["voc-fcn32s"](init="zero")
+    cost = sum(line.multiply_adds for line in describe(net, size).rows if line.name.startswith("trunk."))
+    return f"{cost / 1e9:.0f} G"

@@ -1,0 +1,458 @@
+"""What a net is and what it will cost, layer by layer, before anything runs.
+
+    minifcn describe fcn8s --size 500x500
+    minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4
+    minifcn describe --check                  # the predicted memory beside what the arrays took; --device gpu: there
+
+For each layer: the shape it makes; the pixels one of its cells sees (`field`), how far apart its cells are (`stride`)
+and where the first one lies (`start`), all in pixels of the image; parameters, multiply-adds, and the bytes of its
+output. Then the most memory that inference and a training step will hold beyond the parameters. All of it comes from
+running the net on outlines (`outline.py`): nothing is computed, and nothing is modelled by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minifcn import ops
+from minifcn.backend import DEVICES, Array, to_device
+from minifcn.cli.command import parse, split_words
+from minifcn.errors import GeometryError, ShapeError, UsageError
+from minifcn.geometry import Grid, out_size
+from minifcn.introspect.design import TRUNKS
+from minifcn.introspect.outline import Ledger, Outline, outlined_products
+from minifcn.kernels.threads import set_threads
+from minifcn.models import paper
+from minifcn.models.classifier import Classifier, classifier
+from minifcn.models.dilated import FCN_dilated
+from minifcn.models.fcn import FCN
+from minifcn.models.paper import LateFusion, paper_vgg
+from minifcn.nn import Conv2d, Dropout, Module, Sliding, evaluating
+from minifcn.stitch import named_modules
+from minifcn.tensor import Parameter, Tensor
+from minifcn.training.device import choose_device
+
+NETS: dict[str, Callable[..., Module]] = {
+    **{f"fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
+    "fcn-dilated": FCN_dilated,
+    **paper.NETS,
+    **{name: partial(classifier, trunk) for name, trunk in TRUNKS.items()},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: `shape` is what it makes, of `activation` bytes; `grid` where that lies in the image."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    grid: Grid | None
+    parameters: int
+    multiply_adds: int
+    activation: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """The rows of a net, in the order in which they run, and the peaks of memory in bytes.
+
+    `inference` and `training` count what is held beyond the parameters and the image. A training step is the loss and
+    its gradients: `gradients` bytes of them are still there afterwards (and SGD's momentum is once more as much).
+    """
+
+    rows: tuple[Row, ...]
+    inference: int
+    training: int
+    gradients: int
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(row.multiply_adds for row in self.rows)
+
+    @property
+    def activations(self) -> int:
+        return sum(row.activation for row in self.rows)
+
+    @property
+    def parameters(self) -> int:
+        return sum(row.parameters for row in self.rows)
+
+    def __str__(self) -> str:
+        head = ("layer", "kind", "shape", "field", "stride", "start", "parameters", "multiply-adds", "activation")
+        lines = [head, *(cells(row) for row in self.rows)]
+        lines.append(
+            ("all", "", "", "", "", "", count(self.parameters), giga(self.multiply_adds), mib(self.activations))
+        )
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        table = [
+            "  ".join(
+                cell.ljust(n) if i < 3 else cell.rjust(n) for i, (cell, n) in enumerate(zip(line, widths))
+            ).rstrip()
+            for line in lines
+        ]
+        table[-1:-1] = [""]
+        return "\n".join(
+            [
+                *table,
+                "",
+                f"inference holds at most {mib(self.inference)} beyond the parameters",
+                f"a training step holds at most {mib(self.training)}; its gradients, which stay, {mib(self.gradients)}",
+            ]
+        )
+
+
+def describe(
+    net: Module, size: int | tuple[int, int], *, batch: int = 1, passes: int = 1, device: str = "cpu"
+) -> Description:
+    """What `net` does to a batch of images of `size`, and the memory that will take. Nothing is computed.
+
+    passes: batches whose gradients are accumulated before a step.
+
+    Raises `GeometryError`, naming the layer, for an image that the net cannot take; `ShapeError` for a net whose layers
+    do not fit one another.
+    """
+    h, w = (size, size) if isinstance(size, int) else size
+    ledger, images = Ledger(device=device), []
+    for part in below(net) if isinstance(net, LateFusion) else [net]:  # late fusion: an image for each net
+        x = Outline((batch, channels(part), h, w), dtype_of(part), ledger)
+        x.grid = Grid()
+        images.append(x)
+    rows: list[Row] = []
+    with evaluating(net), watching(net, rows, min(h, w)):
+        inference = peak(lambda: net(*images), ledger)
+    training, learned = 0, [p for _, p in net.parameters() if not p.frozen]
+    if learned:
+        modes = [(module, module.training) for module in net.modules()]
+        net.train()
+        with watching(net, [], min(h, w)), gradients_put_back(learned):
+            training = peak(lambda: accumulate(net, images, min(passes, 2)), ledger)  # a third is as the second
+        for module, mode in modes:
+            module.training = mode
+    return Description(tuple(rows), inference, training, sum(p.data.nbytes for p in learned))
+
+
+def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
+    for _ in range(passes):
+        loss_of(maps(net, net(*images))).backward()
+
+
+def peak(program: Callable[[], Any], ledger: Ledger) -> int:
+    """The highest level of memory while `program` runs, beyond the level before."""
+    level = ledger.restart()
+    with outlined_products():
+        program()
+    return ledger.peak - level
+
+
+def maps(net: Module, y: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+    """What a loss is put on: the scores of every head of an FCN, the last output of a trunk."""
+    return list(y.values()) if isinstance(net, FCN) and isinstance(y, Mapping) else [last(y)]
+
+
+def loss_of(scores: list[Tensor]) -> Tensor:
+    first, *others = (one_loss(score) for score in scores)
+    return sum(others, first)
+
+
+def one_loss(score: Tensor) -> Tensor:
+    ledger, score = score.data.library, score if score.ndim == 4 else score.reshape(*score.shape, 1, 1)  # a classifier
+    labels = Outline((score.shape[0], *score.shape[2:]), "int64", ledger)
+    ledger.live -= labels.nbytes  # they were there before, so they do not count;
+    labels.dropped.detach()  # nor when they go
+    return ops.softmax_cross_entropy(score, labels)
+
+
+def last(y: Tensor | Mapping[str, Tensor]) -> Tensor:
+    return list(y.values())[-1] if isinstance(y, Mapping) else y
+
+
+def channels(net: Module) -> int:
+    """The channels of the image: what the first convolution takes."""
+    for module in net.modules():
+        if isinstance(module, Conv2d):
+            return module.w.shape[1] * module.groups
+    raise UsageError(f"describe: {type(net).__name__} has no convolution to tell the channels of its image from")
+
+
+def dtype_of(net: Module) -> Any:
+    return next(p.dtype for _, p in net.parameters())
+
+
+@contextlib.contextmanager
+def watching(net: Module, rows: list[Row], size: int) -> Iterator[None]:
+    """Inside, every layer of `net` that is called writes a row, and dropout draws no numbers."""
+    leaves = [(name, module) for name, module in named_modules(net) if not any(below(module))]
+    for name, module in leaves:  # an attribute of the object is found before the method of its class
+        vars(module)["forward"] = watched(name, module, rows)
+    try:
+        yield
+    except Stopped as stop:
+        layer, sentence = stop.args
+        if isinstance(net, Classifier):
+            own = f"{net.trunk.size}x{net.trunk.size}"
+            raise GeometryError(f"{layer}: {sentence}; this classifier takes images of {own} pixels") from stop
+        if size >= (least := smallest(net)):
+            raise ShapeError(f"{layer}: {sentence}") from stop
+        raise GeometryError(f"{layer}: {sentence}; this net takes images from {least}x{least} pixels on") from stop
+    finally:
+        for _, module in leaves:
+            del vars(module)["forward"]
+
+
+class Stopped(Exception):
+    """The layer that refused, by its whole name, and its sentence."""
+
+
+def below(module: Module) -> Iterator[Module]:
+    return (child for _, child in module.children() if isinstance(child, Module))
+
+
+def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
+    forward = module.forward
+
+    def tell(x: Any) -> Any:
+        outline: Outline = x.data if isinstance(x, Tensor) else x
+        before = outline.library.multiply_adds
+        try:
+            y = dropped(module, x) if isinstance(module, Dropout) else forward(x)
+        except ShapeError as fault:
+            raise Stopped(name or type(module).__name__, str(fault)) from fault
+        if y is not x and isinstance(y.data, Outline):
+            layer = module.layer if isinstance(module, Sliding) else None
+            y.data.grid = outline.grid.through(layer) if layer and outline.grid else outline.grid
+            if y.ndim != 4:
+                y.data.grid = None  # no map any more
+            rows.append(
+                Row(
+                    name,
+                    type(module).__name__,
+                    y.shape,
+                    y.data.grid,
+                    sum(p.size for _, p in module.parameters()),
+                    outline.library.multiply_adds - before,
+                    y.data.nbytes,
+                )
+            )
+        return y
+
+    return tell
+
+
+def dropped(module: Dropout, x: Any) -> Any:
+    """What `Dropout` does, without drawing from its generator."""
+    if not module.training or module.p == 0:
+        return x
+    outline = x.data if isinstance(x, Tensor) else x
+    if outline.library.device == "gpu":  # it is drawn on the host, and only the mask comes across
+        return ops.dropout(x, mask=Outline(x.shape, x.dtype, outline.library))
+    drawn = Outline(x.shape, "float32", outline.library)
+    kept = drawn >= module.p
+    del drawn
+    return ops.dropout(x, mask=kept.astype(x.dtype))
+
+
+def smallest(net: Module) -> int:
+    """The least side of an image that the longest chain of windows in `net` can take."""
+    chain = max((module.layers() for module in net.modules()), key=len)
+    for size in range(1, int(Grid.of(chain).field)):
+        with contextlib.suppress(GeometryError):
+            out_size(chain, size)
+            return size
+    return int(Grid.of(chain).field)
+
+
+@contextlib.contextmanager
+def gradients_put_back(parameters: list[Parameter]) -> Iterator[None]:
+    """Inside, no parameter has a gradient; afterwards each has the one it had."""
+    nodes = [p.node for p in parameters if p.node is not None]
+    kept = [node.grad for node in nodes]
+    for node in nodes:
+        node.grad = None
+    try:
+        yield
+    finally:
+        for node, grad in zip(nodes, kept, strict=True):
+            node.grad = grad
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    grid = row.grid
+    place = (str(grid.field), str(grid.stride), str(grid.start)) if grid else ("", "", "")
+    shape = "x".join(map(str, row.shape[1:]))
+    return (row.name, row.kind, shape, *place, count(row.parameters), giga(row.multiply_adds), mib(row.activation))
+
+
+def count(number: int) -> str:
+    return f"{number:,}" if number else ""
+
+
+def giga(number: int) -> str:
+    return f"{number / 1e9:.3f} G" if number else ""
+
+
+def mib(number: int) -> str:
+    return f"{number / 2**20:.1f} MiB"
+
+
+# ---- the command -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every layer of a net, its cost and its memory, before anything runs: `minifcn describe fcn8s --size 500x500`."""
+
+    size: str = ""
+    """height x width of the image (empty: 500x500, or a classifier's own)"""
+    width: int = 0
+    """channels, as the net counts them (0: its own)"""
+    padding: str = ""
+    """the first layer's padding: a number, "same" or "safe" (empty: the net's own, the paper's 100 for its nets)"""
+    classes: int = 0
+    """what is to be told apart (0: as published)"""
+    layers: int = 0
+    """which VGG, 11, 13, 16 or 19 (0: 16)"""
+    batch: int = 1
+    """images at once"""
+    device: str = "cpu"
+    """ "cpu" or "gpu": whose memory is told; no GPU is needed for that"""
+    check: bool = False
+    """instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction"""
+
+
+def main(argv: list[str]) -> int:
+    words, rest = split_words(Options, argv)
+    options = parse(Options, rest, verb="describe")
+    if options.device not in DEVICES:
+        raise UsageError(f"option device is {options.device!r}; expected one of {', '.join(DEVICES)}")
+    if options.check:
+        return check(device=choose_device(options.device)[0])
+    if len(words) != 1 or words[0] not in NETS:
+        raise UsageError(f"describe: found net {' '.join(words) or 'none'!r}; expected one of {', '.join(NETS)}")
+    border = int(options.padding) if options.padding.isdecimal() else options.padding
+    asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
+    given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
+    if options.batch < 1:
+        raise UsageError(f"option batch is {options.batch}; expected at least 1")
+    try:
+        net = NETS[words[0]](init="zero", **given)
+    except TypeError as fault:  # the trunk takes what it takes, and says so like any function
+        stray = [name for name in given if f"'{name}'" in str(fault)]
+        if not stray:
+            raise
+        raise UsageError(f"option {stray[0]} is not one of {words[0]}'s; leave it out") from fault
+    own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
+    print(describe(net, image_size(options.size or own), batch=options.batch, device=options.device))
+    return 0
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """`500x375` or `500` as (height, width)."""
+    sides = text.split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) < 2**20 for side in sides):
+        raise UsageError(f"option size is {text!r}; expected height x width in pixels, such as 500x500")
+    return int(sides[0]), int(sides[-1])
+
+
+CHECKED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("fcn8s", {"width": 16, "padding": "same", "classes": 21}),
+    ("fcn32s", {"width": 8, "padding": 100, "classes": 5}),
+    ("fcn16s", {"width": 32, "layers": 11, "padding": "same", "classes": 12, "upsampling": "all learned"}),
+    ("fcn-squeezenet", {"classes": 12}),
+)
+
+
+def check(sizes: tuple[int, ...] = (160, 256), *, device: str = "cpu") -> int:
+    """Print prediction and measurement for each net and size. Returns 1 if any is more than a tenth off."""
+    worst = 0.0
+    set_threads(1)
+    for name, options in CHECKED:
+        net = NETS[name](**options)
+        for size in sizes:
+            told = describe(net, size, device=device)
+            for what, predicted, program in (
+                ("inference", told.inference, infer),
+                ("training step", told.training, train_step),
+            ):
+                taken = measured(program, net, size, device=device)
+                worst = max(worst, abs(predicted / taken - 1))
+                print(f"{name:<14} {size}x{size}  {what:<14} predicted {mib(predicted):>11}, taken {mib(taken):>11}")
+    set_threads(None)
+    print(f"off by {100 * worst:.1f} % at worst; a tenth is allowed")
+    return int(worst > 0.1)
+
+
+def measured(program: Callable[[Module, Array, Array], Any], net: Module, size: int, *, device: str = "cpu") -> int:
+    """The most bytes that arrays on `device` took while `program` ran, beyond what was there before."""
+    rng = np.random.default_rng(0)
+    x = to_device(rng.standard_normal((1, channels(net), size, size)).astype(dtype_of(net)), device)
+    labels = to_device(rng.integers(0, 2, (1, size, size)), device)
+    net.to(device)
+    for _, p in net.parameters():
+        p.clear_grad()
+    program(net, x[:, :, :64, :64], labels[:, :64, :64])  # what is made once and kept: thread pools, BLAS
+    for _, p in net.parameters():
+        p.clear_grad()
+    gc.collect()
+    with counting(device) as ledger:
+        program(net, x, labels)
+    return ledger.peak
+
+
+@contextlib.contextmanager
+def counting(device: str) -> Iterator[Ledger]:
+    """Afterwards, the ledger's peak is the most that arrays on `device` took meanwhile beyond the level before.
+
+    On the CPU `tracemalloc` says so. On a GPU every request to CuPy's memory pool is booked: an array takes what the
+    pool hands out (whole blocks of 512 bytes), not what the pool keeps in store.
+    """
+    ledger = Ledger(device=device)
+    if device == "gpu":
+        with pool_hook(ledger):
+            yield ledger
+        return
+    tracemalloc.start()
+    try:
+        level, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        yield ledger
+        ledger.peak = tracemalloc.get_traced_memory()[1] - level
+    finally:
+        tracemalloc.stop()
+
+
+def pool_hook(ledger: Ledger) -> Any:
+    """A context in which CuPy's pool tells `ledger` of every piece that it hands out or gets back."""
+    import cupy
+
+    class Booking(cupy.cuda.MemoryHook):
+        name = "minifcn.introspect.describe"
+
+        def malloc_postprocess(self, *, mem_size: int, **_: Any) -> None:
+            ledger.take(mem_size)
+
+        def free_postprocess(self, *, mem_size: int, **_: Any) -> None:
+            ledger.give(mem_size)
+
+    return Booking()
+
+
+def infer(net: Module, x: Array, labels: Array) -> None:
+    with evaluating(net):
+        net(x)
+
+
+def train_step(net: Module, x: Array, labels: Array) -> None:
+    ops.softmax_cross_entropy(net.train()(x), labels).backward()
+

@@ -1,0 +1,20 @@
+"""One training run: its options, the loop, evaluation, the run folder, the report."""
+
+FILES = (
+    "device",
+    "progress",
+    "signals",
+    "runlog",
+    "environment",
+    "divergence",
+    "options",
+    "recipes",
+    "advice",
+    "report",
+    "evaluation",
+    "trained",
+    "transfer",
+    "pretraining",
+    "plan",
+    "loop",
+)

@@ -1,0 +1,74 @@
+"""What a teacher would say about the numbers of a run: what its learning rate means, where the loss must start, what is
+suspicious later on. Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from minifcn.data.sample import VOID
+from minifcn.metrics import ConfusionMatrix
+from minifcn.training.options import Options
+
+
+def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:
+    """What a learning rate amounts to, whatever the loss is divided by: the step against the mean loss of a pixel.
+
+    pixels: those with a label in an image. images: those in a batch.
+    """
+    if o.optimizer == "adam":
+        trunk = f", of the trunk by about {rate * o.trunk_lr:.3g}" if o.trunk_lr != 1 else ""
+        return f"Adam moves each weight by about that in a step{trunk}, whatever the loss is divided by"
+    factor = {"sum": pixels * images, "batch": pixels, "valid": 1}[o.normalize]
+    per = {
+        "sum": "summed over the pixels of a batch",
+        "batch": "summed over the pixels of an image",
+        "valid": "averaged over the pixels",
+    }
+    return (
+        f"the loss is {per[o.normalize]} ({o.normalize}), so on the loss per pixel it acts like {rate * factor:.3g}, "
+        f"and with momentum {o.momentum:g} like {rate * factor / (1 - o.momentum):.3g} in the long run"
+    )
+
+
+def labelled_pixels(dataset: Any, crop: int, *, most: int = 16) -> int:
+    """How many pixels of an image have a label, on average over the first few; in a crop, if there is one."""
+    labels = [dataset[i].label for i in range(min(most, len(dataset)))]
+    known = sum(int((label != VOID).sum()) for label in labels)
+    if crop:
+        return round(crop * crop * known / sum(label.size for label in labels))
+    return round(known / len(labels))
+
+
+def first_loss(loss: float, classes: int) -> str:
+    """The loss per pixel of the first batch beside what it has to be: all classes equally likely, so -ln(1/C)."""
+    expected = math.log(classes)
+    remark = "as scores of zero must give" if abs(loss - expected) < 1e-3 else "which only scores of zero would give"
+    return f"loss per pixel at the start {loss:.4f}; ln {classes} = {expected:.4f}, {remark}"
+
+
+def warnings_about(
+    loss: float, matrix: ConfusionMatrix, classes: Sequence[str], *, lr: float, trunk: bool
+) -> Iterator[str]:
+    """What a teacher would point at: a loss that stays at ln C, and a net that says one class everywhere.
+
+    lr: the learning rate of the last step. trunk: whether all weights of the trunk are zero.
+    """
+    expected = math.log(len(classes))
+    if len(classes) > 1 and abs(loss - expected) < 0.01 * expected:
+        if trunk:
+            cause = "all weights of the trunk are zero, so that no gradient gets through: initialise or load them"
+        elif lr == 0:
+            cause = "the learning rate is 0"
+        else:
+            cause = f"the learning rate ({lr:.3g}) is too low, or the labels have nothing to do with the images"
+        yield f"the loss stays at ln {len(classes)} = {expected:.4f}, as if nothing were learned; {cause}"
+    predicted, true = matrix.shares_predicted(), matrix.shares_true()
+    most = int(predicted.argmax())
+    if predicted[most] > 0.99 > true[most]:
+        yield (
+            f"{100 * predicted[most]:.1f} % of the pixels are called {classes[most]} ({100 * true[most]:.1f} % are): "
+            "train longer, or with a higher learning rate"
+        )

@@ -1,0 +1,517 @@
+"""Every choice of a training run in one place.
+
+`Options` is the command line of `minifcn train`, the content of a run's `config.json` and what a checkpoint carries, so
+a run can be repeated from any of them. What comes out of a file is believed only after `from_dict`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.augment import Augmentation
+from minifcn.data.batches import CAFFE, Preprocessing, Subset
+from minifcn.data.inputs import CHANNELS, HIDINGS, INPUTS, NYUD, SIFT_FLOW, Second
+from minifcn.data.opening import open_data
+from minifcn.data.shapes import Shapes
+from minifcn.data.voc import SEG11VALID
+from minifcn.errors import DataError, UsageError
+from minifcn.models.alexnet import AlexNet
+from minifcn.models.context import with_context
+from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, fcn
+from minifcn.models.googlenet import GoogLeNet
+from minifcn.models.paper import AT_ONCE, LateFusion
+from minifcn.models.squeezenet import SqueezeNet
+from minifcn.models.trunk import Trunk
+from minifcn.models.vgg import BLOCKS, VGG
+from minifcn.nn import Module
+from minifcn.ops.loss import NORMALIZATIONS
+from minifcn.optim import SCHEDULES, SGD, Adam, caffe_multipliers
+
+TRUNKS: dict[str, Callable[..., Trunk]] = {
+    "vgg": VGG,
+    "alexnet": AlexNet,
+    "googlenet": GoogLeNet,
+    "squeezenet1.0": partial(SqueezeNet, version="1.0"),
+    "squeezenet1.1": partial(SqueezeNet, version="1.1"),
+}
+STRIDES = {
+    "vgg": (32, 16, 8),
+    "alexnet": (32,),
+    "googlenet": (32,),
+    "squeezenet1.0": (16, 8, 4),
+    "squeezenet1.1": (16, 8, 4),
+}
+# What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
+SKIP_SCALES: dict[str, Mapping[str, float]] = {
+    "vgg": AT_ONCE,
+    "alexnet": {},
+    "googlenet": {},
+    "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
+    "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
+}
+MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
+OPTIMIZERS = ("sgd", "adam")
+HEADS = ("label", "geometry", "label+geometry")
+WORLD = "world"
+WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a fully convolutional network. Without arguments: FCN-8s on the embedded world."""
+
+    # where to start from
+    recipe: str = "toy"
+    """the named set of choices to start from; every other option changes one of them"""
+    config: str = ""
+    """take the options of an earlier run from its config.json"""
+    resume: str = ""
+    """continue the run in this folder, from its newest good checkpoint"""
+    run: str = ""
+    """the run folder to make; by default runs/RECIPE, with a number if that is taken"""
+    overfit: int = 0
+    """learn only the first so many images, without dropout or augmentation, until they are known: a smoke test"""
+
+    # the images
+    data: str = WORLD
+    """the folder of a data set (PASCAL VOC or laid out like it, SBD, NYUDv2, SIFT Flow, PASCAL-Context; it may begin
+    with $MINIFCN_DATA), or "world" """
+    train_data: str = ""
+    """another folder for the training split, where the paper learns from SBD and measures on VOC"""
+    train_split: str = "train"
+    """the split to learn from"""
+    val_split: str = "val"
+    """the split to measure on"""
+    hold_out: int = 0
+    """learn without so many of the training images, and measure on those: what a recipe may be chosen by"""
+    max_train: int = 0
+    """use only the first so many training images (0: all; the world: 2000)"""
+    max_val: int = 0
+    """use only the first so many validation images (0: all; the world: 100)"""
+    world_size: int = 64
+    """the side of the embedded world's images, 64 to 500 pixels"""
+    mean: str = ""
+    """the mean colour that is taken from the images: "imagenet", "nyud" or "siftflow", as the paper's nets have it, in
+    the place of the one that comes with the weights (or, without weights, of one fitted to the images)"""
+    skip_bad: bool = False
+    """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
+    inputs: str = "rgb"
+    """what the net sees: "rgb", "rgbd" (depth as a fourth plane: early fusion), "depth", "hha", or two nets that vote
+    (late fusion), "rgb+depth" or "rgb+hha" """
+    heads: str = "label"
+    """"label", "geometry" (the data's second labels), or "label+geometry": a head for each on one trunk"""
+    hide: str = ""
+    """hide the "background", the "foreground" or "both" by the truth, to see what the net goes by"""
+
+    # the net
+    trunk: str = "vgg"
+    """"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1" """
+    init: str = ""
+    """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random. Or a run
+    of ours, whose whole net goes on learning; for late fusion two, "RUN,RUN" """
+    freeze: str = ""
+    """the parts of the net that do not learn, as "conv1,fire2": much of the work of a step is in the first ones"""
+    stages: str = "8"
+    """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
+    layers: int = 11
+    """which VGG is the trunk: 11, 13, 16 or 19"""
+    width: int = 8
+    """channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"""
+    context: bool = False
+    """score each cell together with the mean over the whole image, as ParseNet does"""
+    padding: str = "same"
+    """"same", "safe" or a number: the border around the image, 100 in the paper"""
+    dropout: float = 0.0
+    """the probability of dropout in fc6 and fc7"""
+    upsampling: str = "fixed"
+    """"fixed", "learned" (between the skips) or "all learned" """
+    fusion: str = "sum"
+    """"sum", "max" or "concat": how a skip joins the score"""
+    at_once: bool = False
+    """scale the skips before they are scored, as the paper's at-once nets do"""
+
+    # how it learns
+    epochs: int = 8
+    """passes over the training images, in each stage"""
+    steps: int = 0
+    """steps in each stage, in the place of passes (0: by --epochs)"""
+    with_replacement: bool = False
+    """draw every image at random from all of them, as the released nets did, instead of each once in a pass"""
+    batch: int = 8
+    """images in a forward pass; unequal sizes are padded with void"""
+    accumulate: int = 1
+    """batches whose gradients make one step (Caffe's iter_size)"""
+    optimizer: str = "sgd"
+    """"sgd" (the paper) or "adam" """
+    lr: float = 0.05
+    """the learning rate of weights; biases have twice it"""
+    trunk_lr: float = 1.0
+    """the trunk has the learning rate times this: what is known already needs smaller steps than a new score"""
+    trunk_bias: str = "twice"
+    """"twice": the trunk's biases have twice the learning rate and no decay, as Caffe's VGG has them; "alike": as its
+    weights, as CaffeNet has them"""
+    stage_lr: str = "0.01"
+    """each stage after the first has the learning rate of the one before times this (the paper: 1/100); or a factor for
+    each of them, "0.01,1" """
+    schedule: str = "poly"
+    """"fixed" (the paper), "poly" or "step" """
+    momentum: float = 0.9
+    """how much of the last step is kept"""
+    weight_decay: float = 0.0005
+    """on weights, not on biases"""
+    sampling: float = 1.0
+    """the probability with which a pixel counts in the loss: patchwise training"""
+    class_balance: float = 0.0
+    """classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"""
+    normalize: str = "valid"
+    """the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images"""
+    seed: int = 0
+    """what all random numbers of the run come from"""
+
+    # what is done to the images
+    mirror: bool = True
+    """show every other image mirrored, at random"""
+    translate: int = 0
+    """shift images by up to so many pixels (the paper tried 32)"""
+    crop: int = 0
+    """cut a random window of this side (0: the whole image)"""
+    scale_min: float = 1.0
+    """scale images by at least this"""
+    scale_max: float = 1.0
+    """and by at most this"""
+
+    # the run
+    measure_every: int = 1
+    """epochs between measurements on the validation split"""
+    measure_steps: int = 0
+    """or steps between them (0: by --measure-every)"""
+    save_every: int = 0
+    """steps between checkpoints, beside those at each measurement (0: none)"""
+    stop_after: int = 0
+    """stop after so many steps from here on, as if interrupted (0: at the end)"""
+    samples: int = 6
+    """validation images to draw at the end"""
+    device: str = "auto"
+    """"cpu", "gpu" or "auto" """
+    threads: int = 0
+    """threads that compute convolutions (0: one for each core)"""
+    on_save_error: str = "stop"
+    """"stop" or "warn", when a checkpoint cannot be written"""
+    detect_anomaly: bool = False
+    """check every layer's output, and name the first that is not finite"""
+
+    def __post_init__(self) -> None:
+        for field, least, most in RANGES:
+            value = getattr(self, field)
+            if not (isinstance(value, (int, float)) and least <= value <= most):
+                bound = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+                raise UsageError(f"option {field} is {value!r}; expected a number {bound}")
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise UsageError(
+                    f"option {field} is {getattr(self, field)!r}; expected one of {', '.join(map(str, choices))}"
+                )
+        if not re.fullmatch("[A-Za-z0-9_-]+", self.recipe):
+            raise UsageError(f"option recipe is {self.recipe!r:.40}; expected a name, which the run folder gets, too")
+        if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
+            raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
+        if self.padding == "same" and self.trunk != "vgg":
+            raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
+        if self.scale_min > self.scale_max:
+            raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
+        if "+" in self.inputs and self.two_heads:
+            raise UsageError(
+                f"option heads is {self.heads!r} with inputs {self.inputs!r}; expected one net for two heads"
+            )
+        if self.sampling <= 0:
+            raise UsageError(f"option sampling is {self.sampling}; expected a probability above 0, at most 1")
+        strides = self.strides
+        if sorted(set(strides), reverse=True) != list(strides):
+            raise UsageError(
+                f"option stages is {self.stages!r}; expected strides from coarse to fine, as {self._ladder}"
+            )
+        self.rates  # noqa: B018  raises what is wrong with stage_lr
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides to train in turn, as numbers."""
+        words = self.stages.split(",")
+        if any(word.strip() not in map(str, STRIDES[self.trunk]) for word in words):
+            raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
+        return tuple(int(word) for word in words)
+
+    @property
+    def two_heads(self) -> bool:
+        """Whether two kinds of label are learned at once."""
+        return "+" in self.heads
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each stage."""
+        stages = len(self.strides)
+        words = self.stage_lr.split(",")
+        try:
+            factors = [float(word) for word in words] * (stages if len(words) == 1 else 1)
+        except ValueError:
+            factors = [math.nan]
+        if not all(0 <= factor <= 1e6 for factor in factors) or len(factors) < stages - 1:
+            raise UsageError(
+                f"option stage_lr is {self.stage_lr!r}; expected a number of at least 0, or one for each stage after "
+                f"the first of {self.stages}, separated by commas"
+            )
+        return tuple(self.lr * math.prod(factors[:stage]) for stage in range(stages))
+
+    @property
+    def _ladder(self) -> str:
+        return ",".join(map(str, STRIDES[self.trunk]))
+
+    def network(self, classes: int, stride: int, *, geometry: int = 0, init: str = "he") -> FCN | LateFusion:
+        """The net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head.
+
+        With `init` "zero" no number is drawn, and memory that nobody writes to is not taken.
+        """
+        heads = {"sem": classes, "geo": geometry} if self.two_heads else classes
+        nets = {
+            part: self._one_net(heads, stride, channels=CHANNELS[part], init=init, seed=self.seed + i)
+            for i, part in enumerate(self.inputs.split("+"))
+        }
+        return LateFusion(**nets) if len(nets) > 1 else nets[self.inputs]
+
+    def _one_net(self, classes: int | dict[str, int], stride: int, *, channels: int, init: str, seed: int) -> FCN:
+        trunk = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
+        return fcn(
+            (lambda **options: with_context(trunk(**options))) if self.context else trunk,
+            stride,
+            classes=classes,
+            width=self.width,
+            padding=int(self.padding) if self.padding.isdigit() else self.padding,
+            in_channels=channels,
+            dropout=self.dropout,
+            upsampling=self.upsampling,
+            fusion=self.fusion,
+            skip_scale=SKIP_SCALES[self.trunk] if self.at_once else None,
+            init=init,
+            seed=seed,
+        )
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names in `freeze`."""
+        return [name.strip() for name in self.freeze.split(",") if name.strip()]
+
+    def solver(self, net: Module) -> SGD | Adam:
+        """What moves the weights of `net`, at the rate of the first stage."""
+
+        def multipliers(name: str) -> tuple[float, float]:
+            rate, decay = caffe_multipliers(name)
+            if "trunk." not in name:
+                return rate, decay
+            return (self.trunk_lr, 1.0) if self.trunk_bias == "alike" else (rate * self.trunk_lr, decay)
+
+        if self.optimizer == "adam":
+            betas = (self.momentum, 0.999)
+            return Adam(net, lr=self.lr, betas=betas, weight_decay=self.weight_decay, multipliers=multipliers)
+        return SGD(net, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, multipliers=multipliers)
+
+    def preprocessing(self, own: Preprocessing | None) -> Preprocessing | None:
+        """What the images go through: `own`, which came with the weights, less `mean`; None where it is to be fitted.
+
+        Only the mean is replaced: with red first or in another range, it is the same colour.
+        """
+        if not self.mean:
+            return own
+        named = MEANS[self.mean]
+        if own is None:
+            return named
+        first, second, third = (value * own.scale for value in named.mean)
+        turned = own.order != named.order
+        return dataclasses.replace(own, mean=(third, second, first) if turned else (first, second, third))
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Steps in one pass over so many images."""
+        return math.ceil(images / (self.batch * self.accumulate))
+
+    def steps_per_stage(self, images: int) -> int:
+        """Steps of one stage."""
+        return self.steps or self.steps_per_epoch(images) * self.epochs
+
+    def data_sets(self, *, say: Callable[[str], None] = print) -> tuple[Any, Any]:
+        """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
+
+        `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
+        """
+        train = dataclasses.replace(self, data=self.train_data or self.data).data_set(
+            self.train_split, self.max_train, say=say
+        )
+        if not self.hold_out:
+            val = self._measured_on(say)
+            if tuple(train.classes) != tuple(val.classes):
+                raise UsageError(
+                    f"{self.train_data}: has the classes {', '.join(train.classes):.80}; expected those of "
+                    f"{self.data}, {', '.join(val.classes):.80}"
+                )
+            return train, self._unseen(val, train, say) if self.train_data else val
+        if self.hold_out >= len(train):
+            raise UsageError(
+                f"option hold_out is {self.hold_out}; expected fewer than the {len(train)} training images"
+            )
+        order = np.random.default_rng(HOLD_OUT).permutation(len(train))  # whatever the run's seed: runs are compared
+        kept, held = np.sort(order[self.hold_out :]), np.sort(order[: self.hold_out])
+        return Subset(train, kept.tolist()), Subset(train, held.tolist())
+
+    def _measured_on(self, say: Callable[[str], None]) -> Any:
+        """The validation split; where that is the paper's, and there is no list of it, VOC's own."""
+        try:
+            return self.data_set(self.val_split, self.max_val, say=say)
+        except DataError as fault:
+            if self.val_split != SEG11VALID:
+                raise
+            val = self.data_set("val", self.max_val, say=say)
+            say(f"measured on split val, for want of the paper's: {fault}")
+            return val
+
+    def _unseen(self, val: Any, train: Any, say: Callable[[str], None]) -> Any:
+        """`val` without the images that are learned from: two data sets of one origin share some."""
+        seen = set(train.ids)
+        kept = [i for i, name in enumerate(val.ids) if name not in seen]
+        if not kept:
+            raise UsageError(
+                f"{self.data}: split {self.val_split} has only images that are learned from; expected others"
+            )
+        if len(kept) < len(val):
+            count = f"{len(val) - len(kept)} of {len(val)} images"
+            say(f"split {self.val_split}: left out {count}, which are learned from ({self.train_data})")
+        return Subset(val, kept) if len(kept) < len(val) else val
+
+    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
+        """A split, or its first `most` images (0: all)."""
+        dataset = self._images(split, most, say=say)
+        return Second(dataset) if self.heads == "geometry" else dataset
+
+    def _images(self, split: str, most: int, *, say: Callable[[str], None]) -> Any:
+        if self.data == WORLD:
+            drawn, sees_hha = most or WORLD_IMAGES.get(split, 0), "hha" in self.inputs
+            return Shapes(split, count=drawn, size=self.world_size, seed=self.seed, hha=sees_hha)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
+            dataset = open_data(located(self.data), split, skip_bad=self.skip_bad)
+        if dataset.skipped:
+            count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
+            say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
+        if not len(dataset):
+            raise UsageError(f"{self.data}: split {split} has no images; expected at least one")
+        return Subset(dataset, range(min(most or len(dataset), len(dataset))))
+
+    def augmentation(self, fill: tuple[int, int, int]) -> Augmentation:
+        """What is done to the images; `fill` is shown where there is no picture."""
+        return Augmentation(
+            mirror=self.mirror,
+            translate=self.translate,
+            crop=self.crop or None,
+            scale=(self.scale_min, self.scale_max),
+            fill=fill,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The options as JSON has them."""
+        return dataclasses.asdict(self)
+
+
+RANGES = (
+    ("hold_out", 0, math.inf),
+    ("max_train", 0, math.inf),
+    ("max_val", 0, math.inf),
+    ("world_size", 64, 500),
+    ("width", 1, 512),
+    ("dropout", 0.0, 0.99),
+    ("epochs", 1, 1_000_000),
+    ("steps", 0, 1_000_000_000),
+    ("batch", 1, 4096),
+    ("accumulate", 1, 4096),
+    ("lr", 0.0, 1e6),
+    ("trunk_lr", 0.0, 1e6),
+    ("momentum", 0.0, 0.9999),
+    ("sampling", 0.0, 1.0),
+    ("class_balance", 0.0, 2.0),
+    ("weight_decay", 0.0, 1.0),
+    ("translate", 0, 4096),
+    ("crop", 0, 8192),
+    ("scale_min", 0.0625, 16),
+    ("scale_max", 0.0625, 16),
+    ("seed", 0, 2**63 - 1),
+    ("overfit", 0, 10_000),
+    ("stop_after", 0, math.inf),
+    ("measure_every", 1, math.inf),
+    ("measure_steps", 0, math.inf),
+    ("save_every", 0, math.inf),
+    ("samples", 0, 1000),
+    ("threads", 0, 1024),
+)
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "trunk": tuple(TRUNKS),
+    "inputs": INPUTS,
+    "heads": HEADS,
+    "hide": ("", *HIDINGS),
+    "mean": ("", *MEANS),
+    "trunk_bias": ("twice", "alike"),
+    "optimizer": OPTIMIZERS,
+    "layers": tuple(BLOCKS),
+    "upsampling": UPSAMPLINGS,
+    "fusion": tuple(FUSIONS),
+    "schedule": SCHEDULES,
+    "normalize": NORMALIZATIONS,
+    "device": ("cpu", "gpu", "auto"),
+    "on_save_error": ("stop", "warn"),
+}
+
+HOLD_OUT = 2015  # the seed of the images that --hold-out takes away
+VARIABLE = "$MINIFCN_DATA"
+
+
+def located(path: str) -> str:
+    """`path` with $MINIFCN_DATA, if it begins so, replaced by what that names; `UsageError` where it names nothing."""
+    if not path.startswith(VARIABLE):
+        return path
+    folder = os.environ.get(VARIABLE[1:])
+    if not folder:
+        raise UsageError(
+            f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
+            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with --data"
+        )
+    return folder + path.removeprefix(VARIABLE)
+
+
+def nearest(name: str, known: Any) -> str:
+    """What to say of a name that does not exist."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+
+
+def from_dict(found: Any, *, source: str | Path) -> Options:
+    """Options out of a file: every key known, every value of its type and in its range, or `UsageError`."""
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{source}: options are {type(found).__name__}; expected names with values")
+    types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}
+    for name, value in found.items():
+        if name not in types:
+            raise UsageError(f"{source}: option {name!r} does not exist; {nearest(str(name), types)}")
+        wanted = types[name]
+        fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and wanted is not bool) or isinstance(value, np.ndarray):
+            raise UsageError(f"{source}: option {name} is {value!r:.100}; expected {wanted.__name__}")
+    try:
+        return Options(**{name: types[name](value) for name, value in found.items()})
+    except UsageError as fault:
+        raise UsageError(f"{source}: {fault}") from fault

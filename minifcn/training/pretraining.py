@@ -1,0 +1,226 @@
+"""Pretraining: a trunk first learns to name single things, and then, as part of an FCN, to find them.
+
+The paper's nets begin with what a classifier has learned from ImageNet (FCN, section 4.1), and its table 1 compares
+them by the classifier. In the embedded world the classifier learns from `Objects`, one large thing in each picture, in
+about a minute. It has the trunk of the FCN that comes after it, layer for layer, and on top the mean of the last map
+and a score; the trunk alone goes into the file, for the answers of a classifier are left behind in any case.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn import ops
+from minifcn.backend import rng
+from minifcn.data.batches import Preprocessing
+from minifcn.data.objects import Objects
+from minifcn.errors import DivergedError, GeometryError, UsageError
+from minifcn.formats.checkpoint import save_checkpoint
+from minifcn.geometry import out_size
+from minifcn.models.classifier import Classifier, averaging
+from minifcn.models.trunk import Trunk
+from minifcn.models.vgg import BLOCKS, VGG
+from minifcn.nn import evaluating
+from minifcn.optim import SGD, Adam, learning_rate
+from minifcn.training.divergence import unheard
+from minifcn.training.options import OPTIMIZERS, TRUNKS
+from minifcn.training.progress import Bar
+from minifcn.weights.published import WeightSet
+
+ORDER, MIRROR = 2, 3  # what a random stream is for; 0 and 1 are the trainer's
+MEASURED = 350  # pictures, of the split val
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Train a trunk to name single things of the embedded world: `minifcn pretrain FILE.safetensors [options]`."""
+
+    trunk: str = "vgg"
+    """"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1" """
+    layers: int = 11
+    """which VGG it is: 11, 13, 16 or 19"""
+    width: int = 8
+    """channels, as in `minifcn train`: what this trunk is to begin has the same"""
+    images: int = 1400
+    """pictures to learn from"""
+    size: int = 64
+    """the side of the pictures, 64 to 500 pixels"""
+    epochs: int = 6
+    """passes over the pictures"""
+    batch: int = 16
+    """pictures in a step"""
+    optimizer: str = "adam"
+    """"adam", or "sgd" with momentum (from random weights AlexNet stayed at chance with it at a rate of 0.02)"""
+    lr: float = 0.001
+    """the learning rate of weights; biases have twice it; it falls to 0"""
+    seed: int = 0
+    """what all random numbers come from: pictures, weights, order, mirroring"""
+    threads: int = 0
+    """threads that compute convolutions (0: one for each core)"""
+
+    def __post_init__(self) -> None:
+        for name, least, most in RANGES:
+            value = getattr(self, name)
+            if not (isinstance(value, (int, float)) and least <= value <= most):
+                raise UsageError(f"option {name} is {value!r}; expected a number from {least} to {most}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                found = f"option {name} is {getattr(self, name)!r:.40}"
+                raise UsageError(f"{found}; expected one of {', '.join(map(str, choices))}")
+
+    @property
+    def net(self) -> str:
+        """The net by name, as a file of its weights has it: "objects-vgg11-width8"."""
+        return f"objects-{self.trunk}{self.layers if self.trunk == 'vgg' else ''}-width{self.width}"
+
+    def classifier(self) -> Classifier:
+        """The net, freshly initialised from the seed."""
+        make = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
+        random = np.random.default_rng(self.seed)
+        made = make(width=self.width, padding=border(make, self.size), dropout=0.0, init=random, rng=random)
+        return averaging(made, classes=len(Objects.classes), init=random)
+
+
+RANGES = (
+    ("width", 1, 512),
+    ("images", 1, 100_000),
+    ("size", 64, 500),
+    ("epochs", 1, 10_000),
+    ("batch", 1, 4096),
+    ("lr", 0.0, 1e6),
+    ("seed", 0, 2**63 - 1),
+    ("threads", 0, 1024),
+)
+CHOICES: dict[str, tuple[Any, ...]] = {"trunk": tuple(TRUNKS), "layers": tuple(BLOCKS), "optimizer": OPTIMIZERS}
+
+
+def border(make: Callable[..., Trunk], size: int) -> int | str:
+    """The padding for pictures of this size: VGG's is "same"; others get the least that fills a cell of the last map.
+
+    The weights do not depend on it, and an FCN is free to have another.
+    """
+    none = np.random.default_rng(0)
+    thin = make(width=1, init="zero", rng=none)
+    if isinstance(thin, VGG):
+        return "same"
+    for padding in range(thin.classic["padding"], size + 512):
+        try:
+            if out_size(make(width=1, padding=padding, init="zero", rng=none).layers(), size) >= 1:
+                return padding
+        except GeometryError:
+            continue
+    raise UsageError(f"option size is {size}; expected pictures that fill a cell of the trunk's last map")
+
+
+def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train, measure after each epoch, write the trunk to `path` at the end, and return what is known of it.
+
+    The file is a checkpoint that `minifcn train --init` takes, and holds the same record as its meta "pretraining":
+    `options`, `accuracy`, `chance` (that of the most frequent class) and `loss`. Whatever ends the training earlier
+    leaves no file. Raises `UsageError` for a path that cannot be written to, before anything else.
+    """
+    path = writable(path)
+    drawn = time.perf_counter()
+    train = Objects("train", count=options.images, size=options.size, seed=options.seed)
+    preprocessing = Preprocessing.fit(train)
+    known, measured = stacked(train), stacked(Objects("val", count=MEASURED, size=options.size, seed=options.seed))
+    net = options.classifier()
+    chance = float(np.bincount(measured[1]).max() / MEASURED)
+    count = sum(parameter.size for _, parameter in net.parameters())
+    say(f"{options.net}: {count:,} parameters, {len(Objects.classes)} classes, a guess is right for {chance:.3f}")
+    took = f"{time.perf_counter() - drawn:.1f} s"
+    say(f"drew {options.images} pictures to learn from and {MEASURED} to measure on in {took}")
+    solver = (SGD if options.optimizer == "sgd" else Adam)(net, lr=options.lr, weight_decay=0.0005)
+    loss, right = math.nan, 0.0
+    with Bar(options.epochs * math.ceil(options.images / options.batch), unit="step") as bar, unheard():
+        for epoch in range(options.epochs):
+            start = time.perf_counter()
+            loss = learn(net, solver, options, epoch, known, preprocessing, bar)
+            speed = options.images / (time.perf_counter() - start)
+            right = accuracy(net, *measured, preprocessing, batch=options.batch)
+            with bar.hidden():
+                say(
+                    f"epoch {epoch + 1}/{options.epochs}  loss {loss:.3f}  accuracy {right:.3f}  "
+                    f"chance {chance:.3f}  {speed:.0f} images/s"
+                )
+    record = {"options": asdict(options), "accuracy": right, "chance": chance, "loss": loss}
+    trunk = {name: array for name, array in net.state().items() if name.startswith("trunk.")}
+    weights = WeightSet(path, options.net, net.trunk.last, (), preprocessing, trunk)
+    save_checkpoint(path, trunk, weights.meta() | {"pretraining": record})
+    say(f"wrote {path}: the trunk up to {net.trunk.last}")
+    return record
+
+
+def writable(path: str | Path) -> Path:
+    """The path, if a file of that name can be put there; `UsageError` if not."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path}: expected a name that ends in .safetensors, the format that is written")
+    if path.is_dir() or not path.parent.is_dir():
+        found = "a folder of that name" if path.is_dir() else f"no folder {path.parent}"
+        raise UsageError(f"{path}: found {found}; expected a place for a file")
+    return path
+
+
+def stacked(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
+    """All pictures (N, H, W, 3) uint8 and their classes (N,): each is drawn once."""
+    images = np.empty((len(objects), *objects.size, 3), np.uint8)
+    labels = np.empty(len(objects), np.int64)
+    for i, (image, label) in enumerate(objects):
+        images[i], labels[i] = image, label
+    return images, labels
+
+
+def learn(
+    net: Classifier,
+    solver: SGD | Adam,
+    options: Pretraining,
+    epoch: int,
+    known: tuple[np.ndarray, np.ndarray],
+    preprocessing: Preprocessing,
+    bar: Bar,
+) -> float:
+    """One epoch, every other picture mirrored at random; returns the mean loss."""
+    net.train()
+    images, labels = known
+    order = rng(options.seed, ORDER, epoch).permutation(len(images))
+    mirrored = rng(options.seed, MIRROR, epoch).random(len(images)) < 0.5
+    parts = np.split(order, range(options.batch, len(order), options.batch))
+    total, done, steps = 0.0, epoch * len(parts), options.epochs * len(parts)
+    for step, part in enumerate(parts, start=done):
+        solver.lr = learning_rate(step, steps, lr=options.lr, schedule="poly")
+        x = np.stack([preprocessing(images[i, :, ::-1] if mirrored[i] else images[i]) for i in part])
+        scores = net(x)
+        loss = ops.softmax_cross_entropy(scores.reshape(*scores.shape, 1, 1), labels[part, None, None])
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss is {value} in step {step + 1}; nothing is written; start again with a learning rate below "
+                f"{options.lr:g} (--lr)"
+            )
+        loss.backward()
+        solver.step()
+        total += value * len(part)
+        bar.advance(note=f"loss {value:.3f}")
+    return total / len(images)
+
+
+def accuracy(
+    net: Classifier, images: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing, *, batch: int
+) -> float:
+    """The share of pictures whose largest score is that of their class."""
+    right = 0
+    with evaluating(net):
+        for start in range(0, len(images), batch):
+            part = slice(start, start + batch)
+            x = np.stack([preprocessing(image) for image in images[part]])
+            right += int((net(x).data.argmax(axis=1) == labels[part]).sum())
+    return right / len(images)

@@ -1,0 +1,124 @@
+"""Transfer: the trunk begins with what a classifier has learned from a million photographs (FCN, section 4.1).
+
+What is taken is everything between the image and the last feature map; the classifier's answer is left behind, and
+the layers that score are new. The images have to go through what the classifier's went through, so the weights bring
+their `Preprocessing` along.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from minifcn.errors import FormatError, MinifcnError, UsageError
+from minifcn.formats.checkpoint import load_checkpoint
+from minifcn.models.fcn import FCN
+from minifcn.models.paper import LateFusion
+from minifcn.surgery import transplant, widened
+from minifcn.training.options import located
+from minifcn.training.trained import open_trained, part
+from minifcn.weights.names import layer_of
+from minifcn.weights.published import PUBLISHED, SQUEEZENET, WeightSet, open_weights, recognised, shipped
+
+SHIPPED = "imagenet"
+
+
+def starting_weights(init: str) -> list[WeightSet]:
+    """The weights that `--init` means: a file, a run of ours, or "imagenet", the ones that come with the library.
+
+    Several, separated by commas, start the several nets of late fusion.
+    """
+    return [_weights(word.strip()) for word in init.split(",")]
+
+
+def _weights(word: str) -> WeightSet:
+    if word == SHIPPED:
+        return open_weights(shipped(SQUEEZENET))
+    path = Path(located(word))
+    if not path.is_dir() and (not path.exists() or recognised(path) or not _of_a_run(path)):
+        return open_weights(path)
+    trained = open_trained(path)
+    name = f"FCN-{trained.options.strides[-1]}s"
+    return WeightSet(path, name, "", trained.classes, trained.preprocessing, trained.net.state())
+
+
+def _of_a_run(path: Path) -> bool:
+    try:
+        return "options" in load_checkpoint(path)[1]
+    except MinifcnError:
+        return False
+
+
+def start(net: FCN | LateFusion, weights: Sequence[WeightSet]) -> list[str]:
+    """Give a net its weights, or each net of late fusion its own; a line for each.
+
+    One set starts all nets, unless it is of a run of late fusion, which has a part for each. Raises `UsageError` for
+    another number of sets than of nets, and `FormatError` as `begin` does.
+    """
+    nets = {"": net} if isinstance(net, FCN) else {f"{name}: ": child for name, child in net.children()}
+    sets = list(weights) * (len(nets) if len(weights) == 1 else 1)
+    parts = [part(weights[0].arrays, f"{name}.") for name, _ in net.children()] if len(nets) > 1 else []
+    if parts and all(parts):
+        sets = [replace(weights[0], arrays=arrays) for arrays in parts]
+    if len(sets) != len(nets):
+        raise UsageError(
+            f"option init names {len(sets)} sets of weights; expected one, or one for each of {len(nets)} nets"
+        )
+    return [f"{name}{begin(each, one)}" for (name, each), one in zip(nets.items(), sets, strict=True)]  # type: ignore[arg-type]
+
+
+def begin(net: FCN, weights: WeightSet) -> str:
+    """Give the trunk of `net` its weights, and tell which layers took them, which are not needed, and which are new.
+
+    Of a published net nothing else is taken; of a net of ours the scores are, too, where they are as large. Weights
+    that end early leave the rest of the trunk as it is, and a plane beyond the three of a photograph begins as if it
+    were grey. Raises `FormatError` naming the first layer that differs, and changes nothing, where they are of another
+    net.
+    """
+    shapes = {name: parameter.shape for name, parameter in net.parameters()}
+    own = {name: shape for name, shape in shapes.items() if name.startswith("trunk.")}
+    arrays = with_planes(own, weights.arrays)
+    fault = next(differences(own, arrays), None)
+    if fault:
+        raise FormatError(f"{weights.path}: holds {weights.net}, which is not this net's trunk: {fault}")
+    if weights.net not in PUBLISHED:
+        own |= {name: shapes[name] for name, array in arrays.items() if shapes.get(name) == array.shape}
+    taken = transplant(net, {name: array for name, array in arrays.items() if name in own})
+    unused = layers(name for name in arrays if name not in own)
+    new = layers(name for name, _ in net.parameters() if name not in taken)
+    first, *_, last = layers(taken)
+    return (
+        f"weights of {weights.net} from {weights.path.name}: {len(layers(taken))} layers taken, {first} to {last}; "
+        f"left there: {', '.join(unused) or 'nothing'}; new: {', '.join(new) or 'nothing'}"
+    )
+
+
+def with_planes(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """`arrays`, the first layer widened to the four planes that `own` has there, where it has three."""
+    first = next(iter(own))
+    if first in arrays and arrays[first].ndim == 4 and (arrays[first].shape[1], own[first][1]) == (3, 4):
+        return widened(arrays, first, 4)
+    return arrays
+
+
+def differences(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """What keeps the arrays from being the first layers of the trunk with the shapes `own`, in order."""
+    names = list(own)
+    end = max((place for place, name in enumerate(names, start=1) if name in arrays), default=1)
+    for name in names[:end]:
+        if name not in arrays:
+            yield f"{layer_of(name)[0]} is missing"
+        elif arrays[name].shape[:1] != own[name][:1] or arrays[name].size != math.prod(own[name]):
+            yield f"{layer_of(name)[0]} has shape {arrays[name].shape}; expected {own[name]}"
+    for name in arrays:
+        if name.startswith("trunk.") and name not in own:
+            yield f"{layer_of(name)[0]} is no layer of it"
+
+
+def layers(names: Iterator[str] | list[str]) -> list[str]:
+    """The layers that parameters of these names belong to, each once."""
+    return list(dict.fromkeys(layer_of(name)[0] for name in names))

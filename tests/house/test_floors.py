@@ -1,0 +1,288 @@
+"""The house: imports go strictly down, the heavy libraries wait until they are used, and nothing runs foreign text.
+
+Every rule is a function from a file's name and source to its sentences of complaint, so that each can be shown a
+planted offence as well as the package.
+"""
+
+import ast
+import pathlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from line_budget import BUDGET, code_lines, count
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+PACKAGE = ROOT / "minifcn"
+
+# Bottom first. A file may import what stands on a line above its own; files on one line do not know each other.
+FLOORS = """
+errors
+gpu  memory
+backend  command  geometry  progress
+metrics
+kernels
+tensor
+ops
+gradcheck  graph  outline
+nn
+optim  inference  sampling
+adam  surgery
+stitch
+weights  viz
+models
+data
+design
+describe
+checkpoint  signals  runlog  environment  divergence  stopwatch
+pretrained
+options
+recipes
+report
+evaluation  trained  advice  rival  studies  onnx_graph
+training  transfer  pretraining
+plan
+reproduction
+train  pretrain  evaluate  predict  dense  reproduce  doctor  bench \
+  classify  convert  inspect  export  amortize  digits
+cli
+__main__
+"""
+FLOOR = {name: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for name in line.split()}
+
+# Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
+LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tyro", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
+LAZY |= {"sklearn", "onnx", "onnxruntime", "h5py"}
+
+
+def sources() -> dict[str, str]:
+    """`{"ops/conv.py": text}` for every file of the package."""
+    return {
+        path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def imported(name: str, source: str) -> Iterator[str]:
+    """Every module the file imports, anywhere in it, relative names resolved: "numpy", "minifcn.ops.conv.conv2d"."""
+    here = ["minifcn", *name.removesuffix(".py").split("/")][:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: len(here) - node.level + 1] if node.level else []
+            base = [*above, *(node.module or "").split(".")] if node.module else above
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def order_of(package: str, files: dict[str, str]) -> list[str]:
+    """The list FILES in a folder's __init__.py, easy to hard; a missing one is an empty one."""
+    for node in ast.parse(files.get(f"{package}/__init__.py", "")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "FILES":
+            return [str(name).removesuffix(".py") for name in ast.literal_eval(node.value)]
+    return []
+
+
+def climbs(name: str, source: str, files: dict[str, str]) -> Iterator[str]:
+    """Imports that do not go down."""
+    if name == "__init__.py":
+        return  # the roof: it shows what is inside
+    parts = name.removesuffix(".py").split("/")
+    order = order_of(parts[0], files)
+    if parts[0] not in FLOOR:
+        yield f"{name} stands on no floor: give it a line in FLOORS"
+        return
+    for module in imported(name, source):
+        root, *path = module.split(".")
+        if root != "minifcn" or path == ["__version__"]:
+            continue
+        if not path or path[0] not in FLOOR:
+            yield f"{name} imports {module}: name the file it comes from"
+        elif path[0] != parts[0]:
+            if FLOOR[path[0]] >= FLOOR[parts[0]]:
+                yield f"{name} imports {path[0]}, which is not below it"
+        elif parts[-1] not in ("__init__", "__main__"):
+            if len(path) < 2 or path[1] not in order:
+                yield f"{name} imports {module} of its own folder: name a file that FILES lists"
+            elif parts[1] in order and order.index(path[1]) >= order.index(parts[1]):
+                yield f"{name} imports {path[1]}, which FILES does not list before it"
+
+
+def unlisted(files: dict[str, str]) -> Iterator[str]:
+    """Files of a folder that its FILES does not list, and the other way round."""
+    for package in sorted({name.split("/")[0] for name in files if "/" in name}):
+        listed = set(order_of(package, files))
+        there = {name.split("/")[1].removesuffix(".py") for name in files if name.startswith(package + "/")}
+        for file in sorted(listed ^ (there - {"__init__", "__main__"})):
+            yield f"{package}/{file}.py is {'listed in FILES but missing' if file in listed else 'not listed in FILES'}"
+
+
+def names_a_library(name: str, source: str) -> Iterator[str]:
+    """Ops, im2col and the tensor are written once for both libraries: they ask xp_of and name neither."""
+    if name.startswith("ops/") or name in ("kernels/im2col.py", "tensor.py"):
+        for module in imported(name, source):
+            if module.split(".")[0] in ("numpy", "cupy"):
+                yield f"{name} imports {module}: take xp = xp_of(x)"
+
+
+def loads_early(name: str, source: str) -> Iterator[str]:
+    """Heavy libraries imported outside a function."""
+    waiting: list[ast.AST] = list(ast.parse(source).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for module in imported(name, ast.unparse(node)):
+                if module.split(".")[0] in LAZY:
+                    yield f"{name} imports {module} outside a function"
+
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "yaml", "cloudpickle"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_METHODS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
+
+
+def runs_text(name: str, source: str) -> Iterator[str]:
+    """Whatever could run what a file or an argument says."""
+    for module in imported(name, source):
+        if module.split(".")[0] in FORBIDDEN_MODULES:
+            yield f"{name} imports {module}"
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        if isinstance(called, ast.Name) and called.id in FORBIDDEN_CALLS:
+            yield f"{name}:{node.lineno} calls {called.id}"
+        if isinstance(called, ast.Attribute) and ast.unparse(called) in FORBIDDEN_METHODS:
+            yield f"{name}:{node.lineno} calls {ast.unparse(called)}"
+        for keyword in node.keywords:
+            if keyword.arg in ("shell", "allow_pickle") and getattr(keyword.value, "value", True) is not False:
+                yield f"{name}:{node.lineno} passes {keyword.arg}="
+
+
+def untyped(name: str, source: str) -> Iterator[str]:
+    """Public functions and methods whose signature leaves a type out. The gradients inside an op are nobody's API."""
+    for owner in [ast.parse(source), *(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))]:
+        for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
+            if function.name.startswith("_") and function.name != "__init__":
+                continue
+            arguments = function.args
+            every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+            bare = [one.arg for one in every if one and one.annotation is None and one.arg not in ("self", "cls")]
+            silent = function.returns is None and function.name != "__init__"
+            if bare or silent:
+                yield f"{name}:{function.lineno} {function.name} has no type for {', '.join(bare) or 'what it returns'}"
+
+
+def names_a_place(name: str, source: str) -> Iterator[str]:
+    """Folders of one machine: data are found through MINIFCN_DATA alone."""
+    for place in (".." + "/shared", "/" + "home/", "/" + "root/", "/" + "work/"):
+        if place in source:
+            yield f"{name} names {place}"
+
+
+RULES: dict[str, Callable[[str, str], Iterator[str]]] = {
+    "imports go down": lambda name, source: climbs(name, source, sources()),
+    "ops name no library": names_a_library,
+    "heavy libraries wait": loads_early,
+    "nothing runs foreign text": runs_text,
+    "public signatures are typed": untyped,
+    "no machine's paths": names_a_place,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_package_keeps(rule: str) -> None:
+    complaints = [complaint for name, source in sources().items() for complaint in RULES[rule](name, source)]
+    assert not complaints, "\n".join(complaints)
+
+
+PLANTED = [
+    ("imports go down", "metrics.py", "from minifcn.nn import Conv2d"),
+    ("imports go down", "metrics.py", "def late():\n    import minifcn.training.loop"),
+    ("imports go down", "graph.py", "from minifcn import gradcheck"),
+    ("imports go down", "train.py", "from .evaluate import main"),
+    ("imports go down", "tensor.py", "from minifcn import FCN8s"),
+    ("imports go down", "kernels/im2col.py", "from ..tensor import Tensor"),
+    ("imports go down", "ops/arithmetic.py", "from minifcn.ops.conv import conv2d"),
+    ("imports go down", "ops/arithmetic.py", "from .conv import conv2d"),
+    ("imports go down", "ops/conv.py", "from minifcn.ops import relu"),
+    ("imports go down", "helpers.py", "x = 1"),
+    ("ops name no library", "ops/conv.py", "import numpy as np"),
+    ("ops name no library", "tensor.py", "def f():\n    from cupy import asarray"),
+    ("heavy libraries wait", "viz/plots.py", "import matplotlib.pyplot as plt"),
+    ("heavy libraries wait", "data/files.py", "try:\n    from PIL import Image\nexcept ImportError:\n    Image = None"),
+    ("nothing runs foreign text", "checkpoint.py", "import pickle"),
+    ("nothing runs foreign text", "recipes.py", "eval('1')"),
+    ("nothing runs foreign text", "doctor.py", "import subprocess\nsubprocess.run('ls', shell=True)"),
+    ("nothing runs foreign text", "checkpoint.py", "np.load(path, allow_pickle=True)"),
+    ("public signatures are typed", "metrics.py", "def mean_iu(matrix) -> float: ..."),
+    ("public signatures are typed", "metrics.py", "class A:\n    def b(self): ..."),
+    ("no machine's paths", "recipes.py", "root = '.." + "/shared/data'"),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "source"), PLANTED)
+def test_a_rule_sees_its_offence(rule: str, name: str, source: str) -> None:
+    assert list(RULES[rule](name, source))
+
+
+ALLOWED = [
+    ("imports go down", "nn.py", "from minifcn import ops\nfrom minifcn.tensor import Tensor\nimport numpy as np"),
+    ("imports go down", "cli.py", "from minifcn import __version__"),
+    ("imports go down", "ops/conv.py", "from ..kernels.im2col import Windows\nfrom .checks import anything"),
+    ("heavy libraries wait", "viz/plots.py", "def curves():\n    import matplotlib"),
+    ("nothing runs foreign text", "training.py", "net.eval()\nsubprocess.run(['git'], shell=False)"),
+    ("public signatures are typed", "ops/pool.py", "def f(x: int) -> int:\n    def grad_x(gy): ..."),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "source"), ALLOWED)
+def test_a_rule_lets_the_innocent_pass(rule: str, name: str, source: str) -> None:
+    assert not list(RULES[rule](name, source))
+
+
+def test_every_folder_lists_its_files() -> None:
+    assert not list(unlisted(sources()))
+    assert list(unlisted({"ops/__init__.py": "FILES = ('conv',)", "ops/pool.py": ""})) == [
+        "ops/conv.py is listed in FILES but missing",
+        "ops/pool.py is not listed in FILES",
+    ]
+
+
+def test_the_repository_names_no_machine() -> None:
+    files = [*ROOT.glob("*"), *ROOT.glob("docs/**/*"), *ROOT.glob("tests/**/*")]
+    texts = [file for file in files if file.suffix in (".md", ".py", ".toml", ".cff", ".txt", "") and file.is_file()]
+    assert len(texts) > 10
+    for file in texts:
+        assert not list(names_a_place(file.name, file.read_text(encoding="utf-8"))), file
+
+
+@pytest.mark.parametrize("what", ["minifcn", "every file"])
+def test_importing_loads_nothing_heavy_and_warns_of_nothing(what: str) -> None:
+    names = ["minifcn"]
+    if what == "every file":
+        dotted = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in sources()]
+        names += [f"minifcn.{name}" for name in dotted if not name.endswith("__")]
+    program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *names], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    loaded = {module.split(".")[0] for module in done.stdout.split()}
+    assert "minifcn" in loaded and not loaded & LAZY
+
+
+def test_the_teaching_core_keeps_its_budget() -> None:
+    lines = count()
+    assert lines["backend.py"] > 20 and sum(lines.values()) <= BUDGET, lines
+
+
+def test_code_lines_counts_code() -> None:
+    module = '"""Free.\n\nFree."""\n\n# free\nx = (1 +  # one\n     2)  # two\n'
+    function = '\n\ndef f():  # three\n    """Free."""\n    return x  # four\n'
+    assert code_lines(module + function) == 4

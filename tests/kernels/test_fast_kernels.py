@@ -1,0 +1,395 @@
+"""The fast ways of a convolution against the readable one, and the threads that carry them."""
+
+import multiprocessing
+import os
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+from test_kernels import CASES, error
+
+from minifcn.errors import UsageError
+from minifcn.experiments.bench.stopwatch import extra_bytes
+from minifcn.introspect import outline
+from minifcn.kernels import blocks, convolution, lines, products, threads, winograd
+from minifcn.kernels.im2col import Windows
+
+MORE = {
+    "few windows": ((1, 8, 9, 10), 64, Windows((7, 7))),
+    "few windows, two images": ((2, 8, 9, 8), 64, Windows((7, 7))),
+    "few pixels, 1x1": ((2, 24, 3, 4), 48, Windows((1, 1))),
+    "many pixels, 1x1": ((2, 24, 33, 40), 7, Windows((1, 1))),
+    "3x3 wide": ((1, 40, 33, 41), 36, Windows((3, 3), padding=(1, 1))),
+    "3x3 batch": ((5, 33, 8, 8), 34, Windows((3, 3), padding=(1, 1))),
+    "3x3 narrow, tall": ((1, 4, 130, 3), 5, Windows((3, 3), padding=(1, 1))),
+    "3x3 thin": ((1, 8, 70, 33), 8, Windows((3, 3), padding=(1, 1))),
+    "3x3 thin, first layer": ((2, 3, 50, 40), 16, Windows((3, 3), padding=(1, 1))),
+    "5x5 thin, groups": ((2, 8, 40, 33), 6, Windows((5, 5), padding=(2, 2), groups=2)),
+    "3x3 padding 100": ((1, 3, 6, 5), 8, Windows((3, 3), padding=(100, 100))),
+    "bilinear": ((1, 21, 64, 72), 21, Windows((16, 16), stride=(8, 8), padding=(4, 4), groups=21)),
+    "strided, many windows": ((2, 6, 65, 66), 40, Windows((5, 5), stride=(2, 2), padding=(2, 2))),
+}
+ALL = {**CASES, **MORE}
+WINOGRAD = [name for name, (x_shape, o, g) in ALL.items() if winograd.serves(g, x_shape[1], o)]
+LINES = [name for name, (x_shape, o, g) in ALL.items() if lines.serves(g, x_shape[1], o)]
+WAYS = [(blocks, name) for name in ALL] + [(lines, name) for name in LINES] + [(winograd, name) for name in WINOGRAD]
+
+each_way = pytest.mark.parametrize("way, case", WAYS, ids=[f"{w.__name__.split('.')[-1]} {c}" for w, c in WAYS])
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    """Every case is split over two threads, however small it is and however many cores there are."""
+    pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(threads, "ALONE", 0)
+    monkeypatch.setattr(lines, "ALONE", 0)
+    threads.set_threads(2)
+    yield
+    threads.set_threads(None)
+
+
+def arrays(case):
+    x_shape, o, g = ALL[case]
+    rng = np.random.default_rng(list(ALL).index(case))
+    shapes = x_shape, (o, x_shape[1] // g.groups, *g.kernel), (x_shape[0], o, *g.out_size(x_shape[2:])), (o,)
+    return *(rng.standard_normal(shape).astype("float32") for shape in shapes), g
+
+
+@each_way
+def test_each_way_computes_the_three_products(way, case):
+    x, w, gy, b, g = arrays(case)
+    wide_x, wide_w, wide_gy = (a.astype("float64") for a in (x, w, gy))
+    y, gx, gw = way.correlate(x, w, g), way.spread(gy, w, g, x.shape[2:]), way.weigh(x, gy, g)
+    assert y.dtype == gx.dtype == gw.dtype == "float32"
+    assert gx.shape == x.shape and gw.shape == w.shape
+    limit = 3e-5 if way is winograd else 1e-6
+    assert error(y, products.correlate(wide_x, wide_w, g)) < limit
+    assert error(gx, products.spread(wide_gy, wide_w, g, x.shape[2:])) < limit
+    assert error(gw, products.weigh(wide_x, wide_gy, g)) < max(limit, 3e-6)
+    with_bias = way.correlate(x, w, g, b)
+    assert error(with_bias, products.correlate(wide_x, wide_w, g, b.astype("float64"))) < limit
+    assert np.array_equal(way.correlate(x, w, g, b, relu=True), np.maximum(with_bias, 0))
+
+
+@each_way
+def test_each_way_takes_strided_arrays(way, case):
+    x, w, gy, _, g = arrays(case)
+    loose = [np.repeat(a, 2, axis=3)[..., ::2] for a in (x, w, gy)]
+    for a in loose:
+        a.setflags(write=False)
+    assert error(way.correlate(loose[0], loose[1], g), way.correlate(x, w, g)) < 1e-5
+    assert error(way.spread(loose[2], loose[1], g, x.shape[2:]), way.spread(gy, w, g, x.shape[2:])) < 1e-5
+    assert error(way.weigh(loose[0], loose[2], g), way.weigh(x, gy, g)) < 1e-5
+
+
+@each_way
+def test_the_same_threads_give_the_same_bits(way, case):
+    x, w, gy, b, g = arrays(case)
+    runs = [(way.correlate(x, w, g, b), way.spread(gy, w, g, x.shape[2:]), way.weigh(x, gy, g)) for _ in range(3)]
+    for run in runs[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(run, runs[0], strict=True))
+
+
+@pytest.mark.parametrize("way", [*convolution.WAYS])
+def test_no_image_gives_no_output_and_no_gradient(way):
+    x, w, gy, b, g = arrays("3x3 wide")
+    with convolution.convolution(way):
+        assert convolution.correlate(x[:0], w, g, b, relu=True).shape == (0, *gy.shape[1:])
+        assert convolution.spread(gy[:0], w, g, x.shape[2:]).shape == (0, *x.shape[1:])
+        assert np.array_equal(convolution.weigh(x[:0], gy[:0], g), np.zeros_like(w))
+
+
+@pytest.mark.parametrize("count", [2, 16, 64])
+def test_many_threads_share_one_workspace(count):
+    """Memory is asked for by what each thread may hold at once, whether or not there are as many cores."""
+    threads.set_threads(count)
+    for i, o, size in ((64, 64, 256), (256, 256, 64), (512, 512, 44), (512, 512, 24)):
+        parts = winograd.crew(count, 36 * 2 * max(i, o) * winograd.LEAST * 4)
+        todo = winograd.tile_blocks(1, (size, size), 2 * max(i, o), parts)
+        assert parts * 2 * 36 * max(i, o) * winograd.largest(todo) * 4 <= winograd.WORKSPACE * 1.25
+
+
+def test_winograd_weighs_large_layers_by_channel():
+    x, w, gy, _, g = arrays("3x3 wide")
+    exact = products.weigh(x.astype("float64"), gy.astype("float64"), g)
+    assert error(winograd._weigh_by_channel(x, gy, g, 2), exact) < 3e-5
+    monkey = winograd.WORKSPACE
+    try:
+        winograd.WORKSPACE = 1 << 20  # now every block is one of many, and the sums have to be shared
+        assert error(winograd.weigh(x, gy, g), exact) < 3e-5
+        assert error(winograd.correlate(x, w, g), products.correlate(x, w, g)) < 3e-5
+    finally:
+        winograd.WORKSPACE = monkey
+
+
+def test_the_filter_transform_of_winograd_is_the_one_of_the_paper():
+    """Correlating an impulse gives the filter back; a constant filter sums to nine."""
+    w = np.random.default_rng(0).standard_normal((1, 1, 3, 3)).astype("float32")
+    x = np.zeros((1, 1, 5, 5), "float32")
+    x[0, 0, 2, 2] = 1
+    y = winograd.correlate(x, w, Windows((3, 3)))
+    assert np.allclose(y[0, 0], w[0, 0, ::-1, ::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("piece", [1, 1000, 20_000])
+@pytest.mark.parametrize("case", [name for name in LINES if ALL[name][0][2] < 70 and ALL[name][2].padding < (100, 100)])
+def test_lines_may_be_cut_anywhere(case, piece, monkeypatch):
+    """Into single images, rows and parts of rows, and strips shorter than a row: no window is lost or counted twice."""
+    for name, value in (("PIECE", piece), ("LEAST", 7), ("CACHE", 1)):
+        monkeypatch.setattr(lines, name, value)
+    x, w, gy, b, g = arrays(case)
+    wide_x, wide_w, wide_gy = (a.astype("float64") for a in (x, w, gy))
+    assert error(lines.correlate(x, w, g, b, True), products.correlate(wide_x, wide_w, g, b, True)) < 1e-6
+    assert error(lines.spread(gy, w, g, x.shape[2:]), products.spread(wide_gy, wide_w, g, x.shape[2:])) < 1e-6
+    assert error(lines.weigh(x, gy, g), products.weigh(wide_x, wide_gy, g)) < 3e-6
+
+
+LARGE = {
+    "conv1_2": ((1, 64, 698, 698), 64, Windows((3, 3), padding=(1, 1))),
+    "conv3_2": ((1, 256, 175, 175), 256, Windows((3, 3), padding=(1, 1))),
+    "conv4_1": ((1, 256, 88, 88), 512, Windows((3, 3), padding=(1, 1))),
+    "fc6": ((1, 512, 22, 22), 1024, Windows((7, 7))),
+    "upscore8": ((1, 21, 568, 568), 21, Windows((16, 16), stride=(8, 8), groups=21)),
+    "wide": ((1, 128, 4, 12_000), 128, Windows((3, 3), padding=(1, 1), groups=8)),
+    "dilated widely": ((1, 32, 300, 300), 32, Windows((3, 3), dilation=(120, 120))),
+}
+
+
+@pytest.mark.parametrize("way", ["blocks", "lines", "winograd"])
+@pytest.mark.parametrize("case", LARGE)
+def test_memory_beyond_input_and_output_is_bounded(way, case):
+    x_shape, o, g = LARGE[case]
+    x, w = np.ones(x_shape, "float32"), np.ones((o, x_shape[1] // g.groups, *g.kernel), "float32")
+    gy = np.ones((1, o, *g.out_size(x_shape[2:])), "float32")
+    with convolution.convolution(way):
+        for product in (
+            lambda: convolution.correlate(x, w, g),
+            lambda: convolution.spread(gy, w, g, x_shape[2:]),
+            lambda: convolution.weigh(x, gy, g),
+        ):
+            tracemalloc.start()
+            result = product()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert peak - result.nbytes < 128 << 20
+
+
+@pytest.mark.parametrize("count", [2, 16, 64])
+@pytest.mark.parametrize(
+    "x_shape, g",
+    [
+        ((1, 128, 500, 500), Windows((3, 3), padding=(1, 1))),
+        ((1, 128, 4, 12_000), Windows((3, 3), padding=(1, 1))),
+        ((1, 128, 600, 600), Windows((3, 3), dilation=(2, 2))),
+        ((65_536, 128, 3, 3), Windows((3, 3))),
+    ],
+    ids=["photograph", "wide", "dilated", "windows one by one"],
+)
+def test_many_threads_lay_out_lines_in_one_workspace(x_shape, g, count):
+    threads.set_threads(count)
+    w, out = np.zeros((128, 128, *g.kernel), "float32"), g.out_size(x_shape[2:])
+    for extra in (outline.correlating("lines", w, g, x_shape, out), outline.weighing("lines", w, g, x_shape, out)):
+        assert extra < 128 << 20
+
+
+@pytest.mark.parametrize("x_shape", [(1, 32, 200, 700), (16, 32, 64, 64)], ids=["rows", "images"])
+def test_the_memory_of_lines_is_foretold(x_shape):
+    """A net's peak, as `minifcn describe` tells it, is made of such numbers; blocks of a thread do not pile up."""
+    threads.set_threads(1)
+    g, out = Windows((3, 3), padding=(1, 1)), x_shape[2:]
+    x, w = np.ones(x_shape, "float32"), np.ones((32, 32, 3, 3), "float32")
+    for work, told in (
+        (lambda: lines.correlate(x, w, g), outline.correlating("lines", w, g, x_shape, out)),
+        (lambda: lines.spread(x, w, g, out), outline.spreading("lines", w, g, x_shape, out)),
+        (lambda: lines.weigh(x, x, g), outline.weighing("lines", w, g, x_shape, out)),
+    ):
+        assert extra_bytes(work) == pytest.approx(told, rel=0.05)
+
+
+def test_choose():
+    same, one = Windows((3, 3), padding=(1, 1)), np.zeros(1, "float32")
+    assert convolution.choose(one.astype("float64"), same, 64, 64, 1, (64, 64)) == "im2col"
+    assert convolution.choose(one, same, 64, 64, 1, (64, 64)) == "winograd"
+    assert convolution.choose(one, same, 64, 64, 1, (32, 32)) == "lines"
+    assert convolution.choose(one, same, 512, 512, 1, (32, 32)) == "winograd"
+    assert convolution.choose(one, same, 512, 512, 1, (31, 31)) == "blocks"
+    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
+    assert convolution.choose(one, same, 3, 8, 1, (128, 128)) == "blocks"
+    assert convolution.choose(one, Windows((3, 3), stride=(2, 2)), 64, 64, 1, (64, 64)) == "blocks"
+    assert convolution.choose(one, Windows((3, 3), dilation=(2, 2)), 32, 32, 1, (64, 64)) == "lines"
+    assert convolution.choose(one, Windows((3, 3), dilation=(12, 12)), 32, 32, 1, (64, 64)) == "blocks"
+    with convolution.convolution("winograd"):
+        assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
+        assert convolution.choose(one, Windows((5, 5)), 8, 8, 1, (64, 64)) == "blocks"
+        with convolution.convolution("im2col"):
+            assert convolution.choose(one, same, 64, 64, 1, (64, 64)) == "im2col"
+        assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
+    assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
+    assert convolution.choose(one, same, 8, 8, 1, (16, 16)) == "im2col"
+    unknown = "convolution 'fft' is unknown: expected one of im2col, blocks, lines, winograd"
+    with pytest.raises(UsageError, match=unknown), convolution.convolution("fft"):
+        pass
+
+
+def test_float64_takes_the_exact_way_whatever_is_forced():
+    x, w, _, b, g = (a.astype("float64") if isinstance(a, np.ndarray) else a for a in arrays("3x3 wide"))
+    with convolution.convolution("winograd"):
+        assert np.array_equal(convolution.correlate(x, w, g, b), products.correlate(x, w, g, b))
+
+
+@convolution.convolution("winograd")
+def test_filters_are_kept_only_while_asked_to(monkeypatch):
+    x, w, _, _, g = arrays("3x3 wide")
+    other, count = w.copy(), []
+    transform = winograd.transform_filters
+    monkeypatch.setattr(winograd, "transform_filters", lambda w: count.append(1) or transform(w))
+    plain = convolution.correlate(x, w, g)
+    with convolution.caching_filters([w]):
+        with convolution.caching_filters([w]):
+            convolution.correlate(x, w, g)
+        for _ in range(3):
+            assert np.array_equal(convolution.correlate(x, w, g), plain)
+        assert len(count) == 2
+        for _ in range(2):
+            convolution.correlate(x, other, g)  # nobody has promised to leave these weights alone
+        assert len(count) == 4
+        with convolution.caching_filters([other]):
+            for _ in range(2):
+                convolution.correlate(x, other, g)
+        assert len(count) == 5
+        convolution.correlate(x, other, g)
+        assert len(count) == 6
+    convolution.correlate(x, w, g)
+    assert len(count) == 7
+    assert not convolution._filters
+
+
+def blas_threads():
+    controller = threads._controller()
+    return [library.num_threads for library in controller.select(user_api="blas").lib_controllers]
+
+
+def test_blas_is_limited_in_the_pool_and_restored_after(monkeypatch):
+    threads.set_threads(None)
+    monkeypatch.setattr(threads, "_wish", 2)
+    seen = []
+    with threads._controller().limit(limits=2, user_api="blas"):
+        threads.parallel(lambda item: seen.append((item, blas_threads())), range(4), 2)
+        assert set(blas_threads()) == {2}
+    assert sorted(item for item, _ in seen) == [0, 1, 2, 3]
+    assert all(set(inside) == {1} for _, inside in seen)
+
+
+def test_small_work_stays_on_the_calling_thread(monkeypatch):
+    monkeypatch.setattr(threads, "ALONE", 1_000_000)
+    monkeypatch.setattr(threads, "_controller", lambda: pytest.fail("BLAS was touched"))
+    monkeypatch.setattr(threads, "_executor", lambda: pytest.fail("a thread was started"))
+    monkeypatch.setattr(threads, "threads", lambda: 2)
+    for case in ("3x3 same", "1x1", "3x3 on 13x9", "few windows", "upsampling"):
+        x, w, gy, b, g = arrays(case)
+        assert gy.size * w[0].size < threads.ALONE
+        for way in (blocks, winograd) if case in WINOGRAD else (blocks,):
+            way.correlate(x, w, g, b)
+            way.spread(gy, w, g, x.shape[2:])
+            way.weigh(x, gy, g)
+
+
+def test_a_way_is_chosen_by_the_channels_that_go_in_and_those_that_come_out(monkeypatch):
+    one, same, asked, chosen = np.empty(0, "float32"), Windows((3, 3), padding=(1, 1)), [], convolution.choose
+    assert chosen(one, same, 256, 64, 1, (24, 32)) == chosen(one, same, 192, 48, 1, (24, 32)) == "lines"
+    assert chosen(one, same, 64, 256, 1, (24, 32)) == chosen(one, same, 256, 128, 1, (24, 24)) == "blocks"
+    monkeypatch.setattr(convolution, "choose", lambda *given: asked.append(given[2:4]) or chosen(*given))
+    x, w = np.ones((1, 4, 5, 5), "float32"), np.ones((6, 2, 3, 3), "float32")
+    g = Windows((3, 3), padding=(1, 1), groups=2)
+    y = convolution.correlate(x, w, g)
+    convolution.spread(y, w, g, (5, 5)), convolution.weigh(x, y, g)
+    assert asked == [(4, 6), (6, 4), (4, 6)]
+
+
+def test_of_many_threads_as_many_are_woken_as_the_work_is_worth(monkeypatch):
+    monkeypatch.setattr(threads, "threads", lambda: 16)
+    monkeypatch.setattr(threads, "ALONE", 1000)
+    assert [threads.lanes(each) for each in (999, 1000, 3000, 100_000)] == [1, 2, 6, 16]
+    assert threads.lanes(50, alone=10) == 10 and threads.lanes(5, alone=0) == 10
+    monkeypatch.setattr(threads, "threads", lambda: 1)
+    assert threads.lanes(100_000) == 1
+
+
+def test_a_failing_task_is_heard_and_nothing_is_left_changed():
+    before = blas_threads()
+
+    def task(item):
+        if item == 3:
+            raise ValueError("three")
+
+    with pytest.raises(ValueError, match="three"):
+        threads.parallel(task, range(8), 2)
+    assert blas_threads() == before
+    done = []
+    threads.parallel(done.append, range(8), 2)
+    assert sorted(done) == list(range(8))
+
+
+def test_work_within_work_is_done_by_the_caller():
+    done = []
+
+    def outer(item):
+        threads.parallel(lambda inner: done.append((item, inner, threading.current_thread().name)), range(2), 2)
+
+    threads.parallel(outer, range(3), 2)
+    assert sorted(pair[:2] for pair in done) == [(a, b) for a in range(3) for b in range(2)]
+    for item in range(3):
+        assert len({name for a, _, name in done if a == item}) == 1
+
+
+def test_one_thread_without_threadpoolctl(monkeypatch):
+    monkeypatch.setattr(threads, "_blas", False)
+    assert threads.threads() == 1
+    names = []
+    threads.parallel(lambda item: names.append(threading.current_thread().name), range(4), 2)
+    assert set(names) == {threading.current_thread().name}
+
+
+def test_threads_are_set_for_blas_too_and_refused():
+    threads.set_threads(None)
+    before = blas_threads()
+    threads.set_threads(1)
+    assert set(blas_threads()) == {1}
+    threads.set_threads(3)
+    assert threads.threads() == 3 and set(blas_threads()) == {1}
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(UsageError, match="expected an integer of at least 1"):
+            threads.set_threads(wrong)
+    assert threads.threads() == 3
+    threads.set_threads(None)
+    assert blas_threads() == before
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_any_number_of_threads_gives_the_same_result_to_rounding(count):
+    threads.set_threads(count)
+    for way, case in WAYS:
+        x, w, gy, b, g = arrays(case)
+        assert error(way.correlate(x, w, g, b), products.correlate(x, w, g, b)) < 3e-5
+        assert error(way.weigh(x, gy, g), products.weigh(x, gy, g)) < 3e-5
+
+
+def _child(pipe, case):
+    x, w, _, b, g = arrays(case)
+    pipe.send(blocks.correlate(x, w, g, b))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_starts_its_own_threads():
+    x, w, _, b, g = arrays("3x3 wide")
+    y = blocks.correlate(x, w, g, b)
+    assert threads._pool is not None
+    here, there = multiprocessing.get_context("fork").Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_child, args=(there, "3x3 wide"))
+    child.start()
+    assert here.poll(30), "the child hangs"
+    assert np.array_equal(here.recv(), y)
+    child.join(30)
+    assert child.exitcode == 0

@@ -1,0 +1,81 @@
+"""Every exercise of the course: its checker takes the solution, sees through plausible mistakes, and stays polite."""
+
+import importlib
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+TUTORIALS = pathlib.Path(__file__).parent.parent.parent / "tutorials"
+
+
+def modules() -> list[str]:
+    return sorted(path.stem for path in (TUTORIALS / "exercises").glob("n[0-9][0-9].py"))
+
+
+@pytest.fixture(autouse=True)
+def _course(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TUTORIALS))
+    monkeypatch.chdir(TUTORIALS)
+
+
+def names(module: str) -> list[str]:
+    text = (TUTORIALS / "exercises" / f"{module}.py").read_text(encoding="utf-8")
+    return [line.split("(")[0].removeprefix("def check_") for line in text.split("\n") if line.startswith("def check_")]
+
+
+EACH = pytest.mark.parametrize(("module", "name"), [(module, name) for module in modules() for name in names(module)])
+
+
+def parts(module: str, name: str):
+    check = getattr(importlib.import_module(f"exercises.{module}"), f"check_{name}")
+    solution = getattr(importlib.import_module(f"solutions.{module}"), name)
+    return check, solution, importlib.import_module(f"wrong_answers.{module}").WRONG[name]
+
+
+@EACH
+def test_the_solution_is_accepted(module: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check, solution, _ = parts(module, name)
+    assert check(solution) is True
+    assert capsys.readouterr().out.startswith("right: ")
+
+
+@EACH
+def test_plausible_mistakes_are_seen_and_named(module: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check, _, mistakes = parts(module, name)
+    assert len(mistakes) >= 2
+    for place, mistake in enumerate(mistakes):
+        assert check(mistake) is False, f"wrong answer {place} was accepted"
+        said = capsys.readouterr().out.strip()
+        assert said.startswith("not right: ") and len(said) > 30 and "\n" not in said, said
+
+
+@EACH
+def test_no_answer_yet_and_answers_of_another_kind(module: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check, _, _ = parts(module, name)
+    for nothing in (None, ...):
+        assert check(nothing) is False
+        assert capsys.readouterr().out.startswith("not yet: ")
+    for odd in ("forty-two", -1e9, [], {}, lambda: 0, object(), np.zeros((2, 3, 5, 7))):
+        assert check(odd) is False
+        assert capsys.readouterr().out.startswith("not right: ")
+
+
+def test_the_form_of_an_exercise(capsys: pytest.CaptureFixture[str]) -> None:
+    form = importlib.import_module("exercises")
+
+    @form.exercise
+    def check_area(answer):
+        return form.right("three by three") if answer / 1 == 9 else form.wrong(f"it is not {answer}")
+
+    assert [check_area(answer) for answer in (9, 8, "nine", None)] == [True, False, False, False]
+    said = capsys.readouterr().out.split("\n")
+    assert said[0] == "right: three by three" and said[1] == "not right: it is not 8"
+    assert "TypeError" in said[2] and said[3].startswith("not yet")
+
+
+def test_every_module_of_exercises_belongs_to_a_notebook() -> None:
+    assert "exercises" not in sys.modules or sys.modules["exercises"].__file__.startswith(str(TUTORIALS))
+    numbers = {path.name[:2] for path in TUTORIALS.glob("[0-9][0-9]_*.py")}
+    assert {module[1:] for module in modules()} == numbers
