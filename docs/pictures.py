@@ -1,7 +1,7 @@
 """Draw the pictures of the README and of the pages from a run on the embedded world.
 
-    make train
-    .venv/bin/python docs/pictures.py runs/toy
+make train
+.venv/bin/python docs/pictures.py runs/toy
 """
 
 import sys

@@ -16,7 +16,9 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.kernels.threads import parallel, shares, threads
 from minifcn.nn import Module
 
-BLOCK = 1 << 16  # numbers updated at a time: w, g and the slots of a block stay in the cache through all lines of a rule
+BLOCK = (
+    1 << 16
+)  # numbers updated at a time: w, g and the slots of a block stay in the cache through all lines of a rule
 Multipliers = Callable[[str], tuple[float, float]]
 
 

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 
 from minifcn import ops, surgery, viz
 from minifcn.backend import to_device, to_host
-from minifcn.cli.verbs import classify
+from minifcn.cli import classify
 from minifcn.data.digits import load_digits
 from minifcn.data.files import read_image
 from minifcn.errors import ShapeError

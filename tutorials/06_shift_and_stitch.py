@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 
 from minifcn import ops, viz
 from minifcn.backend import to_device, to_host
-from minifcn.cli.verbs import classify
+from minifcn.cli import classify
 from minifcn.data.files import read_image
 from minifcn.experiments import dense
 from minifcn.geometry import Grid, Layer

@@ -412,4 +412,3 @@ TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
     "profile": measure_profile,
     "scaling": measure_scaling,
 }
-

@@ -202,4 +202,3 @@ def class_number(word: str, classes: Sequence[str]) -> int:
             raise UsageError(f"class {word!r} may be any of {len(found)}: {some}; choose one by its number")
     close = difflib.get_close_matches(wanted, [name for own in names for name in own], n=3)
     raise UsageError(f"class {word!r} does not exist; {'near are ' + ', '.join(close) if close else 'nothing is near'}")
-

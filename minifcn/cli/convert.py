@@ -53,4 +53,3 @@ def main(argv: list[str]) -> int:
     print(f"{weights}\nimages: {weights.preprocessing or 'not of three channels; prepare them yourself'}")
     print(f"wrote {target}")
     return 0
-

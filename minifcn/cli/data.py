@@ -213,4 +213,3 @@ def _looked_through(folder: str, classes: tuple[str, ...] | None, split: str | N
 
 
 VERBS = {"make": make, "fetch": fetch_command, "check": check_command}
-

@@ -113,4 +113,3 @@ def data_of(trained: Trained, options: Options) -> tuple[Any, str, Any]:
     except DataError as fault:
         print(f"no baselines, which are counted on a training split: {fault}")
         return val, o.val_split, None
-

@@ -99,4 +99,3 @@ def state_file(net: Module, notes: Mapping[str, Any]) -> bytes:
 
     metadata = {name: json.dumps(value) for name, value in notes.items()}
     return save(torch_state(net), {"format": "pt", **metadata})
-

@@ -92,4 +92,3 @@ def belongs(path: Path, kind: str) -> Mapping[str, str]:
     except (FormatError, UsageError) as fault:
         return {"net": str(fault).removeprefix(f"{path}: ")}
     return {"net": str(weights), "images": str(weights.preprocessing or "not of three channels")}
-

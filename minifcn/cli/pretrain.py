@@ -33,4 +33,3 @@ def main(argv: list[str]) -> int:
     chosen = " ".join(f"--{name} {value}" for name, value in net.items())
     print(f"to begin with it: minifcn train {chosen} --init {shlex.quote(words[0])}")
     return 0
-

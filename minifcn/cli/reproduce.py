@@ -166,4 +166,3 @@ def write(findings: Findings, out: Path, page: str) -> list[Path]:
     found = list(sections(findings))
     written = [*write_markdown(found, out / "reproduction.md")[:1], write_html(found, out / "report.html")]
     return written + (write_markdown(found, Path(page)) if page else [])
-

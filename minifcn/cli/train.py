@@ -244,4 +244,3 @@ def free_folder(recipe: str) -> Path:
         number += 1
         path = base.with_name(f"{recipe}-{number}")
     return path
-

@@ -21,13 +21,25 @@ VERBS = {
     "convert": ("minifcn.cli.convert", "weights of Caffe, PyTorch, NumPy, Keras or MATLAB as a checkpoint"),
     "export": ("minifcn.cli.export", "a trained net as ONNX, or as a state dict for PyTorch"),
     "describe": ("minifcn.introspect.describe", "every layer of a net, its cost and its memory, before anything runs"),
-    "design": ("minifcn.introspect.design", "the crops, kernels and smallest safe padding of any ladder, or why there is none"),
+    "design": (
+        "minifcn.introspect.design",
+        "the crops, kernels and smallest safe padding of any ladder, or why there is none",
+    ),
     "dense": ("minifcn.experiments.dense", "dense prediction four ways: what each costs, and where they agree"),
     "data": ("minifcn.cli.data", "a data set written, fetched, or looked through for all that is wrong with it"),
-    "reproduce": ("minifcn.cli.reproduce", "the paper re-run at the scale of a laptop, row by row beside its own numbers"),
+    "reproduce": (
+        "minifcn.cli.reproduce",
+        "the paper re-run at the scale of a laptop, row by row beside its own numbers",
+    ),
     "doctor": ("minifcn.cli.doctor", "what this machine offers, and the one command that mends what is wrong"),
-    "digits": ("minifcn.experiments.digits", "LeNet learns to read digits in seconds, and finds them on a larger sheet"),
-    "amortize": ("minifcn.experiments.amortize", "patch by patch against all at once: the timing experiment of section 3.1"),
+    "digits": (
+        "minifcn.experiments.digits",
+        "LeNet learns to read digits in seconds, and finds them on a larger sheet",
+    ),
+    "amortize": (
+        "minifcn.experiments.amortize",
+        "patch by patch against all at once: the timing experiment of section 3.1",
+    ),
     "bench": ("minifcn.cli.bench", "how fast the operations are here, and how much memory they take"),
 }
 

@@ -173,4 +173,3 @@ def seconds(work: Callable[[], list[Any]]) -> float:
     for array in work():
         to_host(array)
     return time.perf_counter() - start
-

@@ -140,4 +140,3 @@ def border_picture(difference: np.ndarray, rows: range, cols: range) -> np.ndarr
     picture[rows.start : rows.stop, cols.start : cols.stop] = (190, 210, 255)
     picture[difference > 1e-4 * max(1.0, float(difference.max()))] = (200, 30, 30)
     return picture
-

@@ -140,4 +140,3 @@ def search(net: Classifier, paper: np.ndarray, corners: np.ndarray, labels: np.n
     heat = np.where(maps == best, best - second, 0)  # by how much a digit's score beats all others
     viz.heat_maps(paper[0, 0], heat, DIGITS, start=float(grid.start), stride=float(grid.stride), path=picture)
     print(f"wrote {picture}: where each digit wins, and by how much")
-

@@ -455,4 +455,3 @@ def infer(net: Module, x: Array, labels: Array) -> None:
 
 def train_step(net: Module, x: Array, labels: Array) -> None:
     ops.softmax_cross_entropy(net.train()(x), labels).backward()
-

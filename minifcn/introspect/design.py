@@ -188,4 +188,3 @@ def told(bad: list[int]) -> str:
     if not bad:
         return f"all sides from 1 to {MOST} come out whole"
     return f"{len(bad)} of the sides from 1 to {MOST} do not come out whole, such as {', '.join(map(str, bad[:8]))}"
-

@@ -32,6 +32,7 @@ from minifcn.models.paper import LateFusion
 from minifcn.optim import SGD, Adam, learning_rate
 from minifcn.sampling import class_weights, count, sample
 from minifcn.tensor import Tensor
+from minifcn.training import runlog
 from minifcn.training.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
 from minifcn.training.divergence import largest_gradients, not_finite, unheard, watching, worst
 from minifcn.training.environment import differences, environment
@@ -45,7 +46,6 @@ from minifcn.training.evaluation import (
     shares,
     table,
 )
-from minifcn.training.loop import runlog
 from minifcn.training.options import Options
 from minifcn.training.progress import Bar, clock
 from minifcn.training.report import write_report

@@ -11,9 +11,9 @@ import pytest
 from fake_device import FakeCupy
 
 import minifcn
+from minifcn.cli import doctor
+from minifcn.cli import verbs as cli
 from minifcn.cli.command import guard
-from minifcn.cli.verbs import doctor
-from minifcn.cli.verbs import verbs as cli
 from minifcn.errors import DataError, DivergedError, MinifcnError, UsageError
 
 ROOT = pathlib.Path(__file__).parent.parent.parent

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minifcn import evaluate as evaluate_command
+from minifcn.cli import evaluate as evaluate_command
+from minifcn.cli import train
 from minifcn.cli.command import help_text
-from minifcn.cli.verbs import main, train
+from minifcn.cli.verbs import main
 from minifcn.data.batches import Subset
 from minifcn.data.sample import VOID
 from minifcn.data.shapes import CLASSES, Shapes
@@ -24,14 +25,14 @@ from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import RunFolder, load_checkpoint, load_latest, save_checkpoint, step_path
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
+from minifcn.training import loop as training
 from minifcn.training.evaluation import baselines
-from minifcn.training.loop import loop as training
 from minifcn.training.options import CHOICES, RANGES, Options, from_dict
 from minifcn.training.recipes import RECIPES, preset
 from minifcn.training.trained import open_trained
 from minifcn.viz import palette
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TINY = [
     *("--width", "1", "--layers", "11", "--lr", "0.02", "--batch", "2", "--epochs", "2", "--samples", "0"),
     *("--max-train", "6", "--max-val", "3", "--threads", "1"),

@@ -21,8 +21,8 @@ from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.sampling import class_weights, count
 from minifcn.tensor import Tensor
+from minifcn.training import loop as training
 from minifcn.training.loop import Trainer
-from minifcn.training.loop import loop as training
 from minifcn.training.options import Options
 from minifcn.training.trained import open_trained
 from minifcn.training.transfer import begin, start, starting_weights
@@ -280,7 +280,7 @@ def test_what_cannot_go_together_is_said(tmp_path: Path, capsys: pytest.CaptureF
     run = trainer(tmp_path / "depth", inputs="depth", steps=1)
     with run.folder:
         run.run()
-    picture = Path(__file__).parent.parent / "docs" / "images" / "world.png"
+    picture = Path(__file__).parent.parent.parent / "docs" / "images" / "world.png"
     assert main(["predict", str(tmp_path / "depth"), str(picture)]) == 2
     assert "its net sees depth, and a photograph alone has no depth" in capsys.readouterr().err
 

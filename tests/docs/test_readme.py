@@ -7,7 +7,7 @@ from pathlib import Path
 
 from test_floors import FLOOR, order_of, sources
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from minifcn import ops
+from minifcn.cli import bench
 from minifcn.cli.bench import main
-from minifcn.cli.verbs import bench
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench import studies
 from minifcn.experiments.bench.rival import layouts, torch_net

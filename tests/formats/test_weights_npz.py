@@ -12,8 +12,8 @@ import pytest
 from hostile_files import MEGABYTE, at_most, content, flips, mutations, refused, survives, truncations
 
 from minifcn.errors import FormatError, UsageError
+from minifcn.formats import archive, limits, npz
 from minifcn.formats.npz import read_npz
-from minifcn.weights import archive, limits, npz
 
 SMALL = {"conv1.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([0.5, -1.0])}
 

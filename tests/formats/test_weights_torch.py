@@ -14,11 +14,11 @@ import pytest
 from hostile_files import MEGABYTE, at_most, content, flips, mutations, refused, survives, truncations
 
 from minifcn.errors import FormatError, UsageError
+from minifcn.formats import opcodes
 from minifcn.formats.limits import Cursor
 from minifcn.formats.opcodes import MAX_WORDS, WORDS, Machine
 from minifcn.formats.torch_legacy import MAGIC, read_torch_legacy
 from minifcn.formats.torch_zip import read_torch_zip
-from minifcn.weights import opcodes
 
 # ------------------------------------------------------------------------ a writer, so that there is something to break
 

@@ -40,7 +40,9 @@ def test_a_silent_group_is_reported() -> None:
 
 
 def test_a_wheel_holds_the_package_alone(tmp_path: pathlib.Path) -> None:
-    assert strangers(["minifcn/cli/verbs.py", "minifcn-0.1.dist-info/METADATA", "tests/conftest.py"]) == ["tests/conftest.py"]
+    assert strangers(["minifcn/cli/verbs.py", "minifcn-0.1.dist-info/METADATA", "tests/conftest.py"]) == [
+        "tests/conftest.py"
+    ]
     counted = tmp_path / "groups.json"
     counted.write_text(json.dumps({name: {"ran": 1, "skipped": {}} for name in GROUPS}))
     assert main(["check", str(counted)]) == 0

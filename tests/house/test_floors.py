@@ -16,40 +16,30 @@ from line_budget import BUDGET, code_lines, count
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "minifcn"
 
-# Bottom first. A file may import what stands on a line above its own; files on one line do not know each other.
+# Bottom first. A file may import what stands on a line above its own room's; rooms on one line do not know each other.
+# Inside a room, `FILES` in its __init__.py lists files (and inner rooms) from easy to hard, and is its order.
 FLOORS = """
 errors
-gpu  memory
-backend  command  geometry  progress
+backend  geometry  formats
 metrics
 kernels
 tensor
 ops
-gradcheck  graph  outline
+gradcheck  graph
 nn
 optim  inference  sampling
-adam  surgery
+surgery
 stitch
-weights  viz
-models
-data
-design
-describe
-checkpoint  signals  runlog  environment  divergence  stopwatch
-pretrained
-options
-recipes
-report
-evaluation  trained  advice  rival  studies  onnx_graph
-training  transfer  pretraining
-plan
-reproduction
-train  pretrain  evaluate  predict  dense  reproduce  doctor  bench \
-  classify  convert  inspect  export  amortize  digits
+data  models
+viz  weights  introspect
+training
+experiments
 cli
-__main__
+train  __main__
 """
 FLOOR = {name: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for name in line.split()}
+ROOMS = ("kernels", "ops", "models", "introspect", "data", "formats", "weights", "viz", "training", "experiments", "cli")
+COURSE = sorted(set(FLOOR) - set(ROOMS) - {"train", "__main__"})
 
 # Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
 LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tyro", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
@@ -79,18 +69,17 @@ def order_of(package: str, files: dict[str, str]) -> list[str]:
     """The list FILES in a folder's __init__.py, easy to hard; a missing one is an empty one."""
     for node in ast.parse(files.get(f"{package}/__init__.py", "")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "FILES":
-            return [str(name).removesuffix(".py") for name in ast.literal_eval(node.value)]
+            return list(ast.literal_eval(node.value))
     return []
 
 
 def climbs(name: str, source: str, files: dict[str, str]) -> Iterator[str]:
-    """Imports that do not go down."""
+    """Imports that do not go down: the first step in which two paths part is compared, in the order of that room."""
     if name == "__init__.py":
         return  # the roof: it shows what is inside
-    parts = name.removesuffix(".py").split("/")
-    order = order_of(parts[0], files)
-    if parts[0] not in FLOOR:
-        yield f"{name} stands on no floor: give it a line in FLOORS"
+    own = name.removesuffix(".py").removesuffix("/__init__").split("/")
+    if own[0] not in FLOOR:
+        yield f"{name} stands on no floor: it belongs into one of the rooms {', '.join(ROOMS)}"
         return
     for module in imported(name, source):
         root, *path = module.split(".")
@@ -98,23 +87,37 @@ def climbs(name: str, source: str, files: dict[str, str]) -> Iterator[str]:
             continue
         if not path or path[0] not in FLOOR:
             yield f"{name} imports {module}: name the file it comes from"
-        elif path[0] != parts[0]:
-            if FLOOR[path[0]] >= FLOOR[parts[0]]:
+            continue
+        shared = next((i for i, (a, b) in enumerate(zip(own, path, strict=False)) if a != b), min(len(own), len(path)))
+        if shared == len(own):
+            continue  # a room that shows what is inside
+        if shared == 0:
+            if FLOOR[path[0]] >= FLOOR[own[0]]:
                 yield f"{name} imports {path[0]}, which is not below it"
-        elif parts[-1] not in ("__init__", "__main__"):
-            if len(path) < 2 or path[1] not in order:
-                yield f"{name} imports {module} of its own folder: name a file that FILES lists"
-            elif parts[1] in order and order.index(path[1]) >= order.index(parts[1]):
-                yield f"{name} imports {path[1]}, which FILES does not list before it"
+            elif own[0] in COURSE and path[0] not in (*COURSE, "kernels", "ops"):
+                yield f"{name} is read as part of the course, and imports {module}, which is not"
+            continue
+        order = order_of("/".join(own[:shared]), files)
+        if len(path) <= shared or path[shared] not in order:
+            yield f"{name} imports {module} of its own folder: name a file that FILES lists"
+        elif own[shared] in order and order.index(path[shared]) >= order.index(own[shared]):
+            yield f"{name} imports {path[shared]}, which FILES does not list before it"
 
 
 def unlisted(files: dict[str, str]) -> Iterator[str]:
     """Files of a folder that its FILES does not list, and the other way round."""
-    for package in sorted({name.split("/")[0] for name in files if "/" in name}):
+    for package in sorted({str(pathlib.PurePosixPath(name).parent) for name in files if "/" in name}):
         listed = set(order_of(package, files))
-        there = {name.split("/")[1].removesuffix(".py") for name in files if name.startswith(package + "/")}
-        for file in sorted(listed ^ (there - {"__init__", "__main__"})):
-            yield f"{package}/{file}.py is {'listed in FILES but missing' if file in listed else 'not listed in FILES'}"
+        below = {name.removeprefix(f"{package}/").removesuffix(".py") for name in files if name.startswith(f"{package}/")}
+        there = {name.split("/")[0] for name in below}
+        for file in sorted(listed ^ (there - {"__init__"})):
+            yield f"{package}/{file} is {'listed in FILES but missing' if file in listed else 'not listed in FILES'}"
+
+
+def hides(name: str, source: str) -> Iterator[str]:
+    """Modules named like one of the standard library, which a script in the same folder would get in its place."""
+    if pathlib.PurePosixPath(name).stem in sys.stdlib_module_names - {"__main__"}:
+        yield f"{name} is named like a module of Python's own"
 
 
 def names_a_library(name: str, source: str) -> Iterator[str]:
@@ -186,6 +189,7 @@ def names_a_place(name: str, source: str) -> Iterator[str]:
 
 
 RULES: dict[str, Callable[[str, str], Iterator[str]]] = {
+    "no module hides Python's": hides,
     "imports go down": lambda name, source: climbs(name, source, sources()),
     "ops name no library": names_a_library,
     "heavy libraries wait": loads_early,
@@ -205,7 +209,15 @@ PLANTED = [
     ("imports go down", "metrics.py", "from minifcn.nn import Conv2d"),
     ("imports go down", "metrics.py", "def late():\n    import minifcn.training.loop"),
     ("imports go down", "graph.py", "from minifcn import gradcheck"),
-    ("imports go down", "train.py", "from .evaluate import main"),
+    ("imports go down", "cli/train.py", "from .evaluate import main"),
+    ("imports go down", "cli/train.py", "from minifcn.cli.evaluate import main"),
+    ("imports go down", "data/voc.py", "from minifcn.viz import palette"),
+    ("imports go down", "data/voc.py", "from minifcn.data.tools.check import check"),
+    ("imports go down", "graph.py", "from minifcn.formats.files import read"),
+    ("imports go down", "experiments/bench/rival.py", "from minifcn.experiments.bench.studies import profile"),
+    ("imports go down", "experiments/bench/rival.py", "from minifcn.experiments.reproduction.row import Row"),
+    ("no module hides Python's", "inspect.py", "x = 1"),
+    ("no module hides Python's", "cli/inspect.py", "x = 1"),
     ("imports go down", "tensor.py", "from minifcn import FCN8s"),
     ("imports go down", "kernels/im2col.py", "from ..tensor import Tensor"),
     ("imports go down", "ops/arithmetic.py", "from minifcn.ops.conv import conv2d"),
@@ -216,7 +228,7 @@ PLANTED = [
     ("ops name no library", "tensor.py", "def f():\n    from cupy import asarray"),
     ("heavy libraries wait", "viz/plots.py", "import matplotlib.pyplot as plt"),
     ("heavy libraries wait", "data/files.py", "try:\n    from PIL import Image\nexcept ImportError:\n    Image = None"),
-    ("nothing runs foreign text", "checkpoint.py", "import pickle"),
+    ("nothing runs foreign text", "formats/checkpoint.py", "import pickle"),
     ("nothing runs foreign text", "recipes.py", "eval('1')"),
     ("nothing runs foreign text", "doctor.py", "import subprocess\nsubprocess.run('ls', shell=True)"),
     ("nothing runs foreign text", "checkpoint.py", "np.load(path, allow_pickle=True)"),
@@ -233,7 +245,9 @@ def test_a_rule_sees_its_offence(rule: str, name: str, source: str) -> None:
 
 ALLOWED = [
     ("imports go down", "nn.py", "from minifcn import ops\nfrom minifcn.tensor import Tensor\nimport numpy as np"),
-    ("imports go down", "cli.py", "from minifcn import __version__"),
+    ("imports go down", "cli/verbs.py", "from minifcn import __version__"),
+    ("imports go down", "data/tools/check.py", "from minifcn.data.voc import VOC_CLASSES"),
+    ("imports go down", "experiments/reproduction/row.py", "from minifcn.experiments.bench.rival import layouts"),
     ("imports go down", "ops/conv.py", "from ..kernels.im2col import Windows\nfrom .checks import anything"),
     ("heavy libraries wait", "viz/plots.py", "def curves():\n    import matplotlib"),
     ("nothing runs foreign text", "training.py", "net.eval()\nsubprocess.run(['git'], shell=False)"),
@@ -249,8 +263,8 @@ def test_a_rule_lets_the_innocent_pass(rule: str, name: str, source: str) -> Non
 def test_every_folder_lists_its_files() -> None:
     assert not list(unlisted(sources()))
     assert list(unlisted({"ops/__init__.py": "FILES = ('conv',)", "ops/pool.py": ""})) == [
-        "ops/conv.py is listed in FILES but missing",
-        "ops/pool.py is not listed in FILES",
+        "ops/conv is listed in FILES but missing",
+        "ops/pool is not listed in FILES",
     ]
 
 

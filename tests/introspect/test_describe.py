@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from fake_device import DeviceArray
 
-from minifcn import describe as module
 from minifcn import ops
 from minifcn.cli.command import guard
 from minifcn.errors import GeometryError, ShapeError, UsageError
+from minifcn.introspect import describe as module
 from minifcn.introspect.describe import counting, describe, infer, main, measured, train_step
 from minifcn.introspect.outline import Ledger, Outline
 from minifcn.kernels import convolution

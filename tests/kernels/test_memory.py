@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from minifcn.cli.verbs import command
+from minifcn.cli import command
 from minifcn.kernels.memory import keep_freed_memory
 
 COUNT = """

@@ -17,7 +17,7 @@ from minifcn.kernels.threads import set_threads
 from minifcn.models.classifier import averaging
 from minifcn.models.vgg import VGG
 from minifcn.nn import evaluating
-from minifcn.training.loop import pretraining
+from minifcn.training import pretraining
 from minifcn.training.options import STRIDES, TRUNKS, Options
 from minifcn.training.pretraining import Pretraining, accuracy, border, pretrain, stacked
 from minifcn.training.transfer import begin, starting_weights

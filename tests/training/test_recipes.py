@@ -26,7 +26,7 @@ from minifcn.models import vgg
 from minifcn.models.classifier import classifier
 from minifcn.models.paper import NETS
 from minifcn.nn import Module
-from minifcn.training.loop import loop as training
+from minifcn.training import loop as training
 from minifcn.training.options import MEANS, Options
 from minifcn.training.plan import plan
 from minifcn.training.recipes import PAPER, preset

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minifcn.cli.verbs import main, train
+from minifcn.cli import train
+from minifcn.cli.verbs import main
 from minifcn.data.batches import Subset
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.shapes import Shapes
@@ -32,19 +33,19 @@ from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.ops import softmax_cross_entropy
 from minifcn.tensor import Tensor
+from minifcn.training import loop as training
 from minifcn.training.advice import first_loss, rate_meaning, warnings_about
 from minifcn.training.divergence import not_finite, unheard, watching
 from minifcn.training.environment import differences, environment
 from minifcn.training.evaluation import evaluate, predict
 from minifcn.training.loop import Trainer
-from minifcn.training.loop import loop as training
 from minifcn.training.options import Options
 from minifcn.training.recipes import preset
 from minifcn.training.runlog import append, forget_after
 from minifcn.training.signals import Interrupted
 from minifcn.training.trained import open_trained
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TINY: dict[str, Any] = {
     "width": 1,
     "layers": 11,

@@ -464,6 +464,6 @@ def test_a_path_may_be_text(tmp_path):
 
 
 def test_the_document_names_every_net_and_no_other():
-    text = (Path(__file__).parent.parent / "docs" / "weights.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parent.parent.parent / "docs" / "weights.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     assert sorted(re.findall(r"`(\w[^`]+)`", "".join(rows))) == sorted(PUBLISHED)

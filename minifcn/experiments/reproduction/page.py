@@ -24,7 +24,7 @@ from minifcn.experiments.reproduction.row import Row as ExactRow
 from minifcn.experiments.reproduction.tables import DAGGER, Results, Table, summary
 from minifcn.experiments.reproduction.verdict import HELD, REVERSED, UNDECIDED, Verdict
 from minifcn.kernels.threads import cores
-from minifcn.training.loop import report
+from minifcn.training import report
 from minifcn.training.progress import clock
 from minifcn.training.report import Html, tag
 

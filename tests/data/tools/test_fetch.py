@@ -19,7 +19,7 @@ import pytest
 from hostile_files import at_most
 
 from minifcn.cli.verbs import main
-from minifcn.data import fetch as fetching
+from minifcn.data.tools import fetch as fetching
 from minifcn.data.tools.fetch import BY_HAND, SOURCES, Source, by_hand, download, fetch, source_of
 from minifcn.data.tools.unpack import HEADER, unpack
 from minifcn.errors import DataError, UsageError
