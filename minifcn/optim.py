@@ -16,9 +16,7 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.kernels.threads import parallel, shares, threads
 from minifcn.nn import Module
 
-BLOCK = (
-    1 << 16
-)  # numbers updated at a time: w, g and the slots of a block stay in the cache through all lines of a rule
+BLOCK = 1 << 16  # numbers updated at a time: w, g and the slots of a block stay in the cache through a rule
 Multipliers = Callable[[str], tuple[float, float]]
 
 
@@ -67,34 +65,39 @@ class Optimizer:
         raise UsageError(f"{type(self).__name__} defines no update")
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return a copy of the slots of every parameter that was ever updated, on the host."""
-        return {
-            self.key(slot, name): np.array(to_host(array))
-            for name, arrays in self.slots.items()
-            for slot, array in zip(self.SLOTS, arrays, strict=True)
-        }
+        """Return a copy of what is kept for every parameter that was ever updated, on the host."""
+        kept = {name: (*arrays, np.array([self.steps[name]], np.int64)) for name, arrays in self.slots.items()}
+        pairs = [pair for name, arrays in kept.items() for pair in zip(self.keys(name), arrays, strict=False)]
+        return {key: np.array(to_host(array)) for key, array in pairs}
 
     def load(self, state: Mapping[str, Array]) -> None:
-        """Take the slots back; `FormatError` if they are not of this net's parameters, or not all there."""
-        own = dict(self.net.parameters())
-        shapes = {self.key(slot, name): p.shape for name, p in own.items() for slot in self.SLOTS}
-        wrong = [key for key, array in state.items() if tuple(array.shape) != shapes.get(key)]
-        if wrong:
-            raise FormatError(f"the optimizer's {', '.join(wrong[:4])} belongs to no parameter of this network")
-        keys = {name: [self.key(slot, name) for slot in self.SLOTS] for name in own}
-        kept = {name: each for name, each in keys.items() if any(key in state for key in each)}
-        absent = [key for each in kept.values() for key in each if key not in state]
+        """Take that back; `FormatError` if it is not of this net's parameters, or not whole."""
+        kind, own = type(self).__name__, dict(self.net.parameters())
+        shapes = {key: shape for name, p in own.items() for key, shape in self.keys(name, p.shape).items()}
+        for key, array in state.items():
+            if tuple(array.shape) != shapes.get(key):
+                raise FormatError(f"{kind}'s {key} {tuple(array.shape)} belongs to no parameter of this network")
+        kept = {name: list(self.keys(name)) for name in own if any(key in state for key in self.keys(name))}
+        absent = [key for keys in kept.values() for key in keys if key not in state]
         if absent:
-            raise FormatError(f"the optimizer's state has no {', '.join(absent[:4])}")
+            raise FormatError(f"{kind}'s state has no {', '.join(absent[:4])}; expected both moments and the steps")
+        self.check(state)
 
         def placed(array: Array, like: Array) -> Array:
             return to_device(np.array(to_host(array), dtype=like.dtype, order="C"), device_of(like))
 
-        self.slots = {name: tuple(placed(state[key], own[name].data) for key in each) for name, each in kept.items()}
+        self.slots = {
+            name: tuple(placed(state[key], own[name].data) for key, _ in zip(keys, self.SLOTS, strict=False))
+            for name, keys in kept.items()
+        }
+        self.steps = {name: int(to_host(state.get(f"steps.{name}", np.ones(1)))[0]) for name in kept}
 
-    def key(self, slot: str, name: str) -> str:
-        """Return the name of a slot in the state: "mean.conv1.w"."""
-        return f"{slot}.{name}"
+    def keys(self, name: str, shape: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
+        """Return the entries of a parameter in the state, with their shapes: the slots, then how often it was updated."""
+        return {f"{slot}.{name}": shape for slot in self.SLOTS} | {f"steps.{name}": (1,)}
+
+    def check(self, state: Mapping[str, Array]) -> None:
+        """Raise `FormatError` for numbers that no run of this optimizer could have left."""
 
 
 class SGD(Optimizer):
@@ -135,9 +138,9 @@ class SGD(Optimizer):
         """h = momentum * h + rate * g / accumulated + shrink * w; w = w - h."""
         sgd_update(w, g, *slots, momentum=self.momentum, gain=rate / accumulated, shrink=shrink)
 
-    def key(self, slot: str, name: str) -> str:
-        """Return the parameter's own name: there is one slot."""
-        return name
+    def keys(self, name: str, shape: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
+        """Return the parameter's own name: its momentum is all that is kept."""
+        return {name: shape}
 
 
 class Adam(Optimizer):
@@ -183,29 +186,13 @@ class Adam(Optimizer):
         more = {"betas": self.betas, "epsilon": self.epsilon, "gain": 1 / accumulated, "shrink": shrink}
         adam_update(w, g, *slots, **corrected, **more)
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Return both moments of every parameter that was ever updated, and how often it was, on the host."""
-        return super().state() | {f"steps.{name}": np.array([self.steps[name]], np.int64) for name in self.slots}
-
-    def load(self, state: Mapping[str, Array]) -> None:
-        """Take that back; `FormatError` if it is not of this net's parameters, or not whole."""
-        counts = {key[6:]: array for key, array in state.items() if key.startswith("steps.")}
-        moments = {key: array for key, array in state.items() if not key.startswith("steps.")}
-        below = [key for key in moments if key.startswith("square.") and (to_host(state[key]) < 0).any()]
-        if below:
-            raise FormatError(f"Adam's {below[0]} has numbers below 0; expected a mean of squares")
-        before, self.slots = self.slots, {}
-        try:
-            super().load(moments)
-            if sorted(counts) != sorted(self.slots) or any(tuple(array.shape) != (1,) for array in counts.values()):
-                raise FormatError("Adam's state has no count of steps for each parameter, or more counts than those")
-            steps = {name: int(to_host(array)[0]) for name, array in counts.items()}
-            if min(steps.values(), default=1) < 1:
+    def check(self, state: Mapping[str, Array]) -> None:
+        """Raise `FormatError` for a mean of squares below 0, and for a parameter that was never updated."""
+        for key, array in state.items():
+            if key.startswith("square.") and (to_host(array) < 0).any():
+                raise FormatError(f"Adam's {key} has numbers below 0; expected a mean of squares")
+            if key.startswith("steps.") and to_host(array)[0] < 1:
                 raise FormatError("Adam's steps are below 1; expected how often each parameter was updated")
-        except FormatError:
-            self.slots = before
-            raise
-        self.steps = steps
 
 
 def sgd_update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink: float) -> None:

@@ -350,10 +350,10 @@ def test_commands_are_programs(run: Path) -> None:
     environ = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for words, code, text in (
         (["minifcn", "train", "--epoch", "3"], 2, "did you mean --epochs?"),
-        (["minifcn.cli.train", "--debug", "--epoch", "3"], 1, "Traceback"),
-        (["minifcn.cli.evaluate", str(run)], 0, "pixel position"),
-        (["minifcn.data", "make"], 2, "expected: minifcn data make DIR"),
-        (["minifcn.cli.predict", str(run), "nothing.jpg"], 2, "nothing.jpg: found no such file"),
+        (["minifcn.train", "--debug", "--epoch", "3"], 1, "Traceback"),
+        (["minifcn", "evaluate", str(run)], 0, "pixel position"),
+        (["minifcn", "data", "make"], 2, "expected: minifcn data make DIR"),
+        (["minifcn", "predict", str(run), "nothing.jpg"], 2, "nothing.jpg: found no such file"),
         (["minifcn", "doctor"], 0, "NumPy"),
     ):
         done = subprocess.run([sys.executable, "-m", *words], env=environ, capture_output=True, text=True, check=False)

@@ -99,7 +99,7 @@ class Told(contextlib.nullcontext):
 
     def __init__(self, command):
         super().__init__(self)
-        self.answer = 1.0 if command[4] == "ours" else 4.0
+        self.answer = 1.0 if command[5] == "ours" else 4.0
 
     def ask(self, task):
         return self.answer
@@ -217,7 +217,7 @@ def test_a_rival_that_is_not_installed_has_no_side(monkeypatch):
 def test_a_side_computes_the_way_it_is_told(monkeypatch):
     """What the command line says reaches the work, through the command line of the other process."""
     with bench.elsewhere("ours", bench.Options(size="33", width=1, way="lines", threads=1)) as process:
-        command, seen = process.process.args[3:], []
+        command, seen = process.process.args[4:], []
     monkeypatch.setattr(bench, "serve", lambda tasks: seen.append((convolution._forced, threads.threads(), *tasks)))
     assert main(command) == 0
     assert seen == [("lines", 1, "forward", "step", "forward's peak", "step's peak")]

@@ -116,14 +116,14 @@ def command_of(job: Job, out: Path) -> list[str]:
     folder = folder_of(job, out)
     parents = [str(weights_of(parent, out)) for parent in job.parents]
     if job.cell.kind == EVALUATE:
-        words = ["minifcn.cli.evaluate", *parents, f"--json={folder / 'evaluation.json'}", *flags(job.settings)]
+        words = ["minifcn", "evaluate", *parents, f"--json={folder / 'evaluation.json'}", *flags(job.settings)]
     elif job.cell.kind == PRETRAIN:
-        words = ["minifcn.cli.pretrain", str(weights_of(job, out)), *flags(job.settings)]
+        words = ["minifcn", "pretrain", str(weights_of(job, out)), *flags(job.settings)]
     elif begun(job, out):
-        words = ["minifcn.cli.train", f"--resume={folder}"]
+        words = ["minifcn", "train", f"--resume={folder}"]
     else:
         start = [f"--init={','.join(parents)}"] if parents else []
-        words = ["minifcn.cli.train", f"--run={folder}", *start, *flags(job.settings)]
+        words = ["minifcn", "train", f"--run={folder}", *start, *flags(job.settings)]
     return [sys.executable, "-m", *words, "--threads=1"]
 
 
