@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -44,24 +44,15 @@ TRUNKS: dict[str, type[Trunk]] = {"lenet": LeNet, "alexnet": AlexNet, "vgg16": V
 class Options:
     """Time a classifier on every window of an image, and its fully convolutional twin on the image."""
 
-    net: str = "alexnet"
-    """lenet, alexnet, vgg16 or googlenet"""
-    width: int = 0
-    """channels, as the trunk counts them (0: the published net)"""
-    size: int = 500
-    """the side of the image in pixels"""
-    photo: str = ""
-    """a photograph, whose middle square takes the place of noise"""
-    batch: int = 25
-    """how many patches go through the classifier together, in the second of the three ways"""
-    repeat: int = 1
-    """how often each way is timed; the quickest counts"""
-    seed: int = 0
-    """decides the weights and the image"""
-    device: str = "cpu"
-    """"cpu", "gpu" or "auto" """
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
+    net: Annotated[str, "lenet, alexnet, vgg16 or googlenet"] = "alexnet"
+    width: Annotated[int, "channels, as the trunk counts them (0: the published net)"] = 0
+    size: Annotated[int, "the side of the image in pixels"] = 500
+    photo: Annotated[str, "a photograph, whose middle square takes the place of noise"] = ""
+    batch: Annotated[int, "how many patches go through the classifier together, in the second of the three ways"] = 25
+    repeat: Annotated[int, "how often each way is timed; the quickest counts"] = 1
+    seed: Annotated[int, "decides the weights and the image"] = 0
+    device: Annotated[str, '"cpu", "gpu" or "auto"'] = "cpu"
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
 
 def main(argv: list[str]) -> int:
