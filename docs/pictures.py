@@ -11,6 +11,7 @@ import numpy as np
 
 from minifcn import viz
 from minifcn.data import Shapes, collate
+from minifcn.training import setup
 from minifcn.training.evaluation import predict
 from minifcn.training.trained import open_trained
 
@@ -34,7 +35,7 @@ def main(run: str, folder: Path = FOLDER) -> None:
     """`world.png`: the first scenes of the run's validation set, with truth and prediction. And `hha.png`."""
     hha(folder)
     trained = open_trained(run)
-    _, scenes = trained.options.data_sets()
+    _, scenes = setup.data_sets(trained.options)
     rows = []
     for i in range(SCENES):
         x, _ = collate([scenes[i]], trained.preprocessing)

@@ -47,6 +47,7 @@ from minifcn.kernels.threads import threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.optim import learning_rate
+from minifcn.training import setup
 from minifcn.training.evaluation import baselines, evaluate, predict, table
 from minifcn.training.recipes import preset
 from minifcn.weights.published import imagenet_squeezenet
@@ -68,7 +69,7 @@ print(f"threads: {threads()}; device: {DEVICE}; images: {PHOTOS or 'the embedded
 # %%
 options = preset("animals") if PHOTOS else preset("toy")
 options = dataclasses.replace(options, data=PHOTOS or "world", max_train=240, max_val=48, seed=SEED)
-train, val = (Cached(images) for images in options.data_sets())
+train, val = (Cached(images) for images in setup.data_sets(options))
 CLASSES = train.classes
 shown = [train[i] for i in range(4)]
 viz.show(viz.gallery([(s.image, s.label) for s in shown], CLASSES, captions=("image", "truth"), columns=4, side=128))
@@ -128,7 +129,7 @@ n10.check_majority(solved.majority)
 
 # %%
 preprocessing = Preprocessing.fit(train)
-net = options.network(len(CLASSES), stride=8)
+net = setup.network(options, len(CLASSES), stride=8)
 net.to(DEVICE)
 
 
@@ -155,8 +156,8 @@ assert abs(first - np.log(len(CLASSES))) < 1e-4
 # %% tags=["varies"]
 STEPS = 200
 history = []
-optimizer = options.solver(net)
-augment = options.augmentation(preprocessing.fill)
+optimizer = setup.solver(options, net)
+augment = setup.augmentation(options, preprocessing.fill)
 for step in range(STEPS):
     optimizer.lr = learning_rate(step, STEPS, lr=options.lr, schedule="poly")
     chosen = rng(SEED, step).choice(len(train), options.batch, replace=False)

@@ -9,7 +9,7 @@ finite; the net that it fits, or where the nearest one differs; and what that ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,7 @@ from minifcn.formats.checkpoint import read_meta
 from minifcn.formats.files import FORMATS, format_of, read
 from minifcn.formats.limits import short
 from minifcn.formats.prototxt import read_prototxt
+from minifcn.training.text import text_table
 from minifcn.weights.published import open_weights, weights_meta
 
 
@@ -44,12 +45,13 @@ def main(argv: list[str]) -> int:
     if kind == "prototxt":
         layers = read_prototxt(path)
         rows = [(each.name, each.type, str(each.num_output or ""), f"{each.kernel}") for each in layers]
-        print(table(["layer", "type", "outputs", "kernel"], rows))
+        print("\n".join(text_table([("layer", "type", "outputs", "kernel"), *rows], left=2)))
         return 0
     arrays = read(path, allow_nonfinite=True)
     print(f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} numbers\n")
     listed = list(arrays.items())[: options.most or None]
-    print(table(["name", "shape", "dtype", "min", "max", "not finite"], [row(name, array) for name, array in listed]))
+    heads = ("name", "shape", "dtype", "min", "max", "not finite")
+    print("\n".join(text_table([heads, *(row(name, array) for name, array in listed)], left=2)))
     if len(listed) < len(arrays):
         print(f"... and {len(arrays) - len(listed)} more (--most 0 lists all)")
     print()
@@ -64,16 +66,6 @@ def row(name: str, array: np.ndarray) -> tuple[str, ...]:
     ends = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("", "")
     shape = "x".join(map(str, array.shape)) or "one number"
     return short(name), shape, str(array.dtype), *ends, str(array.size - finite.size)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they have to be, the first two to the left."""
-    widths = [max(len(cells[i]) for cells in [heads, *rows]) for i in range(len(heads))]
-    lines = []
-    for cells in [heads, *rows]:
-        first = [cell.ljust(width) for cell, width in zip(cells[:2], widths, strict=False)]
-        lines.append("  ".join([*first, *(cell.rjust(width) for cell, width in zip(cells[2:], widths[2:]))]).rstrip())
-    return "\n".join(lines)
 
 
 def belongs(path: Path, kind: str) -> Mapping[str, str]:

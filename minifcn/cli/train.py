@@ -22,6 +22,7 @@ from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import RunFolder, load_latest
 from minifcn.introspect.describe import image_size
 from minifcn.kernels.threads import cores, set_threads
+from minifcn.training import setup
 from minifcn.training.device import choose_device
 from minifcn.training.loop import KNOWN, Trainer
 from minifcn.training.options import Options, from_dict, nearest
@@ -163,12 +164,12 @@ def begun(options: Options, device: str) -> Trainer:
     weights = starting_weights(options.init) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
         print(f"warning: {with_flags(line)}")
-    train, val = options.data_sets(say=print)
+    train, val = setup.data_sets(options, say=print)
     was_there = path.exists()
     folder = RunFolder(path)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
-        preprocessing = options.preprocessing(weights[0].preprocessing if weights else None)
+        preprocessing = setup.preprocessing(options, weights[0].preprocessing if weights else None)
         trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=print)
         for line in start(trainer.net, weights) if weights else ():
             print(line)
@@ -209,7 +210,7 @@ def resumed(options: Options, device: str) -> Trainer:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
     folder = RunFolder(path, create=False)
     try:
-        train, val = options.data_sets(say=print)
+        train, val = setup.data_sets(options, say=print)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")

@@ -3,11 +3,13 @@
 FILES = (
     "device",
     "progress",
+    "text",
     "signals",
     "runlog",
     "environment",
     "divergence",
     "options",
+    "setup",
     "recipes",
     "advice",
     "report",

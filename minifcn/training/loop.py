@@ -31,7 +31,7 @@ from minifcn.models.paper import LateFusion
 from minifcn.optim import SGD, Adam, learning_rate
 from minifcn.sampling import class_weights, count, sample
 from minifcn.tensor import Tensor
-from minifcn.training import runlog
+from minifcn.training import runlog, setup
 from minifcn.training.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
 from minifcn.training.divergence import largest_gradients, not_finite, unheard, watching, worst
 from minifcn.training.environment import differences, environment
@@ -105,7 +105,7 @@ class Trainer:
                 Hidden(each, options.hide, fill=self.preprocessing.fill) for each in (self.train_set, self.val_set)
             )
             self.train_set, self.val_set = hidden
-        self.augment = options.augmentation(self.preprocessing.fill)
+        self.augment = setup.augmentation(options, self.preprocessing.fill)
         self._class_weights = self._counted_weights()
         self.environment = environment(device)
         self.progress = Progress()
@@ -140,13 +140,13 @@ class Trainer:
     def _begin_stage(self, coarser: FCN | LateFusion | None) -> None:
         """A new net; from the coarser one it takes every parameter that it has, too. The new scores start at zero."""
         o, stage = self.options, self.progress.stage
-        self.net = o.network(len(self.classes), o.strides[stage], geometry=len(self.geometry_classes))
+        self.net = setup.network(o, len(self.classes), o.strides[stage], geometry=len(self.geometry_classes))
         if coarser is not None:
             self.net.load(coarser.state(), strict=False)
         self.net.to(self.device)
         if o.frozen:
             self.net.freeze(*o.frozen)
-        self.optimizer = o.solver(self.net)
+        self.optimizer = setup.solver(o, self.net)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import os
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -20,25 +18,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from minifcn.data.augment import Augmentation
-from minifcn.data.batches import CAFFE, Preprocessing, Subset
-from minifcn.data.inputs import CHANNELS, HIDINGS, INPUTS, NYUD, SIFT_FLOW, Second
-from minifcn.data.opening import open_data
-from minifcn.data.shapes import Shapes
-from minifcn.data.voc import SEG11VALID
-from minifcn.errors import DataError, UsageError
+from minifcn.data.batches import CAFFE
+from minifcn.data.inputs import HIDINGS, INPUTS, NYUD, SIFT_FLOW
+from minifcn.errors import UsageError
 from minifcn.models.alexnet import AlexNet
-from minifcn.models.context import with_context
-from minifcn.models.fcn import FCN, FUSIONS, UPSAMPLINGS, fcn
+from minifcn.models.fcn import FUSIONS, UPSAMPLINGS
 from minifcn.models.googlenet import GoogLeNet
-from minifcn.models.paper import AT_ONCE, LateFusion
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import BLOCKS, VGG
-from minifcn.nn import Module
 from minifcn.ops.loss import NORMALIZATIONS
-from minifcn.optim import SCHEDULES, SGD, Adam, caffe_multipliers
-from minifcn.training.progress import silent
+from minifcn.optim import SCHEDULES
 
 TRUNKS: dict[str, Callable[..., Trunk]] = {
     "vgg": VGG,
@@ -54,19 +44,10 @@ STRIDES = {
     "squeezenet1.0": (16, 8, 4),
     "squeezenet1.1": (16, 8, 4),
 }
-# What at_once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
-SKIP_SCALES: dict[str, Mapping[str, float]] = {
-    "vgg": AT_ONCE,
-    "alexnet": {},
-    "googlenet": {},
-    "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
-    "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
-}
 MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
 OPTIMIZERS = ("sgd", "adam")
 HEADS = ("label", "geometry", "label+geometry")
 WORLD = "world"
-WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -256,67 +237,10 @@ class Options:
     def _ladder(self) -> str:
         return ",".join(map(str, STRIDES[self.trunk]))
 
-    def network(self, classes: int, stride: int, *, geometry: int = 0, init: str = "he") -> FCN | LateFusion:
-        """The net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head.
-
-        With `init` "zero" no number is drawn, and memory that nobody writes to is not taken.
-        """
-        heads = {"sem": classes, "geo": geometry} if self.two_heads else classes
-        nets = {
-            part: self._one_net(heads, stride, channels=CHANNELS[part], init=init, seed=self.seed + i)
-            for i, part in enumerate(self.inputs.split("+"))
-        }
-        return LateFusion(**nets) if len(nets) > 1 else nets[self.inputs]
-
-    def _one_net(self, classes: int | dict[str, int], stride: int, *, channels: int, init: str, seed: int) -> FCN:
-        trunk = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
-        return fcn(
-            (lambda **options: with_context(trunk(**options))) if self.context else trunk,
-            stride,
-            classes=classes,
-            width=self.width,
-            padding=int(self.padding) if self.padding.isdigit() else self.padding,
-            in_channels=channels,
-            dropout=self.dropout,
-            upsampling=self.upsampling,
-            fusion=self.fusion,
-            skip_scale=SKIP_SCALES[self.trunk] if self.at_once else None,
-            init=init,
-            seed=seed,
-        )
-
     @property
     def frozen(self) -> list[str]:
         """The names in `freeze`."""
         return [name.strip() for name in self.freeze.split(",") if name.strip()]
-
-    def solver(self, net: Module) -> SGD | Adam:
-        """What moves the weights of `net`, at the rate of the first stage."""
-
-        def multipliers(name: str) -> tuple[float, float]:
-            rate, decay = caffe_multipliers(name)
-            if "trunk." not in name:
-                return rate, decay
-            return (self.trunk_lr, 1.0) if self.trunk_bias == "alike" else (rate * self.trunk_lr, decay)
-
-        if self.optimizer == "adam":
-            betas = (self.momentum, 0.999)
-            return Adam(net, lr=self.lr, betas=betas, weight_decay=self.weight_decay, multipliers=multipliers)
-        return SGD(net, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, multipliers=multipliers)
-
-    def preprocessing(self, own: Preprocessing | None) -> Preprocessing | None:
-        """What the images go through: `own`, which came with the weights, less `mean`; None where it is to be fitted.
-
-        Only the mean is replaced: with red first or in another range, it is the same colour.
-        """
-        if not self.mean:
-            return own
-        named = MEANS[self.mean]
-        if own is None:
-            return named
-        first, second, third = (value * own.scale for value in named.mean)
-        turned = own.order != named.order
-        return dataclasses.replace(own, mean=(third, second, first) if turned else (first, second, third))
 
     def steps_per_epoch(self, images: int) -> int:
         """Steps in one pass over so many images."""
@@ -325,83 +249,6 @@ class Options:
     def steps_per_stage(self, images: int) -> int:
         """Steps of one stage."""
         return self.steps or self.steps_per_epoch(images) * self.epochs
-
-    def data_sets(self, *, say: Callable[[str], None] = silent) -> tuple[Any, Any]:
-        """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
-
-        `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
-        """
-        train = dataclasses.replace(self, data=self.train_data or self.data).data_set(
-            self.train_split, self.max_train, say=say
-        )
-        if not self.hold_out:
-            val = self._measured_on(say)
-            if tuple(train.classes) != tuple(val.classes):
-                raise UsageError(
-                    f"{self.train_data}: has the classes {', '.join(train.classes):.80}; expected those of "
-                    f"{self.data}, {', '.join(val.classes):.80}"
-                )
-            return train, self._unseen(val, train, say) if self.train_data else val
-        if self.hold_out >= len(train):
-            raise UsageError(
-                f"option hold_out is {self.hold_out}; expected fewer than the {len(train)} training images"
-            )
-        order = np.random.default_rng(HOLD_OUT).permutation(len(train))  # whatever the run's seed: runs are compared
-        kept, held = np.sort(order[self.hold_out :]), np.sort(order[: self.hold_out])
-        return Subset(train, kept.tolist()), Subset(train, held.tolist())
-
-    def _measured_on(self, say: Callable[[str], None]) -> Any:
-        """The validation split; where that is the paper's, and there is no list of it, VOC's own."""
-        try:
-            return self.data_set(self.val_split, self.max_val, say=say)
-        except DataError as fault:
-            if self.val_split != SEG11VALID:
-                raise
-            val = self.data_set("val", self.max_val, say=say)
-            say(f"measured on split val, for want of the paper's: {fault}")
-            return val
-
-    def _unseen(self, val: Any, train: Any, say: Callable[[str], None]) -> Any:
-        """`val` without the images that are learned from: two data sets of one origin share some."""
-        seen = set(train.ids)
-        kept = [i for i, name in enumerate(val.ids) if name not in seen]
-        if not kept:
-            raise UsageError(
-                f"{self.data}: split {self.val_split} has only images that are learned from; expected others"
-            )
-        if len(kept) < len(val):
-            count = f"{len(val) - len(kept)} of {len(val)} images"
-            say(f"split {self.val_split}: left out {count}, which are learned from ({self.train_data})")
-        return Subset(val, kept) if len(kept) < len(val) else val
-
-    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = silent) -> Any:
-        """A split, or its first `most` images (0: all)."""
-        dataset = self._images(split, most, say=say)
-        return Second(dataset) if self.heads == "geometry" else dataset
-
-    def _images(self, split: str, most: int, *, say: Callable[[str], None]) -> Any:
-        if self.data == WORLD:
-            drawn, sees_hha = most or WORLD_IMAGES.get(split, 0), "hha" in self.inputs
-            return Shapes(split, count=drawn, size=self.world_size, seed=self.seed, hha=sees_hha)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
-            dataset = open_data(located(self.data), split, skip_bad=self.skip_bad)
-        if dataset.skipped:
-            count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
-            say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
-        if not len(dataset):
-            raise UsageError(f"{self.data}: split {split} has no images; expected at least one")
-        return Subset(dataset, range(min(most or len(dataset), len(dataset))))
-
-    def augmentation(self, fill: tuple[int, int, int]) -> Augmentation:
-        """What is done to the images; `fill` is shown where there is no picture."""
-        return Augmentation(
-            mirror=self.mirror,
-            translate=self.translate,
-            crop=self.crop or None,
-            scale=(self.scale_min, self.scale_max),
-            fill=fill,
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """The options as JSON has them."""
@@ -454,22 +301,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "device": ("cpu", "gpu", "auto"),
     "on_save_error": ("stop", "warn"),
 }
-
-HOLD_OUT = 2015  # the seed of the images that hold_out takes away
-VARIABLE = "$MINIFCN_DATA"
-
-
-def located(path: str) -> str:
-    """`path` with $MINIFCN_DATA, if it begins so, replaced by what that names; `UsageError` where it names nothing."""
-    if not path.startswith(VARIABLE):
-        return path
-    folder = os.environ.get(VARIABLE[1:])
-    if not folder:
-        raise UsageError(
-            f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
-            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with `data=...`"
-        )
-    return folder + path.removeprefix(VARIABLE)
 
 
 def nearest(name: str, known: Any) -> str:

@@ -23,9 +23,12 @@ from minifcn.introspect.describe import Description, count, describe, giga, mib
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.optim import Adam
+from minifcn.training import setup
 from minifcn.training.advice import labelled_pixels, rate_meaning
-from minifcn.training.options import Options, located
+from minifcn.training.options import Options
 from minifcn.training.recipes import PAPER, doubts, missing_beginning
+from minifcn.training.setup import located
+from minifcn.training.text import text_table
 from minifcn.training.transfer import start, starting_weights
 from minifcn.weights.published import WeightSet
 
@@ -57,11 +60,12 @@ def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu"
     yield from about
     weights, about = _weights(o)
     own = weights[0].preprocessing if weights else None
-    yield f"images are taken as: {o.preprocessing(own) or 'RGB, 0..1, normalised by what the training images are'}"
+    taken = setup.preprocessing(o, own) or "RGB, 0..1, normalised by what the training images are"
+    yield f"images are taken as: {taken}"
     yield from about
     yield from (f"warning: {line}" for line in doubts(o, [one.net for one in weights]))
     for stage, stride in enumerate(o.strides):
-        net = o.network(images.classes, stride, geometry=images.geometry, init="zero")
+        net = setup.network(o, images.classes, stride, geometry=images.geometry, init="zero")
         if stage:
             yield f"\nstage {stage + 1} of {len(o.strides)}: FCN-{stride}s, from the net before"
         else:
@@ -76,7 +80,7 @@ def _images(o: Options, size: tuple[int, int] | None) -> tuple[Images, list[str]
     """The images of the run, or what is known of them where they are not there."""
     said: list[str] = []
     try:
-        train, val = o.data_sets(say=said.append)
+        train, val = setup.data_sets(o, say=said.append)
         first = train[0]
         Inputs(o.inputs, CAFFE)(first)  # depth that is not there is found now
         geometry = len(Second(train).classes) if o.two_heads else 0
@@ -120,7 +124,7 @@ def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, devic
     yield f"learning rate {rate:g}: {meaning}"
     told = describe(net, images.size, batch=o.batch, passes=o.accumulate, device=device)
     yield from table(told, learning_rates(dataclasses.replace(o, lr=rate), net))
-    kept = told.gradients * (2 if isinstance(o.solver(net), Adam) else 1)
+    kept = told.gradients * (2 if isinstance(setup.solver(o, net), Adam) else 1)
     weights = sum(parameter.data.nbytes for _, parameter in net.parameters())
     yield (
         f"a training step holds at most {mib(weights + kept + told.training)}: parameters {mib(weights)}, what the "
@@ -130,7 +134,7 @@ def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, devic
 
 def learning_rates(o: Options, net: FCN | LateFusion) -> dict[str, str]:
     """The learning rate of each layer with parameters, of its weights and of its biases: "1e-10 / 2e-10"."""
-    multipliers, found = o.solver(net).multipliers, dict[str, list[str]]()
+    multipliers, found = setup.solver(o, net).multipliers, dict[str, list[str]]()
     for name, parameter in net.parameters():
         rate = "frozen" if parameter.frozen else f"{o.lr * multipliers(name)[0]:g}"
         found.setdefault(name.rpartition(".")[0], []).append(rate)
@@ -145,8 +149,4 @@ def table(told: Description, rates: dict[str, str]) -> Iterator[str]:
         numbers = (count(row.parameters), giga(row.multiply_adds))
         lines.append((row.name, row.kind, shape, rates.get(row.name, ""), *numbers))
     lines.append(("all", "", "", "", count(told.parameters), giga(told.multiply_adds)))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        left = [cell.ljust(n) for cell, n in zip(line[:4], widths[:4], strict=True)]
-        right = [cell.rjust(n) for cell, n in zip(line[4:], widths[4:], strict=True)]
-        yield "  ".join([*left, *right]).rstrip()
+    yield from text_table(lines, left=4)

@@ -28,7 +28,8 @@ from minifcn.errors import UsageError
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.vgg import VGG
-from minifcn.training.options import Options, located, nearest
+from minifcn.training.options import Options, nearest
+from minifcn.training.setup import located
 
 # ------------------------------------------------------------------------------------------------------------ our own
 

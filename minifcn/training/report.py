@@ -260,8 +260,9 @@ def tag(name: str, /, *children: str, class_: str | None = None, **attributes: s
 
 
 def _escape(text: str) -> str:
-    # What cannot be printed (control characters, halves of surrogate pairs) has no place in a page either.
-    return html.escape("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
+    if not text.isprintable():  # control characters, halves of surrogate pairs: they have no place in a page
+        text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return html.escape(text)
 
 
 def table(head: Html | None, rows: Sequence[Html], class_: str | None = None) -> Html:

@@ -14,6 +14,7 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import Checkpoint, load_best, load_checkpoint, load_latest
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.training import setup
 from minifcn.training.options import Options, from_dict
 from minifcn.weights.published import WeightSet, open_weights, recognised
 
@@ -69,7 +70,7 @@ def open_trained(path: str | Path, *, best: bool = False) -> Trained:
     if stride not in options.strides or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
         raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
     geometry = checked_classes(checkpoint, "geometry_classes") if options.two_heads else ()
-    net = options.network(len(classes), stride, geometry=len(geometry))
+    net = setup.network(options, len(classes), stride, geometry=len(geometry))
     restore_net(net, checkpoint)
     return Trained(checkpoint.path, net, options, classes, preprocessing, progress["step"])
 

@@ -19,7 +19,7 @@ from minifcn.formats.checkpoint import load_checkpoint
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.surgery import transplant, widened
-from minifcn.training.options import located
+from minifcn.training.setup import located
 from minifcn.training.trained import open_trained, part
 from minifcn.weights.names import layer_of
 from minifcn.weights.published import PUBLISHED, SQUEEZENET, WeightSet, open_weights, recognised, shipped

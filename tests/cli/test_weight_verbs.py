@@ -21,6 +21,7 @@ from minifcn.models.paper import AT_ONCE, ParseNet
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.vgg import VGG
 from minifcn.nn import evaluating
+from minifcn.training import setup
 from minifcn.training.options import from_dict
 from minifcn.training.trained import open_trained
 from minifcn.weights.onnx_graph import onnx_model
@@ -45,7 +46,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     options = from_dict({"width": 2, "seed": 3}, source="here")
     classes = [f"thing {i}" for i in range(5)]
-    net = lively(options.network(5, 8))
+    net = lively(setup.network(options, 5, 8))
     meta = {
         "options": options.as_dict(),
         "classes": classes,

@@ -22,6 +22,7 @@ from minifcn.models.paper import LateFusion
 from minifcn.sampling import class_weights, count
 from minifcn.tensor import Tensor
 from minifcn.training import loop as training
+from minifcn.training import setup
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.trained import open_trained
@@ -55,7 +56,7 @@ def sample(size: tuple[int, int] = (4, 5), seed: int = 0) -> Sample:
 def trainer(folder: Path, **changes: Any) -> Trainer:
     o = Options(**{**TINY, **changes})
     with RunFolder(folder) as run:
-        return Trainer(o, run, *o.data_sets(), say=lambda line: None)
+        return Trainer(o, run, *setup.data_sets(o), say=lambda line: None)
 
 
 # ---------------------------------------------------------------------------------------------------------- the planes
@@ -254,8 +255,8 @@ def test_the_rates_of_the_stages_and_of_the_trunks_biases() -> None:
     for wrong in ("x", "", "0.1,", "-1", "nan"):
         with pytest.raises(UsageError, match="option stage_lr is "):
             replace(o, stage_lr=wrong)
-    net = Options(width=1, layers=11).network(3, 32)
-    twice, alike = (Options(trunk_bias=kind).solver(net).multipliers for kind in ("twice", "alike"))
+    net = setup.network(Options(width=1, layers=11), 3, 32)
+    twice, alike = (setup.solver(Options(trunk_bias=kind), net).multipliers for kind in ("twice", "alike"))
     assert twice("trunk.block1.conv1_1.b") == (2, 0) and alike("trunk.block1.conv1_1.b") == (1, 1)
     assert twice("score_fr.b") == alike("score_fr.b") == (2, 0)
 
@@ -299,7 +300,7 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_finer_net_starts_from_a_run_and_says_what_it_took(coarse: Path) -> None:
     (weights,) = starting_weights(str(coarse))
-    net = Options(**{**TINY, "stages": "16"}).network(8, 16)
+    net = setup.network(Options(**{**TINY, "stages": "16"}), 8, 16)
     told = begin(net, weights)
     assert told.startswith("weights of FCN-32s from coarse: ") and told.endswith("new: score_pool4")
     state = net.state()
@@ -310,21 +311,21 @@ def test_a_finer_net_starts_from_a_run_and_says_what_it_took(coarse: Path) -> No
 
 def test_scores_of_other_classes_stay_new_and_a_checkpoint_does_as_well(coarse: Path) -> None:
     (file,) = starting_weights(str(next((coarse / "checkpoints").glob("*.safetensors"))))
-    net = Options(**TINY).network(5, 32)
+    net = setup.network(Options(**TINY), 5, 32)
     assert begin(net, file).endswith("left there: score_fr; new: score_fr") and not net.state()["score_fr.w"].any()
     with pytest.raises(
         FormatError, match=r"is not this net's trunk: conv1_1 has shape .2, 3, 3, 3.; expected .3, 3, 3"
     ):
-        begin(Options(**{**TINY, "width": 3}).network(8, 32), file)
+        begin(setup.network(Options(**{**TINY, "width": 3}), 8, 32), file)
 
 
 def test_a_fourth_plane_begins_as_grey_and_late_fusion_takes_one_set_for_each(coarse: Path) -> None:
     (weights,) = starting_weights(str(coarse))
-    early = Options(**{**TINY, "inputs": "rgbd"}).network(8, 32)
+    early = setup.network(Options(**{**TINY, "inputs": "rgbd"}), 8, 32)
     start(early, [weights])
     w = early.state()["trunk.block1.conv1_1.w"]
     np.testing.assert_allclose(w[:, 3], w[:, :3].mean(axis=1), rtol=1e-6)
-    late = Options(**{**TINY, "inputs": "rgb+hha"}).network(8, 32)
+    late = setup.network(Options(**{**TINY, "inputs": "rgb+hha"}), 8, 32)
     other = replace(weights, arrays={name: array + 1 for name, array in weights.arrays.items()})
     told = start(late, [weights, other])
     assert [line.split(":")[0] for line in told] == ["rgb", "hha"]

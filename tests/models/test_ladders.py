@@ -38,6 +38,7 @@ from minifcn.models.vgg import VGG
 from minifcn.nn import Dropout
 from minifcn.optim import SGD
 from minifcn.surgery import as_convolution, transplant, widened
+from minifcn.training import setup
 from minifcn.training.options import Options
 
 every_net = pytest.mark.parametrize("name", NETS)
@@ -421,7 +422,7 @@ def test_scoring_the_concatenation_is_scoring_and_summing():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_run_can_choose_every_fusion_and_the_at_once_scales(fusion):
-    net = Options(fusion=fusion, width=1, at_once=True).network(3, 8)
+    net = setup.network(Options(fusion=fusion, width=1, at_once=True), 3, 8)
     assert net.fusion == fusion and net.skip_scale == NETS["voc-fcn8s-atonce"](width=1).skip_scale
     assert net.eval()(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 3, 32, 32)
 

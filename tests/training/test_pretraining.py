@@ -17,7 +17,7 @@ from minifcn.kernels.threads import set_threads
 from minifcn.models.classifier import averaging
 from minifcn.models.vgg import VGG
 from minifcn.nn import evaluating
-from minifcn.training import pretraining
+from minifcn.training import pretraining, setup
 from minifcn.training.options import STRIDES, TRUNKS, Options
 from minifcn.training.pretraining import Pretraining, accuracy, border, pretrain, stacked
 from minifcn.training.transfer import begin, starting_weights
@@ -150,7 +150,9 @@ def test_it_begins_the_fcn_on_the_same_trunk(trunk: str, tmp_path: Path) -> None
     pretrain(Pretraining(**SHORT, trunk=trunk), path, say=lambda _: None)
     weights = open_weights(path)
     padding = "same" if trunk == "vgg" else "safe"
-    net = Options(trunk=trunk, width=1, padding=padding, stages=str(STRIDES[trunk][0])).network(8, STRIDES[trunk][0])
+    net = setup.network(
+        Options(trunk=trunk, width=1, padding=padding, stages=str(STRIDES[trunk][0])), 8, STRIDES[trunk][0]
+    )
     told = begin(net, weights)
     assert told.startswith(f"weights of {weights.net} from a.safetensors: ") and "left there: nothing" in told
     own = {name: parameter.data for name, parameter in net.parameters() if name.startswith("trunk.")}
@@ -173,7 +175,7 @@ def test_another_width_is_refused_by_the_first_layer_that_differs(tmp_path: Path
     path = tmp_path / "a.safetensors"
     pretrain(Pretraining(**SHORT), path, say=lambda _: None)
     with pytest.raises(FormatError, match=r"holds objects-vgg11-width1, which is not this net's trunk: conv1_1 has"):
-        begin(Options(width=2).network(8, 8), open_weights(path))
+        begin(setup.network(Options(width=2), 8, 8), open_weights(path))
 
 
 def test_it_is_no_classifier_and_the_other_verbs_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from minifcn.models.classifier import classifier
 from minifcn.models.paper import NETS
 from minifcn.nn import Module
 from minifcn.training import loop as training
+from minifcn.training import setup
 from minifcn.training.options import MEANS, Options
 from minifcn.training.plan import plan
 from minifcn.training.recipes import PAPER, preset
@@ -106,7 +107,7 @@ def test_no_recipe_changes_an_image(name: str) -> None:
 def test_multipliers_are_those_of_the_prototxt(name: str) -> None:
     """Biases learn twice as fast and do not decay; in the released CaffeNet, only that of the score."""
     o = preset(name)
-    multipliers = o.solver(net_of(o)).multipliers
+    multipliers = setup.solver(o, net_of(o)).multipliers
     alike = name == "heavy16-voc-fcn-alexnet"
     assert multipliers("score_fr.b") == (2, 0) and multipliers("score_fr.w") == (1, 1)
     assert multipliers("trunk.head.fc6.b") == ((1, 1) if alike else (2, 0))
@@ -157,7 +158,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 def net_of(o: Options) -> Any:
     paper = PAPER[o.recipe]
-    return o.network(len(paper.classes), o.strides[-1], geometry=len(paper.geometry), init="zero")
+    return setup.network(o, len(paper.classes), o.strides[-1], geometry=len(paper.geometry), init="zero")
 
 
 def shapes(net: Module) -> dict[str, tuple[int, ...]]:
@@ -195,20 +196,20 @@ def test_the_net_is_that_of_the_paper(name: str) -> None:
 )
 def test_every_data_set_has_its_splits_and_its_mean(name: str, expected: tuple[Any, ...]) -> None:
     o, paper = preset(name), PAPER[name]
-    found = (o.data, o.train_split, o.val_split, o.preprocessing(None), len(paper.classes), len(paper.geometry))
+    found = (o.data, o.train_split, o.val_split, setup.preprocessing(o, None), len(paper.classes), len(paper.geometry))
     assert found == expected and o.two_heads == bool(expected[-1])
 
 
 def test_the_mean_of_the_data_set_goes_before_that_of_the_weights() -> None:
     o = Options(mean="nyud")
     for own in (CAFFE, SIFT_FLOW):
-        assert o.preprocessing(own) == NYUD
+        assert setup.preprocessing(o, own) == NYUD
     torch = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    mixed = o.preprocessing(torch)
+    mixed = setup.preprocessing(o, torch)
     assert mixed is not None and (mixed.order, mixed.scale, mixed.std) == ("RGB", 1 / 255, torch.std)
     assert mixed.mean == pytest.approx([value / 255 for value in NYUD.mean[::-1]]) and mixed.fill == NYUD.fill
-    assert o.preprocessing(mixed) == mixed  # a run that is resumed, or begun with another, keeps its numbers
-    assert Options().preprocessing(torch) == torch and Options().preprocessing(None) is None
+    assert setup.preprocessing(o, mixed) == mixed  # a run that is resumed, or begun with another, keeps its numbers
+    assert setup.preprocessing(Options(), torch) == torch and setup.preprocessing(Options(), None) is None
     assert set(MEANS) == {preset(name).mean for name in PAPER}
 
 
@@ -254,7 +255,7 @@ def test_a_dry_run_tells_every_layer_and_every_stage(capsys: pytest.CaptureFixtu
 
 def test_the_memory_of_a_step_is_what_describe_says_and_the_optimizer_keeps() -> None:
     o = Options(recipe="heavy16-voc-fcn32s", stages="32", data="nowhere", width=2, padding="100", momentum=0.9)
-    net = o.network(21, 32)
+    net = setup.network(o, 21, 32)
     told = describe(net, (80, 90), batch=o.batch)
     weights = sum(p.data.nbytes for _, p in net.parameters())
     line = list(plan(o, size=(80, 90)))[-1]

@@ -34,6 +34,7 @@ from minifcn.metrics import ConfusionMatrix
 from minifcn.ops import softmax_cross_entropy
 from minifcn.tensor import Tensor
 from minifcn.training import loop as training
+from minifcn.training import setup
 from minifcn.training.advice import first_loss, rate_meaning, warnings_about
 from minifcn.training.divergence import not_finite, unheard, watching
 from minifcn.training.environment import differences, environment
@@ -98,7 +99,7 @@ def arguments(options: dict[str, Any], **more: Any) -> list[str]:
 def trainer(folder: Path, train_set: Any = None, val_set: Any = None, **options: Any) -> Trainer:
     """A run in `folder` that says nothing."""
     o = Options(**(TINY | options))
-    first, second = (train_set, val_set or train_set) if train_set is not None else o.data_sets()
+    first, second = (train_set, val_set or train_set) if train_set is not None else setup.data_sets(o)
     return Trainer(o, RunFolder(folder), first, second, say=lambda line: None)
 
 
@@ -583,7 +584,7 @@ def test_measuring_sees_no_padding() -> None:
         return Sample(sample.id, sample.image[:h, :w], sample.label[:h, :w])
 
     data = Relabelled(Shapes("val", count=6), cut)
-    net = Options(width=2, layers=11).network(8, 8)
+    net = setup.network(Options(width=2, layers=11), 8, 8)
     rng = np.random.default_rng(0)
     for _, parameter in net.parameters():
         parameter.data = rng.normal(0, 0.3, parameter.shape).astype(np.float32)
@@ -614,13 +615,13 @@ def test_the_toy_recipe_learns_the_same_whichever_way_it_computes() -> None:
     In between rounding decides here and there which of two pixels is the largest of its pooling window.
     """
     options = replace(preset("toy"), max_train=80, max_val=1)
-    images, _ = options.data_sets()
+    images, _ = setup.data_sets(options)
     samples = [images[i] for i in range(len(images))]
     x = np.stack([each.image for each in samples]).transpose(0, 3, 1, 2).astype("float32") / 255 - 0.5
     labels, losses = np.stack([each.label for each in samples]), {}
     for way in WAYS:
-        net = options.network(8, options.strides[0], geometry=0)
-        solver, losses[way] = options.solver(net), []
+        net = setup.network(options, 8, options.strides[0], geometry=0)
+        solver, losses[way] = setup.solver(options, net), []
         with convolution(way):
             for first in [*range(0, 80, 8)] * 5:
                 loss = softmax_cross_entropy(net(x[first : first + 8]), labels[first : first + 8])
@@ -706,7 +707,7 @@ def test_a_rate_that_is_far_too_high_ends_the_same_way_and_without_a_warning(tmp
 
 
 def test_watching_a_net_leaves_it_as_it_was() -> None:
-    net = Options(width=1, layers=11).network(3, 8)
+    net = setup.network(Options(width=1, layers=11), 3, 8)
     x = Tensor(np.ones((1, 3, 32, 32), np.float32))
     before = {name: sorted(vars(module)) for name, module in enumerate(net.modules())}
     plain = net(x).data
@@ -731,7 +732,7 @@ def test_a_run_on_the_strict_device_is_the_same_run(detect: bool, tmp_path: Path
     for device in ("cpu", "gpu"):
         o = Options(**TINY | {"stages": "16,8", "epochs": 1, "detect_anomaly": detect})
         with RunFolder(tmp_path / device) as folder:
-            one = Trainer(o, folder, *o.data_sets(), device=device, say=lambda line: None)
+            one = Trainer(o, folder, *setup.data_sets(o), device=device, say=lambda line: None)
             one.run()
         runs.append((state(tmp_path / device)[0], log(tmp_path / device), evaluation(tmp_path / device)))
     assert runs[0] == runs[1]

@@ -15,9 +15,11 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import RunFolder, load_latest
 from minifcn.kernels.threads import set_threads
 from minifcn.optim import learning_rate
+from minifcn.training import setup
 from minifcn.training.loop import Trainer
-from minifcn.training.options import STRIDES, Options, located
+from minifcn.training.options import STRIDES, Options
 from minifcn.training.recipes import preset
+from minifcn.training.setup import located
 from minifcn.training.trained import open_trained
 from minifcn.training.transfer import begin, starting_weights
 from minifcn.weights.published import BGR, WeightSet
@@ -53,7 +55,7 @@ def words(options: dict[str, Any]) -> list[str]:
 
 
 def test_the_trunk_takes_its_layers_and_the_rest_is_new(imagenet: WeightSet) -> None:
-    net = preset("transfer").network(21, 8)
+    net = setup.network(preset("transfer"), 21, 8)
     told = begin(net, imagenet)
     assert told.startswith("weights of squeezenet1_0 from squeezenet1_0_imagenet.npz: 25 layers taken, conv1 to fire9.")
     assert told.endswith("; left there: conv10; new: context, score_fr, score_pool4")
@@ -69,8 +71,8 @@ def test_weights_that_end_early_leave_the_rest_as_it_is(imagenet: WeightSet) -> 
     short = {name: array for name, array in imagenet.arrays.items() if ".block1." in name or ".block4." in name}
     assert short
     short |= {name: array for name, array in imagenet.arrays.items() if "fire5" in name}
-    before = preset("transfer-scratch").network(21, 8)
-    net = preset("transfer-scratch").network(21, 8)
+    before = setup.network(preset("transfer-scratch"), 21, 8)
+    net = setup.network(preset("transfer-scratch"), 21, 8)
     told = begin(net, replace(imagenet, arrays=short))
     taken, left = told.split("new: ")
     assert "conv1 to fire5.expand3x3" in taken and left.startswith("fire6.squeeze1x1, ") and "fire9.expand1x1" in left
@@ -95,7 +97,7 @@ def test_weights_of_another_net_are_refused_with_the_first_layer_that_differs(
     change: Any, said: str, imagenet: WeightSet
 ) -> None:
     changed = dict(filter(None, (change(name, array) for name, array in imagenet.arrays.items())))
-    net = preset("transfer-scratch").network(21, 8)
+    net = setup.network(preset("transfer-scratch"), 21, 8)
     before = net.state()
     with pytest.raises(FormatError, match=f"holds squeezenet1_0, which is not this net's trunk: {said}"):
         begin(net, replace(imagenet, arrays=changed))
@@ -253,7 +255,7 @@ def test_the_trunk_learns_at_its_own_rate(optimizer: str, tmp_path: Path) -> Non
     for rate in (0.0, 0.5, 1.0):
         o = replace(preset("transfer-scratch"), **SMALL, width=1, trunk_lr=rate, optimizer=optimizer, lr=0.1)
         with RunFolder(tmp_path / str(rate)) as folder:
-            trainer = Trainer(o, folder, *o.data_sets(), say=lambda line: None)
+            trainer = Trainer(o, folder, *setup.data_sets(o), say=lambda line: None)
             trainer.net.score_fr.w.data[:] = 0.01  # a score of zero sends no gradient into the trunk
             before = trainer.net.state()
             trainer._one_step()
@@ -270,7 +272,7 @@ def test_the_trunk_learns_at_its_own_rate(optimizer: str, tmp_path: Path) -> Non
 def test_what_is_frozen_does_not_move_and_the_rest_does(tmp_path: Path) -> None:
     o = replace(preset("transfer-scratch"), **(SMALL | {"width": 1, "freeze": "block1, fire9", "stages": "16,8"}))
     with RunFolder(tmp_path / "run") as folder:
-        trainer = Trainer(o, folder, *o.data_sets(), say=lambda line: None)
+        trainer = Trainer(o, folder, *setup.data_sets(o), say=lambda line: None)
         for skips in ((), ("pool4",)):  # in the first stage, and in the net made for the second
             assert trainer.net.skips == skips
             trainer.net.score_fr.w.data[:] = 0.01
@@ -293,15 +295,15 @@ def test_stages_go_down_squeezenets_ladder(tmp_path: Path, capsys: pytest.Captur
     net = open_trained(folder).net
     assert net.skips == ("pool4", "pool1") and STRIDES["squeezenet1.0"] == (16, 8, 4)
     assert net.skip_scale == {}
-    scaled = replace(preset("transfer"), stages="4").network(3, 4)
+    scaled = setup.network(replace(preset("transfer"), stages="4"), 3, 4)
     assert scaled.skip_scale == {"pool4": 0.01, "pool1": 0.01}
 
 
 def test_what_is_held_out_is_not_learned_and_is_the_same_in_every_run() -> None:
-    one, other = (Options(max_train=20, hold_out=5, seed=seed).data_sets() for seed in (0, 0))
+    one, other = (setup.data_sets(Options(max_train=20, hold_out=5, seed=seed)) for seed in (0, 0))
     train, held = one
     assert len(train) == 15 and len(held) == 5 and not set(train.ids) & set(held.ids)
-    whole = Options(max_train=20).data_sets()[0]
+    whole = setup.data_sets(Options(max_train=20))[0]
     assert sorted(train.ids + held.ids) == sorted(whole.ids) and held.ids == other[1].ids
     assert held.ids != whole.ids[:5] and held.ids != whole.ids[-5:]
 
@@ -309,7 +311,7 @@ def test_what_is_held_out_is_not_learned_and_is_the_same_in_every_run() -> None:
 def test_a_run_that_holds_out_says_so(tmp_path: Path) -> None:
     o = replace(preset("transfer-scratch"), **(SMALL | {"width": 1, "hold_out": 3}))
     with RunFolder(tmp_path / "run") as folder:
-        trainer = Trainer(o, folder, *o.data_sets(), say=lambda line: None)
+        trainer = Trainer(o, folder, *setup.data_sets(o), say=lambda line: None)
         assert (len(trainer.train_set), len(trainer.val_set)) == (5, 3)
         assert trainer._split() == "train, 3 held out"
 

@@ -1,0 +1,191 @@
+"""What follows from the options of a run: its data sets, preprocessing, augmentation, network and solver."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.augment import Augmentation
+from minifcn.data.batches import Preprocessing, Subset
+from minifcn.data.inputs import CHANNELS, Second
+from minifcn.data.opening import open_data
+from minifcn.data.shapes import Shapes
+from minifcn.data.voc import SEG11VALID
+from minifcn.errors import DataError, UsageError
+from minifcn.models.context import with_context
+from minifcn.models.fcn import FCN, fcn
+from minifcn.models.paper import AT_ONCE, LateFusion
+from minifcn.models.vgg import VGG
+from minifcn.nn import Module
+from minifcn.optim import SGD, Adam, caffe_multipliers
+from minifcn.training.options import MEANS, TRUNKS, WORLD, Options
+from minifcn.training.progress import silent
+
+# What at_once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
+SKIP_SCALES: dict[str, Mapping[str, float]] = {
+    "vgg": AT_ONCE,
+    "alexnet": {},
+    "googlenet": {},
+    "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
+    "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
+}
+WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
+HOLD_OUT = 2015  # the seed of the images that hold_out takes away
+VARIABLE = "$MINIFCN_DATA"
+
+
+def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Any, Any]:
+    """Return the training and the validation set; `DataError` or `UsageError` for what cannot be used.
+
+    `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
+    """
+    train = data_set(dataclasses.replace(o, data=o.train_data or o.data), o.train_split, o.max_train, say=say)
+    if not o.hold_out:
+        val = _measured_on(o, say)
+        if tuple(train.classes) != tuple(val.classes):
+            raise UsageError(
+                f"{o.train_data}: has the classes {', '.join(train.classes):.80}; expected those of "
+                f"{o.data}, {', '.join(val.classes):.80}"
+            )
+        return train, _unseen(o, val, train, say) if o.train_data else val
+    if o.hold_out >= len(train):
+        raise UsageError(f"option hold_out is {o.hold_out}; expected fewer than the {len(train)} training images")
+    order = np.random.default_rng(HOLD_OUT).permutation(len(train))  # whatever the run's seed: runs are compared
+    kept, held = np.sort(order[o.hold_out :]), np.sort(order[: o.hold_out])
+    return Subset(train, kept.tolist()), Subset(train, held.tolist())
+
+
+def _measured_on(o: Options, say: Callable[[str], None]) -> Any:
+    """The validation split; where that is the paper's, and there is no list of it, VOC's own."""
+    try:
+        return data_set(o, o.val_split, o.max_val, say=say)
+    except DataError as fault:
+        if o.val_split != SEG11VALID:
+            raise
+        val = data_set(o, "val", o.max_val, say=say)
+        say(f"measured on split val, for want of the paper's: {fault}")
+        return val
+
+
+def _unseen(o: Options, val: Any, train: Any, say: Callable[[str], None]) -> Any:
+    """`val` without the images that are learned from: two data sets of one origin share some."""
+    seen = set(train.ids)
+    kept = [i for i, name in enumerate(val.ids) if name not in seen]
+    if not kept:
+        raise UsageError(f"{o.data}: split {o.val_split} has only images that are learned from; expected others")
+    if len(kept) < len(val):
+        count = f"{len(val) - len(kept)} of {len(val)} images"
+        say(f"split {o.val_split}: left out {count}, which are learned from ({o.train_data})")
+    return Subset(val, kept) if len(kept) < len(val) else val
+
+
+def data_set(o: Options, split: str, most: int, *, say: Callable[[str], None] = silent) -> Any:
+    """Return a split, or its first `most` images (0: all)."""
+    dataset = _images(o, split, most, say=say)
+    return Second(dataset) if o.heads == "geometry" else dataset
+
+
+def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) -> Any:
+    if o.data == WORLD:
+        drawn, sees_hha = most or WORLD_IMAGES.get(split, 0), "hha" in o.inputs
+        return Shapes(split, count=drawn, size=o.world_size, seed=o.seed, hha=sees_hha)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
+        dataset = open_data(located(o.data), split, skip_bad=o.skip_bad)
+    if dataset.skipped:
+        count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
+        say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
+    if not len(dataset):
+        raise UsageError(f"{o.data}: split {split} has no images; expected at least one")
+    return Subset(dataset, range(min(most or len(dataset), len(dataset))))
+
+
+def located(path: str) -> str:
+    """Return `path` with a leading $MINIFCN_DATA replaced by its value; `UsageError` where that is not set."""
+    if not path.startswith(VARIABLE):
+        return path
+    folder = os.environ.get(VARIABLE[1:])
+    if not folder:
+        raise UsageError(
+            f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
+            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with `data=...`"
+        )
+    return folder + path.removeprefix(VARIABLE)
+
+
+def preprocessing(o: Options, own: Preprocessing | None) -> Preprocessing | None:
+    """Return what the images go through: `own`, of the weights, with the mean of `mean`; None where it is to be fitted.
+
+    Only the mean is replaced: with red first or in another range, it is the same colour.
+    """
+    if not o.mean:
+        return own
+    named = MEANS[o.mean]
+    if own is None:
+        return named
+    first, second, third = (value * own.scale for value in named.mean)
+    turned = own.order != named.order
+    return dataclasses.replace(own, mean=(third, second, first) if turned else (first, second, third))
+
+
+def augmentation(o: Options, fill: tuple[int, int, int]) -> Augmentation:
+    """Return what is done to the images; `fill` is shown where there is no picture."""
+    return Augmentation(
+        mirror=o.mirror,
+        translate=o.translate,
+        crop=o.crop or None,
+        scale=(o.scale_min, o.scale_max),
+        fill=fill,
+    )
+
+
+def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: str = "he") -> FCN | LateFusion:
+    """Return the net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head.
+
+    With `init` "zero" no number is drawn, and memory that nobody writes to is not taken.
+    """
+    heads = {"sem": classes, "geo": geometry} if o.two_heads else classes
+    nets = {
+        part: _one_net(o, heads, stride, channels=CHANNELS[part], init=init, seed=o.seed + i)
+        for i, part in enumerate(o.inputs.split("+"))
+    }
+    return LateFusion(**nets) if len(nets) > 1 else nets[o.inputs]
+
+
+def _one_net(o: Options, classes: int | dict[str, int], stride: int, *, channels: int, init: str, seed: int) -> FCN:
+    trunk = partial(VGG, layers=o.layers) if o.trunk == "vgg" else TRUNKS[o.trunk]
+    return fcn(
+        (lambda **options: with_context(trunk(**options))) if o.context else trunk,
+        stride,
+        classes=classes,
+        width=o.width,
+        padding=int(o.padding) if o.padding.isdigit() else o.padding,
+        in_channels=channels,
+        dropout=o.dropout,
+        upsampling=o.upsampling,
+        fusion=o.fusion,
+        skip_scale=SKIP_SCALES[o.trunk] if o.at_once else None,
+        init=init,
+        seed=seed,
+    )
+
+
+def solver(o: Options, net: Module) -> SGD | Adam:
+    """Return the optimizer of `net`, at the rate of the first stage."""
+
+    def multipliers(name: str) -> tuple[float, float]:
+        rate, decay = caffe_multipliers(name)
+        if "trunk." not in name:
+            return rate, decay
+        return (o.trunk_lr, 1.0) if o.trunk_bias == "alike" else (rate * o.trunk_lr, decay)
+
+    if o.optimizer == "adam":
+        betas = (o.momentum, 0.999)
+        return Adam(net, lr=o.lr, betas=betas, weight_decay=o.weight_decay, multipliers=multipliers)
+    return SGD(net, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay, multipliers=multipliers)
