@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     set_threads(options.threads or cores())
     if dry is not None:
         for line in plan(options, size=size, device=device):
-            print(line)
+            print(with_flags(line))
         return 0
     trainer = (resumed if options.resume else begun)(options, device)
     with trainer.folder:
