@@ -93,7 +93,7 @@ class Optimizer:
         self.steps = {name: int(to_host(state.get(f"steps.{name}", np.ones(1)))[0]) for name in kept}
 
     def keys(self, name: str, shape: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
-        """Return the entries of a parameter in the state, with their shapes: the slots, then how often it was updated."""
+        """Return the entries of a parameter in the state with their shapes: its slots, and how often it was updated."""
         return {f"{slot}.{name}": shape for slot in self.SLOTS} | {f"steps.{name}": (1,)}
 
     def check(self, state: Mapping[str, Array]) -> None:

@@ -254,9 +254,9 @@ assert n05.check_cells(lambda size: -(-(size - 28) // 4) + 1)
 # %% [markdown]
 # ## 5. A sheet: one map per digit
 #
-# Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` strews the ten digits over a sheet, and the twin answers at
-# every fourth pixel of every fourth row. The picture shows the winner of each window at its centre. Circles mark the
-# windows that lie on a digit.
+# Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` strews the ten digits over a sheet, and the twin
+# answers at every fourth pixel of every fourth row. The picture shows the winner of each window at its centre. Circles
+# mark the windows that lie on a digit.
 
 # %%
 paper, places = digits.sheet(images[first], 5, np.random.default_rng(SEED))
@@ -483,8 +483,9 @@ done = amortize.main(["--net", "lenet", "--size", "100", "--threads", "1"])
 # %% [markdown]
 # ## Where to read on
 #
-# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`, `minifcn/cli/classify.py` (dense and the
-#   heat map), `minifcn/experiments/amortize.py`; the nets in `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
+# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`, `minifcn/cli/classify.py`
+#   (dense and the heat map), `minifcn/experiments/amortize.py`; the nets in `minifcn/models/lenet.py` and
+#   `minifcn/models/squeezenet.py`
 # - the same from a terminal: `minifcn digits`, `minifcn classify photos/chelsea.jpg --heatmap tabby heat.png`,
 #   `minifcn amortize`
 # - next: [06, shift-and-stitch](06_shift_and_stitch.ipynb). One answer every 16 pixels is coarse. Can the same net give

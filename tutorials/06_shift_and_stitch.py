@@ -539,7 +539,8 @@ assert abs(odd - moved[:, :22]).mean() < abs(odd - line).mean() / 2
 #
 # ## Where to read on
 #
-# - what just ran: `minifcn/stitch.py`, `minifcn/ops/shift_and_stitch.py`, `minifcn/experiments/dense.py`; the fields in `minifcn/geometry.py`
+# - what just ran: `minifcn/stitch.py`, `minifcn/ops/shift_and_stitch.py`, `minifcn/experiments/dense.py`;
+#   the fields in `minifcn/geometry.py`
 # - a net made so from the start: `minifcn/models/dilated.py`
 # - from a terminal: `minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png`
 # - next: [07, upsampling](07_upsampling.ipynb)

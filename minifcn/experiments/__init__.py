@@ -1,4 +1,4 @@
-"""What uses the library to find something out: the paper re-run, benchmarks, dense prediction, amortized time, digits."""
+"""What uses the library to find something out: the paper re-run, benchmarks, dense prediction, digits."""
 
 FILES = (
     "amortize",

@@ -54,7 +54,7 @@ class Elsewhere:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self.name, pipe = " ".join(command[1:5]), subprocess.PIPE
+        self.name, pipe = " ".join(command[1:6]), subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)  # noqa: S603 (our own)
 
     def __enter__(self) -> Elsewhere:
