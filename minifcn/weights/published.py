@@ -49,7 +49,7 @@ HALVES = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # What `minifcn pretrain` calls the trunks that it trains: of any width, hence none of those below
 OURS = r"objects-[a-z0-9.]{1,20}-width[0-9]{1,3}"
 MAX_CLASSES = 100_000
-DATA = Path(__file__).parent / "weights" / "data"
+DATA = Path(__file__).parent / "data"
 SQUEEZENET, SYNSETS = "squeezenet1_0_imagenet.npz", "synset_words.txt"
 
 

@@ -38,7 +38,19 @@ cli
 train  __main__
 """
 FLOOR = {name: floor for floor, line in enumerate(FLOORS.strip().splitlines()) for name in line.split()}
-ROOMS = ("kernels", "ops", "models", "introspect", "data", "formats", "weights", "viz", "training", "experiments", "cli")
+ROOMS = (
+    "kernels",
+    "ops",
+    "models",
+    "introspect",
+    "data",
+    "formats",
+    "weights",
+    "viz",
+    "training",
+    "experiments",
+    "cli",
+)
 COURSE = sorted(set(FLOOR) - set(ROOMS) - {"train", "__main__"})
 
 # Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
@@ -108,7 +120,9 @@ def unlisted(files: dict[str, str]) -> Iterator[str]:
     """Files of a folder that its FILES does not list, and the other way round."""
     for package in sorted({str(pathlib.PurePosixPath(name).parent) for name in files if "/" in name}):
         listed = set(order_of(package, files))
-        below = {name.removeprefix(f"{package}/").removesuffix(".py") for name in files if name.startswith(f"{package}/")}
+        below = {
+            name.removeprefix(f"{package}/").removesuffix(".py") for name in files if name.startswith(f"{package}/")
+        }
         there = {name.split("/")[0] for name in below}
         for file in sorted(listed ^ (there - {"__init__"})):
             yield f"{package}/{file} is {'listed in FILES but missing' if file in listed else 'not listed in FILES'}"
