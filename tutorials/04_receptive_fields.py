@@ -35,9 +35,9 @@ from matplotlib.patches import Rectangle
 from minifcn import convolution, ops, viz
 from minifcn.backend import rng as random_numbers
 from minifcn.backend import to_device, to_host
-from minifcn.cli.classify import classifier_of
 from minifcn.data.files import read_image
 from minifcn.errors import GeometryError
+from minifcn.experiments.classify import classifier_of
 from minifcn.geometry import Grid, Layer, out_size
 from minifcn.kernels.threads import threads
 from minifcn.models.ladder import Ladder, safe_padding

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import __version__, viz
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import image_size, parse, split_words
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.rival import import_torch, layouts, torch_net, torch_products
 from minifcn.experiments.bench.stopwatch import (
@@ -61,7 +61,7 @@ from minifcn.experiments.bench.studies import (
     scaling,
     vgg_layers,
 )
-from minifcn.introspect.describe import describe, image_size
+from minifcn.introspect.describe import describe
 from minifcn.kernels.convolution import WAYS, choose, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 

@@ -206,3 +206,11 @@ def split_words(options: type, argv: list[str]) -> tuple[list[str], list[str]]:
         if takes_value and word != "-h" and waiting:
             rest.append(waiting.pop(0))
     return words, rest
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """`500x375` or `500` as (height, width)."""
+    sides = text.split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) < 2**20 for side in sides):
+        raise UsageError(f"option size is {text!r}; expected height x width in pixels, such as 500x500")
+    return int(sides[0]), int(sides[-1])

@@ -15,10 +15,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from minifcn.cli.command import parse
+from minifcn.cli.command import image_size, parse
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import RunFolder, load_latest
-from minifcn.introspect.describe import image_size
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.training.device import choose_device
 from minifcn.training.loop import KNOWN, Trainer

@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.sample import VOID
+from minifcn.data.sample import VOID, palette
 from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
-from minifcn.viz import palette
 
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""

@@ -11,12 +11,13 @@ import pytest
 
 from minifcn import ops
 from minifcn.cli.command import guard
+from minifcn.cli.dense import main
 from minifcn.data.files import read_image
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.experiments import dense
-from minifcn.experiments.dense import last
 from minifcn.geometry import Grid, Layer
 from minifcn.gradcheck import gradcheck_along
+from minifcn.introspect.describe import last
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.dilated import FCN_dilated
 from minifcn.models.fcn import FCN16s, FCN32s
@@ -445,7 +446,7 @@ def test_every_fourth_of_its_cells_is_one_of_the_coarse_trunk(rng):
 
 def test_the_command_prints_costs_and_draws_the_border(tmp_path, capsys):
     out = tmp_path / "border.png"
-    assert dense.main(["--until", "pool2", "--size", "48x52", "--width", "1", "--picture", str(out)]) == 0
+    assert main(["--until", "pool2", "--size", "48x52", "--width", "1", "--picture", str(out)]) == 0
     printed = capsys.readouterr().out
     cost = {way: float(re.search(rf"^{way} .* ([\d.]+) G ", printed, re.MULTILINE)[1])
             for way in ("strided", "upsampled", "  nonlinearly", "shift-and-stitch", "rarefied")}  # fmt: skip
@@ -472,7 +473,7 @@ def test_the_command_prints_costs_and_draws_the_border(tmp_path, capsys):
 )
 def test_every_trunk_has_every_way(trunk, until, doublings, capsys):
     """One doubling is the bilinear kernel itself; several, one after another, are smoother than one larger kernel."""
-    assert dense.main(["--trunk", trunk, "--until", until, "--size", "61x66", "--width", "1"]) == 0
+    assert main(["--trunk", trunk, "--until", until, "--size", "61x66", "--width", "1"]) == 0
     found = re.search(r"doubling (\d) times, it starts (\S+) from bilinear", capsys.readouterr().out)
     assert int(found[1]) == doublings and (float(found[2]) < 1e-6) == (doublings == 1)
 
@@ -486,7 +487,7 @@ def test_every_trunk_has_every_way(trunk, until, doublings, capsys):
     ],
 )
 def test_the_command_refuses(argv, words, capsys):
-    assert guard(dense.main, argv) == 2
+    assert guard(main, argv) == 2
     assert words in capsys.readouterr().err
 
 

@@ -4,4 +4,5 @@ FILES = (
     "stopwatch",
     "rival",
     "studies",
+    "prediction",
 )
