@@ -41,9 +41,13 @@ class Optimizer:
         self.slots: dict[str, tuple[Array, ...]] = {}
         self.steps: dict[str, int] = {}  # of each parameter, so that one thawed later starts at its own beginning
 
+    def zero_grad(self) -> None:
+        """Forget the gradients of the net's parameters."""
+        self.net.zero_grad()
+
     def step(self, *, accumulated: int = 1) -> None:
         """Update once with the gradients collected over `accumulated` backward passes, then clear them."""
-        for name, parameter in self.net.parameters():
+        for name, parameter in self.net.named_parameters():
             if parameter.grad is None:
                 continue
             if not parameter.data.flags.c_contiguous:
@@ -57,7 +61,7 @@ class Optimizer:
             flat = [array.reshape(-1) for array in (w, parameter.grad, *self.slots[name])]
             self.update(*flat, t=t, rate=rate, accumulated=accumulated, shrink=rate * self.weight_decay * decay_mult)
             parameter.changed()
-            parameter.clear_grad()
+            parameter.zero_grad()
 
     def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
         """Write w and its slots in place, all of them flat, in the step t = 1, 2, ...
@@ -66,7 +70,7 @@ class Optimizer:
         """
         raise UsageError(f"{type(self).__name__} defines no update")
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of the slots of every parameter that was ever updated, on the host."""
         return {
             self.key(slot, name): np.array(to_host(array))
@@ -74,9 +78,9 @@ class Optimizer:
             for slot, array in zip(self.SLOTS, arrays, strict=True)
         }
 
-    def load(self, state: Mapping[str, Array]) -> None:
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take the slots back; `FormatError` if they are not of this net's parameters, or not all there."""
-        own = dict(self.net.parameters())
+        own = dict(self.net.named_parameters())
         shapes = {self.key(slot, name): p.shape for name, p in own.items() for slot in self.SLOTS}
         wrong = [key for key, array in state.items() if tuple(array.shape) != shapes.get(key)]
         if wrong:
@@ -183,11 +187,11 @@ class Adam(Optimizer):
         more = {"betas": self.betas, "epsilon": self.epsilon, "gain": 1 / accumulated, "shrink": shrink}
         adam_update(w, g, *slots, **corrected, **more)
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return both moments of every parameter that was ever updated, and how often it was, on the host."""
-        return super().state() | {f"steps.{name}": np.array([self.steps[name]], np.int64) for name in self.slots}
+        return super().state_dict() | {f"steps.{name}": np.array([self.steps[name]], np.int64) for name in self.slots}
 
-    def load(self, state: Mapping[str, Array]) -> None:
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take that back; `FormatError` if it is not of this net's parameters, or not whole."""
         counts = {key[6:]: array for key, array in state.items() if key.startswith("steps.")}
         moments = {key: array for key, array in state.items() if not key.startswith("steps.")}
@@ -196,7 +200,7 @@ class Adam(Optimizer):
             raise FormatError(f"Adam's {below[0]} has numbers below 0; expected a mean of squares")
         before, self.slots = self.slots, {}
         try:
-            super().load(moments)
+            super().load_state_dict(moments)
             if sorted(counts) != sorted(self.slots) or any(tuple(array.shape) != (1,) for array in counts.values()):
                 raise FormatError("Adam's state has no count of steps for each parameter, or more counts than those")
             steps = {name: int(to_host(array)[0]) for name, array in counts.items()}

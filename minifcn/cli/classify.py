@@ -130,7 +130,7 @@ def dense(net: Classifier) -> Module:
     cells = out_size([*net.trunk.layers(), *net.top.layers()], net.trunk.size)
     for name, module in net.top.sequence().items():
         if isinstance(module, GlobalAverage):
-            setattr(net.top, name, AvgPool2d(cells, stride=1))
+            setattr(net.top, name, AvgPool2d(cells, stride=1, ceil_mode=True))
     return net
 
 

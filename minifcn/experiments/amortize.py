@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
 
 def measure(net: Classifier, options: Options, device: str) -> dict[str, tuple[float, float]]:
     """Seconds forward and backward of each way, in the order: one by one, in batches, all at once."""
-    channels = next(p for _, p in net.parameters()).shape[1]
+    channels = next(net.parameters()).shape[1]
     image = square(options, channels)
     patches = windows(image, net)
     twin = convolutionalize(net)
@@ -152,7 +152,7 @@ def clock(net: Module, images: list[np.ndarray], repeat: int, device: str) -> tu
 
 def backward_of(net: Module, x: Array) -> float:
     """Seconds of one backward pass, after a forward pass that is not counted."""
-    parameters = [p for _, p in net.parameters()]
+    parameters = list(net.parameters())
     y: Tensor = net(x)
     gy = y.data * 0 + 1
 
@@ -163,7 +163,7 @@ def backward_of(net: Module, x: Array) -> float:
     to_host(y.data)
     spent = seconds(back)
     for p in parameters:
-        p.clear_grad()
+        p.zero_grad()
     return spent
 
 

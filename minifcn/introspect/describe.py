@@ -129,7 +129,7 @@ def describe(
     rows: list[Row] = []
     with evaluating(net), watching(net, rows, min(h, w)):
         inference = peak(lambda: net(*images), ledger)
-    training, learned = 0, [p for _, p in net.parameters() if not p.frozen]
+    training, learned = 0, [p for p in net.parameters() if not p.frozen]
     if learned:
         modes = [(module, module.training) for module in net.modules()]
         net.train()
@@ -184,7 +184,7 @@ def channels(net: Module) -> int:
 
 
 def dtype_of(net: Module) -> Any:
-    return next(p.dtype for _, p in net.parameters())
+    return next(p.dtype for p in net.parameters())
 
 
 @contextlib.contextmanager
@@ -237,7 +237,7 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
                     type(module).__name__,
                     y.shape,
                     y.data.grid,
-                    sum(p.size for _, p in module.parameters()),
+                    sum(p.size for p in module.parameters()),
                     outline.library.multiply_adds - before,
                     y.data.nbytes,
                 )
@@ -399,11 +399,11 @@ def measured(program: Callable[[Module, Array, Array], Any], net: Module, size: 
     x = to_device(rng.standard_normal((1, channels(net), size, size)).astype(dtype_of(net)), device)
     labels = to_device(rng.integers(0, 2, (1, size, size)), device)
     net.to(device)
-    for _, p in net.parameters():
-        p.clear_grad()
+    for p in net.parameters():
+        p.zero_grad()
     program(net, x[:, :, :64, :64], labels[:, :64, :64])  # what is made once and kept: thread pools, BLAS
-    for _, p in net.parameters():
-        p.clear_grad()
+    for p in net.parameters():
+        p.zero_grad()
     gc.collect()
     with counting(device) as ledger:
         program(net, x, labels)
