@@ -26,7 +26,6 @@ PACKAGES = {
     "pillow": "reads and writes images and masks",
     "matplotlib": "draws curves and tables",
     "tqdm": "the progress bar",
-    "tyro": "the command line",
     "safetensors": "checkpoints",
     "threadpoolctl": "one BLAS thread per worker",
 }
