@@ -28,7 +28,7 @@ from minifcn.cli.command import parse, split_words
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
 from minifcn.introspect.design import TRUNKS
-from minifcn.introspect.outline import Ledger, Outline, outlined_products
+from minifcn.introspect.outline import Ledger, Outline
 from minifcn.kernels.threads import set_threads
 from minifcn.models import paper
 from minifcn.models.classifier import Classifier, classifier
@@ -148,8 +148,7 @@ def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
 def peak(program: Callable[[], Any], ledger: Ledger) -> int:
     """The highest level of memory while `program` runs, beyond the level before."""
     level = ledger.restart()
-    with outlined_products():
-        program()
+    program()
     return ledger.peak - level
 
 
