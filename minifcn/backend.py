@@ -49,8 +49,8 @@ def is_host(array: Array) -> bool:
 
 
 def device_of(array: Array) -> str:
-    """ "cpu" or "gpu": where the array is."""
-    return "cpu" if is_host(array) else "gpu"
+    """ "cpu" or "gpu": where the array is, or where its library says that it would be (`introspect/outline.py`)."""
+    return getattr(xp_of(array), "device", "cpu" if is_host(array) else "gpu")
 
 
 def to_host(array: Array) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minifcn.backend import Array, is_host, xp_of
+from minifcn.backend import Array, device_of, is_host, xp_of
 from minifcn.kernels.threads import parallel, shares, threads
 
 PIECE = 1 << 20
@@ -35,7 +35,7 @@ def by_planes(task: Callable[[Part], None], x: Array) -> None:
 
 
 def whole(x: Array) -> bool:
-    return not is_host(x) or x.nbytes <= PIECE
+    return device_of(x) == "gpu" or x.nbytes <= PIECE
 
 
 def rectified(gy: Array, y: Array) -> Array:
