@@ -88,20 +88,20 @@ def out_of_memory(error: MemoryError) -> str:
     return f"out of memory{where}: {said};{held} a smaller --batch, --crop or --width needs less"
 
 
-ARGUMENT = re.compile("`([a-z][a-z_]*)(?:=([A-Za-z_]*))?`")
+ARGUMENT = re.compile(r"`([a-z][a-z_]*)=([^`\s]*)`")
 
 
 def with_flags(message: str) -> str:
-    """Return a message of the library with its arguments as flags: `skip_bad=True` becomes --skip-bad.
+    """Return a message of the library with its arguments as flags.
 
-    The library knows no flags; it names an argument, or an argument and its value, between backticks.
+    The library knows no flags; it writes an argument as in Python, between backticks: `skip_bad=True` is --skip-bad,
+    `torch=False` --no-torch, `map=FILE` --map FILE, and `lr=...` --lr.
     """
 
     def flag(found: re.Match[str]) -> str:
         name, value = flag_of(found[1]), found[2]
-        if value == "False":
-            return name.replace("--", "--no-", 1)
-        return name if value in (None, "True") else f"{name} {value}" if value else f"{name}="
+        special = {"True": name, "...": name, "False": flag_of(f"no_{found[1]}"), '""': f"{name}="}
+        return special.get(value, f"{name} {value}")
 
     return ARGUMENT.sub(flag, message)
 
@@ -161,7 +161,8 @@ def read(
             raise UsageError(f"option {flag} takes no value, found {value}; it is {flag} or {other}") from None
         problem = fault.message if fault.message.startswith("is ") else "has no value"
         raise UsageError(f"option {flag} {problem}; expected {KINDS[kinds[flag]][1]}") from None
-    known = [name for action in parser._actions for name in action.option_strings]
+    known = ["--help", *kinds, *(flag_of(f"no_{flag[2:]}") for flag, kind in kinds.items() if kind is bool)]
+    known += map(flag_of, optional)
     for word in words:
         if word.startswith("-") and len(word) > 1:
             flag = word.partition("=")[0]

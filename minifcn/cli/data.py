@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, with_flags
 from minifcn.data.listed import read_lines
 from minifcn.data.opening import open_data, other_format
 from minifcn.data.tools.check import Findings, check, layout_hints
@@ -119,7 +119,7 @@ def fetch_command(argv: list[str]) -> int:
                     unpacking=lambda count: out.advance(count, note="unpacking"),
                 )
         except DataError:
-            print(by_hand(name, folder))
+            print(with_flags(by_hand(name, folder)))
             raise
         print(f"wrote {place}")
     if name != "sbd":
@@ -155,7 +155,7 @@ def check_command(argv: list[str]) -> int:
         for line in layout_hints(words[1]):
             print(line)
         raise
-    print("\n".join(found.lines(first=options.first)))
+    print(with_flags("\n".join(found.lines(first=options.first))))
     if not options.write:
         if not found.faults.keys().isdisjoint(MENDED):
             print(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
@@ -166,7 +166,7 @@ def check_command(argv: list[str]) -> int:
     without = f", {left_out} that cannot be used left out" if left_out else ""
     print(f"\nwrote {folder}: {len(found.usable)} pairs{without}; what became what: {folder / 'mapping.txt'}\n")
     again = _looked_through(str(folder), None, None)
-    print("\n".join(again.lines(first=options.first)))
+    print(with_flags("\n".join(again.lines(first=options.first))))
     return 2 if again.count else 0
 
 

@@ -102,9 +102,9 @@ def data_of(trained: Trained, options: Options) -> tuple[Any, str, Any]:
     o = trained.options
     o = dataclasses.replace(o, data=options.data or o.data, skip_bad=options.skip_bad)
     o = dataclasses.replace(o, val_split=options.split or o.val_split, max_val=o.max_val if o.data == WORLD else 0)
-    val = o.data_set(o.val_split, o.max_val)
+    val = o.data_set(o.val_split, o.max_val, say=print)
     try:
-        return val, o.val_split, o.data_set(o.train_split, o.max_train)
+        return val, o.val_split, o.data_set(o.train_split, o.max_train, say=print)
     except DataError as fault:
         print(f"no baselines, which are counted on a training split: {fault}")
         return val, o.val_split, None

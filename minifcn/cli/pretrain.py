@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     if len(words) != 1:
         raise UsageError(f"pretrain: expected one file, found {len(words)}: minifcn pretrain FILE.safetensors")
     set_threads(options.threads or cores())
-    pretrain(options, words[0])
+    pretrain(options, words[0], say=print)
     net = {"trunk": options.trunk, "layers": options.layers, "width": options.width}
     if options.trunk != "vgg":
         del net["layers"]

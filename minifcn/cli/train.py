@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 import shutil
 import sys
 import textwrap
@@ -82,7 +83,8 @@ def main(argv: list[str]) -> int:
         try:
             result = trainer.run()
         except Interrupted as stop:
-            print(stop, file=sys.stderr if stop.exit_code else sys.stdout)
+            go_on = f"minifcn train --resume {shlex.quote(str(trainer.folder.path))}"
+            print(f"{stop}; to go on: {go_on}", file=sys.stderr if stop.exit_code else sys.stdout)
             return stop.exit_code
     if options.overfit and result["pixel_accuracy"] < KNOWN:
         print(f"pixel accuracy {result['pixel_accuracy']:.3f} on the images it saw: raise --epochs or --lr")
@@ -160,13 +162,13 @@ def begun(options: Options, device: str) -> Trainer:
     weights = starting_weights(options.init) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
         print(f"warning: {with_flags(line)}")
-    train, val = options.data_sets()
+    train, val = options.data_sets(say=print)
     was_there = path.exists()
     folder = RunFolder(path)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = options.preprocessing(weights[0].preprocessing if weights else None)
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device)
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=print)
         for line in start(trainer.net, weights) if weights else ():
             print(line)
         config = {
@@ -206,12 +208,14 @@ def resumed(options: Options, device: str) -> Trainer:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
     folder = RunFolder(path, create=False)
     try:
-        train, val = options.data_sets()
+        train, val = options.data_sets(say=print)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
         options = dataclasses.replace(options, resume="")
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing_of(checkpoint), device=device)
+        trainer = Trainer(
+            options, folder, train, val, preprocessing=preprocessing_of(checkpoint), device=device, say=print
+        )
         trainer.restore(checkpoint)
     except BaseException:
         folder.close()

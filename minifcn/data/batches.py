@@ -188,5 +188,5 @@ class Cached:
         if faults:
             raise DataError(
                 f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "
-                "mend them, or leave them out with --skip-bad"
+                "mend them, or leave them out with `skip_bad=True`"
             )

@@ -38,6 +38,7 @@ from minifcn.models.vgg import BLOCKS, VGG
 from minifcn.nn import Module
 from minifcn.ops.loss import NORMALIZATIONS
 from minifcn.optim import SCHEDULES, SGD, Adam, caffe_multipliers
+from minifcn.training.progress import silent
 
 TRUNKS: dict[str, Callable[..., Trunk]] = {
     "vgg": VGG,
@@ -53,7 +54,7 @@ STRIDES = {
     "squeezenet1.0": (16, 8, 4),
     "squeezenet1.1": (16, 8, 4),
 }
-# What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
+# What at_once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
 SKIP_SCALES: dict[str, Mapping[str, float]] = {
     "vgg": AT_ONCE,
     "alexnet": {},
@@ -141,7 +142,7 @@ class Options:
     at_once: Annotated[bool, "scale the skips before they are scored, as the paper's at-once nets do"] = False
 
     epochs: Annotated[int, "passes over the training images, in each stage", "how it learns"] = 8
-    steps: Annotated[int, "steps in each stage, in the place of passes (0: by --epochs)"] = 0
+    steps: Annotated[int, "steps in each stage, in the place of passes (0: by epochs)"] = 0
     with_replacement: Annotated[
         bool, "draw every image at random from all of them, as the released nets did, instead of each once in a pass"
     ] = False
@@ -181,7 +182,7 @@ class Options:
     scale_max: Annotated[float, "and by at most this"] = 1.0
 
     measure_every: Annotated[int, "epochs between measurements on the validation split", "the run"] = 1
-    measure_steps: Annotated[int, "or steps between them (0: by --measure-every)"] = 0
+    measure_steps: Annotated[int, "or steps between them (0: by measure_every)"] = 0
     save_every: Annotated[int, "steps between checkpoints, beside those at each measurement (0: none)"] = 0
     stop_after: Annotated[int, "stop after so many steps from here on, as if interrupted (0: at the end)"] = 0
     samples: Annotated[int, "validation images to draw at the end"] = 6
@@ -325,7 +326,7 @@ class Options:
         """Steps of one stage."""
         return self.steps or self.steps_per_epoch(images) * self.epochs
 
-    def data_sets(self, *, say: Callable[[str], None] = print) -> tuple[Any, Any]:
+    def data_sets(self, *, say: Callable[[str], None] = silent) -> tuple[Any, Any]:
         """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
 
         `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
@@ -373,7 +374,7 @@ class Options:
             say(f"split {self.val_split}: left out {count}, which are learned from ({self.train_data})")
         return Subset(val, kept) if len(kept) < len(val) else val
 
-    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
+    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = silent) -> Any:
         """A split, or its first `most` images (0: all)."""
         dataset = self._images(split, most, say=say)
         return Second(dataset) if self.heads == "geometry" else dataset
@@ -454,7 +455,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "on_save_error": ("stop", "warn"),
 }
 
-HOLD_OUT = 2015  # the seed of the images that --hold-out takes away
+HOLD_OUT = 2015  # the seed of the images that hold_out takes away
 VARIABLE = "$MINIFCN_DATA"
 
 
@@ -466,7 +467,7 @@ def located(path: str) -> str:
     if not folder:
         raise UsageError(
             f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
-            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with --data"
+            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with `data=...`"
         )
     return folder + path.removeprefix(VARIABLE)
 

@@ -1,4 +1,4 @@
-"""What a training run would do, told before anything starts: `minifcn train --dry-run`.
+"""Tell what a training run would do, before anything starts: every layer, the steps, the memory.
 
     minifcn train --recipe heavy16-voc-fcn8s --stages 32,16,8 --data VOCdevkit --init vgg16.caffemodel --dry-run
 

@@ -32,7 +32,7 @@ from minifcn.nn import evaluating
 from minifcn.optim import SGD, Adam, learning_rate
 from minifcn.training.divergence import unheard
 from minifcn.training.options import OPTIMIZERS, TRUNKS
-from minifcn.training.progress import Bar
+from minifcn.training.progress import Bar, silent
 from minifcn.weights.published import WeightSet
 
 ORDER, MIRROR = 2, 3  # what a random stream is for; 0 and 1 are the trainer's
@@ -111,7 +111,7 @@ def border(make: Callable[..., Trunk], size: int) -> int | str:
     raise UsageError(f"option size is {size}; expected pictures that fill a cell of the trunk's last map")
 
 
-def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], None] = silent) -> dict[str, Any]:
     """Train, measure after each epoch, write the trunk to `path` at the end, and return what is known of it.
 
     The file is a checkpoint that `minifcn train --init` takes, and holds the same record as its meta "pretraining":
@@ -195,7 +195,7 @@ def learn(
         if not math.isfinite(value):
             raise DivergedError(
                 f"the loss is {value} in step {step + 1}; nothing is written; start again with a learning rate below "
-                f"{options.lr:g} (--lr)"
+                f"{options.lr:g} (`lr=...`)"
             )
         loss.backward()
         solver.step()

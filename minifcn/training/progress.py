@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 
+def silent(line: str) -> None:
+    """Do nothing with a line: what `say` is where nobody wants to hear."""
+
+
 class Bar:
     """`with Bar(100, unit="image") as bar: ... bar.advance()`. `shown` says whether anybody sees it.
 

@@ -28,7 +28,7 @@ SHIPPED = "imagenet"
 
 
 def starting_weights(init: str) -> list[WeightSet]:
-    """The weights that `--init` means: a file, a run of ours, or "imagenet", the ones that come with the library.
+    """Return the weights that `init` names: a file, a run of ours, or "imagenet", the ones that come with the library.
 
     Several, separated by commas, start the several nets of late fusion.
     """

@@ -37,8 +37,8 @@ KINDS = {
     "no lists": (
         "no lists of ids",
         "Training reads which images belong to which split from ImageSets/Segmentation/train.txt and val.txt, an id "
-        "(a file's name without its ending) a line. --write NEW_DIR writes one train.txt of all; `minifcn train "
-        "--hold-out N` then measures on N of them.",
+        "(a file's name without its ending) a line. `write=NEW_DIR` writes one train.txt of all; minifcn train "
+        "`hold_out=N` then measures on N of them.",
     ),
     "line": (
         "lines of a list that are no id",
@@ -129,7 +129,7 @@ class Findings:
                 yield from _wrapped(meaning)
                 yield from (f"  - {line}" for line in found[:first])
                 if len(found) > first:
-                    yield f"  - and {len(found) - first} more (--first {len(found)} shows all)"
+                    yield f"  - and {len(found) - first} more (`first={len(found)}` shows all)"
         yield from self._proposals()
         yield ""
         if not self.count:

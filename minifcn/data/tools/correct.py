@@ -84,7 +84,7 @@ def _complete(
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
-            f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; say which with --map FILE, a line "
+            f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; say which with `map=FILE`, a line "
             f"each: `R G B class` or `number class`, 255 for void"
         )
     return (

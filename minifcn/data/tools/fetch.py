@@ -167,7 +167,7 @@ def by_hand(name: str, folder: str | os.PathLike[str]) -> str:
             f"  or see   {source.page}",
             f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
             f"  {source.algorithm:<8} {source.digest}",
-            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} --archive {source.file}",
+            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} `archive={source.file}`",
         ]
     )
 
