@@ -73,5 +73,5 @@ def tasks_of(side: str, work: Work) -> dict[str, Callable[[], float]]:
         layout = layouts(torch)[SIDES.index(side) - 1]
         forward, step = torch_net(torch, work.net, work.x, work.labels, layout)
     tasks = {"forward": forward, "step": step}
-    seconds = {name: partial(seconds_of, task) for name, task in tasks.items()}
+    seconds: dict[str, Callable[[], float]] = {name: partial(seconds_of, task) for name, task in tasks.items()}
     return seconds | {f"{name}'s peak": partial(peak_while, task) for name, task in tasks.items()}

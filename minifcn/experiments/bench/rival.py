@@ -153,4 +153,4 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
         window = module.layer
         sizes = (window.kernel, window.stride, window.padding, window.dilation, window.ceil)
         return lambda x, training: functional.max_pool2d(x, *sizes)
-    raise UsageError(f"{type(module).__name__} has no counterpart in PyTorch here; choose another --net, or --no-torch")
+    raise UsageError(f"{type(module).__name__} has no counterpart in PyTorch here; leave PyTorch out")
