@@ -64,14 +64,17 @@ class Description:
 
     @property
     def multiply_adds(self) -> int:
+        """The multiply-adds of all layers."""
         return sum(row.multiply_adds for row in self.rows)
 
     @property
     def activations(self) -> int:
+        """The bytes of all outputs together."""
         return sum(row.activation for row in self.rows)
 
     @property
     def parameters(self) -> int:
+        """The numbers that the net has learned or will learn."""
         return sum(row.parameters for row in self.rows)
 
     def __str__(self) -> str:
@@ -129,6 +132,7 @@ def describe(
 
 
 def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
+    """Run `passes` training steps without an update, so that the gradients add up."""
     for _ in range(passes):
         loss_of(maps(net, net(*images))).backward()
 
@@ -146,11 +150,13 @@ def maps(net: Module, y: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def loss_of(scores: list[Tensor]) -> Tensor:
+    """Return the sum of the losses of every head."""
     first, *others = (one_loss(score) for score in scores)
     return sum(others, first)
 
 
 def one_loss(score: Tensor) -> Tensor:
+    """Return the loss of scores against labels that were in memory before and so do not count."""
     ledger, score = score.data.library, score if score.ndim == 4 else score.reshape(*score.shape, 1, 1)  # a classifier
     labels = Outline((score.shape[0], *score.shape[2:]), "int64", ledger)
     ledger.live -= labels.nbytes  # they were there before, so they do not count;
@@ -159,6 +165,7 @@ def one_loss(score: Tensor) -> Tensor:
 
 
 def last(y: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Return a net's last output, whether it makes one or several by name."""
     return list(y.values())[-1] if isinstance(y, Mapping) else y
 
 
@@ -171,6 +178,7 @@ def channels(net: Module) -> int:
 
 
 def dtype_of(net: Module) -> Any:
+    """Return the dtype of the parameters."""
     return next(p.dtype for p in net.parameters())
 
 
@@ -200,10 +208,12 @@ class Stopped(Exception):
 
 
 def below(module: Module) -> Iterator[Module]:
+    """Yield the modules that stand directly below this one."""
     return (child for _, child in module.children() if isinstance(child, Module))
 
 
 def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
+    """Return the module's `forward`, which also appends its row."""
     forward = module.forward
 
     def tell(x: Any) -> Any:
@@ -275,6 +285,7 @@ def gradients_put_back(parameters: list[Parameter]) -> Iterator[None]:
 
 
 def cells(row: Row) -> tuple[str, ...]:
+    """Return a row of the table as text."""
     grid = row.grid
     place = (str(grid.field), str(grid.stride), str(grid.start)) if grid else ("", "", "")
     shape = "x".join(map(str, row.shape[1:]))
@@ -282,12 +293,15 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def count(number: int) -> str:
+    """Return a number with commas, nothing for 0."""
     return f"{number:,}" if number else ""
 
 
 def giga(number: int) -> str:
+    """Return a number in billions, nothing for 0."""
     return f"{number / 1e9:.3f} G" if number else ""
 
 
 def mib(number: int) -> str:
+    """Return bytes as MiB."""
     return f"{number / 2**20:.1f} MiB"

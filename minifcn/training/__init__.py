@@ -12,6 +12,7 @@ FILES = (
     "advice",
     "report",
     "evaluation",
+    "prediction",
     "trained",
     "transfer",
     "pretraining",

@@ -1,7 +1,8 @@
-"""Whose weights: the names other libraries use, published sets with their preprocessing, and nets written as ONNX."""
+"""Whose weights: names in other libraries, published sets with their preprocessing, nets as ONNX or for PyTorch."""
 
 FILES = (
     "names",
+    "torch_state",
     "published",
     "onnx_graph",
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minifcn.cli.export import torch_state
 from minifcn.cli.verbs import main
 from minifcn.data.batches import CAFFE, Preprocessing
 from minifcn.errors import FormatError, UsageError
@@ -25,6 +24,7 @@ from minifcn.training.options import from_dict
 from minifcn.training.trained import open_trained
 from minifcn.weights.onnx_graph import onnx_model
 from minifcn.weights.published import DATA, WeightSet, open_weights
+from minifcn.weights.torch_state import torch_state
 
 NPZ = str(DATA / "squeezenet1_0_imagenet.npz")
 PHOTO = Preprocessing("BGR", 1.0, (1.5, 2.5, 3.5), (4.0, 5.0, 6.0))

@@ -4,5 +4,6 @@ FILES = (
     "stopwatch",
     "rival",
     "studies",
+    "compare",
     "prediction",
 )

@@ -110,9 +110,11 @@ def pool_hook(ledger: Ledger) -> Any:
 
 
 def infer(net: Module, x: Array, labels: Array) -> None:
+    """Run the net on `x` as in use; the labels are for `train_step` alone."""
     with evaluating(net):
         net(x)
 
 
 def train_step(net: Module, x: Array, labels: Array) -> None:
+    """Compute the loss of `x` (1, C, H, W) with its labels (1, H, W), and all gradients."""
     ops.softmax_cross_entropy(net.train()(x), labels).backward()
