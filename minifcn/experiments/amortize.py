@@ -1,4 +1,4 @@
-"""`minifcn amortize`: patch by patch against all at once, the timing experiment of FCN, section 3.1.
+"""Time patch-by-patch against fully convolutional prediction (FCN, section 3.1).
 
     minifcn amortize                              CaffeNet on 500x500 pixels: 10x10 windows of 227
     minifcn amortize --net lenet --size 100

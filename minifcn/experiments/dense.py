@@ -1,4 +1,4 @@
-"""Dense prediction, four ways side by side: what each costs, and where they agree.
+"""Compare four ways of dense prediction: their costs, and where they agree.
 
     minifcn dense                                        VGG up to pool3, thin, on an image of 96x96 pixels
     minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png

@@ -1,4 +1,4 @@
-"""LeNet learns to read digits, and then, made convolutional, finds them all over a sheet it has never seen.
+"""Train LeNet on digits, make it convolutional and find digits on a large sheet.
 
     minifcn digits                            a few seconds; leaves digits.png
 

@@ -1,4 +1,4 @@
-"""What a net is and what it will cost, layer by layer, before anything runs.
+"""Describe a net layer by layer: shapes, parameters, cost and memory, before it runs.
 
     minifcn describe fcn8s --size 500x500
     minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4

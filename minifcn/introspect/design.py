@@ -1,4 +1,4 @@
-"""Design a ladder before building a net: which kernels upsample, what is cropped where, how little padding will do.
+"""Design a ladder before building a net: kernels, crops and the least padding.
 
     minifcn design vgg16 --skips pool4,pool3          crops 5, 9 and 28; padding 97 is the least (the paper takes 100)
     minifcn design alexnet                            kernel 63

@@ -1,4 +1,4 @@
-"""Whose weights: the names other libraries use, published sets with their preprocessing, and nets written as ONNX."""
+"""Weights of other libraries: their names, published sets and ONNX."""
 
 FILES = (
     "names",
