@@ -1,4 +1,4 @@
-"""Two array libraries, one program: NumPy computes on the CPU, CuPy on the GPU, and `xp` is whichever owns an array.
+"""Choose the array library: NumPy on the CPU, CuPy on the GPU, one program for both.
 
 CuPy speaks NumPy's language, so an op is written once:
 

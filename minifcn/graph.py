@@ -1,4 +1,4 @@
-"""What a forward pass left behind: the graph, printed and drawn, with every array its gradients remember.
+"""Print and draw the graph of a forward pass, with the arrays its gradients remember.
 
     print(graph(loss))          a table: each node in the order of computation, each gradient, what it remembers
     graph(loss)                 in a notebook, the drawing

@@ -1,4 +1,4 @@
-"""The optimizers, SGD exactly as Caffe has it and Adam, and the learning rate over time.
+"""SGD exactly as in Caffe, Adam, and learning rate schedules.
 
 An optimizer is a rule for one parameter and the numbers it keeps for it (its slots). `Optimizer` does what the rules
 share: the walk over the parameters, their multipliers, and the state that goes into a checkpoint.

@@ -1,4 +1,4 @@
-"""Autograd on one page: a Tensor remembers how it was made, `backward` walks the way back.
+"""Autograd on one page: Tensor, Node, `@op` and `backward`.
 
 Read from top to bottom: a `Node` is a way back and never an array; a `Tensor` is an array with a node; `@op` turns a
 function on plain arrays into one on Tensors; `backward` is the chain rule, once, over the whole graph.

@@ -1,4 +1,4 @@
-"""How fast this is, beside PyTorch where it is installed, and beside what this machine can do at best.
+"""`minifcn bench`: measure speed and memory, beside PyTorch and the limits of the machine.
 
     minifcn bench nets                                FCN-8s whole: forward and a training step, time and peak memory
     minifcn bench nets --padding same --width 8 --size 128 --batch 4

@@ -1,4 +1,4 @@
-"""`minifcn classify photo.jpg`: what is on a photograph, and where.
+"""`minifcn classify`: name what a photograph shows, and draw where it is.
 
     minifcn classify kitten.jpg dog.jpg
     minifcn classify photo.jpg --weights vgg16.safetensors --top 3

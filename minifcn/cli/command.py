@@ -1,4 +1,4 @@
-"""How every command ends: its result, or one line on stderr and an exit code; a traceback only for who asks for one.
+"""How every command parses its options, reports errors and chooses its exit code.
 
 A command is a module with `main(argv: list[str]) -> int` that returns its exit code and raises a `MinifcnError` for
 whatever it refuses. It ends with

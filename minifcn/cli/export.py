@@ -1,4 +1,4 @@
-"""`minifcn export RUN FILE`: a trained net for other programs, with what its images have to go through.
+"""`minifcn export`: write a trained net for ONNX Runtime or PyTorch.
 
     minifcn export runs/toy model.onnx               for ONNX Runtime and its kin, at any size of image
     minifcn export runs/toy state.safetensors        a state dict for PyTorch, under the layers' plain names

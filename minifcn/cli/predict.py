@@ -1,4 +1,4 @@
-"""`minifcn predict RUN image ...`: a mask, an overlay and a table of classes for any photograph.
+"""`minifcn predict`: segment photographs into masks, overlays and tables of classes.
 
 minifcn predict runs/toy photo.jpg
 minifcn predict runs/camvid 'street/*.jpg' --out masks

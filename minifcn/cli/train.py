@@ -1,4 +1,4 @@
-"""`minifcn train`: from options to a run folder with a trained net, its measures, its pictures and a report.
+"""`minifcn train`: train a net and write a run folder with metrics, pictures and a report.
 
 Without arguments it trains FCN-8s on the embedded world. `--config RUN/config.json` repeats a run, `--resume RUN` goes
 on with one that was stopped. `--dry-run` says what a run would do.

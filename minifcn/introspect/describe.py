@@ -1,4 +1,4 @@
-"""What a net is and what it will cost, layer by layer, before anything runs.
+"""Describe a net layer by layer: shapes, parameters, cost and memory, before it runs.
 
 For each layer: the shape it makes; the pixels one of its cells sees (`field`), how far apart its cells are (`stride`)
 and where the first one lies (`start`), all in pixels of the image; parameters, multiply-adds, and the bytes of its

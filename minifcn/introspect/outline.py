@@ -1,4 +1,4 @@
-"""What a program would need, by running it on nothing: arrays that have a shape and a dtype, and no numbers.
+"""Run a program on arrays without numbers, to find the shapes and memory it needs.
 
 A net in Python is a program, and which of its arrays live at the same time is decided by its variables, by what each
 gradient remembers, and by the order in which `backward` lets go. Rather than model all that, run the very same program

@@ -1,4 +1,4 @@
-"""The same products in blocks small enough for the cache, on every core at once.
+"""The three products in blocks that fit the cache, on all cores.
 
 `products.py` writes 32 MB of columns to memory and reads them back. Here a block holds what fits into the caches, so
 that the columns are multiplied while they are still there, and bias and ReLU are applied to the product before it

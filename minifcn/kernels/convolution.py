@@ -1,4 +1,4 @@
-"""The three products of a convolution, as everybody calls them: arguments checked here, computed the best way known.
+"""The three products of a convolution: validate the call, then choose the fastest way.
 
     product                     computes                      conv2d uses it as    conv_transpose2d uses it as
     correlate(x, w, g)          y = sum of w * window(x)      the value            grad_x

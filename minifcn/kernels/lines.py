@@ -1,4 +1,4 @@
-"""Thin layers: each channel becomes one long line, in which every tap of the kernel is that line, further along.
+"""The three products for thin layers, with each channel stored as one long line.
 
 A layer of 8 or 32 channels multiplies little. Its time goes into copies of short rows of pixels, nine for each pixel,
 and into matrix products with few rows, at which BLAS is slow. So lay all rows of all images behind one another, with

@@ -1,4 +1,4 @@
-"""Work on single pixels, a few planes at a time: what stays in the cache is read from memory once, however many steps.
+"""Elementwise work a few planes at a time, so that it stays in the cache.
 
 Pooling, a ReLU's gradient and a bias's gradient multiply nothing; they wait for memory. NumPy makes one pass over the
 whole array for each step of a formula, and an activation of 100 MB has left the cache before the second step begins. So

@@ -1,4 +1,4 @@
-"""The three products of a convolution, over the columns of `im2col`, a block of windows at a time.
+"""The three products of a convolution on im2col columns, in bounded memory.
 
 With the columns as a matrix (one row per channel and tap, one column per window) and the weights as a matrix
 (one row per output channel, one column per channel and tap):

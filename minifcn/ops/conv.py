@@ -1,4 +1,4 @@
-"""Convolution and its mirror image. Both are the same three products over the same windows (`kernels/convolution.py`):
+"""Convolution and transposed convolution, two uses of the same three products.
 
 | product | computes | conv2d | conv_transpose2d |
 |---|---|---|---|

@@ -1,4 +1,4 @@
-"""The loss of a fully convolutional network: softmax cross entropy, summed over the pixels of the image.
+"""Softmax cross entropy over the pixels of an image, the loss of an FCN.
 
 Because it is a sum over pixels, its gradient is the sum of the pixels' gradients: training on whole images is training
 on every patch at once (FCN, sections 3.4 and 4.3).

@@ -1,4 +1,4 @@
-"""The training loop: order the images, step, measure, save; and stop in good order whatever happens.
+"""The training loop: draw images, step, measure and save.
 
 Everything random is drawn for its place (`rng(seed, purpose, stage, epoch, ...)`), never from a stream that has run
 on; only dropout draws in sequence, and its generator's state is saved. So a run that is stopped and resumed at any

@@ -1,4 +1,4 @@
-"""Pretraining: a trunk first learns to name single things, and then, as part of an FCN, to find them.
+"""Train a trunk to classify single objects, before it becomes part of an FCN.
 
 The paper's nets begin with what a classifier has learned from ImageNet (FCN, section 4.1), and its table 1 compares
 them by the classifier. In the embedded world the classifier learns from `Objects`, one large thing in each picture, in

@@ -1,4 +1,4 @@
-"""Transfer: the trunk begins with what a classifier has learned from a million photographs (FCN, section 4.1).
+"""Start a trunk from the weights of a trained classifier (FCN, section 4.1).
 
 What is taken is everything between the image and the last feature map; the classifier's answer is left behind, and
 the layers that score are new. The images have to go through what the classifier's went through, so the weights bring

@@ -1,4 +1,4 @@
-"""Weights that others trained: which net a file fits, what its images went through, and a net with the weights in it.
+"""Published weights: identify a file, the net it fits and the preprocessing it needs.
 
 A file of weights says neither which net it is nor how its pictures were prepared. The first is found by comparing its
 names and shapes with every net in `PUBLISHED`; the second comes from who published it, for nets trained in Caffe want

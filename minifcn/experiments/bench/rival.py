@@ -1,4 +1,4 @@
-"""The same networks and products in PyTorch, at its best: what `minifcn bench` compares with. PyTorch is optional.
+"""The same nets and products in PyTorch, for comparison; PyTorch is optional.
 
 A net is translated layer by layer from ours, with copies of the weights and the crops of its ladder; that both compute
 the same is looked at before anything is timed. Its best means: both memory layouts, the faster one counts;

@@ -1,4 +1,4 @@
-"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, whole nets, and four studies of ours.
+"""What the benchmark measures: the layers of FCN-8s, whole nets and four studies.
 
 ladder      one layer, from six loops to Winograd
 overhead    what autograd itself costs, when the images are too small to cost anything
