@@ -1,4 +1,4 @@
-"""The optimizers, SGD exactly as Caffe has it and Adam, and the learning rate over time.
+"""SGD exactly as in Caffe, Adam, and learning rate schedules.
 
 An optimizer is a rule for one parameter and the numbers it keeps for it (its slots). `Optimizer` does what the rules
 share: the walk over the parameters, their multipliers, and the state that goes into a checkpoint.
@@ -39,9 +39,13 @@ class Optimizer:
         self.slots: dict[str, tuple[Array, ...]] = {}
         self.steps: dict[str, int] = {}  # of each parameter, so that one thawed later starts at its own beginning
 
+    def zero_grad(self) -> None:
+        """Forget the gradients of the net's parameters."""
+        self.net.zero_grad()
+
     def step(self, *, accumulated: int = 1) -> None:
         """Update once with the gradients collected over `accumulated` backward passes, then clear them."""
-        for name, parameter in self.net.parameters():
+        for name, parameter in self.net.named_parameters():
             if parameter.grad is None:
                 continue
             if not parameter.data.flags.c_contiguous:
@@ -55,7 +59,7 @@ class Optimizer:
             flat = [array.reshape(-1) for array in (w, parameter.grad, *self.slots[name])]
             self.update(*flat, t=t, rate=rate, accumulated=accumulated, shrink=rate * self.weight_decay * decay_mult)
             parameter.changed()
-            parameter.clear_grad()
+            parameter.zero_grad()
 
     def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
         """Write w and its slots in place, all of them flat, in the step t = 1, 2, ...
@@ -64,15 +68,15 @@ class Optimizer:
         """
         raise UsageError(f"{type(self).__name__} defines no update")
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of what is kept for every parameter that was ever updated, on the host."""
         kept = {name: (*arrays, np.array([self.steps[name]], np.int64)) for name, arrays in self.slots.items()}
         pairs = [pair for name, arrays in kept.items() for pair in zip(self.keys(name), arrays, strict=False)]
         return {key: np.array(to_host(array)) for key, array in pairs}
 
-    def load(self, state: Mapping[str, Array]) -> None:
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take that back; `FormatError` if it is not of this net's parameters, or not whole."""
-        kind, own = type(self).__name__, dict(self.net.parameters())
+        kind, own = type(self).__name__, dict(self.net.named_parameters())
         shapes = {key: shape for name, p in own.items() for key, shape in self.keys(name, p.shape).items()}
         for key, array in state.items():
             if tuple(array.shape) != shapes.get(key):
@@ -93,7 +97,7 @@ class Optimizer:
         self.steps = {name: int(to_host(state.get(f"steps.{name}", np.ones(1)))[0]) for name in kept}
 
     def keys(self, name: str, shape: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
-        """Return the entries of a parameter in the state, with their shapes: the slots, then how often it was updated."""
+        """Return the entries of a parameter in the state with their shapes: its slots, and how often it was updated."""
         return {f"{slot}.{name}": shape for slot in self.SLOTS} | {f"steps.{name}": (1,)}
 
     def check(self, state: Mapping[str, Array]) -> None:
@@ -136,7 +140,7 @@ class SGD(Optimizer):
 
     def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
         """h = momentum * h + rate * g / accumulated + shrink * w; w = w - h."""
-        sgd_update(w, g, *slots, momentum=self.momentum, gain=rate / accumulated, shrink=shrink)
+        sgd_update(w, g, slots[0], momentum=self.momentum, gain=rate / accumulated, shrink=shrink)
 
     def keys(self, name: str, shape: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
         """Return the parameter's own name: its momentum is all that is kept."""
@@ -182,9 +186,19 @@ class Adam(Optimizer):
     def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
         """The formula above."""
         beta1, beta2 = self.betas
-        corrected = {"rate": rate / (1 - beta1**t), "root": 1 / math.sqrt(1 - beta2**t)}
-        more = {"betas": self.betas, "epsilon": self.epsilon, "gain": 1 / accumulated, "shrink": shrink}
-        adam_update(w, g, *slots, **corrected, **more)
+        m, v = slots
+        adam_update(
+            w,
+            g,
+            m,
+            v,
+            betas=self.betas,
+            gain=1 / accumulated,
+            rate=rate / (1 - beta1**t),
+            root=1 / math.sqrt(1 - beta2**t),
+            epsilon=self.epsilon,
+            shrink=shrink,
+        )
 
     def check(self, state: Mapping[str, Array]) -> None:
         """Raise `FormatError` for a mean of squares below 0, and for a parameter that was never updated."""

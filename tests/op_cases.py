@@ -87,24 +87,30 @@ PAIRS = {  # two inputs that broadcast
 
 # kernel, stride, padding, ... of a pooling, on an image of this shape
 POOLS = {
-    "2x2": ((2, 2, 4, 6), {"kernel": 2}),
-    "rest of the image unused": ((1, 2, 5, 7), {"kernel": 2}),
-    "overlapping": ((1, 2, 7, 5), {"kernel": 3, "stride": 2}),
-    "every pixel in nine windows": ((1, 1, 5, 4), {"kernel": 3, "stride": 1, "padding": 1}),
-    "ceil, last window clipped": ((1, 2, 6, 4), {"kernel": 3, "stride": 2, "ceil": True}),
-    "ceil, nothing to clip": ((2, 1, 5, 7), {"kernel": 3, "stride": 2, "ceil": True}),
-    "ceil, padded, clipped": ((1, 1, 4, 6), {"kernel": 3, "stride": 2, "padding": 1, "ceil": True}),
-    "ceil, window in the padding dropped": ((1, 2, 3, 5), {"kernel": 2, "stride": 2, "padding": 1, "ceil": True}),
-    "ceil, stride above kernel": ((1, 1, 7, 8), {"kernel": 2, "stride": 3, "ceil": True}),
-    "ceil, larger than the image": ((2, 1, 2, 3), {"kernel": 4, "stride": 2, "ceil": True}),
-    "ceil, on one pixel": ((2, 2, 1, 1), {"kernel": 3, "stride": 2, "ceil": True}),
-    "ceil, one row": ((1, 1, 1, 7), {"kernel": 2, "ceil": True}),
-    "rectangular": ((1, 2, 5, 6), {"kernel": (2, 3), "stride": (1, 2), "padding": (1, 0)}),
-    "stride above kernel": ((1, 2, 5, 8), {"kernel": (1, 2), "stride": (2, 3)}),
-    "padding above half the kernel": ((1, 1, 4, 3), {"kernel": 3, "stride": 2, "padding": 2}),
-    "dilated": ((1, 2, 6, 5), {"kernel": 2, "stride": 1, "dilation": (3, 2)}),
-    "dilated, padded, ceil": ((1, 1, 6, 7), {"kernel": 3, "stride": 2, "padding": 2, "dilation": 2, "ceil": True}),
-    "one pixel": ((2, 3, 1, 1), {"kernel": 1}),
+    "2x2": ((2, 2, 4, 6), {"kernel_size": 2}),
+    "rest of the image unused": ((1, 2, 5, 7), {"kernel_size": 2}),
+    "overlapping": ((1, 2, 7, 5), {"kernel_size": 3, "stride": 2}),
+    "every pixel in nine windows": ((1, 1, 5, 4), {"kernel_size": 3, "stride": 1, "padding": 1}),
+    "ceil, last window clipped": ((1, 2, 6, 4), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    "ceil, nothing to clip": ((2, 1, 5, 7), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    "ceil, padded, clipped": ((1, 1, 4, 6), {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+    "ceil, window in the padding dropped": (
+        (1, 2, 3, 5),
+        {"kernel_size": 2, "stride": 2, "padding": 1, "ceil_mode": True},
+    ),
+    "ceil, stride above kernel": ((1, 1, 7, 8), {"kernel_size": 2, "stride": 3, "ceil_mode": True}),
+    "ceil, larger than the image": ((2, 1, 2, 3), {"kernel_size": 4, "stride": 2, "ceil_mode": True}),
+    "ceil, on one pixel": ((2, 2, 1, 1), {"kernel_size": 3, "stride": 2, "ceil_mode": True}),
+    "ceil, one row": ((1, 1, 1, 7), {"kernel_size": 2, "ceil_mode": True}),
+    "rectangular": ((1, 2, 5, 6), {"kernel_size": (2, 3), "stride": (1, 2), "padding": (1, 0)}),
+    "stride above kernel": ((1, 2, 5, 8), {"kernel_size": (1, 2), "stride": (2, 3)}),
+    "padding above half the kernel": ((1, 1, 4, 3), {"kernel_size": 3, "stride": 2, "padding": 2}),
+    "dilated": ((1, 2, 6, 5), {"kernel_size": 2, "stride": 1, "dilation": (3, 2)}),
+    "dilated, padded, ceil": (
+        (1, 1, 6, 7),
+        {"kernel_size": 3, "stride": 2, "padding": 2, "dilation": 2, "ceil_mode": True},
+    ),
+    "one pixel": ((2, 3, 1, 1), {"kernel_size": 1}),
 }
 
 # x shape, w shape, has a bias, options
@@ -269,15 +275,15 @@ CASES: dict[str, dict[str, Case]] = {
     ),
     "bilinear_upsample": calls(
         "bilinear_upsample",
-        upscore2=(numbers(1, 2, 3, 2), {"kernel": 4, "stride": 2}),
-        odd_kernel=(numbers(2, 1, 2, 3), {"kernel": 3, "stride": 2}),
-        upscore8=(numbers(1, 1, 2, 3), {"kernel": 16, "stride": 8}),
-        padded=(numbers(1, 2, 3, 3), {"kernel": 4, "stride": 2, "padding": 1}),
-        much_padded=(numbers(1, 1, 3, 4), {"kernel": 3, "stride": 2, "padding": 3}),
-        stride_above_kernel=(numbers(1, 2, 2, 2), {"kernel": 2, "stride": 3}),
-        stride_one=(numbers(1, 1, 3, 2), {"kernel": 5, "stride": 1}),
-        rectangular=(numbers(1, 1, 2, 3), {"kernel": (4, 3), "stride": (2, 1), "padding": (0, 1)}),
-        one_pixel=(numbers(2, 1, 1, 1), {"kernel": 4, "stride": 2}),
+        upscore2=(numbers(1, 2, 3, 2), {"kernel_size": 4, "stride": 2}),
+        odd_kernel=(numbers(2, 1, 2, 3), {"kernel_size": 3, "stride": 2}),
+        upscore8=(numbers(1, 1, 2, 3), {"kernel_size": 16, "stride": 8}),
+        padded=(numbers(1, 2, 3, 3), {"kernel_size": 4, "stride": 2, "padding": 1}),
+        much_padded=(numbers(1, 1, 3, 4), {"kernel_size": 3, "stride": 2, "padding": 3}),
+        stride_above_kernel=(numbers(1, 2, 2, 2), {"kernel_size": 2, "stride": 3}),
+        stride_one=(numbers(1, 1, 3, 2), {"kernel_size": 5, "stride": 1}),
+        rectangular=(numbers(1, 1, 2, 3), {"kernel_size": (4, 3), "stride": (2, 1), "padding": (0, 1)}),
+        one_pixel=(numbers(2, 1, 1, 1), {"kernel_size": 4, "stride": 2}),
     ),
     "softmax_cross_entropy": calls(
         "softmax_cross_entropy",
@@ -286,7 +292,7 @@ CASES: dict[str, dict[str, Case]] = {
         batch=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2), {"normalize": "batch"}),
         void=(numbers(2, 3, 2, 2), labels(3, 2, 2, 2, void=3)),
         void_in_bytes=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=2, dtype="uint8"), {"normalize": "sum"}),
-        another_void=(numbers(1, 3, 2, 2), labels(3, 1, 2, 2, void=1, ignore=-1), {"ignore": -1}),
+        another_void=(numbers(1, 3, 2, 2), labels(3, 1, 2, 2, void=1, ignore=-1), {"ignore_index": -1}),
         all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=4)),
         one_image_all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=2), {"normalize": "batch"}),
         weighted=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"weights": np.array([0.5, 2.0, 1.5])}),
@@ -346,3 +352,11 @@ STRAIGHT = {
     "shift": (0,),
     "stitch": (0,),
 }
+
+
+def by_hand(lifted: Any, *inputs: Any, **options: Any) -> tuple[Array, list[Any]]:
+    """The value and the gradients of the function under an op, each gradient a function of the op's own gy."""
+    y, gradients, *prepare = lifted.__wrapped__(*inputs, **options)
+    if not prepare:
+        return y, gradients
+    return y, [lambda gy, gradient=gradient: gradient(prepare[0](gy)) for gradient in gradients]

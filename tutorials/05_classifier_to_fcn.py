@@ -31,11 +31,11 @@ from matplotlib.figure import Figure
 
 from minifcn import ops, surgery, viz
 from minifcn.backend import to_device, to_host
-from minifcn.cli import classify
+from minifcn.cli.amortize import main as amortize
 from minifcn.data.digits import load_digits
 from minifcn.data.files import read_image
 from minifcn.errors import ShapeError
-from minifcn.experiments import amortize, digits
+from minifcn.experiments import classify, digits
 from minifcn.geometry import Grid, out_size
 from minifcn.introspect.describe import describe
 from minifcn.kernels.threads import cores, threads
@@ -166,7 +166,7 @@ print(inspect.getsource(surgery.as_convolution))
 twin = surgery.convolutionalize(net)
 print("before:", type(net.trunk.head.ip1).__name__, net.trunk.head.ip1.w.shape)
 print("after: ", type(twin.trunk.head.ip1).__name__, twin.trunk.head.ip1.w.shape)
-assert sum(p.size for _, p in net.parameters()) == sum(p.size for _, p in twin.parameters())
+assert sum(p.size for p in net.parameters()) == sum(p.size for p in twin.parameters())
 
 one = images[held_out[:1]]
 print("the classifier on a digit:", answers(net, one).shape, "  the twin:", answers(twin, one).shape)
@@ -254,9 +254,9 @@ assert n05.check_cells(lambda size: -(-(size - 28) // 4) + 1)
 # %% [markdown]
 # ## 5. A sheet: one map per digit
 #
-# Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` strews the ten digits over a sheet, and the twin answers at
-# every fourth pixel of every fourth row. The picture shows the winner of each window at its centre. Circles mark the
-# windows that lie on a digit.
+# Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` strews the ten digits over a sheet, and the
+# twin answers at every fourth pixel of every fourth row. The picture shows the winner of each window at its centre.
+# Circles mark the windows that lie on a digit.
 
 # %%
 paper, places = digits.sheet(images[first], 5, np.random.default_rng(SEED))
@@ -478,13 +478,14 @@ assert (round(paper_batched, 1), round(paper_alone, 1)) == (5.5, 24.5)
 # %% tags=["varies"]
 machine = environment(DEVICE)
 print(f"{machine['machine']}, {cores()} cores, Python {machine['python']}, NumPy {machine['numpy']}")
-done = amortize.main(["--net", "lenet", "--size", "100", "--threads", "1"])
+done = amortize(["--net", "lenet", "--size", "100", "--threads", "1"])
 
 # %% [markdown]
 # ## Where to read on
 #
-# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`, `minifcn/cli/classify.py` (dense and the
-#   heat map), `minifcn/experiments/amortize.py`; the nets in `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
+# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`,
+#   `minifcn/experiments/classify.py` (dense and the heat map), `minifcn/experiments/amortize.py`; the nets in
+#   `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
 # - the same from a terminal: `minifcn digits`, `minifcn classify photos/chelsea.jpg --heatmap tabby heat.png`,
 #   `minifcn amortize`
 # - next: [06, shift-and-stitch](06_shift_and_stitch.ipynb). One answer every 16 pixels is coarse. Can the same net give

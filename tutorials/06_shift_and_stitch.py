@@ -34,11 +34,11 @@ from matplotlib.figure import Figure
 
 from minifcn import ops, viz
 from minifcn.backend import to_device, to_host
-from minifcn.cli import classify
+from minifcn.cli.dense import main as four_ways
 from minifcn.data.files import read_image
-from minifcn.experiments import dense
+from minifcn.experiments import classify, dense
 from minifcn.geometry import Grid, Layer
-from minifcn.introspect.describe import describe
+from minifcn.introspect.describe import describe, last
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.models.vgg import VGG
 from minifcn.nn import Conv2d, MaxPool2d, Sequential, evaluating
@@ -186,12 +186,12 @@ def whole(shape):
 
 net = Sequential(
     conv1=Conv2d(1, 4, 3, relu=True, init=rng),
-    pool1=MaxPool2d(2),
+    pool1=MaxPool2d(2, ceil_mode=True),
     conv2=Conv2d(4, 4, 3, relu=True, init=rng),
-    pool2=MaxPool2d(3, stride=2),
+    pool2=MaxPool2d(3, stride=2, ceil_mode=True),
     conv3=Conv2d(4, 1, 3, init=rng),
 )
-for _, parameter in net.parameters():
+for parameter in net.parameters():
     parameter.data = whole(parameter.shape)
 net.to(DEVICE)
 
@@ -203,7 +203,7 @@ image = to_device(image, DEVICE)
 def run(net, x):
     """What the net says, on the host."""
     with evaluating(net):
-        return to_host(dense.last(net(x)).data)
+        return to_host(last(net(x)).data)
 
 
 factor = int(Grid.of(net.layers()).stride)
@@ -304,7 +304,7 @@ assert np.array_equal(one_run, stitched) and np.array_equal(one_run[::4, ::4], p
 
 # %%
 net32 = copy.deepcopy(net)
-for _, parameter in net32.parameters():
+for parameter in net32.parameters():
     parameter.data = to_device(rng.standard_normal(parameter.shape).astype(np.float32), DEVICE)
 image32 = (image / 255).astype(np.float32)
 a, b = to_host(shift_and_stitch(net32, image32).data), run(rarefy(net32), image32)
@@ -476,7 +476,7 @@ assert n06.check_cost(solved.cost)
 
 # %% tags=["varies"]
 print(f"{cores()} cores, {threads()} threads\n")
-done = dense.main(["--size", "96x96"])
+done = four_ways(["--size", "96x96"])
 
 # %% [markdown]
 # ## 9. A finer heat map
@@ -539,7 +539,8 @@ assert abs(odd - moved[:, :22]).mean() < abs(odd - line).mean() / 2
 #
 # ## Where to read on
 #
-# - what just ran: `minifcn/stitch.py`, `minifcn/ops/shift_and_stitch.py`, `minifcn/experiments/dense.py`; the fields in `minifcn/geometry.py`
+# - what just ran: `minifcn/stitch.py`, `minifcn/ops/shift_and_stitch.py`, `minifcn/experiments/dense.py`; the fields
+#   in `minifcn/geometry.py`
 # - a net made so from the start: `minifcn/models/dilated.py`
 # - from a terminal: `minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png`
 # - next: [07, upsampling](07_upsampling.ipynb)

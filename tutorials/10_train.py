@@ -599,7 +599,8 @@ viz.show(figure)
 #
 # * `minifcn/metrics.py`: the table, the four metrics, and three answers to what 0/0 means.
 # * `minifcn/training/evaluation.py`: from scores to the table, and the two guessers.
-# * `minifcn/training/loop.py`: the loop, with all that a long run needs; `minifcn/training/recipes.py`: every choice of a run.
+# * `minifcn/training/loop.py`: the loop, with all that a long run needs; `minifcn/training/recipes.py`: every choice
+#   of a run.
 # * `minifcn/training/transfer.py` and `minifcn/weights/published.py`: how a trunk gets the weights of a classifier.
 # * `minifcn/training/advice.py`: what a teacher would say about a run's numbers.
 # * Your own run: `minifcn train --data FOLDER` on any folder in the layout of PASCAL VOC, and its `report.html`.

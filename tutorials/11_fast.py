@@ -557,7 +557,7 @@ print(f"computed on the {DEVICE}, equal to float64 on the host within rounding: 
 #
 # * `minifcn/kernels/im2col.py`, `products.py`, `blocks.py`, `lines.py`, `winograd.py`, in this order: each is one rung.
 # * `minifcn/kernels/threads.py`: sixty lines that share out the work.
-# * `minifcn/experiments/bench/stopwatch.py`: how to measure on a machine that has other things to do; `minifcn/experiments/bench/studies.py`:
-#   what is measured.
+# * `minifcn/experiments/bench/stopwatch.py`: how to measure on a machine that has other things to do;
+#   `minifcn/experiments/bench/studies.py`: what is measured.
 # * `docs/performance.md`: all layers, beside PyTorch. On your machine: `minifcn bench ladder`, `minifcn bench layers`.
 # * This was the last notebook. `docs/CONTRIBUTING.md` tells how to add an op: write one.

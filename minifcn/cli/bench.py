@@ -1,4 +1,4 @@
-"""How fast this is, beside PyTorch where it is installed, and beside what this machine can do at best.
+"""`minifcn bench`: measure speed and memory, beside PyTorch and the limits of the machine.
 
     minifcn bench nets                                FCN-8s whole: forward and a training step, time and peak memory
     minifcn bench nets --padding same --width 8 --size 128 --batch 4
@@ -23,12 +23,10 @@ import contextlib
 import dataclasses
 import json
 import platform
-import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from operator import methodcaller
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,15 +34,14 @@ from typing import Annotated, Any
 import numpy as np
 
 from minifcn import __version__, viz
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import image_size, parse_words
 from minifcn.errors import MinifcnError, UsageError
-from minifcn.experiments.bench.rival import import_torch, layouts, torch_net, torch_products
+from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
+from minifcn.experiments.bench.rival import import_torch, layouts, torch_net
 from minifcn.experiments.bench.stopwatch import (
     Elsewhere,
     copy_rate,
     matrix_rate,
-    peak_while,
-    seconds_of,
     serve,
     take_turns,
 )
@@ -61,8 +58,8 @@ from minifcn.experiments.bench.studies import (
     scaling,
     vgg_layers,
 )
-from minifcn.introspect.describe import describe, image_size
-from minifcn.kernels.convolution import WAYS, choose, convolution
+from minifcn.introspect.describe import describe
+from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 
 
@@ -181,7 +178,7 @@ def measure_layers(options: Options) -> dict[str, Any]:
     rows = []
     for layer in layers:
         for product in PRODUCTS:
-            row = measure(layer, product, options, torch)
+            row = measure(layer, product, torch=torch, batch=options.batch, runs=options.runs)
             flops, moved = 2 * row["multiply_adds"], row["least_bytes"]
             row["of_blas"] = flops / row["ms"] / rate / 1e6
             row["bound"] = "products" if flops / rate > moved / copy else "memory"
@@ -196,52 +193,7 @@ def measure_layers(options: Options) -> dict[str, Any]:
     return record_of(options, rows, torch, gflops=rate, copy_gbytes=copy)
 
 
-def measure(layer: Layer, product: str, options: Options, torch: Any) -> dict[str, Any]:
-    """One product of one layer: median milliseconds of both, its multiply-adds, and the bytes it must move at least."""
-    x, w, gy = layer.arrays(options.batch)
-    ours: Callable[[], Any] = layer.products(x, w, gy)[product]
-    rivals = torch_products(torch, product, x, w, gy, layer.padding) if torch else []
-    if rivals and not np.allclose(ours(), rivals[0]().numpy(), atol=1e-4 * float(np.abs(ours()).max())):
-        raise MinifcnError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
-    mine, alone, *others = take_turns([ours, layer.alone(product, options.batch), *rivals], options.runs)
-    channels = layer.inputs, layer.outputs
-    if product == "grad_x":
-        channels = channels[::-1]
-    return {
-        "layer": layer.name,
-        "alone_ms": statistics.median(alone) * 1e3,
-        "product": product,
-        "way": choose(x, layer.windows, *channels, options.batch, (layer.out, layer.out)),
-        "multiply_adds": layer.multiply_adds * options.batch,
-        "least_bytes": layer.least_bytes(options.batch),
-        **times_of(mine, others),
-    }
-
-
-def times_of(mine: list[float], others: list[list[float]]) -> dict[str, float]:
-    """Medians in milliseconds, the rival's in its better layout, and how far our turns lay apart."""
-    best = min((statistics.median(seconds) for seconds in others), default=float("nan"))
-    middle = statistics.median(mine)
-    return {"ms": middle * 1e3, "torch_ms": best * 1e3, "spread": (max(mine) - min(mine)) / middle}
-
-
-def plot_roofline(rows: Sequence[dict[str, Any]], rate: float, copy: float, path: Path) -> None:
-    """Each product's rate over its multiply-adds per byte, under the roof that memory and BLAS make."""
-    at = [0.25, rate / copy / 2, 1000.0]
-    series = {"roof: copy rate, then matrix products": (at, [min(rate, 2 * each * copy) for each in at])}
-    rates = (("minifcn", "ms"), ("PyTorch", "torch_ms"), ("the matrix product alone", "alone_ms"))
-    for name, key in rates:
-        points = [(row["multiply_adds"] / row["least_bytes"], row["multiply_adds"] / row[key] / 5e5) for row in rows]
-        if all(y == y for _, y in points):
-            series[name] = ([x for x, _ in points], [y for _, y in points])
-    labels = ("multiply-adds per byte", "GFLOP/s")
-    viz.log_log([("every product of every layer", *labels, series)], path, points=[name for name, _ in rates])
-
-
 # ---------------------------------------------------------------------------------------------------------------- nets
-
-SIDES = ["ours", "torch", "torch-channels-last"]
-"""Who works in a process of its own; PyTorch in both of its memory layouts."""
 
 
 def work_of(options: Options) -> Work:
@@ -303,20 +255,7 @@ def serve_side(words: list[str], options: Options) -> int:
     """Be one side: do what is asked for. What came before (drawing the weights) counts only where it must."""
     if len(words) != 1 or words[0] not in SIDES:
         raise UsageError(f"bench side: found {' '.join(words)!r}; expected one of {', '.join(SIDES)}")
-    work = work_of(options)
-    forward, step = work.forward, work.step
-    if words[0] != "ours":
-        torch = import_torch()
-        if not torch:
-            raise UsageError(f"bench side {words[0]}: PyTorch is not installed; pip install torch")
-        layout = layouts(torch)[SIDES.index(words[0]) - 1]
-        forward, step = torch_net(torch, work.net, work.x, work.labels, layout)
-    del work
-    tasks = {"forward": forward, "step": step}
-    serve(
-        {name: partial(seconds_of, task) for name, task in tasks.items()}
-        | {f"{name}'s peak": partial(peak_while, task) for name, task in tasks.items()}
-    )
+    serve(tasks_of(words[0], work_of(options)))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How every command ends: its result, or one line on stderr and an exit code; a traceback only for who asks for one.
+"""How every command parses its options, reports errors and chooses its exit code.
 
 A command is a module with `main(argv: list[str]) -> int` that returns its exit code and raises a `MinifcnError` for
 whatever it refuses. It ends with
@@ -235,3 +235,11 @@ def help_text(options: type, *, verb: str, default: Any = None) -> str:
     return "\n".join(
         [*lines, "  -h, --help              show this", "  --debug                 show the traceback of an error"]
     )
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """`500x375` or `500` as (height, width)."""
+    sides = text.split("x")
+    if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) < 2**20 for side in sides):
+        raise UsageError(f"option size is {text!r}; expected height x width in pixels, such as 500x500")
+    return int(sides[0]), int(sides[-1])

@@ -1,4 +1,4 @@
-"""`minifcn convert IN OUT`: weights of any format that is read here, as a checkpoint of ours.
+"""`minifcn convert`: read weights in any supported format and write a minifcn checkpoint.
 
     minifcn convert VGG_ILSVRC_16_layers.caffemodel vgg16.safetensors
     minifcn convert squeezenet1_1.pth squeezenet.safetensors

@@ -1,4 +1,4 @@
-"""`minifcn data`: a data set written, fetched, or looked through.
+"""`minifcn data`: make, fetch or check a data set.
 
 minifcn data make world
 minifcn data fetch voc2012 data

@@ -1,4 +1,4 @@
-"""What this machine offers to minifcn, and the one command that mends what is wrong.
+"""`minifcn doctor`: check this machine and suggest fixes.
 
     minifcn doctor            or  python -m minifcn.doctor
 

@@ -1,4 +1,4 @@
-"""`minifcn evaluate RUN`: the paper's four metrics from one confusion matrix, beside two baselines that see no image.
+"""`minifcn evaluate`: compute the paper's four metrics for a run, beside two baselines.
 
 minifcn evaluate runs/toy
 minifcn evaluate runs/camvid --data DIR --split val --absent zero

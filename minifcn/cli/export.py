@@ -1,4 +1,4 @@
-"""`minifcn export RUN FILE`: a trained net for other programs, with what its images have to go through.
+"""`minifcn export`: write a trained net for ONNX Runtime or PyTorch.
 
     minifcn export runs/toy model.onnx               for ONNX Runtime and its kin, at any size of image
     minifcn export runs/toy state.safetensors        a state dict for PyTorch, under the layers' plain names
@@ -10,26 +10,22 @@ of both, as JSON: order of the colours, scale, mean and std, for (x * scale - me
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import numpy as np
+from typing import Annotated
 
 from minifcn import __version__
 from minifcn.cli.command import parse_words
 from minifcn.data.batches import Preprocessing
-from minifcn.errors import FormatError, UsageError
+from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import replace_file
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
-from minifcn.nn import Module, Upsample, bilinear
+from minifcn.nn import Module
 from minifcn.training.trained import open_trained
-from minifcn.weights.names import ours, renamed
 from minifcn.weights.onnx_graph import onnx_model
 from minifcn.weights.published import open_weights, recognised
+from minifcn.weights.torch_state import state_file, torch_state
 
 Net = tuple[Module, tuple[str, ...], Preprocessing | None]
 
@@ -71,29 +67,3 @@ def opened(path: Path, *, best: bool) -> Net:
         return weights.network(), weights.classes, weights.preprocessing
     trained = open_trained(path, best=best)
     return trained.net, trained.classes, trained.preprocessing
-
-
-def torch_state(net: Module) -> dict[str, np.ndarray]:
-    """The parameters as a state dict of PyTorch has them: `conv1_1.weight`, `score_fr.bias`, `upscore2.weight`.
-
-    Layers have their plain names, without the places they stand in. An upsampling that is fixed here is there a
-    `ConvTranspose2d(C, C, k, stride=s, groups=C, bias=False)` like any other, so its kernel is written, too.
-    """
-    state = net.state()
-    names = renamed(list(state), ours)
-    if len(set(names.values())) < len(names):
-        raise FormatError("export: two layers of this net have the same plain name")
-    arrays = {names[name]: np.ascontiguousarray(array) for name, array in state.items()}
-    for name, child in net.children():
-        if isinstance(child, Upsample) and child.w is None:
-            kernel = bilinear(child.layer.kernel)
-            arrays[f"{name}.weight"] = np.ascontiguousarray(np.repeat(kernel[None, None], child.groups, axis=0))
-    return arrays
-
-
-def state_file(net: Module, notes: Mapping[str, Any]) -> bytes:
-    """A safetensors file of `torch_state`, with `notes` in its metadata, each as JSON."""
-    from safetensors.numpy import save
-
-    metadata = {name: json.dumps(value) for name, value in notes.items()}
-    return save(torch_state(net), {"format": "pt", **metadata})

@@ -1,4 +1,4 @@
-"""`minifcn inspect FILE`: what is in a file of weights, without believing it and without the framework it is from.
+"""`minifcn inspect`: list what a weight file contains and which net it fits.
 
     minifcn inspect model.pth
     minifcn inspect runs/toy/checkpoints/best.safetensors

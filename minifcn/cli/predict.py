@@ -1,4 +1,4 @@
-"""`minifcn predict RUN image ...`: a mask, an overlay and a table of classes for any photograph.
+"""`minifcn predict`: segment photographs into masks, overlays and tables of classes.
 
 minifcn predict runs/toy photo.jpg
 minifcn predict runs/camvid 'street/*.jpg' --out masks
@@ -7,21 +7,18 @@ minifcn predict runs/camvid 'street/*.jpg' --out masks
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-
-from minifcn import viz
 from minifcn.cli.command import parse_words
-from minifcn.data.files import read_image, write_mask
+from minifcn.data.files import read_image
 from minifcn.errors import DataError, UsageError
 from minifcn.inference import inference
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.training.device import choose_device
 from minifcn.training.evaluation import predict
+from minifcn.training.prediction import shares, write_prediction
 from minifcn.training.trained import open_trained
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif")
@@ -69,22 +66,15 @@ def main(argv: list[str]) -> int:
                 continue
             label = predict(trained.net, trained.preprocessing(image)[None])[0]
             print(f"{path}: {image.shape[1]}x{image.shape[0]}")
-            write(image, label, trained.classes, out / free_name(path.stem, taken), alpha=options.alpha)
+            start = out / free_name(path.stem, taken)
+            write_prediction(image, label, trained.classes, start, alpha=options.alpha)
+            for name, share in shares(label, trained.classes).items():
+                print(f"  {name:<16} {100 * share:>6.2f} %")
+            print(f"  wrote {start}-mask.png, -overlay.png, -legend.png")
     if faults:
         more = f" (the first of {len(faults)} such among {len(images)} images)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}")
     return 0
-
-
-def write(image: np.ndarray, label: np.ndarray, classes: Sequence[str], start: Path, *, alpha: float) -> None:
-    """Mask, overlay and legend, in files whose names begin as `start`; and how much of the image each class covers."""
-    write_mask(start.with_name(f"{start.name}-mask.png"), label)
-    start.with_name(f"{start.name}-overlay.png").write_bytes(viz.png(viz.overlay(image, label, alpha=alpha)))
-    start.with_name(f"{start.name}-legend.png").write_bytes(viz.png(viz.legend(classes, label)))
-    values, counts = np.unique(label, return_counts=True)
-    for i in np.argsort(-counts, kind="stable"):
-        print(f"  {classes[values[i]]:<16} {100 * counts[i] / label.size:>6.2f} %")
-    print(f"  wrote {start}-mask.png, -overlay.png, -legend.png")
 
 
 def beside(checkpoint: Path) -> Path:

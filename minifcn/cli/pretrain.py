@@ -1,4 +1,4 @@
-"""`minifcn pretrain FILE`: a trunk learns to name single things, and is written for `minifcn train --init FILE`.
+"""`minifcn pretrain`: train a trunk as a classifier, for `minifcn train --init`.
 
     minifcn pretrain trunk.safetensors
     minifcn train --init trunk.safetensors --stages 32,16,8

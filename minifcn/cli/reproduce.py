@@ -1,4 +1,4 @@
-"""`minifcn reproduce`: the paper, re-run at the scale of a laptop, row by row beside its own numbers.
+"""`minifcn reproduce`: rerun the paper's tables and compare them with its numbers.
 
     minifcn reproduce                        everything, over three seeds
     minifcn reproduce strides cues           these tables alone

@@ -1,4 +1,4 @@
-"""`minifcn train`: from options to a run folder with a trained net, its measures, its pictures and a report.
+"""`minifcn train`: train a net and write a run folder with metrics, pictures and a report.
 
 Without arguments it trains FCN-8s on the embedded world. `--config RUN/config.json` repeats a run, `--resume RUN` goes
 on with one that was stopped. `--dry-run` says what a run would do.
@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minifcn.cli.command import finish, read, with_flags
+from minifcn.cli.command import finish, image_size, read, with_flags
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import RunFolder, load_latest
-from minifcn.introspect.describe import image_size
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.training import setup
 from minifcn.training.device import choose_device

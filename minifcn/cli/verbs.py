@@ -1,4 +1,4 @@
-"""`minifcn <verb>`: a table of verbs, nothing else. Each is a module that also runs as `python -m minifcn.<verb>`."""
+"""The table of verbs and the `minifcn` command that dispatches to them."""
 
 import difflib
 import importlib
@@ -20,12 +20,12 @@ VERBS = {
     "inspect": ("minifcn.cli.inspect_weights", "what is in a file of weights, and which net it fits"),
     "convert": ("minifcn.cli.convert", "weights of Caffe, PyTorch, NumPy, Keras or MATLAB as a checkpoint"),
     "export": ("minifcn.cli.export", "a trained net as ONNX, or as a state dict for PyTorch"),
-    "describe": ("minifcn.introspect.describe", "every layer of a net, its cost and its memory, before anything runs"),
+    "describe": ("minifcn.cli.describe", "every layer of a net, its cost and its memory, before anything runs"),
     "design": (
-        "minifcn.introspect.design",
+        "minifcn.cli.design",
         "the crops, kernels and smallest safe padding of any ladder, or why there is none",
     ),
-    "dense": ("minifcn.experiments.dense", "dense prediction four ways: what each costs, and where they agree"),
+    "dense": ("minifcn.cli.dense", "dense prediction four ways: what each costs, and where they agree"),
     "data": ("minifcn.cli.data", "a data set written, fetched, or looked through for all that is wrong with it"),
     "reproduce": (
         "minifcn.cli.reproduce",
@@ -33,11 +33,11 @@ VERBS = {
     ),
     "doctor": ("minifcn.cli.doctor", "what this machine offers, and the one command that mends what is wrong"),
     "digits": (
-        "minifcn.experiments.digits",
+        "minifcn.cli.digits",
         "LeNet learns to read digits in seconds, and finds them on a larger sheet",
     ),
     "amortize": (
-        "minifcn.experiments.amortize",
+        "minifcn.cli.amortize",
         "patch by patch against all at once: the timing experiment of section 3.1",
     ),
     "bench": ("minifcn.cli.bench", "how fast the operations are here, and how much memory they take"),

@@ -1,4 +1,4 @@
-"""Pictures and masks on disk, and how much of a file to believe.
+"""Read and write images and masks safely.
 
 A photograph and a mask are both image files, and there the likeness ends. The numbers in a photograph are
 brightnesses: they may be scaled, converted and compressed, and still show the same thing. The numbers in a mask are
@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.sample import VOID
+from minifcn.data.sample import VOID, palette
 from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
-from minifcn.viz import palette
 
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""

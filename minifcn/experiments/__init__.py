@@ -1,8 +1,9 @@
-"""What uses the library to find something out: the paper re-run, benchmarks, dense prediction, amortized time, digits."""
+"""Experiments with the library: the paper rerun, benchmarks, dense prediction, amortized time, digits."""
 
 FILES = (
     "amortize",
     "digits",
+    "classify",
     "dense",
     "bench",
     "reproduction",

@@ -1,8 +1,4 @@
-"""`minifcn amortize`: patch by patch against all at once, the timing experiment of FCN, section 3.1.
-
-    minifcn amortize                              CaffeNet on 500x500 pixels: 10x10 windows of 227
-    minifcn amortize --net lenet --size 100
-    minifcn amortize --photo cat.jpg
+"""Time patch-by-patch against fully convolutional prediction (FCN, section 3.1).
 
 A classifier that slides over an image computes almost everything again for the next window, which overlaps it. Made
 convolutional, it computes each thing once. The paper measured 22 ms for 10x10 answers, and 1.2 ms for each of the
@@ -13,20 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
 from minifcn.backend import Array, to_device, to_host
-from minifcn.cli.command import parse
 from minifcn.data import CAFFE
-from minifcn.data.files import read_image
-from minifcn.errors import UsageError
 from minifcn.geometry import Grid, out_size
-from minifcn.kernels.threads import set_threads
+from minifcn.introspect.describe import channels
 from minifcn.models.alexnet import AlexNet
-from minifcn.models.classifier import Classifier, classifier
+from minifcn.models.classifier import Classifier
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.lenet import LeNet
 from minifcn.models.trunk import Trunk
@@ -35,86 +27,38 @@ from minifcn.nn import Module, evaluating
 from minifcn.ops import bilinear_resize
 from minifcn.surgery import convolutionalize
 from minifcn.tensor import Tensor
-from minifcn.training.device import choose_device
 
 TRUNKS: dict[str, type[Trunk]] = {"lenet": LeNet, "alexnet": AlexNet, "vgg16": VGG, "googlenet": GoogLeNet}
 
 
-@dataclass(frozen=True)
-class Options:
-    """Time a classifier on every window of an image, and its fully convolutional twin on the image."""
-
-    net: Annotated[str, "lenet, alexnet, vgg16 or googlenet"] = "alexnet"
-    width: Annotated[int, "channels, as the trunk counts them (0: the published net)"] = 0
-    size: Annotated[int, "the side of the image in pixels"] = 500
-    photo: Annotated[str, "a photograph, whose middle square takes the place of noise"] = ""
-    batch: Annotated[int, "how many patches go through the classifier together, in the second of the three ways"] = 25
-    repeat: Annotated[int, "how often each way is timed; the quickest counts"] = 1
-    seed: Annotated[int, "decides the weights and the image"] = 0
-    device: Annotated[str, '"cpu", "gpu" or "auto"'] = "cpu"
-    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
-
-
-def main(argv: list[str]) -> int:
-    """Print the times of the three ways, forward and backward, and how much faster all at once is."""
-    options = parse(Options, argv, verb="amortize")
-    if options.net not in TRUNKS:
-        raise UsageError(f"option net is {options.net!r}; expected one of {', '.join(TRUNKS)}")
-    for name in ("batch", "repeat"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"option {name} is {getattr(options, name)}; expected at least 1")
-    trunk = TRUNKS[options.net]
-    if options.size < trunk.size:
-        raise UsageError(f"option size is {options.size}; expected at least {trunk.size}, what {options.net} looks at")
-    device, why = choose_device(options.device)
-    set_threads(options.threads or None)
-    net = classifier(trunk, seed=options.seed, width=options.width or trunk.own_width)
-    net.to(device)
-    cells = out_size(net.layers(), options.size)
-    print(f"device {why}")
-    print(
-        f"{options.net}, random weights: {cells}x{cells} windows of {trunk.size} pixels, one every "
-        f"{Grid.of(net.layers()).stride}, in {options.size}x{options.size} of {options.photo or 'noise'}\n"
-    )
-    print(f"{'':<34} {'forward':>12} {'backward':>12}")
-    timed = measure(net, options, device)
-    for way, seconds in timed.items():
-        print(f"{way:<34} " + " ".join(f"{1000 * s:>9.1f} ms" for s in seconds))
-    *patches, whole = timed.values()
-    for way, seconds in zip(timed, patches, strict=False):
-        print(
-            f"{'faster than ' + way:<34} " + " ".join(f"{a / b:>11.1f}x" for a, b in zip(seconds, whole, strict=True))
-        )
-    return 0
-
-
-def measure(net: Classifier, options: Options, device: str) -> dict[str, tuple[float, float]]:
-    """Seconds forward and backward of each way, in the order: one by one, in batches, all at once."""
-    channels = next(p for _, p in net.parameters()).shape[1]
-    image = square(options, channels)
+def measure(
+    net: Classifier, image: np.ndarray, *, batch: int = 25, repeat: int = 1, device: str = "cpu"
+) -> dict[str, tuple[float, float]]:
+    """Seconds forward and backward of each way over `image` (1, C, side, side): one by one, in batches, all at once."""
     patches = windows(image, net)
     twin = convolutionalize(net)
     ways: dict[str, tuple[Module, list[np.ndarray]]] = {
         "patch by patch": (net, np.split(patches, len(patches))),
-        f"{options.batch} patches at a time": (
+        f"{batch} patches at a time": (
             net,
-            np.split(patches, range(options.batch, len(patches), options.batch)),
+            np.split(patches, range(batch, len(patches), batch)),
         ),
         "all at once": (twin, [image]),
     }
-    return {way: clock(of, images, options.repeat, device) for way, (of, images) in ways.items()}
+    return {way: clock(of, images, repeat, device) for way, (of, images) in ways.items()}
 
 
-def square(options: Options, channels: int) -> np.ndarray:
-    """(1, channels, size, size): noise, or the middle square of the photograph as a net is shown it."""
-    if not options.photo:
-        rng = np.random.default_rng(options.seed)
-        return rng.standard_normal((1, channels, options.size, options.size), dtype=np.float32)
-    photo = read_image(options.photo)
+def noise(net: Classifier, size: int, seed: int = 0) -> np.ndarray:
+    """An image (1, C, size, size) of float32 noise, with the C channels that the net takes."""
+    return np.random.default_rng(seed).standard_normal((1, channels(net), size, size), dtype=np.float32)
+
+
+def square(net: Classifier, photo: np.ndarray, size: int) -> np.ndarray:
+    """The middle square of a photograph (H, W, 3) uint8 as the net is shown it: (1, C, size, size) float32."""
     side = min(photo.shape[:2])
     top, left = ((n - side) // 2 for n in photo.shape[:2])
-    cut = CAFFE(photo[top : top + side, left : left + side])[None, :channels]  # LeNet sees one colour
-    return bilinear_resize(cut, size=(options.size, options.size)).data
+    cut = CAFFE(photo[top : top + side, left : left + side])[None, : channels(net)]  # LeNet sees one colour
+    return bilinear_resize(cut, size=(size, size)).data
 
 
 def windows(image: np.ndarray, net: Classifier) -> np.ndarray:
@@ -143,7 +87,7 @@ def clock(net: Module, images: list[np.ndarray], repeat: int, device: str) -> tu
 
 def backward_of(net: Module, x: Array) -> float:
     """Seconds of one backward pass, after a forward pass that is not counted."""
-    parameters = [p for _, p in net.parameters()]
+    parameters = list(net.parameters())
     y: Tensor = net(x)
     gy = y.data * 0 + 1
 
@@ -154,7 +98,7 @@ def backward_of(net: Module, x: Array) -> float:
     to_host(y.data)
     spent = seconds(back)
     for p in parameters:
-        p.clear_grad()
+        p.zero_grad()
     return spent
 
 

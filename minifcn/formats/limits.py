@@ -1,4 +1,4 @@
-"""What every reader of weights holds a file to: nothing is believed that the bytes do not bear out.
+"""Limits and checks for files from untrusted sources.
 
 A file says of itself how long its parts are. Three rules make a lie harmless:
 

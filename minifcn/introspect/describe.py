@@ -1,8 +1,4 @@
-"""What a net is and what it will cost, layer by layer, before anything runs.
-
-    minifcn describe fcn8s --size 500x500
-    minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4
-    minifcn describe --check                  # the predicted memory beside what the arrays took; --device gpu: there
+"""Describe a net layer by layer: shapes, parameters, cost and memory, before it runs.
 
 For each layer: the shape it makes; the pixels one of its cells sees (`field`), how far apart its cells are (`stride`)
 and where the first one lies (`start`), all in pixels of the image; parameters, multiply-adds, and the bytes of its
@@ -13,23 +9,16 @@ running the net on outlines (`outline.py`): nothing is computed, and nothing is 
 from __future__ import annotations
 
 import contextlib
-import gc
-import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
-
-import numpy as np
+from typing import Any
 
 from minifcn import ops
-from minifcn.backend import DEVICES, Array, to_device
-from minifcn.cli.command import parse_words
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
 from minifcn.introspect.design import TRUNKS
-from minifcn.introspect.outline import Ledger, Outline, outlined_products
-from minifcn.kernels.threads import set_threads
+from minifcn.introspect.outline import Ledger, Outline
 from minifcn.models import paper
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.dilated import FCN_dilated
@@ -38,7 +27,6 @@ from minifcn.models.paper import LateFusion, paper_vgg
 from minifcn.nn import Conv2d, Dropout, Module, Sliding, evaluating
 from minifcn.stitch import named_modules
 from minifcn.tensor import Parameter, Tensor
-from minifcn.training.device import choose_device
 
 NETS: dict[str, Callable[..., Module]] = {
     **{f"fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
@@ -76,14 +64,17 @@ class Description:
 
     @property
     def multiply_adds(self) -> int:
+        """The multiply-adds of all layers."""
         return sum(row.multiply_adds for row in self.rows)
 
     @property
     def activations(self) -> int:
+        """The bytes of all outputs together."""
         return sum(row.activation for row in self.rows)
 
     @property
     def parameters(self) -> int:
+        """The numbers that the net has learned or will learn."""
         return sum(row.parameters for row in self.rows)
 
     def __str__(self) -> str:
@@ -129,7 +120,7 @@ def describe(
     rows: list[Row] = []
     with evaluating(net), watching(net, rows, min(h, w)):
         inference = peak(lambda: net(*images), ledger)
-    training, learned = 0, [p for _, p in net.parameters() if not p.frozen]
+    training, learned = 0, [p for p in net.parameters() if not p.frozen]
     if learned:
         modes = [(module, module.training) for module in net.modules()]
         net.train()
@@ -141,6 +132,7 @@ def describe(
 
 
 def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
+    """Run `passes` training steps without an update, so that the gradients add up."""
     for _ in range(passes):
         loss_of(maps(net, net(*images))).backward()
 
@@ -148,8 +140,7 @@ def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
 def peak(program: Callable[[], Any], ledger: Ledger) -> int:
     """The highest level of memory while `program` runs, beyond the level before."""
     level = ledger.restart()
-    with outlined_products():
-        program()
+    program()
     return ledger.peak - level
 
 
@@ -159,11 +150,13 @@ def maps(net: Module, y: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def loss_of(scores: list[Tensor]) -> Tensor:
+    """Return the sum of the losses of every head."""
     first, *others = (one_loss(score) for score in scores)
     return sum(others, first)
 
 
 def one_loss(score: Tensor) -> Tensor:
+    """Return the loss of scores against labels that were in memory before and so do not count."""
     ledger, score = score.data.library, score if score.ndim == 4 else score.reshape(*score.shape, 1, 1)  # a classifier
     labels = Outline((score.shape[0], *score.shape[2:]), "int64", ledger)
     ledger.live -= labels.nbytes  # they were there before, so they do not count;
@@ -172,6 +165,7 @@ def one_loss(score: Tensor) -> Tensor:
 
 
 def last(y: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Return a net's last output, whether it makes one or several by name."""
     return list(y.values())[-1] if isinstance(y, Mapping) else y
 
 
@@ -184,7 +178,8 @@ def channels(net: Module) -> int:
 
 
 def dtype_of(net: Module) -> Any:
-    return next(p.dtype for _, p in net.parameters())
+    """Return the dtype of the parameters."""
+    return next(p.dtype for p in net.parameters())
 
 
 @contextlib.contextmanager
@@ -213,10 +208,12 @@ class Stopped(Exception):
 
 
 def below(module: Module) -> Iterator[Module]:
+    """Yield the modules that stand directly below this one."""
     return (child for _, child in module.children() if isinstance(child, Module))
 
 
 def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
+    """Return the module's `forward`, which also appends its row."""
     forward = module.forward
 
     def tell(x: Any) -> Any:
@@ -237,7 +234,7 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
                     type(module).__name__,
                     y.shape,
                     y.data.grid,
-                    sum(p.size for _, p in module.parameters()),
+                    sum(p.size for p in module.parameters()),
                     outline.library.multiply_adds - before,
                     y.data.nbytes,
                 )
@@ -288,6 +285,7 @@ def gradients_put_back(parameters: list[Parameter]) -> Iterator[None]:
 
 
 def cells(row: Row) -> tuple[str, ...]:
+    """Return a row of the table as text."""
     grid = row.grid
     place = (str(grid.field), str(grid.stride), str(grid.start)) if grid else ("", "", "")
     shape = "x".join(map(str, row.shape[1:]))
@@ -295,160 +293,15 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def count(number: int) -> str:
+    """Return a number with commas, nothing for 0."""
     return f"{number:,}" if number else ""
 
 
 def giga(number: int) -> str:
+    """Return a number in billions, nothing for 0."""
     return f"{number / 1e9:.3f} G" if number else ""
 
 
 def mib(number: int) -> str:
+    """Return bytes as MiB."""
     return f"{number / 2**20:.1f} MiB"
-
-
-# ---- the command -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Options:
-    """Every layer of a net, its cost and its memory, before anything runs: `minifcn describe fcn8s --size 500x500`."""
-
-    size: Annotated[str, "height x width of the image (empty: 500x500, or a classifier's own)"] = ""
-    width: Annotated[int, "channels, as the net counts them (0: its own)"] = 0
-    padding: Annotated[
-        str,
-        'the first layer\'s padding: a number, "same" or "safe" (empty: the net\'s own, the paper\'s 100 for its nets)',
-    ] = ""
-    classes: Annotated[int, "what is to be told apart (0: as published)"] = 0
-    layers: Annotated[int, "which VGG, 11, 13, 16 or 19 (0: 16)"] = 0
-    batch: Annotated[int, "images at once"] = 1
-    device: Annotated[str, '"cpu" or "gpu": whose memory is told; no GPU is needed for that'] = "cpu"
-    check: Annotated[
-        bool,
-        "instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction",
-    ] = False
-
-
-def main(argv: list[str]) -> int:
-    words, options = parse_words(Options, argv, verb="describe")
-    if options.device not in DEVICES:
-        raise UsageError(f"option device is {options.device!r}; expected one of {', '.join(DEVICES)}")
-    if options.check:
-        return check(device=choose_device(options.device)[0])
-    if len(words) != 1 or words[0] not in NETS:
-        raise UsageError(f"describe: found net {' '.join(words) or 'none'!r}; expected one of {', '.join(NETS)}")
-    border = int(options.padding) if options.padding.isdecimal() else options.padding
-    asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
-    given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
-    if options.batch < 1:
-        raise UsageError(f"option batch is {options.batch}; expected at least 1")
-    try:
-        net = NETS[words[0]](init="zero", **given)
-    except TypeError as fault:  # the trunk takes what it takes, and says so like any function
-        stray = [name for name in given if f"'{name}'" in str(fault)]
-        if not stray:
-            raise
-        raise UsageError(f"option {stray[0]} is not one of {words[0]}'s; leave it out") from fault
-    own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
-    print(describe(net, image_size(options.size or own), batch=options.batch, device=options.device))
-    return 0
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """`500x375` or `500` as (height, width)."""
-    sides = text.split("x")
-    if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) < 2**20 for side in sides):
-        raise UsageError(f"option size is {text!r}; expected height x width in pixels, such as 500x500")
-    return int(sides[0]), int(sides[-1])
-
-
-CHECKED: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("fcn8s", {"width": 16, "padding": "same", "classes": 21}),
-    ("fcn32s", {"width": 8, "padding": 100, "classes": 5}),
-    ("fcn16s", {"width": 32, "layers": 11, "padding": "same", "classes": 12, "upsampling": "all learned"}),
-    ("fcn-squeezenet", {"classes": 12}),
-)
-
-
-def check(sizes: tuple[int, ...] = (160, 256), *, device: str = "cpu") -> int:
-    """Print prediction and measurement for each net and size. Returns 1 if any is more than a tenth off."""
-    worst = 0.0
-    set_threads(1)
-    for name, options in CHECKED:
-        net = NETS[name](**options)
-        for size in sizes:
-            told = describe(net, size, device=device)
-            for what, predicted, program in (
-                ("inference", told.inference, infer),
-                ("training step", told.training, train_step),
-            ):
-                taken = measured(program, net, size, device=device)
-                worst = max(worst, abs(predicted / taken - 1))
-                print(f"{name:<14} {size}x{size}  {what:<14} predicted {mib(predicted):>11}, taken {mib(taken):>11}")
-    set_threads(None)
-    print(f"off by {100 * worst:.1f} % at worst; a tenth is allowed")
-    return int(worst > 0.1)
-
-
-def measured(program: Callable[[Module, Array, Array], Any], net: Module, size: int, *, device: str = "cpu") -> int:
-    """The most bytes that arrays on `device` took while `program` ran, beyond what was there before."""
-    rng = np.random.default_rng(0)
-    x = to_device(rng.standard_normal((1, channels(net), size, size)).astype(dtype_of(net)), device)
-    labels = to_device(rng.integers(0, 2, (1, size, size)), device)
-    net.to(device)
-    for _, p in net.parameters():
-        p.clear_grad()
-    program(net, x[:, :, :64, :64], labels[:, :64, :64])  # what is made once and kept: thread pools, BLAS
-    for _, p in net.parameters():
-        p.clear_grad()
-    gc.collect()
-    with counting(device) as ledger:
-        program(net, x, labels)
-    return ledger.peak
-
-
-@contextlib.contextmanager
-def counting(device: str) -> Iterator[Ledger]:
-    """Afterwards, the ledger's peak is the most that arrays on `device` took meanwhile beyond the level before.
-
-    On the CPU `tracemalloc` says so. On a GPU every request to CuPy's memory pool is booked: an array takes what the
-    pool hands out (whole blocks of 512 bytes), not what the pool keeps in store.
-    """
-    ledger = Ledger(device=device)
-    if device == "gpu":
-        with pool_hook(ledger):
-            yield ledger
-        return
-    tracemalloc.start()
-    try:
-        level, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        yield ledger
-        ledger.peak = tracemalloc.get_traced_memory()[1] - level
-    finally:
-        tracemalloc.stop()
-
-
-def pool_hook(ledger: Ledger) -> Any:
-    """A context in which CuPy's pool tells `ledger` of every piece that it hands out or gets back."""
-    import cupy
-
-    class Booking(cupy.cuda.MemoryHook):
-        name = "minifcn.introspect.describe"
-
-        def malloc_postprocess(self, *, mem_size: int, **_: Any) -> None:
-            ledger.take(mem_size)
-
-        def free_postprocess(self, *, mem_size: int, **_: Any) -> None:
-            ledger.give(mem_size)
-
-    return Booking()
-
-
-def infer(net: Module, x: Array, labels: Array) -> None:
-    with evaluating(net):
-        net(x)
-
-
-def train_step(net: Module, x: Array, labels: Array) -> None:
-    ops.softmax_cross_entropy(net.train()(x), labels).backward()

@@ -1,9 +1,4 @@
-"""Design a ladder before building a net: which kernels upsample, what is cropped where, how little padding will do.
-
-    minifcn design vgg16 --skips pool4,pool3          crops 5, 9 and 28; padding 97 is the least (the paper takes 100)
-    minifcn design alexnet                            kernel 63
-    minifcn design alexnet --kernel 64                why not: the crop offset would be 37/2 at padding 100
-    minifcn design 'a=3/1/1 p=2/2c b=3/1/1 q=2/2c fc=5' --skips p
+"""Design a ladder before building a net: kernels, crops and the least padding.
 
 A chain is written as its layers, `name=kernel/stride/padding`; stride 1 and padding 0 may be left out, and `c` at the
 end of a pool counts the last window that hangs over (Caffe's rule). The padding of the first layer is what is looked
@@ -15,11 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import numpy as np
 
-from minifcn.cli.command import parse_words
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.models.alexnet import AlexNet
@@ -130,7 +123,7 @@ def chain_paths(text: str) -> PathsFor:
         kernel, stride, padding = [*sizes, *(1, 1, 0)[len(sizes) :]]
         chain[match["name"] or f"layer{number}"] = Layer(kernel, stride, padding, ceil=match["ceil"] == "c")
     if not chain:
-        raise UsageError(f"design: found no layer; expected a chain, or one of the trunks {', '.join(TRUNKS)}")
+        raise UsageError(f"found no layer; expected a chain, or one of the trunks {', '.join(TRUNKS)}")
     names, layers = list(chain), list(chain.values())
 
     def paths(padding: int) -> Paths:
@@ -138,46 +131,6 @@ def chain_paths(text: str) -> PathsFor:
         return {name: padded[: i + 1] for i, name in enumerate(names)}
 
     return paths
-
-
-# ---- the command -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Options:
-    """Crops, kernels and the smallest safe padding of a ladder: `minifcn design vgg16 --skips pool4,pool3`."""
-
-    skips: Annotated[str, "the outputs to fuse, coarse to fine, with commas between them"] = ""
-    kernel: Annotated[int, "the kernel of the last upsampling (0: the one that fits)"] = 0
-    padding: Annotated[int, "also say what becomes of this padding"] = -1
-
-
-def main(argv: list[str]) -> int:
-    """`minifcn design`: prints the smallest safe padding, crops and kernels. Returns the exit code."""
-    words, options = parse_words(Options, argv, verb="design")
-    if not 0 <= options.kernel <= MOST or not -1 <= options.padding <= MOST:
-        raise UsageError(f"kernel is {options.kernel}, padding {options.padding}; expected numbers from 0 to {MOST}")
-    chain = " ".join(words)
-    paths_for = trunk_paths(TRUNKS[chain]) if chain in TRUNKS else chain_paths(chain)
-    skips, kernel = tuple(filter(None, options.skips.split(","))), options.kernel or None
-    if options.padding >= 0:
-        ladder = LadderOf(paths_for(options.padding), skips, kernel)
-        bad = misfits(ladder)
-        print(f"padding {options.padding}: crops {', '.join(str(rung.at) for rung in ladder.rungs)}; {told(bad)}")
-    best = design(paths_for, skips, kernel=kernel)
-    grid = best.ladder.grids[best.ladder.last]
-    print(f"{best.ladder.last}: a cell every {grid.stride} pixels sees {grid.field}")
-    for rung in best.ladder.rungs:
-        print(f"{rung.name:<16} kernel {rung.layer.kernel:>3}, stride {rung.layer.stride:>2}: {cropped(rung)}")
-    print(f"at any padding the last crop is padding - {best.before_image}")
-    print(f"padding {best.padding} is the smallest with which images of every size come out whole")
-    return 0
-
-
-def cropped(rung: Rung) -> str:
-    """The crop of a rung, as `figure` writes it."""
-    cut, like = (rung.skip, "score") if rung.cut == "skip" else ("score", rung.skip or "image")
-    return f"crop({cut}, like={like}, at={rung.at})"
 
 
 def told(bad: list[int]) -> str:

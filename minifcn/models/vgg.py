@@ -1,4 +1,4 @@
-"""VGG, the trunk of the paper's best nets: blocks of 3x3 convolutions, each closed by a 2x2 pool, then fc6 and fc7.
+"""VGG, the trunk of the paper's best nets: five blocks of 3x3 convolutions, then fc6 and fc7.
 
 The fully connected layers of the classifier are here already convolutions, 7x7 and 1x1 (FCN, section 3.1); with
 `dense=True` they are what they were.
@@ -60,7 +60,9 @@ class VGG(Trunk):
                 border = int(padding) if block == i == 1 and not same else 1
                 modules[f"conv{block}_{i}"] = Conv2d(incoming, outgoing, 3, padding=border, relu=True, init=init)
                 incoming = outgoing
-            self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(2)), outgoing)
+            self.add(
+                f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(2, ceil_mode=True)), outgoing
+            )
         hidden, full = thin(FC), Linear if dense else Conv2d
         kept: dict[str, Any] = {"padding": 3} if same else {}  # fc6 as large as pool5
         head = Sequential(

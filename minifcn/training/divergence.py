@@ -1,4 +1,4 @@
-"""When the loss is no longer a number: which layer said so first, and what to look at.
+"""Find the layer that first produced a NaN or infinity, and suggest a fix.
 
 A learning rate that is too high makes weights grow, then overflow; from there on all is NaN, and NaN is contagious. So
 the loss is looked at in every step, the parameters before they are saved, and with `--detect-anomaly` every layer.
@@ -22,7 +22,7 @@ from minifcn.tensor import Tensor
 
 def largest_gradients(net: Module) -> dict[str, float]:
     """max |gradient| of every parameter that has one."""
-    return {name: float(to_host(abs(p.grad).max())) for name, p in net.parameters() if p.grad is not None}
+    return {name: float(to_host(abs(p.grad).max())) for name, p in net.named_parameters() if p.grad is not None}
 
 
 def worst(gradients: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Every choice of a training run in one place.
+"""Every option of a training run.
 
 `Options` is the command line of `minifcn train`, the content of a run's `config.json` and what a checkpoint carries, so
 a run can be repeated from any of them. What comes out of a file is believed only after `from_dict`.

@@ -1,4 +1,4 @@
-"""How far a long computation has come: a bar on a terminal, nothing anywhere else, where a bar would fill a log."""
+"""The progress bar of long computations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named, complete sets of choices for a training run: the recipes. `Options` says what each choice means.
+"""Recipes: named, complete sets of options.
 
 Those whose names begin with `heavy16-` train the nets that were released with the paper, as their solvers do (TPAMI):
 one image at a time, a loss that is summed, momentum 0.99. Those with `cvpr15-` are the conference's: twenty images to

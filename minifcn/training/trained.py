@@ -1,4 +1,4 @@
-"""A trained net out of a run folder or a single checkpoint, with all it needs to be used: classes and preprocessing."""
+"""Load a trained net from a run folder or checkpoint, with its classes and preprocessing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's parameters into `net`; `FormatError` naming the file and every name that does not fit."""
     try:
-        net.load(part(checkpoint.tensors, "net."))
+        net.load_state_dict(part(checkpoint.tensors, "net."))
     except FormatError as fault:
         raise FormatError(f"{checkpoint.path}: {fault}") from fault
 

@@ -1,4 +1,4 @@
-"""Every picture the library draws, from the colour of a class to the receptive field of a cell. Read in this order.
+"""Every picture that the library draws, from class colours to receptive fields.
 
 colours.py   labels become colours (NumPy alone)
 panels.py    colours become panels with captions and a legend (Pillow): galleries, the ladder of figure 4
@@ -12,7 +12,8 @@ bytes of a file, `show` puts either into a notebook. Void, the pixels nobody lab
 pictures and legends alike, so that it is never mistaken for a class.
 """
 
-from minifcn.viz.colours import ACCENT, FAINT, INK, SECOND, VOID, colourize, overlay, palette
+from minifcn.data.sample import VOID, palette
+from minifcn.viz.colours import ACCENT, FAINT, INK, SECOND, colourize, overlay
 from minifcn.viz.fields import field_box, receptive_fields
 from minifcn.viz.heat import heat_map, heat_maps
 from minifcn.viz.inside import feature_maps, gradient_flow, kernels

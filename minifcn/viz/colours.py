@@ -1,29 +1,13 @@
-"""Labels become colours, with NumPy alone: the colour of a class, a label laid over its photograph."""
+"""Turn labels into colours, and lay them over photographs (NumPy only)."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from minifcn.data.sample import VOID, palette
 from minifcn.errors import DataError, ShapeError
 
-VOID = 255
 INK, FAINT, ACCENT, SECOND = "#1b1f24", "#c9ced6", "#1f5fbf", "#c2571a"
-
-
-def palette(count: int = 256) -> np.ndarray:
-    """The colours PASCAL VOC gives its classes, (count, 3) uint8 RGB, by rule and not by table.
-
-    Write the class number in binary and deal its bits out in turn to red, green and blue, filling each colour from
-    its highest bit down: bit 0 becomes red's bit 7, bit 1 green's, bit 2 blue's, bit 3 red's bit 6, and so on. Classes
-    that follow each other therefore differ in a high bit, which the eye sees, and 255 (void) comes out near white.
-    """
-    index = np.arange(count)
-    colours = np.zeros((count, 3), dtype=np.uint8)
-    for place in range(8):
-        for channel in range(3):
-            bit = index >> (3 * place + channel) & 1
-            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
-    return colours
 
 
 def colourize(label: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Colours become panels, with captions and a legend (Pillow): the page that compares predictions."""
+"""Draw predictions side by side, with captions and a legend (Pillow)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.data.sample import VOID
 from minifcn.errors import ShapeError, UsageError
-from minifcn.viz.colours import INK, VOID, check_image, check_label, colourize
+from minifcn.viz.colours import INK, check_image, check_label, colourize
 
 
 def png(picture: np.ndarray) -> bytes:

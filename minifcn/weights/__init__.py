@@ -1,7 +1,8 @@
-"""Whose weights: the names other libraries use, published sets with their preprocessing, and nets written as ONNX."""
+"""Weights of other libraries: their names, published sets and ONNX."""
 
 FILES = (
     "names",
+    "torch_state",
     "published",
     "onnx_graph",
 )

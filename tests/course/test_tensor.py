@@ -13,7 +13,7 @@ from minifcn import ops
 from minifcn.backend import to_device, xp_of
 from minifcn.errors import GraphError, ShapeError
 from minifcn.gradcheck import gradcheck
-from minifcn.tensor import OPS, After, Node, Parameter, Tensor, edges_of, no_grad, op
+from minifcn.tensor import OPS, Node, Parameter, Tensor, edges_of, no_grad, op
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def nodes_below(root):
 
 def small_net(x, w1, w2, b):
     h = ops.relu(ops.conv2d(x, w1, padding=1))
-    h = ops.max_pool2d(h, kernel=2)
+    h = ops.max_pool2d(h, kernel_size=2)
     return ops.softmax_cross_entropy(ops.conv2d(h, w2, b), np.zeros((x.shape[0], 2, 2), "int64"))
 
 
@@ -349,7 +349,7 @@ def test_gradients_accumulate_on_leaves_only():
     assert middle.grad is None and np.array_equal(p.grad, q.data) and np.array_equal(q.grad, p.data)
     (p * q).sum().backward()
     assert np.array_equal(p.grad, 2 * q.data)
-    p.clear_grad()
+    p.zero_grad()
     assert p.grad is None and q.grad is not None
     (p * 3.0).sum().backward()
     assert p.grad.tolist() == [3, 3, 3]
@@ -567,7 +567,7 @@ def test_what_gradients_begin_with_is_computed_once_in_a_walk_and_each_time_by_h
         def grad_y(gy):
             return gy * x
 
-        return 2 * x * y, (After(doubled, grad_x), After(doubled, grad_y))
+        return 2 * x * y, (grad_x, grad_y), doubled
 
     p, q, gy = parameter(2), parameter(2), np.array([1.0, 10.0])
     z = product(p, q)
@@ -579,8 +579,8 @@ def test_what_gradients_begin_with_is_computed_once_in_a_walk_and_each_time_by_h
     assert len(begun) == 2
     assert np.array_equal(p.grad, 2 * np.array([4, 14]) * q.data)
     assert np.array_equal(q.grad, 2 * np.array([4, 14]) * p.data)
-    _, gradients = product.__wrapped__(p.data, q.data)
-    assert [gradient(gy).tolist() for gradient in gradients] == [(2 * gy * a.data).tolist() for a in (q, p)]
+    _, gradients, prepare = product.__wrapped__(p.data, q.data)
+    assert [gradient(prepare(gy)).tolist() for gradient in gradients] == [(2 * gy * a.data).tolist() for a in (q, p)]
     assert len(begun) == 4
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minifcn.cli.classify import class_number, classifier_of, dense, heat_of, middle, softmax
 from minifcn.cli.verbs import main
 from minifcn.data.batches import Preprocessing
 from minifcn.data.files import read_image, write_image
+from minifcn.experiments.classify import class_number, classifier_of, dense, heat_of, middle, softmax
 from minifcn.inference import inference
 from minifcn.kernels.threads import set_threads
 from minifcn.models.alexnet import AlexNet
@@ -185,7 +185,7 @@ REFUSED = [
     ("{photo} --heatmap qqqqq out.png", "class 'qqqqq' does not exist; nothing is near"),
     ("{photo} --heatmap 1000 out.png", "class 1000 does not exist; expected a number from 0 to 999"),
     ("{photo} --heatmap cat out.png", "class 'cat' may be any of 7: 281 tabby, tabby cat; 282 tiger cat;"),
-    ("{photo} --heatmap tabby out.png --scale 40", "pixels are too many; choose a smaller --scale"),
+    ("{photo} --heatmap tabby out.png --scale 40", "pixels are too many; choose a smaller scale"),
     ("{photo} --weights gone.npz", "gone.npz: found no file, expected a file of weights"),
     ("{photo} --weights {photo}", "found the first bytes 89 50 4e 47"),
     ("{photo} --tops 3", "option --tops does not exist; did you mean --top?"),

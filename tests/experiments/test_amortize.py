@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from minifcn.cli.amortize import main
 from minifcn.cli.command import guard
 from minifcn.data import CAFFE
-from minifcn.data.files import write_image
+from minifcn.data.files import read_image, write_image
 from minifcn.errors import DataError
-from minifcn.experiments.amortize import Options, backward_of, main, square, windows
+from minifcn.experiments.amortize import backward_of, square, windows
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import classifier
 from minifcn.models.lenet import LeNet
@@ -34,7 +35,7 @@ def test_it_prints_three_ways_and_two_speed_ups(capsys):
 
 def test_the_speed_ups_are_quotients_of_the_times(monkeypatch, capsys):
     times = {"patch by patch": (0.1, 0.24), "5 patches at a time": (0.05, 0.06), "all at once": (0.004, 0.008)}
-    monkeypatch.setattr("minifcn.experiments.amortize.measure", lambda net, options, device: times)
+    monkeypatch.setattr("minifcn.cli.amortize.measure", lambda net, image, **options: times)
     assert main(["--net", "lenet", "--width", "1", "--size", "40", "--batch", "5"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.endswith(("ms", "x"))]
     assert [row[-4:] for row in rows[:3]] == [
@@ -68,7 +69,7 @@ def test_a_window_that_hangs_over_is_filled_with_zeros():
 def test_the_gradients_of_a_timing_are_not_left_behind(rng):
     net = classifier(LeNet, width=1, classes=3)
     assert backward_of(net, rng.standard_normal((1, 1, 28, 28)).astype(np.float32)) > 0
-    assert all(p.grad is None for _, p in net.parameters())
+    assert all(p.grad is None for p in net.parameters())
 
 
 @pytest.mark.parametrize(
@@ -90,12 +91,12 @@ def test_a_photograph_takes_the_place_of_noise(tmp_path: Path, capsys: pytest.Ca
     picture = np.zeros((40, 90, 3), np.uint8)
     picture[:, 25:65] = (255, 0, 0)  # the middle square is red
     write_image(tmp_path / "red.png", picture)
-    options = Options(net="alexnet", size=64, photo=str(tmp_path / "red.png"))
-    x = square(options, 3)
+    photo = str(tmp_path / "red.png")
+    x = square(classifier(AlexNet, width=1), read_image(photo), 64)
     assert x.shape == (1, 3, 64, 64) and x.dtype == np.float32
     blue_first = np.array([0, 0, 255]) - np.array(CAFFE.mean)
     assert np.allclose(x, blue_first[:, None, None], atol=1e-3)
-    assert main(["--net", "lenet", "--width", "1", "--size", "32", "--photo", options.photo]) == 0
+    assert main(["--net", "lenet", "--width", "1", "--size", "32", "--photo", photo]) == 0
     assert "red.png" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"nowhere\.jpg"):
         main(["--net", "lenet", "--width", "1", "--size", "32", "--photo", "nowhere.jpg"])

@@ -31,7 +31,6 @@ from minifcn.introspect.describe import describe
 from minifcn.kernels import convolution, threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
-from minifcn.tensor import After
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +151,7 @@ def test_the_rival_is_the_same_net_and_learns_the_same(name, torch, monkeypatch)
         assert np.allclose(forward().numpy(), scores, rtol=1e-9, atol=1e-9 * abs(scores).max())
         step()
         ops.softmax_cross_entropy(work.net.train()(work.x), work.labels, normalize="sum").backward()
-        learned = {key: p for key, p in work.net.parameters() if not p.frozen}
+        learned = {key: p for key, p in work.net.named_parameters() if not p.frozen}
         theirs = {tuple(weights.shape): [] for weights in taught}
         for weights in taught:
             theirs[tuple(weights.shape)].append(weights.grad.numpy())
@@ -160,14 +159,14 @@ def test_the_rival_is_the_same_net_and_learns_the_same(name, torch, monkeypatch)
         for key, p in learned.items():  # the rival keeps no names: one of the same shape is this one's
             near = [np.allclose(g, p.grad, rtol=1e-7, atol=1e-9 * abs(p.grad).max()) for g in theirs[p.shape]]
             assert any(near) and p.grad.any(), key
-            p.clear_grad()
+            p.zero_grad()
 
 
 def test_the_rival_keeps_no_array_of_ours(torch):
     """Or the peak of its process would hold both nets."""
     work = Work("fcn-squeezenet", size=(33, 33), width=1)
     rival = torch_net(torch, work.net, work.x, work.labels, torch.contiguous_format)
-    ours = [weakref.ref(p.data) for _, p in work.net.parameters()]
+    ours = [weakref.ref(p.data) for p in work.net.parameters()]
     del work
     assert len(rival) == 2 and not any(each() is not None for each in ours)
 
@@ -318,11 +317,11 @@ def test_what_gradients_begin_with_is_called_once_in_a_walk():
     work = Work(size=(8, 8), width=1, padding="same", dropout=0.0)
     loss = work.loss()
     loss.backward(keep_graph=True, keep_grads=True)
-    rectified = [node for node in nodes_below(loss) if any(isinstance(edge[1], After) for edge in node.edges)]
+    rectified = [node for node in nodes_below(loss) if node.prepare]
     node = rectified[0]  # fc7's, the nearest to the loss
     calls = dict(calls_at(node))
     assert list(calls) == ["passing", "grad_x", "grad_w", "grad_b"] and len(rectified) == 15
-    by_hand = {gradient.__name__: gradient(node.grad) for _, gradient, _ in node.edges}
+    by_hand = {gradient.__name__: gradient(node.prepare(node.grad)) for _, gradient, _ in node.edges}
     assert all(np.array_equal(calls[name](), gradient) for name, gradient in by_hand.items())
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from minifcn import viz
 from minifcn.cli.command import guard
+from minifcn.cli.digits import main
 from minifcn.data.digits import DIGITS, load_digits
 from minifcn.errors import ShapeError, UsageError
 from minifcn.experiments import digits
@@ -28,7 +29,7 @@ def test_there_are_1797_digits_of_any_size(sklearn):
 
 def test_lenet_reads_more_than_95_of_100_digits_it_has_not_seen(sklearn, tmp_path, capsys):
     picture = tmp_path / "digits.png"
-    assert digits.main(["--epochs", "4", "--picture", str(picture)]) == 0
+    assert main(["--epochs", "4", "--picture", str(picture)]) == 0
     printed = capsys.readouterr().out
     accuracies = [float(number) for number in re.findall(r"accuracy ([\d.]+)", printed)]
     assert len(accuracies) == 4 and accuracies[-1] > 0.95
@@ -42,7 +43,7 @@ def test_without_scikit_learn_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(UsageError, match=r"not installed; pip install 'minifcn\[notebooks\]'"):
         load_digits()
-    assert guard(digits.main, []) == 2
+    assert guard(main, []) == 2
     assert "scikit-learn" in capsys.readouterr().err
 
 
@@ -55,7 +56,7 @@ def test_without_scikit_learn_it_says_what_to_install(monkeypatch, capsys):
     ],
 )
 def test_the_command_refuses(argv, words, capsys):
-    assert guard(digits.main, argv) == 2
+    assert guard(main, argv) == 2
     assert words in capsys.readouterr().err
 
 

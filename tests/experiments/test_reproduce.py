@@ -365,7 +365,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew() -> None:
     folder = folder_of(job, Path("out"))
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
-    assert command_of(job, Path("out"))[3].startswith("--run=")
+    assert command_of(job, Path("out"))[4].startswith("--run=")
     run("a")
     assert said()[0] == "began a" and not (folder / "config.json").exists()
 
@@ -384,15 +384,15 @@ def test_the_commands() -> None:
 
     a, b, c = (str(folder_of(by_name[name], out)) for name in "abc")
     trunk = str(folder_of(by_name["classifier"], out) / "trunk.safetensors")
-    assert words("a") == ["minifcn.cli.train", f"--run={a}", "--epochs=2", "--seed=3", "--threads=1"]
-    assert words("c")[:3] == ["minifcn.cli.train", f"--run={c}", f"--init={a},{b}"]
-    assert words("f")[2:] == [f"--init={trunk}", "--no-mirror", "--lr=1e-07", "--seed=3", "--threads=1"]
-    assert words("classifier") == ["minifcn.cli.pretrain", trunk, "--epochs=1", "--seed=3", "--threads=1"]
+    assert words("a") == ["minifcn", "train", f"--run={a}", "--epochs=2", "--seed=3", "--threads=1"]
+    assert words("c")[:4] == ["minifcn", "train", f"--run={c}", f"--init={a},{b}"]
+    assert words("f")[3:] == [f"--init={trunk}", "--no-mirror", "--lr=1e-07", "--seed=3", "--threads=1"]
+    assert words("classifier") == ["minifcn", "pretrain", trunk, "--epochs=1", "--seed=3", "--threads=1"]
     place = folder_of(by_name["e"], out) / "evaluation.json"
-    assert words("e") == ["minifcn.cli.evaluate", c, f"--json={place}", "--hide=both", "--threads=1"]
+    assert words("e") == ["minifcn", "evaluate", c, f"--json={place}", "--hide=both", "--threads=1"]
     (Path(a) / "checkpoints").mkdir(parents=True)
     (Path(a) / "checkpoints" / "step-00000000.safetensors").touch()
-    assert words("a") == ["minifcn.cli.train", f"--resume={a}", "--threads=1"]
+    assert words("a") == ["minifcn", "train", f"--resume={a}", "--threads=1"]
 
 
 def test_the_tail_of_a_log_is_short_and_printable(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from minifcn.cli.command import guard
+from minifcn.cli.design import main
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import Layer
-from minifcn.introspect.design import LadderOf, chain_paths, design, main, misfits, trunk_paths
+from minifcn.introspect.design import LadderOf, chain_paths, design, misfits, trunk_paths
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.fcn import FCN
 from minifcn.models.ladder import safe_padding

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images and masks, all of it, and what to do about it.
+"""Check a folder of images and masks, and report every problem with its fix.
 
 A loader refuses the first file that it cannot use. This looks at every file of a tree in the layout of PASCAL VOC,
 sorts what it finds by kind, and says of each kind what it means: for a beginner most of these faults look like a net

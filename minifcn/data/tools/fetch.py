@@ -1,4 +1,4 @@
-"""Data sets fetched from the servers of their authors, or unpacked from an archive you have.
+"""Download data sets, verify their hashes and unpack them.
 
 A download can end in many ways, and only one of them is the file. So it goes into `NAME.part`, which nobody takes for
 the file; what is cut goes on where it stopped; and the name itself exists only once the hash is right. The addresses

@@ -1,4 +1,4 @@
-"""Which class a colour or a number stands for, where masks hold something else than the classes.
+"""Map the colours or numbers of masks to classes.
 
 Three things are met most often: masks saved as pictures in colours, black and white masks whose 255 means "object" and
 not void, and numbers that begin at 1. For each there is a mapping that is nearly always meant. It is proposed and never
@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.data.listed import read_lines
-from minifcn.data.sample import VOID
+from minifcn.data.sample import VOID, palette
 from minifcn.errors import DataError
-from minifcn.viz import palette
 
 MAX_COLOURS = 1000  # a mask with more was scaled with interpolation, or was a JPEG once
 

@@ -1,7 +1,9 @@
-"""How fast the operations are here, and how much memory they take, beside PyTorch."""
+"""Benchmarks: the speed and memory of the operations, beside PyTorch."""
 
 FILES = (
     "stopwatch",
     "rival",
     "studies",
+    "compare",
+    "prediction",
 )

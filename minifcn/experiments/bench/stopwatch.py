@@ -1,4 +1,4 @@
-"""Measuring: rivals in turn, what this machine can do at best, and the memory that a piece of work takes.
+"""Measure times, memory and the limits of a machine that is doing other work.
 
 A machine has other things to do, and its clock rises and falls. So rivals take turns (A B A B): whatever happens meets
 both, and the ratio of two medians says more than either. What takes long enough does so in processes of their own
@@ -54,7 +54,7 @@ class Elsewhere:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self.name, pipe = " ".join(command[1:5]), subprocess.PIPE
+        self.name, pipe = " ".join(command[1:6]), subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)  # noqa: S603 (our own)
 
     def __enter__(self) -> Elsewhere:
@@ -68,15 +68,16 @@ class Elsewhere:
         """The number that the process answers when it has done `task`."""
         answer = ""
         with contextlib.suppress(BrokenPipeError):
-            print(task, file=self.process.stdin)
-            answer = self.process.stdout.readline() if self.process.stdout else ""
+            if self.process.stdin and self.process.stdout:
+                self.process.stdin.write(f"{task}\n")
+                answer = self.process.stdout.readline()
         if not answer:
             raise MinifcnError(f"{self.name}: the process ended with code {self.process.wait()} before its {task}")
         return float(answer)
 
 
 def serve(tasks: Mapping[str, Callable[[], float]]) -> None:
-    """Do the tasks that are asked for on standard input, line by line, and print the number that each returns.
+    """Do the tasks that are asked for on standard input, line by line, and write the number that each returns.
 
     `UsageError` for another name.
     """
@@ -85,7 +86,8 @@ def serve(tasks: Mapping[str, Callable[[], float]]) -> None:
         if name not in tasks:
             raise UsageError(f"task {name!r} on standard input; expected one of {', '.join(tasks)}")
         time.sleep(PAUSE)
-        print(tasks[name](), flush=True)
+        sys.stdout.write(f"{tasks[name]()}\n")
+        sys.stdout.flush()
 
 
 def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:

@@ -1,4 +1,4 @@
-"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, whole nets, and four studies of ours.
+"""What the benchmark measures: the layers of FCN-8s, whole nets and four studies.
 
 ladder      one layer, from six loops to Winograd
 overhead    what autograd itself costs, when the images are too small to cost anything
@@ -35,7 +35,7 @@ from minifcn.kernels.threads import lanes, parallel, set_threads, shares, thread
 from minifcn.models.paper import nyud_color_hha
 from minifcn.ops.conv import windows as windows_of
 from minifcn.optim import SGD
-from minifcn.tensor import OPS, After, Gradient, Node, Tensor, edges_of
+from minifcn.tensor import OPS, Node, Tensor, edges_of
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
 # Every net of `minifcn describe` that makes scores for each pixel of one image, by the same names.
@@ -147,7 +147,7 @@ class Work:
         self.net = FCNS[net](classes=21, seed=0, **options)
         self.x = rng.standard_normal((batch, channels(self.net), *size), dtype="float32")
         self.labels = rng.integers(0, 21, (batch, *size))
-        for _, parameter in self.net.parameters():
+        for parameter in self.net.parameters():
             if not parameter.data.any():
                 parameter.data += 0.01 * rng.standard_normal(parameter.shape, dtype="float32")  # else all classes alike
         self.solver = SGD(self.net, lr=1e-12)
@@ -239,17 +239,13 @@ def nodes_below(y: Tensor) -> list[Node]:
 
 
 def calls_at(node: Node) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The functions that a walk calls at this node, each with its argument: what several begin with, once."""
-    begun: dict[Gradient, Any] = {}
+    """The functions that a walk calls at this node, each with its argument."""
+    gy = node.grad
+    if node.prepare:
+        yield node.prepare.__name__, partial(node.prepare, gy)
+        gy = node.prepare(gy)
     for _, gradient, _ in edges_of(node):
-        if not isinstance(gradient, After):
-            yield gradient.__name__, partial(gradient, node.grad)
-            continue
-        first = gradient.first
-        if first not in begun:
-            begun[first] = first(node.grad)
-            yield first.__name__, partial(first, node.grad)
-        yield gradient.__name__, partial(gradient.rest, begun[first])
+        yield gradient.__name__, partial(gradient, gy)
 
 
 def overhead(size: int, runs: int) -> dict[str, float]:
@@ -270,11 +266,11 @@ def overhead(size: int, runs: int) -> dict[str, float]:
         for call in calls:
             call()
 
-    parameters = [parameter for _, parameter in work.net.parameters()]
+    parameters = list(work.net.parameters())
 
     def step() -> None:
         for parameter in parameters:
-            parameter.clear_grad()
+            parameter.zero_grad()
         work.loss().backward()
 
     ours, hands = (min(seconds) for seconds in take_turns([step, by_hand], 10 * runs))
@@ -303,7 +299,7 @@ def profile(work: Work, runs: int) -> dict[str, float]:
     for node in nodes_below(loss):
         for name, call in calls_at(node):
             seconds[f"{node.op} {name}"] += median_seconds(call, runs)
-    found = [(parameter.node, parameter.grad) for _, parameter in work.net.parameters() if parameter.node is not None]
+    found = [(parameter.node, parameter.grad) for parameter in work.net.parameters() if parameter.node is not None]
 
     def update() -> None:
         for node, grad in found:

@@ -1,4 +1,4 @@
-"""What the paper has wrong, or says otherwise than its release does: each shown by running it (docs/errata.md)."""
+"""Errors in the paper and differences from its release, each demonstrated (docs/errata.md)."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ def decay() -> str:
 
 
 def learned(name: str) -> str:
-    names = [key.removesuffix(".w") for key, p in NETS[name](width=1).parameters() if key.startswith("upscore")]
+    names = [key.removesuffix(".w") for key, p in NETS[name](width=1).named_parameters() if key.startswith("upscore")]
     return ", ".join(names) or "none"

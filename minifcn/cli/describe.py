@@ -1,0 +1,75 @@
+"""`minifcn describe NET`: what a net is and what it will cost, layer by layer, before anything runs.
+
+minifcn describe fcn8s --size 500x500
+minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4
+minifcn describe --check                  # the predicted memory beside what the arrays took; --device gpu: there
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from minifcn.backend import DEVICES
+from minifcn.cli.command import image_size, parse_words
+from minifcn.errors import UsageError
+from minifcn.experiments.bench.prediction import check
+from minifcn.introspect.describe import NETS, describe, mib
+from minifcn.models.classifier import Classifier
+from minifcn.training.device import choose_device
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every layer of a net, its cost and its memory, before anything runs: `minifcn describe fcn8s --size 500x500`."""
+
+    size: Annotated[str, "height x width of the image (empty: 500x500, or a classifier's own)"] = ""
+    width: Annotated[int, "channels, as the net counts them (0: its own)"] = 0
+    padding: Annotated[
+        str,
+        'the first layer\'s padding: a number, "same" or "safe" (empty: the net\'s own, the paper\'s 100 for its nets)',
+    ] = ""
+    classes: Annotated[int, "what is to be told apart (0: as published)"] = 0
+    layers: Annotated[int, "which VGG, 11, 13, 16 or 19 (0: 16)"] = 0
+    batch: Annotated[int, "images at once"] = 1
+    device: Annotated[str, '"cpu" or "gpu": whose memory is told; no GPU is needed for that'] = "cpu"
+    check: Annotated[
+        bool,
+        "instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction",
+    ] = False
+
+
+def main(argv: list[str]) -> int:
+    words, options = parse_words(Options, argv, verb="describe")
+    if options.device not in DEVICES:
+        raise UsageError(f"option device is {options.device!r}; expected one of {', '.join(DEVICES)}")
+    if options.check:
+        return print_check(choose_device(options.device)[0])
+    if len(words) != 1 or words[0] not in NETS:
+        raise UsageError(f"describe: found net {' '.join(words) or 'none'!r}; expected one of {', '.join(NETS)}")
+    border = int(options.padding) if options.padding.isdecimal() else options.padding
+    asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
+    given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
+    if options.batch < 1:
+        raise UsageError(f"option batch is {options.batch}; expected at least 1")
+    try:
+        net = NETS[words[0]](init="zero", **given)
+    except TypeError as fault:  # the trunk takes what it takes, and says so like any function
+        stray = [name for name in given if f"'{name}'" in str(fault)]
+        if not stray:
+            raise
+        raise UsageError(f"option {stray[0]} is not one of {words[0]}'s; leave it out") from fault
+    own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
+    print(describe(net, image_size(options.size or own), batch=options.batch, device=options.device))
+    return 0
+
+
+def print_check(device: str) -> int:
+    """Print prediction and measurement for each net and size. Returns 1 if any is more than a tenth off."""
+    worst = 0.0
+    for row in check(device=device):
+        size = f"{row.size}x{row.size}"
+        print(f"{row.net:<14} {size}  {row.what:<14} predicted {mib(row.predicted):>11}, taken {mib(row.taken):>11}")
+        worst = max(worst, row.off)
+    print(f"off by {100 * worst:.1f} % at worst; a tenth is allowed")
+    return int(worst > 0.1)

@@ -1,0 +1,39 @@
+"""A net as a state dict of PyTorch, in a safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from minifcn.errors import FormatError
+from minifcn.nn import Module, Upsample, bilinear
+from minifcn.weights.names import ours, renamed
+
+
+def torch_state(net: Module) -> dict[str, np.ndarray]:
+    """The parameters as a state dict of PyTorch has them: `conv1_1.weight`, `score_fr.bias`, `upscore2.weight`.
+
+    Layers have their plain names, without the places they stand in. An upsampling that is fixed here is there a
+    `ConvTranspose2d(C, C, k, stride=s, groups=C, bias=False)` like any other, so its kernel is written, too.
+    """
+    state = net.state_dict()
+    names = renamed(list(state), ours)
+    if len(set(names.values())) < len(names):
+        raise FormatError("two layers of this net have the same plain name")
+    arrays = {names[name]: np.ascontiguousarray(array) for name, array in state.items()}
+    for name, child in net.children():
+        if isinstance(child, Upsample) and child.w is None:
+            kernel = bilinear(child.layer.kernel)
+            arrays[f"{name}.weight"] = np.ascontiguousarray(np.repeat(kernel[None, None], child.groups, axis=0))
+    return arrays
+
+
+def state_file(net: Module, notes: Mapping[str, Any]) -> bytes:
+    """A safetensors file of `torch_state`, with `notes` in its metadata, each as JSON."""
+    from safetensors.numpy import save
+
+    metadata = {name: json.dumps(value) for name, value in notes.items()}
+    return save(torch_state(net), {"format": "pt", **metadata})
