@@ -105,7 +105,7 @@ def gradcheck_along(
     before = [p.data.copy() for p in parameters]
     directions = [as_like(p.data, rng.standard_normal(p.shape)) for p in parameters]
     for p in parameters:
-        p.clear_grad()
+        p.zero_grad()
     loss().backward()
     pairs = zip(parameters, directions, strict=True)
     slope = sum(float(to_host((p.grad * u).sum())) for p, u in pairs if p.grad is not None)
@@ -118,7 +118,7 @@ def gradcheck_along(
     finally:
         for p, x in zip(parameters, before, strict=True):
             p.data = x
-            p.clear_grad()
+            p.zero_grad()
     wanted = (values[0] - values[1]) / (2 * eps)
     error = abs(slope - wanted) / max(abs(slope), abs(wanted), 1e-12)
     if not error <= tolerance:

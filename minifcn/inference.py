@@ -23,7 +23,7 @@ def inference(net: Module) -> Iterator[Module]:
     of the 3x3 layers) are dropped. A view of a parameter that was taken before the block still writes: take none.
     On a GPU nothing is kept, and arrays there cannot be made read-only.
     """
-    arrays = [parameter.data for _, parameter in net.parameters() if is_host(parameter.data)]
+    arrays = [parameter.data for parameter in net.parameters() if is_host(parameter.data)]
     arrays.sort(key=lambda array: not array.flags.owndata)  # a view can be made writable again only after its owner
     were_writable = [array.flags.writeable for array in arrays]
     with evaluating(net), caching_filters(arrays):

@@ -51,13 +51,17 @@ class Module:
             if isinstance(child, Module):
                 yield from child.modules()
 
-    def parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters below, in a fixed order."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """All parameters below, each with its dotted name, in a fixed order."""
         for name, child in self.children():
             if isinstance(child, Parameter):
                 yield prefix + name, child
             else:
-                yield from child.parameters(f"{prefix}{name}.")
+                yield from child.named_parameters(f"{prefix}{name}.")
 
     def generators(self) -> list[np.random.Generator]:
         """The random generators that this net draws from, each once: their states belong into a checkpoint."""
@@ -76,40 +80,45 @@ class Module:
 
     def to(self, device: str) -> Module:
         """Move every parameter to "cpu" or "gpu"."""
-        for _, parameter in self.parameters():
+        for parameter in self.parameters():
             parameter.data = to_device(parameter.data, device)
         return self
 
     def astype(self, dtype: Any) -> Module:
         """Every parameter in float32 or float64 (for gradient checks)."""
-        for _, parameter in self.parameters():
+        for parameter in self.parameters():
             parameter.data = parameter.data.astype(dtype)
         return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.zero_grad()
 
     def freeze(self, *names: str, frozen: bool = True) -> Module:
         """Make constants of the parameters at or below `names` (all, if none is given): `net.freeze("block1")`."""
         hits = []
         for name in names or ("",):
-            hit = [p for key, p in self.parameters() if not name or f".{name}." in f".{key}."]
+            hit = [p for key, p in self.named_parameters() if not name or f".{name}." in f".{key}."]
             if not hit:
-                known = sorted({part for key, _ in self.parameters() for part in key.split(".")})
+                known = sorted({part for key, _ in self.named_parameters() for part in key.split(".")})
                 raise UsageError(f"freeze: no parameter lies in {name!r}; names here are {', '.join(known)}")
             hits += hit
         for parameter in hits:
             parameter.freeze(frozen)
         return self
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter, on the host, by dotted name."""
-        return {name: np.array(to_host(parameter.data)) for name, parameter in self.parameters()}
+        return {name: np.array(to_host(parameter.data)) for name, parameter in self.named_parameters()}
 
-    def load(self, state: Mapping[str, Array], *, strict: bool = True) -> Module:
+    def load_state_dict(self, state: Mapping[str, Array], *, strict: bool = True) -> Module:
         """Take every parameter from `state`. Names and shapes must be exactly this net's, or nothing is changed.
 
         Raises `FormatError` listing the missing, the unexpected and the misshapen names. With `strict=False` those are
         left as they are, and what fits by name and shape is taken: a finer net's start from a coarser one.
         """
-        own = dict(self.parameters())
+        own = dict(self.named_parameters())
         shapes = {name: tuple(array.shape) for name, array in state.items()}
         fitting = [name for name, parameter in own.items() if shapes.get(name) == parameter.shape]
         faults = {
@@ -190,12 +199,12 @@ def initial(init: Init, shape: tuple[int, ...], fan_in: int, *, layer: str) -> n
 class Sliding(Module):
     """A module with one sliding window, its `layer`; `uses` names the parts of it that its op takes as options."""
 
-    uses: tuple[str, ...] = ("kernel", "stride", "padding", "dilation", "ceil")
+    uses: tuple[str, ...] = ("stride", "padding", "dilation")
 
-    def __init__(self, kernel: int, *, stride: int = 1, padding: int = 0, dilation: int = 1, **more: Any) -> None:
-        checked(type(self).__name__, kernel=kernel, stride=stride, dilation=dilation)
+    def __init__(self, kernel_size: int, *, stride: int = 1, padding: int = 0, dilation: int = 1, **more: Any) -> None:
+        checked(type(self).__name__, kernel_size=kernel_size, stride=stride, dilation=dilation)
         checked(type(self).__name__, least=0, padding=padding)
-        self.layer = Layer(kernel, stride, padding, dilation, **more)
+        self.layer = Layer(kernel_size, stride, padding, dilation, **more)
 
     def window(self) -> dict[str, int]:
         """The options of the op, as the layer has them."""
@@ -212,13 +221,11 @@ class Conv2d(Sliding):
     `init` is a random generator (He's initialisation) or "zero"; `window` is stride, padding and dilation.
     """
 
-    uses = ("stride", "padding", "dilation")
-
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel: int,
+        kernel_size: int,
         *,
         init: Init,
         groups: int = 1,
@@ -226,9 +233,9 @@ class Conv2d(Sliding):
         relu: bool = False,
         **window: int,
     ) -> None:
-        super().__init__(kernel, **window)
+        super().__init__(kernel_size, **window)
         check_channels("Conv2d", in_channels, out_channels, groups)
-        shape = (out_channels, in_channels // groups, kernel, kernel)
+        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
         self.w = Parameter(initial(init, shape, math.prod(shape[1:]), layer="Conv2d"))
         self.b = Parameter(np.zeros(out_channels, np.float32)) if bias else None
         self.groups, self.relu = groups, relu
@@ -246,7 +253,7 @@ class ConvTranspose2d(Sliding):
         self,
         in_channels: int,
         out_channels: int,
-        kernel: int,
+        kernel_size: int,
         *,
         init: Init,
         output_padding: int = 0,
@@ -255,13 +262,13 @@ class ConvTranspose2d(Sliding):
         **window: int,
     ) -> None:
         checked("ConvTranspose2d", least=0, output_padding=output_padding)
-        super().__init__(kernel, transpose=True, output_padding=output_padding, **window)
+        super().__init__(kernel_size, transpose=True, output_padding=output_padding, **window)
         check_channels("ConvTranspose2d", in_channels, out_channels, groups)
         stride = self.layer.stride
         if output_padding >= stride:
             raise ShapeError(f"ConvTranspose2d: output_padding is {output_padding}; expected below the stride {stride}")
-        shape = (in_channels, out_channels // groups, kernel, kernel)
-        fan_in = max(1, shape[0] // groups * kernel * kernel // stride**2)  # inputs that reach one output
+        shape = (in_channels, out_channels // groups, kernel_size, kernel_size)
+        fan_in = max(1, shape[0] // groups * kernel_size**2 // stride**2)  # inputs that reach one output
         self.w = Parameter(initial(init, shape, fan_in, layer="ConvTranspose2d"))
         self.b = Parameter(np.zeros(out_channels, np.float32)) if bias else None
         self.groups = groups
@@ -270,11 +277,11 @@ class ConvTranspose2d(Sliding):
         return ops.conv_transpose2d(x, self.w, self.b, groups=self.groups, **self.window())
 
 
-def bilinear(kernel: int) -> np.ndarray:
+def bilinear(kernel_size: int) -> np.ndarray:
     """The (k, k) bilinear filter: (1 - |i-c|/f)(1 - |j-c|/f), f = (k+1)//2, c the centre. FCN, section 3.3."""
-    factor = (kernel + 1) // 2
-    centre = factor - 1 if kernel % 2 else factor - 0.5
-    line = 1 - np.abs(np.arange(kernel) - centre) / factor
+    factor = (kernel_size + 1) // 2
+    centre = factor - 1 if kernel_size % 2 else factor - 0.5
+    line = 1 - np.abs(np.arange(kernel_size) - centre) / factor
     return np.outer(line, line).astype(np.float32)
 
 
@@ -288,36 +295,43 @@ class Upsample(Sliding):
     uses = ("stride", "padding")
 
     def __init__(
-        self, channels: int, kernel: int, stride: int, *, padding: int = 0, learn: bool = False, grouped: bool = True
+        self,
+        channels: int,
+        kernel_size: int,
+        stride: int,
+        *,
+        padding: int = 0,
+        learn: bool = False,
+        grouped: bool = True,
     ) -> None:
-        super().__init__(kernel, stride=stride, padding=padding, transpose=True)
+        super().__init__(kernel_size, stride=stride, padding=padding, transpose=True)
         checked("Upsample", channels=channels)
         self.groups = channels if grouped else 1
         self.w = None
         if learn:
-            w = np.zeros((channels, channels // self.groups, kernel, kernel), np.float32)
-            w[np.arange(channels), 0 if grouped else np.arange(channels)] = bilinear(kernel)
+            w = np.zeros((channels, channels // self.groups, kernel_size, kernel_size), np.float32)
+            w[np.arange(channels), 0 if grouped else np.arange(channels)] = bilinear(kernel_size)
             self.w = Parameter(w)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.w is None:
-            return ops.bilinear_upsample(x, kernel=self.layer.kernel, **self.window())
+            return ops.bilinear_upsample(x, kernel_size=self.layer.kernel, **self.window())
         return ops.conv_transpose2d(x, self.w, groups=self.groups, **self.window())
 
 
 class MaxPool2d(Sliding):
-    """`ops.max_pool2d`; `ceil=True` is Caffe's size rule, `window` is padding and dilation."""
+    """`ops.max_pool2d`; `ceil_mode=True` is Caffe's size rule, `window` is padding and dilation."""
 
     op = staticmethod(ops.max_pool2d)
 
-    def __init__(self, kernel: int, *, stride: int | None = None, ceil: bool = True, **window: int) -> None:
-        super().__init__(kernel, stride=kernel if stride is None else stride, ceil=ceil, **window)
+    def __init__(self, kernel_size: int, *, stride: int | None = None, ceil_mode: bool = False, **window: int) -> None:
+        super().__init__(kernel_size, stride=kernel_size if stride is None else stride, ceil=ceil_mode, **window)
         padding, extent = self.layer.padding, self.layer.extent
         if padding >= extent:
             raise ShapeError(f"{type(self).__name__}: padding is {padding}; expected below {extent}, the window")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.op(x, **self.window())
+        return self.op(x, kernel_size=self.layer.kernel, ceil_mode=self.layer.ceil, **self.window())
 
 
 class AvgPool2d(MaxPool2d):
@@ -326,13 +340,13 @@ class AvgPool2d(MaxPool2d):
     op = staticmethod(ops.avg_pool2d)
 
 
-class LRN(Module):
+class LocalResponseNorm(Module):
     """`ops.local_response_norm` with AlexNet's numbers."""
 
     def __init__(self, *, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
-        checked("LRN", size=size)
+        checked("LocalResponseNorm", size=size)
         if size % 2 == 0:
-            raise ShapeError(f"LRN: size is {size}; expected an odd number of channels")
+            raise ShapeError(f"LocalResponseNorm: size is {size}; expected an odd number of channels")
         self.options = {"size": size, "alpha": alpha, "beta": beta, "k": k}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -361,13 +375,15 @@ class Dropout(Module):
 class Linear(Module):
     """A fully connected layer, y = x w^T + b: x (N, I) or maps (N, I, k, k), w (O, I*k*k), b (O,); y (N, O).
 
-    Maps are flattened in the order C, H, W, as Caffe does; `kernel` k is the one size of map it takes. To take larger
-    ones it must become a convolution: `surgery.convolutionalize`. `relu=True` adds the ReLU inside.
+    Maps are flattened in the order C, H, W, as Caffe does; `kernel_size` k is the one size of map it takes. To take
+    larger ones it must become a convolution: `surgery.convolutionalize`. `relu=True` adds the ReLU inside.
     """
 
-    def __init__(self, in_features: int, out_features: int, kernel: int = 1, *, init: Init, relu: bool = False) -> None:
-        checked("Linear", in_features=in_features, out_features=out_features, kernel=kernel)
-        self.maps, inputs = (in_features, kernel, kernel), in_features * kernel * kernel
+    def __init__(
+        self, in_features: int, out_features: int, kernel_size: int = 1, *, init: Init, relu: bool = False
+    ) -> None:
+        checked("Linear", in_features=in_features, out_features=out_features, kernel_size=kernel_size)
+        self.maps, inputs = (in_features, kernel_size, kernel_size), in_features * kernel_size**2
         self.w = Parameter(initial(init, (out_features, inputs), inputs, layer="Linear"))
         self.b = Parameter(np.zeros(out_features, np.float32))
         self.relu = relu

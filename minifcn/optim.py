@@ -39,9 +39,13 @@ class Optimizer:
         self.slots: dict[str, tuple[Array, ...]] = {}
         self.steps: dict[str, int] = {}  # of each parameter, so that one thawed later starts at its own beginning
 
+    def zero_grad(self) -> None:
+        """Forget the gradients of the net's parameters."""
+        self.net.zero_grad()
+
     def step(self, *, accumulated: int = 1) -> None:
         """Update once with the gradients collected over `accumulated` backward passes, then clear them."""
-        for name, parameter in self.net.parameters():
+        for name, parameter in self.net.named_parameters():
             if parameter.grad is None:
                 continue
             if not parameter.data.flags.c_contiguous:
@@ -55,7 +59,7 @@ class Optimizer:
             flat = [array.reshape(-1) for array in (w, parameter.grad, *self.slots[name])]
             self.update(*flat, t=t, rate=rate, accumulated=accumulated, shrink=rate * self.weight_decay * decay_mult)
             parameter.changed()
-            parameter.clear_grad()
+            parameter.zero_grad()
 
     def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
         """Write w and its slots in place, all of them flat, in the step t = 1, 2, ...
@@ -64,15 +68,15 @@ class Optimizer:
         """
         raise UsageError(f"{type(self).__name__} defines no update")
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of what is kept for every parameter that was ever updated, on the host."""
         kept = {name: (*arrays, np.array([self.steps[name]], np.int64)) for name, arrays in self.slots.items()}
         pairs = [pair for name, arrays in kept.items() for pair in zip(self.keys(name), arrays, strict=False)]
         return {key: np.array(to_host(array)) for key, array in pairs}
 
-    def load(self, state: Mapping[str, Array]) -> None:
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take that back; `FormatError` if it is not of this net's parameters, or not whole."""
-        kind, own = type(self).__name__, dict(self.net.parameters())
+        kind, own = type(self).__name__, dict(self.net.named_parameters())
         shapes = {key: shape for name, p in own.items() for key, shape in self.keys(name, p.shape).items()}
         for key, array in state.items():
             if tuple(array.shape) != shapes.get(key):

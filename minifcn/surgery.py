@@ -55,7 +55,7 @@ def transplant(net: Module, weights: Mapping[str, Array], *, suffix: str = "") -
     "conv1.w" goes to "conv1" + suffix + ".w". Raises `FormatError`, and changes nothing, where no name fits, or where
     an array has another count or another O.
     """
-    own = dict(net.parameters())
+    own = dict(net.named_parameters())
     places = {}
     for name, array in weights.items():
         layer, _, part = name.rpartition(".")
@@ -70,7 +70,7 @@ def transplant(net: Module, weights: Mapping[str, Array], *, suffix: str = "") -
     if unfit or not places:
         why = f"no name of {', '.join(list(weights)[:3])} ... is this net's, as {', '.join(list(own)[:3])} ... are"
         raise FormatError(f"transplant: {'these do not fit: ' + '; '.join(unfit[:4]) if unfit else why}")
-    net.load({name: array.reshape(own[name].shape) for name, array in places.items()}, strict=False)
+    net.load_state_dict({name: array.reshape(own[name].shape) for name, array in places.items()}, strict=False)
     return list(places)
 
 
@@ -80,12 +80,12 @@ def expand_score(net: Module, weights: Mapping[str, Array]) -> list[str]:
     Takes the names that `net` has, too, with fewer rows and all else equal; returns them.
     """
     larger = {}
-    for name, parameter in net.parameters():
+    for name, parameter in net.named_parameters():
         old = to_host(weights[name]) if name in weights else None
         if old is not None and old.shape[1:] == parameter.shape[1:] and old.shape[0] < parameter.shape[0]:
             larger[name] = np.array(to_host(parameter.data))
             larger[name][: len(old)] = old
-    net.load(larger, strict=False)
+    net.load_state_dict(larger, strict=False)
     return list(larger)
 
 
@@ -96,7 +96,7 @@ def interpolate(net: Module) -> None:
             fresh = np.zeros(module.w.shape, np.float32)
             diagonal = np.arange(len(fresh))
             fresh[diagonal, diagonal % fresh.shape[1]] = bilinear(module.layer.kernel)
-            module.load({"w": fresh})
+            module.load_state_dict({"w": fresh})
 
 
 def widened(weights: Mapping[str, Array], name: str, channels: int) -> dict[str, np.ndarray]:

@@ -86,6 +86,14 @@ class Tensor:
         """The gradient that `backward` left here: on parameters always, elsewhere only with `keep_grads=True`."""
         return None if self.node is None else self.node.grad
 
+    @grad.setter
+    def grad(self, value: Array | None) -> None:
+        if self.node is None:
+            raise GraphError("a constant or a frozen parameter has no gradient to set")
+        if value is not None and tuple(value.shape) != self.shape:
+            raise ShapeError(f"the gradient of a {type(self).__name__} of shape {self.shape} has shape {value.shape}")
+        self.node.grad = value
+
     def item(self) -> float:
         """The one number in it, as a Python float. On a GPU this waits for the device."""
         return self.data.item()
@@ -145,7 +153,7 @@ class Parameter(Tensor):
         elif self.node is None:
             self.node = Node("parameter", self.data.shape)
 
-    def clear_grad(self) -> None:
+    def zero_grad(self) -> None:
         """Forget the gradient."""
         if self.node is not None:
             self.node.grad = None

@@ -276,8 +276,8 @@ suspects = {
     "softmax: zeros": (fraud, x),
     "conv2d: gy mirrored": (broken(ops.conv2d, mirrored, kernel, None), square),
     "conv2d: gy moved": (broken(ops.conv2d, moved, kernel, None, padding=1), square),
-    "max_pool2d: gy transposed": (broken(ops.max_pool2d, transposed, kernel=2), square),
-    "bilinear_upsample: gy mirrored": (broken(ops.bilinear_upsample, mirrored, kernel=4, stride=2), square),
+    "max_pool2d: gy transposed": (broken(ops.max_pool2d, transposed, kernel_size=2), square),
+    "bilinear_upsample: gy mirrored": (broken(ops.bilinear_upsample, mirrored, kernel_size=4, stride=2), square),
     "conv2d: 1 % too large": (broken(ops.conv2d, a_hundredth_more, kernel, None), square),
     "conv2d: right": (broken(ops.conv2d, right, kernel, None), square),
 }
@@ -356,10 +356,10 @@ n03.check_blind(solved.blind)
 net = FCN8s(classes=3, width=2, layers=11, dropout=0, seed=SEED).to(DEVICE).astype(np.float64)
 photo = put(rng.standard_normal((1, 3, 40, 40)))
 labels = to_device(rng.integers(0, 3, (1, 40, 40)), DEVICE)
-for name, parameter in net.parameters():
+for name, parameter in net.named_parameters():
     if name.startswith("score"):  # score layers start at zero, which would hide the gradients behind them
         parameter.data = put(0.1 * rng.standard_normal(parameter.shape))
-parameters = [parameter for _, parameter in net.parameters()]
+parameters = list(net.parameters())
 count = sum(parameter.size for parameter in parameters)
 print(f"{count:,} parameters: {2 * count:,} evaluations")
 assert count == 126_597
@@ -415,7 +415,7 @@ def two_slopes(seed, eps):
         values.append(loss().item())
     for p, data in zip(parameters, before, strict=True):
         p.data = data
-        p.clear_grad()
+        p.zero_grad()
     return by_gradient, (values[0] - values[1]) / (2 * eps)
 
 
@@ -472,13 +472,15 @@ viz.show(figure)
 
 # %%
 flat = put(np.full((1, 1, 2, 2), 3.0))
-_, (grad_x,) = ops.max_pool2d.__wrapped__(flat, kernel=2)
+_, (grad_x,) = ops.max_pool2d.__wrapped__(flat, kernel_size=2)
 print("the op:\n", to_host(grad_x(put(np.ones((1, 1, 1, 1)))))[0, 0])
-halves = n03.central(lambda moved: float(to_host(ops.max_pool2d(put(moved), kernel=2).data.sum())), to_host(flat), 1e-5)
+halves = n03.central(
+    lambda moved: float(to_host(ops.max_pool2d(put(moved), kernel_size=2).data.sum())), to_host(flat), 1e-5
+)
 print("differences:\n", np.round(halves[0, 0], 6))
 assert np.allclose(halves, 0.5)
 try:
-    gradcheck(ops.max_pool2d, flat, kernel=2)
+    gradcheck(ops.max_pool2d, flat, kernel_size=2)
 except GradientError as caught:
     print("gradcheck:", caught)
 
@@ -489,7 +491,7 @@ except GradientError as caught:
 
 # %%
 apart = put(rng.permutation(72).reshape(1, 2, 6, 6) / 10)
-print(f"largest error {told(gradcheck(ops.max_pool2d, apart, kernel=3, stride=2, ceil=True))}")
+print(f"largest error {told(gradcheck(ops.max_pool2d, apart, kernel_size=3, stride=2, ceil_mode=True))}")
 
 # %% [markdown]
 # A whole net has kinks everywhere, and no choice of inputs keeps clear of all of them. Along a direction the step is

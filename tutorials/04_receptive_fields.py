@@ -66,7 +66,7 @@ def put(values, dtype=np.float64):
 
 # %%
 x = put(rng.permutation(49).reshape(1, 1, 7, 7))
-y, (grad_x,) = ops.max_pool2d.__wrapped__(x, kernel=3, stride=2)
+y, (grad_x,) = ops.max_pool2d.__wrapped__(x, kernel_size=3, stride=2)
 gx = to_host(grad_x(put(np.ones(y.shape))))
 
 figure = Figure(figsize=(8, 2.6), layout="constrained")
@@ -115,7 +115,7 @@ viz.show(figure, dpi=60)
 
 # %%
 sky = put(photos["rocket"][None, :200, :200, 0] / 255.0)[:, None]
-y, (grad_x,) = ops.max_pool2d.__wrapped__(sky, kernel=2)
+y, (grad_x,) = ops.max_pool2d.__wrapped__(sky, kernel_size=2)
 arrives = float(to_host(grad_x(put(np.ones(y.shape)))).sum())
 to_each = float((to_host(sky) == to_host(y).repeat(2, axis=2).repeat(2, axis=3)).sum())
 print(f"{y.size} windows: {arrives:.0f} arrive; given to each equal pixel, {to_each / y.size:.1f} times as much")
@@ -316,8 +316,8 @@ viz.show(figure, dpi=75)
 # %%
 trunk = VGG(width=1, padding=1, init=rng, rng=rng).until("pool5").to(DEVICE).astype(np.float64)
 for number in range(1, 6):
-    getattr(trunk, f"block{number}").pool = AvgPool2d(2)
-for _, parameter in trunk.parameters():
+    getattr(trunk, f"block{number}").pool = AvgPool2d(2, ceil_mode=True)
+for parameter in trunk.parameters():
     parameter.data = abs(parameter.data)
 
 
@@ -325,7 +325,7 @@ def reached(tensor, image, row, col, channel=slice(None)):
     """The size of the gradient of one cell at every pixel (H, W)."""
     gy = np.zeros(tensor.shape)
     gy[0, channel, row, col] = 1
-    image.clear_grad()
+    image.zero_grad()
     tensor.backward(put(gy, tensor.dtype))
     return np.sqrt((to_host(image.grad)[0] ** 2).sum(axis=0))
 

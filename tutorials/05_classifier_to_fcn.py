@@ -166,7 +166,7 @@ print(inspect.getsource(surgery.as_convolution))
 twin = surgery.convolutionalize(net)
 print("before:", type(net.trunk.head.ip1).__name__, net.trunk.head.ip1.w.shape)
 print("after: ", type(twin.trunk.head.ip1).__name__, twin.trunk.head.ip1.w.shape)
-assert sum(p.size for _, p in net.parameters()) == sum(p.size for _, p in twin.parameters())
+assert sum(p.size for p in net.parameters()) == sum(p.size for p in twin.parameters())
 
 one = images[held_out[:1]]
 print("the classifier on a digit:", answers(net, one).shape, "  the twin:", answers(twin, one).shape)

@@ -186,12 +186,12 @@ def whole(shape):
 
 net = Sequential(
     conv1=Conv2d(1, 4, 3, relu=True, init=rng),
-    pool1=MaxPool2d(2),
+    pool1=MaxPool2d(2, ceil_mode=True),
     conv2=Conv2d(4, 4, 3, relu=True, init=rng),
-    pool2=MaxPool2d(3, stride=2),
+    pool2=MaxPool2d(3, stride=2, ceil_mode=True),
     conv3=Conv2d(4, 1, 3, init=rng),
 )
-for _, parameter in net.parameters():
+for parameter in net.parameters():
     parameter.data = whole(parameter.shape)
 net.to(DEVICE)
 
@@ -304,7 +304,7 @@ assert np.array_equal(one_run, stitched) and np.array_equal(one_run[::4, ::4], p
 
 # %%
 net32 = copy.deepcopy(net)
-for _, parameter in net32.parameters():
+for parameter in net32.parameters():
     parameter.data = to_device(rng.standard_normal(parameter.shape).astype(np.float32), DEVICE)
 image32 = (image / 255).astype(np.float32)
 a, b = to_host(shift_and_stitch(net32, image32).data), run(rarefy(net32), image32)

@@ -183,7 +183,7 @@ axes.plot(total, color=viz.ACCENT, linewidth=2)
 axes.axvspan(-0.5, kernel - stride - 0.5, color="0.95")
 axes.axvspan(len(total) - (kernel - stride) - 0.5, len(total) - 0.5, color="0.95")
 axes.set(title="four cells paint tents (grey), the sum is the line between them (blue)", xlabel="pixel", ylim=(0, 3.3))
-line = ops.bilinear_upsample(put(cells).reshape(1, 1, 1, 4), kernel=(1, kernel), stride=(1, stride)).data
+line = ops.bilinear_upsample(put(cells).reshape(1, 1, 1, 4), kernel_size=(1, kernel), stride=(1, stride)).data
 assert np.allclose(to_host(line).ravel(), total)
 viz.show(figure)
 
@@ -219,10 +219,10 @@ viz.show(figure)
 
 # %%
 ramp = put([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 1, 1, 5)
-print("kernel 4, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel=(1, 4), stride=(1, 2)).data).ravel())
-print("kernel 3, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel=(1, 3), stride=(1, 2)).data).ravel())
-even = to_host(ops.bilinear_upsample(ramp, kernel=(1, 4), stride=(1, 2)).data).ravel()
-odd = to_host(ops.bilinear_upsample(ramp, kernel=(1, 3), stride=(1, 2)).data).ravel()
+print("kernel 4, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 4), stride=(1, 2)).data).ravel())
+print("kernel 3, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 3), stride=(1, 2)).data).ravel())
+even = to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 4), stride=(1, 2)).data).ravel()
+odd = to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 3), stride=(1, 2)).data).ravel()
 assert np.allclose(even[2:-2], np.arange(1.25, 5, 0.5))
 assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
 
@@ -250,7 +250,7 @@ n07.check_bilinear(solved.bilinear)
 
 # %%
 ones = put(np.ones((1, 1, 4, 4)))
-plate = to_host(ops.bilinear_upsample(ones, kernel=64, stride=32).data)[0, 0]
+plate = to_host(ops.bilinear_upsample(ones, kernel_size=64, stride=32).data)[0, 0]
 figure = Figure(figsize=(9, 3.4), layout="constrained")
 left, right = figure.subplots(1, 2)
 shown = left.imshow(plate, cmap="viridis", vmin=0, vmax=1)
@@ -285,7 +285,7 @@ assert (edge[:13] < 1).all() and (edge[13:] == 1).all()
 
 # %%
 scores = put(rng.normal(size=(1, 3, 1, 1)) * 3 + np.zeros((1, 3, 8, 8)))  # the same scores in every cell
-up = ops.bilinear_upsample(scores, kernel=64, stride=32)
+up = ops.bilinear_upsample(scores, kernel_size=64, stride=32)
 view = ops.crop(up, like=(200, 200), at=19)
 labels = to_device(np.full((1, 200, 200), int(to_host(scores)[0, :, 0, 0].argmax())), DEVICE)
 values = to_host(view.data)
@@ -403,7 +403,7 @@ n07.check_kernel(solved.kernel)
 # %%
 photo = np.asarray(Image.open("photos/chelsea.jpg").convert("L"), dtype=np.float32)[40:200, 100:260] / 255
 image = to_device(photo[None, None], DEVICE)
-half = ops.avg_pool2d(image, kernel=2, stride=2).data
+half = ops.avg_pool2d(image, kernel_size=2, stride=2).data
 inner = (144, 144)  # the ring is left out
 
 
@@ -453,7 +453,7 @@ viz.show(figure)
 
 # %% tags=["varies"]
 restored = {
-    "half size, bilinear": ops.bilinear_upsample(half, kernel=4, stride=2, padding=1),
+    "half size, bilinear": ops.bilinear_upsample(half, kernel_size=4, stride=2, padding=1),
     "learned, 8 x 8": nets[8](half),
 }
 figure = Figure(figsize=(9, 3.3), layout="constrained")
@@ -477,7 +477,7 @@ fixed = Upsample(21, 64, 32)
 small = put(rng.normal(size=(1, 21, 2, 2))).astype(np.float32)
 answers = {name: to_host(up(small).data) for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed))}
 for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed)):
-    print(f"{name:8} {sum(p.size for _, p in up.parameters()):>9,} weights")
+    print(f"{name:8} {sum(p.size for p in up.parameters()):>9,} weights")
 assert dense.w.size == 1_806_336 and np.count_nonzero(to_host(dense.w.data)) * 21 == dense.w.size
 assert np.allclose(answers["dense"], answers["grouped"], atol=1e-5)
 assert np.allclose(answers["dense"], answers["fixed"], atol=1e-5)

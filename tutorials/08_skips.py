@@ -178,7 +178,7 @@ class Small(Trunk):
         before = 3
         for number, width in enumerate(widths, start=1):
             conv = Conv2d(before, width, 3, padding=1, relu=True, init=init)
-            self.add(f"pool{number}", f"block{number}", Sequential(conv=conv, pool=MaxPool2d(2)), width)
+            self.add(f"pool{number}", f"block{number}", Sequential(conv=conv, pool=MaxPool2d(2, ceil_mode=True)), width)
             before = width
         self.add("fc", "head", Sequential(fc=Conv2d(before, 64, 3, padding=1, relu=True, init=init)), 64)
 
@@ -236,10 +236,10 @@ x_val, labels_val = drawn("val", 48)
 fcn32s = fcn()
 if FROM_SCRATCH:
     train(fcn32s, *drawn("train", 1500), steps=5000, lr=0.05)
-    np.savez_compressed(STORED, **{name: array.astype(np.float16) for name, array in fcn32s.state().items()})
-fcn32s.load(np.load(STORED))
+    np.savez_compressed(STORED, **{name: array.astype(np.float16) for name, array in fcn32s.state_dict().items()})
+fcn32s.load_state_dict(np.load(STORED))
 before = measure(fcn32s, x_val, labels_val)
-print(f"FCN-32s: {sum(p.size for _, p in fcn32s.parameters()):,} weights, mean IU {before.mean_iu():.2f}")
+print(f"FCN-32s: {sum(p.size for p in fcn32s.parameters()):,} weights, mean IU {before.mean_iu():.2f}")
 assert 0.2 < before.mean_iu() < 0.4
 
 # %% [markdown]
@@ -250,16 +250,16 @@ assert 0.2 < before.mean_iu() < 0.4
 
 # %%
 fcn16s = fcn("pool4")
-fcn16s.load(fcn32s.state(), strict=False)  # what both have; score_pool4 stays at zero
+fcn16s.load_state_dict(fcn32s.state_dict(), strict=False)  # what both have; score_pool4 stays at zero
 fcn16s.score_pool4.w.data[...] = to_device(np.random.default_rng(SEED).normal(size=(8, 48, 1, 1)) * 0.1, DEVICE)
 image = put(x_val[:2])
 with no_grad():
     maps = fcn16s.trunk(image, keep=["pool4"])
     score = ops.conv2d(maps["fc"], fcn16s.score_fr.w, fcn16s.score_fr.b)  # 2 x 2 cells: what
-    score = ops.bilinear_upsample(score, kernel=4, stride=2, padding=1)  # 4 x 4 cells
+    score = ops.bilinear_upsample(score, kernel_size=4, stride=2, padding=1)  # 4 x 4 cells
     skip = ops.conv2d(maps["pool4"], fcn16s.score_pool4.w, fcn16s.score_pool4.b)  # 4 x 4 cells: where
     fused = score + ops.crop(skip, like=score, at=0)
-    pixels = ops.bilinear_upsample(fused, kernel=32, stride=16, padding=8)
+    pixels = ops.bilinear_upsample(fused, kernel_size=32, stride=16, padding=8)
     assert (to_host(pixels.data) == to_host(fcn16s(image).data)).all()
 print([tuple(each.shape) for each in (maps["fc"], score, skip, fused, pixels)])
 
@@ -294,11 +294,11 @@ n08.check_rung(solved.rung)
 with no_grad():
     fresh, greatest = fcn("pool4"), fcn("pool4", fusion="max")
     for each in (fresh, greatest):
-        each.load(fcn32s.state(), strict=False)
+        each.load_state_dict(fcn32s.state_dict(), strict=False)
         assert not to_host(each.score_pool4.w.data).any()
     maps = fcn32s.trunk(put(x_val), keep=["pool4"])
-    bare = ops.bilinear_upsample(fcn32s.score_fr(maps["fc"]), kernel=4, stride=2, padding=1)
-    bare = to_host(ops.bilinear_upsample(bare, kernel=32, stride=16, padding=8).data)
+    bare = ops.bilinear_upsample(fcn32s.score_fr(maps["fc"]), kernel_size=4, stride=2, padding=1)
+    bare = to_host(ops.bilinear_upsample(bare, kernel_size=32, stride=16, padding=8).data)
     with_sum, with_max = (to_host(each(put(x_val)).data) for each in (fresh, greatest))
 
 changed = {"sum": (bare != with_sum).mean(), "max": (bare != with_max).mean()}
@@ -315,9 +315,9 @@ assert changed["sum"] == 0 and changed["max"] > 0.3
 
 # %%
 line = to_device(np.array([0.0, 1.0, 0.0, 0.6, 0.4]).reshape(1, 1, 1, 5), DEVICE)
-once = ops.bilinear_upsample(line, kernel=(1, 64), stride=(1, 32), padding=(0, 16))
-twice = ops.bilinear_upsample(line, kernel=(1, 4), stride=(1, 2), padding=(0, 1))
-twice = ops.bilinear_upsample(twice, kernel=(1, 32), stride=(1, 16), padding=(0, 8))
+once = ops.bilinear_upsample(line, kernel_size=(1, 64), stride=(1, 32), padding=(0, 16))
+twice = ops.bilinear_upsample(line, kernel_size=(1, 4), stride=(1, 2), padding=(0, 1))
+twice = ops.bilinear_upsample(twice, kernel_size=(1, 32), stride=(1, 16), padding=(0, 8))
 once, twice = (to_host(each.data).ravel() for each in (once, twice))
 drawing = Figure(figsize=(9, 2.2), layout="constrained")
 axes = drawing.subplots()
@@ -342,7 +342,7 @@ nets, curves = {"FCN-32s": fcn32s}, {}
 for name, skips in (("FCN-16s", ("pool4",)), ("FCN-8s", ("pool4", "pool3"))):
     coarser = nets[list(nets)[-1]]
     nets[name] = fcn(*skips)
-    nets[name].load(coarser.state(), strict=False)
+    nets[name].load_state_dict(coarser.state_dict(), strict=False)
     curves[name] = train(nets[name], x, labels, steps=60, lr=0.03)
 
 results = {name: measure(net, x_val, labels_val) for name, net in nets.items()}
@@ -413,7 +413,7 @@ scales = {"pool4": 0.01, "pool3": 0.0001}
 scaled, plain = fcn("pool4", "pool3", skip_scale=scales), fcn("pool4", "pool3")
 draws = np.random.default_rng(SEED)
 for net in (scaled, plain):
-    net.load(fcn32s.state(), strict=False)
+    net.load_state_dict(fcn32s.state_dict(), strict=False)
     net.astype(np.float64)
 for pool, c in scales.items():
     w = draws.normal(size=getattr(scaled, f"score_{pool}").w.shape)
@@ -433,7 +433,7 @@ few, few_labels = x[:8].astype(np.float64), labels[:8]
 train(scaled, few, few_labels, steps=4, lr=0.03)
 train(plain, few, few_labels, steps=4, lr=0.03, multipliers=slower)
 apart = {}
-for (name, a), (_, b) in zip(scaled.parameters(), plain.parameters(), strict=True):
+for (name, a), (_, b) in zip(scaled.named_parameters(), plain.named_parameters(), strict=True):
     c = scales.get(name.removeprefix("score_").removesuffix(".w"), 1)
     apart[name] = abs(to_host(a.data) * c - to_host(b.data)).max() / abs(to_host(b.data)).max()
 print(f"after four steps of momentum SGD no parameter of {len(apart)} differs by as much as 1e-9 of its largest number")
@@ -473,7 +473,7 @@ viz.show(drawing)
 
 # %% tags=["varies"]
 at_once = fcn("pool4", "pool3")
-at_once.load(fcn32s.state(), strict=False)
+at_once.load_state_dict(fcn32s.state_dict(), strict=False)
 curves["FCN-8s at once"] = train(at_once, x, labels, steps=60, lr=0.03)
 results["FCN-8s at once"] = measure(at_once, x_val, labels_val)
 print(f"FCN-8s, at once, 60 steps:        mean IU {results['FCN-8s at once'].mean_iu():.3f}")

@@ -57,7 +57,7 @@ def small_net(padding=0):
     init = np.random.default_rng(SEED)
     return Sequential(
         conv1=Conv2d(3, 8, 3, padding=padding, relu=True, init=init),
-        pool1=MaxPool2d(2),
+        pool1=MaxPool2d(2, ceil_mode=True),
         conv2=Conv2d(8, 12, 3, padding=padding, relu=True, init=init),
         score=Conv2d(12, 8, 1, init=init),
     ).to(DEVICE)
@@ -118,9 +118,9 @@ net = small_net().astype(np.float64)
 def gradient_of(loss):
     """All gradients of the net as one line of numbers."""
     loss.backward()
-    line = np.concatenate([to_host(p.grad).ravel() for _, p in net.parameters()])
-    for _, p in net.parameters():
-        p.clear_grad()
+    line = np.concatenate([to_host(p.grad).ravel() for p in net.parameters()])
+    for p in net.parameters():
+        p.zero_grad()
     return line
 
 

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         print(f"{name:<18}{shape:>12}{cost / 1e9:>14.3f} G{seconds:>8.2f} s")
     inner = (..., slice(factor, -factor), slice(factor, -factor))
     apart = abs(outputs["upsampled"] - outputs["  nonlinearly"])[inner].max(initial=0)
-    learns = sum(p.size for name, p in ways["  nonlinearly"].parameters() if name.startswith("up."))
+    learns = sum(p.size for name, p in ways["  nonlinearly"].named_parameters() if name.startswith("up."))
     print(
         f"\nnonlinear upsampling has {learns} numbers to learn; doubling {factor.bit_length() - 1} times, it starts ",
         end="",

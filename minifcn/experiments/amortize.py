@@ -87,7 +87,7 @@ def clock(net: Module, images: list[np.ndarray], repeat: int, device: str) -> tu
 
 def backward_of(net: Module, x: Array) -> float:
     """Seconds of one backward pass, after a forward pass that is not counted."""
-    parameters = [p for _, p in net.parameters()]
+    parameters = list(net.parameters())
     y: Tensor = net(x)
     gy = y.data * 0 + 1
 
@@ -98,7 +98,7 @@ def backward_of(net: Module, x: Array) -> float:
     to_host(y.data)
     spent = seconds(back)
     for p in parameters:
-        p.clear_grad()
+        p.zero_grad()
     return spent
 
 

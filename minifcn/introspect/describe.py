@@ -120,7 +120,7 @@ def describe(
     rows: list[Row] = []
     with evaluating(net), watching(net, rows, min(h, w)):
         inference = peak(lambda: net(*images), ledger)
-    training, learned = 0, [p for _, p in net.parameters() if not p.frozen]
+    training, learned = 0, [p for p in net.parameters() if not p.frozen]
     if learned:
         modes = [(module, module.training) for module in net.modules()]
         net.train()
@@ -180,7 +180,7 @@ def channels(net: Module) -> int:
 
 def dtype_of(net: Module) -> Any:
     """Return the dtype of the parameters."""
-    return next(p.dtype for _, p in net.parameters())
+    return next(p.dtype for p in net.parameters())
 
 
 @contextlib.contextmanager
@@ -235,7 +235,7 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
                     type(module).__name__,
                     y.shape,
                     y.data.grid,
-                    sum(p.size for _, p in module.parameters()),
+                    sum(p.size for p in module.parameters()),
                     outline.library.multiply_adds - before,
                     y.data.nbytes,
                 )

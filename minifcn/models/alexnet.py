@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minifcn.models.trunk import Trunk, checked_padding, thinned
-from minifcn.nn import LRN, Conv2d, Dropout, Init, Linear, MaxPool2d, Sequential
+from minifcn.nn import Conv2d, Dropout, Init, Linear, LocalResponseNorm, MaxPool2d, Sequential
 
 
 class AlexNet(Trunk):
@@ -43,19 +43,19 @@ class AlexNet(Trunk):
         a, b, c, hidden = thin(96), thin(256), thin(384), thin(4096)
         block1 = Sequential(
             conv1=Conv2d(in_channels, a, 11, stride=4, padding=padding, relu=True, init=init),
-            pool=MaxPool2d(3, stride=2),
+            pool=MaxPool2d(3, stride=2, ceil_mode=True),
         )
         block2 = Sequential(
-            norm1=LRN(),  # after the pool: this is what tells CaffeNet from AlexNet
+            norm1=LocalResponseNorm(),  # after the pool: this is what tells CaffeNet from AlexNet
             conv2=Conv2d(a, b, 5, padding=2, groups=2, relu=True, init=init),
-            pool=MaxPool2d(3, stride=2),
+            pool=MaxPool2d(3, stride=2, ceil_mode=True),
         )
         block5 = Sequential(
-            norm2=LRN(),
+            norm2=LocalResponseNorm(),
             conv3=Conv2d(b, c, 3, padding=1, relu=True, init=init),
             conv4=Conv2d(c, c, 3, padding=1, groups=2, relu=True, init=init),
             conv5=Conv2d(c, b, 3, padding=1, groups=2, relu=True, init=init),
-            pool=MaxPool2d(3, stride=2),
+            pool=MaxPool2d(3, stride=2, ceil_mode=True),
         )
         head = Sequential(
             fc6=full(b, hidden, 6, relu=True, init=init),
@@ -99,16 +99,14 @@ class AlexNet2014(Trunk):
         a, b, c, d, hidden = thin(64), thin(192), thin(384), thin(256), thin(4096)
         block1 = Sequential(
             conv1=Conv2d(in_channels, a, 11, stride=4, padding=padding, relu=True, init=init),
-            pool=MaxPool2d(3, stride=2, ceil=False),
+            pool=MaxPool2d(3, stride=2),
         )
-        block2 = Sequential(
-            conv2=Conv2d(a, b, 5, padding=2, relu=True, init=init), pool=MaxPool2d(3, stride=2, ceil=False)
-        )
+        block2 = Sequential(conv2=Conv2d(a, b, 5, padding=2, relu=True, init=init), pool=MaxPool2d(3, stride=2))
         block5 = Sequential(
             conv3=Conv2d(b, c, 3, padding=1, relu=True, init=init),
             conv4=Conv2d(c, d, 3, padding=1, relu=True, init=init),
             conv5=Conv2d(d, d, 3, padding=1, relu=True, init=init),
-            pool=MaxPool2d(3, stride=2, ceil=False),
+            pool=MaxPool2d(3, stride=2),
         )
         head = Sequential(
             drop6=Dropout(dropout, rng=rng),  # before its layer, where CaffeNet drops after it

@@ -13,7 +13,7 @@ import numpy as np
 
 from minifcn.errors import UsageError
 from minifcn.models.trunk import Parallel, Trunk, checked_padding, thinned
-from minifcn.nn import LRN, AvgPool2d, Conv2d, Dropout, Init, Linear, MaxPool2d, Module, Sequential
+from minifcn.nn import AvgPool2d, Conv2d, Dropout, Init, Linear, LocalResponseNorm, MaxPool2d, Module, Sequential
 
 # Szegedy et al., 2015, table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
 INCEPTIONS = {
@@ -42,7 +42,7 @@ def inception(incoming: int, counts: list[int], *, init: Init, wide: int = 5) ->
         conv1x1=conv(incoming, one, 1),
         conv3x3=Sequential(reduce=conv(incoming, reduce3, 1), conv=conv(reduce3, three, 3)),
         conv5x5=Sequential(reduce=conv(incoming, reduce5, 1), conv=conv(reduce5, five, wide)),
-        pool=Sequential(pool=MaxPool2d(3, stride=1, padding=1), proj=conv(incoming, projected, 1)),
+        pool=Sequential(pool=MaxPool2d(3, stride=1, padding=1, ceil_mode=True), proj=conv(incoming, projected, 1)),
     )
 
 
@@ -77,15 +77,15 @@ class GoogLeNet(Trunk):
         checked_padding("GoogLeNet", padding)
         block1 = Sequential(
             conv1=Conv2d(in_channels, thin(64), 7, stride=2, padding=padding, relu=True, init=init),
-            pool=MaxPool2d(3, stride=2),
+            pool=MaxPool2d(3, stride=2, ceil_mode=True),
         )
-        norm1, norm2 = ({"norm1": LRN()}, {"norm2": LRN()}) if normalized else ({}, {})
+        norm1, norm2 = ({"norm1": LocalResponseNorm()}, {"norm2": LocalResponseNorm()}) if normalized else ({}, {})
         block2 = Sequential(
             **norm1,
             reduce=Conv2d(thin(64), thin(64), 1, relu=True, init=init),
             conv2=Conv2d(thin(64), thin(192), 3, padding=1, relu=True, init=init),
             **norm2,
-            pool=MaxPool2d(3, stride=2),
+            pool=MaxPool2d(3, stride=2, ceil_mode=True),
         )
         self.add("pool1", "block1", block1, thin(64))
         self.add("pool2", "block2", block2, thin(192))
@@ -97,7 +97,7 @@ class GoogLeNet(Trunk):
                 modules[f"inception_{block}{letter}"] = inception(incoming, thinner, init=init, wide=wide)
                 incoming = one + three + five + projected
             if block < 5:
-                pool = MaxPool2d(last_pool if block == 4 else 3, stride=2)
+                pool = MaxPool2d(last_pool if block == 4 else 3, stride=2, ceil_mode=True)
                 self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=pool), incoming)
             else:
                 drop = Dropout(dropout, rng=rng)
@@ -105,4 +105,4 @@ class GoogLeNet(Trunk):
 
     def top(self, classes: int, *, init: Init) -> Sequential:
         fc = Linear(self.channels[self.last], classes, init=init)
-        return Sequential(pool5=AvgPool2d(7, stride=1), fc=fc)
+        return Sequential(pool5=AvgPool2d(7, stride=1, ceil_mode=True), fc=fc)

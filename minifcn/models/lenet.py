@@ -39,8 +39,8 @@ class LeNet(Trunk):
         checked_padding("LeNet", padding)
         conv1 = Conv2d(in_channels, thin(20), 5, padding=padding, init=init)
         conv2 = Conv2d(thin(20), thin(50), 5, init=init)
-        self.add("pool1", "block1", Sequential(conv1=conv1, pool=MaxPool2d(2)), thin(20))
-        self.add("pool2", "block2", Sequential(conv2=conv2, pool=MaxPool2d(2)), thin(50))
+        self.add("pool1", "block1", Sequential(conv1=conv1, pool=MaxPool2d(2, ceil_mode=True)), thin(20))
+        self.add("pool2", "block2", Sequential(conv2=conv2, pool=MaxPool2d(2, ceil_mode=True)), thin(50))
         self.add("ip1", "head", Sequential(ip1=full(thin(50), thin(500), 4, relu=True, init=init)), thin(500))
 
     def top(self, classes: int, *, init: Init) -> Sequential:

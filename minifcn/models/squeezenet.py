@@ -66,7 +66,7 @@ class SqueezeNet(Trunk):
         wide, kernel, pools, self.border = VERSIONS[version]
         incoming, name = thin(wide), "1"
         conv1 = Conv2d(in_channels, incoming, kernel, stride=2, padding=padding, relu=True, init=init)
-        modules: dict[str, Any] = {"conv1": conv1, "pool": MaxPool2d(3, stride=2)}
+        modules: dict[str, Any] = {"conv1": conv1, "pool": MaxPool2d(3, stride=2, ceil_mode=True)}
         for number, (squeeze, expand) in enumerate(FIRES, start=2):
             if "pool" in modules:
                 self.add(f"pool{name}", f"block{name}", Sequential(**modules), incoming)
@@ -74,7 +74,7 @@ class SqueezeNet(Trunk):
             modules[f"fire{number}"] = fire(incoming, thin(squeeze), thin(expand), init=init)
             incoming, name = 2 * thin(expand), str(number)
             if number in pools:
-                modules["pool"] = MaxPool2d(3, stride=2)
+                modules["pool"] = MaxPool2d(3, stride=2, ceil_mode=True)
         self.add("fire9", "block9", Sequential(**modules, drop9=Dropout(dropout, rng=rng)), incoming)
 
     def top(self, classes: int, *, init: Init) -> Sequential:

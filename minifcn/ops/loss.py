@@ -12,7 +12,7 @@ from minifcn.tensor import ValueAndGradients, op
 NORMALIZATIONS = ("sum", "valid", "batch")
 
 
-def check_labels(x: Array, labels: Array, ignore: int) -> None:
+def check_labels(x: Array, labels: Array, ignore_index: int) -> None:
     """Refuse labels that do not fit. Their range is checked on the host only: CuPy would wait for the device."""
     wanted = (x.shape[0], *x.shape[2:])
     if labels.shape != wanted or labels.dtype.kind not in "iu":
@@ -21,11 +21,11 @@ def check_labels(x: Array, labels: Array, ignore: int) -> None:
             f"one for each pixel of the scores {x.shape}"
         )
     if is_host(labels):
-        wrong = labels[(labels != ignore) & ((labels < 0) | (labels >= x.shape[1]))]
+        wrong = labels[(labels != ignore_index) & ((labels < 0) | (labels >= x.shape[1]))]
         if wrong.size:
             raise ShapeError(
                 f"softmax_cross_entropy: label {int(wrong.flat[0])} found; expected 0..{x.shape[1] - 1}, "
-                f"or {ignore} where a pixel is to be ignored"
+                f"or {ignore_index} where a pixel is to be ignored"
             )
 
 
@@ -34,20 +34,21 @@ def softmax_cross_entropy(
     x: Array,
     labels: Array,
     *,
-    ignore: int = 255,
+    ignore_index: int = 255,
     weights: Array | None = None,
     sampling: Array | None = None,
     normalize: str = "valid",
 ) -> ValueAndGradients:
     """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] ln softmax(x[n,:,i,j])_l with l = labels[n,i,j]: one number.
 
-    x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore` where a pixel has none. `weights` (C,) weighs the
-    classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`, the
-    released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image that is
-    all void has loss 0 and gradient 0. Errors: `ShapeError`.
+    x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore_index` where a pixel has none. `weights` (C,) weighs
+    the classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`,
+    the released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image that is
+    all void has loss 0 and gradient 0. PyTorch's `reduction="sum"` is `normalize="sum"`, and its `"mean"` without
+    weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
     """
     images(x, op="softmax_cross_entropy")
-    check_labels(x, labels, ignore)
+    check_labels(x, labels, ignore_index)
     if normalize not in NORMALIZATIONS:
         raise ShapeError(
             f"softmax_cross_entropy: normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}"
@@ -57,7 +58,7 @@ def softmax_cross_entropy(
     if sampling is not None and sampling.shape != labels.shape:
         raise ShapeError(f"softmax_cross_entropy: sampling has shape {sampling.shape}; expected {labels.shape}")
     xp = xp_of(x)
-    counts = labels != ignore
+    counts = labels != ignore_index
     if sampling is not None:
         counts = counts & (sampling != 0)
     label = xp.where(counts, labels, 0)[:, None]  # 255 must never be used as an index

@@ -1,7 +1,7 @@
 """Pooling: each window keeps its largest value, or its mean.
 
-The last window may hang over the edge (`ceil=True`, as in Caffe: every size in the paper depends on it). Both ops walk
-the same list of kernel taps; a pixel that several windows saw receives the sum of their gradients.
+The last window may hang over the edge (`ceil_mode=True`, as in Caffe: every size in the paper depends on it). Both ops
+walk the same list of kernel taps; a pixel that several windows saw receives the sum of their gradients.
 """
 
 import functools
@@ -30,15 +30,23 @@ class Frame:
     """The padded image that a pooling looks at, and its windows."""
 
     def __init__(
-        self, x: Array, kernel: Size, stride: Size | None, padding: Size, dilation: Size, ceil: bool, *, op: str
+        self,
+        x: Array,
+        kernel_size: Size,
+        stride: Size | None,
+        padding: Size,
+        dilation: Size,
+        ceil_mode: bool,
+        *,
+        op: str,
     ) -> None:
         images(x, op=op)
-        self.kernel = pair(kernel, op=op, name="kernel", least=1)
+        self.kernel = pair(kernel_size, op=op, name="kernel_size", least=1)
         self.stride = self.kernel if stride is None else pair(stride, op=op, name="stride", least=1)
         self.padding = pair(padding, op=op, name="padding", least=0)
         self.dilation = pair(dilation, op=op, name="dilation", least=1)
         axes = list(zip(self.kernel, self.stride, self.padding, self.dilation, strict=True))
-        layers = [Layer(*axis, ceil=ceil) for axis in axes]
+        layers = [Layer(*axis, ceil=ceil_mode) for axis in axes]
         self.size: Pair = x.shape[2:]
         self.windows = Windows(self.kernel, self.stride, self.padding, self.dilation)
         self.out: Pair = (layers[0].out_size(self.size[0]), layers[1].out_size(self.size[1]))
@@ -64,15 +72,21 @@ class Frame:
 
 @op
 def max_pool2d(
-    x: Array, *, kernel: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil: bool = False
+    x: Array,
+    *,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
 ) -> ValueAndGradients:
     """y[n,c,i,j] = max over the window at (i*s - p, j*s - p) of x[n,c]; `stride` defaults to the kernel.
 
-    x (N, C, H, W) -> (N, C, H', W'), H' = floor or ceil((H + 2p - d(k-1) - 1)/s) + 1. With `ceil`, a last window that
-    would start in the padding is dropped, and a window larger than the image is one clipped window (Caffe's rule).
+    x (N, C, H, W) -> (N, C, H', W'), H' = floor or ceil((H + 2p - d(k-1) - 1)/s) + 1. With `ceil_mode`, a last window
+    that would start in the padding is dropped, and a window larger than the image is one clipped window (Caffe's rule).
     Of equal values the first one (row by row) is the maximum, and gets the gradient. Errors: `ShapeError`.
     """
-    frame = Frame(x, kernel, stride, padding, dilation, ceil, op="max_pool2d")
+    frame = Frame(x, kernel_size, stride, padding, dilation, ceil_mode, op="max_pool2d")
     xp, taps = xp_of(x), list(frame.taps())
     y = xp.empty((*x.shape[:2], *frame.out), dtype=x.dtype)
 
@@ -105,13 +119,19 @@ def max_pool2d(
 
 @op
 def avg_pool2d(
-    x: Array, *, kernel: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil: bool = False
+    x: Array,
+    *,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
 ) -> ValueAndGradients:
     """y[n,c,i,j] = mean over the window at (i*s - p, j*s - p) of x[n,c]; options and sizes as in `max_pool2d`.
 
     Zeros of the padding count as pixels, what hangs over beyond the padding does not (Caffe's rule).
     """
-    frame = Frame(x, kernel, stride, padding, dilation, ceil, op="avg_pool2d")
+    frame = Frame(x, kernel_size, stride, padding, dilation, ceil_mode, op="avg_pool2d")
     xp, padded = xp_of(x), frame.pad(x, 0.0)
     border = xp.zeros(frame.padded, dtype=x.dtype)
     border[tuple(slice(n + 2 * p) for n, p in zip(frame.size, frame.padding, strict=True))] = 1

@@ -51,14 +51,14 @@ def bilinear_resize(x: Array, *, size: Size) -> ValueAndGradients:
 
 
 @op
-def bilinear_upsample(x: Array, *, kernel: Size, stride: Size, padding: Size = 0) -> ValueAndGradients:
+def bilinear_upsample(x: Array, *, kernel_size: Size, stride: Size, padding: Size = 0) -> ValueAndGradients:
     """x (N, C, H, W) -> (N, C, (H-1)s + k - 2p, ...): each channel spread by the k x k bilinear kernel.
 
     The kernel is (1 - |i-c|/f)(1 - |j-c|/f), f = (k+1)//2, c its centre: it sums to f^2, and interpolates exactly for
     k = 2s and k = 2s - 1. Errors: `ShapeError` where the padding leaves nothing.
     """
     images(x, op="bilinear_upsample")
-    kernels = pair(kernel, op="bilinear_upsample", name="kernel", least=1)
+    kernels = pair(kernel_size, op="bilinear_upsample", name="kernel_size", least=1)
     strides = pair(stride, op="bilinear_upsample", name="stride", least=1)
     paddings = pair(padding, op="bilinear_upsample", name="padding", least=0)
     rows, cols = (Layer(*axis, transpose=True) for axis in zip(kernels, strides, paddings, strict=True))

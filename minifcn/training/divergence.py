@@ -22,7 +22,7 @@ from minifcn.tensor import Tensor
 
 def largest_gradients(net: Module) -> dict[str, float]:
     """max |gradient| of every parameter that has one."""
-    return {name: float(to_host(abs(p.grad).max())) for name, p in net.parameters() if p.grad is not None}
+    return {name: float(to_host(abs(p.grad).max())) for name, p in net.named_parameters() if p.grad is not None}
 
 
 def worst(gradients: Mapping[str, float]) -> str:

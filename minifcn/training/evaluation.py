@@ -22,7 +22,7 @@ from minifcn.tensor import Tensor
 
 def device_of_net(net: Module) -> str:
     """ "cpu" or "gpu": where the parameters are."""
-    return "gpu" if "gpu" in {device_of(parameter.data) for _, parameter in net.parameters()} else "cpu"
+    return "gpu" if "gpu" in {device_of(parameter.data) for parameter in net.parameters()} else "cpu"
 
 
 def predict(net: Module, *images: np.ndarray) -> np.ndarray:

@@ -143,7 +143,7 @@ class Trainer:
         o, stage = self.options, self.progress.stage
         self.net = o.network(len(self.classes), o.strides[stage], geometry=len(self.geometry_classes))
         if coarser is not None:
-            self.net.load(coarser.state(), strict=False)
+            self.net.load_state_dict(coarser.state_dict(), strict=False)
         self.net.to(self.device)
         if o.frozen:
             self.net.freeze(*o.frozen)
@@ -287,7 +287,7 @@ class Trainer:
 
     def _announce(self) -> None:
         o = self.options
-        count = sum(parameter.size for _, parameter in self.net.parameters())
+        count = sum(parameter.size for parameter in self.net.parameters())
         self.say(
             f"FCN-{o.strides[self.progress.stage]}s, {count:,} parameters, {len(self.classes)} classes; "
             f"images: {len(self.train_set)} to learn from, {len(self.val_set)} to measure on"
@@ -352,7 +352,7 @@ class Trainer:
         return o.train_split if o.overfit else o.val_split
 
     def _trunk_is_zero(self) -> bool:
-        weights = [w for name, w in self.net.parameters() if "trunk." in name and name.endswith(".w")]
+        weights = [w for name, w in self.net.named_parameters() if "trunk." in name and name.endswith(".w")]
         return all(not to_host(w.data).any() for w in weights)
 
     # --------------------------------------------------------------------------------------------------- saved and back
@@ -360,8 +360,8 @@ class Trainer:
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint. `DivergedError` instead of one that holds a NaN, which would push out the good ones."""
         p = self.progress
-        tensors = {f"net.{name}": array for name, array in self.net.state().items()}
-        tensors |= {f"momentum.{name}": array for name, array in self.optimizer.state().items()}
+        tensors = {f"net.{name}": array for name, array in self.net.state_dict().items()}
+        tensors |= {f"momentum.{name}": array for name, array in self.optimizer.state_dict().items()}
         broken = not_finite(tensors)
         if broken:
             self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
@@ -412,7 +412,7 @@ class Trainer:
             )
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
-        self.optimizer.load(part(checkpoint.tensors, "momentum."))
+        self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))
         try:
             for generator, state in zip(self.net.generators(), meta["generators"], strict=True):
                 generator.bit_generator.state = state

@@ -121,7 +121,7 @@ def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, devic
     told = describe(net, images.size, batch=o.batch, passes=o.accumulate, device=device)
     yield from table(told, learning_rates(dataclasses.replace(o, lr=rate), net))
     kept = told.gradients * (2 if isinstance(o.solver(net), Adam) else 1)
-    weights = sum(parameter.data.nbytes for _, parameter in net.parameters())
+    weights = sum(parameter.data.nbytes for parameter in net.parameters())
     yield (
         f"a training step holds at most {mib(weights + kept + told.training)}: parameters {mib(weights)}, what the "
         f"optimizer keeps {mib(kept)}, activations and gradients {mib(told.training)}"
@@ -131,7 +131,7 @@ def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, devic
 def learning_rates(o: Options, net: FCN | LateFusion) -> dict[str, str]:
     """The learning rate of each layer with parameters, of its weights and of its biases: "1e-10 / 2e-10"."""
     multipliers, found = o.solver(net).multipliers, dict[str, list[str]]()
-    for name, parameter in net.parameters():
+    for name, parameter in net.named_parameters():
         rate = "frozen" if parameter.frozen else f"{o.lr * multipliers(name)[0]:g}"
         found.setdefault(name.rpartition(".")[0], []).append(rate)
     return {name: " / ".join(rates) for name, rates in found.items()}

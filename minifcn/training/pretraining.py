@@ -134,7 +134,7 @@ def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], Non
     known, measured = stacked(train), stacked(Objects("val", count=MEASURED, size=options.size, seed=options.seed))
     net = options.classifier()
     chance = float(np.bincount(measured[1]).max() / MEASURED)
-    count = sum(parameter.size for _, parameter in net.parameters())
+    count = sum(parameter.size for parameter in net.parameters())
     say(f"{options.net}: {count:,} parameters, {len(Objects.classes)} classes, a guess is right for {chance:.3f}")
     took = f"{time.perf_counter() - drawn:.1f} s"
     say(f"drew {options.images} pictures to learn from and {MEASURED} to measure on in {took}")
@@ -152,7 +152,7 @@ def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], Non
                     f"chance {chance:.3f}  {speed:.0f} images/s"
                 )
     record = {"options": asdict(options), "accuracy": right, "chance": chance, "loss": loss}
-    trunk = {name: array for name, array in net.state().items() if name.startswith("trunk.")}
+    trunk = {name: array for name, array in net.state_dict().items() if name.startswith("trunk.")}
     weights = WeightSet(path, options.net, net.trunk.last, (), preprocessing, trunk)
     save_checkpoint(path, trunk, weights.meta() | {"pretraining": record})
     say(f"wrote {path}: the trunk up to {net.trunk.last}")

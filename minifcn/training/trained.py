@@ -43,7 +43,7 @@ def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint) -> None:
     """Put the checkpoint's parameters into `net`; `FormatError` naming the file and every name that does not fit."""
     try:
-        net.load(part(checkpoint.tensors, "net."))
+        net.load_state_dict(part(checkpoint.tensors, "net."))
     except FormatError as fault:
         raise FormatError(f"{checkpoint.path}: {fault}") from fault
 

@@ -43,7 +43,7 @@ def _weights(word: str) -> WeightSet:
         return open_weights(path)
     trained = open_trained(path)
     name = f"FCN-{trained.options.strides[-1]}s"
-    return WeightSet(path, name, "", trained.classes, trained.preprocessing, trained.net.state())
+    return WeightSet(path, name, "", trained.classes, trained.preprocessing, trained.net.state_dict())
 
 
 def _of_a_run(path: Path) -> bool:
@@ -79,7 +79,7 @@ def begin(net: FCN, weights: WeightSet) -> str:
     were grey. Raises `FormatError` naming the first layer that differs, and changes nothing, where they are of another
     net.
     """
-    shapes = {name: parameter.shape for name, parameter in net.parameters()}
+    shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
     own = {name: shape for name, shape in shapes.items() if name.startswith("trunk.")}
     arrays = with_planes(own, weights.arrays)
     fault = next(differences(own, arrays), None)
@@ -89,7 +89,7 @@ def begin(net: FCN, weights: WeightSet) -> str:
         own |= {name: shapes[name] for name, array in arrays.items() if shapes.get(name) == array.shape}
     taken = transplant(net, {name: array for name, array in arrays.items() if name in own})
     unused = layers(name for name in arrays if name not in own)
-    new = layers(name for name, _ in net.parameters() if name not in taken)
+    new = layers(name for name, _ in net.named_parameters() if name not in taken)
     first, *_, last = layers(taken)
     return (
         f"weights of {weights.net} from {weights.path.name}: {len(layers(taken))} layers taken, {first} to {last}; "

@@ -163,7 +163,7 @@ def gradient_flow(
     layer. What a logarithm cannot show is said in words: "zero", "none" (no gradient came), "not finite". Written to
     `path` too if one is given. Raises `UsageError` without a layer, `ShapeError` unless gradient and weights match.
 
-        gradient_flow({name: p.grad for name, p in net.parameters() if name.endswith(".w")})
+        gradient_flow({name: p.grad for name, p in net.named_parameters() if name.endswith(".w")})
     """
     from matplotlib.figure import Figure
 

@@ -19,12 +19,12 @@ from minifcn.models.classifier import Classifier, GlobalAverage
 from minifcn.models.fcn import FCN
 from minifcn.models.trunk import Parallel, Trunk
 from minifcn.nn import (
-    LRN,
     AvgPool2d,
     Conv2d,
     ConvTranspose2d,
     Dropout,
     Linear,
+    LocalResponseNorm,
     MaxPool2d,
     Module,
     Sequential,
@@ -44,7 +44,7 @@ class Writer:
         self.onnx = onnx
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
-        self.names = {id(parameter): name for name, parameter in net.parameters()}
+        self.names = {id(parameter): name for name, parameter in net.named_parameters()}
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """One more node; the name of its only output."""
@@ -168,7 +168,7 @@ FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
     MaxPool2d: pool,
     Upsample: upsample,
     Linear: linear,
-    LRN: normalization,
+    LocalResponseNorm: normalization,
     Dropout: lambda writer, module, x: x,  # nothing is dropped when nothing is learned
     GlobalAverage: lambda writer, module, x: writer.node("ReduceMean", x, axes=[2, 3], keepdims=0),
     Sequential: sequential,
@@ -194,7 +194,7 @@ def onnx_model(net: FCN | Classifier, *, classes: Sequence[str], metadata: Mappi
     for name, value in results.items():
         writer.nodes.append(onnx.helper.make_node("Identity", [value], [name], name=name))
     helper, number = onnx.helper, onnx.TensorProto.FLOAT
-    first = next(parameter for _, parameter in net.parameters())
+    first = next(net.parameters())
     takes = helper.make_tensor_value_info(IMAGE, number, ["N", first.shape[1], "H", "W"])
     maps: list[Any] = ["H", "W"] if isinstance(net, FCN) else []
     gives = [helper.make_tensor_value_info(name, number, ["N", f"{name}_classes", *maps]) for name in results]

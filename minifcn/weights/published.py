@@ -171,7 +171,7 @@ Row = tuple[str, str, tuple[int, ...]]  # our name, theirs, the shape
 
 def _groups(net: Module, rule: Rule) -> Iterator[tuple[str, list[Row]]]:
     """The parameters of `net` in the pieces in which a file may have them: each stage of a classifier, and its top."""
-    shapes = {name: parameter.shape for name, parameter in net.parameters()}
+    shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
     theirs = renamed(list(shapes), rule)
     stages = {}
     if isinstance(net, Classifier):
@@ -183,7 +183,7 @@ def _groups(net: Module, rule: Rule) -> Iterator[tuple[str, list[Row]]]:
 
 def _classes(net: Module, rule: Rule, arrays: Mapping[str, np.ndarray]) -> int | None:
     """The number of classes that the file's last bias has, if it has one of a sensible size."""
-    own = [name for name, _ in net.parameters()]
+    own = [name for name, _ in net.named_parameters()]
     bias = next(name for name in reversed(own) if name.endswith(".b"))
     array = arrays.get(renamed(own, rule)[bias])
     return array.size if array is not None and 1 <= array.size <= MAX_CLASSES else None
@@ -298,7 +298,7 @@ class WeightSet:
         if not isinstance(net, FCN) or isinstance(net.classes, int):  # several heads have classes of their own
             net = PUBLISHED[self.net].network(len(self.classes))
         try:
-            return net.load(self.arrays)
+            return net.load_state_dict(self.arrays)
         except FormatError as fault:
             raise FormatError(f"{self.path}: {fault}") from fault
 
@@ -333,7 +333,7 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
     if fit.output:
         return ()
     net = PUBLISHED[fit.net].network(fit.classes)
-    last = [parameter for name, parameter in net.parameters() if name.endswith(".b")][-1]
+    last = [parameter for name, parameter in net.named_parameters() if name.endswith(".b")][-1]
     count = last.size
     if isinstance(net, Classifier) and count == 1000:
         return imagenet_classes()

@@ -19,7 +19,7 @@ def torch_state(net: Module) -> dict[str, np.ndarray]:
     Layers have their plain names, without the places they stand in. An upsampling that is fixed here is there a
     `ConvTranspose2d(C, C, k, stride=s, groups=C, bias=False)` like any other, so its kernel is written, too.
     """
-    state = net.state()
+    state = net.state_dict()
     names = renamed(list(state), ours)
     if len(set(names.values())) < len(names):
         raise FormatError("two layers of this net have the same plain name")

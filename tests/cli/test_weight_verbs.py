@@ -33,7 +33,7 @@ PHOTO = Preprocessing("BGR", 1.0, (1.5, 2.5, 3.5), (4.0, 5.0, 6.0))
 def lively(net, seed=1):
     """`net` with numbers everywhere: score layers and biases begin at zero, and would hide what is done to them."""
     rng = np.random.default_rng(seed)
-    for name, parameter in net.parameters():
+    for name, parameter in net.named_parameters():
         if name.endswith(".b") or "score" in name:
             parameter.data = (rng.standard_normal(parameter.shape) * 0.1).astype(np.float32)
     return net
@@ -54,7 +54,7 @@ def run(tmp_path_factory):
         "progress": {"step": 7},
     }
     (folder / "checkpoints").mkdir()
-    arrays = {f"net.{name}": array for name, array in net.state().items()}
+    arrays = {f"net.{name}": array for name, array in net.state_dict().items()}
     save_checkpoint(folder / "checkpoints" / "step-00000007.safetensors", arrays, meta)
     return folder
 
@@ -255,7 +255,7 @@ def test_an_fcn_of_others_predicts_with_its_own_preprocessing(tmp_path, monkeypa
     for order in ("BGR", "RGB"):
         preprocessing = Preprocessing(order, 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
         classes = tuple(f"class {i}" for i in range(21))
-        weights = WeightSet(Path("x"), "voc-fcn16s", "", classes, preprocessing, net.state())
+        weights = WeightSet(Path("x"), "voc-fcn16s", "", classes, preprocessing, net.state_dict())
         weights.save(tmp_path / f"{order}.safetensors")
         assert open_trained(tmp_path / f"{order}.safetensors").preprocessing == preprocessing
         argv = ["predict", str(tmp_path / f"{order}.safetensors"), str(tmp_path / "p.png")]
@@ -346,7 +346,7 @@ def test_a_state_dict_has_plain_names(run, tmp_path, capsys):
     arrays, net = read(out), open_trained(run).net
     assert list(torch_state(net)) and set(arrays) == set(torch_state(net))
     assert {"conv1_1.weight", "fc6.bias", "score_fr.weight", "score_pool4.bias", "upscore8.weight"} <= set(arrays)
-    assert np.array_equal(arrays["conv1_1.weight"], net.state()["trunk.block1.conv1_1.w"])
+    assert np.array_equal(arrays["conv1_1.weight"], net.state_dict()["trunk.block1.conv1_1.w"])
     assert arrays["upscore2.weight"].shape == (5, 1, 4, 4)
     header = out.read_bytes()
     notes = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["__metadata__"]

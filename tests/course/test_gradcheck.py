@@ -225,7 +225,7 @@ class Net(Module):
         rng = np.random.default_rng(seed)
         self.trunk = Sequential(
             conv1=Conv2d(2, 3, 3, init=rng, padding=1, relu=True),
-            pool1=MaxPool2d(2),
+            pool1=MaxPool2d(2, ceil_mode=True),
             conv2=Conv2d(3, 4, 3, init=rng, padding=1, relu=True),
         )
         self.score = Conv2d(4, 3, 1, init=rng)
@@ -244,7 +244,7 @@ def loss_of(net):
 
 
 def parameters_of(net):
-    return [p for _, p in net.parameters()]
+    return list(net.parameters())
 
 
 def test_a_right_net_passes():
@@ -265,7 +265,7 @@ def test_one_layer_off_by_a_hundredth_is_caught(faulty):
     for step in path:
         layer = getattr(layer, step)
     true = getattr(layer, name)
-    before = net.state()
+    before = net.state_dict()
 
     def loss():
         setattr(layer, name, leaning(true))
@@ -277,21 +277,21 @@ def test_one_layer_off_by_a_hundredth_is_caught(faulty):
     parameters = parameters_of(net)
     with pytest.raises(GradientError, match="along a random direction"):
         gradcheck_along(loss, parameters)
-    assert all(np.array_equal(before[key], value) for key, value in net.state().items())
+    assert all(np.array_equal(before[key], value) for key, value in net.state_dict().items())
     assert all(p.grad is None for p in parameters)
 
 
 def test_parameters_are_put_back_to_the_bit():
     net = Net()
-    before, arrays = net.state(), [p.data for p in parameters_of(net)]
+    before, arrays = net.state_dict(), [p.data for p in parameters_of(net)]
     gradcheck_along(loss_of(net), parameters_of(net))
-    assert all(np.array_equal(before[key], value) for key, value in net.state().items())
+    assert all(np.array_equal(before[key], value) for key, value in net.state_dict().items())
     assert [p.grad for p in parameters_of(net)] == [None] * len(arrays)
 
 
 def test_parameters_are_put_back_when_the_loss_fails():
     net = Net()
-    before, calls = net.state(), []
+    before, calls = net.state_dict(), []
 
     def failing():
         calls.append(1)
@@ -301,15 +301,15 @@ def test_parameters_are_put_back_when_the_loss_fails():
 
     with pytest.raises(FloatingPointError, match="from the loss"):
         gradcheck_along(failing, parameters_of(net))
-    assert all(np.array_equal(before[key], value) for key, value in net.state().items())
+    assert all(np.array_equal(before[key], value) for key, value in net.state_dict().items())
 
 
 def test_frozen_parameters_are_constants():
     net = Net()
     net.freeze("conv1")
-    before = net.state()["trunk.conv1.w"]
+    before = net.state_dict()["trunk.conv1.w"]
     assert gradcheck_along(loss_of(net), parameters_of(net)) <= 1e-6
-    assert np.array_equal(net.state()["trunk.conv1.w"], before)
+    assert np.array_equal(net.state_dict()["trunk.conv1.w"], before)
 
 
 def test_a_parameter_that_gets_no_gradient_is_caught():

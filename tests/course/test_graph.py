@@ -26,8 +26,8 @@ def ladder():
         Parameter(array(*s)) for s in [(4, 3, 3, 3), (4,), (4, 4, 3, 3), (5, 4, 1, 1), (5, 4, 1, 1)]
     )
     up = Parameter(array(5, 5, 4, 4))
-    fine = ops.max_pool2d(ops.relu(ops.conv2d(Tensor(array(1, 3, 16, 16)), w1, b1, padding=1)), kernel=2, stride=2)
-    coarse = ops.max_pool2d(ops.relu(ops.conv2d(fine, w2, padding=1)), kernel=2, stride=2)
+    fine = ops.max_pool2d(ops.relu(ops.conv2d(Tensor(array(1, 3, 16, 16)), w1, b1, padding=1)), kernel_size=2, stride=2)
+    coarse = ops.max_pool2d(ops.relu(ops.conv2d(fine, w2, padding=1)), kernel_size=2, stride=2)
     fused = ops.conv_transpose2d(ops.conv2d(coarse, score), up, stride=2, padding=1) + ops.conv2d(fine, skip)
     scores = ops.conv_transpose2d(fused, up, stride=2, padding=1)
     return ops.softmax_cross_entropy(scores, np.zeros((1, 16, 16), np.int64))

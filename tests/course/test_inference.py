@@ -62,13 +62,13 @@ def test_a_net_that_trains_meanwhile_is_not_cached(net, rng):
 
 
 def test_a_write_inside_raises(net):
-    before = net.state()
+    before = net.state_dict()
     with minifcn.inference(net):
         with pytest.raises(ValueError, match="read-only"):
             net.conv1.w.data *= 2
         with pytest.raises(ValueError, match="read-only"):
             net.conv2.b.data[0] = 1
-    assert all(np.array_equal(array, before[name]) for name, array in net.state().items())
+    assert all(np.array_equal(array, before[name]) for name, array in net.state_dict().items())
     net.conv1.w.data *= 2
 
 
@@ -85,7 +85,7 @@ def test_everything_is_restored(net, fails):
     net.conv1.training = False
     net.conv1.b.data.flags.writeable = False
     modes = [module.training for module in net.modules()]
-    arrays = [parameter.data for _, parameter in net.parameters()]
+    arrays = [parameter.data for parameter in net.parameters()]
     try:
         with minifcn.inference(net):
             assert not any(module.training for module in net.modules())
@@ -106,4 +106,4 @@ def test_a_parameter_that_is_part_of_another_is_restored(rng):
     net.conv2.w, net.conv1.w = net.conv1.w, Parameter(net.conv1.w.data[:2])  # the part comes first
     with minifcn.inference(net):
         pass
-    assert all(parameter.data.flags.writeable for _, parameter in net.parameters())
+    assert all(parameter.data.flags.writeable for parameter in net.parameters())

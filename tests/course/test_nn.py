@@ -8,12 +8,12 @@ from minifcn.backend import to_device, to_host, xp_of
 from minifcn.errors import FormatError, MinifcnError, ShapeError, UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.nn import (
-    LRN,
     AvgPool2d,
     Conv2d,
     ConvTranspose2d,
     Dropout,
     Linear,
+    LocalResponseNorm,
     MaxPool2d,
     Module,
     Sequential,
@@ -32,7 +32,7 @@ class Net(Module):
         self.width = 3
         self.trunk = Sequential(
             conv2=Conv2d(2, 3, 3, init=rng, padding=1),
-            pool=MaxPool2d(2),
+            pool=MaxPool2d(2, ceil_mode=True),
             drop=Dropout(0.5, rng=rng),
             conv1=Conv2d(3, 4, 1, init=rng, bias=False),
         )
@@ -53,16 +53,16 @@ IMAGE = np.random.default_rng(3).standard_normal((2, 2, 6, 8)).astype(np.float32
 
 def test_parameters_come_by_dotted_name_in_order_of_assignment():
     net = Net()
-    assert [name for name, _ in net.parameters()] == NAMES
-    assert [name for name, _ in net.parameters("net.")] == ["net." + name for name in NAMES]
-    assert dict(net.parameters())["trunk.conv2.w"] is net.trunk.conv2.w
+    assert [name for name, _ in net.named_parameters()] == NAMES
+    assert [name for name, _ in net.named_parameters("net.")] == ["net." + name for name in NAMES]
+    assert dict(net.named_parameters())["trunk.conv2.w"] is net.trunk.conv2.w
     assert [name for name, _ in net.children()] == ["trunk", "score", "scale"]
     kinds = [type(module).__name__ for module in net.modules()]
     assert kinds == ["Net", "Sequential", "Conv2d", "MaxPool2d", "Dropout", "Conv2d", "Conv2d"]
 
 
 def test_the_same_seed_is_the_same_net():
-    one, other, third = Net(1).state(), Net(1).state(), Net(2).state()
+    one, other, third = Net(1).state_dict(), Net(1).state_dict(), Net(2).state_dict()
     assert all(np.array_equal(one[name], other[name]) for name in NAMES)
     assert not np.array_equal(one["trunk.conv2.w"], third["trunk.conv2.w"])
 
@@ -91,8 +91,8 @@ def test_layers_are_the_windows_in_order():
     net = Sequential(
         conv=Conv2d(1, 1, 3, init="zero", stride=2, padding=1),
         drop=Dropout(0.5, rng=np.random.default_rng(0)),
-        norm=LRN(),
-        pool=MaxPool2d(3, stride=2),
+        norm=LocalResponseNorm(),
+        pool=MaxPool2d(3, stride=2, ceil_mode=True),
         up=Upsample(1, 4, 2, padding=1),
         back=ConvTranspose2d(1, 1, 3, init="zero", stride=2, padding=1, output_padding=1),
     )
@@ -126,9 +126,9 @@ def test_generators_are_those_that_are_drawn_from():
 def test_parameters_move_and_change_dtype(device):
     net = Net()
     assert net.to(device) is net
-    assert all(xp_of(p.data) is xp_of(to_device(np.ones(1), device)) for _, p in net.parameters())
-    assert net.astype(np.float64) is net and {p.dtype for _, p in net.parameters()} == {np.dtype("float64")}
-    assert all(isinstance(value, np.ndarray) for value in net.state().values())
+    assert all(xp_of(p.data) is xp_of(to_device(np.ones(1), device)) for p in net.parameters())
+    assert net.astype(np.float64) is net and {p.dtype for p in net.parameters()} == {np.dtype("float64")}
+    assert all(isinstance(value, np.ndarray) for value in net.state_dict().values())
     y = net.eval()(Tensor(to_device(IMAGE.astype("float64"), device)))
     assert y.dtype == np.float64 and y.shape == (2, 5, 3, 4)
 
@@ -137,7 +137,7 @@ def test_parameters_move_and_change_dtype(device):
 
 
 def frozen(net):
-    return [name for name, p in net.parameters() if p.frozen]
+    return [name for name, p in net.named_parameters() if p.frozen]
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,8 @@ def test_freezing_nothing_is_refused(name):
 def test_only_what_is_not_frozen_gets_a_gradient():
     net = Net().freeze("trunk")
     net(Tensor(IMAGE)).sum().backward()
-    assert [name for name, p in net.parameters() if p.grad is not None] == ["score.w", "score.b", "scale"]
-    assert set(net.state()) == set(NAMES)  # frozen parameters are part of the net all the same
+    assert [name for name, p in net.named_parameters() if p.grad is not None] == ["score.w", "score.b", "scale"]
+    assert set(net.state_dict()) == set(NAMES)  # frozen parameters are part of the net all the same
 
 
 # State
@@ -178,7 +178,7 @@ def test_only_what_is_not_frozen_gets_a_gradient():
 
 def test_a_state_is_a_copy():
     net = Net()
-    state = net.state()
+    state = net.state_dict()
     state["scale"][:] = 7
     assert net.scale.data.tolist() == [1]
     assert list(state) == NAMES and {x.dtype for x in state.values()} == {np.dtype("float32")}
@@ -186,25 +186,25 @@ def test_a_state_is_a_copy():
 
 def test_load_takes_every_parameter():
     net, other = Net(1), Net(2)
-    state = other.state()
-    assert net.load(state) is net
-    assert all(np.array_equal(value, state[name]) for name, value in net.state().items())
+    state = other.state_dict()
+    assert net.load_state_dict(state) is net
+    assert all(np.array_equal(value, state[name]) for name, value in net.state_dict().items())
     net.scale.data[:] = 9  # what was loaded is a copy, too
     assert state["scale"].tolist() == [1] and other.scale.data.tolist() == [1]
 
 
 def test_load_keeps_the_nets_dtype_and_device(device):
     net = Net(1).to(device)
-    net.load({name: value.astype("float64") for name, value in Net(2).state().items()})
-    assert {p.dtype for _, p in net.parameters()} == {np.dtype("float32")}
-    assert all(xp_of(p.data) is xp_of(to_device(np.ones(1), device)) for _, p in net.parameters())
-    assert np.array_equal(to_host(net.trunk.conv2.w.data), Net(2).state()["trunk.conv2.w"])
+    net.load_state_dict({name: value.astype("float64") for name, value in Net(2).state_dict().items()})
+    assert {p.dtype for p in net.parameters()} == {np.dtype("float32")}
+    assert all(xp_of(p.data) is xp_of(to_device(np.ones(1), device)) for p in net.parameters())
+    assert np.array_equal(to_host(net.trunk.conv2.w.data), Net(2).state_dict()["trunk.conv2.w"])
 
 
 def test_load_tells_a_graph_recorded_before():
     net = Net().eval()
     loss = net(Tensor(IMAGE)).sum()
-    net.load(Net(2).state())
+    net.load_state_dict(Net(2).state_dict())
     with pytest.raises(MinifcnError, match="changed after the forward pass"):
         loss.backward()
 
@@ -228,21 +228,21 @@ STATE_FAULTS = {
 @pytest.mark.parametrize("name", STATE_FAULTS)
 def test_another_networks_state_is_refused_and_nothing_changes(name):
     spoil, sentence = STATE_FAULTS[name]
-    net, state = Net(1), Net(2).state()
-    before = net.state()
+    net, state = Net(1), Net(2).state_dict()
+    before = net.state_dict()
     spoil(state)
     with pytest.raises(FormatError, match="these parameters are not this network's: " + sentence):
-        net.load(state)
-    assert all(np.array_equal(value, before[key]) for key, value in net.state().items())
+        net.load_state_dict(state)
+    assert all(np.array_equal(value, before[key]) for key, value in net.state_dict().items())
 
 
 def test_a_loose_load_takes_what_fits():
-    net, state = Net(1), Net(2).state()
-    before, taken = net.state(), state["trunk.conv2.w"].copy()
+    net, state = Net(1), Net(2).state_dict()
+    before, taken = net.state_dict(), state["trunk.conv2.w"].copy()
     state["score.w"] = np.ones((21, 4, 1, 1), np.float32)
     del state["trunk.conv1.w"]
-    net.load(state | {"fc8.w": np.ones(1)}, strict=False)
-    after = net.state()
+    net.load_state_dict(state | {"fc8.w": np.ones(1)}, strict=False)
+    after = net.state_dict()
     assert np.array_equal(after["trunk.conv2.w"], taken)
     assert all(np.array_equal(after[key], before[key]) for key in ("score.w", "trunk.conv1.w"))
 
@@ -254,8 +254,8 @@ REFUSED = {
     "no channels in": (lambda: Conv2d(0, 1, 3, init="zero"), "Conv2d: in_channels is 0; expected .* at least 1"),
     "negative channels": (lambda: Conv2d(1, -2, 3, init="zero"), "Conv2d: out_channels is -2"),
     "half a channel": (lambda: Conv2d(1.5, 2, 3, init="zero"), "Conv2d: in_channels is 1.5; expected a whole number"),
-    "kernel 0": (lambda: Conv2d(1, 1, 0, init="zero"), "Conv2d: kernel is 0"),
-    "kernel True": (lambda: Conv2d(1, 1, True, init="zero"), "Conv2d: kernel is True"),
+    "kernel 0": (lambda: Conv2d(1, 1, 0, init="zero"), "Conv2d: kernel_size is 0"),
+    "kernel True": (lambda: Conv2d(1, 1, True, init="zero"), "Conv2d: kernel_size is True"),
     "stride 0": (lambda: Conv2d(1, 1, 3, init="zero", stride=0), "Conv2d: stride is 0; expected .* at least 1"),
     "negative padding": (lambda: Conv2d(1, 1, 3, init="zero", padding=-1), "Conv2d: padding is -1; .* at least 0"),
     "dilation 0": (lambda: Conv2d(1, 1, 3, init="zero", dilation=0), "Conv2d: dilation is 0"),
@@ -274,16 +274,19 @@ REFUSED = {
         "ConvTranspose2d: output_padding is 2; expected below the stride 2",
     ),
     "upsampling stride": (lambda: Upsample(1, 4, 0), "Upsample: stride is 0"),
-    "upsampling kernel": (lambda: Upsample(1, 0, 1), "Upsample: kernel is 0"),
+    "upsampling kernel": (lambda: Upsample(1, 0, 1), "Upsample: kernel_size is 0"),
     "upsampling channels": (lambda: Upsample(0, 4, 2), "Upsample: channels is 0"),
     "upsampling padding": (lambda: Upsample(1, 4, 2, padding=-2), "Upsample: padding is -2"),
-    "pool kernel": (lambda: MaxPool2d(0), "MaxPool2d: kernel is 0"),
-    "pool stride": (lambda: MaxPool2d(2, stride=0), "MaxPool2d: stride is 0"),
-    "pool dilation": (lambda: MaxPool2d(2, dilation=0), "MaxPool2d: dilation is 0"),
-    "pool padding": (lambda: AvgPool2d(2, padding=-1), "AvgPool2d: padding is -1"),
-    "pool in the padding": (lambda: AvgPool2d(2, padding=2), "AvgPool2d: padding is 2; expected below 2"),
-    "even LRN": (lambda: LRN(size=4), "LRN: size is 4; expected an odd number"),
-    "LRN of nothing": (lambda: LRN(size=0), "LRN: size is 0"),
+    "pool kernel": (lambda: MaxPool2d(0, ceil_mode=True), "MaxPool2d: kernel_size is 0"),
+    "pool stride": (lambda: MaxPool2d(2, stride=0, ceil_mode=True), "MaxPool2d: stride is 0"),
+    "pool dilation": (lambda: MaxPool2d(2, dilation=0, ceil_mode=True), "MaxPool2d: dilation is 0"),
+    "pool padding": (lambda: AvgPool2d(2, padding=-1, ceil_mode=True), "AvgPool2d: padding is -1"),
+    "pool in the padding": (
+        lambda: AvgPool2d(2, padding=2, ceil_mode=True),
+        "AvgPool2d: padding is 2; expected below 2",
+    ),
+    "even LRN": (lambda: LocalResponseNorm(size=4), "LocalResponseNorm: size is 4; expected an odd number"),
+    "LRN of nothing": (lambda: LocalResponseNorm(size=0), "LocalResponseNorm: size is 0"),
     "dropout of all": (lambda: Dropout(1.0, rng=RNG), "Dropout: p is 1.0; expected .* below 1"),
     "negative dropout": (lambda: Dropout(-0.1, rng=RNG), "Dropout: p is -0.1"),
     "dropout of NaN": (lambda: Dropout(float("nan"), rng=RNG), "Dropout: p is nan"),
@@ -319,8 +322,11 @@ AT_FORWARD = {
         lambda: Conv2d(1, 1, 3, init="zero")(images(1, 1, 8, 8, dtype=np.float64)),
         "x is float64 and w",
     ),
-    "bytes": (lambda: MaxPool2d(2)(images(1, 1, 8, 8, dtype=np.uint8)), "float32 or float64 images and got uint8"),
-    "pool larger than the image": (lambda: MaxPool2d(4, ceil=False)(images(1, 1, 3, 8)), "window of 4 .* into 3"),
+    "bytes": (
+        lambda: MaxPool2d(2, ceil_mode=True)(images(1, 1, 8, 8, dtype=np.uint8)),
+        "float32 or float64 images and got uint8",
+    ),
+    "pool larger than the image": (lambda: MaxPool2d(4)(images(1, 1, 3, 8)), "window of 4 .* into 3"),
     "features": (lambda: Linear(3, 2, init="zero")(images(4, 5)), r"matmul: shapes \(4, 5\) and \(3, 2\)"),
     "upsampling cut to nothing": (
         lambda: Upsample(1, 2, 2, padding=1)(images(1, 1, 1, 1)),
@@ -339,8 +345,8 @@ def test_an_image_that_does_not_fit_is_refused_at_forward(name):
 
 def test_a_ceil_pool_larger_than_its_image_is_one_clipped_window():
     x = np.array([[[[1.0, 5.0], [3.0, 2.0]]]], np.float32)
-    assert MaxPool2d(3, stride=2)(Tensor(x)).data.tolist() == [[[[5.0]]]]
-    assert AvgPool2d(3, stride=2)(Tensor(x)).data.tolist() == [[[[2.75]]]]
+    assert MaxPool2d(3, stride=2, ceil_mode=True)(Tensor(x)).data.tolist() == [[[[5.0]]]]
+    assert AvgPool2d(3, stride=2, ceil_mode=True)(Tensor(x)).data.tolist() == [[[[2.75]]]]
 
 
 # Layers compute what their ops compute
@@ -361,12 +367,14 @@ def test_layers_hand_their_arguments_to_the_op():
 
     options = {"stride": 2, "padding": 1, "dilation": 2}
     for layer, op in ((MaxPool2d, ops.max_pool2d), (AvgPool2d, ops.avg_pool2d)):
-        assert np.array_equal(layer(3, **options)(x).data, op(IMAGE, kernel=3, ceil=True, **options).data)
-        assert np.array_equal(layer(3, ceil=False, **options)(x).data, op(IMAGE, kernel=3, **options).data)
+        assert np.array_equal(
+            layer(3, ceil_mode=True, **options)(x).data, op(IMAGE, kernel_size=3, ceil_mode=True, **options).data
+        )
+        assert np.array_equal(layer(3, **options)(x).data, op(IMAGE, kernel_size=3, **options).data)
         assert layer(2)(x).shape == (2, 2, 3, 4)
 
     options = {"size": 3, "alpha": 0.5, "beta": 0.6, "k": 2.0}
-    assert np.array_equal(LRN(**options)(x).data, ops.local_response_norm(IMAGE, **options).data)
+    assert np.array_equal(LocalResponseNorm(**options)(x).data, ops.local_response_norm(IMAGE, **options).data)
 
     linear = Linear(8, 3, init=rng)
     linear.b.data[:] = [1, 2, 3]
@@ -442,9 +450,9 @@ def test_a_float32_step_makes_no_float64_and_carries_only_the_mask(fake_gpu):
     rng = np.random.default_rng(0)
     net = Sequential(
         conv=Conv2d(2, 4, 3, init=rng, padding=1, relu=True),
-        norm=LRN(size=3),
-        pool=MaxPool2d(3, stride=2),
-        mean=AvgPool2d(2, stride=1, padding=1),
+        norm=LocalResponseNorm(size=3),
+        pool=MaxPool2d(3, stride=2, ceil_mode=True),
+        mean=AvgPool2d(2, stride=1, padding=1, ceil_mode=True),
         drop=Dropout(0.5, rng=rng),
         back=ConvTranspose2d(4, 3, 4, init=rng, stride=2, padding=1),
         learned=Upsample(3, 4, 2, learn=True),
@@ -459,7 +467,7 @@ def test_a_float32_step_makes_no_float64_and_carries_only_the_mask(fake_gpu):
         loss = ops.softmax_cross_entropy(net(x), truth)
         loss.backward()
     assert (fake_gpu.uploads - uploads, fake_gpu.downloads - downloads) == (1, 0)
-    assert all(isinstance(p.grad, fake_gpu.ndarray) and p.grad.dtype == np.float32 for _, p in net.parameters())
+    assert all(isinstance(p.grad, fake_gpu.ndarray) and p.grad.dtype == np.float32 for p in net.parameters())
 
 
 # Upsampling
@@ -472,7 +480,7 @@ def test_learned_upsampling_starts_as_the_fixed_one(kernel, stride, padding):
         Upsample(3, kernel, stride, padding=padding, learn=learn, grouped=groups)
         for learn, groups in ((False, True), (True, True), (True, False))
     )
-    assert [len(dict(up.parameters())) for up in (fixed, grouped, dense)] == [0, 1, 1]
+    assert [len(dict(up.named_parameters())) for up in (fixed, grouped, dense)] == [0, 1, 1]
     assert grouped.w.shape == (3, 1, kernel, kernel) and dense.w.shape == (3, 3, kernel, kernel)
     y = fixed(Tensor(x)).data
     assert np.allclose(grouped(Tensor(x)).data, y, atol=1e-5) and np.allclose(dense(Tensor(x)).data, y, atol=1e-5)

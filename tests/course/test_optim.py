@@ -25,16 +25,16 @@ class Net(Module):
 
 def give(net, gradients):
     """Put gradients where a backward pass would leave them."""
-    for name, p in net.parameters():
+    for name, p in net.named_parameters():
         (p * gradients[name].astype(p.dtype)).sum().backward()
 
 
 def random_gradients(net, rng):
-    return {name: rng.standard_normal(p.shape) for name, p in net.parameters()}
+    return {name: rng.standard_normal(p.shape) for name, p in net.named_parameters()}
 
 
 def numbers(net):
-    return {name: p.data.copy() for name, p in net.parameters()}
+    return {name: p.data.copy() for name, p in net.named_parameters()}
 
 
 def caffe(w, h, g, *, lr, momentum, decay, bias, accumulated=1):
@@ -67,10 +67,10 @@ def test_the_rate_is_inside_the_history():
     """After the rate drops to zero the net still moves by momentum times its last step: the step was already scaled."""
     net = Net()
     sgd = SGD(net, lr=1.0, momentum=0.5)
-    give(net, {name: np.ones(p.shape) for name, p in net.parameters()})
+    give(net, {name: np.ones(p.shape) for name, p in net.named_parameters()})
     sgd.step()
     before, sgd.lr = numbers(net), 0.0
-    give(net, {name: np.ones(p.shape) for name, p in net.parameters()})
+    give(net, {name: np.ones(p.shape) for name, p in net.named_parameters()})
     sgd.step()
     for name, array in numbers(net).items():
         np.testing.assert_allclose(before[name] - array, 1.0 if name == "fc.b" else 0.5, rtol=1e-14)
@@ -79,7 +79,7 @@ def test_the_rate_is_inside_the_history():
 def test_as_in_pytorch_until_the_rate_changes(torch, rng):
     def both(rates):
         net = Net(seed=5)
-        theirs = {name: torch.nn.Parameter(torch.tensor(p.data.copy())) for name, p in net.parameters()}
+        theirs = {name: torch.nn.Parameter(torch.tensor(p.data.copy())) for name, p in net.named_parameters()}
         biases = [p for name, p in theirs.items() if name == "fc.b"]
         weights = [p for name, p in theirs.items() if name != "fc.b"]
         oracle = torch.optim.SGD(
@@ -94,7 +94,7 @@ def test_as_in_pytorch_until_the_rate_changes(torch, rng):
             sgd.lr, oracle.param_groups[0]["lr"], oracle.param_groups[1]["lr"] = lr, lr, 2 * lr
             sgd.step()
             oracle.step()
-        return [(p.data, theirs[name].detach().numpy()) for name, p in net.parameters()]
+        return [(p.data, theirs[name].detach().numpy()) for name, p in net.named_parameters()]
 
     for ours, expected in both([0.05] * 6):
         np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-13)
@@ -108,7 +108,7 @@ def test_biases_learn_twice_as_fast_and_do_not_decay():
     assert caffe_multipliers("rgb") == (1.0, 1.0)  # ends in b, and is no bias
     net = Net()
     before = numbers(net)
-    give(net, {name: np.zeros(p.shape) for name, p in net.parameters()})
+    give(net, {name: np.zeros(p.shape) for name, p in net.named_parameters()})
     SGD(net, lr=0.5, momentum=0.0, weight_decay=0.1).step()
     after = numbers(net)
     np.testing.assert_allclose(after["fc.w"], 0.95 * before["fc.w"], rtol=1e-14)
@@ -145,7 +145,7 @@ def test_a_step_uses_the_gradients_up(rng):
     sgd = SGD(net, lr=0.1)
     give(net, random_gradients(net, rng))
     sgd.step()
-    assert all(p.grad is None for _, p in net.parameters())
+    assert all(p.grad is None for p in net.parameters())
     after = numbers(net)
     sgd.step()  # nothing to do, momentum or not
     assert all(np.array_equal(array, after[name]) for name, array in numbers(net).items())
@@ -169,13 +169,13 @@ def test_frozen_parameters_are_left_alone(rng):
 
 def test_the_update_is_in_place(rng):
     net = Net()
-    held = {name: p.data for name, p in net.parameters()}
+    held = {name: p.data for name, p in net.named_parameters()}
     sgd = SGD(net, lr=0.1)
     for _ in range(2):
         give(net, random_gradients(net, rng))
         sgd.step()
         histories = dict(sgd.history)
-    assert all(p.data is held[name] for name, p in net.parameters())
+    assert all(p.data is held[name] for name, p in net.named_parameters())
     give(net, random_gradients(net, rng))
     sgd.step()
     assert all(sgd.history[name] is histories[name] for name in histories)
@@ -193,7 +193,7 @@ def test_weights_in_another_memory_order_learn_as_well(rng):
             sgd.step()
     assert np.array_equal(plain.fc.w.data, turned.fc.w.data) and not np.array_equal(plain.fc.w.data, Net().fc.w.data)
     again = SGD(turned, lr=0.1)
-    again.load({name: h.copy(order="F") for name, h in trainers[1].state().items()})
+    again.load_state_dict({name: h.copy(order="F") for name, h in trainers[1].state_dict().items()})
     for sgd, net in ((trainers[0], plain), (again, turned)):
         sgd.weight_decay = 0.1
         for _ in range(2):
@@ -226,7 +226,7 @@ def test_float32_stays_float32(rng):
     sgd = SGD(net, lr=0.1, weight_decay=0.1)
     give(net, random_gradients(net, rng))
     sgd.step()
-    assert {p.dtype for _, p in net.parameters()} == {h.dtype for h in sgd.history.values()} == {np.dtype("f4")}
+    assert {p.dtype for p in net.parameters()} == {h.dtype for h in sgd.history.values()} == {np.dtype("f4")}
 
 
 def test_the_strict_device_takes_the_same_step(fake_gpu, rng):
@@ -235,14 +235,14 @@ def test_the_strict_device_takes_the_same_step(fake_gpu, rng):
         sgd = SGD(net, lr=0.1, momentum=0.9, weight_decay=0.1)
         draws = np.random.default_rng(3)
         for _ in range(3):
-            for _, p in net.parameters():
+            for p in net.parameters():
                 g = draws.standard_normal(p.shape).astype(np.float32)
                 (p * (g if net is nets[0] else fake_gpu.asarray(g))).sum().backward()
             sgd.step()
         again = SGD(net, lr=0.1)
-        again.load(sgd.state())
-        assert all(np.array_equal(again.state()[name], h) for name, h in sgd.state().items())
-    ours, theirs = (net.state() for net in nets)
+        again.load_state_dict(sgd.state_dict())
+        assert all(np.array_equal(again.state_dict()[name], h) for name, h in sgd.state_dict().items())
+    ours, theirs = (net.state_dict() for net in nets)
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -263,11 +263,11 @@ def test_a_loaded_state_goes_on_as_if_never_stopped(dtype):
     train(straight, SGD(straight, **options), range(10))
     first = SGD(stopped, **options)
     train(stopped, first, range(4))
-    weights, momentum = stopped.state(), first.state()
+    weights, momentum = stopped.state_dict(), first.state_dict()
     train(stopped, first, range(4, 6))  # a state is a copy: what goes on here is not seen there
-    resumed.load(weights)
+    resumed.load_state_dict(weights)
     second = SGD(resumed, **options)
-    second.load(momentum)
+    second.load_state_dict(momentum)
     kept = {name: h.copy() for name, h in momentum.items()}
     train(resumed, second, range(4, 10))
     assert all(np.array_equal(momentum[name], kept[name]) for name in kept)
@@ -277,8 +277,8 @@ def test_a_loaded_state_goes_on_as_if_never_stopped(dtype):
 
 def test_a_state_before_the_first_step_is_empty():
     sgd = SGD(Net(), lr=0.1)
-    assert sgd.state() == {}
-    sgd.load({})
+    assert sgd.state_dict() == {}
+    sgd.load_state_dict({})
     assert sgd.history == {}
 
 
@@ -294,10 +294,10 @@ def test_momentum_of_another_net_is_refused_and_changes_nothing(state, named, rn
     net = Net()
     sgd = SGD(net, lr=0.1)
     train(net, sgd, range(1))
-    before = sgd.state()
+    before = sgd.state_dict()
     with pytest.raises(FormatError, match=rf"SGD's {named} .* belongs to no parameter of this network"):
-        sgd.load(state)
-    assert all(np.array_equal(sgd.state()[name], before[name]) for name in before)
+        sgd.load_state_dict(state)
+    assert all(np.array_equal(sgd.state_dict()[name], before[name]) for name in before)
 
 
 # ---- row 36, and whether it learns at all ------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_nothing_drifts_in_ten_thousand_steps_of_nothing(options):
     before = numbers(net)
     sgd = SGD(net, momentum=0.99, **options)
     gradient = 0.0 if options["lr"] else 1.0
-    nodes = [(p.node, np.full(p.shape, gradient, np.float32)) for _, p in net.parameters()]
+    nodes = [(p.node, np.full(p.shape, gradient, np.float32)) for p in net.parameters()]
     for _ in range(10_000):
         for node, g in nodes:
             node.grad = g
@@ -325,7 +325,7 @@ def test_momentum_ends_quietly():
     start = numbers(net)
     sgd = SGD(net, lr=0.01, momentum=0.99)
     for step in range(10_000):
-        for _, p in net.parameters():
+        for p in net.parameters():
             p.node.grad = np.full(p.shape, 0.0 if step else 1.0)
         sgd.step()
     for name, array in numbers(net).items():

@@ -15,20 +15,20 @@ from minifcn.sampling import class_weights, count, sample, sample_balanced, shar
 def net_of(rng, padding=0):
     net = Sequential(
         conv1=Conv2d(2, 3, 3, padding=padding, relu=True, init=rng),
-        pool1=MaxPool2d(2, ceil=False),
+        pool1=MaxPool2d(2),
         conv2=Conv2d(3, 4, 3, relu=True, init=rng),
-        pool2=MaxPool2d(2, ceil=False),
+        pool2=MaxPool2d(2),
         score=Conv2d(4, 3, 2, init=rng),
     )
-    for name, p in net.parameters():
+    for name, p in net.named_parameters():
         p.data = rng.standard_normal(p.shape) * (0.1 if name.endswith("b") else math.sqrt(2 / math.prod(p.shape[1:])))
     return net
 
 
 def gradients(net):
-    found = {name: p.grad for name, p in net.parameters()}
-    for _, p in net.parameters():
-        p.clear_grad()
+    found = {name: p.grad for name, p in net.named_parameters()}
+    for p in net.parameters():
+        p.zero_grad()
     return found
 
 

@@ -74,7 +74,9 @@ def test_the_relu_goes_along(rng):
 
 def test_the_names_stay():
     net = thin(LeNet)
-    assert [name for name, _ in convolutionalize(net).parameters()] == [name for name, _ in net.parameters()]
+    assert [name for name, _ in convolutionalize(net).named_parameters()] == [
+        name for name, _ in net.named_parameters()
+    ]
 
 
 def test_there_must_be_something_to_convert(rng):
@@ -88,9 +90,9 @@ def test_there_must_be_something_to_convert(rng):
 def test_a_classifiers_weights_pour_into_the_fcn():
     vgg = classifier(VGG, width=1, classes=9, seed=3)
     fcn = FCN32s(width=1, classes=4, padding=100, init="zero")
-    placed = transplant(fcn, vgg.state())
-    assert sorted(placed) == sorted(name for name, _ in fcn.trunk.parameters("trunk."))
-    ours, theirs = fcn.state(), vgg.state()
+    placed = transplant(fcn, vgg.state_dict())
+    assert sorted(placed) == sorted(name for name, _ in fcn.trunk.named_parameters("trunk."))
+    ours, theirs = fcn.state_dict(), vgg.state_dict()
     for name in placed:
         assert np.array_equal(ours[name].ravel(), theirs[name].ravel()), name
     assert ours["trunk.head.fc6.w"].shape == (64, 8, 7, 7) and theirs["trunk.head.fc6.w"].shape == (64, 8 * 49)
@@ -100,7 +102,7 @@ def test_a_classifiers_weights_pour_into_the_fcn():
 def test_the_fcn_computes_what_the_classifier_computed():
     vgg = thin(VGG, seed=3)
     trunk = VGG(width=1, padding=1, init="zero", rng=np.random.default_rng(0)).astype(np.float64).eval()
-    transplant(trunk, vgg.trunk.state())
+    transplant(trunk, vgg.trunk.state_dict())
     x = photo(224, 224)
     np.testing.assert_allclose(trunk(x)["fc7"].data[:, :, 0, 0], vgg.trunk(x)["fc7"].data, rtol=1e-11, atol=1e-13)
 
@@ -112,13 +114,13 @@ def test_a_suffix_names_one_of_two_twins(rng):
             self.conv1hha = Conv2d(1, 2, 3, init="zero")
 
     old, net = Sequential(conv1=Conv2d(1, 2, 3, init=rng)), Twins()
-    assert transplant(net, old.state(), suffix="hha") == ["conv1hha.w", "conv1hha.b"]
+    assert transplant(net, old.state_dict(), suffix="hha") == ["conv1hha.w", "conv1hha.b"]
     assert np.array_equal(net.conv1hha.w.data, old.conv1.w.data) and not net.conv1color.w.data.any()
 
 
 def test_a_transplant_that_does_not_fit_names_the_layer_and_changes_nothing(rng):
     net = FCN32s(width=1, classes=4)
-    before, wide = net.state(), classifier(VGG, width=2, classes=9).state()
+    before, wide = net.state_dict(), classifier(VGG, width=2, classes=9).state_dict()
     with pytest.raises(FormatError, match=r"do not fit: trunk\.block1\.conv1_1\.w \(2, 3, 3, 3\) for \(1, 3, 3, 3\)"):
         transplant(net, wide)
     turned = {"trunk.block1.conv1_1.w": np.zeros((27, 1))}  # as many numbers, but not of one output
@@ -128,7 +130,7 @@ def test_a_transplant_that_does_not_fit_names_the_layer_and_changes_nothing(rng)
         transplant(net, {"conv9.w": np.zeros(3)})
     with pytest.raises(FormatError, match="no name of"):
         transplant(net, {})
-    assert all(np.array_equal(before[name], array) for name, array in net.state().items())
+    assert all(np.array_equal(before[name], array) for name, array in net.state_dict().items())
 
 
 # ---- score layers, upsampling, input channels --------------------------------------------------------------------
@@ -136,15 +138,17 @@ def test_a_transplant_that_does_not_fit_names_the_layer_and_changes_nothing(rng)
 
 def test_a_score_layer_of_more_classes_starts_with_the_old_ones():
     old, new = FCN8s(width=1, classes=3), FCN8s(width=1, classes=5, seed=1)
-    for _, p in old.parameters():
+    for p in old.parameters():
         p.data = p.data + 1
-    trunk = new.state()["trunk.block1.conv1_1.w"]
-    names = expand_score(new, old.state())
+    trunk = new.state_dict()["trunk.block1.conv1_1.w"]
+    names = expand_score(new, old.state_dict())
     assert names == [f"score_{end}.{part}" for end in ("fr", "pool4", "pool3") for part in "wb"]
     for name in names:
-        assert np.array_equal(new.state()[name][:3], old.state()[name]) and not new.state()[name][3:].any()
-    assert np.array_equal(new.state()["trunk.block1.conv1_1.w"], trunk)
-    assert expand_score(new, new.state()) == []
+        assert (
+            np.array_equal(new.state_dict()[name][:3], old.state_dict()[name]) and not new.state_dict()[name][3:].any()
+        )
+    assert np.array_equal(new.state_dict()["trunk.block1.conv1_1.w"], trunk)
+    assert expand_score(new, new.state_dict()) == []
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -160,14 +164,14 @@ def test_a_fourth_channel_looks_like_grey():
     color = FCN32s(width=2, classes=3, seed=4)
     deep = FCN32s(width=2, classes=3, in_channels=4, init="zero")
     first = "trunk.block1.conv1_1.w"
-    transplant(deep, widened(color.state(), first, 4))
-    w, old = deep.state()[first], color.state()[first]
+    transplant(deep, widened(color.state_dict(), first, 4))
+    w, old = deep.state_dict()[first], color.state_dict()[first]
     assert np.array_equal(w[:, :3], old)
     np.testing.assert_allclose(w[:, 3], old.mean(axis=1), rtol=1e-6)
-    for name, array in color.state().items():
-        assert name == first or np.array_equal(deep.state()[name], array)
+    for name, array in color.state_dict().items():
+        assert name == first or np.array_equal(deep.state_dict()[name], array)
     with pytest.raises(ShapeError, match=r"widened: trunk.* has shape \(2, 3, 3, 3\); expected .* at most 2"):
-        widened(color.state(), first, 2)
+        widened(color.state_dict(), first, 2)
 
 
 def test_the_output_grid_of_a_convolutional_classifier():

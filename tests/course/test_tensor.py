@@ -48,7 +48,7 @@ def nodes_below(root):
 
 def small_net(x, w1, w2, b):
     h = ops.relu(ops.conv2d(x, w1, padding=1))
-    h = ops.max_pool2d(h, kernel=2)
+    h = ops.max_pool2d(h, kernel_size=2)
     return ops.softmax_cross_entropy(ops.conv2d(h, w2, b), np.zeros((x.shape[0], 2, 2), "int64"))
 
 
@@ -349,7 +349,7 @@ def test_gradients_accumulate_on_leaves_only():
     assert middle.grad is None and np.array_equal(p.grad, q.data) and np.array_equal(q.grad, p.data)
     (p * q).sum().backward()
     assert np.array_equal(p.grad, 2 * q.data)
-    p.clear_grad()
+    p.zero_grad()
     assert p.grad is None and q.grad is not None
     (p * 3.0).sum().backward()
     assert p.grad.tolist() == [3, 3, 3]

@@ -182,10 +182,10 @@ def test_every_input_has_its_net_which_learns_in_all_its_parts(inputs: str, tmp_
     o = Options(**{**TINY, "inputs": inputs, "steps": 2, "schedule": "fixed"})
     with RunFolder(tmp_path / "run") as folder:
         run = Trainer(o, folder, Data(), Data(), say=lambda line: None)
-        before = run.net.state()
+        before = run.net.state_dict()
         run.run()
     assert isinstance(run.net, LateFusion if "+" in inputs else FCN)
-    changed = {name for name, array in run.net.state().items() if not np.array_equal(array, before[name])}
+    changed = {name for name, array in run.net.state_dict().items() if not np.array_equal(array, before[name])}
     scores = {name for name in before if "score_fr" in name}
     assert scores <= changed and len(changed) > 0.5 * len(before)  # the first step moves scores, the second the rest
     again = open_trained(tmp_path / "run")
@@ -302,7 +302,7 @@ def test_a_finer_net_starts_from_a_run_and_says_what_it_took(coarse: Path) -> No
     net = Options(**{**TINY, "stages": "16"}).network(8, 16)
     told = begin(net, weights)
     assert told.startswith("weights of FCN-32s from coarse: ") and told.endswith("new: score_pool4")
-    state = net.state()
+    state = net.state_dict()
     for name, array in weights.arrays.items():
         np.testing.assert_array_equal(state[name], array)
     assert weights.arrays["score_fr.w"].any() and not state["score_pool4.w"].any()
@@ -311,7 +311,7 @@ def test_a_finer_net_starts_from_a_run_and_says_what_it_took(coarse: Path) -> No
 def test_scores_of_other_classes_stay_new_and_a_checkpoint_does_as_well(coarse: Path) -> None:
     (file,) = starting_weights(str(next((coarse / "checkpoints").glob("*.safetensors"))))
     net = Options(**TINY).network(5, 32)
-    assert begin(net, file).endswith("left there: score_fr; new: score_fr") and not net.state()["score_fr.w"].any()
+    assert begin(net, file).endswith("left there: score_fr; new: score_fr") and not net.state_dict()["score_fr.w"].any()
     with pytest.raises(
         FormatError, match=r"is not this net's trunk: conv1_1 has shape .2, 3, 3, 3.; expected .3, 3, 3"
     ):
@@ -322,13 +322,13 @@ def test_a_fourth_plane_begins_as_grey_and_late_fusion_takes_one_set_for_each(co
     (weights,) = starting_weights(str(coarse))
     early = Options(**{**TINY, "inputs": "rgbd"}).network(8, 32)
     start(early, [weights])
-    w = early.state()["trunk.block1.conv1_1.w"]
+    w = early.state_dict()["trunk.block1.conv1_1.w"]
     np.testing.assert_allclose(w[:, 3], w[:, :3].mean(axis=1), rtol=1e-6)
     late = Options(**{**TINY, "inputs": "rgb+hha"}).network(8, 32)
     other = replace(weights, arrays={name: array + 1 for name, array in weights.arrays.items()})
     told = start(late, [weights, other])
     assert [line.split(":")[0] for line in told] == ["rgb", "hha"]
-    state = late.state()
+    state = late.state_dict()
     np.testing.assert_array_equal(state["rgb.score_fr.w"] + 1, state["hha.score_fr.w"])
     with pytest.raises(
         UsageError, match="option init names 3 sets of weights; expected one, or one for each of 2 nets"

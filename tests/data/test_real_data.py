@@ -60,4 +60,4 @@ def test_ids_of_voc_keep_their_names(data_root: Path, tmp_path: Path) -> None:
     assert main(["train", *short]) == 0
     run = open_trained(tmp_path / "run")
     assert run.classes == VOC_CLASSES and run.net.score_fr.b.shape == (21,)
-    assert np.isfinite(run.net.state()["score_fr.w"]).all()
+    assert np.isfinite(run.net.state_dict()["score_fr.w"]).all()

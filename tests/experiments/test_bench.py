@@ -152,7 +152,7 @@ def test_the_rival_is_the_same_net_and_learns_the_same(name, torch, monkeypatch)
         assert np.allclose(forward().numpy(), scores, rtol=1e-9, atol=1e-9 * abs(scores).max())
         step()
         ops.softmax_cross_entropy(work.net.train()(work.x), work.labels, normalize="sum").backward()
-        learned = {key: p for key, p in work.net.parameters() if not p.frozen}
+        learned = {key: p for key, p in work.net.named_parameters() if not p.frozen}
         theirs = {tuple(weights.shape): [] for weights in taught}
         for weights in taught:
             theirs[tuple(weights.shape)].append(weights.grad.numpy())
@@ -160,14 +160,14 @@ def test_the_rival_is_the_same_net_and_learns_the_same(name, torch, monkeypatch)
         for key, p in learned.items():  # the rival keeps no names: one of the same shape is this one's
             near = [np.allclose(g, p.grad, rtol=1e-7, atol=1e-9 * abs(p.grad).max()) for g in theirs[p.shape]]
             assert any(near) and p.grad.any(), key
-            p.clear_grad()
+            p.zero_grad()
 
 
 def test_the_rival_keeps_no_array_of_ours(torch):
     """Or the peak of its process would hold both nets."""
     work = Work("fcn-squeezenet", size=(33, 33), width=1)
     rival = torch_net(torch, work.net, work.x, work.labels, torch.contiguous_format)
-    ours = [weakref.ref(p.data) for _, p in work.net.parameters()]
+    ours = [weakref.ref(p.data) for p in work.net.parameters()]
     del work
     assert len(rival) == 2 and not any(each() is not None for each in ours)
 

@@ -26,7 +26,7 @@ from minifcn.models.lenet import LeNet
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.upsampling import Deconvolutions, nonlinear
 from minifcn.models.vgg import VGG
-from minifcn.nn import LRN, AvgPool2d, Conv2d, Linear, MaxPool2d, Module, Sequential, Upsample, bilinear
+from minifcn.nn import AvgPool2d, Conv2d, Linear, LocalResponseNorm, MaxPool2d, Module, Sequential, Upsample, bilinear
 from minifcn.stitch import rarefied, rarefy, shift_and_stitch, sliding
 from minifcn.tensor import Parameter, no_grad
 
@@ -38,28 +38,30 @@ def conv(i, o, k, rng, **options):
 def plain(rng):
     """Facts 3.3: conv3 - relu - pool2/2 - conv3 - relu - pool3/2 - conv3."""
     return Sequential(
-        conv1=conv(2, 3, 3, rng), pool1=MaxPool2d(2), conv2=conv(3, 3, 3, rng),
-        pool2=MaxPool2d(3, stride=2), conv3=Conv2d(3, 4, 3, init=rng),
+        conv1=conv(2, 3, 3, rng), pool1=MaxPool2d(2, ceil_mode=True), conv2=conv(3, 3, 3, rng),
+        pool2=MaxPool2d(3, stride=2, ceil_mode=True), conv3=Conv2d(3, 4, 3, init=rng),
     )  # fmt: skip
 
 
 def padded(rng):
     return Sequential(
-        conv1=conv(2, 3, 3, rng, padding=2), pool1=MaxPool2d(2), conv2=conv(3, 3, 3, rng, padding=1),
-        pool2=MaxPool2d(3, stride=2, padding=1), fc=Conv2d(3, 4, 3, padding=1, init=rng),
+        conv1=conv(2, 3, 3, rng, padding=2), pool1=MaxPool2d(2, ceil_mode=True), conv2=conv(3, 3, 3, rng, padding=1),
+        pool2=MaxPool2d(3, stride=2, padding=1, ceil_mode=True), fc=Conv2d(3, 4, 3, padding=1, init=rng),
     )  # fmt: skip
 
 
 def alexnet(rng):
     """CaffeNet's windows and groups, thin: stride 4 in a convolution, overlapping pools, LRN."""
     return Sequential(
-        conv1=conv(2, 2, 11, rng, stride=4), pool1=MaxPool2d(3, stride=2), norm1=LRN(),
+        conv1=conv(2, 2, 11, rng, stride=4), pool1=MaxPool2d(3, stride=2, ceil_mode=True), norm1=LocalResponseNorm(),
         conv2=conv(2, 4, 5, rng, padding=2, groups=2), conv3=conv(4, 2, 3, rng, padding=1),
     )  # fmt: skip
 
 
 def averaged(rng):
-    return Sequential(conv1=conv(2, 3, 3, rng, stride=3), pool1=AvgPool2d(2), fc=Conv2d(3, 2, 2, init=rng))
+    return Sequential(
+        conv1=conv(2, 3, 3, rng, stride=3), pool1=AvgPool2d(2, ceil_mode=True), fc=Conv2d(3, 2, 2, init=rng)
+    )
 
 
 def vgg(rng, **options):
@@ -72,7 +74,7 @@ nets = pytest.mark.parametrize("name", NETS)
 
 def integers(net, rng):
     """Small whole weights, so thin that every sum of the net is a whole number below 2^53 (`exact` looks)."""
-    for name, p in net.parameters():
+    for name, p in net.named_parameters():
         kept = 0.5 if name.endswith("b") else 4 / math.prod(p.shape[1:])
         p.data = rng.choice([-1.0, 1.0, 1.0], p.shape) * (rng.random(p.shape) < kept)
     return net
@@ -80,17 +82,17 @@ def integers(net, rng):
 
 def randomized(net, rng):
     """float64; biases small, so that ReLUs stay alive."""
-    for name, p in net.parameters():
+    for name, p in net.named_parameters():
         p.data = rng.standard_normal(p.shape) * (0.1 if name.endswith("b") else math.sqrt(2 / math.prod(p.shape[1:])))
     return net
 
 
 def exact(net, x):
     """Whether no sum, in whatever order, can leave the whole numbers of float64: the net on absolute values."""
-    state = net.state()
-    net.load({name: abs(value) for name, value in state.items()})
+    state = net.state_dict()
+    net.load_state_dict({name: abs(value) for name, value in state.items()})
     largest = last(net(abs(x))).data.max()
-    net.load(state)
+    net.load_state_dict(state)
     return largest < 2**53
 
 
@@ -225,7 +227,7 @@ def test_every_trunk_moved_is_itself_rarefied(trunk, options, stride, weights, r
             b = dense_map[..., rows.start + down : rows.stop : factor, cols.start + right : cols.stop : factor]
             a = moved[..., rows.start // factor :, cols.start // factor :][..., : b.shape[2], : b.shape[3]]
             assert a.shape == b.shape and b.size and ((down, right) != (0, 0) or b.shape[2] > 1)
-            if weights is randomized or any(isinstance(module, LRN) for module in net.modules()):
+            if weights is randomized or any(isinstance(module, LocalResponseNorm) for module in net.modules()):
                 np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12 * abs(dense_map).max())
             else:
                 assert np.array_equal(a, b)
@@ -311,7 +313,7 @@ def test_dense_diagonal_grouped_and_fixed_are_one(kernel, stride, rng):
         gy = rng.standard_normal(y.shape) if gy is None else gy
         y.backward(gy)
         results.append((y.data, x.grad))
-        x.clear_grad()
+        x.zero_grad()
     for y, gx in results[1:]:
         np.testing.assert_allclose(y, results[0][0], rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(gx, results[0][1], rtol=1e-12, atol=1e-12)
@@ -362,7 +364,7 @@ def test_a_stack_of_deconvolutions_lies_where_the_kernel_did(kernel, stride, pad
     x = rng.standard_normal((1, 2, 5, 6))
     y = stack(x).data
     assert y.shape == fixed(x).shape and stack.layers() == fixed.layers()
-    assert len(list(stack.parameters())) == 2 * (stride.bit_length() - 1)
+    assert len(list(stack.named_parameters())) == 2 * (stride.bit_length() - 1)
     ramp = (np.arange(12.0) - 5) * np.ones((1, 2, 12, 1))  # negative and positive: nothing is cut off at the start
     inside = slice(4 * stride, 8 * stride)
     middle = (0, 0, inside, inside)
@@ -380,10 +382,10 @@ def test_a_stack_can_learn_what_no_kernel_can(rng):
             error = up(x) - wanted
             loss = (error * error).mean()
             loss.backward()
-            for _, p in up.parameters():
+            for p in up.parameters():
                 p.data = p.data - 0.3 * p.grad
                 p.changed()
-                p.clear_grad()
+                p.zero_grad()
         return loss.item()
 
     kernel = learned(Upsample(1, 8, 4, padding=2, learn=True).astype(np.float64))
@@ -395,7 +397,7 @@ def test_an_fcn_with_nonlinear_upsampling(rng):
     net = nonlinear(FCN16s(width=1, layers=11, padding=100, classes=2, dropout=0))
     x = rng.standard_normal((1, 3, 33, 40))
     for each in (linear, net):
-        for i, (name, p) in enumerate(each.parameters()):
+        for i, (name, p) in enumerate(each.named_parameters()):
             own = np.random.default_rng(i)
             if name.endswith(".b"):
                 p.data = own.uniform(0.05, 0.3, p.shape)  # off the kink that a ReLU has at 0
@@ -404,7 +406,7 @@ def test_an_fcn_with_nonlinear_upsampling(rng):
         each.astype(np.float64)
     assert net(x).shape == linear(x).shape == (1, 2, 33, 40)
     truth = rng.integers(0, 2, (1, 33, 40))
-    gradcheck_along(lambda: ops.softmax_cross_entropy(net(x), truth), [p for _, p in net.parameters()])
+    gradcheck_along(lambda: ops.softmax_cross_entropy(net(x), truth), list(net.parameters()))
 
 
 @pytest.mark.parametrize("stride", [1, 3, 6])
@@ -419,8 +421,8 @@ def test_only_doubling_can_be_stacked(stride):
 @pytest.mark.parametrize("stride", [4, 8, 16])
 def test_a_dilated_fcn_has_the_weights_of_another_and_finer_scores(stride):
     coarse, net = FCN32s(width=1, padding=100, classes=3), FCN_dilated(stride, width=1, classes=3)
-    assert {n: p.shape for n, p in net.parameters()} == {n: p.shape for n, p in coarse.parameters()}
-    net.load(coarse.state())
+    assert {n: p.shape for n, p in net.named_parameters()} == {n: p.shape for n, p in coarse.named_parameters()}
+    net.load_state_dict(coarse.state_dict())
     (rung,) = net.ladder.rungs
     assert rung.layer == Layer(2 * stride, stride, transpose=True)
     assert Grid.of(net.trunk.layers()).field == 404 and Grid.of(net.trunk.layers()).stride == stride
@@ -431,7 +433,7 @@ def test_a_dilated_fcn_has_the_weights_of_another_and_finer_scores(stride):
 def test_every_fourth_of_its_cells_is_one_of_the_coarse_trunk(rng):
     net = FCN_dilated(8, width=1, classes=2, padding=110).eval()
     coarse = FCN32s(width=1, classes=2, padding=110).eval()
-    coarse.load(net.state())
+    coarse.load_state_dict(net.state_dict())
     x = rng.standard_normal((1, 3, 450, 440)).astype(np.float32)
     fine, few = (last(each.trunk(x)).data for each in (net, coarse))
     rows, cols = (Grid.of(coarse.trunk.layers()).inside(n) for n in (450, 440))
@@ -524,7 +526,9 @@ def test_one_stride_can_be_taken_out_in_part():
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 6, 12])
 def test_every_divisor_of_the_stride(stride, rng):
-    net = Sequential(conv1=conv(2, 2, 3, rng, stride=2), pool1=MaxPool2d(3), conv2=conv(2, 2, 3, rng, stride=2))
+    net = Sequential(
+        conv1=conv(2, 2, 3, rng, stride=2), pool1=MaxPool2d(3, ceil_mode=True), conv2=conv(2, 2, 3, rng, stride=2)
+    )
     net, x = randomized(net, rng), rng.standard_normal((1, 2, 47, 50))
     fine, coarse = rarefy(net, stride)(x).data, net(x).data
     step = 12 // stride
@@ -543,7 +547,7 @@ def test_gradients_flow_through_both_and_agree(rng):
     truth = rng.integers(0, 4, (1, *shape[2:]))
     ops.softmax_cross_entropy(shift_and_stitch(net, x), truth).backward()
     ops.softmax_cross_entropy(fine(x), truth).backward()
-    for (name, p), (_, q) in zip(net.parameters(), fine.parameters(), strict=True):
+    for (name, p), (_, q) in zip(net.named_parameters(), fine.named_parameters(), strict=True):
         assert abs(p.grad).max() > 0
         np.testing.assert_allclose(p.grad, q.grad, rtol=1e-10, atol=1e-13, err_msg=name)
 
@@ -554,7 +558,7 @@ def test_the_stitched_net_learns(rng):
     truth = rng.integers(0, 4, (1, *shift_and_stitch(net, x).shape[2:]))
     before = ops.softmax_cross_entropy(shift_and_stitch(net, x), truth)
     before.backward()
-    for _, p in net.parameters():
+    for p in net.parameters():
         p.data = p.data - 0.01 * p.grad
         p.changed()
     assert ops.softmax_cross_entropy(shift_and_stitch(net, x), truth).item() < before.item()
@@ -565,13 +569,13 @@ def test_the_stitched_net_learns(rng):
 
 def test_rarefy_copies(rng):
     net = plain(rng)
-    before, chain = net.state(), net.layers()
+    before, chain = net.state_dict(), net.layers()
     dense = rarefy(net)
     assert type(dense) is Sequential and net.layers() == chain and dense.layers() == rarefied(chain)
-    for _, p in dense.parameters():
+    for p in dense.parameters():
         p.data = p.data + 1
-    assert all(np.array_equal(before[name], value) for name, value in net.state().items())
-    assert list(dense.state()) == list(before)
+    assert all(np.array_equal(before[name], value) for name, value in net.state_dict().items())
+    assert list(dense.state_dict()) == list(before)
     same = rarefy(net, 4)
     assert same.layers() == chain
 
@@ -618,7 +622,7 @@ class Inception(Module):
     def __init__(self, rng):
         self.wide = Sequential(squeeze=conv(3, 2, 1, rng), conv=conv(2, 2, 5, rng, padding=2))
         self.narrow = conv(3, 2, 1, rng)
-        self.pooled = Sequential(pool=MaxPool2d(3, stride=1, padding=1), conv=conv(3, 1, 1, rng))
+        self.pooled = Sequential(pool=MaxPool2d(3, stride=1, padding=1, ceil_mode=True), conv=conv(3, 1, 1, rng))
 
     def forward(self, x):
         return ops.concat(self.wide(x), self.narrow(x), self.pooled(x))
@@ -629,7 +633,10 @@ class Inception(Module):
 
 def test_a_net_that_branches_between_its_strides(rng):
     net = Sequential(
-        conv1=conv(2, 3, 3, rng, stride=2), mixed=Inception(rng), pool1=MaxPool2d(3, stride=2), fc=conv(5, 3, 2, rng)
+        conv1=conv(2, 3, 3, rng, stride=2),
+        mixed=Inception(rng),
+        pool1=MaxPool2d(3, stride=2, ceil_mode=True),
+        fc=conv(5, 3, 2, rng),
     )
     assert [name for name, _ in sliding(net)][1] == "mixed.wide.squeeze"
     integers(net, rng)

@@ -113,8 +113,8 @@ def other_alexnet(monkeypatch):
 
 
 def pools_that_round_down(monkeypatch):
-    def rounds_down(self, kernel, *, stride=None, ceil=True, **window):
-        original(self, kernel, stride=stride, ceil=False, **window)
+    def rounds_down(self, kernel_size, *, stride=None, ceil_mode=True, **window):
+        original(self, kernel_size, stride=stride, ceil_mode=False, **window)
 
     original = MaxPool2d.__init__
     monkeypatch.setattr(MaxPool2d, "__init__", rounds_down)

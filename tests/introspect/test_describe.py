@@ -25,7 +25,7 @@ from minifcn.models.fcn import FCN8s, FCN16s, FCN32s
 from minifcn.models.lenet import LeNet
 from minifcn.models.paper import LateFusion
 from minifcn.models.vgg import VGG
-from minifcn.nn import LRN, AvgPool2d, Conv2d, Dropout, Linear, MaxPool2d, Module, Sequential
+from minifcn.nn import AvgPool2d, Conv2d, Dropout, Linear, LocalResponseNorm, MaxPool2d, Module, Sequential
 
 
 def vgg(padding=100, **options):
@@ -90,8 +90,9 @@ class Fork(Module):
 
 def mixed(rng):
     return Sequential(
-        conv=Conv2d(3, 4, 3, stride=2, init=rng, relu=True), norm=LRN(), pool=MaxPool2d(3, stride=2, padding=1),
-        fork=Fork(rng), drop=Dropout(0.5, rng=rng), mean=AvgPool2d(2), score=Conv2d(5, 3, 1, init=rng),
+        conv=Conv2d(3, 4, 3, stride=2, init=rng, relu=True), norm=LocalResponseNorm(),
+        pool=MaxPool2d(3, stride=2, padding=1, ceil_mode=True),
+        fork=Fork(rng), drop=Dropout(0.5, rng=rng), mean=AvgPool2d(2, ceil_mode=True), score=Conv2d(5, 3, 1, init=rng),
     )  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def test_shapes_are_those_of_a_run(rng):
 def test_every_net_of_the_paper_can_be_described(name):
     net = module.NETS[name](width=1)
     told = describe(net, net.trunk.size if name in module.TRUNKS else 40)
-    assert told.parameters == sum(p.size for _, p in net.parameters())
+    assert told.parameters == sum(p.size for p in net.parameters())
     assert told.training >= told.inference > 0 and told.multiply_adds > 0  # equal where only a score layer learns
 
 
@@ -130,11 +131,11 @@ def test_multiply_adds_by_hand(rng):
 
 def test_nothing_runs_and_nothing_changes(rng, monkeypatch):
     net = mixed(rng)
-    for _, p in net.parameters():
+    for p in net.parameters():
         p.node.grad = np.ones(p.shape, np.float32)
     net.score.freeze()
     net.drop.training = False
-    drawn, ways, state = rng.bit_generator.state, dict(convolution.WAYS), net.state()
+    drawn, ways, state = rng.bit_generator.state, dict(convolution.WAYS), net.state_dict()
 
     def refused(*arguments, **options):
         raise AssertionError("something was computed")
@@ -147,8 +148,8 @@ def test_nothing_runs_and_nothing_changes(rng, monkeypatch):
     assert rng.bit_generator.state == drawn and ways == convolution.WAYS
     assert net.training and not net.drop.training and net.score.w.frozen
     assert all("forward" not in vars(part) for part in net.modules())
-    assert all((p.node.grad == 1).all() for _, p in net.parameters() if not p.frozen)
-    assert all(np.array_equal(value, state[name]) for name, value in net.state().items())
+    assert all((p.node.grad == 1).all() for p in net.parameters() if not p.frozen)
+    assert all(np.array_equal(value, state[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("padding", ["same", 100])
@@ -231,7 +232,7 @@ def test_the_memory_of_a_gpu_is_what_its_arrays_take(make, size, pool, rng):
     told = describe(net, size, device="gpu")
     assert told.inference == pytest.approx(measured(infer, net, size, device="gpu"), rel=0.02)
     assert told.training == pytest.approx(measured(train_step, net, size, device="gpu"), rel=0.02)
-    assert isinstance(next(p.data for _, p in net.parameters()), DeviceArray)
+    assert isinstance(next(p.data for p in net.parameters()), DeviceArray)
 
 
 def test_a_mask_is_drawn_on_the_host(rng):
@@ -335,7 +336,7 @@ def test_late_fusion_gets_an_image_for_each_net_with_its_own_channels():
     told = describe(LateFusion(color=color, depth=depth), 40)
     assert told.multiply_adds == describe(color, 40).multiply_adds + describe(depth, 40).multiply_adds
     assert {row.name.split(".")[0] for row in told.rows} == {"color", "depth"}
-    assert told.parameters == sum(p.size for _, p in [*color.parameters(), *depth.parameters()])
+    assert told.parameters == sum(p.size for _, p in [*color.named_parameters(), *depth.named_parameters()])
 
 
 def test_layers_that_do_not_fit_are_named(rng):

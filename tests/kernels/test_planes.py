@@ -39,9 +39,9 @@ def test_every_plane_is_in_exactly_one_part(monkeypatch):
 
 
 OPS = {
-    "pool 2/2": lambda x: ops.max_pool2d.__wrapped__(x, kernel=2, ceil=True),
-    "pool 3/2": lambda x: ops.max_pool2d.__wrapped__(x, kernel=3, stride=2, padding=1),
-    "pool 3x2, dilated": lambda x: ops.max_pool2d.__wrapped__(x, kernel=(3, 2), stride=1, dilation=2),
+    "pool 2/2": lambda x: ops.max_pool2d.__wrapped__(x, kernel_size=2, ceil_mode=True),
+    "pool 3/2": lambda x: ops.max_pool2d.__wrapped__(x, kernel_size=3, stride=2, padding=1),
+    "pool 3x2, dilated": lambda x: ops.max_pool2d.__wrapped__(x, kernel_size=(3, 2), stride=1, dilation=2),
     "conv and relu": lambda x: ops.conv2d.__wrapped__(
         x, numbers(4, 5, 3, 3), np.linspace(-1, 1, 4, dtype="float32"), padding=1, relu=True
     ),

@@ -44,7 +44,7 @@ def thin(name, **options):
 
 def photo(net, *size, seed=2, dtype=np.float32, batch=1):
     size = size or (net.trunk.size, net.trunk.size)
-    channels = next(p for name, p in net.parameters() if name.endswith(".w")).shape[1]
+    channels = next(p for name, p in net.named_parameters() if name.endswith(".w")).shape[1]
     return np.random.default_rng(seed).standard_normal((batch, channels, *size)).astype(dtype)
 
 
@@ -65,7 +65,7 @@ def depth(y, kinds=("conv2d", "matmul")):
 
 @published
 def test_as_many_parameters_as_published(name):
-    assert sum(p.size for _, p in build(name, init="zero").parameters()) == PUBLISHED[name][2]
+    assert sum(p.size for _, p in build(name, init="zero").named_parameters()) == PUBLISHED[name][2]
 
 
 @published
@@ -93,9 +93,9 @@ def test_one_answer_for_an_image_of_the_nets_size(name):
 
 def test_googlenet_sees_715_pixels_without_its_average_pool():
     trunk = thin("GoogLeNet").trunk
-    assert Grid.of(trunk.layers()).field == 715 and sum(p.size for _, p in trunk.parameters())
+    assert Grid.of(trunk.layers()).field == 715 and sum(p.size for p in trunk.parameters())
     full = GoogLeNet(init="zero", rng=np.random.default_rng(0))
-    assert sum(p.size for _, p in full.parameters()) == 5_973_552  # the paper's 6M
+    assert sum(p.size for p in full.parameters()) == 5_973_552  # the paper's 6M
 
 
 @pytest.mark.parametrize(
@@ -131,15 +131,15 @@ def test_an_image_of_500_gives_caffenet_10x10_answers_and_227_one():
 @published
 def test_the_width_scales_every_count(name):
     own = PUBLISHED[name][0].own_width
-    thin_shapes = {n: p.shape for n, p in thin(name).parameters()}
-    for n, p in build(name, init="zero", classes=7).parameters():
+    thin_shapes = {n: p.shape for n, p in thin(name).named_parameters()}
+    for n, p in build(name, init="zero", classes=7).named_parameters():
         outputs = p.shape[0] if p.shape[0] == 7 else p.shape[0] // own
         assert p.shape[0] in (7, outputs * own) and thin_shapes[n][0] == outputs, n
 
 
 @published
 def test_the_seed_decides(name):
-    one, two, other = (build(name, width=1, classes=7, seed=seed).state() for seed in (1, 1, 2))
+    one, two, other = (build(name, width=1, classes=7, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(np.array_equal(one[n], two[n]) for n in one)
     assert not all(np.array_equal(one[n], other[n]) for n in one)
 
@@ -148,7 +148,7 @@ def test_the_seed_decides(name):
 def test_the_gradient_of_the_whole_classifier(name):
     net = thin(name).astype(np.float64)
     rng = np.random.default_rng(0)
-    for n, p in net.parameters():
+    for n, p in net.named_parameters():
         if n.endswith(".b"):
             p.data = rng.uniform(0.05, 0.2, p.shape)
     x = photo(net, dtype=np.float64)
@@ -158,9 +158,9 @@ def test_the_gradient_of_the_whole_classifier(name):
         return ops.softmax_cross_entropy(scores, np.array([[[3]]]))
 
     loss().backward()
-    for n, p in net.parameters():
+    for n, p in net.named_parameters():
         assert p.grad is not None and p.grad.any(), n
-    assert gradcheck_along(loss, [p for _, p in net.parameters()], eps=1e-7, tolerance=1e-5) < 1e-5
+    assert gradcheck_along(loss, list(net.parameters()), eps=1e-7, tolerance=1e-5) < 1e-5
 
 
 def test_lenet_learns_eight_images_by_heart():
@@ -199,7 +199,7 @@ def test_lenet_learns_eight_images_by_heart():
         (lambda: thin("GoogLeNet", version="3"), UsageError, "version is '3'; expected one of paper, torchvision"),
         (lambda: thin("LeNet", init="ones"), UsageError, "init is 'ones'"),
         (lambda: thin("LeNet", classes=0), ShapeError, "Linear: out_features is 0"),
-        (lambda: Linear(3, 2, 0, init="zero"), ShapeError, "Linear: kernel is 0"),
+        (lambda: Linear(3, 2, 0, init="zero"), ShapeError, "Linear: kernel_size is 0"),
         (
             lambda: thin("LeNet").trunk.until("pool3"),
             UsageError,
@@ -261,7 +261,7 @@ def torch_squeezenet(torch, p, x, net):
 def test_squeezenet_as_in_pytorch(torch):
     net = thin("SqueezeNet 1.0").astype(np.float64)
     x = photo(net, 101, 90, dtype=np.float64)
-    theirs = torch_squeezenet(torch, {n: torch.tensor(p.data) for n, p in net.parameters()}, torch.tensor(x), net)
+    theirs = torch_squeezenet(torch, {n: torch.tensor(p.data) for n, p in net.named_parameters()}, torch.tensor(x), net)
     np.testing.assert_allclose(net(x).data, theirs.numpy(), rtol=1e-10, atol=1e-12)
 
 
@@ -291,7 +291,7 @@ def torch_alexnet(torch, p, x):
 def test_caffenet_as_in_pytorch(torch):
     net = thin("AlexNet").astype(np.float64)
     x = 50 * photo(net, dtype=np.float64)  # large enough for the normalisation to matter
-    theirs = torch_alexnet(torch, {n: torch.tensor(p.data) for n, p in net.parameters()}, torch.tensor(x))
+    theirs = torch_alexnet(torch, {n: torch.tensor(p.data) for n, p in net.named_parameters()}, torch.tensor(x))
     np.testing.assert_allclose(net(x).data, theirs.numpy(), rtol=1e-9, atol=1e-9)
 
 
@@ -302,10 +302,10 @@ def test_a_classifier_of_ones_own(rng):
         size = 8
 
         def __init__(self):
-            self.add("pool", "block", Sequential(conv=Conv2d(1, 4, 3, init=rng), pool=MaxPool2d(2)), 4)
+            self.add("pool", "block", Sequential(conv=Conv2d(1, 4, 3, init=rng), pool=MaxPool2d(2, ceil_mode=True)), 4)
 
         def top(self, classes, *, init):
-            return Sequential(mean=AvgPool2d(3), fc=Linear(4, classes, init=init))
+            return Sequential(mean=AvgPool2d(3, ceil_mode=True), fc=Linear(4, classes, init=init))
 
     net = Classifier(Own(), classes=3, init=rng)
     assert net(np.ones((2, 1, 8, 8), np.float32)).shape == (2, 3) and out_size(net.layers(), 8) == 1

@@ -24,7 +24,7 @@ nets = pytest.mark.parametrize("net", NETS)
 def randomized(net, seed=1):
     """float64, scores that are not zero, biases that keep ReLUs alive and off their kink at 0."""
     rng = np.random.default_rng(seed)
-    for name, p in net.parameters():
+    for name, p in net.named_parameters():
         noise = rng.standard_normal(p.shape)
         if name.endswith(".b"):
             p.data = rng.uniform(0.05, 0.3, p.shape)
@@ -54,7 +54,7 @@ def loss_of(net, x, truth):
 
 
 def count(net, prefix=""):
-    return sum(p.size for name, p in net.parameters() if name.startswith(prefix))
+    return sum(p.size for name, p in net.named_parameters() if name.startswith(prefix))
 
 
 @pytest.mark.parametrize(("net", "total"), [("32s", 134_346_581), ("16s", 134_357_354), ("8s", 134_362_751)])
@@ -65,7 +65,7 @@ def test_as_many_parameters_as_published(net, total):
 
 
 def test_width_multiplies_every_channel_count():
-    shapes = {w: {n: p.shape for n, p in FCN8s(width=w, init="zero").parameters()} for w in (1, 3, 64)}
+    shapes = {w: {n: p.shape for n, p in FCN8s(width=w, init="zero").named_parameters()} for w in (1, 3, 64)}
     assert shapes[64]["trunk.block1.conv1_1.w"] == (64, 3, 3, 3)
     assert shapes[64]["trunk.head.fc6.w"] == (4096, 512, 7, 7)
     assert shapes[64]["trunk.head.fc7.w"] == (4096, 4096, 1, 1)
@@ -79,14 +79,14 @@ def test_width_multiplies_every_channel_count():
 @pytest.mark.parametrize(("layers", "convolutions"), [(11, 8), (13, 10), (16, 13), (19, 16)])
 def test_the_sisters_of_vgg16(layers, convolutions):
     trunk = VGG(layers=layers, width=1, padding="same", init="zero", rng=np.random.default_rng(0))
-    weights = [name for name, _ in trunk.parameters() if name.endswith(".w")]
+    weights = [name for name, _ in trunk.named_parameters() if name.endswith(".w")]
     assert len([name for name in weights if ".conv" in name]) == convolutions == layers - 3
     assert weights[-2:] == ["head.fc6.w", "head.fc7.w"]
     assert vgg_fcn((), layers=layers, width=1, classes=2)(photo(9, 9, dtype=np.float32)).shape == (1, 2, 9, 9)
 
 
 def test_names_are_the_papers():
-    names = [name for name, _ in FCN8s(width=1, upsampling="all learned").parameters() if name.endswith(".w")]
+    names = [name for name, _ in FCN8s(width=1, upsampling="all learned").named_parameters() if name.endswith(".w")]
     assert names[:3] == ["trunk.block1.conv1_1.w", "trunk.block1.conv1_2.w", "trunk.block2.conv2_1.w"]
     assert names[12:] == [
         "trunk.block5.conv5_3.w",
@@ -203,7 +203,9 @@ class Tiny(Trunk):
     """Two stages, the second of them a single layer: as far from VGG as a trunk can be."""
 
     def __init__(self, rng):
-        self.first = Sequential(conv=Conv2d(3, 4, 3, stride=2, padding=1, relu=True, init=rng), pool=MaxPool2d(2))
+        self.first = Sequential(
+            conv=Conv2d(3, 4, 3, stride=2, padding=1, relu=True, init=rng), pool=MaxPool2d(2, ceil_mode=True)
+        )
         self.second = Conv2d(4, 5, 3, stride=2, padding=1, init=rng)
         self.stages = {"fine": "first", "coarse": "second"}
         self.channels = {"fine": 4, "coarse": 5}
@@ -218,7 +220,7 @@ def test_any_trunk_will_do(rng):
         x = photo(*size)
         assert randomized(net)(x).shape == (1, 3, *size)
         assert np.array_equal(run_figure(net, x).data, net(x).data)
-    assert gradcheck_along(lambda: loss_of(net, x, labels(x, 3)), [p for _, p in net.parameters()]) < 1e-6
+    assert gradcheck_along(lambda: loss_of(net, x, labels(x, 3)), list(net.parameters())) < 1e-6
 
 
 def test_a_trunk_returns_what_was_asked_for_and_nothing_more():
@@ -263,10 +265,10 @@ def problem(variant, *, training=False):
 def test_the_gradient_of_the_whole_net(variant, training):
     net, loss = problem(variant, training=training)
     loss().backward()
-    for name, p in net.parameters():
+    for name, p in net.named_parameters():
         assert p.grad is not None and p.grad.any(), name
-        p.clear_grad()
-    assert gradcheck_along(loss, [p for _, p in net.parameters()]) < 1e-6
+        p.zero_grad()
+    assert gradcheck_along(loss, list(net.parameters())) < 1e-6
 
 
 def faulty(loss, parameter):
@@ -293,7 +295,7 @@ def faulty(loss, parameter):
 def test_a_gradient_1_percent_too_large_is_noticed(layer):
     net, loss = problem("16s")
     with pytest.raises(GradientError, match="along a random direction"):
-        gradcheck_along(faulty(loss, dict(net.parameters())[layer]), [p for _, p in net.parameters()])
+        gradcheck_along(faulty(loss, dict(net.named_parameters())[layer]), list(net.parameters()))
 
 
 # ---- an independent FCN in PyTorch, with the published crops written down ----------------------------------------
@@ -346,14 +348,14 @@ def test_scores_and_every_gradient_as_in_pytorch(net, padding, torch):
     loss = loss_of(fcn, x, truth)
     loss.backward()
 
-    theirs = {name: torch.tensor(p.data, requires_grad=True) for name, p in fcn.parameters()}
+    theirs = {name: torch.tensor(p.data, requires_grad=True) for name, p in fcn.named_parameters()}
     scores = torch_fcn(torch, theirs, torch.tensor(x), net, same=padding == "same")
     expected = torch.nn.functional.cross_entropy(scores, torch.tensor(truth), ignore_index=255)
     expected.backward()
 
     np.testing.assert_allclose(fcn(x).data, scores.detach().numpy(), rtol=1e-10, atol=1e-10)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    for name, p in fcn.parameters():
+    for name, p in fcn.named_parameters():
         wanted = theirs[name].grad.numpy()
         assert np.abs(p.grad - wanted).max() <= 1e-10 * np.abs(wanted).max(), name
 
@@ -403,19 +405,19 @@ def test_learned_upsampling_starts_as_the_fixed_one(upsampling, padding):
     learned = FCN8s(width=1, classes=3, padding=padding, upsampling=upsampling).astype(np.float64).eval()
     for net in (fixed, learned):
         rng = np.random.default_rng(4)
-        for name, p in net.parameters():
+        for name, p in net.named_parameters():
             if name.startswith("score"):
                 p.data = rng.standard_normal(p.shape)
     x = photo(50, 33)
     np.testing.assert_allclose(fixed(x).data, learned(x).data, rtol=1e-12, atol=1e-12)
-    extra = {name for name, _ in learned.parameters()} - {name for name, _ in fixed.parameters()}
+    extra = {name for name, _ in learned.named_parameters()} - {name for name, _ in fixed.named_parameters()}
     last = {"upscore8.w"} if upsampling == "all learned" else set()
     assert extra == {"upscore2.w", "upscore_pool4.w"} | last
 
 
 def test_a_ladder_down_to_stride_2_learns_each_upsampling_by_itself():
     net = vgg_fcn(("pool4", "pool3", "pool2", "pool1"), width=1, classes=2, upsampling="all learned")
-    ups = [name for name, _ in net.parameters() if name.startswith("upscore")]
+    ups = [name for name, _ in net.named_parameters() if name.startswith("upscore")]
     assert ups == [f"upscore{end}.w" for end in ("2", "_pool4", "_pool3", "_pool2", "_pool1")]
 
 
@@ -441,7 +443,7 @@ def three_steps(device, dtype):
     for _ in range(3):
         loss_of(net, to_device(x, device), to_device(truth, device)).backward()
         sgd.step()
-    return net.state()
+    return net.state_dict()
 
 
 def test_a_net_learns_the_same_on_every_device(device):
@@ -465,7 +467,7 @@ def test_a_step_on_the_strict_device_stays_in_float32_and_moves_four_arrays(fake
 
 
 def same_state(a, b):
-    a, b = a.state(), b.state()
+    a, b = a.state_dict(), b.state_dict()
     return list(a) == list(b) and all(np.array_equal(a[name], b[name]) for name in a)
 
 
@@ -488,7 +490,7 @@ def test_he_keeps_the_signal_and_zero_kills_it():
 
 def test_a_state_makes_another_net_the_same():
     one, two = randomized(FCN8s(width=1, classes=3, seed=0)), FCN8s(width=1, classes=3, seed=1).astype(np.float64)
-    two.load(one.state())
+    two.load_state_dict(one.state_dict())
     x = photo(20, 30)
     assert same_state(one, two) and np.array_equal(one.eval()(x).data, two.eval()(x).data)
     one.score_fr.w.data += 1  # a state is a copy, not a window
@@ -508,14 +510,14 @@ def test_a_state_makes_another_net_the_same():
 def test_the_state_of_another_net_is_refused_and_changes_nothing(other, message):
     net, before = FCN8s(width=1, classes=3), FCN8s(width=1, classes=3)
     with pytest.raises(FormatError, match=message):
-        net.load(other().state())
+        net.load_state_dict(other().state_dict())
     assert same_state(net, before)
 
 
 def test_the_finer_net_starts_from_the_coarser():
     coarse, fine = randomized(FCN32s(width=1, classes=3)), FCN16s(width=1, classes=3).astype(np.float64)
-    fine.load(coarse.state(), strict=False)
-    ours, theirs = fine.state(), coarse.state()
+    fine.load_state_dict(coarse.state_dict(), strict=False)
+    ours, theirs = fine.state_dict(), coarse.state_dict()
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     assert not ours["score_pool4.w"].any()
     x = photo(40, 40)

@@ -45,7 +45,7 @@ every_net = pytest.mark.parametrize("name", NETS)
 
 def inputs(net, *size, seed=2, dtype=np.float64):
     """One image for each trunk that `net` has, of as many channels as its first layer takes."""
-    firsts = [p for name, p in net.parameters() if name.endswith(("block1.conv1_1.w", "block1.conv1.w"))]
+    firsts = [p for name, p in net.named_parameters() if name.endswith(("block1.conv1_1.w", "block1.conv1.w"))]
     return [photo(*size, channels=w.shape[1], seed=seed + i, dtype=dtype) for i, w in enumerate(firsts)]
 
 
@@ -210,7 +210,7 @@ TABLE_1 = {
 @pytest.mark.parametrize("name", TABLE_1)
 def test_parameters_depth_field_and_stride_as_published(name):
     parameters, layers, field, stride = TABLE_1[name]
-    assert sum(p.size for _, p in NETS[name](init="zero").parameters()) == parameters
+    assert sum(p.size for _, p in NETS[name](init="zero").named_parameters()) == parameters
     net = NETS[name](width=1)
     y = scores_of(net(*inputs(net, 33, 40, dtype=np.float32)))[0]
     assert depth(y) == layers
@@ -231,7 +231,7 @@ def test_every_data_sets_nets_are_cropped_alike(family, crops):
 
 
 def test_both_trunks_of_late_fusion_are_whole():
-    assert sum(p.size for _, p in nyud_color_hha(init="zero").parameters()) == 2 * (134_260_544 + 4096 * 40 + 40)
+    assert sum(p.size for _, p in nyud_color_hha(init="zero").named_parameters()) == 2 * (134_260_544 + 4096 * 40 + 40)
 
 
 @pytest.mark.parametrize(("number", "stride", "field"), [(3, 8, 44), (4, 16, 100), (5, 32, 212)])
@@ -239,7 +239,7 @@ def test_shallower_nets_end_at_their_pool(number, stride, field):
     net = FCN_pool(number, width=1, classes=2)
     grid = Grid.of(net.trunk.layers())
     assert (grid.stride, grid.field, net.trunk.last) == (stride, field, f"pool{number}")
-    assert not any("head" in name or f"block{number + 1}" in name for name, _ in net.parameters())
+    assert not any("head" in name or f"block{number + 1}" in name for name, _ in net.named_parameters())
     (rung,) = net.ladder.rungs
     assert (rung.layer.kernel, rung.layer.stride) == (2 * stride, stride)
     full = vgg_fcn((), width=1, classes=2, padding=100).trunk
@@ -302,7 +302,7 @@ DIRECTIONS = (0, 1)
 def test_the_gradient_of_the_whole_net(name):
     """Along two directions, so closely that 1 % more in the gradient of any one parameter would be noticed."""
     net, loss = problem(ALL[name])
-    learned = {key: p for key, p in net.parameters() if not p.frozen}
+    learned = {key: p for key, p in net.named_parameters() if not p.frozen}
     loss().backward()
     gradients = {key: p.grad.copy() for key, p in learned.items()}
     assert all(gradient.any() for gradient in gradients.values())
@@ -352,7 +352,7 @@ def faulty(loss, parameter):
 )
 def test_a_gradient_1_percent_too_large_is_noticed(name, layer):
     net, loss = problem(ALL[name])
-    wrong, parameters = faulty(loss, dict(net.parameters())[layer]), [p for _, p in net.parameters()]
+    wrong, parameters = faulty(loss, dict(net.named_parameters())[layer]), list(net.parameters())
     with pytest.raises(GradientError, match="along a random direction"):
         for seed in DIRECTIONS:
             gradcheck_along(wrong, parameters, eps=1e-7, tolerance=TOLERANCE, seed=seed)
@@ -369,7 +369,7 @@ def test_a_fresh_skip_leaves_the_prediction_as_it_was(fusion, unchanged):
     x, answers = photo(50, 70), []
     for kind in ("sum", fusion):
         fine = vgg_fcn(("pool4", "pool3"), width=1, classes=4, padding=100, fusion=kind).astype(np.float64).eval()
-        fine.load(coarse.state(), strict=False)
+        fine.load_state_dict(coarse.state_dict(), strict=False)
         answers.append(fine(x).data)
     assert np.array_equal(*answers) == unchanged
 
@@ -393,9 +393,9 @@ def test_the_gradient_of_the_summed_loss_is_the_sum_of_the_pixels_gradients(rng)
         for mask in masks:  # the gradients of several backward passes add up
             sampling = None if mask is None else mask.astype(np.float64)
             ops.softmax_cross_entropy(net(x), truth, sampling=sampling, normalize="sum").backward()
-        gradients.append({name: p.grad.copy() for name, p in net.parameters()})
-        for _, p in net.parameters():
-            p.clear_grad()
+        gradients.append({name: p.grad.copy() for name, p in net.named_parameters()})
+        for p in net.parameters():
+            p.zero_grad()
     whole, added = gradients
     for name in whole:
         assert whole[name].any()
@@ -407,14 +407,14 @@ def test_scoring_the_concatenation_is_scoring_and_summing():
     options = {"width": 1, "classes": 3, "padding": 100, "skip_scale": {"pool4": 0.5}}
     summed = randomized(FCN8s(**options)).eval()
     joined = FCN8s(**options, fusion="concat").astype(np.float64).eval()
-    state = joined.state()
-    for name, array in summed.state().items():
+    state = joined.state_dict()
+    for name, array in summed.state_dict().items():
         if name.startswith("score_pool") and name.endswith(".w"):
             assert np.array_equal(state[name][:, :3, 0, 0], np.eye(3)) and not state[name][:, 3:].any()
             state[name][:, 3:] = array
         else:
             state[name] = array
-    joined.load(state)
+    joined.load_state_dict(state)
     x = photo(45, 52)
     np.testing.assert_allclose(joined(x).data, summed(x).data, rtol=1e-12, atol=1e-12)
 
@@ -447,7 +447,7 @@ def test_the_figure_is_what_the_net_computes_on_other_trunks(make):
 
 def test_two_heads_are_two_nets_that_share_a_trunk():
     both = randomized(paper_vgg(8, width=1, classes={"sem": 5, "geo": 3})).eval()
-    names = [name for name, _ in both.parameters() if not name.startswith("trunk")]
+    names = [name for name, _ in both.named_parameters() if not name.startswith("trunk")]
     wanted = [
         f"score_{end}_{head}.{part}" for head in ("sem", "geo") for end in ("fr", "pool4", "pool3") for part in "wb"
     ]
@@ -457,7 +457,9 @@ def test_two_heads_are_two_nets_that_share_a_trunk():
     assert list(scores) == ["sem", "geo"]
     for head, classes in (("sem", 5), ("geo", 3)):
         alone = paper_vgg(8, width=1, classes=classes).astype(np.float64).eval()
-        alone.load({name.replace(f"_{head}.", "."): p for name, p in both.state().items()}, strict=False)
+        alone.load_state_dict(
+            {name.replace(f"_{head}.", "."): p for name, p in both.state_dict().items()}, strict=False
+        )
         assert np.array_equal(alone(x).data, scores[head].data)
 
 
@@ -473,7 +475,7 @@ def test_heads_without_classes_are_refused(classes, message):
 def test_early_fusion_starts_as_the_colour_net_on_a_grey_fourth_plane():
     color = randomized(paper_vgg(32, width=1, classes=40)).eval()
     deep = NETS["nyud-fcn32s-color-d"](width=1, init="zero").astype(np.float64).eval()
-    transplant(deep, widened(color.state(), "trunk.block1.conv1_1.w", 4))
+    transplant(deep, widened(color.state_dict(), "trunk.block1.conv1_1.w", 4))
     x = photo(30, 40)
     blind = np.concatenate([x, np.zeros((1, 1, 30, 40))], axis=1)
     np.testing.assert_allclose(deep(blind).data, color(x).data, rtol=1e-12, atol=1e-12)
@@ -494,24 +496,24 @@ def test_late_fusion_votes_half_and_half_below_or_above_the_upsampling():
 def test_late_fusion_starts_from_two_trained_nets_and_wants_two_images():
     net = nyud_color_hha(width=1, init="zero")
     color, hha = (randomized(paper_vgg(32, width=1, classes=40), seed=seed) for seed in (1, 2))
-    transplant(net.color, color.state())
-    transplant(net.hha, hha.state())
+    transplant(net.color, color.state_dict())
+    transplant(net.hha, hha.state_dict())
     for fused, alone in ((net.color, color), (net.hha, hha)):
         assert same_state(fused, alone.astype(np.float32))
     with pytest.raises(ShapeError, match="LateFusion: got 1 images; expected one for each of color, hha"):
         net(photo(20, 20))
     assert isinstance(net, LateFusion) and len({id(rng) for rng in net.generators()}) == 2
-    trained = nyud_color_hha(width=1).state()
+    trained = nyud_color_hha(width=1).state_dict()
     assert not np.array_equal(trained["color.trunk.head.fc7.w"], trained["hha.trunk.head.fc7.w"])
 
 
 def test_fixed_means_that_only_the_score_layer_learns():
     net = FCN32s_fixed(width=1, classes=3)
-    before, x = net.state(), photo(30, 30, dtype=np.float32)
+    before, x = net.state_dict(), photo(30, 30, dtype=np.float32)
     sgd = SGD(net, lr=0.1)
     loss_of(net, x, labels(x, 3)).backward()
     sgd.step()
-    changed = {name for name, array in net.state().items() if not np.array_equal(array, before[name])}
+    changed = {name for name, array in net.state_dict().items() if not np.array_equal(array, before[name])}
     assert changed == {"score_fr.w", "score_fr.b"}
 
 
@@ -559,7 +561,7 @@ def two_steps(make, device, dtype):
         ]
         sum(losses[1:], losses[0]).backward()
         sgd.step()
-    return net.state()
+    return net.state_dict()
 
 
 @pytest.mark.parametrize("name", ON_A_DEVICE)
@@ -581,10 +583,10 @@ def test_every_kind_of_net_learns_on_the_strict_device_in_float32(name, fake_gpu
 def test_surgery_stays_on_the_device(fake_gpu):
     net = classifier(AlexNet, width=1, classes=3).to("gpu")
     fc6 = as_convolution(net.trunk.head.fc6)
-    assert all(isinstance(p.data, fake_gpu.ndarray) for _, p in fc6.parameters())
+    assert all(isinstance(p.data, fake_gpu.ndarray) for p in fc6.parameters())
     fused = FCN_AlexNet(width=1, classes=3, init="zero").to("gpu")
-    transplant(fused, net.state())
-    assert isinstance(fused.trunk.head.fc6.w.data, fake_gpu.ndarray) and fused.state()["trunk.head.fc6.w"].any()
+    transplant(fused, net.state_dict())
+    assert isinstance(fused.trunk.head.fc6.w.data, fake_gpu.ndarray) and fused.state_dict()["trunk.head.fc6.w"].any()
 
 
 # ---- an independent FCN-SqueezeNet in PyTorch, with its crops written down ---------------------------------------
@@ -594,7 +596,7 @@ def test_fcn_squeezenet_and_every_gradient_as_in_pytorch(torch):
     net = randomized(FCN_SqueezeNet(8, width=1, classes=4)).eval()
     x = photo(61, 70)
     truth = labels(x, 4)
-    theirs = {name: torch.tensor(p.data, requires_grad=True) for name, p in net.parameters()}
+    theirs = {name: torch.tensor(p.data, requires_grad=True) for name, p in net.named_parameters()}
     f = torch.nn.functional
 
     def conv(name, x, **options):
@@ -627,6 +629,6 @@ def test_fcn_squeezenet_and_every_gradient_as_in_pytorch(torch):
     loss.backward()
     np.testing.assert_allclose(net(x).data, scores.detach().numpy(), rtol=1e-10, atol=1e-10)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    for name, p in net.parameters():
+    for name, p in net.named_parameters():
         wanted = theirs[name].grad.numpy()
         assert np.abs(p.grad - wanted).max() <= 1e-10 * np.abs(wanted).max(), name

@@ -267,21 +267,21 @@ REFUSED = {
         r"conv_transpose2d: output_padding \(1, 1\).*stride \(1, 1\)",
     ),
     "conv_transpose2d: padding": (lambda: ops.conv_transpose2d(X, W[:4], padding=4), "conv_transpose2d.*-1x0.*less"),
-    "max_pool2d: rank": (lambda: ops.max_pool2d(X[0, 0], kernel=2), r"max_pool2d.*\(5, 6\)"),
-    "max_pool2d: kernel 0": (lambda: ops.max_pool2d(X, kernel=0), "max_pool2d: kernel is 0"),
-    "max_pool2d: stride 0": (lambda: ops.max_pool2d(X, kernel=2, stride=0), "max_pool2d: stride is 0"),
+    "max_pool2d: rank": (lambda: ops.max_pool2d(X[0, 0], kernel_size=2), r"max_pool2d.*\(5, 6\)"),
+    "max_pool2d: kernel 0": (lambda: ops.max_pool2d(X, kernel_size=0), "max_pool2d: kernel_size is 0"),
+    "max_pool2d: stride 0": (lambda: ops.max_pool2d(X, kernel_size=2, stride=0), "max_pool2d: stride is 0"),
     "max_pool2d: padding": (
-        lambda: ops.max_pool2d(X, kernel=2, padding=2),
+        lambda: ops.max_pool2d(X, kernel_size=2, padding=2),
         r"max_pool2d: padding \(2, 2\).*pixel of \(5, 6\)",
     ),
     "max_pool2d: dilated around the image": (
-        lambda: ops.max_pool2d(X[..., :2, :2], kernel=2, padding=1, dilation=3),
+        lambda: ops.max_pool2d(X[..., :2, :2], kernel_size=2, padding=1, dilation=3),
         r"max_pool2d: padding \(1, 1\).*dilation \(3, 3\).*of \(2, 2\)",
     ),
-    "max_pool2d: too large without ceil": (lambda: ops.max_pool2d(X, kernel=6), "window of 6.*5 "),
-    "max_pool2d: whole numbers": (lambda: ops.max_pool2d(LABELS[None], kernel=2), "max_pool2d.*int64"),
-    "avg_pool2d: padding": (lambda: ops.avg_pool2d(X, kernel=3, padding=3), r"avg_pool2d: padding \(3, 3\)"),
-    "avg_pool2d: dilation": (lambda: ops.avg_pool2d(X, kernel=3, dilation=0), "avg_pool2d: dilation is 0"),
+    "max_pool2d: too large without ceil": (lambda: ops.max_pool2d(X, kernel_size=6), "window of 6.*5 "),
+    "max_pool2d: whole numbers": (lambda: ops.max_pool2d(LABELS[None], kernel_size=2), "max_pool2d.*int64"),
+    "avg_pool2d: padding": (lambda: ops.avg_pool2d(X, kernel_size=3, padding=3), r"avg_pool2d: padding \(3, 3\)"),
+    "avg_pool2d: dilation": (lambda: ops.avg_pool2d(X, kernel_size=3, dilation=0), "avg_pool2d: dilation is 0"),
     "local_response_norm: even": (lambda: ops.local_response_norm(X, size=4), "local_response_norm: size is 4.*odd"),
     "local_response_norm: half a channel": (lambda: ops.local_response_norm(X, size=2.5), "size is 2.5.*odd"),
     "local_response_norm: rank": (lambda: ops.local_response_norm(X[0]), r"local_response_norm.*\(4, 5, 6\)"),
@@ -289,15 +289,15 @@ REFUSED = {
     "l2_normalize: epsilon": (lambda: ops.l2_normalize(X, epsilon=0.0), "l2_normalize: epsilon is 0.0.*above 0"),
     "bilinear_resize: size": (lambda: ops.bilinear_resize(X, size=(0, 3)), r"bilinear_resize: size is \(0, 3\)"),
     "bilinear_upsample: kernel": (
-        lambda: ops.bilinear_upsample(X, kernel=0, stride=1),
-        "bilinear_upsample: kernel is 0",
+        lambda: ops.bilinear_upsample(X, kernel_size=0, stride=1),
+        "bilinear_upsample: kernel_size is 0",
     ),
     "bilinear_upsample: half a kernel": (
-        lambda: ops.bilinear_upsample(X, kernel=2.5, stride=1),
-        "bilinear_upsample: kernel is 2.5.*whole number",
+        lambda: ops.bilinear_upsample(X, kernel_size=2.5, stride=1),
+        "bilinear_upsample: kernel_size is 2.5.*whole number",
     ),
     "bilinear_upsample: padding": (
-        lambda: ops.bilinear_upsample(X[..., :1, :1], kernel=4, stride=2, padding=2),
+        lambda: ops.bilinear_upsample(X[..., :1, :1], kernel_size=4, stride=2, padding=2),
         r"window of 4.*1 \+ 2\*2",
     ),
     "loss: rank": (lambda: ops.softmax_cross_entropy(X[0], LABELS[0]), r"softmax_cross_entropy.*\(4, 5, 6\)"),
@@ -315,7 +315,7 @@ REFUSED = {
     ),
     "loss: a label below 0": (lambda: ops.softmax_cross_entropy(X, LABELS - 1), "label -1 found; expected 0..3"),
     "loss: another void": (
-        lambda: ops.softmax_cross_entropy(X, LABELS + 255, ignore=-1),
+        lambda: ops.softmax_cross_entropy(X, LABELS + 255, ignore_index=-1),
         "label 255 found; expected 0..3, or -1",
     ),
     "loss: weights": (
@@ -359,8 +359,8 @@ def test_any_image_goes_down_and_comes_back(size, dtype, device):
     )
     h = ops.conv2d(x, w1, padding=1, relu=True)
     for _ in range(3):
-        h = ops.max_pool2d(h, kernel=2, ceil=True)
-    scores = ops.bilinear_upsample(ops.conv2d(h, w2), kernel=16, stride=8)
+        h = ops.max_pool2d(h, kernel_size=2, ceil_mode=True)
+    scores = ops.bilinear_upsample(ops.conv2d(h, w2), kernel_size=16, stride=8)
     y = ops.crop(scores, like=x, at=4)
     assert y.shape == (1, 4, *size)
     truth = to_device(rng.integers(0, 4, (1, *size)), device)

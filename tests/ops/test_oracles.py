@@ -46,13 +46,13 @@ def pooled_size(size, kernel, stride, padding, dilation, ceil):
     return out
 
 
-def pooled(x, mean, kernel, stride=None, padding=0, dilation=1, ceil=False):
+def pooled(x, mean, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     geometry = list(
-        zip(two(kernel), two(kernel if stride is None else stride), two(padding), two(dilation), strict=True)
+        zip(two(kernel_size), two(kernel_size if stride is None else stride), two(padding), two(dilation), strict=True)
     )
     (kh, sh, ph, dh), (kw, sw, pw, dw) = geometry
     (n, c, h, w) = x.shape
-    y = np.zeros((n, c, pooled_size(h, *geometry[0], ceil), pooled_size(w, *geometry[1], ceil)))
+    y = np.zeros((n, c, pooled_size(h, *geometry[0], ceil_mode), pooled_size(w, *geometry[1], ceil_mode)))
     for place in np.ndindex(y.shape):
         image, channel, i, j = place
         seen, divisor = [], 0
@@ -81,7 +81,9 @@ def test_pooling_is_its_definition(case):
 )
 @pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
 def test_ceil_mode_sizes_are_caffes(op, size, kernel, stride, padding, out):
-    y = OPS[op](np.zeros((1, 1, size, 1)), kernel=(kernel, 1), stride=(stride, 1), padding=(padding, 0), ceil=True)
+    y = OPS[op](
+        np.zeros((1, 1, size, 1)), kernel_size=(kernel, 1), stride=(stride, 1), padding=(padding, 0), ceil_mode=True
+    )
     assert y.shape == (1, 1, out, 1)
 
 
@@ -92,7 +94,7 @@ def test_pooling_of_every_small_geometry(op, ceil):
     compared = refused = 0
     for size, k, s, p, d in itertools.product(range(1, 6), range(1, 5), range(1, 4), range(3), range(1, 4)):
         x = numbers(1, 1, size, 1)
-        options = {"kernel": (k, 1), "stride": (s, 1), "padding": (p, 0), "dilation": (d, 1), "ceil": ceil}
+        options = {"kernel_size": (k, 1), "stride": (s, 1), "padding": (p, 0), "dilation": (d, 1), "ceil_mode": ceil}
         try:
             y = OPS[op](x, **options).data
         except ValueError:
@@ -111,14 +113,14 @@ def test_pooling_of_every_small_geometry(op, ceil):
 
 def test_of_equal_pixels_the_first_gets_the_gradient():
     x = Parameter(np.ones((1, 1, 2, 4)))
-    ops.max_pool2d(x, kernel=2).backward(np.array([[[[3.0, 5.0]]]]))
+    ops.max_pool2d(x, kernel_size=2).backward(np.array([[[[3.0, 5.0]]]]))
     assert x.grad.tolist() == [[[[3, 0, 5, 0], [0, 0, 0, 0]]]]
 
 
 def test_a_pixel_in_several_windows_adds_their_gradients():
     x = Parameter(np.zeros((1, 1, 5, 5)))
     x.data[0, 0, 2, 2] = 1.0  # the largest of all four 3x3 windows
-    ops.max_pool2d(x, kernel=3, stride=2).backward(np.array([[[[1.0, 2.0], [4.0, 8.0]]]]))
+    ops.max_pool2d(x, kernel_size=3, stride=2).backward(np.array([[[[1.0, 2.0], [4.0, 8.0]]]]))
     assert x.grad[0, 0, 2, 2] == 15 and x.grad.sum() == 15
 
 
@@ -260,7 +262,7 @@ def test_upsampling_is_a_transposed_convolution_with_the_bilinear_kernel(kernel,
     line = 1 - np.abs(np.arange(kernel) - (kernel - 1) / 2) / ((kernel + 1) // 2)
     filters[range(3), range(3)] = np.outer(line, line)
     one, other = Parameter(x), Parameter(x)
-    y = ops.bilinear_upsample(one, kernel=kernel, stride=stride, padding=padding)
+    y = ops.bilinear_upsample(one, kernel_size=kernel, stride=stride, padding=padding)
     exact = ops.conv_transpose2d(other, filters, stride=stride, padding=padding)
     gy = numbers(*exact.shape)
     y.backward(gy)
@@ -274,7 +276,7 @@ def test_upsampling_interpolates_a_plane_exactly(factor):
     """Away from the border, a kernel of 2f - f % 2 with stride f draws straight lines through the values."""
     x = (3.0 * np.arange(6)[:, None] - 2.0 * np.arange(7)[None] + 1)[None, None]
     kernel = 2 * factor - factor % 2
-    y = ops.bilinear_upsample(x, kernel=kernel, stride=factor).data[0, 0]
+    y = ops.bilinear_upsample(x, kernel_size=kernel, stride=factor).data[0, 0]
     rows = (np.arange(y.shape[0]) - (kernel - 1) / 2) / factor
     cols = (np.arange(y.shape[1]) - (kernel - 1) / 2) / factor
     exact = 3.0 * rows[:, None] - 2.0 * cols[None] + 1
@@ -286,7 +288,7 @@ def test_upsampling_interpolates_a_plane_exactly(factor):
 def test_resizing_is_upsampling_away_from_the_border(factor):
     x = numbers(1, 2, 5, 6)
     one = ops.bilinear_resize(x, size=(5 * factor, 6 * factor)).data
-    other = ops.bilinear_upsample(x, kernel=2 * factor, stride=factor, padding=factor // 2).data
+    other = ops.bilinear_upsample(x, kernel_size=2 * factor, stride=factor, padding=factor // 2).data
     inner = (..., slice(factor, -factor), slice(factor, -factor))
     assert one.shape == other.shape and np.allclose(one[inner], other[inner], atol=1e-13)
 
@@ -297,11 +299,11 @@ def test_resizing_is_upsampling_away_from_the_border(factor):
 @cases_of("softmax_cross_entropy")
 def test_cross_entropy_is_its_definition(case):
     x, truth = case.inputs
-    o = {"ignore": 255, "weights": None, "sampling": None, "normalize": "valid"} | case.options
+    o = {"ignore_index": 255, "weights": None, "sampling": None, "normalize": "valid"} | case.options
     total, valid = 0.0, 0
     for n, i, j in np.ndindex(truth.shape):
         label = int(truth[n, i, j])
-        if label == o["ignore"] or (o["sampling"] is not None and not o["sampling"][n, i, j]):
+        if label == o["ignore_index"] or (o["sampling"] is not None and not o["sampling"][n, i, j]):
             continue
         valid += 1
         p = math.exp(x[n, label, i, j]) / sum(math.exp(score) for score in x[n, :, i, j])
@@ -389,12 +391,12 @@ def bilinear_weights(torch, channels, size):
     return torch.outer(*lines).expand(channels, 1, *size)
 
 
-def torch_loss(torch, x, truth, ignore=255, weights=None, sampling=None, normalize="valid"):
+def torch_loss(torch, x, truth, ignore_index=255, weights=None, sampling=None, normalize="valid"):
     truth = truth.long().clone()
     if sampling is not None:
-        truth[sampling == 0] = ignore
-    loss = torch.nn.functional.cross_entropy(x, truth, weight=weights, ignore_index=ignore, reduction="sum")
-    valid = max(int((truth != ignore).sum()), 1)
+        truth[sampling == 0] = ignore_index
+    loss = torch.nn.functional.cross_entropy(x, truth, weight=weights, ignore_index=ignore_index, reduction="sum")
+    valid = max(int((truth != ignore_index).sum()), 1)
     return loss / {"sum": 1, "valid": valid, "batch": len(x)}[normalize]
 
 
@@ -428,17 +430,17 @@ def torch_crop(torch, x, like, at=0):
     return x.narrow(-2, two(at)[0], h).narrow(-1, two(at)[1], w)
 
 
-def torch_upsample(torch, x, kernel, stride, padding=0):
-    w = bilinear_weights(torch, x.shape[1], two(kernel))
+def torch_upsample(torch, x, kernel_size, stride, padding=0):
+    w = bilinear_weights(torch, x.shape[1], two(kernel_size))
     return torch.nn.functional.conv_transpose2d(x, w, stride=stride, padding=padding, groups=x.shape[1])
 
 
-def torch_max_pool(torch, x, kernel, stride=None, padding=0, dilation=1, ceil=False):
-    return torch.nn.functional.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode=ceil)
+def torch_max_pool(torch, x, **options):
+    return torch.nn.functional.max_pool2d(x, **options)
 
 
-def torch_avg_pool(torch, x, kernel, stride=None, padding=0, ceil=False):
-    return torch.nn.functional.avg_pool2d(x, kernel, stride, padding, ceil_mode=ceil, count_include_pad=True)
+def torch_avg_pool(torch, x, **options):
+    return torch.nn.functional.avg_pool2d(x, **options, count_include_pad=True)
 
 
 def torch_reduce(name):
@@ -551,8 +553,8 @@ def test_a_small_net_has_pytorchs_gradients(torch):
     arrays = {"w1": numbers(5, 3, 3, 3), "b1": numbers(5), "w2": numbers(4, 5, 1, 1), "b2": numbers(4)}
     p = {name: Parameter(array) for name, array in arrays.items()}
     h = ops.conv2d(Tensor(x), p["w1"], p["b1"], padding=2, relu=True)
-    h = ops.local_response_norm(ops.max_pool2d(h, kernel=3, stride=2, ceil=True), alpha=0.1)
-    scores = ops.bilinear_upsample(ops.conv2d(h, p["w2"], p["b2"]), kernel=4, stride=2)
+    h = ops.local_response_norm(ops.max_pool2d(h, kernel_size=3, stride=2, ceil_mode=True), alpha=0.1)
+    scores = ops.bilinear_upsample(ops.conv2d(h, p["w2"], p["b2"]), kernel_size=4, stride=2)
     loss = ops.softmax_cross_entropy(ops.crop(scores, like=x, at=2), truth)
     loss.backward()
 

@@ -136,7 +136,7 @@ def test_the_same_again_bit_for_bit_and_another_seed_is_another_net(tmp_path: Pa
 def test_the_trunk_has_learned_when_it_is_written(tmp_path: Path) -> None:
     options = Pretraining(**SHORT)
     pretrain(options, tmp_path / "a.safetensors", say=lambda _: None)
-    fresh, (trained, _) = options.classifier().state(), load_checkpoint(tmp_path / "a.safetensors")
+    fresh, (trained, _) = options.classifier().state_dict(), load_checkpoint(tmp_path / "a.safetensors")
     assert set(trained) == {name for name in fresh if name.startswith("trunk.")}
     assert not any(np.array_equal(array, fresh[name]) for name, array in trained.items() if name.endswith(".w"))
 
@@ -153,7 +153,7 @@ def test_it_begins_the_fcn_on_the_same_trunk(trunk: str, tmp_path: Path) -> None
     net = Options(trunk=trunk, width=1, padding=padding, stages=str(STRIDES[trunk][0])).network(8, STRIDES[trunk][0])
     told = begin(net, weights)
     assert told.startswith(f"weights of {weights.net} from a.safetensors: ") and "left there: nothing" in told
-    own = {name: parameter.data for name, parameter in net.parameters() if name.startswith("trunk.")}
+    own = {name: parameter.data for name, parameter in net.named_parameters() if name.startswith("trunk.")}
     assert own.keys() == weights.arrays.keys()
     assert all(np.array_equal(array, weights.arrays[name]) for name, array in own.items())
 

@@ -161,7 +161,7 @@ def net_of(o: Options) -> Any:
 
 
 def shapes(net: Module) -> dict[str, tuple[int, ...]]:
-    return {name: parameter.shape for name, parameter in net.parameters()}
+    return {name: parameter.shape for name, parameter in net.named_parameters()}
 
 
 @pytest.mark.parametrize("name", list(PAPER))
@@ -256,7 +256,7 @@ def test_the_memory_of_a_step_is_what_describe_says_and_the_optimizer_keeps() ->
     o = Options(recipe="heavy16-voc-fcn32s", stages="32", data="nowhere", width=2, padding="100", momentum=0.9)
     net = o.network(21, 32)
     told = describe(net, (80, 90), batch=o.batch)
-    weights = sum(p.data.nbytes for _, p in net.parameters())
+    weights = sum(p.data.nbytes for p in net.parameters())
     line = list(plan(o, size=(80, 90)))[-1]
     assert line.startswith(f"a training step holds at most {(told.training + 2 * weights) / 2**20:.1f} MiB")
     more = list(plan(replace(o, accumulate=3), size=(80, 90)))[-1]
@@ -326,9 +326,9 @@ def test_the_nets_of_nyudv2_begin_with_each_other(capsys: pytest.CaptureFixture[
         assert main(["train", "--recipe", f"cvpr15-nyud-fcn{name}-color-hha", *small, "--lr", "0"]) == 0
     said = capsys.readouterr().out
     assert "rgb: weights of FCN-32s from cvpr15-nyud-fcn32s-color:" in said and "fcn32s-hha: " in said
-    parts = [open_trained(f"runs/cvpr15-nyud-fcn32s-{name}").net.state() for name in ("color", "hha")]
+    parts = [open_trained(f"runs/cvpr15-nyud-fcn32s-{name}").net.state_dict() for name in ("color", "hha")]
     for run in ("32s", "16s"):
-        late = open_trained(f"runs/cvpr15-nyud-fcn{run}-color-hha").net.state()
+        late = open_trained(f"runs/cvpr15-nyud-fcn{run}-color-hha").net.state_dict()
         for which, part in zip(("rgb", "hha"), parts, strict=True):
             assert all(np.array_equal(late[f"{which}.{key}"], array) for key, array in part.items())
 
@@ -377,7 +377,7 @@ def caffemodel(monkeypatch: pytest.MonkeyPatch) -> Path:
     thin = partial(classifier, vgg.VGG, layers=16, width=1)
     monkeypatch.setitem(PUBLISHED, "vgg16", replace(PUBLISHED["vgg16"], make=thin))
     numbers, layers = np.random.default_rng(0), {}
-    for name, p in thin(init="zero").parameters():
+    for name, p in thin(init="zero").named_parameters():
         array = 0.1 * numbers.standard_normal(p.shape).astype(np.float32)
         layers.setdefault(name.split(".")[-2], []).append(blob(array))
     path = Path("vgg16.caffemodel")
@@ -399,7 +399,7 @@ def test_the_command_of_the_issue_at_small_width(caffemodel: Path, capsys: pytes
     assert taken in said and "stage 3: FCN-8s, from the net before" in said and "random weights" not in said
     trained = open_trained("runs/heavy16-voc-fcn8s")
     assert trained.preprocessing == CAFFE  # the data set's mean, not the one of Oxford's net
-    w = trained.net.state()["trunk.head.fc6.w"]
+    w = trained.net.state_dict()["trunk.head.fc6.w"]
     assert w.shape == (64, 8, 7, 7) and w.any()
 
 

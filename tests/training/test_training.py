@@ -529,9 +529,9 @@ def test_images_without_a_label_teach_nothing_and_harm_nothing(tmp_path: Path) -
     options = Options(**TINY | {"weight_decay": 0.0, "max_train": 0})
     with RunFolder(tmp_path / "run") as folder:
         one = Trainer(options, folder, void, void, say=said.append)
-        before = one.net.state()
+        before = one.net.state_dict()
         result = one.run()
-    after = one.net.state()
+    after = one.net.state_dict()
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
     losses = [line["loss"] for line in log(tmp_path / "run") if line["kind"] == "train"]
     assert losses == [0.0, 0.0] and math.isnan(result["mean_iu"]) and evaluation(tmp_path / "run")["mean_iu"] is None
@@ -550,7 +550,7 @@ def test_one_void_image_among_others_changes_nothing_for_them(tmp_path: Path) ->
         one.preprocessing = training.Preprocessing.fit(world)
         with one.folder:
             one.run()
-        steps.append(one.net.state())
+        steps.append(one.net.state_dict())
     alone, together = steps
     assert all(np.allclose(alone[name], together[name], atol=1e-6) for name in alone)
     assert any(alone[name].any() for name in alone if name.startswith("score"))
@@ -585,7 +585,7 @@ def test_measuring_sees_no_padding() -> None:
     data = Relabelled(Shapes("val", count=6), cut)
     net = Options(width=2, layers=11).network(8, 8)
     rng = np.random.default_rng(0)
-    for _, parameter in net.parameters():
+    for parameter in net.parameters():
         parameter.data = rng.normal(0, 0.3, parameter.shape).astype(np.float32)
     preprocessing, done = training.Preprocessing.fit(data), list[int]()
     together = evaluate(net, data, preprocessing, batch=6, progress=done.append)
@@ -598,10 +598,10 @@ def test_measuring_sees_no_padding() -> None:
 def test_a_rate_of_zero_changes_no_bit(tmp_path: Path) -> None:
     """Row 36."""
     one = trainer(tmp_path / "run", lr=0.0, momentum=0.99, epochs=3)
-    before = one.net.state()
+    before = one.net.state_dict()
     with one.folder:
         one.run()
-    after = one.net.state()
+    after = one.net.state_dict()
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 
@@ -641,10 +641,10 @@ class Poisoned(Trainer):
     def _one_step(self) -> None:
         due = self.progress.step + 1 == self.at
         if due and not self.after:
-            dict(self.net.parameters())[self.name].data.flat[0] = np.nan
+            dict(self.net.named_parameters())[self.name].data.flat[0] = np.nan
         super()._one_step()
         if due and self.after:
-            dict(self.net.parameters())[self.name].data.flat[0] = np.nan
+            dict(self.net.named_parameters())[self.name].data.flat[0] = np.nan
 
 
 @pytest.fixture
@@ -673,7 +673,7 @@ def test_a_loss_that_is_nan_stops_at_that_step(
         assert facts["max_gradient"] == {}
     else:
         assert "the loss is nan" in error and "the largest gradient (nan) at " in error and "--detect-anomaly" in error
-        assert facts["max_gradient"].keys() == dict(open_trained(run).net.parameters()).keys()
+        assert facts["max_gradient"].keys() == dict(open_trained(run).net.named_parameters()).keys()
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["best.safetensors", "step-00000000.safetensors", "step-00000003.safetensors"]
     assert not not_finite(load_latest(run).tensors)  # type: ignore[union-attr]
@@ -853,7 +853,7 @@ def test_a_run_that_learns_nothing_says_so(tmp_path: Path, capsys: pytest.Captur
     )
     one = trainer(tmp_path / "zero")
     assert not one._trunk_is_zero()
-    for _, parameter in one.net.trunk.parameters():
+    for parameter in one.net.trunk.parameters():
         parameter.data[:] = 0
     assert one._trunk_is_zero()
     one.folder.close()
@@ -868,12 +868,12 @@ def one_step(folder: Path, data: Any, **options: Any) -> dict[str, np.ndarray]:
         folder, data, **{"mirror": False, "dropout": 0.0, "weight_decay": 0.0, "epochs": 1, "momentum": 0.0} | options
     )
     rng = np.random.default_rng(0)
-    for _, parameter in one.net.parameters():
+    for parameter in one.net.parameters():
         parameter.data = rng.normal(0, 0.2, parameter.shape).astype(np.float32)
-    before = one.net.state()
+    before = one.net.state_dict()
     with one.folder:
         one._one_step()
-    after = one.net.state()
+    after = one.net.state_dict()
     return {name: after[name] - before[name] for name in after}
 
 
@@ -928,9 +928,9 @@ def test_a_finer_net_starts_as_the_coarser_one_ended(tmp_path: Path) -> None:
     one.net.score_fr.w.data = rng.normal(0, 1, one.net.score_fr.w.shape).astype(np.float32)
     x = one.preprocessing(Shapes("test", count=1)[0].image)[None]
     for stage, new in ((1, "score_pool4"), (2, "score_pool3")):
-        coarser, before = one.net.state(), predict(one.net, x)
+        coarser, before = one.net.state_dict(), predict(one.net, x)
         one._next_stage()
-        finer = one.net.state()
+        finer = one.net.state_dict()
         assert one.progress.stage == stage and set(finer) - set(coarser) == {f"{new}.w", f"{new}.b"}
         assert all(finer[name].tobytes() == coarser[name].tobytes() for name in coarser)
         assert not finer[f"{new}.w"].any() and not finer[f"{new}.b"].any()

@@ -57,7 +57,7 @@ def test_the_trunk_takes_its_layers_and_the_rest_is_new(imagenet: WeightSet) -> 
     told = begin(net, imagenet)
     assert told.startswith("weights of squeezenet1_0 from squeezenet1_0_imagenet.npz: 25 layers taken, conv1 to fire9.")
     assert told.endswith("; left there: conv10; new: context, score_fr, score_pool4")
-    for name, parameter in net.parameters():
+    for name, parameter in net.named_parameters():
         if name in imagenet.arrays:
             assert np.array_equal(parameter.data, imagenet.arrays[name]), name
         else:
@@ -74,7 +74,7 @@ def test_weights_that_end_early_leave_the_rest_as_it_is(imagenet: WeightSet) -> 
     told = begin(net, replace(imagenet, arrays=short))
     taken, left = told.split("new: ")
     assert "conv1 to fire5.expand3x3" in taken and left.startswith("fire6.squeeze1x1, ") and "fire9.expand1x1" in left
-    for (name, ours), (_, fresh) in zip(net.parameters(), before.parameters(), strict=True):
+    for (name, ours), (_, fresh) in zip(net.named_parameters(), before.named_parameters(), strict=True):
         assert np.array_equal(ours.data, short.get(name, fresh.data)), name
 
 
@@ -96,10 +96,10 @@ def test_weights_of_another_net_are_refused_with_the_first_layer_that_differs(
 ) -> None:
     changed = dict(filter(None, (change(name, array) for name, array in imagenet.arrays.items())))
     net = preset("transfer-scratch").network(21, 8)
-    before = net.state()
+    before = net.state_dict()
     with pytest.raises(FormatError, match=f"holds squeezenet1_0, which is not this net's trunk: {said}"):
         begin(net, replace(imagenet, arrays=changed))
-    assert all(np.array_equal(array, before[name]) for name, array in net.state().items())
+    assert all(np.array_equal(array, before[name]) for name, array in net.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_weights_bring_their_preprocessing_into_the_checkpoint(
 def torch_fcn(torch: Any, net: Any) -> tuple[dict[str, Any], Any]:
     """The same ladder in PyTorch's words: parameters by our names, and the function of an image that uses them."""
     F = torch.nn.functional
-    p = {name: torch.nn.Parameter(torch.tensor(array)) for name, array in net.state().items()}
+    p = {name: torch.nn.Parameter(torch.tensor(array)) for name, array in net.state_dict().items()}
 
     def conv(x: Any, name: str, **window: int) -> Any:
         return F.conv2d(x, p[f"{name}.w"], p[f"{name}.b"], **window)
@@ -255,9 +255,9 @@ def test_the_trunk_learns_at_its_own_rate(optimizer: str, tmp_path: Path) -> Non
         with RunFolder(tmp_path / str(rate)) as folder:
             trainer = Trainer(o, folder, *o.data_sets(), say=lambda line: None)
             trainer.net.score_fr.w.data[:] = 0.01  # a score of zero sends no gradient into the trunk
-            before = trainer.net.state()
+            before = trainer.net.state_dict()
             trainer._one_step()
-            moved.append({name: array - before[name] for name, array in trainer.net.state().items()})
+            moved.append({name: array - before[name] for name, array in trainer.net.state_dict().items()})
     for name, whole in moved[2].items():
         if not name.startswith("trunk."):
             assert all(np.array_equal(one[name], whole) for one in moved) and np.any(whole)
@@ -274,9 +274,11 @@ def test_what_is_frozen_does_not_move_and_the_rest_does(tmp_path: Path) -> None:
         for skips in ((), ("pool4",)):  # in the first stage, and in the net made for the second
             assert trainer.net.skips == skips
             trainer.net.score_fr.w.data[:] = 0.01
-            before = trainer.net.state()
+            before = trainer.net.state_dict()
             trainer._one_step()
-            moved = {name for name, array in trainer.net.state().items() if not np.array_equal(array, before[name])}
+            moved = {
+                name for name, array in trainer.net.state_dict().items() if not np.array_equal(array, before[name])
+            }
             still = {name for name in before if ".block1." in name or ".fire9." in name}
             assert still and not still & moved and {"score_fr.w", "trunk.context.scale"} <= moved
             assert any(".block8." in name for name in moved)

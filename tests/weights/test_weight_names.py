@@ -39,7 +39,7 @@ def nothing(shape, dtype=np.float32):
 def theirs(name, **options):
     """The arrays that a file of this published net has, empty of numbers."""
     net = PUBLISHED[name].network(**options)
-    shapes = {own: parameter.shape for own, parameter in net.parameters()}
+    shapes = {own: parameter.shape for own, parameter in net.named_parameters()}
     arrays = {their: nothing(shapes[own]) for own, their in renamed(list(shapes), PUBLISHED[name].rule).items()}
     if name == "voc-fcn8s-atonce":
         arrays |= {f"scale_{skip}.weight": np.array([scale]) for skip, scale in net.skip_scale.items()}
@@ -128,7 +128,7 @@ def test_the_layer_of_a_name():
 )
 def test_the_names_there(net, pairs):
     """Names as the files of these libraries have them; each layer has one of its own."""
-    own = [name for name, _ in PUBLISHED[net].network().parameters()]
+    own = [name for name, _ in PUBLISHED[net].network().named_parameters()]
     found = renamed(own, PUBLISHED[net].rule)
     assert {name: found[name] for name in pairs} == pairs
     assert len(set(found.values())) == len(own)
@@ -216,7 +216,7 @@ def test_fully_connected_layers_in_other_dress():
 
 def test_the_numbers_go_where_they_belong(rng):
     net = PUBLISHED["lenet"].network()
-    arrays = {own: rng.standard_normal(p.shape).astype(np.float32) for own, p in net.parameters()}
+    arrays = {own: rng.standard_normal(p.shape).astype(np.float32) for own, p in net.named_parameters()}
     file = {their: arrays[own] for own, their in renamed(list(arrays), names.caffe).items()}
     blobs = {name.replace(".weight", ".0").replace(".bias", ".1"): array for name, array in file.items()}
     assert list(blobs)[:2] == ["conv1.0", "conv1.1"]
@@ -343,7 +343,7 @@ def torch_googlenet(torch, p, x):
 
 def test_torchvisions_googlenet_as_in_pytorch(torch, rng):
     net = classifier(GoogLeNet, version="torchvision", width=1, classes=7).eval()
-    own = {name: parameter.shape for name, parameter in net.parameters()}
+    own = {name: parameter.shape for name, parameter in net.named_parameters()}
     rule = renamed(list(own), names.torchvision_googlenet)
     state = {}
     for name, shape in own.items():
@@ -354,7 +354,7 @@ def test_torchvisions_googlenet_as_in_pytorch(torch, rng):
         elif name.endswith(".w"):
             state |= normalised(rng, layer, shape)
     found = folded(state)
-    net.load({name: found[rule[name]] for name in own})
+    net.load_state_dict({name: found[rule[name]] for name in own})
     x = rng.standard_normal((1, 3, 224, 224)).astype(np.float32)
     with evaluating(net):
         ours = net(x).data
@@ -364,8 +364,8 @@ def test_torchvisions_googlenet_as_in_pytorch(torch, rng):
 
 def test_torchvisions_alexnet_as_in_pytorch(torch, rng):
     net = classifier(AlexNet2014, width=2, classes=7).eval()
-    own = [name for name, _ in net.parameters()]
-    p = {their: torch.tensor(net.state()[name]) for name, their in renamed(own, names.torchvision_alexnet).items()}
+    own = [name for name, _ in net.named_parameters()]
+    p = {their: torch.tensor(net.state_dict()[name]) for name, their in renamed(own, names.torchvision_alexnet).items()}
     x, f = rng.standard_normal((1, 3, 224, 224)).astype(np.float32), torch.nn.functional
 
     def conv(number, x, **options):

@@ -4,27 +4,27 @@ from minifcn import ops
 
 
 def centred(score, skip, w, b, at):
-    score = ops.bilinear_upsample(score, kernel=4, stride=2)
+    score = ops.bilinear_upsample(score, kernel_size=4, stride=2)
     scored = ops.conv2d(skip, w, b)
     return score + ops.crop(scored, like=score, at=(scored.shape[2] - score.shape[2]) // 2)
 
 
 def unbiased(score, skip, w, b, at):
-    score = ops.bilinear_upsample(score, kernel=4, stride=2)
+    score = ops.bilinear_upsample(score, kernel_size=4, stride=2)
     return score + ops.crop(ops.conv2d(skip, w), like=score, at=at)
 
 
 def same_size(score, skip, w, b, at):
-    score = ops.bilinear_upsample(score, kernel=4, stride=2, padding=1)
+    score = ops.bilinear_upsample(score, kernel_size=4, stride=2, padding=1)
     return score + ops.crop(ops.conv2d(skip, w, b), like=score, at=at)
 
 
 def only_up(score, skip, w, b, at):
-    return ops.bilinear_upsample(score, kernel=4, stride=2)
+    return ops.bilinear_upsample(score, kernel_size=4, stride=2)
 
 
 def subtracted(score, skip, w, b, at):
-    score = ops.bilinear_upsample(score, kernel=4, stride=2)
+    score = ops.bilinear_upsample(score, kernel_size=4, stride=2)
     return score - ops.crop(ops.conv2d(skip, w, b), like=score, at=at)
 
 

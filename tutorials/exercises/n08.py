@@ -51,7 +51,7 @@ def check_rung(answer):
     for at in (5, 0):
         score, skip = rng.normal(size=(1, 3, 4, 5)), rng.normal(size=(1, 6, 22, 23))
         w, b = rng.normal(size=(3, 6, 1, 1)), rng.normal(size=3)
-        up = ops.bilinear_upsample(score, kernel=4, stride=2)
+        up = ops.bilinear_upsample(score, kernel_size=4, stride=2)
         scored = ops.conv2d(skip, w, b)
         found = answer(score, skip, w, b, at)
         found = np.asarray(getattr(found, "data", found), dtype=float)

@@ -9,7 +9,7 @@ def offset(score, skip):
 
 
 def rung(score, skip, w, b, at):
-    score = ops.bilinear_upsample(score, kernel=4, stride=2)
+    score = ops.bilinear_upsample(score, kernel_size=4, stride=2)
     return score + ops.crop(ops.conv2d(skip, w, b), like=score, at=at)
 
 

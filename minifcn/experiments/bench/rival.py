@@ -17,7 +17,7 @@ from minifcn.errors import UsageError
 from minifcn.kernels.threads import threads
 from minifcn.models.fcn import FCN
 from minifcn.models.trunk import Parallel
-from minifcn.nn import LRN, Conv2d, Dropout, MaxPool2d, Module, Sequential, Upsample, bilinear
+from minifcn.nn import Conv2d, Dropout, LocalResponseNorm, MaxPool2d, Module, Sequential, Upsample, bilinear
 from minifcn.tensor import Parameter
 
 
@@ -132,7 +132,7 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
     if isinstance(module, Dropout):
         p = module.p
         return lambda x, training: functional.dropout(x, p, training=training)
-    if isinstance(module, LRN):
+    if isinstance(module, LocalResponseNorm):
         numbers = module.options
         return lambda x, training: functional.local_response_norm(x, **numbers)
     if isinstance(module, Conv2d):

@@ -147,7 +147,7 @@ class Work:
         self.net = FCNS[net](classes=21, seed=0, **options)
         self.x = rng.standard_normal((batch, channels(self.net), *size), dtype="float32")
         self.labels = rng.integers(0, 21, (batch, *size))
-        for _, parameter in self.net.parameters():
+        for parameter in self.net.parameters():
             if not parameter.data.any():
                 parameter.data += 0.01 * rng.standard_normal(parameter.shape, dtype="float32")  # else all classes alike
         self.solver = SGD(self.net, lr=1e-12)
@@ -270,11 +270,11 @@ def overhead(size: int, runs: int) -> dict[str, float]:
         for call in calls:
             call()
 
-    parameters = [parameter for _, parameter in work.net.parameters()]
+    parameters = list(work.net.parameters())
 
     def step() -> None:
         for parameter in parameters:
-            parameter.clear_grad()
+            parameter.zero_grad()
         work.loss().backward()
 
     ours, hands = (min(seconds) for seconds in take_turns([step, by_hand], 10 * runs))
@@ -303,7 +303,7 @@ def profile(work: Work, runs: int) -> dict[str, float]:
     for node in nodes_below(loss):
         for name, call in calls_at(node):
             seconds[f"{node.op} {name}"] += median_seconds(call, runs)
-    found = [(parameter.node, parameter.grad) for _, parameter in work.net.parameters() if parameter.node is not None]
+    found = [(parameter.node, parameter.grad) for parameter in work.net.parameters() if parameter.node is not None]
 
     def update() -> None:
         for node, grad in found:

@@ -80,5 +80,5 @@ def decay() -> str:
 
 
 def learned(name: str) -> str:
-    names = [key.removesuffix(".w") for key, p in NETS[name](width=1).parameters() if key.startswith("upscore")]
+    names = [key.removesuffix(".w") for key, p in NETS[name](width=1).named_parameters() if key.startswith("upscore")]
     return ", ".join(names) or "none"

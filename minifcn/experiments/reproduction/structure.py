@@ -149,7 +149,7 @@ def depth(y: Tensor) -> int:
 
 def parameters_of(name: str) -> tuple[str, str]:
     """At the net's own width: zeros that nobody reads take no memory."""
-    count = sum(p.size for _, p in NETS[name](init="zero").parameters())
+    count = sum(p.size for _, p in NETS[name](init="zero").named_parameters())
     return f"{count / 1e6:.0f}M", f"{count:,}"
 
 

@@ -76,16 +76,18 @@ def composed_filter() -> tuple[str, str]:
 def small_net() -> Module:
     """Two convolutions and a pool between them, without padding; float64."""
     he = rng_of(2)
-    net = Sequential(a=Conv2d(2, 4, 3, relu=True, init=he), pool=MaxPool2d(2), b=Conv2d(4, 3, 3, init=he))
+    net = Sequential(
+        a=Conv2d(2, 4, 3, relu=True, init=he), pool=MaxPool2d(2, ceil_mode=True), b=Conv2d(4, 3, 3, init=he)
+    )
     return net.astype(np.float64)
 
 
 def gradient(net: Module, x: np.ndarray, truth: np.ndarray, **options: Any) -> np.ndarray:
     """Of the summed loss, in all parameters one after another."""
-    for _, p in net.parameters():
-        p.clear_grad()
+    for p in net.parameters():
+        p.zero_grad()
     ops.softmax_cross_entropy(net(x), truth, normalize="sum", **options).backward()
-    return np.concatenate([p.grad.ravel() for _, p in net.parameters() if p.grad is not None])
+    return np.concatenate([p.grad.ravel() for p in net.parameters() if p.grad is not None])
 
 
 def summed_gradient() -> tuple[str, str]:
@@ -128,7 +130,7 @@ def windows() -> tuple[str, str]:
 def stitched() -> tuple[str, str]:
     """With whole numbers, whose sums float64 has exactly in any order."""
     rng, net = rng_of(), small_net()
-    for _, p in net.parameters():
+    for p in net.parameters():
         p.data = rng.integers(-2, 3, p.shape) * 1.0
     x = rng.integers(-2, 3, (1, 2, 22, 24)) * 1.0
     return agreement(shift_and_stitch(net, x).data, rarefy(net)(x).data, tolerance=0)
@@ -154,7 +156,7 @@ def triangle() -> tuple[str, str]:
 
 def ramp() -> tuple[str, str]:
     x = np.broadcast_to(np.arange(10.0), (1, 1, 10, 10))
-    up = ops.bilinear_upsample(x, kernel=4, stride=2).data[0, 0, 10, 2:-2]
+    up = ops.bilinear_upsample(x, kernel_size=4, stride=2).data[0, 0, 10, 2:-2]
     return agreement(up, 0.25 + 0.5 * np.arange(len(up)))
 
 
@@ -162,7 +164,7 @@ def ring() -> str:
     """Ones, upsampled and cropped, are less than one where cells beyond the border would have to add to them."""
     (rung,) = fcn(VGG, 32, width=1, padding=100).ladder.rungs
     ones = np.ones((1, 1, 16, 16))
-    up = ops.bilinear_upsample(ones, kernel=rung.layer.kernel, stride=rung.layer.stride).data[0, 0]
+    up = ops.bilinear_upsample(ones, kernel_size=rung.layer.kernel, stride=rung.layer.stride).data[0, 0]
     line = up[len(up) // 2, rung.at :]
     return str(int(np.argmax(line > 1 - 1e-12)))
 
