@@ -1,4 +1,4 @@
-"""minifcn: Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell), from scratch in NumPy.
+"""Fully Convolutional Networks for Semantic Segmentation (Long, Shelhamer, Darrell), from scratch in NumPy.
 
 net = minifcn.FCN8s(classes=21, width=16, seed=0)
 opt = minifcn.SGD(net, lr=0.02)

@@ -1,4 +1,4 @@
-"""`python -m minifcn` is `minifcn`."""
+"""`python -m minifcn` runs the `minifcn` command."""
 
 import sys
 

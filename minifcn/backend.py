@@ -1,4 +1,4 @@
-"""Two array libraries, one program: NumPy computes on the CPU, CuPy on the GPU, and `xp` is whichever owns an array.
+"""Choose the array library: NumPy on the CPU, CuPy on the GPU, one program for both.
 
 CuPy speaks NumPy's language, so an op is written once:
 
@@ -49,8 +49,8 @@ def is_host(array: Array) -> bool:
 
 
 def device_of(array: Array) -> str:
-    """ "cpu" or "gpu": where the array is."""
-    return "cpu" if is_host(array) else "gpu"
+    """ "cpu" or "gpu": where the array is, or where its library says that it would be (`introspect/outline.py`)."""
+    return getattr(xp_of(array), "device", "cpu" if is_host(array) else "gpu")
 
 
 def to_host(array: Array) -> np.ndarray:

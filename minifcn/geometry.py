@@ -1,4 +1,4 @@
-"""Where a cell of a feature map lies in the image: exact coordinates, and every crop offset that follows from them.
+"""Where a cell of a feature map lies in the image: exact coordinates and crop offsets.
 
 A `Layer` is one sliding window along one axis. A `Grid` says where the cells of a feature map are in the image: cell i
 has its centre at pixel `stride * i + start` and sees `field` pixels around it. Sending the image's own grid through

@@ -1,4 +1,4 @@
-"""Is my gradient right? Move one number a little, see how the output moves, and compare with what the formula says.
+"""Check gradients by finite differences.
 
 The output is weighed with random numbers v, because sums hide faults: under an all-ones gradient a softmax whose
 backward returns zeros passes, its rows summing to one whatever the input. In float64, every element of every input:

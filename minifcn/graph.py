@@ -1,4 +1,4 @@
-"""What a forward pass left behind: the graph, printed and drawn, with every array its gradients remember.
+"""Print and draw the graph of a forward pass, with the arrays its gradients remember.
 
     print(graph(loss))          a table: each node in the order of computation, each gradient, what it remembers
     graph(loss)                 in a notebook, the drawing
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minifcn.errors import GraphError
-from minifcn.tensor import After, Gradient, Node, Tensor
+from minifcn.tensor import Node, Tensor
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ def _in_order(root: Node) -> list[Node]:
 def _step(node: Node, numbers: dict[Node, int], seen: dict[int, int]) -> Step:
     number = numbers[node]
     edges = tuple(
-        Edge(numbers[parent], gradient.__name__, tuple(_memories(gradient, number, seen)))
+        Edge(numbers[parent], gradient.__name__, tuple(_memories((node.prepare, gradient), number, seen)))
         for parent, gradient, _ in node.edges or ()
     )
     return Step(number, node.op, node.shape, edges, node.edges is None)
 
 
-def _memories(gradient: Gradient, number: int, seen: dict[int, int]) -> Iterator[Memory]:
-    for name, array in _mentioned(gradient):
+def _memories(functions: Iterable[Any], number: int, seen: dict[int, int]) -> Iterator[Memory]:
+    for name, array in _mentioned(functions):
         owner = array
         while isinstance(getattr(owner, "base", None), type(array)):
             owner = owner.base
@@ -159,13 +159,13 @@ def _memories(gradient: Gradient, number: int, seen: dict[int, int]) -> Iterator
         yield Memory(name, array.shape, str(array.dtype), owner.nbytes, owner.nbytes > array.nbytes, before)
 
 
-def _mentioned(function: Any) -> Iterator[tuple[str, Any]]:
-    """The arrays that a function's closure holds, with the names of their variables; each array once.
+def _mentioned(functions: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """The arrays that the functions' closures hold, with the names of their variables; each array once.
 
     The free variables of a function have their names in its code and their values in its cells. A value may itself be
     a function with a closure, or a container, so the search goes on inside: `through.y` is y in the closure of through.
     """
-    waiting: list[tuple[str, Any]] = [("", function)]
+    waiting: list[tuple[str, Any]] = [("", function) for function in reversed(tuple(functions))]
     found: set[int] = set()
     while waiting:
         name, thing = waiting.pop()
@@ -183,8 +183,6 @@ def _contents(thing: Any) -> Iterable[tuple[str, Any]]:
     if getattr(thing, "__closure__", None):
         cells = zip(thing.__code__.co_freevars, thing.__closure__, strict=True)
         return [(name, cell.cell_contents) for name, cell in cells]
-    if isinstance(thing, After):
-        return [*_contents(thing.first), *_contents(thing.rest)]
     if isinstance(thing, dict):
         return [(str(key), value) for key, value in thing.items()]
     if isinstance(thing, list | tuple):

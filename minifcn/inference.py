@@ -1,4 +1,4 @@
-"""A promise not to train: `with inference(net):` lets the kernels keep what they derive from the weights.
+"""Inference mode: the kernels keep what they derive from weights that do not change.
 
 Winograd's convolution evaluates every filter at 36 points before it can start. In training the filters change with
 each step; a net that only predicts does it once. What is kept is right only as long as the weights are, so the promise

@@ -1,4 +1,4 @@
-"""How good is a segmentation? One table of counts answers, and the four measures of the paper are read off it.
+"""The paper's four metrics, computed from one confusion matrix.
 
 The table is the confusion matrix n: n[i, j] pixels are of class i and were called class j. It is gathered over a whole
 data set before anything is divided. To average the measures of single images instead is a popular mistake: it weighs a

@@ -1,4 +1,4 @@
-"""Layers: an op and the parameters it needs. A `Module` is any object that holds parameters and other modules.
+"""Layers and modules: an op with its parameters, and objects that hold them.
 
 Parameters are found by looking: `vars(module)` in the order in which `__init__` assigned them, so the order never
 depends on anything but the source, and the dotted names (`trunk.block1.conv1_1.w`) are the keys of a checkpoint.

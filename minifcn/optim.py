@@ -1,4 +1,4 @@
-"""The optimizers, SGD exactly as Caffe has it and Adam, and the learning rate over time.
+"""SGD exactly as in Caffe, Adam, and learning rate schedules.
 
 An optimizer is a rule for one parameter and the numbers it keeps for it (its slots). `Optimizer` does what the rules
 share: the walk over the parameters, their multipliers, and the state that goes into a checkpoint.
@@ -140,7 +140,7 @@ class SGD(Optimizer):
 
     def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
         """h = momentum * h + rate * g / accumulated + shrink * w; w = w - h."""
-        sgd_update(w, g, *slots, momentum=self.momentum, gain=rate / accumulated, shrink=shrink)
+        sgd_update(w, g, slots[0], momentum=self.momentum, gain=rate / accumulated, shrink=shrink)
 
     def keys(self, name: str, shape: tuple[int, ...] = ()) -> dict[str, tuple[int, ...]]:
         """Return the parameter's own name: its momentum is all that is kept."""
@@ -186,9 +186,19 @@ class Adam(Optimizer):
     def update(self, w: Array, g: Array, *slots: Array, t: int, rate: float, accumulated: int, shrink: float) -> None:
         """The formula above."""
         beta1, beta2 = self.betas
-        corrected = {"rate": rate / (1 - beta1**t), "root": 1 / math.sqrt(1 - beta2**t)}
-        more = {"betas": self.betas, "epsilon": self.epsilon, "gain": 1 / accumulated, "shrink": shrink}
-        adam_update(w, g, *slots, **corrected, **more)
+        m, v = slots
+        adam_update(
+            w,
+            g,
+            m,
+            v,
+            betas=self.betas,
+            gain=1 / accumulated,
+            rate=rate / (1 - beta1**t),
+            root=1 / math.sqrt(1 - beta2**t),
+            epsilon=self.epsilon,
+            shrink=shrink,
+        )
 
     def check(self, state: Mapping[str, Array]) -> None:
         """Raise `FormatError` for a mean of squares below 0, and for a parameter that was never updated."""

@@ -1,4 +1,4 @@
-"""Patchwise training is loss sampling: which cells of the output count decides which patches are trained on.
+"""Patchwise training as loss sampling: masks, class balance and weights.
 
 The loss of a fully convolutional net is a sum over the cells of its output, and each cell sees one patch of the image.
 So a batch of patches needs no cutting: mask the loss. Keeping each cell with probability p gives random patches;

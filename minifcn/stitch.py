@@ -1,4 +1,4 @@
-"""A coarse net made dense, two ways that give the same numbers: move the image, or take the filters apart.
+"""Make a coarse net dense in two equal ways: shift-and-stitch and filter rarefaction.
 
 A net of stride f answers at every f-th pixel. *Shift-and-stitch* asks it f*f times, about the image moved by
 0 .. f-1 pixels each way, and interlaces the answers. *Rarefaction* (filter rarefaction, "a trous", dilation) runs it

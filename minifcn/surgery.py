@@ -1,4 +1,4 @@
-"""Surgery: how a classifier becomes a fully convolutional network, and one net's weights start another.
+"""Net surgery: make a classifier convolutional, and copy weights between nets.
 
 A fully connected layer is a convolution that has only ever seen an image of one size (FCN, section 3.1). Rewritten as
 one, by nothing but a reshape, it answers for every window of a larger image, and the windows share their work.

@@ -1,4 +1,4 @@
-"""Autograd on one page: a Tensor remembers how it was made, `backward` walks the way back.
+"""Autograd on one page: Tensor, Node, `@op` and `backward`.
 
 Read from top to bottom: a `Node` is a way back and never an array; a `Tensor` is an array with a node; `@op` turns a
 function on plain arrays into one on Tensors; `backward` is the chain rule, once, over the whole graph.
@@ -15,32 +15,30 @@ from minifcn.backend import Array, as_array, xp_of
 from minifcn.errors import GraphError, ShapeError
 
 Gradient = Callable[[Array], Array]
-ValueAndGradients = tuple[Array, tuple[Gradient | None, ...]]  # what the function under an @op returns
+Gradients = tuple[Gradient | None, ...]
+ValueAndGradients = tuple[Array, Gradients] | tuple[Array, Gradients, Gradient]  # see `op`
 OPS: dict[str, Callable[..., Tensor]] = {}
 _recording = True
-
-
-class After:
-    """The gradient `rest(first(gy))`. What several gradients of an op begin with, a walk computes once."""
-
-    def __init__(self, first: Gradient, rest: Gradient) -> None:
-        self.first, self.rest, self.__name__ = first, rest, rest.__name__
-
-    def __call__(self, gy: Array) -> Array:
-        return self.rest(self.first(gy))
 
 
 class Node:
     """A place in the graph: which op made the value, its shape, and an edge to each input that wants a gradient.
 
     An edge is `(parent node, gradient function, the parent's version)`. A node never holds the value: an intermediate
-    array lives exactly as long as some gradient function mentions it.
+    array lives exactly as long as some gradient function mentions it. `prepare`, if there is one, is applied to gy
+    once, and the gradient functions get its result.
     """
 
-    __slots__ = ("__weakref__", "edges", "grad", "op", "shape", "version")
+    __slots__ = ("__weakref__", "edges", "grad", "op", "prepare", "shape", "version")
 
-    def __init__(self, op: str, shape: tuple[int, ...], edges: tuple[tuple[Node, Gradient, int], ...] = ()) -> None:
-        self.op, self.shape = op, shape
+    def __init__(
+        self,
+        op: str,
+        shape: tuple[int, ...],
+        edges: tuple[tuple[Node, Gradient, int], ...] = (),
+        prepare: Gradient | None = None,
+    ) -> None:
+        self.op, self.shape, self.prepare = op, shape, prepare
         self.edges: tuple[tuple[Node, Gradient, int], ...] | None = edges  # None once a backward pass has used them
         self.grad: Array | None = None
         self.version = 0
@@ -179,13 +177,14 @@ def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
     """Lift `function(*arrays, **options) -> value, (gradient per array)` to Tensors, and enter it in `OPS`.
 
     The plain function stays reachable: `y, (grad_x, grad_w, grad_b) = conv2d.__wrapped__(x, w, b)`. A gradient nobody
-    wants (its input is a constant) is dropped here, and with it every array that it alone remembers.
+    wants (its input is a constant) is dropped here, and with it every array that it alone remembers. A function may
+    return a third thing, `prepare`: what all its gradients have in common, computed once: `grad_x(prepare(gy))`.
     """
     name = function.__name__
 
     @functools.wraps(function)
     def apply(*inputs: Any, **options: Any) -> Tensor:
-        y, gradients = function(*(x.data if isinstance(x, Tensor) else x for x in inputs), **options)
+        y, gradients, *prepare = function(*(x.data if isinstance(x, Tensor) else x for x in inputs), **options)
         if not _recording:
             return Tensor(y)
         edges = tuple(
@@ -193,7 +192,7 @@ def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
             for x, gradient in zip(inputs, gradients, strict=False)  # an input left to its default has no edge
             if isinstance(x, Tensor) and x.node is not None and gradient is not None
         )
-        return Tensor(y, Node(name, y.shape, edges) if edges else None)
+        return Tensor(y, Node(name, y.shape, edges, *prepare) if edges else None)
 
     if name in OPS:
         raise ValueError(f"an op named {name} is registered already")
@@ -260,16 +259,12 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
             node.grad = gy if node.grad is None else node.grad + gy
         elif keep_grads:
             node.grad = gy
+        if node.prepare:
+            gy = node.prepare(gy)
         if not (keep_graph or is_leaf):
-            node.edges = None
-        begun: dict[Gradient, Array] = {}
+            node.edges = node.prepare = None
         for parent, gradient, _ in edges:
-            if isinstance(gradient, After):
-                if gradient.first not in begun:
-                    begun[gradient.first] = gradient.first(gy)
-                gx = gradient.rest(begun[gradient.first])
-            else:
-                gx = gradient(gy)
+            gx = gradient(gy)
             grads[parent] = grads[parent] + gx if parent in grads else gx
             uses[parent] -= 1
             if not uses[parent]:

@@ -1,4 +1,4 @@
-"""`python -m minifcn.train` is `minifcn train`."""
+"""`python -m minifcn.train` runs `minifcn train`."""
 
 from minifcn.cli.command import run
 from minifcn.cli.train import main

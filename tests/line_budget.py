@@ -1,9 +1,10 @@
-"""How long the teaching core is, in lines of code: comments, docstrings and blank lines are free.
+"""How long the course and the package are, in lines of code: comments, docstrings and blank lines are free.
 
     python tests/line_budget.py
 
-A student should be able to read all of it. The budget is raised by an edit here that somebody has to defend, and
-never met by writing denser lines.
+The course is every file that lies loose in the package, with everything that those files import, and what is imported
+there in turn: a student should be able to read all of it. A budget is raised by an edit here that somebody has to
+defend, and never met by writing denser lines.
 """
 
 import ast
@@ -11,23 +12,13 @@ import io
 import pathlib
 import sys
 import tokenize
+from collections.abc import Iterator
 
-BUDGET = 1715  # docs/CONTRIBUTING.md tells why it is no longer 1500
+COURSE_BUDGET = 2980
+PACKAGE_BUDGET = 16300
 PACKAGE = pathlib.Path(__file__).parent.parent / "minifcn"
-CORE = (
-    "tensor.py",
-    "backend.py",
-    "geometry.py",
-    "metrics.py",
-    "kernels/im2col.py",
-    "ops/*.py",
-    "nn.py",
-    "optim.py",
-    "gradcheck.py",
-    "stitch.py",
-    "surgery.py",
-    "models/fcn.py",
-)
+ENTRANCES = ("__init__.py", "__main__.py", "train.py")
+"""Loose files that are no part of the course: they only lead to what is inside."""
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
@@ -43,19 +34,48 @@ def code_lines(source: str) -> int:
     return len(lines)
 
 
-def count() -> dict[str, int]:
-    """Code lines per file of the teaching core, in the order of reading."""
-    files = [file for pattern in CORE for file in sorted(PACKAGE.glob(pattern))]
+def imported(name: str, source: str) -> Iterator[str]:
+    """Every module the file imports, anywhere in it, relative names resolved: "numpy", "minifcn.ops.conv.conv2d"."""
+    here = ["minifcn", *name.removesuffix(".py").split("/")][:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: len(here) - node.level + 1] if node.level else []
+            base = [*above, *(node.module or "").split(".")] if node.module else above
+            yield from (".".join([*base, alias.name]) for alias in node.names)
+
+
+def files_of(module: str) -> Iterator[pathlib.Path]:
+    """The files of the package that are read when a module is imported: the `__init__.py` of its rooms, and its own."""
+    root, *path = module.split(".")
+    for depth in range(1, len(path) + 1) if root == "minifcn" else ():
+        place = PACKAGE.joinpath(*path[:depth])
+        yield from (file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file())
+
+
+def course() -> list[pathlib.Path]:
+    """The files of the course, and all that they import."""
+    files = [file for file in sorted(PACKAGE.glob("*.py")) if file.name not in ENTRANCES]
+    for file in files:  # which grows while it is walked
+        for module in imported(file.relative_to(PACKAGE).as_posix(), file.read_text(encoding="utf-8")):
+            files += (other for other in files_of(module) if other not in files)
+    return files
+
+
+def count(files: list[pathlib.Path]) -> dict[str, int]:
+    """Code lines per file."""
     return {file.relative_to(PACKAGE).as_posix(): code_lines(file.read_text(encoding="utf-8")) for file in files}
 
 
 def main() -> int:
-    counted = count()
-    for name, lines in counted.items():
+    read, everything = count(course()), sum(count(sorted(PACKAGE.rglob("*.py"))).values())
+    for name, lines in read.items():
         print(f"{lines:6}  minifcn/{name}")
-    total = sum(counted.values())
-    print(f"{total:6}  code lines in the teaching core, of {BUDGET}")
-    return int(total > BUDGET)
+    total = sum(read.values())
+    print(f"{total:6}  code lines in the course and all that it imports, of {COURSE_BUDGET}")
+    print(f"{everything:6}  code lines in the package, of {PACKAGE_BUDGET}")
+    return int(total > COURSE_BUDGET or everything > PACKAGE_BUDGET)
 
 
 if __name__ == "__main__":

@@ -352,3 +352,11 @@ STRAIGHT = {
     "shift": (0,),
     "stitch": (0,),
 }
+
+
+def by_hand(lifted: Any, *inputs: Any, **options: Any) -> tuple[Array, list[Any]]:
+    """The value and the gradients of the function under an op, each gradient a function of the op's own gy."""
+    y, gradients, *prepare = lifted.__wrapped__(*inputs, **options)
+    if not prepare:
+        return y, gradients
+    return y, [lambda gy, gradient=gradient: gradient(prepare[0](gy)) for gradient in gradients]

@@ -432,8 +432,8 @@ viz.show(figure)
 
 # %% [markdown]
 # Now read the two functions that you have written yourself, in `minifcn/tensor.py`. What is new there: versions,
-# which catch a weight that was changed between the forward pass and the walk back, edges that are let go, and `After`:
-# where several gradients of one operation begin with the same step, the walk takes it once.
+# which catch a weight that was changed between the forward pass and the walk back, edges that are let go, and
+# `prepare`: where all gradients of one operation begin with the same step, the walk takes it once.
 
 # %%
 print(inspect.getsource(minifcn.tensor.count_uses))

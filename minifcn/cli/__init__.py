@@ -1,4 +1,4 @@
-"""The commands, one verb a file: the only room with flags, printing, exit codes and advice about options."""
+"""The commands, one verb per file: the only room with flags, printing and exit codes."""
 
 FILES = (
     "command",

@@ -8,6 +8,7 @@ minifcn amortize --photo cat.jpg
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from minifcn.cli.command import parse
 from minifcn.data.files import read_image
@@ -23,24 +24,15 @@ from minifcn.training.device import choose_device
 class Options:
     """Time a classifier on every window of an image, and its fully convolutional twin on the image."""
 
-    net: str = "alexnet"
-    """lenet, alexnet, vgg16 or googlenet"""
-    width: int = 0
-    """channels, as the trunk counts them (0: the published net)"""
-    size: int = 500
-    """the side of the image in pixels"""
-    photo: str = ""
-    """a photograph, whose middle square takes the place of noise"""
-    batch: int = 25
-    """how many patches go through the classifier together, in the second of the three ways"""
-    repeat: int = 1
-    """how often each way is timed; the quickest counts"""
-    seed: int = 0
-    """decides the weights and the image"""
-    device: str = "cpu"
-    """"cpu", "gpu" or "auto" """
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
+    net: Annotated[str, "lenet, alexnet, vgg16 or googlenet"] = "alexnet"
+    width: Annotated[int, "channels, as the trunk counts them (0: the published net)"] = 0
+    size: Annotated[int, "the side of the image in pixels"] = 500
+    photo: Annotated[str, "a photograph, whose middle square takes the place of noise"] = ""
+    batch: Annotated[int, "how many patches go through the classifier together, in the second of the three ways"] = 25
+    repeat: Annotated[int, "how often each way is timed; the quickest counts"] = 1
+    seed: Annotated[int, "decides the weights and the image"] = 0
+    device: Annotated[str, '"cpu", "gpu" or "auto"'] = "cpu"
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
 
 def main(argv: list[str]) -> int:

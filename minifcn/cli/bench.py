@@ -1,4 +1,4 @@
-"""How fast this is, beside PyTorch where it is installed, and beside what this machine can do at best.
+"""`minifcn bench`: measure speed and memory, beside PyTorch and the limits of the machine.
 
     minifcn bench nets                                FCN-8s whole: forward and a training step, time and peak memory
     minifcn bench nets --padding same --width 8 --size 128 --batch 4
@@ -29,12 +29,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from minifcn import __version__, viz
-from minifcn.cli.command import image_size, parse, split_words
+from minifcn.cli.command import image_size, parse_words
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
 from minifcn.experiments.bench.rival import import_torch, layouts, torch_net
@@ -67,35 +67,32 @@ from minifcn.kernels.threads import cores, set_threads, threads
 class Options:
     """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling [options]`."""
 
-    net: str = "fcn8s"
-    """nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"""
-    size: str = "500"
-    """nets: height x width of the image; else, and for a square one, its side (in scaling, of the largest)"""
-    width: int = 0
-    """channels, as the net counts them (0: its own; 64 of VGG-16)"""
-    batch: int = 1
-    """images at once"""
-    padding: str = ""
-    """the first layer's: a number, "same" or, for nets, "safe" (empty: the net's own, 100 for the paper's nets)"""
-    only: str = ""
-    """layers, memory: their names, separated by commas; by default all"""
-    way: str = ""
-    """"im2col", "blocks", "lines" or "winograd" for every layer that it can serve; by default as chosen for each"""
-    runs: int = 5
-    """turns each rival takes"""
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
-    torch: bool = True
-    """measure PyTorch beside, if it is installed"""
-    json: str = ""
-    """write the numbers to this file, too"""
-    plot: str = ""
-    """layers, scaling: draw them into this PNG file"""
+    net: Annotated[
+        str, "nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"
+    ] = "fcn8s"
+    size: Annotated[
+        str, "nets: height x width of the image; else, and for a square one, its side (in scaling, of the largest)"
+    ] = "500"
+    width: Annotated[int, "channels, as the net counts them (0: its own; 64 of VGG-16)"] = 0
+    batch: Annotated[int, "images at once"] = 1
+    padding: Annotated[
+        str,
+        'the first layer\'s: a number, "same" or, for nets, "safe" (empty: the net\'s own, 100 for the paper\'s nets)',
+    ] = ""
+    only: Annotated[str, "layers, memory: their names, separated by commas; by default all"] = ""
+    way: Annotated[
+        str,
+        '"im2col", "blocks", "lines" or "winograd" for every layer that it can serve; by default as chosen for each',
+    ] = ""
+    runs: Annotated[int, "turns each rival takes"] = 5
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
+    torch: Annotated[bool, "measure PyTorch beside, if it is installed"] = True
+    json: Annotated[str, "write the numbers to this file, too"] = ""
+    plot: Annotated[str, "layers, scaling: draw them into this PNG file"] = ""
 
 
 def main(argv: list[str]) -> int:
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="bench", after=__doc__ or "")
+    words, options = parse_words(Options, argv, verb="bench", after=__doc__ or "")
     if words[:1] != ["side"] and (len(words) != 1 or words[0] not in TABLES):
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
     if options.way and options.way not in WAYS:

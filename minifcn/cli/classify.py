@@ -1,4 +1,4 @@
-"""`minifcn classify photo.jpg`: what is on a photograph, and where.
+"""`minifcn classify`: name what a photograph shows, and draw where it is.
 
     minifcn classify kitten.jpg dog.jpg
     minifcn classify photo.jpg --weights vgg16.safetensors --top 3
@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from minifcn import viz
 from minifcn.backend import to_device, to_host
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.data.batches import Preprocessing
 from minifcn.data.files import read_image
 from minifcn.errors import UsageError
@@ -37,24 +38,21 @@ from minifcn.weights.published import imagenet_squeezenet, open_weights
 class Options:
     """Classify photographs: `minifcn classify photo.jpg ...`, with --heatmap `photo.jpg --heatmap CLASS out.png`."""
 
-    weights: str = ""
-    """a file of weights of a classifier; by default SqueezeNet's that come with the library"""
-    top: int = 5
-    """how many classes to name, the most probable first"""
-    heatmap: str = ""
-    """a class, by a name or its number: draw where it is into the last file named"""
-    scale: float = 0.0
-    """for the heat map, enlarge the photograph so many times (0: until its shorter side has two windows)"""
-    device: str = "auto"
-    """"cpu", "gpu" or "auto" """
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
+    weights: Annotated[str, "a file of weights of a classifier; by default SqueezeNet's that come with the library"] = (
+        ""
+    )
+    top: Annotated[int, "how many classes to name, the most probable first"] = 5
+    heatmap: Annotated[str, "a class, by a name or its number: draw where it is into the last file named"] = ""
+    scale: Annotated[
+        float, "for the heat map, enlarge the photograph so many times (0: until its shorter side has two windows)"
+    ] = 0.0
+    device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
 
 def main(argv: list[str]) -> int:
     """Name the most probable classes of each photograph, or draw where one class is."""
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="classify", words="photo ...")
+    words, options = parse_words(Options, argv, verb="classify", words="photo ...")
     if options.top < 1 or not 0 <= options.scale <= 64:
         raise UsageError("classify: expected a --top of at least 1 and a --scale from 0 to 64")
     if options.heatmap and (len(words) != 2 or Path(words[-1]).suffix.lower() != ".png"):

@@ -1,4 +1,4 @@
-"""How every command ends: its result, or one line on stderr and an exit code; a traceback only for who asks for one.
+"""How every command parses its options, reports errors and chooses its exit code.
 
 A command is a module with `main(argv: list[str]) -> int` that returns its exit code and raises a `MinifcnError` for
 whatever it refuses. It ends with
@@ -17,19 +17,18 @@ it is taken out of the arguments here, and lets every exception through.
     141  nobody reads the output any more (128 + SIGPIPE): `minifcn describe | head`
 """
 
-import contextlib
+import argparse
 import dataclasses
 import difflib
-import inspect
-import io
 import os
 import re
 import shutil
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.kernels.memory import keep_freed_memory
@@ -54,7 +53,7 @@ def guard(main: Main, argv: list[str]) -> int:
         sys.stdout.flush()  # a reader that has gone away is noticed here at the latest, not at the interpreter's exit
         return code
     except MinifcnError as error:
-        return _say(str(error), error.exit_code)
+        return _say(with_flags(str(error)), error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
     except BrokenPipeError:
@@ -89,6 +88,24 @@ def out_of_memory(error: MemoryError) -> str:
     return f"out of memory{where}: {said};{held} a smaller --batch, --crop or --width needs less"
 
 
+ARGUMENT = re.compile(r"`([a-z][a-z_]*)=([^`\s]*)`")
+
+
+def with_flags(message: str) -> str:
+    """Return a message of the library with its arguments as flags.
+
+    The library knows no flags; it writes an argument as in Python, between backticks: `skip_bad=True` is --skip-bad,
+    `torch=False` --no-torch, `map=FILE` --map FILE, and `lr=...` --lr.
+    """
+
+    def flag(found: re.Match[str]) -> str:
+        name, value = flag_of(found[1]), found[2]
+        special = {"True": name, "...": name, "False": flag_of(f"no_{found[1]}"), '""': f"{name}="}
+        return special.get(value, f"{name} {value}")
+
+    return ARGUMENT.sub(flag, message)
+
+
 def _say(message: str, code: int) -> int:
     words = " ".join(message.split())
     line = "".join(letter if letter.isprintable() else "?" for letter in words)  # it may quote a name out of a file
@@ -96,116 +113,128 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def parse(options: type[T], argv: list[str], *, verb: str, default: Any = None, words: str = "", after: str = "") -> T:
-    """The command line as one dataclass, by tyro; whatever does not fit is one sentence with the nearest option.
+def parse(options: type[T], argv: list[str], *, verb: str, default: T | None = None, after: str = "") -> T:
+    """Return the options of a command without words; see `parse_words`."""
+    words, chosen = parse_words(options, argv, verb=verb, default=default, after=after)
+    if words:
+        raise UsageError(f"found {words[0]!r}, which belongs to no option; `minifcn {verb} --help` lists them")
+    return chosen
+
+
+def parse_words(
+    options: type[T], argv: list[str], *, verb: str, words: str = "", default: T | None = None, after: str = ""
+) -> tuple[list[str], T]:
+    """Return the bare words of a command line (`predict RUN image ...`) and its options as one dataclass.
 
     `default` holds the values of options that are not given. `--help` prints `help_text`, then `after`, and leaves;
-    `words` is what it shows before the options, "RUN image ...".
+    `words` is what it shows before the options.
     """
-    import tyro
+    found, given = read(options, argv, verb=verb)
+    return found, finish(options, given, verb=f"{verb} {words}".strip(), default=default or options(), after=after)
 
-    if "-h" in argv or "--help" in argv:
-        print(help_text(options, verb=f"{verb} {words}".strip(), default=default))
+
+def read(
+    options: type, argv: list[str], *, verb: str, optional: Sequence[str] = ()
+) -> tuple[list[str], dict[str, Any]]:
+    """Return the bare words and the values of the options that are given, by field name; one sentence for a mistake.
+
+    `optional` names more flags, which may have a value or none ("" then).
+    """
+    kinds = {flag_of(name): kind for name, kind, _, _ in described(options)}
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False, argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument("-h", "--help", action="store_true")
+    for flag, kind in kinds.items():
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction)
+        else:
+            parser.add_argument(flag, type=partial(_value, kind))
+    for name in optional:
+        parser.add_argument(flag_of(name), nargs="?", const="")
+    try:
+        given, words = parser.parse_known_args([_dashed(word) for word in argv])
+    except argparse.ArgumentError as fault:
+        flag, _, other = str(fault.argument_name).partition("/")
+        if kinds.get(flag, bool) is bool:
+            value = fault.message.removeprefix("ignored explicit argument ")
+            raise UsageError(f"option {flag} takes no value, found {value}; it is {flag} or {other}") from None
+        problem = fault.message if fault.message.startswith("is ") else "has no value"
+        raise UsageError(f"option {flag} {problem}; expected {KINDS[kinds[flag]][1]}") from None
+    known = ["--help", *kinds, *(flag_of(f"no_{flag[2:]}") for flag, kind in kinds.items() if kind is bool)]
+    known += map(flag_of, optional)
+    for word in words:
+        if word.startswith("-") and len(word) > 1:
+            flag = word.partition("=")[0]
+            close = difflib.get_close_matches(flag, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"`minifcn {verb} --help` lists the options"
+            raise UsageError(f"option {flag} does not exist; {hint}")
+    return words, vars(given)
+
+
+def finish(options: type[T], given: dict[str, Any], *, verb: str, default: T, after: str = "") -> T:
+    """Return `default` with the values that `read` found; or print the help, if that is asked for, and leave."""
+    if given.pop("help", False):
+        print(help_text(options, verb=verb, default=default))
         print(f"\n{after}" if after else "", end="\n" if after else "")
         raise SystemExit(0)
-    check_words(options, argv, verb=verb)
-    said = io.StringIO()
+    return dataclasses.replace(default, **given)  # type: ignore[type-var]
+
+
+KINDS: dict[type, tuple[str, str]] = {
+    int: ("N", "a whole number"),
+    float: ("X", "a number"),
+    str: ("WORD", "a word after it"),
+}
+"""What --help shows for a value of each type, and what an error expects."""
+
+
+def _value(kind: type, text: str) -> Any:
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(options, args=argv, prog=f"minifcn {verb}", default=default)
-    except SystemExit as leaving:
-        if not leaving.code:
-            raise
-        words = " ".join("".join(c if c.isprintable() and c not in "╭╮╰╯─│" else " " for c in said.getvalue()).split())
-        raise UsageError(f"{words or 'the options cannot be read'} (`minifcn {verb} --help`)") from None
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"is {text!r}" if text else "") from None
 
 
-def check_words(options: type, argv: list[str], *, verb: str) -> None:
-    """Refuse, in our words, an option that does not exist, a value that is missing or no number, and stray words."""
-    fields = dataclasses.fields(options)
-    kinds = {field.name.replace("_", "-"): str(getattr(field.type, "__name__", field.type)) for field in fields}
-    known = [*kinds, *(f"no-{name}" for name, kind in kinds.items() if kind == "bool")]
-    waiting = list(argv)
-    while waiting:
-        word = waiting.pop(0)
-        if not word.startswith("--"):
-            raise UsageError(f"found {word!r}, which belongs to no option; `minifcn {verb} --help` lists them")
-        flag, equals, value = word[2:].partition("=")
-        flag = flag.replace("_", "-")
-        if flag not in known:
-            close = difflib.get_close_matches(flag, known, n=1)
-            hint = f"did you mean --{close[0]}?" if close else f"`minifcn {verb} --help` lists the options"
-            raise UsageError(f"option --{flag} does not exist; {hint}")
-        kind = kinds.get(flag, "bool")
-        if kind == "bool":
-            if equals:
-                raise UsageError(f"option --{flag} takes no value, found {value!r}; it is --{flag} or --no-{flag}")
-            continue
-        if not equals:
-            value = waiting.pop(0) if waiting and not waiting[0].startswith("--") else ""
-        if not value and not (equals and kind == "str"):
-            raise UsageError(f"option --{flag} has no value; expected {VALUES[kind]}")
-        try:
-            NUMBERS.get(kind, str)(value)
-        except ValueError:
-            raise UsageError(f"option --{flag} is {value!r}; expected {VALUES[kind]}") from None
+def flag_of(name: str) -> str:
+    """Return the flag of a field: `max_train` is --max-train."""
+    return "--" + name.replace("_", "-")
 
 
-NUMBERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float}
-VALUES = {"int": "a whole number", "float": "a number", "str": "a word after it"}
+def _dashed(word: str) -> str:
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def described(options: type) -> list[tuple[str, type, str, str]]:
+    """Return each field's name, type, description and, where a section of --help begins with it, the section's title.
+
+    A field is declared `name: Annotated[int, "description", "section"] = 8`.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    found = []
+    for field in dataclasses.fields(options):
+        kind, about, section, *_ = *get_args(hints[field.name]), "", "", ""
+        found.append((field.name, kind or hints[field.name], about, section))
+    return found
 
 
 def help_text(options: type, *, verb: str, default: Any = None) -> str:
-    """What `--help` prints: the options as the dataclass's source has them, in the sections its comments make.
-
-    There a field is followed by its docstring; neither exists at run time, so the source is read.
-    """
+    """Return what `--help` prints: every option with its description and default, in sections."""
     default = default or options()
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [f"usage: minifcn {verb} [options]", "", *textwrap.wrap(options.__doc__ or "", width), ""]
-    name, text = "", ""
-    for line in inspect.getsource(options).splitlines():
-        if line.startswith("    # "):
-            lines += ["", line[6:]] if lines[-1] else [line[6:]]
-        elif match := re.match(r"    (\w+): (\w+) = ", line):
-            name, kind, text = match[1], match[2], ""
-        elif name and (text or line.startswith('    """')):
-            text = f"{text} {line.strip()}".strip()
-            if not text[3:].endswith('"' * 3):
-                continue  # the docstring goes on
-            flag = f"--{name}".replace("_", "-")
-            shown = flag.replace("--", "--[no-]", 1) if kind == "bool" else f"{flag} {METAVARS[kind]}"
-            value = getattr(default, name)
-            usual = "" if value == "" else f" [{value if kind != 'bool' else 'yes' if value else 'no'}]"
-            about = textwrap.wrap(text.removeprefix('"' * 3).removesuffix('"' * 3).strip() + usual, width - 26)
-            lines += [f"  {shown:<23} {about[0]}", *(" " * 26 + more for more in about[1:])]
-            name = ""
+    for name, kind, about, section in described(options):
+        if section:
+            lines += ["", section] if lines[-1] else [section]
+        flag, value = flag_of(name), getattr(default, name)
+        shown = flag.replace("--", "--[no-]", 1) if kind is bool else f"{flag} {KINDS[kind][0]}"
+        usual = "" if value == "" else f" [{value if kind is not bool else 'yes' if value else 'no'}]"
+        first, *more = textwrap.wrap(about + usual, width - 26) or [""]
+        lines += [f"  {shown:<23} {first}", *(" " * 26 + line for line in more)]
     return "\n".join(
         [*lines, "  -h, --help              show this", "  --debug                 show the traceback of an error"]
     )
-
-
-METAVARS = {"int": "N", "float": "X", "str": "WORD"}
-
-
-def split_words(options: type, argv: list[str]) -> tuple[list[str], list[str]]:
-    """(the bare words of a command line, its options with their values), for verbs such as `predict RUN image ...`."""
-    flags = {
-        f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(options) if field.type in ("bool", bool)
-    }
-    words, rest, waiting = [], [], list(argv)
-    while waiting:
-        word = waiting.pop(0)
-        if not word.startswith("-"):
-            words.append(word)
-            continue
-        rest.append(word)
-        takes_value = "=" not in word and word not in flags | {flag.replace("--", "--no-") for flag in flags} | {
-            "--help"
-        }
-        if takes_value and word != "-h" and waiting:
-            rest.append(waiting.pop(0))
-    return words, rest
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""`minifcn convert IN OUT`: weights of any format that is read here, as a checkpoint of ours.
+"""`minifcn convert`: read weights in any supported format and write a minifcn checkpoint.
 
     minifcn convert VGG_ILSVRC_16_layers.caffemodel vgg16.safetensors
     minifcn convert squeezenet1_1.pth squeezenet.safetensors
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.formats.files import read
@@ -24,18 +25,14 @@ from minifcn.weights.published import open_weights
 class Options:
     """Weights of Caffe, PyTorch, NumPy, safetensors, Keras or MATLAB as a checkpoint: `minifcn convert IN OUT`."""
 
-    net: str = ""
-    """the net it has to be, vgg16 for instance; by default the one that fits"""
-    plain: bool = False
-    """copy the arrays under the names they have, whatever net they are of"""
-    allow_nonfinite: bool = False
-    """take weights with NaN or infinity in them"""
+    net: Annotated[str, "the net it has to be, vgg16 for instance; by default the one that fits"] = ""
+    plain: Annotated[bool, "copy the arrays under the names they have, whatever net they are of"] = False
+    allow_nonfinite: Annotated[bool, "take weights with NaN or infinity in them"] = False
 
 
 def main(argv: list[str]) -> int:
     """Read IN, find its net, and write OUT with the net's name, its classes and its preprocessing."""
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="convert", words="IN OUT")
+    words, options = parse_words(Options, argv, verb="convert", words="IN OUT")
     if len(words) != 2:
         raise UsageError(f"convert: expected two files, found {len(words)}: minifcn convert IN OUT.safetensors")
     source, target = map(Path, words)

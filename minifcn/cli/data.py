@@ -1,4 +1,4 @@
-"""`minifcn data`: a data set written, fetched, or looked through.
+"""`minifcn data`: make, fetch or check a data set.
 
 minifcn data make world
 minifcn data fetch voc2012 data
@@ -10,8 +10,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words, with_flags
 from minifcn.data.listed import read_lines
 from minifcn.data.opening import open_data, other_format
 from minifcn.data.tools.check import Findings, check, layout_hints
@@ -35,26 +36,19 @@ Each takes --debug, which shows the traceback of an error."""
 class Make:
     """Write scenes of the embedded world and their labels into a new folder: `minifcn data make DIR [options]`."""
 
-    train: int = 800
-    """training images (0: no such split)"""
-    val: int = 100
-    """validation images"""
-    test: int = 100
-    """test images"""
-    size: int = 160
-    """the side of the images, 64 to 500 pixels"""
-    seed: int = 0
-    """another seed, other scenes"""
+    train: Annotated[int, "training images (0: no such split)"] = 800
+    val: Annotated[int, "validation images"] = 100
+    test: Annotated[int, "test images"] = 100
+    size: Annotated[int, "the side of the images, 64 to 500 pixels"] = 160
+    seed: Annotated[int, "another seed, other scenes"] = 0
 
 
 @dataclass(frozen=True)
 class Fetch:
     """Download a data set, check its hash, unpack it under DIR. What was cut goes on when the command is run again."""
 
-    archive: str = ""
-    """no network? fetch the file by hand (the command says which) and name it here"""
-    keep: bool = False
-    """keep the downloaded archive"""
+    archive: Annotated[str, "no network? fetch the file by hand (the command says which) and name it here"] = ""
+    keep: Annotated[bool, "keep the downloaded archive"] = False
 
 
 @dataclass(frozen=True)
@@ -64,16 +58,13 @@ class Check:
     Of SBD, NYUDv2, SIFT Flow and PASCAL-Context, in their own formats, each pair that cannot be read.
     """
 
-    classes: str = ""
-    """a file with a class name a line, 0 first, instead of the folder's class_names.txt"""
-    split: str = ""
-    """look at the images of one list only"""
-    first: int = 3
-    """how many faults of each kind to show"""
-    write: str = ""
-    """a new folder for the same data with masks as class numbers, as proposed"""
-    map: str = ""
-    """a file that says what becomes which class: lines `R G B class` or `number class`, 255 for void"""
+    classes: Annotated[str, "a file with a class name a line, 0 first, instead of the folder's class_names.txt"] = ""
+    split: Annotated[str, "look at the images of one list only"] = ""
+    first: Annotated[int, "how many faults of each kind to show"] = 3
+    write: Annotated[str, "a new folder for the same data with masks as class numbers, as proposed"] = ""
+    map: Annotated[
+        str, "a file that says what becomes which class: lines `R G B class` or `number class`, 255 for void"
+    ] = ""
 
 
 def main(argv: list[str]) -> int:
@@ -90,8 +81,7 @@ def main(argv: list[str]) -> int:
 
 
 def make(argv: list[str]) -> int:
-    words, rest = split_words(Make, argv)
-    options = parse(Make, rest, verb="data", words="make DIR")
+    words, options = parse_words(Make, argv, verb="data", words="make DIR")
     if len(words) != 2:
         raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data make DIR")
     asked = {"train": options.train, "val": options.val, "test": options.test}
@@ -105,8 +95,7 @@ def make(argv: list[str]) -> int:
 
 
 def fetch_command(argv: list[str]) -> int:
-    words, rest = split_words(Fetch, argv)
-    options = parse(Fetch, rest, verb="data", words="fetch NAME DIR", after=_catalogue())
+    words, options = parse_words(Fetch, argv, verb="data", words="fetch NAME DIR", after=_catalogue())
     if len(words) != 3:
         raise UsageError(
             f"data: found {' '.join(words)!r}; expected: minifcn data fetch NAME DIR, NAME one of "
@@ -130,7 +119,7 @@ def fetch_command(argv: list[str]) -> int:
                     unpacking=lambda count: out.advance(count, note="unpacking"),
                 )
         except DataError:
-            print(by_hand(name, folder))
+            print(with_flags(by_hand(name, folder)))
             raise
         print(f"wrote {place}")
     if name != "sbd":
@@ -149,8 +138,7 @@ def _catalogue() -> str:
 
 
 def check_command(argv: list[str]) -> int:
-    words, rest = split_words(Check, argv)
-    options = parse(Check, rest, verb="data", words="check DIR")
+    words, options = parse_words(Check, argv, verb="data", words="check DIR")
     if len(words) != 2:
         raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data check DIR")
     if options.first < 1:
@@ -167,7 +155,7 @@ def check_command(argv: list[str]) -> int:
         for line in layout_hints(words[1]):
             print(line)
         raise
-    print("\n".join(found.lines(first=options.first)))
+    print(with_flags("\n".join(found.lines(first=options.first))))
     if not options.write:
         if not found.faults.keys().isdisjoint(MENDED):
             print(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
@@ -178,7 +166,7 @@ def check_command(argv: list[str]) -> int:
     without = f", {left_out} that cannot be used left out" if left_out else ""
     print(f"\nwrote {folder}: {len(found.usable)} pairs{without}; what became what: {folder / 'mapping.txt'}\n")
     again = _looked_through(str(folder), None, None)
-    print("\n".join(again.lines(first=options.first)))
+    print(with_flags("\n".join(again.lines(first=options.first))))
     return 2 if again.count else 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -27,16 +27,11 @@ from minifcn.nn import Module, evaluating
 class Options:
     """The cost of dense prediction four ways: `minifcn dense --trunk vgg16 --until pool3 --size 96x96`."""
 
-    trunk: str = "vgg16"
-    """vgg16, alexnet, googlenet or squeezenet, with seeded random weights"""
-    until: str = "pool3"
-    """the output of the trunk to make dense"""
-    size: str = "96x96"
-    """height x width of the image"""
-    width: int = 4
-    """channels, as the trunk counts them"""
-    picture: str = ""
-    """a PNG file to draw into where shift-and-stitch and rarefied filters differ"""
+    trunk: Annotated[str, "vgg16, alexnet, googlenet or squeezenet, with seeded random weights"] = "vgg16"
+    until: Annotated[str, "the output of the trunk to make dense"] = "pool3"
+    size: Annotated[str, "height x width of the image"] = "96x96"
+    width: Annotated[int, "channels, as the trunk counts them"] = 4
+    picture: Annotated[str, "a PNG file to draw into where shift-and-stitch and rarefied filters differ"] = ""
 
 
 def main(argv: list[str]) -> int:

@@ -8,9 +8,10 @@ minifcn describe --check                  # the predicted memory beside what the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from minifcn.backend import DEVICES
-from minifcn.cli.command import image_size, parse, split_words
+from minifcn.cli.command import image_size, parse_words
 from minifcn.errors import UsageError
 from minifcn.experiments.bench.prediction import check
 from minifcn.introspect.describe import NETS, describe, mib
@@ -22,27 +23,24 @@ from minifcn.training.device import choose_device
 class Options:
     """Every layer of a net, its cost and its memory, before anything runs: `minifcn describe fcn8s --size 500x500`."""
 
-    size: str = ""
-    """height x width of the image (empty: 500x500, or a classifier's own)"""
-    width: int = 0
-    """channels, as the net counts them (0: its own)"""
-    padding: str = ""
-    """the first layer's padding: a number, "same" or "safe" (empty: the net's own, the paper's 100 for its nets)"""
-    classes: int = 0
-    """what is to be told apart (0: as published)"""
-    layers: int = 0
-    """which VGG, 11, 13, 16 or 19 (0: 16)"""
-    batch: int = 1
-    """images at once"""
-    device: str = "cpu"
-    """ "cpu" or "gpu": whose memory is told; no GPU is needed for that"""
-    check: bool = False
-    """instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction"""
+    size: Annotated[str, "height x width of the image (empty: 500x500, or a classifier's own)"] = ""
+    width: Annotated[int, "channels, as the net counts them (0: its own)"] = 0
+    padding: Annotated[
+        str,
+        'the first layer\'s padding: a number, "same" or "safe" (empty: the net\'s own, the paper\'s 100 for its nets)',
+    ] = ""
+    classes: Annotated[int, "what is to be told apart (0: as published)"] = 0
+    layers: Annotated[int, "which VGG, 11, 13, 16 or 19 (0: 16)"] = 0
+    batch: Annotated[int, "images at once"] = 1
+    device: Annotated[str, '"cpu" or "gpu": whose memory is told; no GPU is needed for that'] = "cpu"
+    check: Annotated[
+        bool,
+        "instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction",
+    ] = False
 
 
 def main(argv: list[str]) -> int:
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="describe")
+    words, options = parse_words(Options, argv, verb="describe")
     if options.device not in DEVICES:
         raise UsageError(f"option device is {options.device!r}; expected one of {', '.join(DEVICES)}")
     if options.check:

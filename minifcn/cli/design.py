@@ -11,8 +11,9 @@ How a chain is written stands in `introspect/design.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.errors import UsageError
 from minifcn.introspect.design import MOST, TRUNKS, LadderOf, chain_paths, design, misfits, told, trunk_paths
 from minifcn.models.ladder import Rung
@@ -22,18 +23,14 @@ from minifcn.models.ladder import Rung
 class Options:
     """Crops, kernels and the smallest safe padding of a ladder: `minifcn design vgg16 --skips pool4,pool3`."""
 
-    skips: str = ""
-    """the outputs to fuse, coarse to fine, with commas between them"""
-    kernel: int = 0
-    """the kernel of the last upsampling (0: the one that fits)"""
-    padding: int = -1
-    """also say what becomes of this padding"""
+    skips: Annotated[str, "the outputs to fuse, coarse to fine, with commas between them"] = ""
+    kernel: Annotated[int, "the kernel of the last upsampling (0: the one that fits)"] = 0
+    padding: Annotated[int, "also say what becomes of this padding"] = -1
 
 
 def main(argv: list[str]) -> int:
     """`minifcn design`: prints the smallest safe padding, crops and kernels. Returns the exit code."""
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="design")
+    words, options = parse_words(Options, argv, verb="design")
     if not 0 <= options.kernel <= MOST or not -1 <= options.padding <= MOST:
         raise UsageError(f"kernel is {options.kernel}, padding {options.padding}; expected numbers from 0 to {MOST}")
     chain = " ".join(words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
@@ -27,24 +28,15 @@ from minifcn.optim import SGD
 class Options:
     """Train LeNet on 1,347 digits, measure it on 450 others, and look for some of those on a sheet."""
 
-    epochs: int = 8
-    """passes over the digits to learn"""
-    batch: int = 32
-    """digits in a step"""
-    lr: float = 0.02
-    """the learning rate of weights; biases have twice it"""
-    width: int = 10
-    """channels; LeNet's own is 10, for 20, 50 and 500"""
-    rows: int = 3
-    """rows of digits on the sheet"""
-    columns: int = 6
-    """columns of digits on the sheet"""
-    picture: str = "digits.png"
-    """the PNG file to draw the heat maps into"""
-    seed: int = 0
-    """decides the weights, the order, who is held out and the sheet"""
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
+    epochs: Annotated[int, "passes over the digits to learn"] = 8
+    batch: Annotated[int, "digits in a step"] = 32
+    lr: Annotated[float, "the learning rate of weights; biases have twice it"] = 0.02
+    width: Annotated[int, "channels; LeNet's own is 10, for 20, 50 and 500"] = 10
+    rows: Annotated[int, "rows of digits on the sheet"] = 3
+    columns: Annotated[int, "columns of digits on the sheet"] = 6
+    picture: Annotated[str, "the PNG file to draw the heat maps into"] = "digits.png"
+    seed: Annotated[int, "decides the weights, the order, who is held out and the sheet"] = 0
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""What this machine offers to minifcn, and the one command that mends what is wrong.
+"""`minifcn doctor`: check this machine and suggest fixes.
 
     minifcn doctor            or  python -m minifcn.doctor
 
@@ -26,7 +26,6 @@ PACKAGES = {
     "pillow": "reads and writes images and masks",
     "matplotlib": "draws curves and tables",
     "tqdm": "the progress bar",
-    "tyro": "the command line",
     "safetensors": "checkpoints",
     "threadpoolctl": "one BLAS thread per worker",
 }

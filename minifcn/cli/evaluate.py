@@ -1,4 +1,4 @@
-"""`minifcn evaluate RUN`: the paper's four metrics from one confusion matrix, beside two baselines that see no image.
+"""`minifcn evaluate`: compute the paper's four metrics for a run, beside two baselines.
 
 minifcn evaluate runs/toy
 minifcn evaluate runs/camvid --data DIR --split val --absent zero
@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.data.inputs import Hidden
 from minifcn.errors import DataError, UsageError
 from minifcn.kernels.threads import cores, set_threads
@@ -29,32 +29,27 @@ from minifcn.training.trained import Trained, open_trained
 class Options:
     """Measure a trained network: `minifcn evaluate RUN [options]`, RUN being a run folder or a checkpoint."""
 
-    data: str = ""
-    """the folder of a data set in the layout of PASCAL VOC, or "world"; by default the run's own"""
-    split: str = ""
-    """the split to measure on; by default the run's validation split"""
-    absent: str = "skip"
-    """a class that is neither there nor predicted: "skip" it, count it as "zero"; or only those "present-in-gt" """
-    best: bool = False
-    """the checkpoint that was best on the run's validation split, instead of the newest"""
-    json: str = ""
-    """write the result to this file, too"""
-    hide: str = ""
-    """hide the "background", the "foreground" or "both" by the truth, to see what the net goes by"""
-    skip_bad: bool = False
-    """leave out images and masks that cannot be used"""
-    batch: int = 8
-    """images in a forward pass"""
-    device: str = "auto"
-    """"cpu", "gpu" or "auto" """
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
+    data: Annotated[
+        str, 'the folder of a data set in the layout of PASCAL VOC, or "world"; by default the run\'s own'
+    ] = ""
+    split: Annotated[str, "the split to measure on; by default the run's validation split"] = ""
+    absent: Annotated[
+        str, 'a class that is neither there nor predicted: "skip" it, count it as "zero"; or only those "present-in-gt"'
+    ] = "skip"
+    best: Annotated[bool, "the checkpoint that was best on the run's validation split, instead of the newest"] = False
+    json: Annotated[str, "write the result to this file, too"] = ""
+    hide: Annotated[
+        str, 'hide the "background", the "foreground" or "both" by the truth, to see what the net goes by'
+    ] = ""
+    skip_bad: Annotated[bool, "leave out images and masks that cannot be used"] = False
+    batch: Annotated[int, "images in a forward pass"] = 8
+    device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
 
 def main(argv: list[str]) -> int:
     """Measure and print; a run folder that has no evaluation.json yet (its run was stopped) gets one, and a report."""
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="evaluate", words="RUN")
+    words, options = parse_words(Options, argv, verb="evaluate", words="RUN")
     if len(words) != 1:
         found = f"found {', '.join(words)}; " if words else ""
         raise UsageError(f"evaluate: {found}expected one run folder: minifcn evaluate RUN")
@@ -107,9 +102,9 @@ def data_of(trained: Trained, options: Options) -> tuple[Any, str, Any]:
     o = trained.options
     o = dataclasses.replace(o, data=options.data or o.data, skip_bad=options.skip_bad)
     o = dataclasses.replace(o, val_split=options.split or o.val_split, max_val=o.max_val if o.data == WORLD else 0)
-    val = o.data_set(o.val_split, o.max_val)
+    val = o.data_set(o.val_split, o.max_val, say=print)
     try:
-        return val, o.val_split, o.data_set(o.train_split, o.max_train)
+        return val, o.val_split, o.data_set(o.train_split, o.max_train, say=print)
     except DataError as fault:
         print(f"no baselines, which are counted on a training split: {fault}")
         return val, o.val_split, None

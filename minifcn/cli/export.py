@@ -1,4 +1,4 @@
-"""`minifcn export RUN FILE`: a trained net for other programs, with what its images have to go through.
+"""`minifcn export`: write a trained net for ONNX Runtime or PyTorch.
 
     minifcn export runs/toy model.onnx               for ONNX Runtime and its kin, at any size of image
     minifcn export runs/toy state.safetensors        a state dict for PyTorch, under the layers' plain names
@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from minifcn import __version__
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import replace_file
@@ -33,14 +34,12 @@ Net = tuple[Module, tuple[str, ...], Preprocessing | None]
 class Options:
     """A net for other programs: `minifcn export RUN model.onnx` or `minifcn export RUN state.safetensors`."""
 
-    best: bool = False
-    """the checkpoint that was best on the run's validation split, instead of the newest"""
+    best: Annotated[bool, "the checkpoint that was best on the run's validation split, instead of the newest"] = False
 
 
 def main(argv: list[str]) -> int:
     """Write RUN's net as the second word's suffix says."""
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="export", words="RUN FILE")
+    words, options = parse_words(Options, argv, verb="export", words="RUN FILE")
     if len(words) != 2:
         raise UsageError("export: expected a run folder and a file: minifcn export RUN model.onnx")
     out = Path(words[1])

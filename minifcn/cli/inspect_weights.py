@@ -1,4 +1,4 @@
-"""`minifcn inspect FILE`: what is in a file of weights, without believing it and without the framework it is from.
+"""`minifcn inspect`: list what a weight file contains and which net it fits.
 
     minifcn inspect model.pth
     minifcn inspect runs/toy/checkpoints/best.safetensors
@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.formats.checkpoint import read_meta
@@ -29,14 +30,12 @@ from minifcn.weights.published import open_weights, weights_meta
 class Options:
     """What is in a file of weights: `minifcn inspect FILE`."""
 
-    most: int = 60
-    """list at most so many arrays (0: all)"""
+    most: Annotated[int, "list at most so many arrays (0: all)"] = 60
 
 
 def main(argv: list[str]) -> int:
     """Print the format, the arrays and the net. A file that cannot be read is refused; one that fits no net is not."""
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="inspect", words="FILE")
+    words, options = parse_words(Options, argv, verb="inspect", words="FILE")
     if len(words) != 1:
         raise UsageError(f"inspect: expected one file, found {len(words)}: minifcn inspect FILE")
     path = Path(words[0])

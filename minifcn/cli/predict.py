@@ -1,4 +1,4 @@
-"""`minifcn predict RUN image ...`: a mask, an overlay and a table of classes for any photograph.
+"""`minifcn predict`: segment photographs into masks, overlays and tables of classes.
 
 minifcn predict runs/toy photo.jpg
 minifcn predict runs/camvid 'street/*.jpg' --out masks
@@ -9,8 +9,9 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.data.files import read_image
 from minifcn.errors import DataError, UsageError
 from minifcn.inference import inference
@@ -27,22 +28,16 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif")
 class Options:
     """Segment images: `minifcn predict RUN image ...`, where an image may be a file, a folder or a pattern."""
 
-    out: str = ""
-    """the folder to write into; by default the run's predictions folder"""
-    best: bool = False
-    """the checkpoint that was best on the run's validation split, instead of the newest"""
-    alpha: float = 0.6
-    """how strongly the classes colour the overlay, 0 to 1"""
-    device: str = "auto"
-    """"cpu", "gpu" or "auto" """
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
+    out: Annotated[str, "the folder to write into; by default the run's predictions folder"] = ""
+    best: Annotated[bool, "the checkpoint that was best on the run's validation split, instead of the newest"] = False
+    alpha: Annotated[float, "how strongly the classes colour the overlay, 0 to 1"] = 0.6
+    device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
 
 def main(argv: list[str]) -> int:
     """Segment every image; those that cannot be read are named at the end, when the others are done."""
-    words, rest = split_words(Options, argv)
-    options = parse(Options, rest, verb="predict", words="RUN image ...")
+    words, options = parse_words(Options, argv, verb="predict", words="RUN image ...")
     if len(words) < 2:
         raise UsageError("predict: expected a run folder and at least one image: minifcn predict RUN image ...")
     if not 0 <= options.alpha <= 1:

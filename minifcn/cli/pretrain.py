@@ -1,4 +1,4 @@
-"""`minifcn pretrain FILE`: a trunk learns to name single things, and is written for `minifcn train --init FILE`.
+"""`minifcn pretrain`: train a trunk as a classifier, for `minifcn train --init`.
 
     minifcn pretrain trunk.safetensors
     minifcn train --init trunk.safetensors --stages 32,16,8
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shlex
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.training.options import STRIDES
@@ -20,12 +20,11 @@ from minifcn.training.pretraining import Pretraining, pretrain
 
 def main(argv: list[str]) -> int:
     """Parse, train, write, and say what to do with it."""
-    words, rest = split_words(Pretraining, argv)
-    options = parse(Pretraining, rest, verb="pretrain", words="FILE.safetensors")
+    words, options = parse_words(Pretraining, argv, verb="pretrain", words="FILE.safetensors")
     if len(words) != 1:
         raise UsageError(f"pretrain: expected one file, found {len(words)}: minifcn pretrain FILE.safetensors")
     set_threads(options.threads or cores())
-    pretrain(options, words[0])
+    pretrain(options, words[0], say=print)
     net = {"trunk": options.trunk, "layers": options.layers, "width": options.width}
     if options.trunk != "vgg":
         del net["layers"]

@@ -1,4 +1,4 @@
-"""`minifcn reproduce`: the paper, re-run at the scale of a laptop, row by row beside its own numbers.
+"""`minifcn reproduce`: rerun the paper's tables and compare them with its numbers.
 
     minifcn reproduce                        everything, over three seeds
     minifcn reproduce strides cues           these tables alone
@@ -17,8 +17,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from minifcn.cli.command import parse, split_words
+from minifcn.cli.command import parse_words
 from minifcn.errors import FormatError, UsageError
 from minifcn.experiments.reproduction.bound import upper_bound
 from minifcn.experiments.reproduction.cells import PRETRAIN, Job, jobs
@@ -42,27 +43,25 @@ MOST_SEEDS = 100
 class Options:
     """Re-run the paper: `minifcn reproduce [TABLE ...] [options]`; without tables, all of it."""
 
-    out: str = ""
-    """the folder for the training runs and the page [runs/reproduction, with --quick runs/reproduction-quick]"""
-    seeds: int = 3
-    """from so many seeds: 0, 1, 2; --quick takes one"""
-    jobs: int = 0
-    """training runs at a time, each on one thread (0: one for each core)"""
-    quick: bool = False
-    """one seed, a fraction of the images and steps, and no verdicts: a check that everything runs"""
-    page: str = ""
-    """write the page to this Markdown file, too, its pictures into images/ beside it"""
-    list: bool = False
-    """list the tables, and leave"""
-    dry_run: bool = False
-    """tell what would be run, what of it is done, and about how long the rest takes; and leave"""
+    out: Annotated[
+        str, "the folder for the training runs and the page [runs/reproduction, with --quick runs/reproduction-quick]"
+    ] = ""
+    seeds: Annotated[int, "from so many seeds: 0, 1, 2; --quick takes one"] = 3
+    jobs: Annotated[int, "training runs at a time, each on one thread (0: one for each core)"] = 0
+    quick: Annotated[
+        bool, "one seed, a fraction of the images and steps, and no verdicts: a check that everything runs"
+    ] = False
+    page: Annotated[str, "write the page to this Markdown file, too, its pictures into images/ beside it"] = ""
+    list: Annotated[bool, "list the tables, and leave"] = False
+    dry_run: Annotated[
+        bool, "tell what would be run, what of it is done, and about how long the rest takes; and leave"
+    ] = False
 
 
 def main(argv: list[str]) -> int:
     """Run what is missing, and write the page. Returns 0; 1 if a cell failed; 130 or 143 if interrupted."""
-    words, rest = split_words(Options, argv)
     after = f"tables:\n{listed()}"
-    options = parse(Options, rest, verb="reproduce", words="[TABLE ...]", after=after)
+    words, options = parse_words(Options, argv, verb="reproduce", words="[TABLE ...]", after=after)
     if options.list:
         print(listed())
         return 0

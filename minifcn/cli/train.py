@@ -1,4 +1,4 @@
-"""`minifcn train`: from options to a run folder with a trained net, its measures, its pictures and a report.
+"""`minifcn train`: train a net and write a run folder with metrics, pictures and a report.
 
 Without arguments it trains FCN-8s on the embedded world. `--config RUN/config.json` repeats a run, `--resume RUN` goes
 on with one that was stopped. `--dry-run` says what a run would do.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 import shutil
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minifcn.cli.command import image_size, parse
+from minifcn.cli.command import finish, image_size, read, with_flags
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import RunFolder, load_latest
 from minifcn.kernels.threads import cores, set_threads
@@ -63,12 +65,16 @@ def main(argv: list[str]) -> int:
     width = min(shutil.get_terminal_size().columns, 110)
     names = textwrap.fill(f"recipes: {', '.join(RECIPES)}", width, break_on_hyphens=False)
     after = f"{textwrap.fill(DRY_RUN, width)}\n\n{names}"
-    argv, dry, size = without_dry_run(argv)
-    options = parse(Options, argv, verb="train", default=starting_point(argv), after=after)
+    words, given = read(Options, argv, verb="train", optional=["dry_run"])
+    if words:
+        raise UsageError(f"found {words[0]!r}, which belongs to no option; `minifcn train --help` lists them")
+    dry = given.pop("dry_run", None)  # no option of a run: a config.json does not keep it
+    size = image_size(dry) if dry else None
+    options = finish(Options, given, verb="train", default=starting_point(given), after=after)
     device, why = choose_device(options.device)
     print(f"device {why}")
     set_threads(options.threads or cores())
-    if dry:
+    if dry is not None:
         for line in plan(options, size=size, device=device):
             print(line)
         return 0
@@ -77,7 +83,8 @@ def main(argv: list[str]) -> int:
         try:
             result = trainer.run()
         except Interrupted as stop:
-            print(stop, file=sys.stderr if stop.exit_code else sys.stdout)
+            go_on = f"minifcn train --resume {shlex.quote(str(trainer.folder.path))}"
+            print(f"{stop}; to go on: {go_on}", file=sys.stderr if stop.exit_code else sys.stdout)
             return stop.exit_code
     if options.overfit and result["pixel_accuracy"] < KNOWN:
         print(f"pixel accuracy {result['pixel_accuracy']:.3f} on the images it saw: raise --epochs or --lr")
@@ -85,19 +92,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def without_dry_run(argv: list[str]) -> tuple[list[str], bool, tuple[int, int] | None]:
-    """The command line without --dry-run, whether that was given, and the size of image it asks for.
-
-    It is no option of a run: nothing of it is to be kept in a config.json.
-    """
-    asked = [word for word in argv if word == "--dry-run" or word.startswith("--dry-run=")]
-    size = next((word.partition("=")[2] for word in asked if "=" in word), None)
-    return [word for word in argv if word not in asked], bool(asked), None if size is None else image_size(size)
-
-
-def starting_point(argv: list[str]) -> Options:
+def starting_point(given: Mapping[str, Any]) -> Options:
     """The options that the command line then changes: of a run to resume, of a config file, or of a recipe."""
-    resume, config, recipe = (value_of(argv, name) for name in ("resume", "config", "recipe"))
+    resume, config, recipe = (given.get(name) for name in ("resume", "config", "recipe"))
     if sum(value is not None for value in (resume, config, recipe)) > 1:
         raise UsageError("--resume, --config and --recipe each say where the options come from; give one of them")
     if resume:
@@ -105,22 +102,12 @@ def starting_point(argv: list[str]) -> Options:
     if config:
         options = dataclasses.replace(read_config(Path(config)), run="", resume="", config=config)
     else:
-        options = preset(recipe or "toy", stages=value_of(argv, "stages") or "")
-    if value_of(argv, "overfit") is None:
+        options = preset(recipe or "toy", stages=given.get("stages", ""))
+    if "overfit" not in given:
         return options
     # weights fit one width, and break at a rate for random ones
-    kept = ("width", "lr") if options.init or value_of(argv, "init") else ()
+    kept = ("width", "lr") if options.init or given.get("init") else ()
     return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
-
-
-def value_of(argv: list[str], name: str) -> str | None:
-    """What the command line gives for --name, before it is parsed in full."""
-    for i, word in enumerate(argv):
-        if word == f"--{name}":
-            return argv[i + 1] if i + 1 < len(argv) else None
-        if word.startswith(f"--{name}="):
-            return word.split("=", 1)[1]
-    return None
 
 
 def read_config(path: Path) -> Options:
@@ -174,14 +161,14 @@ def begun(options: Options, device: str) -> Trainer:
         raise UsageError(missing)
     weights = starting_weights(options.init) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
-        print(f"warning: {line}")
-    train, val = options.data_sets()
+        print(f"warning: {with_flags(line)}")
+    train, val = options.data_sets(say=print)
     was_there = path.exists()
     folder = RunFolder(path)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = options.preprocessing(weights[0].preprocessing if weights else None)
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device)
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=print)
         for line in start(trainer.net, weights) if weights else ():
             print(line)
         config = {
@@ -221,12 +208,14 @@ def resumed(options: Options, device: str) -> Trainer:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
     folder = RunFolder(path, create=False)
     try:
-        train, val = options.data_sets()
+        train, val = options.data_sets(say=print)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
         options = dataclasses.replace(options, resume="")
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing_of(checkpoint), device=device)
+        trainer = Trainer(
+            options, folder, train, val, preprocessing=preprocessing_of(checkpoint), device=device, say=print
+        )
         trainer.restore(checkpoint)
     except BaseException:
         folder.close()

@@ -1,4 +1,4 @@
-"""`minifcn <verb>`: a table of verbs, nothing else. Each is a module that also runs as `python -m minifcn.<verb>`."""
+"""The table of verbs and the `minifcn` command that dispatches to them."""
 
 import difflib
 import importlib

@@ -1,4 +1,4 @@
-"""Data sets: pictures whose every pixel carries a class.
+"""Data sets of images in which every pixel has a class.
 
 A data set here is any object with `.classes` (a tuple of names; the index is the class), `.ids` (a tuple of picture
 names), `len(ds)`, and `ds[i]`, which gives a `Sample`. Nothing has to inherit from anything: the embedded world, a

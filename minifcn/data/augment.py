@@ -1,4 +1,4 @@
-"""More pictures out of the same ones: mirrored, scaled, shifted, cut.
+"""Augmentation: flip, scale, shift and crop images together with their masks.
 
 What moves the picture must move its labels by exactly as much, or the net learns that the edges of things lie beside
 them. But the two are not resampled alike: between two brightnesses there is a third, between a cat and a sofa there is

@@ -1,4 +1,4 @@
-"""From pictures to what a network eats: three channels of float32, several pictures stacked into one array.
+"""Preprocess images and stack them into float32 batches.
 
 Two conventions hide here that have cost people days. Nets trained in Caffe want blue first and 0..255 minus a mean;
 nets trained elsewhere want red first and 0..1, normalised. Feed one the other's pictures and nothing fails: it only
@@ -188,5 +188,5 @@ class Cached:
         if faults:
             raise DataError(
                 f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "
-                "mend them, or leave them out with --skip-bad"
+                "mend them, or leave them out with `skip_bad=True`"
             )

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn carries: the smallest real data there are, for LeNet.
+"""The 1,797 handwritten digits of scikit-learn, for LeNet.
 
 They need the extra `notebooks` and no download. UCI's digits (Alpaydin and Kaynak, 1998) have 8x8 pixels; LeNet looks
 at 28x28, so they are enlarged as a photograph would be.

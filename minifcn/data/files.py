@@ -1,4 +1,4 @@
-"""Pictures and masks on disk, and how much of a file to believe.
+"""Read and write images and masks safely.
 
 A photograph and a mask are both image files, and there the likeness ends. The numbers in a photograph are
 brightnesses: they may be scaled, converted and compressed, and still show the same thing. The numbers in a mask are

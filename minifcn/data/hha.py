@@ -1,4 +1,4 @@
-"""HHA: a depth map as a picture whose three channels say what a net would otherwise have to find out.
+"""Encode a depth map as HHA: disparity, height and angle with gravity.
 
 A net that has learned from photographs expects three channels from 0 to 255 in which edges and surfaces show. A depth
 map has one channel, in metres, and hides what matters most indoors: that floors lie low and level, that walls stand.

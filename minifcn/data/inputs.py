@@ -1,4 +1,4 @@
-"""What a net is shown of a sample: its colours, its depth, or both, and what may be hidden from it.
+"""Choose a net's inputs: colour, depth or both, with parts hidden if wanted.
 
 Depth can join colour early, as a fourth plane of one image, or late, as the image of a second net that votes with the
 first (FCN, section 5 and table 4). A part of the picture can be hidden by its truth, to learn what the net goes by: the

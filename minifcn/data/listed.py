@@ -1,4 +1,4 @@
-"""What all data sets on disk have in common: lists of ids, and for every id one file of each kind.
+"""The base class of data sets on disk: lists of ids, and one file of each kind per id.
 
 An id joins a picture, its labels, and what else is known of it; a split is a list of ids in a text file. So a loader
 is three things: where each kind of file lies (`Part`), which ids count (`ids_in_list`), and how the files of one id

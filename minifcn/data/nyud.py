@@ -1,4 +1,4 @@
-"""NYUDv2: 1,449 pictures of rooms with depth, in 40 classes (Gupta et al. 2013).
+"""NYUDv2: 1,449 indoor images with depth, in 40 classes (Gupta et al. 2013).
 
 Three ways of laying it out on disk are told apart by what lies there, and read:
 

@@ -1,4 +1,4 @@
-"""Single things of the embedded world, large, each picture with one answer: what a classifier learns from.
+"""Large single objects of the embedded world, one class per image, to pretrain classifiers.
 
 A trunk that is to segment begins better with what a classifier has learned from many pictures of single things (FCN,
 section 4.1). ImageNet is that for photographs; this is that for the embedded world: the same sky, hills and ground, the

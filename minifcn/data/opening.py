@@ -1,4 +1,4 @@
-"""Which data set lies in a folder: told by what lies there, so that a command needs only the folder's name."""
+"""Open a data set, finding out its kind from the files in its folder."""
 
 import os
 from collections.abc import Callable

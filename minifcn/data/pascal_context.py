@@ -1,4 +1,4 @@
-"""PASCAL-Context: every pixel of PASCAL VOC 2010 labelled (Mottaghi et al. 2014).
+"""PASCAL-Context: PASCAL VOC 2010 with every pixel labelled (Mottaghi et al. 2014).
 
 The annotators wrote down what they saw, which made 459 labels (the "400"). 59 of them occur often enough to be learned;
 all others, and what has none, are background. There is no void.

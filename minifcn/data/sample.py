@@ -1,4 +1,4 @@
-"""One picture and what is known about each of its pixels.
+"""A sample: one image, its label and whatever else is known about its pixels.
 
 Dense prediction wants an answer at every pixel, so the answer sheet is itself a picture: `label` has the height and
 width of `image`, and holds one class index per pixel. Where nobody can say, it holds `VOID`.

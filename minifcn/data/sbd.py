@@ -1,4 +1,4 @@
-"""SBD, the Semantic Boundaries Dataset (Hariharan et al. 2011): more pictures of PASCAL VOC with their labels.
+"""SBD, the Semantic Boundaries Dataset: more labelled images of PASCAL VOC (Hariharan et al. 2011).
 
 VOC 2011 has labels for 2,223 pictures, SBD for about five times as many, 8,498 of them in its train list. The paper
 learns from those.

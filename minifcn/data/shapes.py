@@ -1,4 +1,4 @@
-"""The embedded world: landscapes with things in them, drawn by NumPy, with every pixel's class known.
+"""The embedded world: landscapes drawn by NumPy together with their labels.
 
 A net that segments needs thousands of pictures whose every pixel is labelled, and people need about an hour and a half
 for each. Here a picture is computed instead, and the labels come with it. Nothing is downloaded, nothing is stored.

@@ -1,4 +1,4 @@
-"""SIFT Flow: 2,688 outdoor pictures of 256x256 with two labels for each pixel (Liu et al. 2009, Tighe et al. 2010).
+"""SIFT Flow: 2,688 outdoor images of 256x256 with two labels per pixel (Liu et al. 2009, Tighe et al. 2010).
 
 What a thing is, one of 33 classes, and how it lies: as sky, horizontal or vertical. The paper answers both with one
 net of two heads.

@@ -1,4 +1,4 @@
-"""The things of the embedded world: what each looks like, at any resolution.
+"""How each object of the embedded world is drawn, at any resolution.
 
 To draw by computation is to answer, for every pixel at once, two questions: how far is it from the outline, and what
 colour is there? The distance (metres, negative inside) serves three times: its sign is the label, its last half pixel

@@ -1,4 +1,4 @@
-"""PASCAL VOC, and every data set laid out like it.
+"""PASCAL VOC, and every data set in the same layout.
 
 A VOC tree is three folders: `JPEGImages` holds the photographs, `SegmentationClass` the masks of those that have one,
 and `ImageSets/Segmentation` the splits, each a text file with one id a line. The id joins the three:

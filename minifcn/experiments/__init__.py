@@ -1,4 +1,4 @@
-"""What uses the library to find something out: the paper re-run, benchmarks, dense answers, photographs, digits."""
+"""Experiments with the library: the paper rerun, benchmarks, dense prediction, amortized time, digits."""
 
 FILES = (
     "amortize",

@@ -1,4 +1,4 @@
-"""Dense prediction, four ways side by side: what each costs, and where they agree.
+"""Compare four ways of dense prediction: their costs, and where they agree.
 
 A trunk of stride f answers at every f-th pixel. Dense answers come from it by bilinear upsampling (cheap, and smooth
 between the answers), or nonlinearly (a stack of deconvolutions that starts as one bilinear doubling after another, the

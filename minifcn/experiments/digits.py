@@ -1,4 +1,4 @@
-"""LeNet learns to read digits, and then, made convolutional, finds them all over a sheet it has never seen.
+"""Train LeNet on digits, make it convolutional and find digits on a large sheet.
 
 The classifier says which digit an image of 28x28 pixels shows. `convolutionalize` reshapes its two fully connected
 layers, learns nothing more, and the same weights answer for every fourth pixel of a sheet of any size: a heat map for

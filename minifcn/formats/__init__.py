@@ -1,4 +1,4 @@
-"""Weights out of files that other programs wrote, read without those programs.
+"""Read weight files of other programs without those programs.
 
 Each format has one file here, and in it one function, `read_<format>(path, *, allow_nonfinite=False)`, which gives
 `{name: array}` under the file's own names and in the file's own order. The arrays are fresh, or read-only views of the

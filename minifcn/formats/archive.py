@@ -1,4 +1,4 @@
-"""Zip archives, which are what `.npz` and PyTorch's files are, read from the end.
+"""Read zip archives (`.npz` and PyTorch files) from their central directory.
 
 A zip has its table of contents at the end, so that it can be written in one go. The last 22 bytes say where the table
 is; each row of it says where an entry is, how long, and what its checksum is; and in front of each entry stands a

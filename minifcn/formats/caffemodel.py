@@ -1,4 +1,4 @@
-"""Caffe's `.caffemodel`: a net as one message, whose layers hold their weights as blobs.
+"""Read Caffe's `.caffemodel`: a message whose layers hold weights as blobs.
 
     NetParameter   layer = 100, or before 2015 layers = 2          the layers, in order
     layer          name = 1, blobs = 7 (before 2015: 4 and 6)      its weights, and its bias if it has one

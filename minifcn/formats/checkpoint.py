@@ -1,4 +1,4 @@
-"""Checkpoints: files that survive what happens to files.
+"""Write and read checkpoints that survive a crash at any moment.
 
 A training run is hours of work held in one file that is rewritten again and again. Three things go wrong with it:
 

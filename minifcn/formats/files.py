@@ -1,4 +1,4 @@
-"""Which format a file of weights has: by its first bytes, for a name is only what somebody called it.
+"""Detect the format of a weight file by its first bytes, and read it.
 
 Each of the formats begins with something that the others do not. A zip is one of two, and its first entry tells which;
 MATLAB writes two formats under one name; a prototxt is the only one that is text.

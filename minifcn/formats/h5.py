@@ -1,4 +1,4 @@
-"""Keras's `.h5`, and whatever else keeps arrays in HDF5: a file that is a file system, with folders, links and all.
+"""Read Keras's `.h5` and other HDF5 files of arrays.
 
 Most of HDF5 is not needed for weights, and some of it reads other files: a link may lead to another path of this
 machine, a dataset may keep its values in another file or be put together from several. So this takes the subset in

@@ -1,4 +1,4 @@
-"""What every reader of weights holds a file to: nothing is believed that the bytes do not bear out.
+"""Limits and checks for files from untrusted sources.
 
 A file says of itself how long its parts are. Three rules make a lie harmless:
 
@@ -156,7 +156,7 @@ def check_values(path: Path, name: str, array: np.ndarray, *, allow_nonfinite: b
             raise refusal(path, name, "a bool that is neither 0 nor 1", "0 or 1")
         if array.dtype.kind == "f" and not allow_nonfinite and not np.isfinite(part).all():
             raise refusal(
-                path, name, "NaN or infinity", "finite weights", then="--allow-nonfinite takes them as they are"
+                path, name, "NaN or infinity", "finite weights", then="`allow_nonfinite=True` takes them as they are"
             )
 
 

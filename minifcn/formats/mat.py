@@ -1,4 +1,4 @@
-"""MATLAB's `.mat`: since 1996 elements with tags (versions 5 to 7), since 2006 also HDF5 (version 7.3).
+"""Read MATLAB's `.mat` files: versions 5 to 7, and 7.3, which is HDF5.
 
 Version 5 to 7 is 128 bytes of head and then elements, each a tag (the kind of its numbers and their bytes, four bytes
 each) and its content, filled up to a multiple of eight. A matrix is an element made of elements:

@@ -1,4 +1,4 @@
-"""NumPy's `.npz`: a zip of `.npy` files, one for each array.
+"""Read NumPy's `.npz`: a zip of `.npy` files, one per array.
 
 A `.npy` file is a short text and the numbers behind it:
 

@@ -1,4 +1,4 @@
-r"""A pickle is a program, and this is the machine that runs as much of it as weights need.
+r"""Interpret the harmless part of a pickle, which is enough to read weights.
 
 Most files describe their content. A pickle *computes* it: it is a list of commands for a machine with a stack and
 numbered boxes (the memo), and what lies on the stack in the end is the object. The pickle of `{"w": 3}`:

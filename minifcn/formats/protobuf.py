@@ -1,4 +1,4 @@
-"""The wire format of Protocol Buffers, in which Caffe writes nets: fields, one after the other, and nothing around.
+"""Read the wire format of Protocol Buffers, in which Caffe stores nets.
 
 A field is a number with a tag in its low three bits, then its value:
 

@@ -1,4 +1,4 @@
-"""Caffe's `.prototxt`: the net in words, and whether a caffemodel is a set of weights for it.
+"""Read Caffe's `.prototxt` and compare it with a caffemodel's weights.
 
     layer {
       name: "conv1"  type: "Convolution"  bottom: "data"  top: "conv1"

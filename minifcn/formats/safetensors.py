@@ -1,4 +1,4 @@
-"""`.safetensors`: a length, a header in JSON, and the arrays one after the other.
+"""Read `.safetensors`: a length, a JSON header and the arrays.
 
     8 bytes     the length of the header, little endian
     header      {"conv1.weight": {"dtype": "F32", "shape": [64, 3, 3, 3], "data_offsets": [0, 6912]}, ...}

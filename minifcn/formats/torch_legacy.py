@@ -1,4 +1,4 @@
-"""PyTorch's files before version 1.6: five pickles in a row, then the storages.
+"""Read PyTorch files older than version 1.6: five pickles, then the storages.
 
     pickle 1    a magic number
     pickle 2    the version of the format, 1001

@@ -1,4 +1,4 @@
-"""A PyTorch tensor is a view of a storage: where it starts, its sizes, and how far apart the elements lie.
+"""Rebuild PyTorch tensors, which are strided views of storages, within bounds.
 
     element (i, j, ...) of the tensor  =  storage[offset + i * strides[0] + j * strides[1] + ...]
 

@@ -1,4 +1,4 @@
-"""PyTorch's files since version 1.6: a zip of one pickle and many storages.
+"""Read PyTorch files since version 1.6: a zip of one pickle and many storages.
 
     NAME/data.pkl     the pickle: names, and views of storages (`torch_tensors.py`)
     NAME/data/0       the numbers of storage 0, and so on

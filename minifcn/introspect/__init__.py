@@ -1,4 +1,4 @@
-"""A net looked at and not trained: its layers, cost and memory, the design of its ladder, its figure."""
+"""Look at a net without training it: layers, cost, memory, ladder design and figure."""
 
 FILES = (
     "outline",

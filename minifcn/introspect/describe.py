@@ -1,4 +1,4 @@
-"""What a net is and what it will cost, layer by layer, before anything runs.
+"""Describe a net layer by layer: shapes, parameters, cost and memory, before it runs.
 
 For each layer: the shape it makes; the pixels one of its cells sees (`field`), how far apart its cells are (`stride`)
 and where the first one lies (`start`), all in pixels of the image; parameters, multiply-adds, and the bytes of its
@@ -18,7 +18,7 @@ from minifcn import ops
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
 from minifcn.introspect.design import TRUNKS
-from minifcn.introspect.outline import Ledger, Outline, outlined_products
+from minifcn.introspect.outline import Ledger, Outline
 from minifcn.models import paper
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.dilated import FCN_dilated
@@ -140,8 +140,7 @@ def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
 def peak(program: Callable[[], Any], ledger: Ledger) -> int:
     """The highest level of memory while `program` runs, beyond the level before."""
     level = ledger.restart()
-    with outlined_products():
-        program()
+    program()
     return ledger.peak - level
 
 

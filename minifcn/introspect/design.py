@@ -1,4 +1,4 @@
-"""Design a ladder before building a net: which kernels upsample, what is cropped where, how little padding will do.
+"""Design a ladder before building a net: kernels, crops and the least padding.
 
 A chain is written as its layers, `name=kernel/stride/padding`; stride 1 and padding 0 may be left out, and `c` at the
 end of a pool counts the last window that hangs over (Caffe's rule). The padding of the first layer is what is looked

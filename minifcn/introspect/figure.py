@@ -1,4 +1,4 @@
-"""What a net computes, written out line by line: figure 3 of the paper, as a program."""
+"""Print what a net computes, line by line, like figure 3 of the paper."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program would need, by running it on nothing: arrays that have a shape and a dtype, and no numbers.
+"""Run a program on arrays without numbers, to find the shapes and memory it needs.
 
 A net in Python is a program, and which of its arrays live at the same time is decided by its variables, by what each
 gradient remembers, and by the order in which `backward` lets go. Rather than model all that, run the very same program
@@ -9,30 +9,54 @@ the highest level is the memory that the program will need, known before the fir
     y = ops.max_pool2d(Outline((1, 64, 500, 500), "float32", ledger), kernel=2)
     ledger.peak                             # bytes
 
-Only the three products of a convolution are not run: their working memory depends on the way that serves the layer
-(`kernels/convolution.py`), so it is computed from the sizes of that way's blocks.
+Only the three products of a convolution are not run: the way that serves the layer (`kernels/convolution.py`) is asked
+for its workspace, which is booked for a moment.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import weakref
-from collections.abc import Iterator
-from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from minifcn.geometry import Grid
-from minifcn.kernels import blocks, convolution, lines, planes, products, winograd
+from minifcn.kernels.convolution import WAYS
 from minifcn.kernels.im2col import Pair, Windows
-from minifcn.kernels.threads import lanes, shares, threads
+
+
+class Booked:
+    """One way to compute a convolution, for outlines: the result has its shape, and the workspace is booked."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def correlate(self, x: Outline, w: Any, g: Windows, b: Any = None, relu: bool = False, u: Any = None) -> Outline:
+        y = x.library.empty((len(x), len(w), *g.out_size((x.shape[2], x.shape[3]))), x.dtype)
+        return self.book("correlate", y, w, g, x.shape)
+
+    def spread(self, gy: Outline, w: Any, g: Windows, size: Pair) -> Outline:
+        gx = gy.library.empty((len(gy), w.shape[1] * g.groups, *size), gy.dtype)
+        return self.book("spread", gx, w, g, gx.shape)
+
+    def weigh(self, x: Outline, gy: Outline, g: Windows) -> Outline:
+        gw = x.library.empty((gy.shape[1], x.shape[1] // g.groups, *g.kernel), x.dtype)
+        return self.book("weigh", gw, gw, g, x.shape)
+
+    def book(self, product: str, y: Outline, w: Any, g: Windows, images: tuple[int, ...]) -> Outline:
+        n, _, *size = images
+        workspace = self.kernel.workspace(product, w, g, images)
+        y.library.multiply_adds += n * math.prod(g.out_size((size[0], size[1]))) * w.size
+        y.library.take(workspace)
+        y.library.give(workspace)
+        return y
 
 
 class Ledger:
     """The books of one computation, and the array library that its outlines call: `xp_of(outline)` is their ledger."""
+
+    WAYS: ClassVar[dict[str, Booked]] = {way: Booked(kernel) for way, kernel in WAYS.items()}
 
     def __init__(self, *, device: str = "cpu") -> None:
         self.device = device
@@ -201,184 +225,3 @@ def first(index: Any) -> int:
 
 def product_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
-
-
-# ---- the three products ----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def outlined_products() -> Iterator[None]:
-    """Inside, convolutions of outlines are booked instead of computed, and planes taken in the pieces of their device.
-
-    Not while another thread computes.
-    """
-    before = convolution.WAYS["im2col"], planes.whole
-    convolution.WAYS["im2col"] = SimpleNamespace(correlate=correlate, spread=spread, weigh=weigh)  # see `choose`
-    planes.whole = lambda x: x.library.device == "gpu" or x.nbytes <= planes.PIECE
-    try:
-        yield
-    finally:
-        convolution.WAYS["im2col"], planes.whole = before
-
-
-def correlate(x: Outline, w: Any, g: Windows, b: Any = None, relu: bool = False) -> Outline:
-    out = g.out_size((x.shape[2], x.shape[3]))
-    y = x.library.empty((len(x), len(w), *out), x.dtype)
-    way = way_of(x, g, x.shape[1], len(w), out)
-    book(x.library, correlating(way, w, g, x.shape, out), len(x) * math.prod(out) * w.size)
-    return y
-
-
-def spread(gy: Outline, w: Any, g: Windows, size: Pair) -> Outline:
-    n, out = len(gy), (gy.shape[2], gy.shape[3])
-    gx = gy.library.empty((n, w.shape[1] * g.groups, *size), gy.dtype)
-    way = way_of(gy, g, len(w), gx.shape[1], out)
-    book(gy.library, spreading(way, w, g, gx.shape, out), n * math.prod(out) * w.size)
-    return gx
-
-
-def weigh(x: Outline, gy: Outline, g: Windows) -> Outline:
-    (n, o), out = gy.shape[:2], (gy.shape[2], gy.shape[3])
-    gw = x.library.empty((o, x.shape[1] // g.groups, *g.kernel), x.dtype)
-    way = way_of(x, g, x.shape[1], o, out)
-    book(x.library, weighing(way, gw, g, x.shape, out), n * math.prod(out) * gw.size)
-    return gw
-
-
-def book(ledger: Ledger, workspace: int, multiply_adds: int) -> None:
-    ledger.multiply_adds += multiply_adds
-    ledger.take(workspace)
-    ledger.give(workspace)
-
-
-def way_of(x: Outline, g: Windows, i: int, o: int, out: Pair) -> str:
-    if x.library.device == "gpu":
-        return "im2col"
-    return convolution.choose(np.empty(0, x.dtype), g, i, o, len(x), out)
-
-
-def one_block(w: Any, g: Windows, n: int, out: Pair, at_once: int, parts: int = 1, *, product: bool = False) -> int:
-    """Bytes of one block: its columns, the slab of image under it, and the outputs where those are another array."""
-    block = products.blocks(n, out, at_once, parts)[0]
-    slab = block.shape[0] * w.shape[1] * g.groups * math.prod(block.slab_size(g))
-    outputs = block.count * len(w) if product or block.shape[0] > 1 else 0  # of one image they are a view of gy
-    return (block.count * w[0].size * g.groups + max(slab, outputs)) * w.itemsize  # one goes before the other comes
-
-
-def cached_block(w: Any, g: Windows, n: int, out: Pair, parts: int, *, product: bool = False) -> int:
-    """Bytes of one block of `kernels/blocks.py`, which often needs the columns of single kernel rows only."""
-    at_once = blocks.windows_in_cache(w, g)
-    if not blocks.rows_pay(w, g):
-        return one_block(w, g, n, out, at_once, parts, product=product)
-    block, channels = products.blocks(n, out, at_once, parts)[0], w.shape[1] * g.groups
-    rows, cols = block.slab_size(g)
-    cells = block.shape[0] * rows * block.shape[2]
-    slab = block.shape[0] * channels * rows * cols  # gone when the first product is made
-    return (channels * g.kernel[1] * cells + max(slab, (1 + product) * len(w) * cells)) * w.itemsize
-
-
-def laid_out(w: Any, g: Windows, n: int, size: Pair, out: Pair, parts: int) -> int:
-    """Bytes of the lines of `kernels/lines.py`, of pixels and of outputs, and of one strip, for each thread."""
-    channels, o = w.shape[1] * g.groups, len(w)
-    todo = lines.pieces(n, channels + o, out, g, parts)
-    shape = lines.cells(size, g, todo[0])
-    count, along = math.prod(shape), (g.span[0] - 1) * shape[2]
-    line = (channels + o) * (count + along) + channels * (g.span[1] - 1)
-    return min(parts, len(todo)) * (line + lines.per_place(w, g) * lines.strips(count, w, g)[0].stop) * w.itemsize
-
-
-def correlating(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
-    n, (o, i) = shape[0], w.shape[:2]
-    parts = lanes(n * math.prod(out) * w.size)
-    if way == "im2col":
-        return one_block(w, g, n, out, products.at_once(w, g), product=True)
-    if way == "winograd":
-        return correlating_tiles(n, o, i, out)
-    if way == "lines":
-        parts = lines.crew(n * math.prod(out) * w.size, w, g)
-        return w.nbytes + laid_out(w, g, n, (shape[2], shape[3]), out, parts)
-    if blocks.is_pointwise(g):
-        return 0
-    if blocks.few_windows(w, g, n, out):
-        return one_block(w, g, n, out, n * math.prod(out), product=True)
-    return w.nbytes + parts * cached_block(w, g, n, out, parts, product=True)  # the weights by kernel rows are a copy
-
-
-def spreading(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
-    n, i, *size = shape
-    turned = way in ("winograd", "lines") or (
-        g.stride == (1, 1) and len(w) <= 4 * i and not blocks.few_windows(w, g, n, out) and way == "blocks"
-    )
-    if way == "blocks" and blocks.is_pointwise(g):
-        return 0
-    if turned:  # the filters turned around are a copy, and what follows is a `correlate`
-        padding = max(0, g.span[0] - 1 - g.padding[0]), max(0, g.span[1] - 1 - g.padding[1])
-        back = replace(g, padding=padding)
-        other = np.broadcast_to(np.zeros((), w.dtype), (i, len(w) // g.groups, *g.kernel))
-        return w.nbytes + correlating(way, other, back, (n, len(w), *out), (size[0], size[1]))
-    if way == "blocks":
-        return spreading_channels(w, g, shape, out)
-    return one_block(w, g, n, out, products.at_once(w, g))
-
-
-def spreading_channels(w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
-    """Each thread takes some images and some channels, or groups of them, in turn."""
-    n, i, *size = shape
-    parts = lanes(n * math.prod(out) * w.size)
-    pieces = parts * -(-i * math.prod(g.kernel) * n * math.prod(out) * w.itemsize // (parts * 8 * blocks.CACHE))
-    images, channels = -(-n // parts), -(-(i if g.groups == 1 else g.groups) // pieces)
-    some = replace(g, groups=1 if g.groups == 1 else channels)
-    kept = (len(w), channels) if g.groups == 1 else (channels * len(w) // g.groups, w.shape[1])
-    part = np.broadcast_to(np.zeros((), w.dtype), (*kept, *g.kernel))
-    one = one_block(part, some, images, out, products.at_once(part, some, products.WORKSPACE // parts))
-    return parts * (one + images * kept[1] * some.groups * math.prod(size) * w.itemsize)
-
-
-def weighing(way: str, w: Any, g: Windows, shape: tuple[int, ...], out: Pair) -> int:
-    n, (o, i) = shape[0], w.shape[:2]
-    parts = lanes(n * math.prod(out) * w.size)
-    if way == "im2col":
-        return one_block(w, g, n, out, products.at_once(w, g)) + min(w.nbytes, products.WORKSPACE)
-    if way == "winograd":
-        return weighing_tiles(n, o, i, out)
-    if way == "lines":
-        parts = lines.crew(n * math.prod(out) * w.size, w, g)
-        each = laid_out(w, g, n, (shape[2], shape[3]), out, parts)
-        return parts * w.nbytes + max(each + parts * w.nbytes, w.nbytes)
-    if blocks.few_windows(w, g, n, out):
-        return one_block(w, g, n, out, n * math.prod(out))
-    if blocks.is_pointwise(g):
-        return w.nbytes
-    parts = max(1, min(parts, products.WORKSPACE // (2 * w.nbytes)))
-    return parts * w.nbytes + max(parts * cached_block(w, g, n, out, parts), 2 * w.nbytes)
-
-
-def correlating_tiles(n: int, o: int, i: int, out: Pair) -> int:
-    parts = lanes(n * o * math.prod(out) * 9 * i)
-    if winograd.few_tiles(n, out, i, o):
-        tiles, (some, shared) = n * math.prod(winograd.grid(out)), widest(o, max(threads(), o // 64))
-        each = 2 * 36 * some * max(i, tiles) * 4
-        return 36 * i * tiles * 4 + min(shared, winograd.crew(parts, each)) * each
-    parts = winograd.crew(parts, 36 * 2 * max(i, o) * winograd.LEAST * 4)
-    todo = winograd.tile_blocks(n, out, 2 * max(i, o), parts)
-    return 36 * (o * i + min(parts, len(todo)) * 2 * max(o, i) * winograd.largest(todo)) * 4
-
-
-def weighing_tiles(n: int, o: int, i: int, out: Pair) -> int:
-    parts, each = lanes(n * o * math.prod(out) * 9 * i), 2 * 36 * o * i * 4
-    if parts * each > winograd.WORKSPACE // 2:
-        most = winograd.WORKSPACE // 2 // (36 * i * 4)
-        tiles, (some, shared) = (
-            winograd.largest(winograd.tile_blocks(n, out, i, 1, most)),
-            widest(o, max(parts, o // 32)),
-        )
-        return 36 * i * tiles * 4 + min(parts, shared) * some * (2 * 36 * tiles + 45 * i) * 4
-    parts = winograd.crew(parts, 36 * 3 * max(i, o) * winograd.LEAST * 4)
-    todo = winograd.tile_blocks(n, out, 3 * max(i, o), parts)
-    return parts * (each + 3 * 36 * max(o, i) * winograd.largest(todo) * 4)
-
-
-def widest(total: int, parts: int) -> tuple[int, int]:
-    """The length of the longest of the shares of `total`, and their number."""
-    pieces = shares(total, parts)
-    return max(part.stop - part.start for part in pieces), len(pieces)

@@ -1,4 +1,4 @@
-"""How a convolution is computed: arrays in, arrays out, no gradients recorded. Read the files in this order.
+"""How a convolution is computed: arrays in, arrays out, no gradients recorded.
 
 im2col.py        the windows of a convolution, and the readable adjoint pair im2col / col2im
 products.py      correlate, spread, weigh: the three products of a convolution over columns, in bounded memory

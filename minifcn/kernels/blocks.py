@@ -1,4 +1,4 @@
-"""The same products in blocks small enough for the cache, on every core at once.
+"""The three products in blocks that fit the cache, on all cores.
 
 `products.py` writes 32 MB of columns to memory and reads them back. Here a block holds what fits into the caches, so
 that the columns are multiplied while they are still there, and bias and ReLU are applied to the product before it
@@ -21,6 +21,8 @@ input channels, so that no two threads add to one pixel and the sum is the same 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -32,6 +34,7 @@ from minifcn.kernels.products import (
     Block,
     add_product,
     at_once,
+    block_bytes,
     blocks,
     correlate_block,
     finish,
@@ -76,7 +79,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     n, i, out = len(gy), w.shape[1] * g.groups, gy.shape[2:]
-    if g.stride == (1, 1) and not is_pointwise(g) and len(w) <= 4 * i and not few_windows(w, g, n, out):
+    if turning_pays(w, g, n, out):
         return correlate(*turn(gy, w, g))
     gx = xp_of(gy).empty((n, i, *size), dtype=gy.dtype)
     parts = lanes(gy.size * w[0].size)
@@ -95,8 +98,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
         _mix(gy, w[:, :, 0, 0].T, gx)
     else:
         limit = WORKSPACE // parts
-        pieces = parts * -(-i * w[0, 0].size * n * out[0] * out[1] * w.itemsize // (parts * 8 * CACHE))
-        by_channel = shares(i if g.groups == 1 else g.groups, pieces)
+        by_channel = channel_shares(w, g, n * out[0] * out[1], parts)
         parallel(some_channels, [(images, part) for images in shares(n, parts) for part in by_channel], parts)
     return gx
 
@@ -130,7 +132,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
         gw[...] = 0
         parallel(some_rows, shares(len(gw), parts), parts)
         return gw
-    parts = max(1, min(parts, WORKSPACE // (2 * gw.nbytes)))  # each thread has a sum of its own
+    parts = summing(parts, gw)
     found = blocks(len(x), out, windows_in_cache(gw, g), parts)
     shape = kernel_rows(gw, g).shape if rows_pay(gw, g) else gw.shape
     sums = xp.zeros((parts, *shape), dtype=x.dtype)
@@ -139,6 +141,59 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
         return sums.sum(axis=0)
     o, i, kh, kw = gw.shape
     return xp.ascontiguousarray(sums.sum(axis=0).reshape(kh, o, i, kw).transpose(1, 2, 0, 3))
+
+
+def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
+    """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
+    n, out = shape[0], g.out_size(shape[2:])
+    count = n * out[0] * out[1]
+    parts = lanes(count * w.size)
+    if product == "spread" and turning_pays(w, g, n, out):
+        return turned_workspace(workspace, w, g, shape)
+    if is_pointwise(g) and (product != "weigh" or not few_windows(w, g, n, out)):
+        return w.nbytes if product == "weigh" else 0
+    if product == "spread":
+        return channels_workspace(w, g, shape, parts)
+    if few_windows(w, g, n, out):
+        return block_bytes(w, g, blocks(n, out, count), product == "correlate")
+    if product == "correlate":
+        return w.nbytes + parts * cached_block(w, g, n, out, parts, True)  # the weights by kernel rows are a copy
+    parts = summing(parts, w)
+    return parts * w.nbytes + max(parts * cached_block(w, g, n, out, parts), 2 * w.nbytes)
+
+
+def cached_block(w: Array, g: Windows, n: int, out: Pair, parts: int, product: bool = False) -> int:
+    """Bytes of one block, of which often only the columns of single kernel rows are needed."""
+    found = blocks(n, out, windows_in_cache(w, g), parts)
+    if not rows_pay(w, g):
+        return block_bytes(w, g, found, product)
+    (images, _, width), channels = found[0].shape, w.shape[1] * g.groups
+    rows, cols = found[0].slab_size(g)
+    cells, slab = images * rows * width, images * channels * rows * cols  # gone when the first product is made
+    return (channels * g.kernel[1] * cells + max(slab, (1 + product) * len(w) * cells)) * w.itemsize
+
+
+def channels_workspace(w: Array, g: Windows, shape: tuple[int, int, int, int], parts: int) -> int:
+    """Bytes of `spread` where each thread takes some images and some channels, or groups of them, in turn."""
+    (n, i, *size), out = shape, g.out_size(shape[2:])
+    each = -(-(i if g.groups == 1 else g.groups) // len(channel_shares(w, g, n * math.prod(out), parts)))
+    some = g if g.groups == 1 else replace(g, groups=each)
+    part = shape_only(w, len(w), each) if g.groups == 1 else shape_only(w, each * len(w) // g.groups, w.shape[1])
+    images = -(-n // parts)
+    block = block_bytes(part, some, blocks(images, out, at_once(part, some, WORKSPACE // parts)))
+    return parts * (block + images * part.shape[1] * some.groups * math.prod(size) * w.itemsize)
+
+
+def turned_workspace(workspace: Callable[..., int], w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
+    """Bytes of a `spread` by `turn`: the filters turned around are a copy, and what follows is a `correlate`."""
+    n, i = shape[:2]
+    other = shape_only(w, i, len(w) // g.groups)
+    return w.nbytes + workspace("correlate", other, mirrored(g), (n, len(w), *g.out_size(shape[2:])))
+
+
+def shape_only(w: Array, o: int, i: int) -> Array:
+    """An array like the weights w, for other numbers of channels, that takes no memory."""
+    return xp_of(w).broadcast_to(w[:1, :1], (o, i, *w.shape[2:]))
 
 
 def correlate_rows(y: Array, x: Array, by_row: Array, g: Windows, block: Block, b: Array | None, relu: bool) -> None:
@@ -201,6 +256,24 @@ def few_windows(w: Array, g: Windows, n: int, out: Pair) -> bool:
     return g.groups == 1 and count <= min(len(w), at_once(w, g))
 
 
+def turning_pays(w: Array, g: Windows, n: int, out: Pair) -> bool:
+    """Whether `spread` is quicker as a `correlate` of gy with the filters turned around."""
+    few_outputs = len(w) <= 4 * w.shape[1] * g.groups
+    return g.stride == (1, 1) and not is_pointwise(g) and few_outputs and not few_windows(w, g, n, out)
+
+
+def channel_shares(w: Array, g: Windows, windows: int, parts: int) -> list[slice]:
+    """The input channels, or the groups, in shares whose columns are a few caches full."""
+    i = w.shape[1] * g.groups
+    pieces = parts * -(-i * w[0, 0].size * windows * w.itemsize // (parts * 8 * CACHE))
+    return shares(i if g.groups == 1 else g.groups, pieces)
+
+
+def summing(parts: int, gw: Array) -> int:
+    """As many of the threads as the workspace has room for, when each has a sum of its own."""
+    return max(1, min(parts, WORKSPACE // (2 * gw.nbytes)))
+
+
 def rows_pay(w: Array, g: Windows) -> bool:
     """Whether columns of single kernel rows are worth it: with stride 1, and unless the copies saved are fewer than the
     products that have to be added up instead, as in a first layer of 3 to 64 channels."""
@@ -234,8 +307,12 @@ def turn(gy: Array, w: Array, g: Windows) -> tuple[Array, Array, Windows]:
     cut_h, cut_w = max(0, ph - eh + 1), max(0, pw - ew + 1)
     grouped = w.reshape(g.groups, len(w) // g.groups, *w.shape[1:]).swapaxes(1, 2)
     turned = grouped.reshape(-1, *grouped.shape[2:])[:, :, ::-1, ::-1]
-    padding = (max(0, eh - 1 - ph), max(0, ew - 1 - pw))
-    return gy[:, :, cut_h : out_h - cut_h, cut_w : out_w - cut_w], turned, replace(g, padding=padding)
+    return gy[:, :, cut_h : out_h - cut_h, cut_w : out_w - cut_w], turned, mirrored(g)
+
+
+def mirrored(g: Windows) -> Windows:
+    """The windows of gx's pixels over gy."""
+    return replace(g, padding=(max(0, g.span[0] - 1 - g.padding[0]), max(0, g.span[1] - 1 - g.padding[1])))
 
 
 def _mix(x: Array, w: Array, y: Array, b: Array | None = None, relu: bool = False) -> None:

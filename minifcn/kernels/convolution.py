@@ -1,4 +1,4 @@
-"""The three products of a convolution, as everybody calls them: arguments checked here, computed the best way known.
+"""The three products of a convolution: validate the call, then choose the fastest way.
 
     product                     computes                      conv2d uses it as    conv_transpose2d uses it as
     correlate(x, w, g)          y = sum of w * window(x)      the value            grad_x
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.backend import Array
+from minifcn.backend import Array, device_of, xp_of
 from minifcn.errors import ShapeError, UsageError
 from minifcn.kernels import blocks, lines, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
@@ -54,9 +54,8 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
     if b is not None and b.shape != (len(w),):
         raise _misfit(f"the bias has shape {b.shape}, w makes {len(w)} channels", g)
     way = choose(x, g, x.shape[1], len(w), len(x), g.out_size(x.shape[2:]))
-    if way == "winograd":
-        return winograd.correlate(x, w, g, b, relu, _transformed(w))
-    return WAYS[way].correlate(x, w, g, b, relu)
+    kept = {"u": _transformed(w)} if way == "winograd" else {}
+    return kernel(x, way).correlate(x, w, g, b, relu, **kept)
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
@@ -71,7 +70,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     if out != gy.shape[2:]:
         raise _misfit(f"a size of {size} has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
     way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out)  # from gy's channels to gx's
-    return WAYS[way].spread(gy, w, g, size)
+    return kernel(gy, way).spread(gy, w, g, size)
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
@@ -84,7 +83,12 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     out = g.out_size(x.shape[2:])
     if out != gy.shape[2:]:
         raise _misfit(f"x has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
-    return WAYS[choose(x, g, x.shape[1], gy.shape[1], len(x), out)].weigh(x, gy, g)
+    return kernel(x, choose(x, g, x.shape[1], gy.shape[1], len(x), out)).weigh(x, gy, g)
+
+
+def kernel(array: Array, way: str) -> Any:
+    """The file that computes such arrays this way, or what their own library has for it (`introspect/outline.py`)."""
+    return getattr(xp_of(array), "WAYS", WAYS)[way]
 
 
 def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
@@ -95,7 +99,7 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     float64 is for checking gradients, so it is computed exactly; the threads and the caches of the fast ways are those
     of a CPU. A forced way that cannot serve the layer hands it to the next more general one.
     """
-    if array.dtype != "float32" or not isinstance(array, np.ndarray) or _forced == "im2col":
+    if array.dtype != "float32" or device_of(array) == "gpu" or _forced == "im2col":
         return "im2col"
     multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
     if multiply_adds == 0 or (_forced is None and multiply_adds < SMALL):

@@ -1,4 +1,4 @@
-"""A convolution is a matrix product over windows: cut the image into windows, one column each, and multiply.
+"""A convolution as a matrix product: cut the image into windows, one column each, and multiply.
 
     image (N, C, H, W)  --im2col-->  columns (C, kh, kw, N, H', W')  =  a matrix of C*kh*kw rows and N*H'*W' columns
 

@@ -1,4 +1,4 @@
-"""Thin layers: each channel becomes one long line, in which every tap of the kernel is that line, further along.
+"""The three products for thin layers, with each channel stored as one long line.
 
 A layer of 8 or 32 channels multiplies little. Its time goes into copies of short rows of pixels, nine for each pixel,
 and into matrix products with few rows, at which BLAS is slow. So lay all rows of all images behind one another, with
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 
 from minifcn.backend import Array, xp_of
-from minifcn.kernels.blocks import kernel_rows, turn
+from minifcn.kernels.blocks import kernel_rows, turn, turned_workspace
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.products import WORKSPACE, Block, blocks, finish
 from minifcn.kernels.threads import lanes, parallel
@@ -112,6 +112,23 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     by_row = sums.sum(axis=0).reshape(g.groups, kh, o // g.groups, i, kw)
     gw.reshape(g.groups, -1, i, kh, kw)[...] = by_row.transpose(0, 2, 3, 1, 4)
     return gw
+
+
+def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
+    """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
+    if product == "spread":
+        return turned_workspace(workspace, w, g, shape)
+    n, i, *size = shape
+    o, out = len(w), g.out_size(shape[2:])
+    parts = crew(n * math.prod(out) * w.size, w, g)
+    todo = pieces(n, i + o, out, g, parts)
+    _, height, width = cells((size[0], size[1]), g, todo[0])
+    count, along = todo[0].shape[0] * height * width, (g.span[0] - 1) * width
+    line = (i + o) * (count + along) + i * (g.span[1] - 1)
+    each = min(parts, len(todo)) * (line + per_place(w, g) * strips(count, w, g)[0].stop) * w.itemsize
+    if product == "correlate":
+        return w.nbytes + each
+    return parts * w.nbytes + max(each + parts * w.nbytes, w.nbytes)
 
 
 def lay(x: Array, g: Windows, block: Block) -> tuple[Array, tuple[int, int, int]]:

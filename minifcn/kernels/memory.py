@@ -1,4 +1,4 @@
-"""Memory that was freed is kept for the next array, instead of going back to the system.
+"""Keep freed memory for the next array instead of returning it to the system.
 
 A training step makes and drops hundreds of arrays, the same sizes in every step. The C library hands freed memory back
 to the system as soon as there is much of it, and the next array gets it anew: page by page, each cleared on its first

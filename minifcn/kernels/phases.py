@@ -1,4 +1,4 @@
-"""A stride takes every s-th pixel. Put those side by side, and windows lie as close to one another as pixels do.
+"""Split a strided convolution into phases, so that its windows lie next to each other.
 
     stride 2:    a b a b a b a        phase a:  a a a a        the window's first and third tap: phase a, one further
                  c d c d c d c        phase b:  b b b          along for the third; its second tap: phase b

@@ -1,4 +1,4 @@
-"""Work on single pixels, a few planes at a time: what stays in the cache is read from memory once, however many steps.
+"""Elementwise work a few planes at a time, so that it stays in the cache.
 
 Pooling, a ReLU's gradient and a bias's gradient multiply nothing; they wait for memory. NumPy makes one pass over the
 whole array for each step of a formula, and an activation of 100 MB has left the cache before the second step begins. So
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from minifcn.backend import Array, is_host, xp_of
+from minifcn.backend import Array, device_of, is_host, xp_of
 from minifcn.kernels.threads import parallel, shares, threads
 
 PIECE = 1 << 20
@@ -35,7 +35,7 @@ def by_planes(task: Callable[[Part], None], x: Array) -> None:
 
 
 def whole(x: Array) -> bool:
-    return not is_host(x) or x.nbytes <= PIECE
+    return device_of(x) == "gpu" or x.nbytes <= PIECE
 
 
 def rectified(gy: Array, y: Array) -> Array:

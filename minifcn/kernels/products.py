@@ -1,4 +1,4 @@
-"""The three products of a convolution, over the columns of `im2col`, a block of windows at a time.
+"""The three products of a convolution on im2col columns, in bounded memory.
 
 With the columns as a matrix (one row per channel and tap, one column per window) and the weights as a matrix
 (one row per output channel, one column per channel and tap):
@@ -15,6 +15,7 @@ The columns of VGG's conv1_2 on a 500x500 image with padding 100 would fill a gi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -34,6 +35,20 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
     for block in blocks(len(x), out, at_once(w, g)):
         correlate_block(y, x, w, g, block, b, relu)
     return y
+
+
+def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
+    """Bytes that a product (its name) takes beside what it is given and returns, for images of shape (N, I, H, W)."""
+    block = block_bytes(w, g, blocks(shape[0], g.out_size(shape[2:]), at_once(w, g)), product == "correlate")
+    return block + (min(w.nbytes, WORKSPACE) if product == "weigh" else 0)
+
+
+def block_bytes(w: Array, g: Windows, found: list[Block], product: bool = False) -> int:
+    """Bytes of the largest block: its columns, the slab of image under it, outputs where they are another array."""
+    block = found[0]
+    slab = block.shape[0] * w.shape[1] * g.groups * math.prod(block.slab_size(g))
+    outputs = block.count * len(w) if product or block.shape[0] > 1 else 0  # of one image they are a view of gy
+    return (block.count * w[0].size * g.groups + max(slab, outputs)) * w.itemsize  # one goes before the other comes
 
 
 def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block, b: Array | None, relu: bool) -> None:

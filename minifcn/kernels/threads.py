@@ -1,4 +1,4 @@
-"""Two cores, one convolution: a few threads that each take the next block of work until none is left.
+"""Divide one convolution among a few threads.
 
 NumPy lets go of Python's lock while it copies and multiplies, so threads do run at once. BLAS has threads of its own,
 but they split one product, and everything around it (building columns, transforming tiles, adding the bias) would

@@ -28,7 +28,7 @@ from dataclasses import replace
 from types import ModuleType
 
 from minifcn.backend import Array, xp_of
-from minifcn.kernels.blocks import turn
+from minifcn.kernels.blocks import turn, turned_workspace
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.products import Block, blocks, rectify
 from minifcn.kernels.threads import lanes, parallel, shares, threads
@@ -88,8 +88,7 @@ def correlate(
     from_x, to_y, windows = square(xp, BT), square(xp, AT), replace(TILES, padding=g.padding)
     size = g.out_size(x.shape[2:])
     y = xp.empty((n, o, *size), dtype=x.dtype)
-    parts = crew(lanes(y.size * 9 * i), 36 * 2 * max(i, o) * LEAST * 4)
-    todo = tile_blocks(n, size, 2 * max(i, o), parts)
+    parts, todo = tile_plan(n, size, 2 * max(i, o), lanes(y.size * 9 * i))
 
     def some(block: Block, ours: tuple[Array, Array]) -> None:
         here, there = ours  # two stretches of memory, used in turn
@@ -108,9 +107,7 @@ def _correlate_by_channel(x: Array, w: Array, g: Windows, b: Array | None, relu:
     """
     xp, n, (o, i) = xp_of(x), len(x), w.shape[:2]
     size = g.out_size(x.shape[2:])
-    todo = shares(o, max(threads(), o // 64))
-    length = 36 * max(part.stop - part.start for part in todo) * max(i, n * grid(size)[0] * grid(size)[1])
-    parts = crew(lanes(n * o * size[0] * size[1] * 9 * i), 2 * length * x.itemsize)
+    parts, todo, length = channel_plan(n, size, i, o)
     y = xp.empty((n, o, *size), dtype=x.dtype)
     from_x, points, to_y = square(xp, BT), square(xp, G), square(xp, AT)
     (block,) = blocks(n, grid(size), n * grid(size)[0] * grid(size)[1])
@@ -143,9 +140,8 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     own = 2 * 36 * o * i * x.itemsize  # bytes of a thread's own sum, and of what it is about to add
     if parts * own > WORKSPACE // 2:
         return _weigh_by_channel(x, gy, g, parts)
-    parts = crew(parts, 36 * 3 * max(i, o) * LEAST * x.itemsize)
+    parts, todo = tile_plan(len(x), gy.shape[2:], 3 * max(i, o), parts)
     from_x, from_y, windows = square(xp, BT), square(xp, AT).T, replace(TILES, padding=g.padding)
-    todo = tile_blocks(len(x), gy.shape[2:], 3 * max(i, o), parts)
     sums = xp.zeros((parts, 36, o, i), dtype=x.dtype)
 
     def some(share: int) -> None:
@@ -166,7 +162,7 @@ def _weigh_by_channel(x: Array, gy: Array, g: Windows, parts: int) -> Array:
     xp, i, o = xp_of(x), x.shape[1], gy.shape[1]
     from_x, from_y, to_w = square(xp, BT), square(xp, AT).T, square(xp, G)
     gw = xp.zeros((o, i, 3, 3), dtype=x.dtype)
-    for block in tile_blocks(len(x), gy.shape[2:], i, 1, most=WORKSPACE // 2 // (36 * i * x.itemsize)):
+    for block in large_blocks(len(x), gy.shape[2:], i):
         v = all_tiles(x, block, replace(TILES, padding=g.padding), from_x, parts)
 
         def some(part: slice, v: Array = v, block: Block = block) -> None:
@@ -175,6 +171,25 @@ def _weigh_by_channel(x: Array, gy: Array, g: Windows, parts: int) -> Array:
 
         parallel(some, shares(o, max(parts, o // 32)), parts)
     return gw
+
+
+def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
+    """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
+    if product == "spread":
+        return turned_workspace(workspace, w, g, shape)
+    (n, i), o, size = shape[:2], len(w), g.out_size(shape[2:])
+    parts, own = lanes(n * o * size[0] * size[1] * 9 * i), 2 * 36 * o * i
+    if product == "correlate" and few_tiles(n, size, i, o):
+        parts, channels, length = channel_plan(n, size, i, o)
+        return (36 * i * n * grid(size)[0] * grid(size)[1] + min(parts, len(channels)) * 2 * length) * 4
+    if product == "correlate":
+        parts, todo = tile_plan(n, size, 2 * max(i, o), parts)
+        return 36 * (o * i + min(parts, len(todo)) * 2 * max(o, i) * largest(todo)) * 4
+    if parts * own * 4 > WORKSPACE // 2:
+        tiles, channels = largest(large_blocks(n, size, i)), shares(o, max(parts, o // 32))
+        return (36 * i * tiles + min(parts, len(channels)) * widest(channels) * (2 * 36 * tiles + 45 * i)) * 4
+    parts, todo = tile_plan(n, size, 3 * max(i, o), parts)
+    return parts * (own + 3 * 36 * max(o, i) * largest(todo)) * 4
 
 
 def all_tiles(x: Array, block: Block, g: Windows, matrix: Array, parts: int) -> Array:
@@ -232,6 +247,24 @@ def tile_blocks(n: int, size: Pair, channels: int, parts: int, most: int = MOST)
     return blocks(n, grid(size), max(LEAST, min(most, room)), parts)
 
 
+def large_blocks(n: int, size: Pair, channels: int) -> list[Block]:
+    """The same in blocks that all threads work on together."""
+    return tile_blocks(n, size, channels, 1, most=WORKSPACE // 2 // (36 * channels * 4))
+
+
+def tile_plan(n: int, size: Pair, channels: int, parts: int) -> tuple[int, list[Block]]:
+    """How many threads there is memory for, when each holds tiles of so many channels, and the blocks for them."""
+    parts = crew(parts, 36 * channels * LEAST * 4)
+    return parts, tile_blocks(n, size, channels, parts)
+
+
+def channel_plan(n: int, size: Pair, i: int, o: int) -> tuple[int, list[slice], int]:
+    """How many threads take which output channels, and the numbers in each of a thread's two stretches of memory."""
+    todo = shares(o, max(threads(), o // 64))
+    length = 36 * widest(todo) * max(i, n * grid(size)[0] * grid(size)[1])
+    return crew(lanes(n * o * size[0] * size[1] * 9 * i), 2 * length * 4), todo, length
+
+
 def crew(parts: int, memory: int) -> int:
     """As many of the threads as half the workspace has room for, when each needs `memory` bytes; at least one."""
     return max(1, min(parts, WORKSPACE // 2 // memory))
@@ -250,6 +283,10 @@ def few_tiles(n: int, size: Pair, i: int, o: int) -> bool:
 
 def largest(todo: list[Block]) -> int:
     return max((block.count for block in todo), default=0)
+
+
+def widest(todo: list[slice]) -> int:
+    return max(part.stop - part.start for part in todo)
 
 
 def two_of(xp: ModuleType, length: int) -> Callable[[], tuple[Array, Array]]:

@@ -1,4 +1,4 @@
-"""Networks. A trunk is a classifier without its last layer; the FCN puts scores and upsampling on any trunk.
+"""The networks: trunks, the ladder of skips and the nets of the paper.
 
 Read the files in this order; each imports only those before it.
 """

@@ -1,4 +1,4 @@
-"""A classifier: one image, one answer. What every network of the paper was before it became fully convolutional.
+"""A classifier: a trunk with one answer per image, before it becomes convolutional.
 
 `classifier(AlexNet)` is a trunk with its fully connected layers as they were, and the last layers on top. It takes one
 size of image and no other; `surgery.convolutionalize` turns it into a net that answers for every window of a larger

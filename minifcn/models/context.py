@@ -1,4 +1,4 @@
-"""ParseNet's global context: each cell is scored together with the mean of the whole image.
+"""ParseNet's global context: score each cell together with the mean of the whole image.
 
 A cell's receptive field ends somewhere; whether that white patch is a sheep or a cloud may be decided elsewhere. One
 average over the whole map, put beside every cell, is the cheapest way of looking everywhere: an alternative to skips

@@ -1,4 +1,4 @@
-"""The other answer to coarse scores: no skips, but a trunk that never becomes as coarse (FCN, sections 3.2 and 4.2).
+"""A dilated trunk: finer scores without skips (FCN, sections 3.2 and 4.2).
 
 Its last strides are taken out and the filters behind them rarefied, so the weights of the classifier still fit. The
 price is paid in cells: at stride 8, the layers behind pool3 run on sixteen times as many as at stride 32.

@@ -1,4 +1,4 @@
-"""The fully convolutional network: score every cell of the coarsest map, and climb back to the pixels over the skips.
+"""The FCN: score the coarsest map, then upsample and add skips up to the pixels.
 
 One class builds every ladder of figure 3: FCN-32s has no skips, FCN-16s one, FCN-8s two. `print(figure(net))` writes
 out the loop below for a particular net. FCN, section 4.

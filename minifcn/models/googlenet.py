@@ -1,4 +1,4 @@
-"""GoogLeNet: nine inception modules, each looking at the same cells through four windows at once.
+"""GoogLeNet: nine inception modules with four branches each.
 
 22 convolutions deep, and with 6 million parameters a tenth of AlexNet. FCN-GoogLeNet keeps no auxiliary loss, and not
 the final average pool: with it a cell of the last map sees 907 pixels (the number in the paper's table 1), without 715.

@@ -1,4 +1,4 @@
-"""The geometry of an FCN, before it has a single weight: which kernels upsample, and where every map is cropped.
+"""The geometry of a ladder: which kernels upsample, and where each map is cropped.
 
 Each rung doubles back towards the image: upsample the score by the ratio of two strides, and lay the next skip on it.
 `Grid` says at which cell the larger of the two must start, so no offset of the paper (19; 5, 27; 5, 9, 31) is written

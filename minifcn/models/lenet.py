@@ -1,4 +1,4 @@
-"""LeNet, the smallest net of all: two convolutions, two pools, two fully connected layers, digits of 28x28 pixels.
+"""LeNet, the smallest net: two convolutions, two pools and two fully connected layers.
 
 It has no padding at all, so what it says about a window of a larger image is, to the last bit of rounding, what its
 convolutional twin says at that cell: the place to understand FCN, section 3.1, before any real net.

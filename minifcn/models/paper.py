@@ -1,4 +1,4 @@
-"""Every network of the paper and of its reference, each a trunk, a ladder and heads put together in a line or two.
+"""Every network of the paper and of its reference implementation, by name.
 
 `NETS` has them under the names of the reference's folders: `NETS["voc-fcn8s"](init="zero")`. All take the options of
 `fcn` and of their trunk; at width 1 any of them runs in a moment. Numbers of classes: PASCAL VOC 21, NYUDv2 40, SIFT

@@ -1,4 +1,4 @@
-"""SqueezeNet: AlexNet's accuracy in 1.2 million parameters, and no fully connected layer from the start.
+"""SqueezeNet 1.0 and 1.1: AlexNet's accuracy with 1.2 million parameters, fully convolutional.
 
 A fire module squeezes the channels through a 1x1 convolution and expands them again through 1x1 and 3x3 windows side by
 side. The score of a class is the mean of its map: the net was fully convolutional before anyone asked. Its total stride

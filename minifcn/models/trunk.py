@@ -1,4 +1,4 @@
-"""A trunk: what an FCN keeps of a classifier. A chain of stages; a skip takes a stage's output by its name."""
+"""A trunk: the part of a classifier that an FCN keeps, as a chain of named stages."""
 
 from __future__ import annotations
 

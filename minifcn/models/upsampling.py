@@ -1,4 +1,4 @@
-"""Nonlinear upsampling: a stack of small deconvolutions with ReLUs between them, in the place of one bilinear one.
+"""Nonlinear upsampling: small deconvolutions with ReLUs in place of one bilinear kernel.
 
 "A stack of deconvolution layers and activation functions can even learn a nonlinear upsampling" (FCN, section 3.3).
 This one starts where bilinear upsampling would, doubling by doubling, so that the two can be compared from one start:

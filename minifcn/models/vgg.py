@@ -1,4 +1,4 @@
-"""VGG, the trunk of the paper's best nets: blocks of 3x3 convolutions, each closed by a 2x2 pool, then fc6 and fc7.
+"""VGG, the trunk of the paper's best nets: five blocks of 3x3 convolutions, then fc6 and fc7.
 
 The fully connected layers of the classifier are here already convolutions, 7x7 and 1x1 (FCN, section 3.1); with
 `dense=True` they are what they were.

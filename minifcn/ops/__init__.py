@@ -1,4 +1,4 @@
-"""WHAT a network computes: every op is one function, its value and one named gradient per input.
+"""What a network computes: each op is one function with one named gradient per input.
 
 Read the files in this order; each imports only those before it.
 """

@@ -1,4 +1,4 @@
-"""What happens to a number on its own, or to one pixel's channels: ReLU, dropout, log-softmax."""
+"""Activations: ReLU, dropout and log-softmax."""
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError

@@ -1,4 +1,4 @@
-"""Arithmetic, element by element: the shortest ops there are, and a good place to learn how one is written.
+"""Elementwise arithmetic with broadcasting, and matrix products: the shortest ops.
 
 Two inputs broadcast as in NumPy: y_i = x_i + w_0 for all i. An input that was repeated collects one gradient from every
 place it was used, so its gradient is summed back to its own shape (`sum_to`).

@@ -1,4 +1,4 @@
-"""Moving numbers about without changing them: each gradient puts every number back where it came from."""
+"""Rearrange, pad, crop and sum arrays; each gradient puts the values back in place."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What every op says when its inputs do not fit: one sentence with the op, what was found, what was wanted."""
+"""Check the inputs of ops, with errors that state the shapes found and wanted."""
 
 from collections.abc import Sequence
 from numbers import Integral

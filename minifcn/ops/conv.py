@@ -1,4 +1,4 @@
-"""Convolution and its mirror image. Both are the same three products over the same windows (`kernels/convolution.py`):
+"""Convolution and transposed convolution, two uses of the same three products.
 
 | product | computes | conv2d | conv_transpose2d |
 |---|---|---|---|
@@ -17,7 +17,7 @@ from minifcn.kernels.convolution import correlate, spread, weigh
 from minifcn.kernels.im2col import Windows
 from minifcn.kernels.planes import channel_sums, rectified
 from minifcn.ops.checks import bias_of, images, pair, same_dtype
-from minifcn.tensor import After, ValueAndGradients, op
+from minifcn.tensor import ValueAndGradients, op
 
 Size = int | Sequence[int]
 
@@ -78,7 +78,7 @@ def conv2d(
         return channel_sums(gy)
 
     gradients = (grad_x, grad_w, grad_b)
-    return y, tuple(After(passing, each) for each in gradients) if relu else gradients
+    return (y, gradients, passing) if relu else (y, gradients)
 
 
 @op

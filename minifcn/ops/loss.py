@@ -1,4 +1,4 @@
-"""The loss of a fully convolutional network: softmax cross entropy, summed over the pixels of the image.
+"""Softmax cross entropy over the pixels of an image, the loss of an FCN.
 
 Because it is a sum over pixels, its gradient is the sum of the pixels' gradients: training on whole images is training
 on every patch at once (FCN, sections 3.4 and 4.3).
@@ -43,9 +43,9 @@ def softmax_cross_entropy(
 
     x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore_index` where a pixel has none. `weights` (C,) weighs
     the classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`,
-    the released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image that is
-    all void has loss 0 and gradient 0. PyTorch's `reduction="sum"` is `normalize="sum"`, and its `"mean"` without
-    weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
+    the released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image
+    that is all void has loss 0 and gradient 0. PyTorch's `reduction="sum"` is `normalize="sum"`, and its `"mean"`
+    without weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
     """
     images(x, op="softmax_cross_entropy")
     check_labels(x, labels, ignore_index)

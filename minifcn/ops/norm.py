@@ -1,4 +1,4 @@
-"""Normalisation of a pixel by its channels: AlexNet's neighbours that compete, ParseNet's unit length."""
+"""Normalisation across channels: AlexNet's local responses and ParseNet's unit length."""
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError

@@ -1,4 +1,4 @@
-"""Pooling: each window keeps its largest value, or its mean.
+"""Max and average pooling, with Caffe's ceil mode.
 
 The last window may hang over the edge (`ceil_mode=True`, as in Caffe: every size in the paper depends on it). Both ops
 walk the same list of kernel taps; a pixel that several windows saw receives the sum of their gradients.

@@ -1,4 +1,4 @@
-"""Bilinear interpolation, which is separable: one small matrix for the rows, one for the columns, y = R x C^T.
+"""Bilinear interpolation as two small matrix products, one for rows and one for columns.
 
 `bilinear_resize` goes to any size (to show a map over a photograph). `bilinear_upsample` is the fixed transposed
 convolution of the paper's nets: the same numbers as `conv_transpose2d` with a bilinear kernel on the diagonal, without

@@ -1,4 +1,4 @@
-"""Shift-and-stitch, as two ops: run a coarse net on every shift of the image, and interlace what comes out.
+"""Shift-and-stitch as two ops: make every shift of an image, and interlace the outputs.
 
 A net of stride f answers at every f-th pixel. `shift` makes the f^2 images x[sy:, sx:] and puts them in the batch;
 after the net, `stitch` lays output (i, j) of shift (sy, sx) at (i*f + sy, j*f + sx). FCN, section 3.2.

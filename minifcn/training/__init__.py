@@ -1,4 +1,4 @@
-"""One training run: its options, the loop, evaluation, the run folder, the report."""
+"""One training run: options, the loop, evaluation, the run folder and the report."""
 
 FILES = (
     "device",

@@ -1,5 +1,6 @@
-"""What a teacher would say about the numbers of a run: what its learning rate means, where the loss must start, what is
-suspicious later on. Nothing here changes anything.
+"""Explain a run's numbers: learning rate, starting loss and warning signs.
+
+Nothing here changes the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Can the GPU be used, and if not, what mends it? Found out by using it: two 2x2 matrices are multiplied there.
+"""Test whether the GPU works, and suggest fixes if it does not.
 
 Between a GPU and an array lie a driver, CUDA's libraries, and a CuPy built for both. Each can be missing, too old, or
 there twice, and CuPy then fails in its own words, often only at the first product. `diagnose_gpu` goes the way step by

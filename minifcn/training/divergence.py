@@ -1,4 +1,4 @@
-"""When the loss is no longer a number: which layer said so first, and what to look at.
+"""Find the layer that first produced a NaN or infinity, and suggest a fix.
 
 A learning rate that is too high makes weights grow, then overflow; from there on all is NaN, and NaN is contagious. So
 the loss is looked at in every step, the parameters before they are saved, and with `--detect-anomaly` every layer.

@@ -1,4 +1,4 @@
-"""What decides the last bits of a float: versions, threads, device. A run records it; a resumed run compares."""
+"""Record versions, threads and device, which decide the last bits of a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From scores to the paper's four metrics, and what they are worth: two baselines that look at no pixel.
+"""Evaluate a net with the paper's four metrics, beside two baselines.
 
 One confusion matrix for the whole set, never an average over images (FCN, section 5).
 """

@@ -1,4 +1,4 @@
-"""The training loop: order the images, step, measure, save; and stop in good order whatever happens.
+"""The training loop: draw images, step, measure and save.
 
 Everything random is drawn for its place (`rng(seed, purpose, stage, epoch, ...)`), never from a stream that has run
 on; only dropout draws in sequence, and its generator's state is saved. So a run that is stopped and resumed at any
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +46,7 @@ from minifcn.training.evaluation import (
     table,
 )
 from minifcn.training.options import Options
-from minifcn.training.progress import Bar, clock
+from minifcn.training.progress import Bar, clock, silent
 from minifcn.training.report import write_report
 from minifcn.training.signals import Interrupted, Signals
 from minifcn.training.trained import part, restore_net
@@ -90,7 +89,7 @@ class Trainer:
         *,
         preprocessing: Preprocessing | None = None,
         device: str = "cpu",
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = silent,
     ) -> None:
         self.options, self.folder, self.device, self._say = options, folder, device, say
         self.train_set: Any = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
@@ -187,11 +186,7 @@ class Trainer:
                 if measure or enough or signals.code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=measure and self._improved)
                     if enough or signals.code:  # it may have come while saving
-                        raise Interrupted(
-                            f"stopped after step {p.step}, everything is saved; to go on: "
-                            f"minifcn train --resume {shlex.quote(str(self.folder.path))}",
-                            signals.code,
-                        )
+                        raise Interrupted(f"stopped after step {p.step}, everything is saved", signals.code)
         return self.finish()
 
     def _next_stage(self) -> None:
@@ -277,10 +272,10 @@ class Trainer:
         where = f" on {', '.join(ids[:4])}{' ...' if len(ids) > 4 else ''}" if ids else ""
         name = worst(gradients) if gradients else ""
         largest = f", the largest gradient ({gradients[name]:.3g}) at {name}" if name else ""
-        search = "" if self.options.detect_anomaly else ", or find the layer with --detect-anomaly"
+        search = "" if self.options.detect_anomaly else ", or find the layer with `detect_anomaly=True`"
         raise DivergedError(
             f"{what} in step {step}{where}{largest}; {path} has more; start again with a learning rate below "
-            f"{self.optimizer.lr:.3g} (--lr){search}; the last checkpoint is intact"
+            f"{self.optimizer.lr:.3g} (`lr=...`){search}; the last checkpoint is intact"
         )
 
     # --------------------------------------------------------------------------------------------------- what it tells
@@ -385,7 +380,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
-        """With --on-save-error warn, what cannot be written is said and the run goes on."""
+        """With on_save_error "warn", what cannot be written is said and the run goes on."""
         try:
             yield
         except (UsageError, OSError) as fault:

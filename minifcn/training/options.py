@@ -1,4 +1,4 @@
-"""Every choice of a training run in one place.
+"""Every option of a training run.
 
 `Options` is the command line of `minifcn train`, the content of a run's `config.json` and what a checkpoint carries, so
 a run can be repeated from any of them. What comes out of a file is believed only after `from_dict`.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from minifcn.models.vgg import BLOCKS, VGG
 from minifcn.nn import Module
 from minifcn.ops.loss import NORMALIZATIONS
 from minifcn.optim import SCHEDULES, SGD, Adam, caffe_multipliers
+from minifcn.training.progress import silent
 
 TRUNKS: dict[str, Callable[..., Trunk]] = {
     "vgg": VGG,
@@ -53,7 +54,7 @@ STRIDES = {
     "squeezenet1.0": (16, 8, 4),
     "squeezenet1.1": (16, 8, 4),
 }
-# What --at-once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
+# What at_once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
 SKIP_SCALES: dict[str, Mapping[str, float]] = {
     "vgg": AT_ONCE,
     "alexnet": {},
@@ -72,145 +73,123 @@ WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 class Options:
     """Train a fully convolutional network. Without arguments: FCN-8s on the embedded world."""
 
-    # where to start from
-    recipe: str = "toy"
-    """the named set of choices to start from; every other option changes one of them"""
-    config: str = ""
-    """take the options of an earlier run from its config.json"""
-    resume: str = ""
-    """continue the run in this folder, from its newest good checkpoint"""
-    run: str = ""
-    """the run folder to make; by default runs/RECIPE, with a number if that is taken"""
-    overfit: int = 0
-    """learn only the first so many images, without dropout or augmentation, until they are known: a smoke test"""
+    recipe: Annotated[
+        str, "the named set of choices to start from; every other option changes one of them", "where to start from"
+    ] = "toy"
+    config: Annotated[str, "take the options of an earlier run from its config.json"] = ""
+    resume: Annotated[str, "continue the run in this folder, from its newest good checkpoint"] = ""
+    run: Annotated[str, "the run folder to make; by default runs/RECIPE, with a number if that is taken"] = ""
+    overfit: Annotated[
+        int, "learn only the first so many images, without dropout or augmentation, until they are known: a smoke test"
+    ] = 0
 
-    # the images
-    data: str = WORLD
-    """the folder of a data set (PASCAL VOC or laid out like it, SBD, NYUDv2, SIFT Flow, PASCAL-Context; it may begin
-    with $MINIFCN_DATA), or "world" """
-    train_data: str = ""
-    """another folder for the training split, where the paper learns from SBD and measures on VOC"""
-    train_split: str = "train"
-    """the split to learn from"""
-    val_split: str = "val"
-    """the split to measure on"""
-    hold_out: int = 0
-    """learn without so many of the training images, and measure on those: what a recipe may be chosen by"""
-    max_train: int = 0
-    """use only the first so many training images (0: all; the world: 2000)"""
-    max_val: int = 0
-    """use only the first so many validation images (0: all; the world: 100)"""
-    world_size: int = 64
-    """the side of the embedded world's images, 64 to 500 pixels"""
-    mean: str = ""
-    """the mean colour that is taken from the images: "imagenet", "nyud" or "siftflow", as the paper's nets have it, in
-    the place of the one that comes with the weights (or, without weights, of one fitted to the images)"""
-    skip_bad: bool = False
-    """leave out images and masks that cannot be used, and count them, instead of refusing the data set"""
-    inputs: str = "rgb"
-    """what the net sees: "rgb", "rgbd" (depth as a fourth plane: early fusion), "depth", "hha", or two nets that vote
-    (late fusion), "rgb+depth" or "rgb+hha" """
-    heads: str = "label"
-    """"label", "geometry" (the data's second labels), or "label+geometry": a head for each on one trunk"""
-    hide: str = ""
-    """hide the "background", the "foreground" or "both" by the truth, to see what the net goes by"""
+    data: Annotated[
+        str,
+        "the folder of a data set (PASCAL VOC or laid out like it, SBD, NYUDv2, SIFT Flow, PASCAL-Context; it may "
+        'begin with $MINIFCN_DATA), or "world"',
+        "the images",
+    ] = WORLD
+    train_data: Annotated[
+        str, "another folder for the training split, where the paper learns from SBD and measures on VOC"
+    ] = ""
+    train_split: Annotated[str, "the split to learn from"] = "train"
+    val_split: Annotated[str, "the split to measure on"] = "val"
+    hold_out: Annotated[
+        int, "learn without so many of the training images, and measure on those: what a recipe may be chosen by"
+    ] = 0
+    max_train: Annotated[int, "use only the first so many training images (0: all; the world: 2000)"] = 0
+    max_val: Annotated[int, "use only the first so many validation images (0: all; the world: 100)"] = 0
+    world_size: Annotated[int, "the side of the embedded world's images, 64 to 500 pixels"] = 64
+    mean: Annotated[
+        str,
+        'the mean colour that is taken from the images: "imagenet", "nyud" or "siftflow", as the paper\'s nets have '
+        "it, in the place of the one that comes with the weights (or, without weights, of one fitted to the images)",
+    ] = ""
+    skip_bad: Annotated[
+        bool, "leave out images and masks that cannot be used, and count them, instead of refusing the data set"
+    ] = False
+    inputs: Annotated[
+        str,
+        'what the net sees: "rgb", "rgbd" (depth as a fourth plane: early fusion), "depth", "hha", or two nets that '
+        'vote (late fusion), "rgb+depth" or "rgb+hha"',
+    ] = "rgb"
+    heads: Annotated[
+        str, '"label", "geometry" (the data\'s second labels), or "label+geometry": a head for each on one trunk'
+    ] = "label"
+    hide: Annotated[
+        str, 'hide the "background", the "foreground" or "both" by the truth, to see what the net goes by'
+    ] = ""
 
-    # the net
-    trunk: str = "vgg"
-    """"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1" """
-    init: str = ""
-    """a file of weights for the trunk, or "imagenet", SqueezeNet's that come along; without, they are random. Or a run
-    of ours, whose whole net goes on learning; for late fusion two, "RUN,RUN" """
-    freeze: str = ""
-    """the parts of the net that do not learn, as "conv1,fire2": much of the work of a step is in the first ones"""
-    stages: str = "8"
-    """the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper"""
-    layers: int = 11
-    """which VGG is the trunk: 11, 13, 16 or 19"""
-    width: int = 8
-    """channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"""
-    context: bool = False
-    """score each cell together with the mean over the whole image, as ParseNet does"""
-    padding: str = "same"
-    """"same", "safe" or a number: the border around the image, 100 in the paper"""
-    dropout: float = 0.0
-    """the probability of dropout in fc6 and fc7"""
-    upsampling: str = "fixed"
-    """"fixed", "learned" (between the skips) or "all learned" """
-    fusion: str = "sum"
-    """"sum", "max" or "concat": how a skip joins the score"""
-    at_once: bool = False
-    """scale the skips before they are scored, as the paper's at-once nets do"""
+    trunk: Annotated[str, '"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1"', "the net"] = "vgg"
+    init: Annotated[
+        str,
+        'a file of weights for the trunk, or "imagenet", SqueezeNet\'s that come along; without, they are random. Or '
+        'a run of ours, whose whole net goes on learning; for late fusion two, "RUN,RUN"',
+    ] = ""
+    freeze: Annotated[
+        str, 'the parts of the net that do not learn, as "conv1,fire2": much of the work of a step is in the first ones'
+    ] = ""
+    stages: Annotated[
+        str, 'the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper'
+    ] = "8"
+    layers: Annotated[int, "which VGG is the trunk: 11, 13, 16 or 19"] = 11
+    width: Annotated[int, "channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"] = 8
+    context: Annotated[bool, "score each cell together with the mean over the whole image, as ParseNet does"] = False
+    padding: Annotated[str, '"same", "safe" or a number: the border around the image, 100 in the paper'] = "same"
+    dropout: Annotated[float, "the probability of dropout in fc6 and fc7"] = 0.0
+    upsampling: Annotated[str, '"fixed", "learned" (between the skips) or "all learned"'] = "fixed"
+    fusion: Annotated[str, '"sum", "max" or "concat": how a skip joins the score'] = "sum"
+    at_once: Annotated[bool, "scale the skips before they are scored, as the paper's at-once nets do"] = False
 
-    # how it learns
-    epochs: int = 8
-    """passes over the training images, in each stage"""
-    steps: int = 0
-    """steps in each stage, in the place of passes (0: by --epochs)"""
-    with_replacement: bool = False
-    """draw every image at random from all of them, as the released nets did, instead of each once in a pass"""
-    batch: int = 8
-    """images in a forward pass; unequal sizes are padded with void"""
-    accumulate: int = 1
-    """batches whose gradients make one step (Caffe's iter_size)"""
-    optimizer: str = "sgd"
-    """"sgd" (the paper) or "adam" """
-    lr: float = 0.05
-    """the learning rate of weights; biases have twice it"""
-    trunk_lr: float = 1.0
-    """the trunk has the learning rate times this: what is known already needs smaller steps than a new score"""
-    trunk_bias: str = "twice"
-    """"twice": the trunk's biases have twice the learning rate and no decay, as Caffe's VGG has them; "alike": as its
-    weights, as CaffeNet has them"""
-    stage_lr: str = "0.01"
-    """each stage after the first has the learning rate of the one before times this (the paper: 1/100); or a factor for
-    each of them, "0.01,1" """
-    schedule: str = "poly"
-    """"fixed" (the paper), "poly" or "step" """
-    momentum: float = 0.9
-    """how much of the last step is kept"""
-    weight_decay: float = 0.0005
-    """on weights, not on biases"""
-    sampling: float = 1.0
-    """the probability with which a pixel counts in the loss: patchwise training"""
-    class_balance: float = 0.0
-    """classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"""
-    normalize: str = "valid"
-    """the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images"""
-    seed: int = 0
-    """what all random numbers of the run come from"""
+    epochs: Annotated[int, "passes over the training images, in each stage", "how it learns"] = 8
+    steps: Annotated[int, "steps in each stage, in the place of passes (0: by epochs)"] = 0
+    with_replacement: Annotated[
+        bool, "draw every image at random from all of them, as the released nets did, instead of each once in a pass"
+    ] = False
+    batch: Annotated[int, "images in a forward pass; unequal sizes are padded with void"] = 8
+    accumulate: Annotated[int, "batches whose gradients make one step (Caffe's iter_size)"] = 1
+    optimizer: Annotated[str, '"sgd" (the paper) or "adam"'] = "sgd"
+    lr: Annotated[float, "the learning rate of weights; biases have twice it"] = 0.05
+    trunk_lr: Annotated[
+        float, "the trunk has the learning rate times this: what is known already needs smaller steps than a new score"
+    ] = 1.0
+    trunk_bias: Annotated[
+        str,
+        '"twice": the trunk\'s biases have twice the learning rate and no decay, as Caffe\'s VGG has them; "alike": '
+        "as its weights, as CaffeNet has them",
+    ] = "twice"
+    stage_lr: Annotated[
+        str,
+        "each stage after the first has the learning rate of the one before times this (the paper: 1/100); or a "
+        'factor for each of them, "0.01,1"',
+    ] = "0.01"
+    schedule: Annotated[str, '"fixed" (the paper), "poly" or "step"'] = "poly"
+    momentum: Annotated[float, "how much of the last step is kept"] = 0.9
+    weight_decay: Annotated[float, "on weights, not on biases"] = 0.0005
+    sampling: Annotated[float, "the probability with which a pixel counts in the loss: patchwise training"] = 1.0
+    class_balance: Annotated[
+        float, "classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"
+    ] = 0.0
+    normalize: Annotated[
+        str, 'the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images'
+    ] = "valid"
+    seed: Annotated[int, "what all random numbers of the run come from"] = 0
 
-    # what is done to the images
-    mirror: bool = True
-    """show every other image mirrored, at random"""
-    translate: int = 0
-    """shift images by up to so many pixels (the paper tried 32)"""
-    crop: int = 0
-    """cut a random window of this side (0: the whole image)"""
-    scale_min: float = 1.0
-    """scale images by at least this"""
-    scale_max: float = 1.0
-    """and by at most this"""
+    mirror: Annotated[bool, "show every other image mirrored, at random", "what is done to the images"] = True
+    translate: Annotated[int, "shift images by up to so many pixels (the paper tried 32)"] = 0
+    crop: Annotated[int, "cut a random window of this side (0: the whole image)"] = 0
+    scale_min: Annotated[float, "scale images by at least this"] = 1.0
+    scale_max: Annotated[float, "and by at most this"] = 1.0
 
-    # the run
-    measure_every: int = 1
-    """epochs between measurements on the validation split"""
-    measure_steps: int = 0
-    """or steps between them (0: by --measure-every)"""
-    save_every: int = 0
-    """steps between checkpoints, beside those at each measurement (0: none)"""
-    stop_after: int = 0
-    """stop after so many steps from here on, as if interrupted (0: at the end)"""
-    samples: int = 6
-    """validation images to draw at the end"""
-    device: str = "auto"
-    """"cpu", "gpu" or "auto" """
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
-    on_save_error: str = "stop"
-    """"stop" or "warn", when a checkpoint cannot be written"""
-    detect_anomaly: bool = False
-    """check every layer's output, and name the first that is not finite"""
+    measure_every: Annotated[int, "epochs between measurements on the validation split", "the run"] = 1
+    measure_steps: Annotated[int, "or steps between them (0: by measure_every)"] = 0
+    save_every: Annotated[int, "steps between checkpoints, beside those at each measurement (0: none)"] = 0
+    stop_after: Annotated[int, "stop after so many steps from here on, as if interrupted (0: at the end)"] = 0
+    samples: Annotated[int, "validation images to draw at the end"] = 6
+    device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
+    on_save_error: Annotated[str, '"stop" or "warn", when a checkpoint cannot be written'] = "stop"
+    detect_anomaly: Annotated[bool, "check every layer's output, and name the first that is not finite"] = False
 
     def __post_init__(self) -> None:
         for field, least, most in RANGES:
@@ -347,7 +326,7 @@ class Options:
         """Steps of one stage."""
         return self.steps or self.steps_per_epoch(images) * self.epochs
 
-    def data_sets(self, *, say: Callable[[str], None] = print) -> tuple[Any, Any]:
+    def data_sets(self, *, say: Callable[[str], None] = silent) -> tuple[Any, Any]:
         """The training and the validation set; `DataError` or `UsageError` for what cannot be used.
 
         `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
@@ -395,7 +374,7 @@ class Options:
             say(f"split {self.val_split}: left out {count}, which are learned from ({self.train_data})")
         return Subset(val, kept) if len(kept) < len(val) else val
 
-    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = print) -> Any:
+    def data_set(self, split: str, most: int, *, say: Callable[[str], None] = silent) -> Any:
         """A split, or its first `most` images (0: all)."""
         dataset = self._images(split, most, say=say)
         return Second(dataset) if self.heads == "geometry" else dataset
@@ -476,7 +455,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "on_save_error": ("stop", "warn"),
 }
 
-HOLD_OUT = 2015  # the seed of the images that --hold-out takes away
+HOLD_OUT = 2015  # the seed of the images that hold_out takes away
 VARIABLE = "$MINIFCN_DATA"
 
 
@@ -488,7 +467,7 @@ def located(path: str) -> str:
     if not folder:
         raise UsageError(
             f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
-            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with --data"
+            f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with `data=...`"
         )
     return folder + path.removeprefix(VARIABLE)
 

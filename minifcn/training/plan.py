@@ -1,4 +1,4 @@
-"""What a training run would do, told before anything starts: `minifcn train --dry-run`.
+"""The plan of a run: layers, learning rates, steps and memory, before it starts.
 
     minifcn train --recipe heavy16-voc-fcn8s --stages 32,16,8 --data VOCdevkit --init vgg16.caffemodel --dry-run
 

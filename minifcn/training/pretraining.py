@@ -1,4 +1,4 @@
-"""Pretraining: a trunk first learns to name single things, and then, as part of an FCN, to find them.
+"""Train a trunk to classify single objects, before it becomes part of an FCN.
 
 The paper's nets begin with what a classifier has learned from ImageNet (FCN, section 4.1), and its table 1 compares
 them by the classifier. In the embedded world the classifier learns from `Objects`, one large thing in each picture, in
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from minifcn.nn import evaluating
 from minifcn.optim import SGD, Adam, learning_rate
 from minifcn.training.divergence import unheard
 from minifcn.training.options import OPTIMIZERS, TRUNKS
-from minifcn.training.progress import Bar
+from minifcn.training.progress import Bar, silent
 from minifcn.weights.published import WeightSet
 
 ORDER, MIRROR = 2, 3  # what a random stream is for; 0 and 1 are the trainer's
@@ -43,28 +43,19 @@ MEASURED = 350  # pictures, of the split val
 class Pretraining:
     """Train a trunk to name single things of the embedded world: `minifcn pretrain FILE.safetensors [options]`."""
 
-    trunk: str = "vgg"
-    """"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1" """
-    layers: int = 11
-    """which VGG it is: 11, 13, 16 or 19"""
-    width: int = 8
-    """channels, as in `minifcn train`: what this trunk is to begin has the same"""
-    images: int = 1400
-    """pictures to learn from"""
-    size: int = 64
-    """the side of the pictures, 64 to 500 pixels"""
-    epochs: int = 6
-    """passes over the pictures"""
-    batch: int = 16
-    """pictures in a step"""
-    optimizer: str = "adam"
-    """"adam", or "sgd" with momentum (from random weights AlexNet stayed at chance with it at a rate of 0.02)"""
-    lr: float = 0.001
-    """the learning rate of weights; biases have twice it; it falls to 0"""
-    seed: int = 0
-    """what all random numbers come from: pictures, weights, order, mirroring"""
-    threads: int = 0
-    """threads that compute convolutions (0: one for each core)"""
+    trunk: Annotated[str, '"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1"'] = "vgg"
+    layers: Annotated[int, "which VGG it is: 11, 13, 16 or 19"] = 11
+    width: Annotated[int, "channels, as in `minifcn train`: what this trunk is to begin has the same"] = 8
+    images: Annotated[int, "pictures to learn from"] = 1400
+    size: Annotated[int, "the side of the pictures, 64 to 500 pixels"] = 64
+    epochs: Annotated[int, "passes over the pictures"] = 6
+    batch: Annotated[int, "pictures in a step"] = 16
+    optimizer: Annotated[
+        str, '"adam", or "sgd" with momentum (from random weights AlexNet stayed at chance with it at a rate of 0.02)'
+    ] = "adam"
+    lr: Annotated[float, "the learning rate of weights; biases have twice it; it falls to 0"] = 0.001
+    seed: Annotated[int, "what all random numbers come from: pictures, weights, order, mirroring"] = 0
+    threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
     def __post_init__(self) -> None:
         for name, least, most in RANGES:
@@ -120,7 +111,7 @@ def border(make: Callable[..., Trunk], size: int) -> int | str:
     raise UsageError(f"option size is {size}; expected pictures that fill a cell of the trunk's last map")
 
 
-def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], None] = print) -> dict[str, Any]:
+def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], None] = silent) -> dict[str, Any]:
     """Train, measure after each epoch, write the trunk to `path` at the end, and return what is known of it.
 
     The file is a checkpoint that `minifcn train --init` takes, and holds the same record as its meta "pretraining":
@@ -204,7 +195,7 @@ def learn(
         if not math.isfinite(value):
             raise DivergedError(
                 f"the loss is {value} in step {step + 1}; nothing is written; start again with a learning rate below "
-                f"{options.lr:g} (--lr)"
+                f"{options.lr:g} (`lr=...`)"
             )
         loss.backward()
         solver.step()

@@ -1,4 +1,4 @@
-"""How far a long computation has come: a bar on a terminal, nothing anywhere else, where a bar would fill a log."""
+"""The progress bar of long computations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+
+def silent(line: str) -> None:
+    """Do nothing with a line: what `say` is where nobody wants to hear."""
 
 
 class Bar:

@@ -1,4 +1,4 @@
-"""Named, complete sets of choices for a training run: the recipes. `Options` says what each choice means.
+"""Recipes: named, complete sets of options.
 
 Those whose names begin with `heavy16-` train the nets that were released with the paper, as their solvers do (TPAMI):
 one image at a time, a loss that is summed, momentum 0.99. Those with `cvpr15-` are the conference's: twenty images to
@@ -270,10 +270,10 @@ def missing_beginning(o: Options) -> str:
     if not absent or absent == ["imagenet"]:
         return ""
     run = absent[0].removeprefix("runs/")
-    how = f"train that first (minifcn train --recipe {run}), or name" if run in PAPER else "name"
+    how = f"train that first (minifcn train `recipe={run}`), or name" if run in PAPER else "name"
     return (
         f"{absent[0]}: found no file or run, and recipe {o.recipe} begins with it; {how} what it is to begin with "
-        "(--init FILE_OR_RUN), or let it begin with random numbers (--init=)"
+        '(`init=FILE_OR_RUN`), or let it begin with random numbers (`init=""`)'
     )
 
 
@@ -287,6 +287,6 @@ def doubts(o: Options, nets: Sequence[str]) -> Iterator[str]:
     elif begins.startswith("runs/") and any("fcn" not in net.lower() for net in nets):
         yield (
             f"FCN-{o.strides[0]}s begins with a classifier, at the learning rate {o.lr:g} of one that begins with "
-            f"{begins}; --stages {','.join(str(s) for s in PAPER[o.recipe].rates if s >= o.strides[-1])} goes the "
+            f"{begins}; `stages={','.join(str(s) for s in PAPER[o.recipe].rates if s >= o.strides[-1])}` goes the "
             "paper's way"
         )

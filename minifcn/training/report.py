@@ -1,4 +1,4 @@
-"""A run on one page: `report.html`, made from the files in the run folder and needing nothing else.
+"""Write `report.html`, a run on one self-contained page.
 
 The page carries its pictures inside itself, loads nothing from anywhere and runs no script, so it can be mailed,
 archived, or opened years later. What the run folder lacks is left out, and the page says what and how to get it.

@@ -1,4 +1,4 @@
-"""The log of a run, `metrics.jsonl`: one JSON object a line, so a run that was killed has lost at most its last line.
+"""Read and write `metrics.jsonl`, the log of a run with one JSON object per line.
 
 A resumed run goes back to its last checkpoint; what was written since is then forgotten, and written again.
 """

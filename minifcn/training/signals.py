@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill` without loss: the first is a request, heard when the loop is ready for it, the second an order."""
+"""Handle Ctrl-C and SIGTERM: stop after the current step, or at once on the second signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained net out of a run folder or a single checkpoint, with all it needs to be used: classes and preprocessing."""
+"""Load a trained net from a run folder or checkpoint, with its classes and preprocessing."""
 
 from __future__ import annotations
 

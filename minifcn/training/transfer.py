@@ -1,4 +1,4 @@
-"""Transfer: the trunk begins with what a classifier has learned from a million photographs (FCN, section 4.1).
+"""Start a trunk from the weights of a trained classifier (FCN, section 4.1).
 
 What is taken is everything between the image and the last feature map; the classifier's answer is left behind, and
 the layers that score are new. The images have to go through what the classifier's went through, so the weights bring
@@ -28,7 +28,7 @@ SHIPPED = "imagenet"
 
 
 def starting_weights(init: str) -> list[WeightSet]:
-    """The weights that `--init` means: a file, a run of ours, or "imagenet", the ones that come with the library.
+    """Return the weights that `init` names: a file, a run of ours, or "imagenet", the ones that come with the library.
 
     Several, separated by commas, start the several nets of late fusion.
     """

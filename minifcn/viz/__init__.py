@@ -1,4 +1,4 @@
-"""Every picture the library draws, from the colour of a class to the receptive field of a cell. Read in this order.
+"""Every picture that the library draws, from class colours to receptive fields.
 
 colours.py   labels become colours (NumPy alone)
 panels.py    colours become panels with captions and a legend (Pillow): galleries, the ladder of figure 4

@@ -1,4 +1,4 @@
-"""Labels become colours, with NumPy alone: a label painted, a label laid over its photograph."""
+"""Turn labels into colours, and lay them over photographs (NumPy only)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell sees: receptive fields drawn on the photograph, as `Grid` computes them, padding included."""
+"""Draw receptive fields on a photograph, padding included."""
 
 from __future__ import annotations
 

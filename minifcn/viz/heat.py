@@ -1,4 +1,4 @@
-"""Where a net sees what: score maps laid over the image they came from, cell by cell where `Grid` says it lies."""
+"""Draw score maps over the image as heat maps."""
 
 from __future__ import annotations
 

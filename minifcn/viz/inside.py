@@ -1,4 +1,4 @@
-"""What is inside a net: its feature maps, its filters, and how much gradient reaches each layer."""
+"""Draw what is inside a net: feature maps, filters and gradient sizes."""
 
 from __future__ import annotations
 

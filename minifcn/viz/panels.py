@@ -1,4 +1,4 @@
-"""Colours become panels, with captions and a legend (Pillow): the page that compares predictions."""
+"""Draw predictions side by side, with captions and a legend (Pillow)."""
 
 from __future__ import annotations
 

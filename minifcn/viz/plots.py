@@ -1,4 +1,4 @@
-"""Numbers become plots (matplotlib): the curves of a run, its confusion matrix, what a benchmark measured."""
+"""Plot training curves, confusion matrices and benchmarks (matplotlib)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose weights: names in other libraries, published sets with their preprocessing, nets as ONNX or for PyTorch."""
+"""Weights of other libraries: their names, published sets and ONNX."""
 
 FILES = (
     "names",

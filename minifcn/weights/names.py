@@ -1,4 +1,4 @@
-"""What other libraries call our layers: rules, since a table of a thousand names would hide the three ideas in it.
+"""Rules that translate other libraries' layer names into ours.
 
 Our names say where a layer stands, `trunk.block2.fire2.expand.expand1x1.w`; `layer_of` leaves what it is,
 `fire2.expand1x1`. A rule makes another library's name of that: Caffe's are nearly ours, for they come from the papers;

@@ -1,4 +1,4 @@
-"""A net of ours as an ONNX graph, which other programs run: module by module, at every size of image.
+"""Convert a net to an ONNX graph that accepts images of every size.
 
 An exporter that traces one run writes down the sizes it saw. This one reads the modules, and where a size matters (the
 crops of the ladder) it writes the question, `Shape`, instead of the answer. So the height and the width of the input

@@ -1,4 +1,4 @@
-"""Weights that others trained: which net a file fits, what its images went through, and a net with the weights in it.
+"""Published weights: identify a file, the net it fits and the preprocessing it needs.
 
 A file of weights says neither which net it is nor how its pictures were prepared. The first is found by comparing its
 names and shapes with every net in `PUBLISHED`; the second comes from who published it, for nets trained in Caffe want
@@ -253,13 +253,13 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
         raise FormatError(f"{path}: {fault}") from fault
     fits = [one for one in compared if not one.fault]
     if len(fits) > 1 and not fits[0].output:
-        raise UsageError(f"{path}: fits {' and '.join(one.net for one in fits)} alike; say which with --net")
+        raise UsageError(f"{path}: fits {' and '.join(one.net for one in fits)} alike; say which with `net=...`")
     if fits:
         return fits[0]
     best = max(compared, key=lambda one: (one.found > 0, one.found - one.strangers))
     if not best.found and not net:
         some = ", ".join(map(short, list(arrays)[:3]))
-        cure = "minifcn convert --plain copies arrays of no net, too"
+        cure = "minifcn convert `plain=True` copies arrays of no net, too"
         raise FormatError(f"{path}: fits no net known here: no name of {some} ... is a layer of one; {cure}")
     asked = "does not fit" if net else "fits no net known here; nearest is"
     raise FormatError(
@@ -393,7 +393,7 @@ def shipped(name: str) -> Path:
             return place
     raise UsageError(
         f"{name}: found neither in {DATA} nor where MINIFCN_DATA points; install minifcn again, or name a file of "
-        "weights with --weights"
+        "weights with `weights=...`"
     )
 
 

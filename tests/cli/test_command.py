@@ -135,9 +135,9 @@ def test_two_cupys_are_mended_by_one_command(healthy: pytest.MonkeyPatch, capsys
 
 
 def test_a_missing_package_is_mended_first(healthy: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    healthy.setattr(doctor, "version", lambda name: None if name in ("tyro", "torch") else "1.0")
+    healthy.setattr(doctor, "version", lambda name: None if name in ("tqdm", "torch") else "1.0")
     assert doctor.main([]) == 1
-    assert re.search(r"^To mend it:  .*-m pip install tyro$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^To mend it:  .*-m pip install tqdm$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_gpu_in_use_is_named(fake_gpu: FakeCupy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,6 @@ from minifcn.introspect.describe import describe
 from minifcn.kernels import convolution, threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
-from minifcn.tensor import After
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +172,7 @@ def test_the_rival_keeps_no_array_of_ours(torch):
 
 
 def test_a_layer_without_a_rival_is_named(torch):
-    with pytest.raises(UsageError, match=r"GlobalContext has no counterpart in PyTorch here; leave PyTorch out"):
+    with pytest.raises(UsageError, match=r"GlobalContext has no counterpart in PyTorch here; .* or `torch=False`"):
         main(["nets", "--net", "parsenet", "--size", "20", "--width", "1"])
 
 
@@ -318,11 +317,11 @@ def test_what_gradients_begin_with_is_called_once_in_a_walk():
     work = Work(size=(8, 8), width=1, padding="same", dropout=0.0)
     loss = work.loss()
     loss.backward(keep_graph=True, keep_grads=True)
-    rectified = [node for node in nodes_below(loss) if any(isinstance(edge[1], After) for edge in node.edges)]
+    rectified = [node for node in nodes_below(loss) if node.prepare]
     node = rectified[0]  # fc7's, the nearest to the loss
     calls = dict(calls_at(node))
     assert list(calls) == ["passing", "grad_x", "grad_w", "grad_b"] and len(rectified) == 15
-    by_hand = {gradient.__name__: gradient(node.grad) for _, gradient, _ in node.edges}
+    by_hand = {gradient.__name__: gradient(node.prepare(node.grad)) for _, gradient, _ in node.edges}
     assert all(np.array_equal(calls[name](), gradient) for name, gradient in by_hand.items())
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from line_budget import BUDGET, code_lines, count
+from line_budget import COURSE_BUDGET, PACKAGE_BUDGET, code_lines, count, course, files_of, imported
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "minifcn"
@@ -54,7 +54,7 @@ ROOMS = (
 COURSE = sorted(set(FLOOR) - set(ROOMS) - {"train", "__main__"})
 
 # Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
-LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tyro", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
+LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
 LAZY |= {"sklearn", "onnx", "onnxruntime", "h5py"}
 
 
@@ -63,18 +63,6 @@ def sources() -> dict[str, str]:
     return {
         path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))
     }
-
-
-def imported(name: str, source: str) -> Iterator[str]:
-    """Every module the file imports, anywhere in it, relative names resolved: "numpy", "minifcn.ops.conv.conv2d"."""
-    here = ["minifcn", *name.removesuffix(".py").split("/")][:-1]
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = here[: len(here) - node.level + 1] if node.level else []
-            base = [*above, *(node.module or "").split(".")] if node.module else above
-            yield from (".".join([*base, alias.name]) for alias in node.names)
 
 
 def order_of(package: str, files: dict[str, str]) -> list[str]:
@@ -305,9 +293,21 @@ def test_importing_loads_nothing_heavy_and_warns_of_nothing(what: str) -> None:
     assert "minifcn" in loaded and not loaded & LAZY
 
 
-def test_the_teaching_core_keeps_its_budget() -> None:
-    lines = count()
-    assert lines["backend.py"] > 20 and sum(lines.values()) <= BUDGET, lines
+def test_the_course_and_all_that_it_imports_keep_the_budget() -> None:
+    lines = count(course())
+    assert lines["backend.py"] > 20 and {"ops/conv.py", "kernels/__init__.py", "kernels/winograd.py"} < set(lines)
+    assert sum(lines.values()) <= COURSE_BUDGET, lines
+    assert "train.py" not in lines and not any(name.startswith(("cli/", "models/")) for name in lines)
+
+
+def test_the_package_keeps_its_budget() -> None:
+    lines = count(sorted(PACKAGE.rglob("*.py")))
+    assert sum(lines.values()) <= PACKAGE_BUDGET, lines
+
+
+def test_a_module_is_found_with_the_rooms_it_lies_in() -> None:
+    found = [file.relative_to(PACKAGE).as_posix() for file in files_of("minifcn.ops.conv.conv2d")]
+    assert found == ["ops/__init__.py", "ops/conv.py"] and not list(files_of("numpy.linalg"))
 
 
 def test_code_lines_counts_code() -> None:

@@ -11,7 +11,6 @@ from test_kernels import CASES, error
 
 from minifcn.errors import UsageError
 from minifcn.experiments.bench.stopwatch import extra_bytes
-from minifcn.introspect import outline
 from minifcn.kernels import blocks, convolution, lines, products, threads, winograd
 from minifcn.kernels.im2col import Windows
 
@@ -188,8 +187,8 @@ def test_memory_beyond_input_and_output_is_bounded(way, case):
 )
 def test_many_threads_lay_out_lines_in_one_workspace(x_shape, g, count):
     threads.set_threads(count)
-    w, out = np.zeros((128, 128, *g.kernel), "float32"), g.out_size(x_shape[2:])
-    for extra in (outline.correlating("lines", w, g, x_shape, out), outline.weighing("lines", w, g, x_shape, out)):
+    w = np.zeros((128, 128, *g.kernel), "float32")
+    for extra in (lines.workspace("correlate", w, g, x_shape), lines.workspace("weigh", w, g, x_shape)):
         assert extra < 128 << 20
 
 
@@ -200,9 +199,9 @@ def test_the_memory_of_lines_is_foretold(x_shape):
     g, out = Windows((3, 3), padding=(1, 1)), x_shape[2:]
     x, w = np.ones(x_shape, "float32"), np.ones((32, 32, 3, 3), "float32")
     for work, told in (
-        (lambda: lines.correlate(x, w, g), outline.correlating("lines", w, g, x_shape, out)),
-        (lambda: lines.spread(x, w, g, out), outline.spreading("lines", w, g, x_shape, out)),
-        (lambda: lines.weigh(x, x, g), outline.weighing("lines", w, g, x_shape, out)),
+        (lambda: lines.correlate(x, w, g), lines.workspace("correlate", w, g, x_shape)),
+        (lambda: lines.spread(x, w, g, out), lines.workspace("spread", w, g, x_shape)),
+        (lambda: lines.weigh(x, x, g), lines.workspace("weigh", w, g, x_shape)),
     ):
         assert extra_bytes(work) == pytest.approx(told, rel=0.05)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from op_cases import ALL, CASES, STRAIGHT, Case
+from op_cases import ALL, CASES, STRAIGHT, Case, by_hand
 
 import minifcn.tensor
 from minifcn import ops
@@ -84,7 +84,7 @@ def test_nothing_is_written_into_inputs_or_gradients(case):
     arrays = [x for x in (*inputs, *options.values()) if isinstance(x, np.ndarray)]
     for x in arrays:
         x.flags.writeable = False
-    y, gradients = OPS[case.op].__wrapped__(*inputs, **options)
+    y, gradients = by_hand(OPS[case.op], *inputs, **options)
     v = np.ones_like(y)
     v.flags.writeable = False
     for i in case.differentiable:
@@ -98,8 +98,8 @@ def test_memory_layout_does_not_matter(case):
     laid = [
         np.repeat(x, 2, axis=-1)[..., ::2] if i in case.differentiable and x.ndim else x for i, x in enumerate(inputs)
     ]
-    y, gradients = OPS[case.op].__wrapped__(*inputs, **options)
-    y_laid, gradients_laid = OPS[case.op].__wrapped__(*laid, **options)
+    y, gradients = by_hand(OPS[case.op], *inputs, **options)
+    y_laid, gradients_laid = by_hand(OPS[case.op], *laid, **options)
     v = np.random.default_rng(2).standard_normal(y.shape)
     v_laid = np.asfortranarray(v)
     assert np.allclose(y, y_laid, rtol=1e-13, atol=1e-13)
@@ -113,9 +113,9 @@ def test_adjoint(case):
     for i in case.differentiable:
         if i not in STRAIGHT[case.op]:
             continue
-        y, gradients = OPS[case.op].__wrapped__(*case.inputs, **case.options)
+        y, gradients = by_hand(OPS[case.op], *case.inputs, **case.options)
         at_zero = [np.zeros_like(x) if j == i else x for j, x in enumerate(case.inputs)]
-        y_zero, _ = OPS[case.op].__wrapped__(*at_zero, **case.options)
+        y_zero, _ = by_hand(OPS[case.op], *at_zero, **case.options)
         v = np.random.default_rng(3).standard_normal(y.shape)
         left, right = ((y - y_zero) * v).sum(), (case.inputs[i] * gradients[i](v)).sum()
         size = np.abs(y * v).sum() + np.abs(y_zero * v).sum()
@@ -166,7 +166,7 @@ def with_fault(case: Case, argument: int, corrupt):
 
     def faulty(x):
         inputs = [x if i == argument else other for i, other in enumerate(case.inputs)]
-        y, gradients = OPS[case.op].__wrapped__(*inputs, **case.options)
+        y, gradients = by_hand(OPS[case.op], *inputs, **case.options)
         return y, (lambda gy: corrupt(gradients[argument](gy)),)
 
     return op(faulty)

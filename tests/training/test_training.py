@@ -496,7 +496,7 @@ def test_broken_files_are_counted_before_the_first_step(where: str, tmp_path: Pa
         Trainer(Options(**TINY), folder, *sets)
     assert str(caught.value) == (
         f"{where}-000003.png: mask of 3x3; expected 64x64 (the first of 2 such among 6 images); "
-        "mend them, or leave them out with --skip-bad"
+        "mend them, or leave them out with `skip_bad=True`"
     )
 
 

@@ -138,7 +138,9 @@ def test_the_names_there(net, pairs):
 def test_every_published_net_is_found_by_its_arrays_alone(name):
     arrays = theirs(name)
     if name in TWINS:
-        with pytest.raises(UsageError, match="fits nyud-fcn32s-color and nyud-fcn32s-hha alike; say which with --net"):
+        with pytest.raises(
+            UsageError, match=r"fits nyud-fcn32s-color and nyud-fcn32s-hha alike; say which with `net=...`"
+        ):
             matching("f", arrays)
     fit = matching("f", arrays, net=name if name in TWINS else "")
     assert (fit.net, fit.output, fit.fault) == (name, "", "") and fit.found == fit.wanted == len(fit.arrays)

@@ -1,4 +1,4 @@
-"""What is done to a folder of data before it is used: fetch it, unpack it, check its masks, correct them, make one."""
+"""Tools for folders of data: unpack, fetch, make, check and correct."""
 
 FILES = (
     "unpack",

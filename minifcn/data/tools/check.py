@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images and masks, all of it, and what to do about it.
+"""Check a folder of images and masks, and report every problem with its fix.
 
 A loader refuses the first file that it cannot use. This looks at every file of a tree in the layout of PASCAL VOC,
 sorts what it finds by kind, and says of each kind what it means: for a beginner most of these faults look like a net
@@ -37,8 +37,8 @@ KINDS = {
     "no lists": (
         "no lists of ids",
         "Training reads which images belong to which split from ImageSets/Segmentation/train.txt and val.txt, an id "
-        "(a file's name without its ending) a line. --write NEW_DIR writes one train.txt of all; `minifcn train "
-        "--hold-out N` then measures on N of them.",
+        "(a file's name without its ending) a line. `write=NEW_DIR` writes one train.txt of all; minifcn train "
+        "`hold_out=N` then measures on N of them.",
     ),
     "line": (
         "lines of a list that are no id",
@@ -129,7 +129,7 @@ class Findings:
                 yield from _wrapped(meaning)
                 yield from (f"  - {line}" for line in found[:first])
                 if len(found) > first:
-                    yield f"  - and {len(found) - first} more (--first {len(found)} shows all)"
+                    yield f"  - and {len(found) - first} more (`first={len(found)}` shows all)"
         yield from self._proposals()
         yield ""
         if not self.count:

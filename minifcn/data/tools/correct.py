@@ -1,4 +1,4 @@
-"""The masks of a folder written again, as numbers, into a folder of their own: what `check` proposes, done.
+"""Rewrite a folder's masks as class numbers, in a new folder, as `check` proposes.
 
 The new folder is a whole VOC tree, so that it can be learned from as it is; the old one is not touched. In it is also
 `mapping.txt`, what became what, in the form that `--map` reads: change a line, write again.
@@ -84,7 +84,7 @@ def _complete(
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
-            f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; say which with --map FILE, a line "
+            f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; say which with `map=FILE`, a line "
             f"each: `R G B class` or `number class`, 255 for void"
         )
     return (

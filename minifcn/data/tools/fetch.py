@@ -1,4 +1,4 @@
-"""Data sets fetched from the servers of their authors, or unpacked from an archive you have.
+"""Download data sets, verify their hashes and unpack them.
 
 A download can end in many ways, and only one of them is the file. So it goes into `NAME.part`, which nobody takes for
 the file; what is cut goes on where it stopped; and the name itself exists only once the hash is right. The addresses
@@ -167,7 +167,7 @@ def by_hand(name: str, folder: str | os.PathLike[str]) -> str:
             f"  or see   {source.page}",
             f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
             f"  {source.algorithm:<8} {source.digest}",
-            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} --archive {source.file}",
+            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} `archive={source.file}`",
         ]
     )
 

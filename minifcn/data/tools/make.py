@@ -1,4 +1,4 @@
-"""Write the embedded world out as a VOC tree, for tools that read files, and to see what such a tree is.
+"""Write the embedded world as files in the layout of PASCAL VOC.
 
     JPEGImages/train-000000.jpg             the pictures
     SegmentationClass/train-000000.png      their masks: PNGs of class indices, 255 void

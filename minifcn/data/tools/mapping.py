@@ -1,4 +1,4 @@
-"""Which class a colour or a number stands for, where masks hold something else than the classes.
+"""Map the colours or numbers of masks to classes.
 
 Three things are met most often: masks saved as pictures in colours, black and white masks whose 255 means "object" and
 not void, and numbers that begin at 1. For each there is a mapping that is nearly always meant. It is proposed and never

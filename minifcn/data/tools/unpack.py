@@ -1,4 +1,4 @@
-"""A tar archive unpacked by somebody who does not trust it.
+"""Unpack tar archives from untrusted sources.
 
 A tar is a tape: a header of 512 bytes, a file's bytes, the next header. The header says where the file is to lie, and
 it may say anything: `../../.bashrc`, `/etc/passwd`, a link to a folder elsewhere followed by a file inside that link,

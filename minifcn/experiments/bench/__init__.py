@@ -1,4 +1,4 @@
-"""How fast the operations are here, and how much memory they take, beside PyTorch."""
+"""Benchmarks: the speed and memory of the operations, beside PyTorch."""
 
 FILES = (
     "stopwatch",

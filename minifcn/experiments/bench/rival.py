@@ -1,4 +1,4 @@
-"""The same networks and products in PyTorch, at its best: what `minifcn bench` compares with. PyTorch is optional.
+"""The same nets and products in PyTorch, for comparison; PyTorch is optional.
 
 A net is translated layer by layer from ours, with copies of the weights and the crops of its ladder; that both compute
 the same is looked at before anything is timed. Its best means: both memory layouts, the faster one counts;
@@ -153,4 +153,6 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
         window = module.layer
         sizes = (window.kernel, window.stride, window.padding, window.dilation, window.ceil)
         return lambda x, training: functional.max_pool2d(x, *sizes)
-    raise UsageError(f"{type(module).__name__} has no counterpart in PyTorch here; leave PyTorch out")
+    raise UsageError(
+        f"{type(module).__name__} has no counterpart in PyTorch here; choose another `net=...`, or `torch=False`"
+    )

@@ -1,4 +1,4 @@
-"""Measuring: rivals in turn, what this machine can do at best, and the memory that a piece of work takes.
+"""Measure times, memory and the limits of a machine that is doing other work.
 
 A machine has other things to do, and its clock rises and falls. So rivals take turns (A B A B): whatever happens meets
 both, and the ratio of two medians says more than either. What takes long enough does so in processes of their own

@@ -1,4 +1,4 @@
-"""What the benchmark measures, apart from PyTorch: the layers of FCN-8s, whole nets, and four studies of ours.
+"""What the benchmark measures: the layers of FCN-8s, whole nets and four studies.
 
 ladder      one layer, from six loops to Winograd
 overhead    what autograd itself costs, when the images are too small to cost anything
@@ -35,7 +35,7 @@ from minifcn.kernels.threads import lanes, parallel, set_threads, shares, thread
 from minifcn.models.paper import nyud_color_hha
 from minifcn.ops.conv import windows as windows_of
 from minifcn.optim import SGD
-from minifcn.tensor import OPS, After, Gradient, Node, Tensor, edges_of
+from minifcn.tensor import OPS, Node, Tensor, edges_of
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
 # Every net of `minifcn describe` that makes scores for each pixel of one image, by the same names.
@@ -239,17 +239,13 @@ def nodes_below(y: Tensor) -> list[Node]:
 
 
 def calls_at(node: Node) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The functions that a walk calls at this node, each with its argument: what several begin with, once."""
-    begun: dict[Gradient, Any] = {}
+    """The functions that a walk calls at this node, each with its argument."""
+    gy = node.grad
+    if node.prepare:
+        yield node.prepare.__name__, partial(node.prepare, gy)
+        gy = node.prepare(gy)
     for _, gradient, _ in edges_of(node):
-        if not isinstance(gradient, After):
-            yield gradient.__name__, partial(gradient, node.grad)
-            continue
-        first = gradient.first
-        if first not in begun:
-            begun[first] = first(node.grad)
-            yield first.__name__, partial(first, node.grad)
-        yield gradient.__name__, partial(gradient.rest, begun[first])
+        yield gradient.__name__, partial(gradient, gy)
 
 
 def overhead(size: int, runs: int) -> dict[str, float]:

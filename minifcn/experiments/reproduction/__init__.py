@@ -1,4 +1,4 @@
-"""The paper, claim by claim: what can be computed at once, and what has to be trained.
+"""The paper, claim by claim: exact computations and training runs.
 
 `exact.exact_rows()` computes every number of the paper that follows from code alone, and `bound.upper_bound()` its
 appendix A from real masks. `FILES` lists the files from easy to hard, which is also the order in which they may import

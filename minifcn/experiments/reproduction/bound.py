@@ -1,4 +1,4 @@
-"""The best mean IU that coarse predictions can have: the truth, made coarse and fine again (appendix A of the paper).
+"""The upper bound on mean IU for coarse predictions (appendix A of the paper).
 
     print(upper_bound("VOCdevkit/VOC2012"))
 

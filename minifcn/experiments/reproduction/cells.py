@@ -1,4 +1,4 @@
-"""Every training run that a table of the paper is re-created from: a cell is a name, its options and where it starts.
+"""The training runs behind the tables: the name, options and starting point of each.
 
 A cell belongs to no table; tables name cells, so two that need the same one share it. The run of a cell and a seed lies
 in a folder with the name

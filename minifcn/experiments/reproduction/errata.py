@@ -1,4 +1,4 @@
-"""What the paper has wrong, or says otherwise than its release does: each shown by running it (docs/errata.md)."""
+"""Errors in the paper and differences from its release, each demonstrated (docs/errata.md)."""
 
 from __future__ import annotations
 

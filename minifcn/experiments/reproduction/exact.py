@@ -1,4 +1,4 @@
-"""Every exact claim of the paper and its release, computed.
+"""Compute every exact claim of the paper and its release.
 
     for row in exact_rows():
         print(*row.cells(), sep=" | ")

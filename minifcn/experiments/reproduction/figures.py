@@ -1,4 +1,4 @@
-"""The two kinds of plot of a reproduction (matplotlib): measures beside the paper's as bars, and figure 5."""
+"""Plot measured values beside the paper's, and its figure 5 (matplotlib)."""
 
 from __future__ import annotations
 

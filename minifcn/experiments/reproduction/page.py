@@ -1,4 +1,4 @@
-"""What came out, as a page: the paper's numbers, ours, and a verdict for each claim, in Markdown and in HTML.
+"""Write the results page, in Markdown and HTML, with a verdict for each claim.
 
 Both are made from the same list of sections, so they cannot say different things. Whatever comes out of a file is a
 number by then; the names are ours.

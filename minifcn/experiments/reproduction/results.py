@@ -1,4 +1,4 @@
-"""What the cells have left in their folders, read with the suspicion that every file deserves.
+"""Read and validate the results of finished training runs.
 
 A file may be cut short by a full disk, edited, or not ours at all. What a table shows is counted again from the
 confusion matrix; a file that is too large, no JSON, or says what cannot be, is no result, and its cell is run again.

@@ -1,4 +1,4 @@
-"""One claim of the paper beside what our code makes of it."""
+"""One claim of the paper beside the value computed here."""
 
 from __future__ import annotations
 

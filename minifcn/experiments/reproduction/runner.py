@@ -1,4 +1,4 @@
-"""Runs the cells: each in a process of its own, several at a time, and nothing twice.
+"""Run the training runs in parallel processes, each only once.
 
 What is done is read off the folders and nowhere else. A cell with a good evaluation.json is finished; one with a
 checkpoint goes on from there; all others begin. So this may be stopped, killed or cut from the power at any moment, and

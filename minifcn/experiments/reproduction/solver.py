@@ -1,4 +1,4 @@
-"""What learning rates, momenta and decays amount to, and what the paper computes from figures of its own.
+"""What learning rates, momenta and weight decays amount to, and figures the paper derives.
 
 `CVPR15` and `HEAVY16` are the recipes for FCN-32s on VGG-16: the loss of one is a mean over pixels, of the other a sum.
 """

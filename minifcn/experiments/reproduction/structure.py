@@ -1,4 +1,4 @@
-"""The nets in numbers: table 1, the sizes of their maps, where each is cropped, and how much border they need."""
+"""The nets in numbers: table 1, map sizes, crop offsets and the border they need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the paper that need training, as data: their rows with the paper's numbers, and what they are to show.
+"""The trained tables of the paper as data: rows, numbers and claims.
 
 Numbers of the paper are per cent, as it prints them. They are its own (CVPR 2015, arXiv v2) or those measured on the
 released nets; where the text could not be checked they carry a dagger, and no verdict is about the numbers: a claim is

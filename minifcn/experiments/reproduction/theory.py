@@ -1,4 +1,4 @@
-"""The paper's equations, each computed from both ends on small arrays of float64."""
+"""The paper's equations, both sides computed on small float64 arrays."""
 
 from __future__ import annotations
 

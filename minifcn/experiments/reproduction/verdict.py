@@ -1,4 +1,4 @@
-"""Held, reversed or undecided: what differences that are paired by seed allow to be said.
+"""Decide from paired seeds whether a claim held, was reversed or is undecided.
 
 Two cells are trained from each seed, so each seed gives one difference, and what the seed itself did to both cancels.
 With differences d_1 ... d_n, their mean m and their spread s, the sample standard deviation
