@@ -60,7 +60,7 @@ class Phases:
         """How far along the line a pixel lies that is so far from another in the image."""
         return down // self.g.stride[0] * self.cells[1] + across // self.g.stride[1]
 
-    def _places(self) -> Iterator[tuple[tuple, tuple]]:
+    def _places(self) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
         """For each phase, where its pixels lie in the phases, and where in the image."""
         for row in range(self.g.stride[0]):
             for col in range(self.g.stride[1]):
