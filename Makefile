@@ -1,21 +1,24 @@
 # make train      sets up .venv and trains a network on the embedded world (ARGS="--help" shows what can be chosen)
-# make test       sets up .venv and runs every test that this machine can run
+# make test       sets up .venv and runs the tests that take seconds: every op, every gradient, every room, every command
+# make test-all   runs the slow tests as well: everything that this machine can run
 # make bench      measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
 # make tutorials  sets up .venv with Jupyter and opens the course
 # make notebooks  runs the notebooks again and writes their outputs (ARGS="01 02" for some of them)
-# make docs    makes the documentation, build/docs/index.html (it takes MathJax from npm; the pages need no network)
-# make lint       ruff and mypy
+# make docs       makes the documentation, build/docs/index.html (it takes MathJax from npm; the pages need no network)
+# make lint       ruff, the format of ruff, and mypy
 # make clean      removes .venv and what the tools left behind; never a run
 #
-# Another interpreter: make train PYTHON=python3.12
+# Another interpreter: make train PYTHON=python3.12. Tests in one process: make test WORKERS=0
 
 PYTHON ?= python3
+WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 DOCS := build/docs
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help train test bench tutorials notebooks docs lint clean
+.PHONY: help train test test-all bench tutorials notebooks docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,7 +28,10 @@ train: $(VENV)/ready-to-run
 	$(BIN)/python -m minifcn.train $(ARGS)
 
 test: $(VENV)/ready-to-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-all: $(VENV)/ready-to-test
+	$(PYTEST) $(ARGS)
 
 bench: $(VENV)/ready-to-run
 	$(BIN)/python -m minifcn bench $(or $(ARGS),nets)
@@ -43,6 +49,7 @@ docs: $(VENV)/ready-to-document
 
 lint: $(VENV)/ready-to-lint
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
 clean:

@@ -22,6 +22,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: BLAS, which reads these when NumPy is loaded, takes one
+    for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
+
 import numpy as np
 import pytest
 from ci_groups import GROUPS
@@ -115,6 +119,8 @@ def data_root() -> pathlib.Path:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that asks for `torch`, `sklearn`, `data_root` and the like belongs to that group without saying so."""
     for item in items:
+        if any(not mark.args for mark in item.iter_markers("slow")):
+            raise pytest.UsageError(f"{item.nodeid} is marked slow without a reason; expected @pytest.mark.slow('why')")
         names = getattr(item, "fixturenames", ())
         if "torch" in names:
             item.add_marker(pytest.mark.oracle)

@@ -45,6 +45,7 @@ EXTRAS = {
     "h5py": "extra interop: Keras' files, and MATLAB's of version 7.3",
     "scipy": "extra interop: the tests compare MATLAB's files with it",
     "pytest": "extra test",
+    "pytest-xdist": "extra test",
     "hypothesis": "extra test",
     "ruff": "extra lint",
     "mypy": "extra lint",

@@ -34,7 +34,7 @@ def mix(a: Array, b: Array, share: ArrayLike) -> Array:
     return a + (b - a) * share
 
 
-def choose(rng: Generator, options: Sequence) -> Any:
+def choose(rng: Generator, options: Sequence[Any]) -> Any:
     return options[int(rng.integers(len(options)))]
 
 

@@ -67,7 +67,7 @@ def opened(path: Path, *, at: int = 0) -> Iterator[Any]:
     except MinifcnError:
         raise
     except Exception as error:  # h5py promises no set of exceptions for broken files
-        raise refusal(path, "content", error or type(error).__name__, "HDF5 that the library can read") from error
+        raise refusal(path, "content", str(error) or type(error).__name__, "HDF5 that the library can read") from error
 
 
 def _check_superblock(path: Path, data: memoryview, at: int) -> None:

@@ -13,6 +13,7 @@ of a row, or of a plane, hangs over into the next. Nobody asked for it: its grad
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from minifcn.backend import Array, xp_of
 from minifcn.kernels.im2col import Pair, Windows
@@ -60,7 +61,7 @@ class Phases:
         """How far along the line a pixel lies that is so far from another in the image."""
         return down // self.g.stride[0] * self.cells[1] + across // self.g.stride[1]
 
-    def _places(self) -> Iterator[tuple[tuple, tuple]]:
+    def _places(self) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
         """For each phase, where its pixels lie in the phases, and where in the image."""
         for row in range(self.g.stride[0]):
             for col in range(self.g.stride[1]):

@@ -104,6 +104,7 @@ class Told(contextlib.nullcontext):
         return self.answer
 
 
+@pytest.mark.slow("trains whole nets in PyTorch, too")
 @pytest.mark.parametrize(
     "words", ["--padding 100 --size 33", "--padding same --size 33", "--net fcn-squeezenet --size 40x33 --batch 2"]
 )
@@ -276,7 +277,7 @@ def test_every_op_of_a_step_is_heard_and_silence_returns():
     names = [function.__name__ for function, _, _ in heard]
     assert names.count("conv2d") == 18 and names.count("max_pool2d") == 5 and names[-1] == "softmax_cross_entropy"
     for function, arrays, options in heard:
-        y, _ = function(*arrays, **options)
+        y, *_ = function(*arrays, **options)
         assert np.isfinite(y).all()
     assert sys.getprofile() is None
     work.loss()
@@ -325,6 +326,7 @@ def test_what_gradients_begin_with_is_called_once_in_a_walk():
     assert all(np.array_equal(calls[name](), gradient) for name, gradient in by_hand.items())
 
 
+@pytest.mark.slow("measures each number of threads")
 def test_scaling_is_measured_and_drawn(tmp_path, capsys):
     words = ["scaling", "--size", "64", "--width", "1", "--runs", "1", "--threads", "2"]
     assert main([*words, "--json", str(tmp_path / "s.json"), "--plot", str(tmp_path / "s.png")]) == 0

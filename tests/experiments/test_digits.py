@@ -27,6 +27,7 @@ def test_there_are_1797_digits_of_any_size(sklearn):
     np.testing.assert_allclose(load_digits(24)[0][:, :, 1::3, 1::3], small, atol=1e-6)  # centres stay where they were
 
 
+@pytest.mark.slow("trains LeNet on 1,297 digits")
 def test_lenet_reads_more_than_95_of_100_digits_it_has_not_seen(sklearn, tmp_path, capsys):
     picture = tmp_path / "digits.png"
     assert main(["--epochs", "4", "--picture", str(picture)]) == 0

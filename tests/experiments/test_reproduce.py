@@ -280,6 +280,7 @@ def test_a_process_that_says_it_is_done_has_to_leave_a_result() -> None:
     assert "evaluation.json: is not JSON" in why
 
 
+@pytest.mark.slow("starts a reproduction three times, in processes of its own")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_where_it_was(number: signal.Signals) -> None:
     program = f"""

@@ -357,6 +357,7 @@ def test_every_truncation_is_refused(small: Path) -> None:
     refused(FormatError, load_checkpoint, small)
 
 
+@pytest.mark.slow("each bit of a file: thousands of readings")
 def test_every_flipped_bit_is_refused(small: Path) -> None:
     """Row 5."""
     data = small.read_bytes()
@@ -434,6 +435,7 @@ def test_a_forgery_with_a_right_digest_is_refused(tmp_path: Path, header: Any, b
     assert str(path) in message and says in message and len(message) < 600
 
 
+@pytest.mark.slow("hundreds of damaged files are read")
 def test_random_changes_under_a_right_digest_load_or_are_refused(
     small: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:

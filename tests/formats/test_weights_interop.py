@@ -258,6 +258,7 @@ def tiny(file: Any) -> None:
     file.create_dataset("z", data=np.ones((4, 2)), chunks=(2, 2), compression=9, shuffle=True, fletcher32=True)
 
 
+@pytest.mark.slow("each length of a file is read")
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 def test_every_truncation_of_hdf5_is_refused(keras: Callable[..., Path], libver: str) -> None:
     path = keras(tiny, libver=libver)
@@ -265,6 +266,7 @@ def test_every_truncation_of_hdf5_is_refused(keras: Callable[..., Path], libver:
     assert survives(read_h5, path, data) and not any(survives(read_h5, path, part) for part in truncations(data))
 
 
+@pytest.mark.slow("hundreds of damaged files are read")
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 def test_flipped_bits_of_hdf5_give_arrays_or_one_refusal(
     keras: Callable[..., Path], rng: np.random.Generator, libver: str
@@ -278,6 +280,7 @@ def test_flipped_bits_of_hdf5_give_arrays_or_one_refusal(
     assert 20 < found.count(None) < 880
 
 
+@pytest.mark.slow("each bit of a file: thousands of readings")
 def test_every_flipped_bit_of_the_smallest_hdf5_gives_arrays_or_one_refusal(keras: Callable[..., Path]) -> None:
     path = keras(lambda file: file.create_dataset("w", data=W))
     data = path.read_bytes()

@@ -67,11 +67,12 @@ def test_asks(data_root): pass
 """
 
 
-def test_the_suite_counts_what_ran(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_the_suite_counts_what_ran(workers: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
     (tmp_path / "ci_groups.py").write_text((ROOT / "tests" / "ci_groups.py").read_text(encoding="utf-8"))
     (tmp_path / "test_planted.py").write_text(SUITE)
-    options = ["-q", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider"]
+    options = ["-q", "-c", str(ROOT / "pyproject.toml"), "-p", "no:cacheprovider", "-n", workers]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         env={"PATH": "", "PYTHONPATH": str(ROOT), "MINIFCN_TEST_GROUPS": str(tmp_path / "groups.json")},
@@ -90,3 +91,27 @@ def test_the_suite_counts_what_ran(tmp_path: pathlib.Path) -> None:
         "gpu": {"ran": 0, "skipped": {"Skipped: no card": 1, "Skipped: never": 1}},
         "data": {"ran": 0, "skipped": {"Skipped: MINIFCN_DATA is not set: no real images here": 1}},
     }
+
+
+def test_a_slow_test_says_why(tmp_path: pathlib.Path) -> None:
+    for name in ("conftest.py", "ci_groups.py"):
+        (tmp_path / name).write_text((ROOT / "tests" / name).read_text(encoding="utf-8"))
+    (tmp_path / "test_planted.py").write_text("import pytest\n@pytest.mark.slow\ndef test_it(): pass\n")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            "-p",
+            "no:cacheprovider",
+            str(tmp_path),
+        ],
+        env={"PATH": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4 and "test_it is marked slow without a reason" in done.stderr, done.stdout + done.stderr

@@ -73,3 +73,16 @@ def test_uv_and_pip_install_the_same_tools() -> None:
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = pyproject["project"]["optional-dependencies"]
     assert pyproject["dependency-groups"]["dev"] == extras["test"] + extras["lint"]
+
+
+def test_a_commit_is_checked_as_make_lint_checks_it() -> None:
+    recipe = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert recipe
+    hooks = {"ruff check .": "ruff-check", "ruff format --check .": "ruff-format", "mypy": "mypy"}
+    assert re.findall(r"-m (.*)", recipe[1]) == list(hooks)
+    for file, wanted in (
+        (".pre-commit-config.yaml", set(hooks.values())),
+        (".github/workflows/ci.yml", {"bash .ci/run"}),
+    ):
+        found = re.findall(r"- (?:id|run): (.*)", (ROOT / file).read_text(encoding="utf-8"))
+        assert wanted <= set(found), file

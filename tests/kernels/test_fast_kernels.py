@@ -155,6 +155,7 @@ LARGE = {
 }
 
 
+@pytest.mark.slow("convolutions of the paper's sizes, of hundreds of megabytes")
 @pytest.mark.parametrize("way", ["blocks", "lines", "winograd"])
 @pytest.mark.parametrize("case", LARGE)
 def test_memory_beyond_input_and_output_is_bounded(way, case):

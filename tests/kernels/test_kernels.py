@@ -171,6 +171,7 @@ def test_strided_arrays_are_as_good_as_packed_ones():
         assert error(weigh(loose[0], loose[2], g), weigh(x, gy, g)) < 1e-13
 
 
+@pytest.mark.slow("a convolution of the paper's size, of hundreds of megabytes")
 def test_memory_beyond_input_and_output_is_bounded():
     """VGG's conv1_2 at 500x500: its columns would fill 1.05 GiB."""
     g = Windows((3, 3), padding=(1, 1))

@@ -107,6 +107,7 @@ def test_the_ladder_to_every_stride_of_every_trunk(name, stride):
         assert net.skips == VGG_SKIPS[stride]
 
 
+@pytest.mark.slow("each padding and each size of image of a trunk")
 @pytest.mark.parametrize(
     ("trunk", "options", "padding"),
     [

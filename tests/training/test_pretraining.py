@@ -99,6 +99,7 @@ def test_a_short_training_beats_a_guess_and_says_so(
     assert read_meta(tmp_path / "a.safetensors")["pretraining"] == record
 
 
+@pytest.mark.slow("trains on labels that say nothing")
 def test_what_has_no_relation_to_the_picture_is_not_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Any
 ) -> None:

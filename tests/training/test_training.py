@@ -139,16 +139,31 @@ class Seen:
 # ------------------------------------------------------------------------------------------------------- resume (row 7)
 
 
+AGAIN = pytest.mark.slow("trains three runs for each choice of solver")
+
+
 @pytest.mark.parametrize(
     "choice",
     [
-        {"schedule": "poly", "momentum": 0.9},
         {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5},
-        {"trunk": "squeezenet1.1", "padding": "safe", "at_once": True}
-        | {"optimizer": "adam", "lr": 0.01, "trunk_lr": 0.3},
-        {"sampling": 0.5, "with_replacement": True, "accumulate": 2, "heads": "label+geometry", "class_balance": 0.5},
+        pytest.param({"schedule": "poly", "momentum": 0.9}, marks=AGAIN),
+        pytest.param(
+            {"trunk": "squeezenet1.1", "padding": "safe", "at_once": True}
+            | {"optimizer": "adam", "lr": 0.01, "trunk_lr": 0.3},
+            marks=AGAIN,
+        ),
+        pytest.param(
+            {
+                "sampling": 0.5,
+                "with_replacement": True,
+                "accumulate": 2,
+                "heads": "label+geometry",
+                "class_balance": 0.5,
+            },
+            marks=AGAIN,
+        ),
     ],
-    ids=["poly", "step", "adam", "sampled"],
+    ids=["step", "poly", "adam", "sampled"],
 )
 @pytest.mark.usefixtures("quick")
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
@@ -609,6 +624,7 @@ def test_a_rate_of_zero_changes_no_bit(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- divergence (row 34)
 
 
+@pytest.mark.slow("trains the toy recipe once for each way to convolve")
 def test_the_toy_recipe_learns_the_same_whichever_way_it_computes() -> None:
     """Its net, rate and solver on its images: first the same to rounding, and after 50 steps within half a per cent.
 
@@ -977,6 +993,7 @@ def test_measuring_and_saving_have_their_own_pace(tmp_path: Path, monkeypatch: p
 # -------------------------------------------------------------------------------------------------- overfit, the folder
 
 
+@pytest.mark.slow("trains until an image is known by heart")
 def test_one_image_is_learned_by_heart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert main(["train", "--overfit", "1", "--threads", "1", "--run", str(run)]) == 0

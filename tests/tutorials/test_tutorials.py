@@ -26,7 +26,8 @@ REASON = GROUPS["tutorials"]()
 
 
 def needs_jupyter(test):
-    return pytest.mark.tutorials(pytest.mark.skipif(bool(REASON), reason=REASON or "it is here")(test))
+    slow = pytest.mark.slow("runs a notebook from top to bottom")
+    return slow(pytest.mark.tutorials(pytest.mark.skipif(bool(REASON), reason=REASON or "it is here")(test)))
 
 
 # Rules
