@@ -285,7 +285,7 @@ def test_a_process_that_says_it_is_done_has_to_leave_a_result() -> None:
 def test_an_interrupted_run_goes_on_where_it_was(number: signal.Signals) -> None:
     program = f"""
 import sys, pathlib
-sys.path.insert(0, {str(ROOT / "tests")!r})
+sys.path.insert(0, {str(ROOT / "tests" / "experiments")!r})
 import test_reproduce as t
 one = t.Runner(t.jobs("cd", [0], cells=t.FAMILY), pathlib.Path("out"), at_once=2, command=t.fake({{"a": "waits"}}))
 sys.exit(one.run().code)

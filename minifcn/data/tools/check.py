@@ -201,7 +201,11 @@ class Findings:
 
 
 def _table(
-    proposal: Proposal, pixels: Counter[int], files: Counter[int] | None, classes: Sequence[str], name: Callable[..., str]
+    proposal: Proposal,
+    pixels: Counter[int],
+    files: Counter[int] | None,
+    classes: Sequence[str],
+    name: Callable[..., str],
 ) -> Iterator[str]:
     total = sum(pixels.values())
     for old, new in list(proposal.mapping.items())[:40]:
