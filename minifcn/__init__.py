@@ -11,9 +11,6 @@ __version__ = "0.1.0"
 
 from minifcn import ops
 from minifcn.geometry import Grid, Layer
-from minifcn.gradcheck import gradcheck, gradcheck_along
-from minifcn.graph import graph
-from minifcn.inference import inference
 from minifcn.introspect.figure import figure
 from minifcn.kernels.convolution import convolution
 from minifcn.metrics import ConfusionMatrix
@@ -35,10 +32,6 @@ __all__ = [
     "Tensor",
     "convolution",
     "figure",
-    "gradcheck",
-    "gradcheck_along",
-    "graph",
-    "inference",
     "no_grad",
     "op",
     "ops",

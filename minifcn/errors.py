@@ -1,7 +1,7 @@
 """The kinds of errors, with the exit code of each.
 
 Every message is one sentence a user can act on: the file or the argument, what was found, what was expected, and
-where it helps, the next step. `guard` in `command.py` prints it and leaves with `exit_code`; nothing else in the
+where it helps, the next step. `guard` in `cli/command.py` prints it and leaves with `exit_code`; nothing else in the
 package calls `sys.exit`.
 """
 

@@ -37,6 +37,7 @@ import minifcn
 from minifcn import viz
 from minifcn.backend import to_device, to_host, xp_of
 from minifcn.errors import GraphError
+from minifcn.graph import graph
 from minifcn.kernels.threads import threads
 
 SEED = 1
@@ -415,7 +416,7 @@ backward(loss_of(ours))
 theirs = [minifcn.Parameter(to_device(w, DEVICE)) for w in start]
 h = minifcn.ops.relu(minifcn.ops.relu(minifcn.Tensor(points) @ theirs[0]) @ theirs[1]) @ theirs[2]
 loss = ((h - truth) * (h - truth)).mean()
-drawn = minifcn.graph(loss)  # before the walk, which lets go of it
+drawn = graph(loss)  # before the walk, which lets go of it
 loss.backward()
 
 figure = Figure(figsize=(7, 2.6), layout="constrained")
@@ -540,7 +541,7 @@ n01.check_remembered(answer)
 # a's gradient is gy * b. Nobody asks for b's gradient, so a is not remembered; add remembers nothing, relu its result.
 a, c = (minifcn.Parameter(to_device(np.ones((2, 2)), DEVICE)) for _ in range(2))
 b = to_device(np.ones((2, 2)), DEVICE)
-print(minifcn.graph(ops.relu(a * b + c).sum()))
+print(graph(ops.relu(a * b + c).sum()))
 assert n01.check_remembered({"b", "relu"})
 
 # %% [markdown]

@@ -43,6 +43,7 @@ import minifcn
 from minifcn import ops, viz
 from minifcn.backend import to_device, to_host
 from minifcn.gradcheck import gradcheck
+from minifcn.graph import graph
 from minifcn.kernels import products
 from minifcn.kernels.convolution import correlate, spread, weigh
 from minifcn.kernels.im2col import Windows, col2im, im2col
@@ -402,7 +403,7 @@ print(inspect.getsource(products.weigh_block))
 # %%
 x = to_device(rng.standard_normal((1, 16, 64, 64)), DEVICE)
 w = minifcn.Parameter(to_device(rng.standard_normal((16, 16, 3, 3)), DEVICE))
-told = minifcn.graph(ops.conv2d(x, w, padding=1))
+told = graph(ops.conv2d(x, w, padding=1))
 print(told)
 all_columns = im2col(x, Windows((3, 3), padding=(1, 1)))
 print(f"its columns would be {all_columns.nbytes / x.nbytes:.0f} times as large as x")

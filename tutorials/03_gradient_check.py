@@ -29,10 +29,11 @@ import numpy as np
 from exercises import n03
 from matplotlib.figure import Figure
 
-from minifcn import gradcheck, gradcheck_along, ops, viz
+from minifcn import ops, viz
 from minifcn.backend import rng as random_numbers
 from minifcn.backend import to_device, to_host, xp_of
 from minifcn.errors import GradientError, ShapeError
+from minifcn.gradcheck import gradcheck, gradcheck_along
 from minifcn.kernels.threads import threads
 from minifcn.models.fcn import FCN8s
 from minifcn.nn import Module, Sequential

@@ -38,11 +38,12 @@ from exercises import n10
 from matplotlib.figure import Figure
 from solutions import n10 as solved
 
-from minifcn import inference, ops, viz
+from minifcn import ops, viz
 from minifcn.backend import rng, to_device, to_host
 from minifcn.data import VOID, Preprocessing, Shapes, collate
 from minifcn.data.batches import Cached
 from minifcn.geometry import Grid
+from minifcn.inference import inference
 from minifcn.kernels.threads import threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.squeezenet import SqueezeNet

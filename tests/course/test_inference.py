@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import minifcn
+from minifcn.inference import inference
 from minifcn.kernels import convolution, winograd
 from minifcn.nn import Conv2d, Dropout, Sequential
 from minifcn.tensor import Parameter
@@ -33,7 +34,7 @@ def test_the_same_bits_as_outside(net, rng, size, way):
     forced = way or "winograd"
     with convolution.convolution(forced):
         plain = net.eval()(x).data
-        with minifcn.inference(net) as inside:
+        with inference(net) as inside:
             assert inside is net
             assert all(np.array_equal(net(x).data, plain) for _ in range(2))
         assert np.array_equal(net(x).data, plain)
@@ -41,13 +42,13 @@ def test_the_same_bits_as_outside(net, rng, size, way):
 
 def test_filters_are_transformed_once_and_dropped(net, rng, transformed):
     x = rng.standard_normal((1, 3, 48, 48), dtype="float32")
-    with minifcn.inference(net):
+    with inference(net):
         for _ in range(3):
-            with minifcn.inference(net):  # the inner block adds to what the outer one keeps
+            with inference(net):  # the inner block adds to what the outer one keeps
                 net(x)
         assert [w is net.conv2.w.data for w in transformed] == [True]
     assert not convolution._filters
-    with minifcn.inference(net):
+    with inference(net):
         net(x)
     assert len(transformed) == 2
 
@@ -55,7 +56,7 @@ def test_filters_are_transformed_once_and_dropped(net, rng, transformed):
 def test_a_net_that_trains_meanwhile_is_not_cached(net, rng):
     other = Conv2d(64, 64, 3, padding=1, init=rng)
     x = rng.standard_normal((1, 64, 48, 48), dtype="float32")
-    with minifcn.inference(net):
+    with inference(net):
         before = other(x).data
         other.w.data *= 2
         assert np.allclose(other(x).data, 2 * before, rtol=1e-3, atol=1e-3)
@@ -63,7 +64,7 @@ def test_a_net_that_trains_meanwhile_is_not_cached(net, rng):
 
 def test_a_write_inside_raises(net):
     before = net.state_dict()
-    with minifcn.inference(net):
+    with inference(net):
         with pytest.raises(ValueError, match="read-only"):
             net.conv1.w.data *= 2
         with pytest.raises(ValueError, match="read-only"):
@@ -76,7 +77,7 @@ def test_training_inside_fails_instead_of_spoiling_the_cache(net, rng):
     x = rng.standard_normal((1, 3, 8, 8), dtype="float32")
     solver = minifcn.SGD(net, lr=1.0)
     net(x).sum().backward()
-    with minifcn.inference(net), pytest.raises(ValueError, match="read-only"):
+    with inference(net), pytest.raises(ValueError, match="read-only"):
         solver.step()
 
 
@@ -87,7 +88,7 @@ def test_everything_is_restored(net, fails):
     modes = [module.training for module in net.modules()]
     arrays = [parameter.data for parameter in net.parameters()]
     try:
-        with minifcn.inference(net):
+        with inference(net):
             assert not any(module.training for module in net.modules())
             assert not any(array.flags.writeable for array in arrays)
             assert net(np.ones((1, 3, 4, 4), np.float32)).node is None
@@ -104,6 +105,6 @@ def test_everything_is_restored(net, fails):
 def test_a_parameter_that_is_part_of_another_is_restored(rng):
     net = Sequential(conv1=Conv2d(3, 4, 3, init=rng), conv2=Conv2d(3, 2, 3, init=rng))
     net.conv2.w, net.conv1.w = net.conv1.w, Parameter(net.conv1.w.data[:2])  # the part comes first
-    with minifcn.inference(net):
+    with inference(net):
         pass
     assert all(parameter.data.flags.writeable for parameter in net.parameters())

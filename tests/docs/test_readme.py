@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_floors import FLOOR, order_of, sources
+import reading_order
+from test_floors import COURSE, FLOOR, ROOMS, order_of, sources
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,20 +31,40 @@ def test_its_code_runs() -> None:
     assert "return crop(score, like=image, at=0)" in printed and "softmax_cross_entropy" in printed
 
 
-def test_it_lists_every_file_once_and_in_order() -> None:
-    listed = re.findall(r"^\| `minifcn/(\S+)` \|", TEXT, re.MULTILINE)
+def test_it_can_be_read_in_one_go_and_shows_every_room() -> None:
+    assert TEXT.count("\n") <= 120
+    shown = set(re.findall(r"`(\w+)/`", TEXT))
+    assert shown == set(ROOMS)
+
+
+def test_ten_files_to_begin_with() -> None:
+    named = re.findall(r"^\d+\. \[(\S+)\]\(minifcn/(\S+)\)", TEXT, re.MULTILINE)
+    assert len(named) == 10 and all(shown == file for shown, file in named)
+
+
+def test_the_reading_order_lists_every_file_once_and_in_order() -> None:
+    """The page is what its script writes, and each file stands below whatever it imports."""
     files = sources()
-    assert sorted(listed) == sorted(name for name in files if not name.endswith("__init__.py"))
+    written = (ROOT / "docs" / "reading-order.md").read_text(encoding="utf-8")
+    assert written == reading_order.page(files), "run python docs/reading_order.py"
+    listed = re.findall(r"^- `(\S+\.py)`: \S", written, re.MULTILINE)
+    assert sorted(listed) == sorted(name for name in files if "/" not in name or not name.endswith("__init__.py"))
 
-    def place(name: str) -> tuple[int, int]:
-        root, *rest = name.removesuffix(".py").split("/")
-        order = order_of(root, files)
-        return FLOOR[root], order.index(rest[0]) if rest and rest[0] in order else len(order)
+    def place(name: str) -> tuple[int, ...]:
+        *rooms, last = name.removesuffix(".py").split("/")
+        steps = ["/".join(rooms[: i + 1]) for i in range(len(rooms))]
+        inner = [order_of(room, files).index(child) for room, child in zip(steps, [*rooms[1:], last], strict=False)]
+        return (FLOOR[(rooms or [last])[0]], *inner)
 
-    assert [place(name)[0] for name in listed] == sorted(place(name)[0] for name in listed)
-    for package in ("kernels", "ops", "models", "data"):
-        inside = [place(name)[1] for name in listed if name.startswith(f"{package}/")]
-        assert inside == sorted(inside), package
+    course = [name for name in listed if name.split("/")[0].removesuffix(".py") in (*COURSE, "kernels", "ops")]
+    rest = [name for name in listed if name not in course and name != "__init__.py"]
+    assert listed[: len(course)] == course and course and rest
+    for part in (course, rest):
+        floors = [place(name)[0] for name in part]
+        assert floors == sorted(floors)
+    for room in ROOMS:
+        inside = [place(name) for name in listed if name.startswith(f"{room}/")]
+        assert inside and inside == sorted(inside), room
 
 
 def test_its_links_and_pictures_are_there() -> None:

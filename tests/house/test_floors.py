@@ -5,6 +5,7 @@ planted offence as well as the package.
 """
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -295,6 +296,18 @@ def test_importing_loads_nothing_heavy_and_warns_of_nothing(what: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     loaded = {module.split(".")[0] for module in done.stdout.split()}
     assert "minifcn" in loaded and not loaded & LAZY
+
+
+def test_no_public_name_hides_a_module() -> None:
+    """`import minifcn.gradcheck as g` is the module, whatever a package shows beside it."""
+    names = sorted(
+        f"minifcn.{name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}" for name in sources()
+    )
+    for name in names:
+        if name.rsplit(".")[-1] in ("__init__", "__main__"):
+            continue
+        module, (package, _, attribute) = importlib.import_module(name), name.rpartition(".")
+        assert getattr(sys.modules[package], attribute) is module, f"{name} is hidden"
 
 
 def test_the_course_and_all_that_it_imports_keep_the_budget() -> None:
