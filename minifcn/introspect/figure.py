@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minifcn.models.fcn import FCN
+from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.trunk import Trunk
 from minifcn.nn import Conv2d, Module, Sequential
 
@@ -14,30 +14,23 @@ def figure(net: FCN) -> str:
 
 
 def head_lines(net: FCN, head: str) -> list[str]:
-    """The way up of one head, as `FCN.climb` goes it."""
-    *steps, last = net.ladder.rungs
-    lines = []
-    score = f"score_fr{head}({net.trunk.last})"
-    for rung in steps:
-        lines.append(commented(f"score = {rung.name}{head}({score})", f"stride {rung.stride}"))
-        scorer = f"score_{rung.skip}{head}"
-        scale = f"{net.skip_scale[rung.skip]} * " if rung.skip in net.skip_scale else ""
-        score, skip = "score", f"{scale}{rung.skip}" if net.fusion == "concat" else f"{scorer}({scale}{rung.skip})"
-        if rung.cut == "skip":
-            skip = f"crop({skip}, like=score, at={rung.at})"
-        else:
-            score = f"crop(score, like={rung.skip}, at={rung.at})"
-        fused = {
-            "sum": f"{score} + {skip}",
-            "max": f"maximum({score}, {skip})",
-            "concat": f"{scorer}(concat({score}, {skip}))",
-        }
-        lines.append(commented(f"score = {fused[net.fusion]}", f"fuse_{rung.skip}{head}"))
-        score = "score"
-    lines.append(commented(f"score = {last.name}{head}({score})", f"stride {last.stride}"))
-    result = f"{head[1:]} =" if head else "return"
-    lines.append(f"{result} crop(score, like=image, at={last.at})")
-    return lines
+    """Return the way up of one head, a line for each step that has a comment."""
+    words: Words = {
+        "layer": lambda name, x: f"{name}({x})",
+        "scale": lambda factor, x: f"{factor} * {x}",
+        "crop": lambda at, x, like: f"crop({x}, like={like}, at={at})",
+        "fuse": lambda fusion, score, skip: FUSED[fusion].format(score, skip),
+    }
+    lines, values = [], {name: name for name in (*net.trunk.stages, "image")}
+    for step in net.steps(head):
+        score = follow([step], values, words)
+        if step.comment:
+            lines.append(commented(f"score = {score}", step.comment))
+            values["score"] = "score"
+    return [*lines, f"{f'{head[1:]} =' if head else 'return'} {values['score']}"]
+
+
+FUSED = {"sum": "{} + {}", "max": "maximum({}, {})", "concat": "concat({}, {})"}
 
 
 def commented(code: str, comment: str) -> str:

@@ -6,7 +6,8 @@ out the loop below for a particular net. FCN, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,32 @@ from minifcn.tensor import Tensor
 
 UPSAMPLINGS = ("fixed", "learned", "all learned")
 FUSIONS = {"sum": ops.add, "max": ops.maximum, "concat": concat}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step up: `to` is the word `do`, with its option, of the values named `of`.
+
+    "layer" applies the module of that name, "scale" multiplies by a number, "crop" cuts the first value like the second
+    at a cell, "fuse" joins score and skip. A comment ends a line of the paper's figure.
+    """
+
+    to: str
+    do: str
+    option: Any
+    of: tuple[str, ...]
+    comment: str = ""
+
+
+Words = Mapping[str, Callable[..., Any]]
+"""What each word of a step means: `words["crop"](at, x, like)`."""
+
+
+def follow(steps: Iterable[Step], values: dict[str, Any], words: Words) -> Any:
+    """Return the score after all steps; `values` holds the trunk's outputs and the image, by name."""
+    for step in steps:
+        values[step.to] = words[step.do](step.option, *(values[name] for name in step.of))
+    return values["score"]
 
 
 class FCN(Module):
@@ -90,26 +117,38 @@ class FCN(Module):
         return scores if self.heads != ("",) else scores[""]
 
     def climb(self, features: Mapping[str, Tensor], image: Tensor | Any, head: str = "") -> Tensor:
-        """From the trunk's last output up to the scores of every pixel: figure 3 of the paper."""
-        score = getattr(self, f"score_fr{head}")(features[self.trunk.last])
-        *steps, last = self.ladder.rungs
-        for rung in steps:
-            score = getattr(self, f"{rung.name}{head}")(score)  # upscore2, then upscore_pool4
-            skip = features[rung.skip]
+        """Compute the scores of every pixel from the trunk's outputs: figure 3 of the paper."""
+        words: Words = {
+            "layer": lambda name, x: getattr(self, name)(x),
+            "scale": lambda factor, x: x * factor,
+            "crop": lambda at, x, like: crop(x, like=like, at=at),
+            "fuse": lambda fusion, score, skip: FUSIONS[fusion](score, skip),
+        }
+        return follow(self.steps(head), {**features, "image": image}, words)
+
+    def steps(self, head: str = "") -> Iterator[Step]:
+        """Yield what `climb` does, step by step, from the trunk's last output to the scores of every pixel."""
+        *rungs, last = self.ladder.rungs
+        yield Step("score", "layer", f"score_fr{head}", (self.trunk.last,))
+        for rung in rungs:  # upscore2 and pool4, then upscore_pool4 and pool3
+            yield Step("score", "layer", f"{rung.name}{head}", ("score",), f"stride {rung.stride}")
+            skip, scorer, fused = rung.skip, f"score_{rung.skip}{head}", f"fuse_{rung.skip}{head}"
             if rung.skip in self.skip_scale:
-                skip = skip * self.skip_scale[rung.skip]
-            score_pool = getattr(self, f"score_{rung.skip}{head}")  # score_pool4, then score_pool3
+                yield Step("skip", "scale", self.skip_scale[rung.skip], (skip,))
+                skip = "skip"
             if self.fusion != "concat":
-                skip = score_pool(skip)
+                yield Step("skip", "layer", scorer, (skip,))
+                skip = "skip"
             if rung.cut == "skip":
-                skip = crop(skip, like=score, at=rung.at)
+                yield Step("skip", "crop", rung.at, (skip, "score"))
+                skip = "skip"
             else:
-                score = crop(score, like=skip, at=rung.at)
-            score = FUSIONS[self.fusion](score, skip)  # fuse_pool4, then fuse_pool3
+                yield Step("score", "crop", rung.at, ("score", rung.skip))
+            yield Step("score", "fuse", self.fusion, ("score", skip), "" if self.fusion == "concat" else fused)
             if self.fusion == "concat":
-                score = score_pool(score)
-        score = getattr(self, f"{last.name}{head}")(score)
-        return crop(score, like=image, at=last.at)
+                yield Step("score", "layer", scorer, ("score",), fused)
+        yield Step("score", "layer", f"{last.name}{head}", ("score",), f"stride {last.stride}")
+        yield Step("score", "crop", last.at, ("score", "image"))
 
     @property
     def skips(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from minifcn.backend import to_host
 from minifcn.errors import UsageError
 from minifcn.models.classifier import Classifier, GlobalAverage
-from minifcn.models.fcn import FCN
+from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.trunk import Parallel, Trunk
 from minifcn.nn import (
     AvgPool2d,
@@ -139,27 +139,21 @@ def stages(writer: Writer, trunk: Trunk, x: str) -> dict[str, str]:
 
 
 def climb(writer: Writer, net: FCN, features: Mapping[str, str], head: str) -> str:
-    """`FCN.climb`, step by step."""
-    score = write(writer, getattr(net, f"score_fr{head}"), features[net.trunk.last])
-    *steps, last = net.ladder.rungs
-    for rung in steps:
-        score = write(writer, getattr(net, f"{rung.name}{head}"), score)
-        skip = features[rung.skip]
-        if rung.skip in net.skip_scale:
-            skip = writer.node("Mul", skip, writer.constant(np.array(net.skip_scale[rung.skip], np.float32)))
-        scorer = getattr(net, f"score_{rung.skip}{head}")
-        if net.fusion != "concat":
-            skip = write(writer, scorer, skip)
-        if rung.cut == "skip":
-            skip = writer.crop(skip, score, rung.at)
-        else:
-            score = writer.crop(score, skip, rung.at)
-        if net.fusion == "concat":
-            score = write(writer, scorer, writer.node("Concat", score, skip, axis=1))
-        else:
-            score = writer.node({"sum": "Add", "max": "Max"}[net.fusion], score, skip)
-    score = write(writer, getattr(net, f"{last.name}{head}"), score)
-    return writer.crop(score, IMAGE, last.at)
+    """Write the steps of one head; return the name of its scores."""
+    words: Words = {
+        "layer": lambda name, x: write(writer, getattr(net, name), x),
+        "scale": lambda factor, x: writer.node("Mul", x, writer.constant(np.array(factor, np.float32))),
+        "crop": lambda at, x, like: writer.crop(x, like, at),
+        "fuse": lambda fusion, score, skip: FUSIONS[fusion](writer, score, skip),
+    }
+    return follow(net.steps(head), {**features, "image": IMAGE}, words)
+
+
+FUSIONS: dict[str, Callable[[Writer, str, str], str]] = {
+    "sum": lambda writer, score, skip: writer.node("Add", score, skip),
+    "max": lambda writer, score, skip: writer.node("Max", score, skip),
+    "concat": lambda writer, score, skip: writer.node("Concat", score, skip, axis=1),
+}
 
 
 FORMS: dict[type, Callable[[Writer, Any, str], str]] = {

@@ -31,6 +31,7 @@ from minifcn.introspect.describe import describe
 from minifcn.kernels import convolution, threads
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows
+from minifcn.models.fcn import FCN8s
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +162,19 @@ def test_the_rival_is_the_same_net_and_learns_the_same(name, torch, monkeypatch)
             near = [np.allclose(g, p.grad, rtol=1e-7, atol=1e-9 * abs(p.grad).max()) for g in theirs[p.shape]]
             assert any(near) and p.grad.any(), key
             p.zero_grad()
+
+
+@pytest.mark.parametrize("fusion", ["sum", "max", "concat"])
+def test_the_rival_fuses_alike(fusion, torch):
+    work = Work("fcn8s", size=(40, 33), width=1, dropout=0, padding=100)
+    work.net = FCN8s(classes=3, width=1, dropout=0, padding=100, fusion=fusion, seed=1).astype(np.float64).eval()
+    draws = np.random.default_rng(1)
+    for parameter in work.net.parameters():  # scores begin at zero, and zeros would hide a wrong fusion
+        parameter.data = draws.standard_normal(parameter.shape) * 0.3
+    x, labels = work.x.astype(np.float64), np.zeros((1, 40, 33), np.int64)
+    forward, _ = torch_net(torch, work.net, x, labels, torch.contiguous_format)
+    scores = work.net(x).data
+    assert scores.any() and np.allclose(forward().numpy(), scores, rtol=1e-9, atol=1e-9 * abs(scores).max())
 
 
 def test_the_rival_keeps_no_array_of_ours(torch):

@@ -15,7 +15,7 @@ import numpy as np
 
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import threads
-from minifcn.models.fcn import FCN
+from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.trunk import Parallel
 from minifcn.nn import Conv2d, Dropout, LocalResponseNorm, MaxPool2d, Module, Sequential, Upsample, bilinear
 from minifcn.tensor import Parameter
@@ -67,7 +67,7 @@ def torch_net(
 
     Raises `UsageError` for a layer that has no counterpart here.
     """
-    functional, kept, scales = torch.nn.functional, net.skips, dict(net.skip_scale)
+    functional, kept, steps = torch.nn.functional, (*net.skips, net.trunk.last), tuple(net.steps())
     image, truth = torch.from_numpy(x).contiguous(memory_format=layout), torch.from_numpy(labels)
     learned: list[Any] = []
 
@@ -81,32 +81,25 @@ def torch_net(
     stages = {
         output: torch_module(torch, getattr(net.trunk, stage), copied) for output, stage in net.trunk.stages.items()
     }
-    *steps, last = net.ladder.rungs
-    names = ["score_fr", last.name, *(name for rung in steps for name in (rung.name, f"score_{rung.skip}"))]
+    names = [step.option for step in steps if step.do == "layer"]
     layers = {name: torch_module(torch, getattr(net, name), copied) for name in names}
     solver = torch.optim.SGD(learned, lr=1e-12, momentum=0.9, weight_decay=5e-4)
 
-    def crop(y: Any, like: Any, at: int) -> Any:
-        return y[:, :, at : at + like.shape[2], at : at + like.shape[3]]
+    fusions = {"sum": torch.add, "max": torch.maximum, "concat": lambda score, skip: torch.cat([score, skip], 1)}
 
     def scores(training: bool) -> Any:
-        y, features = image, {}
+        y, features = image, {"image": image}
         for output, stage in stages.items():
             y = stage(y, training)
             if output in kept:
                 features[output] = y
-        y = layers["score_fr"](y, training)
-        for rung in steps:
-            y, skip = layers[rung.name](y, training), features[rung.skip]
-            if rung.skip in scales:
-                skip = skip * scales[rung.skip]
-            skip = layers[f"score_{rung.skip}"](skip, training)
-            if rung.cut == "skip":
-                skip = crop(skip, y, rung.at)
-            else:
-                y = crop(y, skip, rung.at)
-            y = y + skip
-        return crop(layers[last.name](y, training), image, last.at)
+        words: Words = {
+            "layer": lambda name, x: layers[name](x, training),
+            "scale": lambda factor, x: x * factor,
+            "crop": lambda at, x, like: x[:, :, at : at + like.shape[2], at : at + like.shape[3]],
+            "fuse": lambda fusion, score, skip: fusions[fusion](score, skip),
+        }
+        return follow(steps, features, words)
 
     def forward() -> Any:
         with torch.inference_mode():
