@@ -28,6 +28,7 @@ def test_its_code_runs() -> None:
     printed = done.stdout
     losses = [float(loss) for _, loss in re.findall(r"^(\d+) ([\d.]+)$", printed, re.MULTILINE)]
     assert len(losses) == 30 and losses[-1] < 0.6 * losses[0]
+    assert all(later < earlier for earlier, later in zip(losses, losses[1:], strict=False))
     assert "return crop(score, like=image, at=0)" in printed and "softmax_cross_entropy" in printed
 
 
