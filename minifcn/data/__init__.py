@@ -42,6 +42,7 @@ __all__ = [
 
 FILES = (
     "sample",
+    "palette",
     "files",
     "augment",
     "batches",

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.sample import VOID, palette
+from minifcn.data.palette import palette
+from minifcn.data.sample import VOID
 from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
 
 MAX_PIXELS = 50_000_000

@@ -6,7 +6,7 @@ on `Outline`s. Every one that is made adds its bytes to a `Ledger`, every one th
 the highest level is the memory that the program will need, known before the first number is computed.
 
     ledger = Ledger()
-    y = ops.max_pool2d(Outline((1, 64, 500, 500), "float32", ledger), kernel=2)
+    y = ops.max_pool2d(Outline((1, 64, 500, 500), "float32", ledger), kernel_size=2)
     ledger.peak                             # bytes
 
 Only the three products of a convolution are not run: the way that serves the layer (`kernels/convolution.py`) is asked

@@ -12,7 +12,8 @@ bytes of a file, `show` puts either into a notebook. Void, the pixels nobody lab
 pictures and legends alike, so that it is never mistaken for a class.
 """
 
-from minifcn.data.sample import VOID, palette
+from minifcn.data.palette import palette
+from minifcn.data.sample import VOID
 from minifcn.viz.colours import ACCENT, FAINT, INK, SECOND, colourize, overlay
 from minifcn.viz.fields import field_box, receptive_fields
 from minifcn.viz.heat import heat_map, heat_maps

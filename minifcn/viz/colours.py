@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from minifcn.data.sample import VOID, palette
+from minifcn.data.palette import palette
+from minifcn.data.sample import VOID
 from minifcn.errors import DataError, ShapeError
 
 INK, FAINT, ACCENT, SECOND = "#1b1f24", "#c9ced6", "#1f5fbf", "#c2571a"

@@ -1,5 +1,6 @@
 """The README promises: its code runs, its list of files is complete and in order, its links lead somewhere."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def test_its_code_runs() -> None:
     printed = done.stdout
     losses = [float(loss) for _, loss in re.findall(r"^(\d+) ([\d.]+)$", printed, re.MULTILINE)]
     assert len(losses) == 30 and losses[-1] < 0.6 * losses[0]
-    assert all(later < earlier for earlier, later in zip(losses, losses[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(losses))
     assert "return crop(score, like=image, at=0)" in printed and "softmax_cross_entropy" in printed
 
 

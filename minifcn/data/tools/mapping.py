@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.data.listed import read_lines
-from minifcn.data.sample import VOID, palette
+from minifcn.data.palette import palette
+from minifcn.data.sample import VOID
 from minifcn.errors import DataError
 
 MAX_COLOURS = 1000  # a mask with more was scaled with interpolation, or was a JPEG once
