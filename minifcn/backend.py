@@ -11,18 +11,24 @@ The two never mix silently: `to_device` and `to_host` are the only bridges, and 
 CuPy is imported only when a GPU is asked for. `training/device.py` finds out whether one can be used, and if not, why.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minifcn.errors import DeviceError
+from minifcn.errors import DeviceError, ShapeError
+
+T = TypeVar("T")
 
 Array = Any
 """A `numpy.ndarray` or a `cupy.ndarray`; the second cannot be named without importing CuPy."""
 
 DEVICES = ("cpu", "gpu")
+FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
 
 def xp_of(*arrays: Any) -> ModuleType:
@@ -39,8 +45,25 @@ def xp_of(*arrays: Any) -> ModuleType:
 
 
 def as_array(data: Any) -> Array:
-    """`data` itself if it is an array of either library, else a NumPy array made of it."""
-    return data if hasattr(data, "dtype") else np.asarray(data)
+    """Return `data` itself if it is an array of either library that can be computed with, else an array made of it.
+
+    Lists, numbers, NumPy scalars, `np.matrix`, other libraries' arrays and foreign byte orders become NumPy arrays.
+    Errors: `ShapeError` for a masked array, and for numbers that are not bool, whole, float32 or float64.
+    """
+    if type(data) is not np.ndarray and xp_of(data) is np:
+        if isinstance(data, np.ma.MaskedArray):
+            raise ShapeError("a masked array has no gradient where it is masked: give .filled(0) and a mask of 0 and 1")
+        data = np.asarray(data)
+    if data.dtype.kind not in "biu" and data.dtype.newbyteorder("=") not in FLOATS:
+        raise ShapeError(f"numbers are {data.dtype}: expected float32 or float64; convert them with .astype first")
+    return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))
+
+
+def as_numpy(array: Array, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    """Return `np.asarray(array, dtype, copy=copy)`; `DeviceError` for an array on a GPU: it moves only when asked."""
+    if not is_host(array):
+        raise DeviceError("this array is on the GPU: minifcn.backend.to_host brings it to main memory")
+    return np.asarray(array, dtype, copy=copy)
 
 
 def is_host(array: Array) -> bool:
@@ -72,3 +95,33 @@ def to_device(array: Array, device: str) -> Array:
 def rng(seed: int, *stream: int) -> np.random.Generator:
     """Random numbers for one purpose: `rng(0, 2)` and `rng(0, 3)` are independent, and each is the same every time."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=stream))
+
+
+class Scope(Generic[T]):
+    """A value that holds inside `with scope.set(value):`, for this thread or asyncio task alone; elsewhere `default`.
+
+    Blocks may end in any order, as those of two generators that are read in turns do: what counts is the newest block
+    that has not ended.
+    """
+
+    def __init__(self, name: str, default: T) -> None:
+        self.default = default
+        self.entered: ContextVar[tuple[list[T], ...]] = ContextVar(name, default=())
+
+    def __call__(self) -> T:
+        """Return the value that holds now."""
+        for block in reversed(self.entered.get()):
+            if block:
+                return block[0]
+        return self.default
+
+    @contextlib.contextmanager
+    def set(self, value: T) -> Iterator[None]:
+        """Let `value` hold inside the block."""
+        block = [value]
+        self.entered.set((*filter(None, self.entered.get()), block))
+        try:
+            yield
+        finally:
+            block.clear()  # an empty block has ended, whichever thread ends it
+            self.entered.set((*filter(None, self.entered.get()),))

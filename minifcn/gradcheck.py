@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.backend import as_array, to_host, xp_of
+from minifcn.backend import to_host, xp_of
 from minifcn.errors import GradientError, ShapeError
 from minifcn.tensor import Parameter, Tensor
+
+ROUNDINGS = 8 * np.finfo(np.float64).eps
+"""How far the computed value of a function may be off, relative to its size: a few roundings."""
 
 
 def gradcheck(
@@ -29,59 +32,104 @@ def gradcheck(
 ) -> float:
     """Compare every gradient of `function(*inputs, **options)` with central differences; return the largest error.
 
-    Float inputs must be float64 (others are data: labels, masks). The error of an element is its difference over the
-    sum of its size and the gradient's root mean square; above `tolerance` it raises `GradientError` naming the input
-    and the element. `ShapeError` if a float input is not float64.
+    Float inputs must be float64 (others are data: labels, masks), and there must be one. An element is moved by
+    eps max(1, |x|). Its error is the difference over the size of what was added up for it, so that a small element
+    beside a large one counts as much; what rounding can do is allowed for, and where the slope itself bends, a step
+    eight times smaller decides. The gradients are asked for twice and must not write into gy, the inputs or the value.
+
+    Errors: `GradientError` naming the input and the element, `ShapeError` for inputs that cannot be checked.
     """
-    arrays: list[Any] = [None if x is None else as_array(x.data if isinstance(x, Tensor) else x) for x in inputs]
-    checked = [i for i, x in enumerate(arrays) if x is not None and x.dtype.kind == "f"]
+    name = getattr(function, "__name__", "function")
+    arrays: list[Any] = [
+        x.data if isinstance(x, Tensor) else np.asarray(x) if isinstance(x, list) else x for x in inputs
+    ]
+    checked = [i for i, x in enumerate(arrays) if getattr(x, "dtype", np.dtype(int)).kind == "f"]
+    if not any(arrays[i].size for i in checked):
+        raise ShapeError(f"gradcheck: {name} has no float64 input with an element, so there is nothing to check")
     for i in checked:
         if arrays[i].dtype != np.float64:
             raise ShapeError(
                 f"gradcheck: input {i} is {arrays[i].dtype}; in less than float64 rounding hides the faults"
             )
-    name = getattr(function, "__name__", "function")
     parameters: list[Any] = [Parameter(x.copy()) if i in checked else x for i, x in enumerate(arrays)]
     y = function(*parameters, **options)
     v = as_like(y.data, np.random.default_rng(seed).standard_normal(y.shape))
-    if y.node is not None:
-        y.backward(v)
+    found = gradients_of(y, v, {i: parameters[i] for i in checked}, name)
 
     worst = 0.0
     for i in checked:
-        found = to_host(xp_of(arrays[i]).zeros_like(arrays[i]) if parameters[i].grad is None else parameters[i].grad)
-        if found.shape != arrays[i].shape or found.dtype != arrays[i].dtype:
-            raise GradientError(
-                f"{name}: gradient {i} is {found.dtype} {found.shape}, its input float64 {arrays[i].shape}"
-            )
-        wanted = differences(function, arrays, i, v, eps, options)
-        scale = np.abs(wanted) + np.sqrt(np.mean(wanted**2)) + np.finfo(float).tiny
-        error = np.abs(found - wanted) / scale
-        if not (np.isfinite(found).all() and error.max(initial=0.0) <= tolerance):  # NaN is not <= anything
+        wanted, size, noise = differences(function, arrays, i, v, eps, options)
+        scale = size + np.abs(np.where(np.isfinite(found[i]), found[i], 0)) + noise / tolerance + np.finfo(float).tiny
+        error = np.abs(found[i] - wanted) / scale
+        doubtful = ~(error <= tolerance)  # NaN is not <= anything
+        if doubtful.any() and np.isfinite(found[i]).all():
+            places = [tuple(map(int, at)) for at in np.argwhere(doubtful)]
+            nearer, _, noise = differences(function, arrays, i, v, eps / 8, options, places)
+            scale = scale + (noise + np.abs(nearer - wanted)) / tolerance
+            error = np.where(doubtful, np.abs(found[i] - nearer) / scale, error)
+        if not error.max(initial=0.0) <= tolerance:
             at = np.unravel_index(np.argmax(np.where(np.isfinite(error), error, np.inf)), error.shape)
             raise GradientError(
-                f"{name}: gradient of input {i} at {tuple(map(int, at))} is {found[at]:.9g}, "
+                f"{name}: gradient of input {i} at {tuple(map(int, at))} is {found[i][at]:.9g}, "
                 f"and by differences {wanted[at]:.9g}"
             )
         worst = max(worst, float(error.max(initial=0.0)))
     return worst
 
 
+def gradients_of(y: Tensor, v: Any, leaves: dict[int, Parameter], name: str) -> dict[int, np.ndarray]:
+    """Return each leaf's gradient under v, asked for twice; `GradientError` if the second differs or data were hurt."""
+    before = {f"input {i}": to_host(p.data).copy() for i, p in leaves.items()} | {"the value": to_host(y.data).copy()}
+    found: dict[int, np.ndarray] = {}
+    for _ in range(2):
+        gy = v.copy()
+        if y.node is not None:
+            y.backward(gy, keep_graph=True)
+        after = {f"input {i}": p.data for i, p in leaves.items()} | {"the value": y.data}
+        for what, array in ({"gy": v} | before).items():
+            if not same(array, after.get(what, gy)):
+                raise GradientError(f"{name}: a gradient writes into {what}; it may only return a new array")
+        for i, p in leaves.items():
+            gx = np.zeros(p.shape) if p.grad is None else to_host(p.grad)
+            if not same(gx, found.setdefault(i, gx)):
+                raise GradientError(f"{name}: gradient of input {i} is another one when it is asked for again")
+            p.zero_grad()
+    return found
+
+
+def same(x: Any, y: Any) -> bool:
+    """Whether two arrays hold the same numbers, NaN being equal to itself."""
+    return np.array_equal(to_host(x), to_host(y), equal_nan=True)
+
+
 def differences(
-    function: Callable[..., Tensor], arrays: list[Any], i: int, v: Any, eps: float, options: dict[str, Any]
-) -> np.ndarray:
-    """d<v, function>/d arrays[i], element by element, by central differences."""
-    host = to_host(arrays[i])
-    wanted = np.empty_like(host)
-    for at in np.ndindex(host.shape):
+    function: Callable[..., Tensor],
+    arrays: list[Any],
+    i: int,
+    v: Any,
+    eps: float,
+    options: dict[str, Any],
+    places: Iterable[tuple[int, ...]] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return d<v, function>/d arrays[i] by central differences, element by element (at `places`, else at all).
+
+    With it: the sum of the absolute values that were added up, and what rounding the function's values can change.
+    """
+    host, weight = to_host(arrays[i]), to_host(v)
+    wanted, size, noise = np.zeros_like(host), np.zeros_like(host), np.zeros_like(host)
+    for at in np.ndindex(host.shape) if places is None else places:
+        step = eps * max(1.0, abs(host[at]))
         side = []
-        for step in (eps, -eps):
-            moved = host.copy()
-            moved[at] += step
-            inputs = [*arrays[:i], as_like(arrays[i], moved), *arrays[i + 1 :]]
-            side.append(to_host(function(*inputs, **options).data).ravel() @ to_host(v).ravel())
-        wanted[at] = (side[0] - side[1]) / (2 * eps)
-    return wanted
+        for moved_by in (step, -step):
+            there = host.copy()
+            there[at] += moved_by
+            inputs = [*arrays[:i], as_like(arrays[i], there), *arrays[i + 1 :]]
+            side.append(to_host(function(*inputs, **options).data))
+        change = weight * (side[0] - side[1]) / (2 * step)
+        large = np.abs(weight) * (np.abs(side[0]) + np.abs(side[1])) / (2 * step)
+        moved = (side[0] != side[1]) | (side[0] == side[1]).all()  # if none moved, the step was perhaps rounded away
+        wanted[at], size[at], noise[at] = change.sum(), np.abs(change).sum(), ROUNDINGS * large[moved].sum()
+    return wanted, size, noise
 
 
 def gradcheck_along(
@@ -99,6 +147,8 @@ def gradcheck_along(
     The parameters are put back as they were, and their gradients cleared.
     """
     parameters = [p for p in parameters if not p.frozen]
+    if not parameters:
+        raise ShapeError("gradcheck_along: there is no parameter, or all are frozen, so there is nothing to check")
     if any(p.dtype != np.float64 for p in parameters):
         raise ShapeError("gradcheck_along: the parameters must be float64; net.astype(np.float64) makes them so")
     rng = np.random.default_rng(seed)

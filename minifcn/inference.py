@@ -8,9 +8,11 @@ is enforced: inside, the parameter arrays are read-only, and a write to one rais
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import threading
 from collections.abc import Iterator
 
-from minifcn.backend import is_host
+from minifcn.backend import Array, is_host
 from minifcn.kernels.convolution import caching_filters
 from minifcn.nn import Module, evaluating
 
@@ -24,13 +26,39 @@ def inference(net: Module) -> Iterator[Module]:
     On a GPU nothing is kept, and arrays there cannot be made read-only.
     """
     arrays = [parameter.data for parameter in net.parameters() if is_host(parameter.data)]
-    arrays.sort(key=lambda array: not array.flags.owndata)  # a view can be made writable again only after its owner
-    were_writable = [array.flags.writeable for array in arrays]
     with evaluating(net), caching_filters(arrays):
+        close(arrays)
         try:
-            for array in arrays:
-                array.flags.writeable = False
             yield net
         finally:
-            for array, writable in zip(arrays, were_writable, strict=True):
-                array.flags.writeable = writable
+            reopen(arrays)
+
+
+@dataclasses.dataclass
+class Closed:
+    """An array that cannot be written for now, by how many blocks, and whether it could be before."""
+
+    array: Array
+    writable: bool
+    blocks: int = 0
+
+
+_closed: dict[int, Closed] = {}
+_turn = threading.Lock()
+
+
+def close(arrays: list[Array]) -> None:
+    """Make the arrays read-only, for one block more."""
+    with _turn:
+        for array in arrays:
+            _closed.setdefault(id(array), Closed(array, array.flags.writeable)).blocks += 1
+            array.flags.writeable = False
+
+
+def reopen(arrays: list[Array]) -> None:
+    """End one block: an array that no other block (of any thread) needs is as it was."""
+    with _turn:
+        for array in sorted(arrays, key=lambda array: not array.flags.owndata):  # a view only after its owner
+            _closed[id(array)].blocks -= 1
+            if not _closed[id(array)].blocks:
+                array.flags.writeable = _closed.pop(id(array)).writable

@@ -15,17 +15,29 @@ from typing import Any
 import numpy as np
 
 from minifcn import ops
-from minifcn.backend import Array, device_of, to_device, to_host
+from minifcn.backend import Array, Scope, device_of, to_device, to_host
 from minifcn.errors import FormatError, ShapeError, UsageError
 from minifcn.geometry import Layer
 from minifcn.ops.checks import whole
 from minifcn.tensor import Parameter, Tensor, no_grad
 
+EVALUATED: Scope[frozenset[int]] = Scope("evaluated", frozenset())
+"""The modules, by identity, that this thread evaluates, whatever their own mode."""
+
 
 class Module:
     """Something with parameters. Subclasses assign parameters and modules in `__init__` and define `forward`."""
 
-    training = True
+    mode = True
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout is on: what `train` and `eval` set, and False inside `evaluating`."""
+        return self.mode and id(self) not in EVALUATED()
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        self.mode = value
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.forward(*args, **options)
@@ -147,15 +159,9 @@ class Module:
 
 @contextlib.contextmanager
 def evaluating(net: Module) -> Iterator[Module]:
-    """Inside: no dropout, nothing remembered. Afterwards the net is in the mode it was in."""
-    modes = [(module, module.training) for module in net.modules()]
-    with no_grad():
-        net.eval()
-        try:
-            yield net
-        finally:
-            for module, training in modes:
-                module.training = training
+    """Inside, for this thread: no dropout, nothing remembered. Afterwards the net is in the mode it was in."""
+    with no_grad(), EVALUATED.set(EVALUATED() | {id(module) for module in net.modules()}):
+        yield net
 
 
 class Sequential(Module):

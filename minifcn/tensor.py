@@ -6,19 +6,22 @@ function on plain arrays into one on Tensors; `backward` is the chain rule, once
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+import inspect
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn
 
-from minifcn.backend import Array, as_array, xp_of
-from minifcn.errors import GraphError, ShapeError
+from minifcn.backend import Array, Scope, as_array, as_numpy, xp_of
+from minifcn.errors import GradientError, GraphError, ShapeError
 
 Gradient = Callable[[Array], Array]
 Gradients = tuple[Gradient | None, ...]
 ValueAndGradients = tuple[Array, Gradients] | tuple[Array, Gradients, Gradient]  # see `op`
 OPS: dict[str, Callable[..., Tensor]] = {}
-_recording = True
+RECORDING = Scope("recording", True)
+Axes = int | tuple[int, ...] | None
 
 
 class Node:
@@ -29,7 +32,7 @@ class Node:
     once, and the gradient functions get its result.
     """
 
-    __slots__ = ("__weakref__", "edges", "grad", "op", "prepare", "shape", "version")
+    __slots__ = ("__weakref__", "dtype", "edges", "grad", "op", "prepare", "shape", "version")
 
     def __init__(
         self,
@@ -39,14 +42,20 @@ class Node:
         prepare: Gradient | None = None,
     ) -> None:
         self.op, self.shape, self.prepare = op, shape, prepare
+        self.dtype: Any = None  # of its gradient: set when an op takes the value
         self.edges: tuple[tuple[Node, Gradient, int], ...] | None = edges  # None once a backward pass has used them
         self.grad: Array | None = None
         self.version = 0
 
 
 def operator_for(name: str) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """`x + y` and its reflection `y + x`, through the registry: so this file need not know the ops."""
+    """Return `x + y` and its reflection `y + x`, through the registry: so this file need not know the ops."""
     return lambda x, y: OPS[name](x, y), lambda x, y: OPS[name](y, x)
+
+
+def comparison(compare: Callable[[Any, Any], Array]) -> Callable[[Any, Any], Array]:
+    """Return `x < y` and the like as an array of bool: a comparison has no gradient."""
+    return lambda x, y: compare(x.data, y.data if isinstance(y, Tensor) else y)
 
 
 class Tensor:
@@ -54,6 +63,7 @@ class Tensor:
 
     __slots__ = ("data", "node")
     __array_ufunc__ = None  # so that `array + tensor` asks the Tensor
+    __hash__ = object.__hash__  # a Tensor is found by identity, although == compares its numbers
 
     def __init__(self, data: Any, node: Node | None = None) -> None:
         self.data: Array = as_array(data.data if isinstance(data, Tensor) else data)
@@ -92,12 +102,19 @@ class Tensor:
             raise ShapeError(f"the gradient of a {type(self).__name__} of shape {self.shape} has shape {value.shape}")
         self.node.grad = value
 
+    @property
+    def T(self) -> Tensor:
+        """`ops.transpose` of it: the axes in reverse order."""
+        return OPS["transpose"](self)
+
     def item(self) -> float:
-        """The one number in it, as a Python float. On a GPU this waits for the device."""
+        """Return the one number in it, as a Python number. On a GPU this waits for the device."""
+        if self.size != 1:
+            raise ShapeError(f"one number is wanted, and this Tensor has shape {self.shape}: sum it, or index it")
         return self.data.item()
 
     def detach(self) -> Tensor:
-        """The same array as a constant."""
+        """Return the same array as a constant."""
         return Tensor(self.data)
 
     def __repr__(self) -> str:
@@ -113,31 +130,72 @@ class Tensor:
     __mul__, __rmul__ = operator_for("mul")
     __truediv__, __rtruediv__ = operator_for("div")
     __matmul__, __rmatmul__ = operator_for("matmul")
+    __pow__, __rpow__ = operator_for("power")
+    __lt__, __le__, __gt__, __ge__ = map(comparison, (operator.lt, operator.le, operator.gt, operator.ge))
+    __eq__, __ne__ = map(comparison, (operator.eq, operator.ne))
 
     def __neg__(self) -> Tensor:
         return OPS["neg"](self)
 
-    def sum(self, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def __abs__(self) -> Tensor:
+        return OPS["abs"](self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return OPS["getitem"](self, index=index)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return as_numpy(self.data, dtype, copy)
+
+    def __array_function__(self, function: Any, *_: Any) -> NoReturn:
+        name = function.__name__
+        own = f"minifcn.ops.{name} has one" if name in OPS else "minifcn.ops lists what has one"
+        raise GraphError(f"np.{name} has no gradient and takes no Tensor: give it the array in .data; {own}")
+
+    def sum(self, axis: Axes = None, *, keepdims: bool = False) -> Tensor:
         """`ops.sum` of it."""
         return OPS["sum"](self, axis=axis, keepdims=keepdims)
 
-    def mean(self, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def mean(self, axis: Axes = None, *, keepdims: bool = False) -> Tensor:
         """`ops.mean` of it."""
         return OPS["mean"](self, axis=axis, keepdims=keepdims)
 
-    def reshape(self, *shape: int) -> Tensor:
-        """`ops.reshape` of it: `y = x.reshape(2, 3)`."""
-        return OPS["reshape"](self, shape=shape)
+    def max(self, axis: Axes = None, *, keepdims: bool = False) -> Tensor:
+        """`ops.max` of it."""
+        return OPS["max"](self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Axes = None, *, keepdims: bool = False) -> Tensor:
+        """`ops.min` of it."""
+        return OPS["min"](self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """`ops.reshape` of it: `y = x.reshape(2, 3)` or `x.reshape((2, 3))`."""
+        given = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
+        return OPS["reshape"](self, shape=given)
 
 
 class Parameter(Tensor):
-    """A leaf: a Tensor that wants a gradient and was made by nobody."""
+    """A leaf: a Tensor that wants a gradient and that no op made."""
 
-    __slots__ = ()
+    __slots__ = ("leaf",)
 
     def __init__(self, data: Any) -> None:
         super().__init__(data)
-        self.node = Node("parameter", self.data.shape)
+        self.node = self.leaf = Node("parameter", self.data.shape)
 
     @property
     def frozen(self) -> bool:
@@ -145,54 +203,77 @@ class Parameter(Tensor):
         return self.node is None
 
     def freeze(self, frozen: bool = True) -> None:
-        """A frozen parameter is a constant: no gradient reaches it, and nothing is remembered on its behalf."""
-        if frozen:
-            self.node = None
-        elif self.node is None:
-            self.node = Node("parameter", self.data.shape)
+        """Make it a constant, or a leaf again: no gradient reaches a constant, and nothing is remembered for it.
+
+        A graph recorded before it was frozen refuses to go backward.
+        """
+        if frozen and self.node is not None:
+            self.zero_grad()
+            self.changed()
+        self.node = None if frozen else self.leaf
 
     def zero_grad(self) -> None:
         """Forget the gradient."""
-        if self.node is not None:
-            self.node.grad = None
+        self.leaf.grad = None
 
     def changed(self) -> None:
         """Say that `data` was written, so that a graph recorded before refuses to give gradients of old values."""
-        if self.node is not None:
-            self.node.version += 1
+        self.leaf.version += 1
 
 
-@contextlib.contextmanager
-def no_grad() -> Iterator[None]:
-    """Inside, ops compute and remember nothing."""
-    global _recording
-    before, _recording = _recording, False
-    try:
-        yield
-    finally:
-        _recording = before
+def no_grad() -> AbstractContextManager[None]:
+    """Return a block inside which this thread's ops compute and remember nothing: `with no_grad():`."""
+    return RECORDING.set(False)
+
+
+SHAPE_ONLY = "like"
+"""The one option that may be any Tensor: `crop` looks at the shape of `like` and never at its numbers."""
+
+
+def plain(x: Any) -> Any:
+    """Return the array of an op's input; Python's numbers and None stay themselves, so that they change no dtype."""
+    if isinstance(x, Tensor):
+        return x.data
+    return x if x is None or type(x) in (bool, int, float) else as_array(x)
+
+
+def option(op: str, name: str, value: Any) -> Any:
+    """Return the value of an option; `GraphError` for a Tensor whose gradient would be lost."""
+    if not isinstance(value, Tensor) or name == SHAPE_ONLY:
+        return value
+    if value.node is not None:
+        raise GraphError(
+            f"{op}: no gradient flows into {name}, and this one was made by {value.node.op}; give {name}.data"
+        )
+    return value.data
 
 
 def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
     """Lift `function(*arrays, **options) -> value, (gradient per array)` to Tensors, and enter it in `OPS`.
 
-    The plain function stays reachable: `y, (grad_x, grad_w, grad_b) = conv2d.__wrapped__(x, w, b)`. A gradient nobody
-    wants (its input is a constant) is dropped here, and with it every array that it alone remembers. A function may
-    return a third thing, `prepare`: what all its gradients have in common, computed once: `grad_x(prepare(gy))`.
+    The plain function stays reachable: `y, (grad_x, grad_w, grad_b) = conv2d.__wrapped__(x, w, b)`. A gradient that
+    no input wants (its input is a constant) is dropped here, and with it every array that it alone remembers. A
+    function may return a third thing, `prepare`: what all its gradients have in common, computed once:
+    `grad_x(prepare(gy))`. An array may be given by its name, `conv2d(x, w, b=b)`.
     """
-    name = function.__name__
+    name, signature = function.__name__, inspect.signature(function)
+    arrays = {p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD}
 
     @functools.wraps(function)
     def apply(*inputs: Any, **options: Any) -> Tensor:
-        y, gradients, *prepare = function(*(x.data if isinstance(x, Tensor) else x for x in inputs), **options)
-        if not _recording:
+        if not arrays.isdisjoint(options):
+            bound = signature.bind(*inputs, **options)
+            inputs, options = bound.args, bound.kwargs
+        options = {key: option(name, key, value) for key, value in options.items()}
+        y, gradients, *prepare = function(*(plain(x) for x in inputs), **options)
+        if not RECORDING():
             return Tensor(y)
-        edges = tuple(
-            (x.node, gradient, x.node.version)
-            for x, gradient in zip(inputs, gradients, strict=False)  # an input left to its default has no edge
-            if isinstance(x, Tensor) and x.node is not None and gradient is not None
-        )
-        return Tensor(y, Node(name, y.shape, edges, *prepare) if edges else None)
+        edges = []
+        for x, gradient in zip(inputs, gradients, strict=False):  # an input left to its default has no edge
+            if isinstance(x, Tensor) and x.node is not None and gradient is not None:
+                x.node.dtype = x.data.dtype
+                edges.append((x.node, gradient, x.node.version))
+        return Tensor(y, Node(name, y.shape, tuple(edges), *prepare) if edges else None)
 
     if name in OPS:
         raise ValueError(f"an op named {name} is registered already")
@@ -237,7 +318,8 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
 
     `gy` has the shape and dtype of `y`; a scalar needs none. Edges are dropped on the way, so memory falls while
     walking; `keep_graph=True` keeps them for a second pass, `keep_grads=True` leaves each node's gradient on it (both
-    for lessons). Gradients are never written in place: two of them may be the same array. Errors: `GraphError`.
+    for lessons). On the way two gradients may be the same array, and none is written in place; a leaf gets an array of
+    its own. Errors: `GraphError`; `GradientError` for a gradient unlike its input; `ShapeError` for a gy unlike y.
     """
     if y.node is None:
         raise GraphError("backward from a constant: no Parameter was used in its computation (or it ran in no_grad)")
@@ -250,23 +332,38 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
         raise ShapeError(f"backward: gy must be an array like the value, {y.dtype} {y.shape}, and is {found}")
 
     uses = count_uses(y.node)
-    grads, ready = {y.node: gy}, [y.node]
+    grads, ready = {y.node: (gy, False)}, [y.node]  # each with whether no other place has the array
     while ready:
         node = ready.pop()
-        gy, edges = grads.pop(node), edges_of(node)
+        (gy, owned), edges = grads.pop(node), edges_of(node)
         is_leaf = not edges
         if is_leaf:
-            node.grad = gy if node.grad is None else node.grad + gy
+            owned = owned and 0 not in getattr(gy, "strides", ())  # a number that was broadcast is one for all places
+            node.grad = as_array(gy if owned else gy.copy()) if node.grad is None else node.grad + gy
         elif keep_grads:
             node.grad = gy
         if node.prepare:
             gy = node.prepare(gy)
         if not (keep_graph or is_leaf):
             node.edges = node.prepare = None
+        handed_on = owned and len(edges) == 1 and not keep_grads
         for parent, gradient, _ in edges:
             gx = gradient(gy)
-            grads[parent] = grads[parent] + gx if parent in grads else gx
+            if gx.shape != parent.shape or (parent.dtype is not None and parent.dtype != gx.dtype):
+                raise GradientError(
+                    f"{node.op}: a gradient is {gx.dtype} {gx.shape}, and its input {parent.dtype} {parent.shape}"
+                )
+            if parent in grads:
+                grads[parent] = grads[parent][0] + gx, True
+            else:
+                grads[parent] = gx, handed_on or root(gx) is not root(gy)
             uses[parent] -= 1
             if not uses[parent]:
                 ready.append(parent)
         del edges
+
+
+def root(array: Array) -> Array:
+    """Return the array that holds the numbers of a view, or the array itself."""
+    base = getattr(array, "base", None)
+    return array if base is None else base

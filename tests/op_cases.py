@@ -36,6 +36,8 @@ class Case:
         """Fresh inputs and options with every float array in `dtype`, on `device`."""
 
         def there(value: Any) -> Array:
+            if isinstance(value, tuple):
+                return tuple(map(there, value))  # an index of several arrays
             if not isinstance(value, np.ndarray):
                 return value
             return to_device(value.astype(dtype) if value.dtype.kind == "f" else value.copy(), device)
@@ -176,10 +178,61 @@ def calls(op: str, **cases: tuple[Any, ...]) -> dict[str, Case]:
     return found
 
 
+def flags(*shape: int) -> np.ndarray:
+    """True and False in turns, shuffled."""
+    return _rng.permutation(np.arange(int(np.prod(shape))) % 2 == 0).reshape(shape)
+
+
+def extremes() -> dict[str, tuple[Any, ...]]:
+    return {
+        "all_axes": (apart(2, 3),),
+        "one_axis": (apart(2, 3, 2), {"axis": 1}),
+        "two_axes": (apart(2, 3, 2), {"axis": (0, -1)}),
+        "kept": (apart(2, 3, 2), {"axis": (1, 2), "keepdims": True}),
+    }
+
+
+def scores() -> dict[str, tuple[Any, ...]]:
+    return {
+        "channels": (numbers(2, 3, 2, 2),),
+        "last_axis": (numbers(2, 4), {"axis": -1}),
+        "first_axis": (numbers(3, 2), {"axis": 0}),
+        "one_pixel": (numbers(1, 4, 1, 1),),
+        "one_class": (numbers(2, 1, 2, 2),),
+    }
+
+
 CASES: dict[str, dict[str, Case]] = {
     "neg": calls("neg", matrix=(numbers(2, 3),)),
     "exp": calls("exp", matrix=(numbers(2, 3),)),
     "log": calls("log", matrix=(abs(away(2, 3)),)),
+    "sqrt": calls("sqrt", matrix=(abs(away(2, 3)),)),
+    "abs": calls("abs", images=(apart(2, 1, 2, 3),), vector=(apart(5),)),
+    "clip": calls(
+        "clip",
+        both=(apart(2, 7), {"min": -0.55, "max": 0.55}),
+        below=(apart(7), {"min": 0.05}),
+        above=(apart(2, 3), {"max": -0.05}),
+        neither=(apart(3),),
+    ),
+    "power": {
+        **{name: Case("power", name, (1 + abs(away(*x)), numbers(*y))) for name, (x, y) in PAIRS.items()},
+        **calls(
+            "power",
+            square=(numbers(2, 3), 2),
+            root=(abs(away(2, 3)), 0.5),
+            negative_base=(away(2, 3), -3),
+            of_two=(2, numbers(2, 3)),
+        ),
+    },
+    "where": calls(
+        "where",
+        same_shape=(flags(2, 3), numbers(2, 3), numbers(2, 3)),
+        condition_repeats=(flags(2, 1, 3), numbers(2, 2, 3), numbers(2, 2, 3)),
+        values_repeat=(flags(3, 4), numbers(3, 1), numbers(4)),
+        of_zero_and_one=(flags(2, 3).astype("uint8"), numbers(2, 3), numbers(1, 3)),
+        else_a_number=(flags(2, 3), numbers(2, 3), 0.0),
+    ),
     "add": pairs("add"),
     "sub": pairs("sub"),
     "mul": pairs("mul"),
@@ -206,6 +259,18 @@ CASES: dict[str, dict[str, Case]] = {
         two_axes=(numbers(2, 3, 2), {"axis": (0, -1)}),
         kept=(numbers(2, 3, 2), {"axis": (1, 2), "keepdims": True}),
     ),
+    "max": calls("max", **extremes()),
+    "min": calls("min", **extremes()),
+    "getitem": calls(
+        "getitem",
+        number=(numbers(3, 2), {"index": 1}),
+        slices=(numbers(3, 4, 2), {"index": (slice(None, None, 2), slice(3, 0, -1))}),
+        new_axis=(numbers(2, 3), {"index": (slice(None), None, 0)}),
+        last_axis=(numbers(2, 3, 2), {"index": (..., -1)}),
+        repeated=(numbers(4, 2), {"index": np.array([2, 0, 2, 2])}),
+        mask=(numbers(2, 3), {"index": flags(2, 3)}),
+        pixels=(numbers(3, 3), {"index": (np.array([0, 2, 2]), np.array([1, 0, 0]))}),
+    ),
     "reshape": calls(
         "reshape", given=(numbers(2, 6), {"shape": (3, 4)}), one_free=(numbers(2, 3, 2), {"shape": (2, -1)})
     ),
@@ -219,6 +284,13 @@ CASES: dict[str, dict[str, Case]] = {
         channels=(numbers(2, 1, 2, 2), numbers(2, 3, 2, 2)),
         batch_of_three=(numbers(1, 2), numbers(2, 2), numbers(3, 2), {"axis": 0}),
         last_axis=(numbers(2, 2), numbers(2, 3), {"axis": -1}),
+        alone=(numbers(2, 3),),
+    ),
+    "stack": calls(
+        "stack",
+        two=(numbers(2, 3), numbers(2, 3)),
+        in_between=(numbers(2, 3), numbers(2, 3), numbers(2, 3), {"axis": 1}),
+        last_axis=(numbers(2, 2), numbers(2, 2), {"axis": -1}),
         alone=(numbers(2, 3),),
     ),
     "pad": calls(
@@ -236,15 +308,11 @@ CASES: dict[str, dict[str, Case]] = {
         everything=(numbers(1, 1, 2, 3), {"like": (2, 3)}),
     ),
     "relu": calls("relu", images=(apart(2, 2, 2, 3),), vector=(apart(5),)),
+    "sigmoid": calls("sigmoid", images=(numbers(2, 2, 1, 3),), vector=(numbers(5),)),
+    "tanh": calls("tanh", images=(numbers(2, 2, 1, 3),), vector=(numbers(5),)),
     "dropout": calls("dropout", images=(numbers(2, 2, 2, 3), {"mask": dropped(2, 2, 2, 3)})),
-    "log_softmax": calls(
-        "log_softmax",
-        channels=(numbers(2, 3, 2, 2),),
-        last_axis=(numbers(2, 4), {"axis": -1}),
-        first_axis=(numbers(3, 2), {"axis": 0}),
-        one_pixel=(numbers(1, 4, 1, 1),),
-        one_class=(numbers(2, 1, 2, 2),),
-    ),
+    "log_softmax": calls("log_softmax", **scores()),
+    "softmax": calls("softmax", **scores()),
     "conv2d": convolution("conv2d", CONVOLUTIONS, 0),
     "conv_transpose2d": convolution("conv_transpose2d", TRANSPOSED, 1),
     "max_pool2d": {name: Case("max_pool2d", name, (apart(*x),), options) for name, (x, options) in POOLS.items()},
@@ -271,6 +339,14 @@ CASES: dict[str, dict[str, Case]] = {
         one_way_each=(numbers(2, 1, 2, 5), {"size": (7, 3)}),
         from_one_pixel=(numbers(1, 2, 1, 1), {"size": (3, 2)}),
         to_one_pixel=(numbers(1, 2, 3, 4), {"size": (1, 1)}),
+        same_size=(numbers(1, 1, 3, 2), {"size": (3, 2)}),
+    ),
+    "nearest_resize": calls(
+        "nearest_resize",
+        larger=(numbers(1, 2, 2, 3), {"size": (4, 7)}),
+        smaller=(numbers(1, 2, 5, 4), {"size": (2, 3)}),
+        one_way_each=(numbers(2, 1, 2, 5), {"size": (7, 3)}),
+        from_one_pixel=(numbers(1, 2, 1, 1), {"size": 3}),
         same_size=(numbers(1, 1, 3, 2), {"size": (3, 2)}),
     ),
     "bilinear_upsample": calls(
@@ -347,6 +423,10 @@ STRAIGHT = {
     "conv2d": (0, 1, 2),
     "conv_transpose2d": (0, 1, 2),
     "avg_pool2d": (0,),
+    "getitem": (0,),
+    "stack": (0, 1, 2),
+    "where": (1, 2),
+    "nearest_resize": (0,),
     "bilinear_resize": (0,),
     "bilinear_upsample": (0,),
     "shift": (0,),

@@ -19,27 +19,24 @@ Four ways lead to each product, and a test holds them equal:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
-
-from minifcn.backend import Array, device_of, xp_of
+from minifcn.backend import FLOATS, Array, Scope, device_of, xp_of
 from minifcn.errors import ShapeError, UsageError
 from minifcn.kernels import blocks, lines, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
 
 WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "lines": lines, "winograd": winograd}
 
-FLOATS = (np.dtype("float32"), np.dtype("float64"))
 SMALL = 1_000_000
 """Multiply-adds below which a convolution is over before any preparation could pay."""
 WIDE = 64 * 2048
 """Channels times windows from which Winograd's transforms pay: 2048 windows of 64 channels, 1024 of 128."""
 
-_forced: str | None = None
-_filters: dict[int, list[Array | None]] = {}
+FORCED: Scope[str | None] = Scope("forced", None)
+FILTERS: Scope[dict[int, list[Array | None]]] = Scope("filters", {})
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: bool = False) -> Array:
@@ -99,13 +96,14 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     float64 is for checking gradients, so it is computed exactly; the threads and the caches of the fast ways are those
     of a CPU. A forced way that cannot serve the layer hands it to the next more general one.
     """
-    if array.dtype != "float32" or device_of(array) == "gpu" or _forced == "im2col":
+    forced = FORCED()
+    if array.dtype != "float32" or device_of(array) == "gpu" or forced == "im2col":
         return "im2col"
     multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
-    if multiply_adds == 0 or (_forced is None and multiply_adds < SMALL):
+    if multiply_adds == 0 or (forced is None and multiply_adds < SMALL):
         return "im2col"  # over before any preparation could pay
-    if _forced is not None:
-        return _forced if _forced != "blocks" and WAYS[_forced].serves(g, i, o) else "blocks"
+    if forced is not None:
+        return forced if forced != "blocks" and WAYS[forced].serves(g, i, o) else "blocks"
     windows, thinner = n * out[0] * out[1], min(i, o)
     # Few channels cannot pay for transforming the tiles, nor few tiles for transforming the filters.
     if thinner >= 64 and windows >= 1024 and windows * thinner >= WIDE and winograd.serves(g, i, o):
@@ -116,43 +114,31 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     return "lines" if thin and windows > o and lines.serves(g, i, o) else "blocks"
 
 
-@contextlib.contextmanager
-def convolution(way: str) -> Iterator[None]:
-    """`with convolution("im2col"):` every convolution is computed that way, if it can be: im2col, blocks, lines or
-    winograd.
+def convolution(way: str) -> AbstractContextManager[None]:
+    """`with convolution("im2col"):` this thread computes every convolution that way, if it can be: im2col, blocks,
+    lines or winograd.
 
     UsageError for another name.
     """
-    global _forced
     if way not in WAYS:
         raise UsageError(f"convolution {way!r} is unknown: expected one of {', '.join(WAYS)}")
-    before, _forced = _forced, way
-    try:
-        yield
-    finally:
-        _forced = before
+    return FORCED.set(way)
 
 
-@contextlib.contextmanager
-def caching_filters(weights: Iterable[Array]) -> Iterator[None]:
-    """Within it, Winograd's transformed filters of these arrays are kept, and nobody may write to the arrays.
+def caching_filters(weights: Iterable[Array]) -> AbstractContextManager[None]:
+    """Within it, Winograd's transformed filters of these arrays are kept, and the arrays must not be written to.
 
     They are found by the identity of the array; the array itself is kept too, so that no other can take its place.
     At the end all that this block kept is dropped; a block within another adds to what the outer keeps.
     """
-    global _filters
-    before, _filters = _filters, {**{id(w): [w, None] for w in weights}, **_filters}
-    try:
-        yield
-    finally:
-        _filters = before
+    return FILTERS.set({**{id(w): [w, None] for w in weights}, **FILTERS()})
 
 
 def _transformed(w: Array) -> Array | None:
     """The transformed filters if they are kept, transforming them the first time."""
-    if id(w) not in _filters:
+    entry = FILTERS().get(id(w))
+    if entry is None:
         return None
-    entry = _filters[id(w)]
     if entry[1] is None:
         entry[1] = winograd.transform_filters(w)
     return entry[1]

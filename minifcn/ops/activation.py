@@ -1,4 +1,4 @@
-"""Activations: ReLU, dropout and log-softmax."""
+"""Activations: ReLU, sigmoid, tanh, dropout, softmax and its logarithm."""
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
@@ -12,6 +12,29 @@ def relu(x: Array) -> ValueAndGradients:
 
     def grad_x(gy):
         return gy * (y > 0)  # y, not x: the next layer remembers y anyway, so this remembers nothing more
+
+    return y, (grad_x,)
+
+
+@op
+def sigmoid(x: Array) -> ValueAndGradients:
+    """Return y = 1 / (1 + e^-x), element by element, to full precision also where it is close to 0."""
+    xp = xp_of(x)
+    y = xp.exp(-xp.logaddexp(xp.zeros_like(x), -x))
+
+    def grad_x(gy):
+        return gy * y * (1 - y)
+
+    return y, (grad_x,)
+
+
+@op
+def tanh(x: Array) -> ValueAndGradients:
+    """Return y = tanh x, element by element."""
+    y = xp_of(x).tanh(x)
+
+    def grad_x(gy):
+        return gy * (1 - y * y)
 
     return y, (grad_x,)
 
@@ -40,5 +63,17 @@ def log_softmax(x: Array, *, axis: int = 1) -> ValueAndGradients:
 
     def grad_x(gy):
         return gy - xp.exp(y) * gy.sum(axis=axis, keepdims=True)
+
+    return y, (grad_x,)
+
+
+@op
+def softmax(x: Array, *, axis: int = 1) -> ValueAndGradients:
+    """Return y_c = e^{x_c} / sum_k e^{x_k} over `axis`: positive numbers with sum 1."""
+    y = xp_of(x).exp(x - x.max(axis=axis, keepdims=True))
+    y = y / y.sum(axis=axis, keepdims=True)
+
+    def grad_x(gy):
+        return y * (gy - (gy * y).sum(axis=axis, keepdims=True))
 
     return y, (grad_x,)

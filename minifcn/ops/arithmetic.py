@@ -25,13 +25,18 @@ def sum_to(gy: Array, shape: tuple[int, ...]) -> Array:
     return gy.sum(axis=repeated).reshape(shape)
 
 
-def broadcast(x: Any, y: Any, *, op: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shapes of both; refuses shapes that do not broadcast and arrays of different dtypes."""
-    a, b = shape_of(x), shape_of(y)
+def fit(a: tuple[int, ...], b: tuple[int, ...], *, op: str) -> None:
+    """Refuse two shapes that do not broadcast."""
     if any(m != n and 1 not in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False)):
         raise ShapeError(
             f"{op}: shapes {a} and {b} do not fit together; axes must be equal, or 1, counted from the last"
         )
+
+
+def broadcast(x: Any, y: Any, *, op: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of both; refuse shapes that do not broadcast and arrays of different dtypes."""
+    a, b = shape_of(x), shape_of(y)
+    fit(a, b, op=op)
     if hasattr(x, "dtype") and hasattr(y, "dtype") and x.dtype != y.dtype:
         raise ShapeError(f"{op}: dtypes {x.dtype} and {y.dtype} differ; give both the same, with .astype")
     return a, b
@@ -66,6 +71,43 @@ def log(x: Array) -> ValueAndGradients:
         return gy / x
 
     return xp_of(x).log(x), (grad_x,)
+
+
+@op
+def sqrt(x: Array) -> ValueAndGradients:
+    """Return y = sqrt(x), element by element, for x >= 0; the slope at 0 is infinite."""
+    y = xp_of(x).sqrt(x)
+
+    def grad_x(gy):
+        return gy / (2 * y)
+
+    return y, (grad_x,)
+
+
+@op
+def abs(x: Array) -> ValueAndGradients:
+    """Return y = |x|, element by element; the gradient at 0 is 0."""
+    sign = xp_of(x).sign(x)
+
+    def grad_x(gy):
+        return gy * sign
+
+    return x * sign, (grad_x,)
+
+
+@op
+def clip(x: Array, *, min: float | None = None, max: float | None = None) -> ValueAndGradients:
+    """Return x with what lies below `min` or above `max` set to that bound, where no gradient passes."""
+    passes = xp_of(x).ones(x.shape, dtype=bool)
+    if min is not None:
+        passes = passes & (x >= min)
+    if max is not None:
+        passes = passes & (x <= max)
+
+    def grad_x(gy):
+        return gy * passes
+
+    return xp_of(x).clip(x, min, max), (grad_x,)
 
 
 @op
@@ -122,6 +164,42 @@ def div(x: Array, y: Array) -> ValueAndGradients:
         return sum_to(-gy * x / (y * y), y_shape)
 
     return x / y, (grad_x, grad_y)
+
+
+@op
+def power(x: Array, y: Array) -> ValueAndGradients:
+    """Return x ** y, with broadcasting: d/dx = y x^(y-1) and d/dy = x^y ln x, and 0 where that is 0 times infinity.
+
+    Either may be a Python number. Errors: `ShapeError`, as in `add`.
+    """
+    x_shape, y_shape = broadcast(x, y, op="power")
+    z = x**y
+
+    def grad_x(gy):
+        return sum_to(gy * y * x ** (y - (y != 0)), x_shape)
+
+    def grad_y(gy):
+        base = x if hasattr(x, "dtype") else xp_of(gy).full((), x, dtype=gy.dtype)
+        return sum_to(gy * z * xp_of(gy).log(base + (base == 0)), y_shape)  # where x is 0, ln 1 = 0 and x^y = 0
+
+    return z, (grad_x, grad_y)
+
+
+@op
+def where(condition: Array, x: Array, y: Array) -> ValueAndGradients:
+    """Return x where `condition` is not 0 and y elsewhere, all three broadcast; what was taken gets the gradient."""
+    x_shape, y_shape = broadcast(x, y, op="where")
+    for shape in (x_shape, y_shape):
+        fit(shape_of(condition), shape, op="where")
+    taken = condition != 0
+
+    def grad_x(gy):
+        return sum_to(gy * taken, x_shape)
+
+    def grad_y(gy):
+        return sum_to(gy * ~taken, y_shape)
+
+    return xp_of(taken, x, y).where(taken, x, y), (None, grad_x, grad_y)
 
 
 @op

@@ -8,9 +8,7 @@ from typing import Any
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
 from minifcn.ops.checks import pair, whole
-from minifcn.tensor import ValueAndGradients, op
-
-Axes = int | tuple[int, ...] | None
+from minifcn.tensor import Axes, Gradient, ValueAndGradients, op
 
 
 def spread_over(gy: Array, shape: tuple[int, ...], axis: Axes, keepdims: bool) -> Array:
@@ -35,10 +33,50 @@ def sum(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradi
 def mean(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradients:
     """The mean over `axis` (all axes by default)."""
     x_shape, y = x.shape, x.mean(axis=axis, keepdims=keepdims)
-    count = x.size // max(y.size, 1)
+    count = x.size // (y.size or 1)
 
     def grad_x(gy):
         return spread_over(gy / count, x_shape, axis, keepdims)
+
+    return y, (grad_x,)
+
+
+def extreme(x: Array, y: Array, axis: Axes, keepdims: bool) -> tuple[Array, tuple[Gradient]]:
+    """Return the largest or smallest numbers y over `axis`, kept in `y`, and their gradient: equal ones share it."""
+    chosen, result = x == y, y if keepdims else y.squeeze(tuple(range(x.ndim)) if axis is None else axis)
+    count = chosen.sum(axis=axis, keepdims=True).astype(x.dtype)
+
+    def grad_x(gy):
+        return gy.reshape(y.shape) / count * chosen
+
+    return result, (grad_x,)
+
+
+@op
+def max(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradients:
+    """Return the largest number over `axis` (all axes by default); equal largest ones share the gradient."""
+    return extreme(x, x.max(axis=axis, keepdims=True), axis, keepdims)
+
+
+@op
+def min(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradients:
+    """Return the smallest number over `axis` (all axes by default); equal smallest ones share the gradient."""
+    return extreme(x, x.min(axis=axis, keepdims=True), axis, keepdims)
+
+
+@op
+def getitem(x: Array, *, index: Any) -> ValueAndGradients:
+    """Return x[index] as NumPy reads it: numbers, slices, None, `...`, arrays of whole numbers or of bool.
+
+    What was not taken gets the gradient 0; what was taken twice, the sum of both.
+    """
+    x_shape, y = x.shape, x[index]
+
+    def grad_x(gy):
+        xp = xp_of(gy)
+        gx = xp.zeros(x_shape, dtype=gy.dtype)
+        xp.add.at(gx, index, gy)
+        return gx
 
     return y, (grad_x,)
 
@@ -90,6 +128,22 @@ def concat(*xs: Array, axis: int = 1) -> ValueAndGradients:
         return grad_x
 
     return xp_of(*xs).concatenate(xs, axis=axis), tuple(gradient_of(i) for i in range(len(xs)))
+
+
+@op
+def stack(*xs: Array, axis: int = 0) -> ValueAndGradients:
+    """Return the inputs, equal in shape and dtype, along a new axis."""
+    shapes, dtypes = [x.shape for x in xs], [str(x.dtype) for x in xs]
+    if len(set(shapes)) != 1 or len(set(dtypes)) != 1:
+        raise ShapeError(f"stack: shapes {shapes} and dtypes {dtypes} must each be equal, of one input at least")
+
+    def gradient_of(i):
+        def grad_x(gy):
+            return xp_of(gy).moveaxis(gy, axis, 0)[i]
+
+        return grad_x
+
+    return xp_of(*xs).stack(xs, axis=axis), tuple(gradient_of(i) for i in range(len(xs)))
 
 
 @op

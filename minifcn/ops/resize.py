@@ -63,3 +63,18 @@ def bilinear_upsample(x: Array, *, kernel_size: Size, stride: Size, padding: Siz
     paddings = pair(padding, op="bilinear_upsample", name="padding", least=0)
     rows, cols = (Layer(*axis, transpose=True) for axis in zip(kernels, strides, paddings, strict=True))
     return both_ways(x, triangle(x, x.shape[2], rows), triangle(x, x.shape[3], cols))
+
+
+@op
+def nearest_resize(x: Array, *, size: Size) -> ValueAndGradients:
+    """Return x (N, C, H, W) resampled to `size`: y[i] = x[floor((i + 1/2) H / out)], the pixel at the centre of y's."""
+    images(x, op="nearest_resize")
+    out = pair(size, op="nearest_resize", name="size", least=1)
+    rows, cols = (nearest(x, n, m) for n, m in zip(x.shape[2:], out, strict=True))
+    return both_ways(x, rows, cols)
+
+
+def nearest(x: Array, size: int, out: int) -> Array:
+    """Return the (out, size) matrix with a 1 where a centre of `out` equal pixels falls."""
+    xp = xp_of(x)
+    return (((2 * xp.arange(out) + 1) * size // (2 * out))[:, None] == xp.arange(size)).astype(x.dtype)

@@ -93,12 +93,12 @@ def test_only_the_faulty_input_is_blamed():
 
 @pytest.mark.parametrize("gradient", [lambda gy, x: (2 * gy * x)[:, :1], lambda gy, x: (2 * gy * x).ravel()])
 def test_a_gradient_of_another_shape_is_caught(gradient):
-    with pytest.raises(GradientError, match=r"gradient 0 is float64 \(.*its input float64 \(3, 4\)"):
+    with pytest.raises(GradientError, match=r"gradient is float64 \(.*its input float64 \(3, 4\)"):
         gradcheck(square(gradient), X)
 
 
 def test_a_gradient_of_another_dtype_is_caught():
-    with pytest.raises(GradientError, match="gradient 0 is float32"):
+    with pytest.raises(GradientError, match="wrong: a gradient is float32"):
         gradcheck(square(lambda gy, x: (2 * gy * x).astype(np.float32)), X)
 
 
@@ -133,20 +133,89 @@ def test_a_softmax_whose_backward_returns_zeros():
     """Why the output is weighed at random. The rows of a softmax sum to one whatever the input, so under an all-ones
     gradient the true gradient is zero, and a backward that returns zeros looks perfect."""
 
-    def softmax(x):
+    def softmax_of_rows(x):
         xp = xp_of(x)
         y = xp.exp(x) / xp.exp(x).sum(axis=1, keepdims=True)
         return y, (lambda gy: 0 * gy,)
 
-    softmax = op(softmax)
+    softmax = op(softmax_of_rows)
 
     p, moved = Parameter(X), X.copy()
     softmax(p).sum().backward()
     moved[1, 2] += 1e-3
     by_difference = (softmax(moved).data.sum() - softmax(X).data.sum()) / 1e-3
     assert abs(p.grad[1, 2] - by_difference) < 1e-9  # the all-ones check passes
-    with pytest.raises(GradientError, match="softmax: gradient of input 0"):
+    with pytest.raises(GradientError, match="softmax_of_rows: gradient of input 0"):
         gradcheck(softmax, X)
+
+
+# What differences alone do not show
+
+
+def test_nothing_to_check_is_never_right():
+    for inputs in ((), (np.arange(3),), (np.zeros((0, 3)),), (2.0, None)):
+        with pytest.raises(ShapeError, match="nothing to check"):
+            gradcheck(lambda *x: Tensor(1.0), *inputs)
+    with pytest.raises(ShapeError, match="nothing to check"):
+        gradcheck_along(lambda: Tensor(1.0), [])
+
+
+def writes(target):
+    def wrong(x):
+        y = x * x
+
+        def grad_x(gy):
+            gx = 2 * gy * x
+            {"gy": gy, "input 0": x, "the value": y}[target][...] *= 1.5
+            return gx
+
+        return y, (grad_x,)
+
+    return op(wrong)
+
+
+@pytest.mark.parametrize("target", ["gy", "input 0", "the value"])
+def test_a_gradient_that_writes_is_caught(target):
+    with pytest.raises(GradientError, match=f"wrong: a gradient writes into {target}"):
+        gradcheck(writes(target), X)
+
+
+def test_a_gradient_that_is_right_only_the_first_time_is_caught():
+    def once(x):
+        kept = [2 * x]
+
+        def grad_x(gy):
+            return gy * (kept.pop() if kept else x)
+
+        return x * x, (grad_x,)
+
+    with pytest.raises(GradientError, match="once: gradient of input 0 is another one when it is asked for again"):
+        gradcheck(op(once), X)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 2.0, 1.1])
+def test_a_small_element_beside_a_large_one_counts(wrong):
+    def lopsided(x):
+        return (x * np.array([1e8, 1.0])).sum(), (lambda gy: gy * np.array([1e8, wrong]),)
+
+    with pytest.raises(GradientError, match=r"gradient of input 0 at \(1,\)"):
+        gradcheck(op(lopsided), np.array([0.3, 0.7]))
+
+
+@pytest.mark.parametrize(
+    ("function", "x"),
+    [
+        (lambda x: x * x, [1e6, 1e-6, 1.0]),
+        (lambda x: (x * x).sum(), [1e6, 1e-6, 1.0]),
+        (lambda x: x**3, [0.0, 1e-9, 1e4]),
+        (lambda x: (x * np.array([1e8, 1.0])).sum(), [0.3, 0.7]),
+        (lambda x: ops.exp(x * 20.0), [-1.0, 0.0, 1.0]),
+        (lambda x: ops.tanh(x), [-30.0, 0.0, 9.0]),
+        (lambda x: ops.log(x), [1e-3, 1.0, 1e6]),
+    ],
+)
+def test_a_right_gradient_raises_no_alarm_at_any_scale(function, x):
+    assert gradcheck(function, np.array(x)) <= 1e-6
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -195,7 +264,7 @@ def test_the_seed_decides_the_weights():
 
     def watching(x):
         def grad_x(gy):
-            seen.append(gy)
+            seen.append(gy.copy())
             return gy * 1.0
 
         return x * 1.0, (grad_x,)
@@ -203,7 +272,8 @@ def test_the_seed_decides_the_weights():
     watching = op(watching)
     for seed in (0, 0, 1):
         gradcheck(watching, X, seed=seed)
-    assert np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[0], seen[2])
+    assert len(seen) == 6  # each gradient is asked for twice
+    assert all(np.array_equal(seen[0], gy) for gy in seen[1:4]) and not np.array_equal(seen[0], seen[4])
     assert np.unique(seen[0]).size == X.size  # no two weights alike
 
 

@@ -1,5 +1,7 @@
 """`with inference(net):` computes the same numbers, sooner, and holds everybody to the promise that makes it right."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_filters_are_transformed_once_and_dropped(net, rng, transformed):
             with inference(net):  # the inner block adds to what the outer one keeps
                 net(x)
         assert [w is net.conv2.w.data for w in transformed] == [True]
-    assert not convolution._filters
+    assert not convolution.FILTERS()
     with inference(net):
         net(x)
     assert len(transformed) == 2
@@ -98,7 +100,7 @@ def test_everything_is_restored(net, fails):
         assert fails
     assert [module.training for module in net.modules()] == modes == [True, False, True, True]
     assert [array.flags.writeable for array in arrays] == [True, False, True, True]
-    assert not convolution._filters
+    assert not convolution.FILTERS()
     assert net(np.ones((1, 3, 4, 4), np.float32)).node is not None
 
 
@@ -108,3 +110,29 @@ def test_a_parameter_that_is_part_of_another_is_restored(rng):
     with inference(net):
         pass
     assert all(parameter.data.flags.writeable for parameter in net.parameters())
+
+
+def test_blocks_of_several_threads_leave_the_weights_as_they_were(net, rng):
+    x = rng.standard_normal((1, 3, 12, 12), dtype="float32")
+    plain = net.eval()(x).data
+
+    def predict():
+        for _ in range(40):
+            with inference(net):
+                assert np.array_equal(net(x).data, plain) and not net.conv1.w.data.flags.writeable
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(predict) for _ in range(2)]:
+            future.result()
+    assert all(p.data.flags.writeable for p in net.parameters()) and not convolution.FILTERS()
+
+
+def test_blocks_may_end_in_any_order(net):
+    first, second = inference(net), inference(net)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with pytest.raises(ValueError, match="read-only"):
+        net.conv1.w.data *= 2
+    second.__exit__(None, None, None)
+    net.conv1.w.data *= 2

@@ -1,5 +1,8 @@
 """Layers: their names and order, what is frozen, what a state may be loaded into, and what is refused when built."""
 
+import concurrent.futures
+import threading
+
 import numpy as np
 import pytest
 
@@ -498,3 +501,35 @@ def test_learned_upsampling_learns():
     up = Upsample(2, 4, 2, learn=True)
     up(ones(1, 2, 3, 3)).sum().backward()
     assert up.w.grad.shape == up.w.shape and (up.w.grad == 9).all()
+
+
+def test_one_thread_evaluates_while_another_trains():
+    net = Sequential(drop=Dropout(0.5, rng=np.random.default_rng(0)))
+    started, done = threading.Event(), threading.Event()
+
+    def evaluate():
+        with evaluating(net):
+            started.set()
+            done.wait(10)
+            assert not net.training and not net.drop.training
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        evaluation = pool.submit(evaluate)
+        assert started.wait(10) and net.training and net.drop.training
+        x = Parameter(np.ones((4, 50), np.float32))
+        y = net(x)
+        assert y.node is not None and 0 < (y.data == 0).sum() < y.size
+        done.set()
+        evaluation.result()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_evaluating_blocks_may_end_in_any_order(order):
+    net = Sequential(drop=Dropout(0.5, rng=np.random.default_rng(0)))
+    blocks = [evaluating(net), evaluating(net)]
+    for block in blocks:
+        block.__enter__()
+    for i in order:
+        assert not net.drop.training
+        blocks[i].__exit__(None, None, None)
+    assert net.drop.training

@@ -1,18 +1,23 @@
 """The rules of the core: what a graph remembers, what backward leaves behind, what it refuses."""
 
+import concurrent.futures
 import contextlib
 import gc
+import itertools
 import operator
+import threading
 import weakref
 
 import numpy as np
 import pytest
 
+import minifcn
 import minifcn.tensor
 from minifcn import ops
 from minifcn.backend import to_device, xp_of
-from minifcn.errors import GraphError, ShapeError
+from minifcn.errors import GradientError, GraphError, ShapeError
 from minifcn.gradcheck import gradcheck
+from minifcn.nn import Module
 from minifcn.tensor import OPS, Node, Parameter, Tensor, edges_of, no_grad, op
 
 
@@ -102,6 +107,206 @@ def test_python_numbers_keep_float32(number):
 def test_a_numpy_number_of_another_dtype_is_refused():
     with pytest.raises(ShapeError, match="mul: dtypes float32 and float64 differ"):
         parameter(3, dtype="float32") * np.float64(2)
+
+
+def test_a_tensor_does_what_a_numpy_user_types():
+    x = np.arange(6.0).reshape(2, 3) + 1
+    t = Parameter(x)
+    pairs = [(t[0], x[0]), (t[:, None], x[:, None]), (t[..., -1], x[..., -1]), (t[x > 2], x[x > 2]), (t**2, x**2)]
+    pairs += [(2**t, 2**x), (t**t, x**x), (t.sum(0), x.sum(0)), (t.mean(-1), x.mean(-1)), (t.max(1), x.max(1))]
+    pairs += [(t.min(), x.min()), (t.T, x.T), (t.reshape((3, 2)), x.reshape(3, 2)), (abs(-t), x)]
+    for found, exact in pairs:
+        assert isinstance(found, Tensor) and found.node is not None and np.array_equal(found.data, exact)
+    assert [row.data.tolist() for row in t] == x.tolist() and len(t) == 2
+    loss = t.sum()
+    assert float(loss) == 21 and f"{loss:.3f}" == "21.000" and f"{loss}" == repr(loss) and bool(loss)
+    assert np.asarray(t) is x and np.array(t, "float32").dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "eq", "ne"])
+def test_comparisons_are_arrays_of_bool(name):
+    compare, x = getattr(operator, name), np.array([1.0, 2.0, 3.0])
+    p, q = Parameter(x), Parameter(x[::-1].copy())
+    for found, exact in [
+        (compare(p, 2), compare(x, 2)),
+        (compare(p, q), compare(p.data, q.data)),
+        (compare(p, q.data), compare(p.data, q.data)),
+        (compare(q.data, p), compare(q.data, p.data)),
+    ]:
+        assert isinstance(found, np.ndarray) and found.dtype == bool and found.tolist() == exact.tolist()
+    assert len({p, q, p}) == 2
+
+
+@pytest.mark.parametrize(
+    ("use", "sentence"),
+    [
+        (np.argmax, r"np\.argmax .*\.data"),
+        (lambda t: np.save("never-written.npy", t), r"np\.save .*\.data"),
+        (lambda t: np.array_equal(t, t.data), r"np\.array_equal .*\.data"),
+        (np.sum, r"np\.sum .*minifcn\.ops\.sum"),
+        (lambda t: np.concatenate([t, t]), r"np\.concatenate .*minifcn\.ops"),
+    ],
+)
+def test_numpys_functions_refuse_a_tensor_in_one_sentence(use, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GraphError, match=sentence):
+        use(parameter(2, 3))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("use", [bool, float, lambda t: f"{t:.3f}", Tensor.item])
+def test_only_one_number_is_a_number(use):
+    with pytest.raises(ShapeError, match=r"one number .*\(2, 3\): sum it, or index it"):
+        use(parameter(2, 3))
+
+
+def test_a_number_has_no_length_and_no_elements():
+    for use in (len, list):
+        with pytest.raises(TypeError, match="unsized"):
+            use(Tensor(1.0))
+
+
+@pytest.mark.parametrize("value", [2.0, np.float64(2.0), np.array(2.0), [2.0], np.array(2.0, ">f8")])
+def test_whatever_a_parameter_is_made_of_it_learns(value):
+    net = Module()
+    p = net.p = Parameter(value)
+    solver = minifcn.SGD(net, lr=0.1, momentum=0)
+    for _ in range(60):
+        (p * p).sum().backward()
+        solver.step()
+    assert type(p.data) is np.ndarray and p.dtype == np.float64 and p.dtype.isnative and abs(p.data).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (np.ones(2, np.float16), "float16: expected float32 or float64"),
+        (np.ones(2, complex), "complex128: expected"),
+        (np.array(["a"]), "<U1: expected"),
+        (np.array([None]), "object: expected"),
+        (np.ma.array([1.0, 2.0], mask=[0, 1]), "masked array"),
+    ],
+    ids=lambda value: getattr(value, "dtype", None) and type(value).__name__ + str(value.dtype),
+)
+def test_what_cannot_be_computed_with_is_refused(value, sentence):
+    for use in (Tensor, Parameter, ops.relu, lambda x: ops.add(parameter(2), x)):
+        with pytest.raises(ShapeError, match=sentence):
+            use(value)
+
+
+# Tensors given by name, and as options
+
+
+def test_a_tensor_given_by_its_name_gets_its_gradient():
+    p, w = parameter(2, 3, seed=1), parameter(2, 3, seed=2)
+    ops.sum(x=ops.mul(p, y=w)).backward()
+    assert np.array_equal(p.grad, w.data) and np.array_equal(w.grad, p.data)
+    x, w, b = parameter(1, 2, 4, 4), parameter(3, 2, 3, 3), parameter(3)
+    ops.conv2d(x, b=b, w=w).sum().backward()
+    assert b.grad.tolist() == [4, 4, 4] and w.grad is not None and x.grad is not None
+
+
+def test_a_gradient_into_an_option_is_refused():
+    x, mask = parameter(2, 3), parameter(2, 3)
+    with pytest.raises(GraphError, match=r"dropout: no gradient flows into mask.*mask\.data"):
+        ops.dropout(x, mask=mask)
+    ops.dropout(x, mask=Tensor(np.ones((2, 3)))).sum().backward()
+    assert x.grad.tolist() == np.ones((2, 3)).tolist()
+    assert ops.crop(parameter(1, 1, 4, 4), like=parameter(1, 1, 2, 2)).shape == (1, 1, 2, 2)
+
+
+def test_freezing_between_forward_and_backward_is_refused():
+    for then in ((), (False,)):
+        p = parameter(3)
+        loss = (p * p).sum()
+        p.freeze()
+        for frozen in then:
+            p.freeze(frozen)
+        with pytest.raises(GraphError, match="changed"):
+            loss.backward()
+        p.freeze(False)
+        (p * p).sum().backward()
+        assert np.allclose(p.grad, 2 * p.data)
+
+
+@pytest.mark.parametrize("wrong", [lambda gy: gy[:1], lambda gy: gy[:, None], lambda gy: gy.astype("float32")])
+def test_a_gradient_unlike_its_input_is_refused(wrong, registry):
+    @op
+    def crooked(x):
+        return x * 1.0, (wrong,)
+
+    p = parameter(3)
+    with pytest.raises(GradientError, match=r"crooked: a gradient is float.*its input float64 \(3,\)"):
+        crooked(p).backward(np.ones(3))
+    assert p.grad is None
+
+
+def test_a_gradient_can_be_set():
+    p = parameter(3)
+    p.grad = np.arange(3.0)
+    p.grad *= 2
+    assert p.grad.tolist() == [0, 2, 4]
+    with pytest.raises(ShapeError, match=r"\(3,\) has shape \(1,\)"):
+        p.grad = np.ones(1)
+    p.grad = None
+    assert p.grad is None
+    p.freeze()
+    with pytest.raises(GraphError, match="frozen"):
+        p.grad = np.ones(3)
+
+
+# Threads
+
+
+def in_threads(*tasks):
+    """Run the tasks at once, each in its own thread; raise what one of them raised."""
+    with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
+        for future in [pool.submit(task) for task in tasks]:
+            future.result()
+
+
+def test_one_thread_trains_while_another_evaluates():
+    p, stop = parameter(3), threading.Event()
+
+    def evaluate():
+        while not stop.is_set():
+            with no_grad():
+                assert (p * p).node is None
+
+    def train():
+        try:
+            for _ in range(300):
+                p.zero_grad()
+                (p * p).sum().backward()
+                assert np.allclose(p.grad, 2 * p.data)
+        finally:
+            stop.set()
+
+    in_threads(train, evaluate)
+
+
+def test_no_grad_blocks_may_end_in_any_order():
+    def block():
+        with no_grad():
+            yield
+
+    for first, second in itertools.permutations((0, 1)):
+        blocks = [block(), block()]
+        for each in blocks:
+            next(each)
+        p = parameter(2)
+        assert (p * 1.0).node is None
+        next(blocks[first], None)
+        assert (p * 1.0).node is None
+        next(blocks[second], None)
+        assert (p * 1.0).node is not None
+
+
+def test_a_block_that_another_thread_ends_has_ended():
+    block = no_grad()
+    block.__enter__()
+    in_threads(lambda: block.__exit__(None, None, None))
+    assert (parameter(2) * 1.0).node is not None
 
 
 # What a graph remembers
@@ -368,9 +573,39 @@ def test_gradients_are_never_written_in_place():
     gy = np.ones(3)
     gy.flags.writeable = False
     (p + q).backward(gy)
-    assert p.grad is q.grad is gy
     (p * 2.0).backward(gy)
     assert p.grad.tolist() == [3, 3, 3] and q.grad.tolist() == gy.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda p, q: p + q,
+        lambda p, q: p.reshape(3, 1).reshape(3) + q[:],
+        lambda p, q: (p + q).reshape(1, 3).T,
+        lambda p, q: ops.stack(p, q),
+        lambda p, q: ops.concat(p, q, axis=0),
+        lambda p, q: p.sum() + q.sum(),
+        lambda p, q: p.mean() + q[None].T.sum(),
+    ],
+)
+def test_a_leaf_owns_its_gradient(use):
+    p, q = parameter(3), parameter(3)
+    y = use(p, q)
+    gy = np.ones(y.shape)
+    y.backward(gy)
+    before = q.grad.copy()
+    p.grad *= 0.0
+    p.grad += 5.0
+    assert p.grad.tolist() == [5, 5, 5] and np.array_equal(q.grad, before) and (gy == 1).all()
+    assert p.grad.flags.writeable and q.grad.flags.writeable
+
+
+def test_a_leaf_that_is_the_output_owns_its_gradient():
+    p, gy = parameter(3), np.ones(3)
+    p.backward(gy)
+    p.grad *= 2
+    assert gy.tolist() == [1, 1, 1]
 
 
 def test_two_gradients_meet_in_a_new_array():

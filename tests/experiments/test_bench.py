@@ -232,7 +232,7 @@ def test_a_side_computes_the_way_it_is_told(monkeypatch):
     """What the command line says reaches the work, through the command line of the other process."""
     with bench.elsewhere("ours", bench.Options(size="33", width=1, way="lines", threads=1)) as process:
         command, seen = process.process.args[4:], []
-    monkeypatch.setattr(bench, "serve", lambda tasks: seen.append((convolution._forced, threads.threads(), *tasks)))
+    monkeypatch.setattr(bench, "serve", lambda tasks: seen.append((convolution.FORCED(), threads.threads(), *tasks)))
     assert main(command) == 0
     assert seen == [("lines", 1, "forward", "step", "forward's peak", "step's peak")]
 

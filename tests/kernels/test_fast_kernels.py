@@ -262,7 +262,7 @@ def test_filters_are_kept_only_while_asked_to(monkeypatch):
         assert len(count) == 6
     convolution.correlate(x, w, g)
     assert len(count) == 7
-    assert not convolution._filters
+    assert not convolution.FILTERS()
 
 
 def blas_threads():

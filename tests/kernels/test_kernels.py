@@ -1,5 +1,6 @@
 """The three products of a convolution against six loops of plain Python, and against one another."""
 
+import concurrent.futures
 import itertools
 import tracemalloc
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from minifcn.errors import ShapeError
-from minifcn.kernels import products
+from minifcn.kernels import convolution, products
 from minifcn.kernels.convolution import correlate, spread, weigh
 from minifcn.kernels.im2col import Windows, col2im, im2col
 
@@ -229,3 +230,12 @@ def test_arrays_that_do_not_fit_are_refused():
             call()
         assert words in str(refusal.value)
         assert "\n" not in str(refusal.value)
+
+
+def test_a_way_is_forced_for_one_thread_alone():
+    def inside():
+        return convolution.FORCED()
+
+    with convolution.convolution("blocks"), concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert inside() == "blocks" and pool.submit(inside).result() is None
+    assert inside() is None

@@ -149,10 +149,10 @@ NOTHING = "the output does not depend on the input: its gradient is zero, and so
 
 # (op, case, argument, corruption): why it equals the true gradient there. Every other one must differ, and be caught.
 EQUAL = {
-    **{(op, "with one number", 1, "rolled"): ONE_NUMBER for op in ("add", "sub", "mul", "div")},
+    **{(op, "with one number", 1, "rolled"): ONE_NUMBER for op in ("add", "sub", "mul", "div", "power")},
     ("sum", "all axes", 0, "rolled"): EVEN,
     ("mean", "all axes", 0, "rolled"): EVEN,
-    **{("log_softmax", "one class", 0, c): NOTHING for c in CORRUPTIONS},
+    **{(op, "one class", 0, c): NOTHING for op in ("softmax", "log_softmax") for c in CORRUPTIONS},
     **{
         ("softmax_cross_entropy", name, 0, c): NOTHING
         for name in ("all void", "sampled nowhere", "one class")
@@ -219,6 +219,14 @@ REFUSED = {
     "mul: a NumPy scalar of another dtype": (lambda: ops.mul(np.zeros(2, F32), np.float64(2)), "mul.*float32.*float64"),
     "div: shapes": (lambda: ops.div(np.zeros(3), np.zeros(2)), r"div.*\(3,\).*\(2,\)"),
     "maximum: broadcasting": (lambda: ops.maximum(X, X[:1]), r"maximum.*\(2, 4, 5, 6\).*\(1, 4, 5, 6\)"),
+    "power: dtypes": (lambda: ops.power(np.zeros(2), np.zeros(2, F32)), "power: dtypes float64 and float32"),
+    "where: the condition": (lambda: ops.where(np.ones(3), X, X), r"where: shapes \(3,\) and \(2, 4, 5, 6\)"),
+    "where: values": (lambda: ops.where(np.ones(2), np.ones(2), np.ones(3)), r"where: shapes \(2,\) and \(3,\)"),
+    "stack: shapes": (lambda: ops.stack(X, X[:1]), r"stack: shapes .*\(1, 4, 5, 6\)"),
+    "stack: nothing": (lambda: ops.stack(), "stack: .*one input"),
+    "stack: dtypes": (lambda: ops.stack(X, X.astype(F32)), "stack: .*float32"),
+    "nearest_resize: size": (lambda: ops.nearest_resize(X, size=0), "nearest_resize: size is 0"),
+    "nearest_resize: rank": (lambda: ops.nearest_resize(X[0], size=2), r"nearest_resize.*\(4, 5, 6\)"),
     "matmul: inner axis": (
         lambda: ops.matmul(np.zeros((2, 3)), np.zeros((2, 3))),
         r"matmul.*\(2, 3\).*\(\.\.\., k, j\)",

@@ -451,6 +451,16 @@ def torch_reduce(name):
     return reduce
 
 
+def torch_getitem(torch, x, index):
+    """PyTorch takes no slice that runs backwards: there, the picked places are listed."""
+    parts = index if isinstance(index, tuple) else (index,)
+    for axis, part in enumerate(parts):
+        if isinstance(part, slice) and (part.step or 1) < 0:
+            x = x.index_select(axis, torch.arange(x.shape[axis])[list(range(*part.indices(x.shape[axis])))])
+            parts = (*parts[:axis], slice(None), *parts[axis + 1 :])
+    return x[tuple(torch.tensor(part) if isinstance(part, np.ndarray) else part for part in parts)]
+
+
 def torch_norm(torch, x, size=5, **options):
     return torch.nn.functional.local_response_norm(x, size, **({"alpha": 1e-4, "beta": 0.75, "k": 1.0} | options))
 
@@ -469,6 +479,19 @@ TORCH = {
     "div": lambda torch, x, y: x / y,
     "maximum": lambda torch, x, y: torch.maximum(x, y),
     "matmul": lambda torch, x, w: torch.matmul(x, w),
+    "sqrt": lambda torch, x: torch.sqrt(x),
+    "abs": lambda torch, x: torch.abs(x),
+    "clip": lambda torch, x, min=None, max=None: torch.clip(x, min, max) if (min, max) != (None, None) else x * 1,
+    "power": lambda torch, x, y: torch.pow(x, y),
+    "where": lambda torch, condition, x, y: torch.where(condition != 0, x, y),
+    "max": torch_reduce("amax"),
+    "min": torch_reduce("amin"),
+    "getitem": torch_getitem,
+    "stack": lambda torch, *xs, axis=0: torch.stack(xs, axis),
+    "sigmoid": lambda torch, x: torch.sigmoid(x),
+    "tanh": lambda torch, x: torch.tanh(x),
+    "softmax": lambda torch, x, axis=1: torch.softmax(x, axis),
+    "nearest_resize": lambda torch, x, size: torch.nn.functional.interpolate(x, size, mode="nearest-exact"),
     "sum": torch_reduce("sum"),
     "mean": torch_reduce("mean"),
     "reshape": lambda torch, x, shape: x.reshape(shape),
