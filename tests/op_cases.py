@@ -89,6 +89,8 @@ PAIRS = {  # two inputs that broadcast
 
 # kernel, stride, padding, ... of a pooling, on an image of this shape
 POOLS = {
+    "windows larger than their number": ((1, 2, 6, 9), {"kernel_size": (4, 5), "stride": 3, "padding": (2, 1)}),
+    "one large dilated window": ((2, 1, 7, 6), {"kernel_size": 3, "stride": 4, "padding": 1, "dilation": 2}),
     "2x2": ((2, 2, 4, 6), {"kernel_size": 2}),
     "rest of the image unused": ((1, 2, 5, 7), {"kernel_size": 2}),
     "overlapping": ((1, 2, 7, 5), {"kernel_size": 3, "stride": 2}),
@@ -375,7 +377,7 @@ CASES: dict[str, dict[str, Case]] = {
         sampled=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"sampling": np.array([[[1, 0, 1], [0, 1, 1]]])}),
         weighted_and_sampled=(
             numbers(1, 3, 2, 2),
-            labels(3, 1, 2, 2, void=1),
+            np.array([[[255, 0], [1, 2]]]),
             {
                 "weights": np.array([0.5, 2.0, 0.0]),
                 "sampling": np.array([[[1.0, 0.0], [1.0, 1.0]]]),

@@ -8,6 +8,7 @@ A plane's result depends on that plane alone, and therefore not on which thread 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from minifcn.backend import Array, device_of, is_host, xp_of
@@ -39,15 +40,25 @@ def whole(x: Array) -> bool:
 
 
 def rectified(gy: Array, y: Array) -> Array:
-    """gy where y > 0, else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
+    """Return gy where y is above 0 (or NaN), else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
     gx = xp_of(gy).empty(gy.shape, dtype=gy.dtype)
 
     def some(part: Part) -> None:
-        gx[part] = y[part] > 0
-        gx[part] *= gy[part]  # a number times a truth value would be slower than both steps
+        gx[part] = gated(gy[part], ~(y[part] <= 0))
 
     by_planes(some, gy)
     return gx
+
+
+def gated(gy: Array, passes: Array) -> Array:
+    """Return gy where `passes` is True, else 0.
+
+    A product takes a third of the time of a choice, but infinity times 0 is NaN: so it serves while gy is finite. On a
+    GPU gy is not looked at, because looking would wait for it.
+    """
+    if is_host(gy) and gy.size and math.isfinite(gy.max()) and math.isfinite(gy.min()):
+        return gy * passes
+    return xp_of(gy).where(passes, gy, 0)
 
 
 def channel_sums(gy: Array) -> Array:

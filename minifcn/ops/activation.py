@@ -2,6 +2,7 @@
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
+from minifcn.kernels.planes import gated
 from minifcn.tensor import ValueAndGradients, op
 
 
@@ -11,7 +12,7 @@ def relu(x: Array) -> ValueAndGradients:
     y = xp_of(x).maximum(x, 0)
 
     def grad_x(gy):
-        return gy * (y > 0)  # y, not x: the next layer remembers y anyway, so this remembers nothing more
+        return gated(gy, ~(y <= 0))  # y, not x: the next layer remembers y anyway; NaN lets gy pass
 
     return y, (grad_x,)
 

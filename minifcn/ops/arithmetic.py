@@ -8,7 +8,11 @@ from typing import Any
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
-from minifcn.tensor import ValueAndGradients, op
+from minifcn.kernels.planes import gated
+from minifcn.tensor import Axes, ValueAndGradients, op
+
+PIECE = 256
+"""How many numbers are added one after another; the sums of such pieces are added next, and so on."""
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
@@ -22,7 +26,24 @@ def sum_to(gy: Array, shape: tuple[int, ...]) -> Array:
         return gy
     extra = gy.ndim - len(shape)
     repeated = tuple(range(extra)) + tuple(extra + i for i, n in enumerate(shape) if n == 1 != gy.shape[extra + i])
-    return gy.sum(axis=repeated).reshape(shape)
+    return total(gy, repeated).reshape(shape)
+
+
+def total(x: Array, axis: Axes, *, keepdims: bool = False) -> Array:
+    """Return the sum over `axis`, in pieces of `PIECE` along the first one: in float32 errors grow with the piece.
+
+    NumPy adds pairwise along the last axis alone; along any other the rounding of a million additions would pile up.
+    """
+    while axis != () and x.ndim > 1 and x.shape[0] > PIECE and (axis is None or 0 in axis_set(axis, x.ndim)):
+        rest, whole = x.shape[0] % PIECE, x.shape[0] // PIECE * PIECE
+        pieces = x[:whole].reshape(-1, PIECE, *x.shape[1:]).sum(axis=1)
+        x = xp_of(x).concatenate([pieces, x[whole:].sum(axis=0, keepdims=True)]) if rest else pieces
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+def axis_set(axis: int | tuple[int, ...], ndim: int) -> set[int]:
+    """Return the axes counted from the first."""
+    return {a % ndim for a in (axis if isinstance(axis, tuple) else (axis,))}
 
 
 def fit(a: tuple[int, ...], b: tuple[int, ...], *, op: str) -> None:
@@ -105,7 +126,7 @@ def clip(x: Array, *, min: float | None = None, max: float | None = None) -> Val
         passes = passes & (x <= max)
 
     def grad_x(gy):
-        return gy * passes
+        return gated(gy, passes)
 
     return xp_of(x).clip(x, min, max), (grad_x,)
 
@@ -194,10 +215,10 @@ def where(condition: Array, x: Array, y: Array) -> ValueAndGradients:
     taken = condition != 0
 
     def grad_x(gy):
-        return sum_to(gy * taken, x_shape)
+        return sum_to(gated(gy, taken), x_shape)
 
     def grad_y(gy):
-        return sum_to(gy * ~taken, y_shape)
+        return sum_to(gated(gy, ~taken), y_shape)
 
     return xp_of(taken, x, y).where(taken, x, y), (None, grad_x, grad_y)
 
@@ -214,10 +235,10 @@ def maximum(x: Array, y: Array) -> ValueAndGradients:
     from_x = x >= y
 
     def grad_x(gy):
-        return gy * from_x
+        return gated(gy, from_x)
 
     def grad_y(gy):
-        return gy * ~from_x
+        return gated(gy, ~from_x)
 
     return xp_of(x, y).maximum(x, y), (grad_x, grad_y)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError
+from minifcn.ops.arithmetic import total
 from minifcn.ops.checks import pair, whole
 from minifcn.tensor import Axes, Gradient, ValueAndGradients, op
 
@@ -26,19 +27,19 @@ def sum(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradi
     def grad_x(gy):
         return spread_over(gy, x_shape, axis, keepdims)
 
-    return x.sum(axis=axis, keepdims=keepdims), (grad_x,)
+    return total(x, axis, keepdims=keepdims), (grad_x,)
 
 
 @op
 def mean(x: Array, *, axis: Axes = None, keepdims: bool = False) -> ValueAndGradients:
     """The mean over `axis` (all axes by default)."""
-    x_shape, y = x.shape, x.mean(axis=axis, keepdims=keepdims)
+    x_shape, y = x.shape, total(x, axis, keepdims=keepdims)
     count = x.size // (y.size or 1)
 
     def grad_x(gy):
         return spread_over(gy / count, x_shape, axis, keepdims)
 
-    return y, (grad_x,)
+    return y / count, (grad_x,)
 
 
 def extreme(x: Array, y: Array, axis: Axes, keepdims: bool) -> tuple[Array, tuple[Gradient]]:
@@ -47,7 +48,7 @@ def extreme(x: Array, y: Array, axis: Axes, keepdims: bool) -> tuple[Array, tupl
     count = chosen.sum(axis=axis, keepdims=True).astype(x.dtype)
 
     def grad_x(gy):
-        return gy.reshape(y.shape) / count * chosen
+        return xp_of(gy).where(chosen, gy.reshape(y.shape) / count, 0)
 
     return result, (grad_x,)
 

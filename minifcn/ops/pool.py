@@ -5,14 +5,16 @@ walk the same list of kernel taps; a pixel that several windows saw receives the
 """
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from minifcn.backend import Array, xp_of
+from minifcn.backend import Array, is_host, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
 from minifcn.kernels.im2col import Windows
 from minifcn.kernels.phases import Phases
-from minifcn.kernels.planes import by_planes
+from minifcn.kernels.planes import by_planes, gated
 from minifcn.ops.checks import Pair, images, pair
 from minifcn.tensor import ValueAndGradients, op
 
@@ -69,6 +71,26 @@ class Frame:
         """For each kernel position, the padded image's rows and columns under it, one per window."""
         return (region for _, region in self.windows.taps(self.out))
 
+    def lines(self) -> tuple[Iterator[tuple[slice, slice]], Iterator[tuple[slice, slice]]]:
+        """The taps of the first column of the kernel, and those of its first row."""
+        (kh, kw), (rows, cols) = self.kernel, self.out
+        down, across = replace(self.windows, kernel=(kh, 1)), replace(self.windows, kernel=(1, kw))
+        return (tap for _, tap in down.taps((rows, cols))), (tap for _, tap in across.taps((rows, cols)))
+
+    def few(self) -> bool:
+        """Whether there are fewer windows than kernel positions, so that a loop over windows is shorter."""
+        return math.prod(self.out) < math.prod(self.kernel)
+
+    def each(self) -> Iterator[tuple[int, int, tuple[slice, slice]]]:
+        """Row and column of each window's result, and the pixels of the image (without padding) that it sees."""
+        seen = [
+            [slice(max(at, at % dilation), min(at + extent, n), dilation) for at in range(-p, out * s - p, s)]
+            for n, out, s, p, dilation, extent in zip(
+                self.size, self.out, self.stride, self.padding, self.dilation, self.windows.span, strict=True
+            )
+        ]
+        return ((i, j, (rows, cols)) for i, rows in enumerate(seen[0]) for j, cols in enumerate(seen[1]))
+
 
 @op
 def max_pool2d(
@@ -87,34 +109,54 @@ def max_pool2d(
     Of equal values the first one (row by row) is the maximum, and gets the gradient. Errors: `ShapeError`.
     """
     frame = Frame(x, kernel_size, stride, padding, dilation, ceil_mode, op="max_pool2d")
-    xp, taps = xp_of(x), list(frame.taps())
+    xp = xp_of(x)
     y = xp.empty((*x.shape[:2], *frame.out), dtype=x.dtype)
 
     def forward(part):
-        padded = frame.pad(x[part], -float("inf"))
-        rows = [padded[:, :, rows] for rows, _ in taps[:: frame.kernel[1]]]
-        tall = functools.reduce(xp.maximum, rows)  # down first: whole rows side by side are quicker than single pixels
-        y[part] = functools.reduce(xp.maximum, [tall[..., cols] for _, cols in taps[: frame.kernel[1]]])
+        padded = frame.pad(x[part], -math.inf)
+        rows, cols = ([tap[axis] for tap in taps] for axis, taps in enumerate(frame.lines()))
+        tall = functools.reduce(xp.maximum, [padded[:, :, down] for down in rows])  # down first: rows are quicker
+        y[part] = functools.reduce(xp.maximum, [tall[..., across] for across in cols])
 
     by_planes(forward, x)
+
+    def grad_of_few(gy):
+        gx = xp.zeros(x.shape, dtype=gy.dtype)
+        for i, j, (rows, cols) in frame.each():
+            window, here = x[:, :, rows, cols], gx[:, :, rows, cols]
+            first = window.reshape(*x.shape[:2], -1).argmax(axis=2)
+            places = xp.arange(window.shape[2] * window.shape[3]).reshape(window.shape[2:])
+            here += gated(gy[:, :, i : i + 1, j : j + 1], places == first[..., None, None])
+        return gx
 
     def grad_x(gy):
         gx, phases = xp.empty(x.shape, dtype=gy.dtype), Phases(frame.windows, frame.size, frame.out)
 
         def backward(part):
-            pixels, largest, passing = phases.split(x[part], -float("inf")), phases.line(y[part]), phases.line(gy[part])
+            image, top = ranked(x[part], y[part])
+            pixels = phases.split(image, math.nan)  # which equals nothing: the padding gets no gradient
+            largest, passing = phases.line(top), phases.line(gy[part])
             back = xp.zeros(pixels.shape, dtype=gy.dtype)
             waiting = xp.ones(largest.shape, dtype=bool)  # windows that have not met their maximum yet
             for phase, seen in phases.taps(len(largest)):
                 here = waiting & (pixels[phase][seen] == largest)
                 waiting ^= here
-                back[phase][seen] += passing * here
+                back[phase][seen] += gated(passing, here)
             phases.join(back, gx[part])
 
         by_planes(backward, x)
         return gx
 
-    return y, (grad_x,)
+    return y, (grad_of_few if frame.few() else grad_x,)
+
+
+def ranked(x: Array, y: Array) -> tuple[Array, Array]:
+    """Return both with NaN as the largest number, as `maximum` has it, so that the maximum equals its pixel."""
+    xp = xp_of(x)
+    if is_host(y) and not xp.isnan(y).any():
+        return x, y
+    x, y = (xp.where(xp.isnan(z), math.inf, xp.minimum(z, float(xp.finfo(z.dtype).max))) for z in (x, y))
+    return x, y
 
 
 @op
@@ -135,16 +177,24 @@ def avg_pool2d(
     xp, padded = xp_of(x), frame.pad(x, 0.0)
     border = xp.zeros(frame.padded, dtype=x.dtype)
     border[tuple(slice(n + 2 * p) for n, p in zip(frame.size, frame.padding, strict=True))] = 1
-    y, count = xp.zeros((*x.shape[:2], *frame.out), dtype=x.dtype), xp.zeros(frame.out, dtype=x.dtype)
-    for rows, cols in frame.taps():
-        y += padded[:, :, rows, cols]
-        count += border[rows, cols]
+    y, count = (sum_of(array, frame) for array in (padded, border))
     shape = padded.shape
 
     def grad_x(gy):
         gx, share = xp.zeros(shape, dtype=gy.dtype), gy / count
-        for rows, cols in frame.taps():
-            gx[:, :, rows, cols] += share
+        if frame.few():
+            for i, j, (rows, cols) in frame.each():
+                gx[:, :, *frame.inside][:, :, rows, cols] += share[:, :, i : i + 1, j : j + 1]
+        else:
+            for rows, cols in frame.taps():
+                gx[:, :, rows, cols] += share
         return gx[:, :, *frame.inside]
 
     return y / count, (grad_x,)
+
+
+def sum_of(padded: Array, frame: Frame) -> Array:
+    """Return the sum over each window, down the columns first and then along the rows."""
+    rows, cols = ([tap[axis] for tap in taps] for axis, taps in enumerate(frame.lines()))
+    tall = functools.reduce(xp_of(padded).add, [padded[..., down, :] for down in rows])
+    return functools.reduce(xp_of(padded).add, [tall[..., across] for across in cols])

@@ -5,9 +5,10 @@ convolution of the paper's nets: the same numbers as `conv_transpose2d` with a b
 multiplying the zeros beside the diagonal, and in 2k instead of k^2 multiplications a pixel. FCN, section 3.3.
 """
 
+import math
 from collections.abc import Sequence
 
-from minifcn.backend import Array, xp_of
+from minifcn.backend import Array, is_host, xp_of
 from minifcn.geometry import Layer
 from minifcn.ops.checks import images, pair
 from minifcn.tensor import ValueAndGradients, op
@@ -34,12 +35,30 @@ def triangle(x: Array, size: int, layer: Layer) -> Array:
 
 
 def both_ways(x: Array, rows: Array, cols: Array) -> ValueAndGradients:
-    """y = R x C^T with R and C the matrices of the two axes, and its gradient R^T gy C."""
+    """Return y = R x C^T with R and C the matrices of the two axes, and its gradient R^T gy C."""
 
     def grad_x(gy):
-        return rows.T @ (gy @ cols)
+        return product(rows.T, gy, cols.T)
 
-    return (rows @ x) @ cols.T, (grad_x,)
+    return product(rows, x, cols), (grad_x,)
+
+
+def product(rows: Array, x: Array, cols: Array) -> Array:
+    """Return R x C^T, in which NaN and infinity reach only the places that see them.
+
+    A matrix product multiplies them by the zeros beside its diagonal too, which gives NaN everywhere. So they are taken
+    out, and put where their weight is not 0. On a GPU nothing is looked at, because looking would wait for it.
+    """
+    y = (rows @ x) @ cols.T
+    if not is_host(y) or math.isfinite(y.sum()):
+        return y
+    finite = xp_of(x).isfinite(x)
+    y = (rows @ xp_of(x).where(finite, x, 0)) @ cols.T
+    for value in (math.inf, -math.inf, math.nan):
+        here = xp_of(x).isnan(x) if math.isnan(value) else x == value
+        seen = (rows != 0).astype(x.dtype) @ here.astype(x.dtype) @ (cols != 0).astype(x.dtype).T
+        y[seen > 0] += value  # infinity and its opposite in one place are NaN, as in a sum
+    return y
 
 
 @op

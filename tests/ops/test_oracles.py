@@ -520,6 +520,7 @@ PADDED = "PyTorch pads by half a kernel at most"
 NO_TORCH = {
     ("avg_pool2d", "dilated"): "PyTorch's average does not dilate",
     ("avg_pool2d", "dilated, padded, ceil"): "PyTorch's average does not dilate",
+    ("avg_pool2d", "one large dilated window"): "PyTorch's average does not dilate",
     **{(op, "padding above half the kernel"): PADDED for op in ("max_pool2d", "avg_pool2d")},
     ("max_pool2d", "dilated, padded, ceil"): PADDED,
     **{
