@@ -227,6 +227,7 @@ def _escape(text: str) -> str:
 
 
 def section(title: str, *content: Html) -> Html:
+    """Return a part of the page, with its heading."""
     return tag("section", tag("h2", title), *content)
 
 
