@@ -79,9 +79,9 @@ $(VENV)/ready-to-lint: pyproject.toml | $(VENV)/created
 
 $(VENV)/created:
 	@command -v $(PYTHON) >/dev/null || { \
-	  echo "minifcn: $(PYTHON) is not found. Install Python 3.11 or later, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "minifcn: $(PYTHON) is $$($(PYTHON) --version 2>&1), and minifcn needs Python 3.11 or later. Install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	  echo "minifcn: $(PYTHON) is not found. Install Python 3.11.4 or later, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || { \
+	  echo "minifcn: $(PYTHON) is $$($(PYTHON) --version 2>&1), and minifcn needs Python 3.11.4 or later. Install one and name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "minifcn: '$(PYTHON) -m venv' is missing. Install it: sudo apt install python3-venv (Debian, Ubuntu), or a Python from python.org" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -15,6 +15,7 @@ import html
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from minifcn.errors import GraphError
@@ -211,6 +212,7 @@ def _rows(step: Step) -> Iterator[tuple[str, ...]]:
 # it passes, so that it is laid out like a (narrow) box and runs around the others.
 
 HEIGHT, DOWN, APART, MARGIN = 54, 44, 18, 16
+SWEEPS = 12
 BEND = 6.0
 
 
@@ -219,54 +221,44 @@ class _Layout:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self.widths = [float(_box_width(step)) for step in steps]
-        depths = _depths(steps)
-        self.rows: list[list[int]] = [[] for _ in range(max(depths) + 1)]
-        for step in steps:
-            self.rows[max(depths) - depths[step.number]].append(step.number)
-        self.row_of = {place: number for number, row in enumerate(self.rows) for place in row}
+        depths = [0] * len(steps)  # the longest way from each step down to the result, in edges
+        for step in reversed(steps):
+            for edge in step.edges:
+                depths[edge.parent] = max(depths[edge.parent], depths[step.number] + 1)
+        self.row_of = {number: max(depths) - depth for number, depth in enumerate(depths)}
         self.ways = {(s.number, k): self._way(edge.parent, s.number) for s in steps for k, edge in enumerate(s.edges)}
-        self.above: dict[int, list[int]] = {place: [] for place in self.row_of}
-        self.below: dict[int, list[int]] = {place: [] for place in self.row_of}
-        for way in self.ways.values():
-            for upper, lower in itertools.pairwise(way):
-                self.above[lower].append(upper)
-                self.below[upper].append(lower)
-        self._order_rows()
-        self.x = self._centres()
+        self.rows: list[list[int]] = [[] for _ in range(max(depths) + 1)]
+        for place, row in self.row_of.items():
+            self.rows[row].append(place)
+        self.x = [0.0] * len(self.widths)
+        self._place()
 
     def _way(self, parent: int, child: int) -> list[int]:
         """An edge as the places it passes, one in each row; the new bends among them take their places here."""
-        bends = []
-        for row in range(self.row_of[parent] + 1, self.row_of[child]):
-            bend = len(self.widths)
-            self.widths.append(BEND)
-            self.rows[row].append(bend)
-            self.row_of[bend] = row
-            bends.append(bend)
+        passed = range(self.row_of[parent] + 1, self.row_of[child])
+        bends = range(len(self.widths), len(self.widths) + len(passed))
+        self.row_of.update(zip(bends, passed, strict=True))
+        self.widths += [BEND] * len(bends)
         return [parent, *bends, child]
 
-    def _order_rows(self) -> None:
-        """Few crossings: sort each row by where its neighbours are, downwards and upwards in turn."""
-        for sweep in range(6):
-            neighbours, rows = (self.above, self.rows[1:]) if sweep % 2 else (self.below, self.rows[-2::-1])
-            rank = {place: float(at) for row in self.rows for at, place in enumerate(row)}
+    def _place(self) -> None:
+        """Few crossings and straight edges: move places to the mean of their neighbours, below and above in turn."""
+        links = [link for way in self.ways.values() for link in itertools.pairwise(way)]
+        below, above = dict[int, list[int]](), dict[int, list[int]]()
+        for upper, lower in links:
+            below.setdefault(upper, []).append(lower)
+            above.setdefault(lower, []).append(upper)
+        for sweep in range(SWEEPS):
+            neighbours, rows = (above, self.rows) if sweep % 2 else (below, self.rows[::-1])
             for row in rows:
-                row.sort(key=lambda place: _mean([rank[other] for other in neighbours[place]], rank[place]))
-                rank.update((place, float(at)) for at, place in enumerate(row))
+                wish = {place: fmean(self.x[other] for other in neighbours.get(place, [place])) for place in row}
+                if sweep < SWEEPS // 2:
+                    row.sort(key=wish.__getitem__)
+                self._settle(row, wish)
+        left = min(x - width / 2 for x, width in zip(self.x, self.widths, strict=True))
+        self.x = [MARGIN + x - left for x in self.x]
 
-    def _centres(self) -> list[float]:
-        """Straight edges: move each row as near to its neighbours as its order and the boxes' widths allow."""
-        x = [0.0] * len(self.widths)
-        for row in self.rows:
-            self._settle(row, x, dict.fromkeys(row, 0.0))
-        for sweep in range(12):
-            neighbours, rows = (self.above, self.rows) if sweep % 2 else (self.below, self.rows[::-1])
-            for row in rows:
-                self._settle(row, x, {p: _mean([x[other] for other in neighbours[p]], x[p]) for p in row})
-        left = min(x[place] - self.widths[place] / 2 for place in self.row_of)
-        return [MARGIN + value - left for value in x]
-
-    def _settle(self, row: list[int], x: list[float], wish: dict[int, float]) -> None:
+    def _settle(self, row: list[int], wish: dict[int, float]) -> None:
         """Least squares to the wishes, in order and without overlap, by pooling neighbours that collide.
 
         Measured from where it would stand if the row were packed, each place's wish only has to be no less than its
@@ -284,23 +276,10 @@ class _Layout:
                 pools[-2:] = [((left * few + right * more) / (few + more), few + more)]
         shifts = [value for value, count in pools for _ in range(count)]
         for place, start, shift in zip(row, packed, shifts, strict=True):
-            x[place] = start + shift
+            self.x[place] = start + shift
 
     def top(self, place: int) -> float:
         return MARGIN + self.row_of[place] * (HEIGHT + DOWN)
-
-
-def _depths(steps: Sequence[Step]) -> list[int]:
-    """The longest way from each step down to the result, in edges."""
-    depths = [0] * len(steps)
-    for step in reversed(steps):
-        for edge in step.edges:
-            depths[edge.parent] = max(depths[edge.parent], depths[step.number] + 1)
-    return depths
-
-
-def _mean(values: list[float], otherwise: float) -> float:
-    return sum(values) / len(values) if values else otherwise
 
 
 def _labels(step: Step) -> tuple[str, str, str]:

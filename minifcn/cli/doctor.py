@@ -26,7 +26,6 @@ PACKAGES = {
     "pillow": "reads and writes images and masks",
     "matplotlib": "draws curves and tables",
     "tqdm": "the progress bar",
-    "safetensors": "checkpoints",
     "threadpoolctl": "one BLAS thread per worker",
 }
 EXTRAS = {
@@ -47,6 +46,7 @@ EXTRAS = {
     "pytest": "extra test",
     "pytest-xdist": "extra test",
     "hypothesis": "extra test",
+    "safetensors": "extra test: reads what checkpoints are written as",
     "ruff": "extra lint",
     "mypy": "extra lint",
 }

@@ -11,6 +11,9 @@ listed twice, two may lie on the same bytes, and a name may be `../../etc/passwd
 the entries have to follow each other without overlap, and a name is a name. An entry is stored as it is or deflated;
 how far deflated ones may unfold is limited by the size of the whole file (`limits.unfolded_limit`), because the
 1,000 : 1 that a long run of zeros reaches is a bomb and no net. Nothing is ever written to disk.
+
+Python's zipfile is kinder: it takes bytes before and comments after the archive, end records that differ, other counts
+of entries, a name twice or with `..`, and two entries on the same bytes. The tests have such files, so it is not used.
 """
 
 import itertools

@@ -33,7 +33,7 @@ import numpy as np
 
 from minifcn.errors import FormatError, ShapeError, UsageError
 from minifcn.formats.limits import short
-from minifcn.formats.safetensors import DTYPES, MAX_HEADER, header_end, strict_json, views
+from minifcn.formats.safetensors import DTYPES, MAX_HEADER, header_end, packed, strict_json, views
 
 FORMAT_VERSION = 1
 EARLIER = "use an earlier checkpoint"
@@ -66,8 +66,6 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], meta: d
 
 def _pack(path: Path, tensors: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Pieces:
     """The bytes of a checkpoint, in pieces to be written one after the other."""
-    from safetensors.numpy import save
-
     plain = {name: _plain(name, array) for name, array in tensors.items()}
     record = {
         "file_sha256": "0" * _DIGEST_SIZE,
@@ -80,7 +78,7 @@ def _pack(path: Path, tensors: Mapping[str, np.ndarray], meta: dict[str, Any]) -
         strict_json(text)  # the keys 1 and "1" are two in Python and one in JSON
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: meta: found {short(error)}, expected JSON values under string keys") from error
-    data = memoryview(save(plain, {"minifcn": text}))
+    data = memoryview(packed(plain, {"minifcn": text}))
     header = bytes(data[: 8 + int.from_bytes(data[:8], "little")])
     if len(header) > MAX_HEADER:
         raise UsageError(f"{path}: meta: found {len(header)} bytes, expected at most {MAX_HEADER}")
@@ -89,7 +87,7 @@ def _pack(path: Path, tensors: Mapping[str, np.ndarray], meta: dict[str, Any]) -
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:
-    """The same values in C order, little endian: safetensors 0.8.0 writes a transposed view wrong without a word."""
+    """The same values in C order, little endian, in which files have them."""
     if not isinstance(array, np.ndarray):
         raise ShapeError(f"tensor {name}: found {type(array).__name__}, expected a NumPy array (to_host makes one)")
     little = array.dtype.newbyteorder("<")

@@ -20,6 +20,10 @@ Here is the answer. Of the language's seventy words this machine knows some thir
 takes time), and bytes only as far as the file has them. `r` with box number 2^32 - 1, nine bytes in all with what
 belongs around it, makes an unpickler that keeps its boxes in an array reserve gigabytes; ours keeps them in a dict.
 
+`pickletools.genops` of the standard library reads the same words and is made for looking at pickles: it takes halves of
+surrogate pairs for UTF-8, the texts of Python 2 for Latin-1, and undoes escapes in names, so that `to\x72ch` passes
+for `torch`. What decides whether a name is known should see the bytes, so the few kinds of arguments are read here.
+
 Values on the stack are int, float, str, bool, None, tuple, list, dict (also in the place of OrderedDict), `Name`, and
 what the functions return. They may be nested so deep that printing or comparing one exhausts Python's own stack: no
 code here or above does either before it knows the type.

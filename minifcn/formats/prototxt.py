@@ -23,9 +23,12 @@ MAX_BYTES = 2**20  # ResNet-152 has 60 kB
 MAX_DEPTH = 32
 
 Message = dict[str, list[Any]]
+Token = tuple[str, int]  # with the line it is on
 
 # A word is a text, a name or number, or one of the marks. Whatever else stands there is caught by the last letter.
 TOKEN = re.compile(r"""\s+|\#[^\n]*|("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[\w.+-]+|[{}<>\[\]:;,])|(.)""")
+NAME = re.compile(r"[A-Za-z_]\w*")
+ENDS = {"{": "}", "<": ">"}
 
 # Before 2015 the type was one of an enumeration. Most become today's names by rule: INNER_PRODUCT, InnerProduct.
 OLD_TYPES = {
@@ -97,16 +100,13 @@ def _expected(layer: Layer, arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[
     """The names and shapes of the arrays that the layer has to have; nothing of a kind that is not known."""
     if layer.type not in INPUT_AXIS:
         return
-    weights = arrays.get(f"{layer.name}.0", np.zeros(0))
-    axis = INPUT_AXIS[layer.type]
+    weights, axis = arrays.get(f"{layer.name}.0", np.zeros(0)), INPUT_AXIS[layer.type]
     inputs = weights.shape[axis] if -axis <= weights.ndim else 0
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = (layer.num_output, inputs)
     if layer.type == "Convolution":
-        shape = (layer.num_output, inputs, *layer.kernel)
+        shape = (*shape, *layer.kernel)
     elif layer.type == "Deconvolution":
         shape = (inputs, layer.num_output // layer.group, *layer.kernel)
-    else:
-        shape = (layer.num_output, inputs)
     yield f"{layer.name}.0", shape
     if layer.bias:
         yield f"{layer.name}.1", (layer.num_output,)
@@ -117,39 +117,13 @@ def _expected(layer: Layer, arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[
 
 def parse(text: str) -> Message:
     """A message in words as `{name: [value, ...]}`: texts, numbers and messages. ValueError says what is wrong."""
-    tokens = _tokens(text)
-    top: Message = {}
-    open_messages = [(top, "")]  # with the mark that ends each
-    for word, line in tokens:
-        message, end = open_messages[-1]
-        if word == end:
-            open_messages.pop()
-        elif word in (";", ",") and message:
-            continue
-        elif not re.fullmatch(r"[A-Za-z_]\w*", word):
-            raise ValueError(f"line {line}: {word} where a name was expected")
-        else:
-            name = word
-            word, line = _next(tokens, line)
-            colon = word == ":"
-            if colon:
-                word, line = _next(tokens, line)
-            if word in ("{", "<"):
-                inner: Message = {}
-                message.setdefault(name, []).append(inner)
-                open_messages.append((inner, "}" if word == "{" else ">"))
-                if len(open_messages) > MAX_DEPTH:
-                    raise ValueError(f"line {line}: messages nested more than {MAX_DEPTH} deep")
-            elif colon:
-                message.setdefault(name, []).extend(_values(word, tokens, line))
-            else:
-                raise ValueError(f"line {line}: {word} after {name}, where a colon or a brace was expected")
-    if len(open_messages) > 1:
-        raise ValueError(f"the end of the file, where {open_messages[-1][1]} was expected")
-    return top
+    try:
+        return _message(_tokens(text), "", 0)
+    except StopIteration:
+        raise ValueError("the end of the file in the middle of a field") from None
 
 
-def _tokens(text: str) -> Iterator[tuple[str, int]]:
+def _tokens(text: str) -> Iterator[Token]:
     """The tokens, each with its line; space and comments are passed over."""
     line = 1
     for match in TOKEN.finditer(text):
@@ -160,24 +134,44 @@ def _tokens(text: str) -> Iterator[tuple[str, int]]:
         line += match[0].count("\n")
 
 
-def _next(tokens: Iterator[tuple[str, int]], line: int) -> tuple[str, int]:
-    found = next(tokens, None)
-    if found is None:
-        raise ValueError(f"line {line}: the end of the file in the middle of a field")
-    return found
+def _message(tokens: Iterator[Token], end: str, depth: int) -> Message:
+    """The fields up to the mark `end`, or to the end of the file."""
+    message: Message = {}
+    for name, line in tokens:
+        if name == end:
+            return message
+        if name in (";", ",") and message:
+            continue
+        if not NAME.fullmatch(name):
+            raise ValueError(f"line {line}: {name} where a name was expected")
+        word, line = next(tokens)
+        colon = word == ":"
+        if colon:
+            word, line = next(tokens)
+        if word in ENDS:
+            if depth >= MAX_DEPTH - 1:
+                raise ValueError(f"line {line}: messages nested more than {MAX_DEPTH} deep")
+            message.setdefault(name, []).append(_message(tokens, ENDS[word], depth + 1))
+        elif colon:
+            message.setdefault(name, []).extend(_values(word, tokens, line))
+        else:
+            raise ValueError(f"line {line}: {word} after {name}, where a colon or a brace was expected")
+    if end:
+        raise ValueError(f"the end of the file, where {end} was expected")
+    return message
 
 
-def _values(word: str, tokens: Iterator[tuple[str, int]], line: int) -> list[Any]:
+def _values(word: str, tokens: Iterator[Token], line: int) -> list[Any]:
     """One value, or a list of them in brackets."""
     if word != "[":
         return [_value(word, line)]
     values: list[Any] = []
-    word, line = _next(tokens, line)
+    word, line = next(tokens)
     while word != "]":
         values.append(_value(word, line))
-        word, line = _next(tokens, line)
+        word, line = next(tokens)
         if word == ",":
-            word, line = _next(tokens, line)
+            word, line = next(tokens)
     return values
 
 
@@ -185,7 +179,7 @@ def _value(word: str, line: int) -> str | int | float:
     """A text (in quotes, or the name of an enumeration), or a number."""
     if word[0] in "\"'":
         return word[1:-1]
-    if re.fullmatch(r"[A-Za-z_]\w*", word):
+    if NAME.fullmatch(word):
         return word
     if re.fullmatch(r"-?\d{1,18}", word):
         return int(word)
@@ -199,18 +193,18 @@ def _value(word: str, line: int) -> str | int | float:
 
 def _layer(message: Message) -> Layer:
     name = str(_last(message, "name", ""))
-    kind = str(_last(message, "type", ""))
-    options = _first_message(message, "convolution_param", "inner_product_param", "pooling_param")
+    kinds = ("convolution_param", "inner_product_param", "pooling_param")
+    options = next((one for kind in kinds for one in _messages(message, kind)), {})
     return Layer(
         name=name,
-        type=_modern(kind),
+        type=_modern(str(_last(message, "type", ""))),
         bottom=tuple(map(str, message.get("bottom", ()))),
         top=tuple(map(str, message.get("top", ()))),
         num_output=_integer(name, options, "num_output", 0),
-        kernel=_pair(name, options, "kernel_size", "kernel", 0),
-        stride=_pair(name, options, "stride", "stride", 1),
-        pad=_pair(name, options, "pad", "pad", 0),
-        dilation=_pair(name, options, "dilation", "dilation", 1),
+        kernel=_pair(name, options, "kernel_size", least=0),
+        stride=_pair(name, options, "stride", least=1),
+        pad=_pair(name, options, "pad", least=0),
+        dilation=_pair(name, options, "dilation", least=1),
         group=_integer(name, options, "group", 1, least=1),
         bias=_last(options, "bias_term", "true") in ("true", "True", "t", 1),
     )
@@ -229,13 +223,9 @@ def _messages(message: Message, name: str) -> list[Message]:
     return found
 
 
-def _first_message(message: Message, *names: str) -> Message:
-    return next((one for name in names for one in _messages(message, name)), {})
-
-
 def _last(message: Message, name: str, default: Any) -> Any:
     """The value of a field that means one: of several, the last one counts."""
-    value = message.get(name, [default])[-1] if message.get(name) else default
+    value = (message.get(name) or [default])[-1]
     if isinstance(value, dict):
         raise ValueError(f"a message for {name}, which is a plain value")
     return value
@@ -248,14 +238,16 @@ def _integer(layer: str, options: Message, name: str, default: int, *, least: in
     return value
 
 
-def _pair(layer: str, options: Message, both: str, each: str, default: int) -> tuple[int, int]:
-    """`kernel_size: 3`, or `kernel_size: 3 kernel_size: 5`, or `kernel_h: 3 kernel_w: 5`, as (height, width)."""
-    values = options.get(both) or [default]
+def _pair(layer: str, options: Message, name: str, *, least: int) -> tuple[int, int]:
+    """`kernel_size: 3`, or `kernel_size: 3 kernel_size: 5`, or `kernel_h: 3 kernel_w: 5`, as (height, width).
+
+    Where nothing is said, both are the least.
+    """
+    values, side = options.get(name) or [least], name.removesuffix("_size")
     if len(values) > 2:
-        raise ValueError(f"layer {layer}: {both} {len(values)} times; a picture has two sides")
-    least = 1 if default == 1 else 0
-    height, width = (_integer(layer, {both: [value]}, both, default, least=least) for value in (values[0], values[-1]))
+        raise ValueError(f"layer {layer}: {name} {len(values)} times; a picture has two sides")
+    height, width = (_integer(layer, {name: [value]}, name, least, least=least) for value in (values[0], values[-1]))
     return (
-        _integer(layer, options, f"{each}_h", height, least=least),
-        _integer(layer, options, f"{each}_w", width, least=least),
+        _integer(layer, options, f"{side}_h", height, least=least),
+        _integer(layer, options, f"{side}_w", width, least=least),
     )

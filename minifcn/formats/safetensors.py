@@ -1,4 +1,4 @@
-"""Read `.safetensors`: a length, a JSON header and the arrays.
+"""Read and write `.safetensors`: a length, a JSON header and the arrays.
 
     8 bytes     the length of the header, little endian
     header      {"conv1.weight": {"dtype": "F32", "shape": [64, 3, 3, 3], "data_offsets": [0, 6912]}, ...}
@@ -11,7 +11,7 @@ format has no checksum, so a flipped bit in a weight passes here; `checkpoint.py
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,25 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4"), "U64": np.dtype("<u8"),
     "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"),
 }  # fmt: skip
+KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
 FIELDS = {"dtype", "shape", "data_offsets"}
+
+
+def packed(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a file; the same arguments always give the same ones.
+
+    arrays: in C order, with one of `DTYPES`. They are written by size of an element and then by name, so that each
+    begins at a multiple of it, whatever the machine that maps the file.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    ordered = dict(sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    for name, array in ordered.items():
+        offsets = [at, at := at + array.nbytes]
+        header[name] = {"dtype": KINDS[array.dtype], "shape": array.shape, "data_offsets": offsets}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(array.data for array in ordered.values())])
 
 
 def read_safetensors(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:

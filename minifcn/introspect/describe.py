@@ -19,6 +19,7 @@ from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
 from minifcn.introspect.design import TRUNKS
 from minifcn.introspect.outline import Ledger, Outline
+from minifcn.introspect.text import text_table
 from minifcn.models import paper
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.dilated import FCN_dilated
@@ -83,13 +84,7 @@ class Description:
         lines.append(
             ("all", "", "", "", "", "", count(self.parameters), giga(self.multiply_adds), mib(self.activations))
         )
-        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-        table = [
-            "  ".join(
-                cell.ljust(n) if i < 3 else cell.rjust(n) for i, (cell, n) in enumerate(zip(line, widths))
-            ).rstrip()
-            for line in lines
-        ]
+        table = list(text_table(lines, left=3))
         table[-1:-1] = [""]
         return "\n".join(
             [

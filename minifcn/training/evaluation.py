@@ -15,6 +15,7 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.inputs import Inputs, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
+from minifcn.introspect.text import text_table
 from minifcn.metrics import Absent, ConfusionMatrix
 from minifcn.nn import Module
 from minifcn.tensor import Tensor
@@ -182,8 +183,8 @@ def table(matrix: ConfusionMatrix, guesses: Mapping[str, ConfusionMatrix], absen
 
 def class_table(matrix: ConfusionMatrix, classes: Sequence[str]) -> str:
     """A line for each class: its IU, how much of it was found, and its share of the pixels, true and predicted."""
-    lines = [f"{'class':<16}     IU  found  share true  predicted"]
+    rows = [("class", "IU", "found", "share true", "predicted")]
     columns = (matrix.iu(), matrix.accuracy(), matrix.shares_true(), matrix.shares_predicted())
     for name, iu, accuracy, true, predicted in zip(classes, *columns, strict=True):
-        lines.append(f"{name:<16}  {iu:>5.3f}  {accuracy:>5.3f}  {100 * true:>8.2f} %  {100 * predicted:>7.2f} %")
-    return "\n".join(lines)
+        rows.append((name, f"{iu:.3f}", f"{accuracy:.3f}", f"{100 * true:.2f} %", f"{100 * predicted:.2f} %"))
+    return "\n".join(text_table(rows, left=1))

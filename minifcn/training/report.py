@@ -13,9 +13,10 @@ import base64
 import html
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from minifcn import viz
@@ -29,6 +30,7 @@ MEASURES = {
     "frequency_weighted_iu": "f.w. IU",
 }
 MOST_SAMPLES = 24
+STYLE = Path(__file__).with_name("report.css")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -45,16 +47,25 @@ def write_report(run_dir: Path) -> Path:
     config = _read(run_dir, "config.json", notes, _as_mapping) or {}
     history = _read(run_dir, "metrics.jsonl", notes, _as_history) or []
     evaluation = _read(run_dir, "evaluation.json", notes, _as_evaluation)
-    sections = [
-        *_scores(evaluation),
-        *_curves(history, run_dir),
-        *_classes(evaluation),
-        *_confusion(evaluation, run_dir),
-        *_samples(run_dir, notes),
-        *_settings("Configuration", {key: value for key, value in config.items() if key != "environment"}),
-        *_settings("Environment", config.get("environment")),
-        *_notes(notes),
-    ]
+    sections = []
+    if evaluation:
+        sections.append(_scores(evaluation))
+    if history:
+        curves = run_dir / "curves.png"
+        viz.curves(history, curves)
+        picture = plot(curves, "Loss per pixel and validation measures over steps")
+        sections.append(section("Learning curves", tag("div", picture, class_="wide broad")))
+    if evaluation:
+        sections += [_classes(evaluation), _confusion(evaluation, run_dir / "confusion.png")]
+    samples = _samples(run_dir, notes)
+    if samples:
+        sections.append(section("Samples", *samples))
+    environment = config.pop("environment", None)
+    for title, settings in (("Configuration", config), ("Environment", environment)):
+        if isinstance(settings, dict) and settings:
+            sections.append(section(title, table((), _flat(settings), class_="settings")))
+    if notes:
+        sections.append(section("Not on this page", tag("ul", *(tag("li", note) for note in notes))))
     path = run_dir / "report.html"
     path.write_text(page(run_dir.resolve().name, sections), encoding="utf-8")
     return path
@@ -116,33 +127,24 @@ def _as_evaluation(text: str) -> Evaluation:
     return Evaluation(confusion, [str(name) for name in data["classes"]], absent, confusion.skipped(absent), data)
 
 
-# The page, section by section. Each is a list, empty where there is nothing to show.
+# The page, section by section.
 
 
-def _scores(evaluation: Evaluation | None) -> list[Html]:
+def _scores(evaluation: Evaluation) -> Html:
     """The four measures beside those of two predictors that look at no pixel."""
-    if evaluation is None:
-        return []
     said = evaluation.said
-    rows = [_score_row("this net", said, strong=True)]
     baselines = said.get("baselines")
+    predictors = {"this net": said}
     for name, measures in baselines.items() if isinstance(baselines, dict) else ():
-        rows.append(_score_row(f"baseline: {name}", measures if isinstance(measures, dict) else {}))
-    head = tag("tr", tag("th", ""), *(tag("th", name, class_="number") for name in MEASURES.values()))
+        predictors[f"baseline: {name}"] = measures if isinstance(measures, dict) else {}
+    rows = [(name, *(_number(found.get(key)) for key in MEASURES)) for name, found in predictors.items()]
+    looks = dict.fromkeys(range(1, 1 + len(MEASURES)), "number")
     where = f"{said.get('images', '?')} images of the split “{said.get('split', '?')}”"
-    return [
-        tag(
-            "section",
-            tag("h2", "The four measures"),
-            table(head, rows),
-            tag("p", f"On {where}. {_averaging(evaluation)}", class_="quiet"),
-        )
-    ]
-
-
-def _score_row(name: str, measures: Mapping[str, Any], *, strong: bool = False) -> Html:
-    cells = (tag("td", _number(measures.get(key)), class_="number") for key in MEASURES)
-    return tag("tr", tag("th", name), *cells, class_="strong" if strong else None)
+    return section(
+        "The four measures",
+        table(("", *MEASURES.values()), rows, looks=looks, class_="scores"),
+        tag("p", f"On {where}. {_averaging(evaluation)}", class_="quiet"),
+    )
 
 
 def _averaging(evaluation: Evaluation) -> str:
@@ -156,74 +158,39 @@ def _averaging(evaluation: Evaluation) -> str:
     )
 
 
-def _curves(history: list[dict[str, Any]], run_dir: Path) -> list[Html]:
-    if not history:
-        return []
-    path = run_dir / "curves.png"
-    viz.curves(history, path)
-    picture = plot(path, "Loss per pixel and validation measures over steps")
-    return [tag("section", tag("h2", "Learning curves"), tag("div", picture, class_="wide broad"))]
-
-
-def _classes(evaluation: Evaluation | None) -> list[Html]:
+def _classes(evaluation: Evaluation) -> Html:
     """IU of each class with its colour, and how much of the pixels it is and was said to be."""
-    if evaluation is None:
-        return []
     confusion = evaluation.confusion
-    head = ("class", "IU", "", "true pixels", "predicted")
-    shares = zip(confusion.shares_true(), confusion.shares_predicted(), strict=True)
+    columns = (evaluation.classes, confusion.iu().tolist(), confusion.shares_true(), confusion.shares_predicted())
     rows = [
-        tag(
-            "tr",
-            tag("th", _swatch(index), name),
-            tag("td", _number(iu), class_="number"),
-            tag("td", _bar(iu), class_="bar"),
-            tag("td", f"{100 * true:.2f} %", class_="number"),
-            tag("td", f"{100 * predicted:.2f} %", class_="number"),
-        )
-        for index, (name, iu, (true, predicted)) in enumerate(
-            zip(evaluation.classes, confusion.iu().tolist(), shares, strict=True)
-        )
+        (tag("span", _swatch(index), name), _number(iu), _bar(iu), f"{100 * true:.2f} %", f"{100 * predicted:.2f} %")
+        for index, (name, iu, true, predicted) in enumerate(zip(*columns, strict=True))
     ]
-    looks = (None, "number", "bar", "number", "number")
-    header = tag("tr", *(tag("th", name, class_=look) for name, look in zip(head, looks, strict=True)))
+    looks = {1: "number", 2: "bar", 3: "number", 4: "number"}
     dash = "A dash: the class neither occurs nor was predicted, so its IU is 0/0."
     quiet = [tag("p", dash, class_="quiet")] if confusion.skipped() else []
-    return [tag("section", tag("h2", "Classes"), table(header, rows), *quiet)]
+    return section("Classes", table(("class", "IU", "", "true pixels", "predicted"), rows, looks=looks), *quiet)
 
 
-def _confusion(evaluation: Evaluation | None, run_dir: Path) -> list[Html]:
-    if evaluation is None:
-        return []
-    path = run_dir / "confusion.png"
+def _confusion(evaluation: Evaluation, path: Path) -> Html:
     viz.confusion_picture(evaluation.confusion.matrix, evaluation.classes, path)
-    picture = plot(path, "Confusion matrix")
     quiet = tag("p", "Per cent of a class's true pixels: read along a row what a class was taken for.", class_="quiet")
-    return [tag("section", tag("h2", "Confusion matrix"), picture, quiet)]
+    return section("Confusion matrix", plot(path, "Confusion matrix"), quiet)
 
 
 def _samples(run_dir: Path, notes: list[str]) -> list[Html]:
-    paths = sorted((run_dir / "samples").glob("*.png"))
+    paths, figures = sorted((run_dir / "samples").glob("*.png")), []
     if not paths:
         notes.append("samples/ holds no pictures.")
-        return []
     if len(paths) > MOST_SAMPLES:
         notes.append(f"samples/ holds {len(paths)} pictures; the first {MOST_SAMPLES} by name are shown.")
-    figures = []
     for path in paths[:MOST_SAMPLES]:
         data = path.read_bytes()
         if data.startswith(PNG_SIGNATURE):
             figures.append(tag("figure", tag("img", src=inline(data), alt=path.stem), tag("figcaption", path.stem)))
         else:
             notes.append(f"samples/{path.name} is not a PNG file.")
-    return [tag("section", tag("h2", "Samples"), *figures)] if figures else []
-
-
-def _settings(title: str, settings: Any) -> list[Html]:
-    if not isinstance(settings, dict) or not settings:
-        return []
-    rows = [tag("tr", tag("th", key), tag("td", value)) for key, value in _flat(settings)]
-    return [tag("section", tag("h2", title), table(None, rows, class_="settings"))]
+    return figures
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -233,12 +200,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _notes(notes: list[str]) -> list[Html]:
-    if not notes:
-        return []
-    return [tag("section", tag("h2", "Not on this page"), tag("ul", *(tag("li", note) for note in notes)))]
 
 
 # HTML.
@@ -265,10 +226,29 @@ def _escape(text: str) -> str:
     return html.escape(text)
 
 
-def table(head: Html | None, rows: Sequence[Html], class_: str | None = None) -> Html:
-    """A table that scrolls by itself where the page is narrow."""
-    body = tag("tbody", *rows)
-    return tag("div", tag("table", *([tag("thead", head)] if head else []), body, class_=class_), class_="wide")
+def section(title: str, *content: Html) -> Html:
+    """Return a part of the page, with its heading."""
+    return tag("section", tag("h2", title), *content)
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    looks: Mapping[int, str] = MappingProxyType({}),
+    class_: str | None = None,
+) -> Html:
+    """A table that scrolls by itself where the page is narrow; the first cell of a row is its heading.
+
+    looks: `{column: CSS class of its cells}`.
+    """
+
+    def line(cells: Sequence[str], name: str) -> Html:
+        return tag("tr", *(tag(name if at else "th", cell, class_=looks.get(at)) for at, cell in enumerate(cells)))
+
+    top = [tag("thead", line(head, "th"))] if head else []
+    body = tag("tbody", *(line(row, "td") for row in rows))
+    return tag("div", tag("table", *top, body, class_=class_), class_="wide")
 
 
 def plot(path: Path, alt: str) -> Html:
@@ -306,47 +286,8 @@ def page(name: str, sections: Sequence[Html], *, above: str = "minifcn run") -> 
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{name} – minifcn"),
-        Html(f"<style>{STYLE}</style>"),
+        Html(f"<style>{STYLE.read_text(encoding='utf-8')}</style>"),
     )
     title = tag("header", tag("p", above, class_="quiet"), tag("h1", name))
     body = tag("body", tag("main", title, *sections))
     return f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'
-
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --quiet: #5b6470; --line: #e3e6ea; --accent: #1f5fbf }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin: 2.75rem 0 .75rem }
-header p { margin: 0 }
-.quiet { color: var(--quiet); font-size: .9rem; overflow-wrap: anywhere }
-.wide { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { padding: .35rem .6rem; text-align: left; border-bottom: 1px solid var(--line); font-weight: 400 }
-thead th { color: var(--quiet); font-size: .85rem; vertical-align: bottom }
-th:first-child, td:first-child { padding-left: 0 }
-.number { text-align: right; white-space: nowrap }
-.strong th, .strong td { font-weight: 650 }
-.bar { width: 30% }
-.track { display: block; height: .55rem; border-radius: .3rem; background: var(--line); min-width: 4rem }
-.track span { display: block; height: 100%; border-radius: .3rem; background: var(--accent) }
-.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .55rem; vertical-align: -.1rem;
-  border: 1px solid #8a929e; border-radius: .15rem }
-.settings th { color: var(--quiet); vertical-align: top; width: 1%; padding-right: 1.5rem }
-.settings td { overflow-wrap: anywhere }
-img { display: block; max-width: 100%; height: auto; margin: 0 auto; border-radius: .35rem }
-figure { margin: 0 0 1.5rem }
-figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; text-align: center }
-li { overflow-wrap: anywhere }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #14171b; --ink: #e6e9ee; --quiet: #9aa4b2; --line: #2b3038; --accent: #6ea2f0 }
-  img.plot { filter: invert(.92) hue-rotate(180deg) }
-}
-@media (max-width: 40rem) {
-  main { padding: 1.25rem .9rem 3rem } th, td { padding: .3rem .35rem; font-size: .9rem }
-  thead .number { white-space: normal } .bar { display: none }
-  .broad img { max-width: none; width: 44rem }
-}
-"""

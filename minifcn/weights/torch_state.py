@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import FormatError
+from minifcn.formats.safetensors import packed
 from minifcn.nn import Module, Upsample, bilinear
 from minifcn.weights.names import ours, renamed
 
@@ -33,7 +34,5 @@ def torch_state(net: Module) -> dict[str, np.ndarray]:
 
 def state_file(net: Module, notes: Mapping[str, Any]) -> bytes:
     """A safetensors file of `torch_state`, with `notes` in its metadata, each as JSON."""
-    from safetensors.numpy import save
-
     metadata = {name: json.dumps(value) for name, value in notes.items()}
-    return save(torch_state(net), {"format": "pt", **metadata})
+    return packed(torch_state(net), {"format": "pt", **metadata})

@@ -1,4 +1,4 @@
-"""`.safetensors` read by our own reader: what the library wrote, real files, and hostile ones."""
+"""`.safetensors` read and written by our own code: what the library wrote, real files, and hostile ones."""
 
 import json
 import tracemalloc
@@ -12,7 +12,7 @@ from hostile_files import mutations, survives
 
 from minifcn.errors import FormatError
 from minifcn.formats.checkpoint import save_checkpoint
-from minifcn.formats.safetensors import DTYPES, MAX_HEADER, read_safetensors
+from minifcn.formats.safetensors import DTYPES, MAX_HEADER, packed, read_safetensors
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 TWO = np.array([1.5, -2.0], np.float32)
@@ -64,6 +64,32 @@ def test_every_kind_the_library_writes_is_read(tmp_path: Path, rng: np.random.Ge
     for name, loaded in read_safetensors(tmp_path / "x.safetensors").items():
         assert (loaded.dtype, loaded.shape) == (DTYPES[kind], tensors[name].shape)
         assert loaded.tobytes() == tensors[name].tobytes()
+
+
+@pytest.mark.parametrize("kind", DTYPES)
+def test_every_kind_that_is_written_is_read_by_the_library(rng: np.random.Generator, kind: str) -> None:
+    from safetensors.numpy import load, save
+
+    array = (rng.random((3, 4)) * 100).astype(DTYPES[kind])
+    tensors = {"né": array, "a": array[2], "scalar": np.array(array[1, 1]), "empty": array[:0]}
+    found = load(packed(tensors, {"made": "here"}))
+    assert found.keys() == tensors.keys()
+    for name, loaded in found.items():
+        assert (loaded.dtype, loaded.shape) == (DTYPES[kind], tensors[name].shape)
+        assert loaded.tobytes() == tensors[name].tobytes()
+    del tensors["né"]  # letters beyond ASCII are escaped here, and JSON either way
+    assert packed(tensors, {"made": "here"}) == save(tensors, {"made": "here"})
+
+
+def test_arrays_of_several_kinds_begin_where_their_elements_may(rng: np.random.Generator) -> None:
+    from safetensors.numpy import load
+
+    tensors = {kind: (rng.random(3) * 100).astype(dtype) for kind, dtype in DTYPES.items()}
+    found = load(packed(tensors, {}))
+    assert {name: array.tolist() for name, array in found.items()} == {k: a.tolist() for k, a in tensors.items()}
+    header = json.loads(packed(tensors, {})[8:].split(b"}}")[0] + b"}}")
+    for kind, array in tensors.items():
+        assert header[kind]["data_offsets"][0] % array.itemsize == 0
 
 
 @pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"])

@@ -55,7 +55,7 @@ ROOMS = (
 COURSE = sorted(set(FLOOR) - set(ROOMS) - {"train", "__main__"})
 
 # Imported inside the functions that use them: `import minifcn` stays quick, and works where they are not installed.
-LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tqdm", "pooch", "safetensors", "threadpoolctl", "torch", "scipy"}
+LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tqdm", "pooch", "threadpoolctl", "torch", "scipy"}
 LAZY |= {"sklearn", "onnx", "onnxruntime", "h5py"}
 
 

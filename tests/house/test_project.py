@@ -29,9 +29,9 @@ esac
 @pytest.mark.parametrize(
     ("old", "without_venv", "advice"),
     [
-        (1, 0, r"is Python 3.10.2, and minifcn needs Python 3.11 or later. .*PYTHON=python3"),
+        (1, 0, r"is Python 3.10.2, and minifcn needs Python 3.11.4 or later. .*PYTHON=python3"),
         (0, 1, r"-m venv' is missing. Install it: sudo apt install python3-venv"),
-        (None, 0, r"is not found. Install Python 3.11 or later"),
+        (None, 0, r"is not found. Install Python 3.11.4 or later"),
     ],
 )
 def test_make_says_what_to_install(old: int | None, without_venv: int, advice: str, tmp_path: pathlib.Path) -> None:

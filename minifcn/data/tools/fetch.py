@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minifcn.data.tools.unpack import CHUNK, unpack
+from minifcn.data.tools.unpack import unpack
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import short
 
+CHUNK = 2**20  # bytes copied at a time
 TIMEOUT = 60  # seconds without a byte
 TRIES = 3  # after a cut, while each brings something
 Report = Callable[[int], None]

@@ -261,10 +261,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def write_html(found: Iterable[Section], path: Path) -> Path:
     """The page as one HTML file that needs no other."""
-    parts = []
-    for section in found:
-        blocks = [_html(block) for block in section.blocks]
-        parts.append(tag("section", tag("h2", section.title), *blocks))
+    parts = [report.section(section.title, *map(_html, section.blocks)) for section in found]
     path.write_text(report.page(TITLE, parts, above="minifcn reproduce"), encoding="utf-8")
     return path
 
@@ -273,11 +270,7 @@ def _html(block: Block) -> Html:
     if isinstance(block, Picture):
         return tag("div", tag("img", src=report.inline(block.png), alt=block.alt, class_="plot"), class_="wide broad")
     if isinstance(block, TextTable):
-        head = tag("tr", *(tag("th", cell) for cell in block.head))
-        rows = [
-            tag("tr", tag("th", _plain(row[0])), *(tag("td", _plain(cell)) for cell in row[1:])) for row in block.rows
-        ]
-        return report.table(head, rows)
+        return report.table(block.head, [[_plain(cell) for cell in row] for row in block.rows])
     return tag("p", _plain(block))
 
 
