@@ -13,10 +13,10 @@ from typing import Annotated
 from minifcn.cli.command import parse
 from minifcn.data.files import read_image
 from minifcn.errors import UsageError
-from minifcn.experiments.amortize import TRUNKS, measure, noise, square
+from minifcn.experiments.amortize import SLIDING, measure, noise, square
 from minifcn.geometry import Grid, out_size
 from minifcn.kernels.threads import set_threads
-from minifcn.models.classifier import classifier
+from minifcn.models.zoo import named
 from minifcn.training.device import choose_device
 
 
@@ -24,7 +24,9 @@ from minifcn.training.device import choose_device
 class Options:
     """Time a classifier on every window of an image, and its fully convolutional twin on the image."""
 
-    net: Annotated[str, "lenet, alexnet, vgg16 or googlenet"] = "alexnet"
+    net: Annotated[str, "lenet, alexnet, vgg16, googlenet, or a version of them that `minifcn describe` knows"] = (
+        "alexnet"
+    )
     width: Annotated[int, "channels, as the trunk counts them (0: the published net)"] = 0
     size: Annotated[int, "the side of the image in pixels"] = 500
     photo: Annotated[str, "a photograph, whose middle square takes the place of noise"] = ""
@@ -38,17 +40,16 @@ class Options:
 def main(argv: list[str]) -> int:
     """Print the times of the three ways, forward and backward, and how much faster all at once is."""
     options = parse(Options, argv, verb="amortize")
-    if options.net not in TRUNKS:
-        raise UsageError(f"option net is {options.net!r}; expected one of {', '.join(TRUNKS)}")
+    make = named(SLIDING, options.net, f"option net is {options.net!r}")
     for name in ("batch", "repeat"):
         if getattr(options, name) < 1:
             raise UsageError(f"option {name} is {getattr(options, name)}; expected at least 1")
-    trunk = TRUNKS[options.net]
+    trunk = make(width=1, init="zero").trunk
     if options.size < trunk.size:
         raise UsageError(f"option size is {options.size}; expected at least {trunk.size}, what {options.net} looks at")
     device, why = choose_device(options.device)
     set_threads(options.threads or None)
-    net = classifier(trunk, seed=options.seed, width=options.width or trunk.own_width)
+    net = make(seed=options.seed, width=options.width or trunk.own_width)
     net.to(device)
     cells = out_size(net.layers(), options.size)
     print(f"device {why}")

@@ -61,6 +61,7 @@ from minifcn.experiments.bench.studies import (
 from minifcn.introspect.describe import describe
 from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
+from minifcn.models.zoo import named
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ def main(argv: list[str]) -> int:
 
 
 def check(options: Options) -> None:
-    if options.net not in FCNS:
-        raise UsageError(f"option net is {options.net!r}; expected one of {', '.join(FCNS)}")
+    named(FCNS, options.net, f"option net is {options.net!r}")
     image_size(options.size)
     for name, least in (("width", 0), ("batch", 1), ("runs", 1), ("threads", 0)):
         if getattr(options, name) < least:

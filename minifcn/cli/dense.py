@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from minifcn.errors import UsageError
 from minifcn.experiments.dense import border_picture, equal_cells, ways_of
 from minifcn.geometry import Grid
 from minifcn.introspect.describe import describe, last
-from minifcn.introspect.design import TRUNKS
+from minifcn.models.zoo import TRUNKS, named
 from minifcn.nn import Module, evaluating
 
 
@@ -36,10 +36,8 @@ class Options:
 
 def main(argv: list[str]) -> int:
     options = parse(Options, argv, verb="dense")
-    if options.trunk not in TRUNKS:
-        raise UsageError(f"option trunk is {options.trunk!r}; expected one of {', '.join(TRUNKS)}")
+    trunk = named(TRUNKS, options.trunk, f"option trunk is {options.trunk!r}")
     size, rng = image_size(options.size), np.random.default_rng(0)
-    trunk: Any = TRUNKS[options.trunk]
     net = trunk(width=options.width, padding=1, init=rng, rng=rng).until(options.until)
     factor = int(Grid.of(net.layers()).stride)
     if factor**2 * size[0] * size[1] > 2**27:

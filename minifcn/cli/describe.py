@@ -14,8 +14,9 @@ from minifcn.backend import DEVICES
 from minifcn.cli.command import image_size, parse_words
 from minifcn.errors import UsageError
 from minifcn.experiments.bench.prediction import check
-from minifcn.introspect.describe import NETS, describe, mib
+from minifcn.introspect.describe import describe, mib
 from minifcn.models.classifier import Classifier
+from minifcn.models.zoo import NETS, named
 from minifcn.training.device import choose_device
 
 
@@ -45,15 +46,14 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"option device is {options.device!r}; expected one of {', '.join(DEVICES)}")
     if options.check:
         return print_check(choose_device(options.device)[0])
-    if len(words) != 1 or words[0] not in NETS:
-        raise UsageError(f"describe: found net {' '.join(words) or 'none'!r}; expected one of {', '.join(NETS)}")
+    make = named(NETS, " ".join(words), f"describe: found net {' '.join(words) or 'none'!r}")
     border = int(options.padding) if options.padding.isdecimal() else options.padding
     asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
     given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
     if options.batch < 1:
         raise UsageError(f"option batch is {options.batch}; expected at least 1")
     try:
-        net = NETS[words[0]](init="zero", **given)
+        net = make(init="zero", **given)
     except TypeError as fault:  # the trunk takes what it takes, and says so like any function
         stray = [name for name in given if f"'{name}'" in str(fault)]
         if not stray:

@@ -14,7 +14,7 @@ import shlex
 from minifcn.cli.command import parse_words
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores, set_threads
-from minifcn.training.options import STRIDES
+from minifcn.models.zoo import NETS
 from minifcn.training.pretraining import Pretraining, pretrain
 
 
@@ -28,7 +28,8 @@ def main(argv: list[str]) -> int:
     net = {"trunk": options.trunk, "layers": options.layers, "width": options.width}
     if options.trunk != "vgg":
         del net["layers"]
-        net |= {"padding": "safe", "stages": STRIDES[options.trunk][0]}
+    if not options.trunk.startswith("vgg"):
+        net |= {"padding": "safe", "stages": NETS[options.trunk].strides[0]}
     chosen = " ".join(f"--{name} {value}" for name, value in net.items())
     print(f"to begin with it: minifcn train {chosen} --init {shlex.quote(words[0])}")
     return 0

@@ -128,7 +128,7 @@ def read_config(path: Path) -> Options:
         raise UsageError(f"{path}: holds {type(found).__name__}; expected an object with the field options")
     for field in found:
         if field not in CONFIG_FIELDS:
-            raise UsageError(f"{path}: field {field!r:.80} does not exist; {nearest(field, CONFIG_FIELDS)}")
+            raise UsageError(f"{path}: field {field!r:.80} does not exist{nearest(field, CONFIG_FIELDS)}")
     if "options" not in found:
         raise UsageError(f"{path}: has no field options; expected a run's config.json")
     return from_dict(found["options"], source=path)

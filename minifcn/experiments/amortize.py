@@ -17,18 +17,15 @@ from minifcn.backend import Array, to_device, to_host
 from minifcn.data import CAFFE
 from minifcn.geometry import Grid, out_size
 from minifcn.introspect.describe import channels
-from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import Classifier
-from minifcn.models.googlenet import GoogLeNet
-from minifcn.models.lenet import LeNet
-from minifcn.models.trunk import Trunk
-from minifcn.models.vgg import VGG
+from minifcn.models.zoo import NETS, TRUNKS
 from minifcn.nn import Module, evaluating
 from minifcn.ops import bilinear_resize
 from minifcn.surgery import convolutionalize
 from minifcn.tensor import Tensor
 
-TRUNKS: dict[str, type[Trunk]] = {"lenet": LeNet, "alexnet": AlexNet, "vgg16": VGG, "googlenet": GoogLeNet}
+# Classifiers that look at windows; SqueezeNet's answer is a mean over the whole image, however large
+SLIDING = {name: NETS[name] for name in TRUNKS if not name.startswith("squeezenet")}
 
 
 def measure(

@@ -11,30 +11,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from minifcn import ops
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
-from minifcn.introspect.design import TRUNKS
 from minifcn.introspect.outline import Ledger, Outline
 from minifcn.introspect.text import text_table
-from minifcn.models import paper
-from minifcn.models.classifier import Classifier, classifier
-from minifcn.models.dilated import FCN_dilated
+from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
-from minifcn.models.paper import LateFusion, paper_vgg
+from minifcn.models.paper import LateFusion
 from minifcn.nn import Conv2d, Dropout, Module, Sliding, evaluating
 from minifcn.stitch import named_modules
 from minifcn.tensor import Parameter, Tensor
-
-NETS: dict[str, Callable[..., Module]] = {
-    **{f"fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
-    "fcn-dilated": FCN_dilated,
-    **paper.NETS,
-    **{name: partial(classifier, trunk) for name, trunk in TRUNKS.items()},
-}
 
 
 @dataclass(frozen=True)

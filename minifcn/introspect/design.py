@@ -15,23 +15,12 @@ import numpy as np
 
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import Grid, Layer
-from minifcn.models.alexnet import AlexNet
-from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.ladder import Ladder, Paths, Rung
-from minifcn.models.lenet import LeNet
-from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Trunk
-from minifcn.models.vgg import VGG
+from minifcn.models.zoo import TRUNKS, near
 
 PathsFor = Callable[[int], Paths]
 MOST = 1024  # the largest padding that is tried, and the largest side
-TRUNKS: dict[str, type[Trunk]] = {
-    "vgg16": VGG,
-    "lenet": LeNet,
-    "alexnet": AlexNet,
-    "googlenet": GoogLeNet,
-    "squeezenet": SqueezeNet,
-}
 
 
 class LadderOf(Ladder):
@@ -100,10 +89,10 @@ def misfits(ladder: Ladder, most: int = MOST) -> list[int]:
     return [size for size in range(1, most + 1) if not ladder.fits(size)]
 
 
-def trunk_paths(trunk: type[Trunk]) -> PathsFor:
+def trunk_paths(trunk: Callable[..., Trunk]) -> PathsFor:
     """The paths of a trunk by padding; its width does not matter."""
     rng = np.random.default_rng(0)
-    return lambda padding: trunk(width=1, padding=padding, init="zero", rng=rng).paths()  # type: ignore[call-arg]
+    return lambda padding: trunk(width=1, padding=padding, init="zero", rng=rng).paths()
 
 
 LAYER = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<numbers>\d{1,5}(?:/\d{1,5}){0,2})(?P<ceil>c?)")
@@ -118,7 +107,7 @@ def chain_paths(text: str) -> PathsFor:
         if match is None or 0 in sizes[:2] or (match["name"] or f"layer{number}") in chain:
             raise UsageError(
                 f"layer {word!r} cannot be read; expected name=kernel/stride/padding, each name once, "
-                f"such as conv1=3/1/1 or pool1=2/2c, or one of the trunks {', '.join(TRUNKS)}"
+                f"such as conv1=3/1/1 or pool1=2/2c, or one of the trunks {', '.join(TRUNKS)}{near(word, TRUNKS)}"
             )
         kernel, stride, padding = [*sizes, *(1, 1, 0)[len(sizes) :]]
         chain[match["name"] or f"layer{number}"] = Layer(kernel, stride, padding, ceil=match["ceil"] == "c")

@@ -17,4 +17,5 @@ FILES = (
     "paper",
     "upsampling",
     "dilated",
+    "zoo",
 )

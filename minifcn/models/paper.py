@@ -1,13 +1,10 @@
-"""Every network of the paper and of its reference implementation, by name.
+"""The networks of the paper and of its reference implementation; `zoo.py` lists them by name.
 
-`NETS` has them under the names of the reference's folders: `NETS["voc-fcn8s"](init="zero")`. All take the options of
-`fcn` and of their trunk; at width 1 any of them runs in a moment. Numbers of classes: PASCAL VOC 21, NYUDv2 40, SIFT
-Flow 33 and 3, PASCAL-Context 60. FCN, sections 4 and 5.
+All take the options of `fcn` and of their trunk. FCN, sections 4 and 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -94,23 +91,3 @@ def nyud_color_hha(stride: int = 32, *, classes: int = 40, seed: int = 0, **opti
     """Colour and HHA (disparity, height, angle of depth), each with a whole trunk: 0.5 and 0.5 (late fusion)."""
     color, hha = (paper_vgg(stride, classes=classes, seed=seed + i, **options) for i in range(2))
     return LateFusion(color=color, hha=hha)
-
-
-NETS: dict[str, Callable[..., Module]] = {
-    **{f"voc-fcn{stride}s": partial(paper_vgg, stride) for stride in (32, 16, 8)},
-    # CVPR 2015 learned the upsampling between the skips; what was released does not
-    **{f"voc-fcn{stride}s-cvpr15": partial(paper_vgg, stride, upsampling="learned") for stride in (16, 8)},
-    "voc-fcn8s-atonce": partial(paper_vgg, 8, skip_scale=AT_ONCE),
-    "voc-fcn-alexnet": FCN_AlexNet,
-    "nyud-fcn32s-color": partial(paper_vgg, 32, classes=40),
-    "nyud-fcn32s-hha": partial(paper_vgg, 32, classes=40),  # the same net; HHA has three channels, too
-    "nyud-fcn32s-color-d": partial(paper_vgg, 32, classes=40, in_channels=4),  # early fusion
-    "nyud-fcn32s-color-hha": nyud_color_hha,
-    **{f"siftflow-fcn{s}s": partial(paper_vgg, s, classes={"sem": 33, "geo": 3}) for s in (32, 16, 8)},
-    **{f"pascalcontext-fcn{stride}s": partial(paper_vgg, stride, classes=60) for stride in (32, 16, 8)},
-    "fcn-googlenet": FCN_GoogLeNet,
-    "fcn-squeezenet": FCN_SqueezeNet,
-    **{f"fcn-pool{number}": partial(FCN_pool, number) for number in (3, 4, 5)},
-    "fcn32s-fixed": FCN32s_fixed,
-    "parsenet": ParseNet,
-}

@@ -7,12 +7,10 @@ a run can be repeated from any of them. What comes out of a file is believed onl
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,29 +19,12 @@ import numpy as np
 from minifcn.data.batches import CAFFE
 from minifcn.data.inputs import HIDINGS, INPUTS, NYUD, SIFT_FLOW
 from minifcn.errors import UsageError
-from minifcn.models.alexnet import AlexNet
 from minifcn.models.fcn import FUSIONS, UPSAMPLINGS
-from minifcn.models.googlenet import GoogLeNet
-from minifcn.models.squeezenet import SqueezeNet
-from minifcn.models.trunk import Trunk
-from minifcn.models.vgg import BLOCKS, VGG
+from minifcn.models.vgg import BLOCKS
+from minifcn.models.zoo import NETS, near, trunk_name
 from minifcn.ops.loss import NORMALIZATIONS
 from minifcn.optim import SCHEDULES
 
-TRUNKS: dict[str, Callable[..., Trunk]] = {
-    "vgg": VGG,
-    "alexnet": AlexNet,
-    "googlenet": GoogLeNet,
-    "squeezenet1.0": partial(SqueezeNet, version="1.0"),
-    "squeezenet1.1": partial(SqueezeNet, version="1.1"),
-}
-STRIDES = {
-    "vgg": (32, 16, 8),
-    "alexnet": (32,),
-    "googlenet": (32,),
-    "squeezenet1.0": (16, 8, 4),
-    "squeezenet1.1": (16, 8, 4),
-}
 MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
 OPTIMIZERS = ("sgd", "adam")
 HEADS = ("label", "geometry", "label+geometry")
@@ -101,7 +82,9 @@ class Options:
         str, 'hide the "background", the "foreground" or "both" by the truth, to see what the net goes by'
     ] = ""
 
-    trunk: Annotated[str, '"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1"', "the net"] = "vgg"
+    trunk: Annotated[
+        str, '"vgg", whose `layers` are counted below, "vgg16", "alexnet", "googlenet", "squeezenet1.0" ...', "the net"
+    ] = "vgg"
     init: Annotated[
         str,
         'a file of weights for the trunk, or "imagenet", SqueezeNet\'s that come along; without, they are random. Or '
@@ -113,7 +96,7 @@ class Options:
     stages: Annotated[
         str, 'the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper'
     ] = "8"
-    layers: Annotated[int, "which VGG is the trunk: 11, 13, 16 or 19"] = 11
+    layers: Annotated[int, "which VGG is the trunk `vgg`: 11, 13, 16 or 19"] = 11
     width: Annotated[int, "channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"] = 8
     context: Annotated[bool, "score each cell together with the mean over the whole image, as ParseNet does"] = False
     padding: Annotated[str, '"same", "safe" or a number: the border around the image, 100 in the paper'] = "same"
@@ -178,16 +161,13 @@ class Options:
             if not (isinstance(value, (int, float)) and least <= value <= most):
                 bound = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
                 raise UsageError(f"option {field} is {value!r}; expected a number {bound}")
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise UsageError(
-                    f"option {field} is {getattr(self, field)!r}; expected one of {', '.join(map(str, choices))}"
-                )
+        for field in CHOICES:
+            check_choice(field, getattr(self, field))
         if not re.fullmatch("[A-Za-z0-9_-]+", self.recipe):
             raise UsageError(f"option recipe is {self.recipe!r:.40}; expected a name, which the run folder gets, too")
         if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
             raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
-        if self.padding == "same" and self.trunk != "vgg":
+        if self.padding == "same" and not self.trunk.startswith("vgg"):
             raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
@@ -208,7 +188,7 @@ class Options:
     def strides(self) -> tuple[int, ...]:
         """The strides to train in turn, as numbers."""
         words = self.stages.split(",")
-        if any(word.strip() not in map(str, STRIDES[self.trunk]) for word in words):
+        if any(word.strip() not in self._ladder.split(",") for word in words):
             raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
         return tuple(int(word) for word in words)
 
@@ -235,7 +215,7 @@ class Options:
 
     @property
     def _ladder(self) -> str:
-        return ",".join(map(str, STRIDES[self.trunk]))
+        return ",".join(map(str, NETS[trunk_name(self.trunk, self.layers)].strides))
 
     @property
     def frozen(self) -> list[str]:
@@ -286,7 +266,7 @@ RANGES = (
     ("threads", 0, 1024),
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "trunk": tuple(TRUNKS),
+    "trunk": ("vgg", *(name for name, net in NETS.items() if net.strides)),
     "inputs": INPUTS,
     "heads": HEADS,
     "hide": ("", *HIDINGS),
@@ -303,10 +283,18 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 
 
+def check_choice(option: str, value: Any) -> None:
+    """Refuse a value that `CHOICES` does not list for this option, and name the nearest that it does."""
+    if value not in CHOICES[option]:
+        known = list(map(str, CHOICES[option]))
+        raise UsageError(
+            f"option {option} is {value!r:.40}; expected one of {', '.join(known)}{near(str(value), known)}"
+        )
+
+
 def nearest(name: str, known: Any) -> str:
     """What to say of a name that does not exist."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    return near(name, known) or f"; known are {', '.join(known)}"
 
 
 def from_dict(found: Any, *, source: str | Path) -> Options:
@@ -316,7 +304,7 @@ def from_dict(found: Any, *, source: str | Path) -> Options:
     types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}
     for name, value in found.items():
         if name not in types:
-            raise UsageError(f"{source}: option {name!r} does not exist; {nearest(str(name), types)}")
+            raise UsageError(f"{source}: option {name!r} does not exist{nearest(str(name), types)}")
         wanted = types[name]
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and wanted is not bool) or isinstance(value, np.ndarray):

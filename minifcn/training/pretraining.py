@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +26,12 @@ from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.geometry import out_size
 from minifcn.models.classifier import Classifier, averaging
 from minifcn.models.trunk import Trunk
-from minifcn.models.vgg import BLOCKS, VGG
+from minifcn.models.vgg import VGG
+from minifcn.models.zoo import TRUNKS, trunk_name
 from minifcn.nn import evaluating
 from minifcn.optim import SGD, Adam, learning_rate
 from minifcn.training.divergence import unheard
-from minifcn.training.options import OPTIMIZERS, TRUNKS
+from minifcn.training.options import check_choice
 from minifcn.training.progress import Bar, silent
 from minifcn.weights.published import WeightSet
 
@@ -43,8 +43,8 @@ MEASURED = 350  # pictures, of the split val
 class Pretraining:
     """Train a trunk to name single things of the embedded world: `minifcn pretrain FILE.safetensors [options]`."""
 
-    trunk: Annotated[str, '"vgg", "alexnet", "googlenet", "squeezenet1.0" or "squeezenet1.1"'] = "vgg"
-    layers: Annotated[int, "which VGG it is: 11, 13, 16 or 19"] = 11
+    trunk: Annotated[str, '"vgg" with its `layers`, "vgg16", "alexnet", "googlenet", "squeezenet1.0" ...'] = "vgg"
+    layers: Annotated[int, "which VGG `vgg` is: 11, 13, 16 or 19"] = 11
     width: Annotated[int, "channels, as in `minifcn train`: what this trunk is to begin has the same"] = 8
     images: Annotated[int, "pictures to learn from"] = 1400
     size: Annotated[int, "the side of the pictures, 64 to 500 pixels"] = 64
@@ -62,19 +62,17 @@ class Pretraining:
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and least <= value <= most):
                 raise UsageError(f"option {name} is {value!r}; expected a number from {least} to {most}")
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                found = f"option {name} is {getattr(self, name)!r:.40}"
-                raise UsageError(f"{found}; expected one of {', '.join(map(str, choices))}")
+        for name in ("trunk", "layers", "optimizer"):
+            check_choice(name, getattr(self, name))
 
     @property
     def net(self) -> str:
         """The net by name, as a file of its weights has it: "objects-vgg11-width8"."""
-        return f"objects-{self.trunk}{self.layers if self.trunk == 'vgg' else ''}-width{self.width}"
+        return f"objects-{trunk_name(self.trunk, self.layers)}-width{self.width}"
 
     def classifier(self) -> Classifier:
         """The net, freshly initialised from the seed."""
-        make = partial(VGG, layers=self.layers) if self.trunk == "vgg" else TRUNKS[self.trunk]
+        make = TRUNKS[trunk_name(self.trunk, self.layers)]
         random = np.random.default_rng(self.seed)
         made = make(width=self.width, padding=border(make, self.size), dropout=0.0, init=random, rng=random)
         return averaging(made, classes=len(Objects.classes), init=random)
@@ -90,7 +88,6 @@ RANGES = (
     ("seed", 0, 2**63 - 1),
     ("threads", 0, 1024),
 )
-CHOICES: dict[str, tuple[Any, ...]] = {"trunk": tuple(TRUNKS), "layers": tuple(BLOCKS), "optimizer": OPTIMIZERS}
 
 
 def border(make: Callable[..., Trunk], size: int) -> int | str:

@@ -3,7 +3,7 @@
 Those whose names begin with `heavy16-` train the nets that were released with the paper, as their solvers do (TPAMI):
 one image at a time, a loss that is summed, momentum 0.99. Those with `cvpr15-` are the conference's: twenty images to
 a step, a loss that is averaged, momentum 0.9, and upsampling that is learned between the skips. After that come a data
-set and a net of `models/paper.NETS`:
+set and a net of `models.zoo.NETS`:
 
     minifcn train --recipe heavy16-voc-fcn8s --stages 32,16,8 --data VOCdevkit --init vgg16.caffemodel
 
@@ -255,7 +255,7 @@ def preset(name: str, *, stages: str = "") -> Options:
     has the learning rates of these, and begins as the first of them does.
     """
     if name not in RECIPES:
-        raise UsageError(f"recipe {name!r} does not exist; {nearest(name, RECIPES)}")
+        raise UsageError(f"recipe {name!r} does not exist{nearest(name, RECIPES)}")
     chosen = RECIPES[name]
     strides = [int(word) for word in stages.split(",") if word.strip().isdecimal()]
     if strides and name in PAPER and set(strides) <= set(PAPER[name].rates):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,21 +19,13 @@ from minifcn.data.voc import SEG11VALID
 from minifcn.errors import DataError, UsageError
 from minifcn.models.context import with_context
 from minifcn.models.fcn import FCN, fcn
-from minifcn.models.paper import AT_ONCE, LateFusion
-from minifcn.models.vgg import VGG
+from minifcn.models.paper import LateFusion
+from minifcn.models.zoo import NETS, TRUNKS, trunk_name
 from minifcn.nn import Module
 from minifcn.optim import SGD, Adam, caffe_multipliers
-from minifcn.training.options import MEANS, TRUNKS, WORLD, Options
+from minifcn.training.options import MEANS, WORLD, Options
 from minifcn.training.progress import silent
 
-# What at_once multiplies the skips by. SqueezeNet's early maps hold numbers in the hundreds.
-SKIP_SCALES: dict[str, Mapping[str, float]] = {
-    "vgg": AT_ONCE,
-    "alexnet": {},
-    "googlenet": {},
-    "squeezenet1.0": {"pool4": 0.01, "pool1": 0.01},
-    "squeezenet1.1": {"pool3": 0.01, "pool1": 0.01},
-}
 WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
 HOLD_OUT = 2015  # the seed of the images that hold_out takes away
 VARIABLE = "$MINIFCN_DATA"
@@ -159,7 +150,8 @@ def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: s
 
 
 def _one_net(o: Options, classes: int | dict[str, int], stride: int, *, channels: int, init: str, seed: int) -> FCN:
-    trunk = partial(VGG, layers=o.layers) if o.trunk == "vgg" else TRUNKS[o.trunk]
+    name = trunk_name(o.trunk, o.layers)
+    trunk = TRUNKS[name]
     return fcn(
         (lambda **options: with_context(trunk(**options))) if o.context else trunk,
         stride,
@@ -170,7 +162,7 @@ def _one_net(o: Options, classes: int | dict[str, int], stride: int, *, channels
         dropout=o.dropout,
         upsampling=o.upsampling,
         fusion=o.fusion,
-        skip_scale=SKIP_SCALES[o.trunk] if o.at_once else None,
+        skip_scale=NETS[name].skip_scale if o.at_once else None,
         init=init,
         seed=seed,
     )

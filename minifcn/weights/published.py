@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,9 @@ from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.formats.checkpoint import load_checkpoint, read_meta, save_checkpoint
 from minifcn.formats.files import format_of, read
 from minifcn.formats.limits import short
-from minifcn.models import paper
-from minifcn.models.alexnet import AlexNet, AlexNet2014
-from minifcn.models.classifier import Classifier, classifier
+from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
-from minifcn.models.googlenet import GoogLeNet
-from minifcn.models.lenet import LeNet
-from minifcn.models.squeezenet import SqueezeNet
-from minifcn.models.vgg import VGG
+from minifcn.models.zoo import NETS, named
 from minifcn.nn import Module, Upsample, bilinear
 from minifcn.weights import names
 from minifcn.weights.names import Rule, folded, renamed, unnumbered
@@ -70,46 +64,25 @@ class Published:
         return self.make(init="zero", **({} if classes is None else {"classes": classes}))
 
 
-def _fcn(net: str, preprocessing: Preprocessing | None = CAFFE, rule: Rule = names.caffe) -> Published:
-    return Published(paper.NETS[net], rule, preprocessing)
-
-
-LADDERS = ("32s", "16s", "8s")
-PUBLISHED: dict[str, Published] = {
-    # from Caffe's model zoo, and arrays in its names
-    "vgg16": Published(partial(classifier, VGG, layers=16), names.caffe, OXFORD),
-    "vgg19": Published(partial(classifier, VGG, layers=19), names.caffe, OXFORD),
-    "caffenet": Published(partial(classifier, AlexNet), names.caffe, CAFFE),
-    "googlenet": Published(partial(classifier, GoogLeNet), names.caffe_googlenet, BGR, r"loss[12]/.*"),
-    "squeezenet1_0": Published(partial(classifier, SqueezeNet), names.caffe, BGR),
-    "squeezenet1_1": Published(partial(classifier, SqueezeNet, version="1.1"), names.caffe, BGR),
-    "lenet": Published(partial(classifier, LeNet, classes=10), names.caffe, None),
-    # what was released with the paper
-    **{f"voc-fcn{s}": _fcn(f"voc-fcn{s}") for s in LADDERS},
-    "voc-fcn8s-atonce": _fcn("voc-fcn8s-atonce"),
-    "voc-fcn-alexnet": _fcn("voc-fcn-alexnet"),
-    **{f"pascalcontext-fcn{s}": _fcn(f"pascalcontext-fcn{s}") for s in LADDERS},
-    **{f"siftflow-fcn{s}": _fcn(f"siftflow-fcn{s}", SIFT_FLOW) for s in LADDERS},
-    "nyud-fcn32s-color": _fcn("nyud-fcn32s-color", NYUD),
-    "nyud-fcn32s-hha": _fcn("nyud-fcn32s-hha", HHA),
-    "nyud-fcn32s-color-d": _fcn("nyud-fcn32s-color-d", None, names.caffe_early_fusion),  # four channels
-    "nyud-fcn32s-color-hha": _fcn("nyud-fcn32s-color-hha", None, names.caffe_late_fusion),  # two images
-    # from torchvision
-    **{
-        f"vgg{n}-torchvision": Published(partial(classifier, VGG, layers=n), names.torchvision_vgg, TORCH)
-        for n in (11, 13, 16, 19)
-    },
-    "alexnet-torchvision": Published(partial(classifier, AlexNet2014), names.torchvision_alexnet, TORCH),
-    "squeezenet1_0-torchvision": Published(
-        partial(classifier, SqueezeNet, version="1.0 torchvision"), names.torchvision_squeezenet((4, 8)), TORCH
-    ),
-    "squeezenet1_1-torchvision": Published(
-        partial(classifier, SqueezeNet, version="1.1"), names.torchvision_squeezenet((3, 5)), TORCH
-    ),
-    "googlenet-torchvision": Published(
-        partial(classifier, GoogLeNet, version="torchvision"), names.torchvision_googlenet, HALVES, r"aux[12]\..*"
-    ),
+# By who published them: the names of the layers, what the images go through, and `Published.unused`
+SOURCES: dict[str, tuple[Any, ...]] = {
+    "oxford": (names.caffe, OXFORD),
+    "caffe": (names.caffe, CAFFE),
+    "squeezenet": (names.caffe, BGR),
+    "googlenet": (names.caffe_googlenet, BGR, r"loss[12]/.*"),
+    "lenet": (names.caffe, None),
+    "siftflow": (names.caffe, SIFT_FLOW),
+    "nyud": (names.caffe, NYUD),
+    "nyud-hha": (names.caffe, HHA),
+    "early-fusion": (names.caffe_early_fusion, None),  # four channels
+    "late-fusion": (names.caffe_late_fusion, None),  # two images
+    "torchvision-vgg": (names.torchvision_vgg, TORCH),
+    "torchvision-alexnet": (names.torchvision_alexnet, TORCH),
+    "torchvision-squeezenet1.0": (names.torchvision_squeezenet((4, 8)), TORCH),
+    "torchvision-squeezenet1.1": (names.torchvision_squeezenet((3, 5)), TORCH),
+    "torchvision-googlenet": (names.torchvision_googlenet, HALVES, r"aux[12]\..*"),
 }
+PUBLISHED = {name: Published(net.make, *SOURCES[net.published]) for name, net in NETS.items() if net.published}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -245,8 +218,8 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
     Raises `FormatError` naming the first layer that differs from `net`, or from the nearest; `UsageError` for a `net`
     that is not published, and where several fit that differ in what their images went through.
     """
-    if net and net not in PUBLISHED:
-        raise UsageError(f"net {net!r} is not known; expected one of {', '.join(PUBLISHED)}")
+    if net:
+        named(PUBLISHED, net, f"net {net!r} is not known")
     try:
         compared = [compare(name, arrays, any_classes=bool(net)) for name in ([net] if net else PUBLISHED)]
     except FormatError as fault:

@@ -483,7 +483,8 @@ def test_every_trunk_has_every_way(trunk, until, doublings, capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--trunk", "vgg"], "option trunk is 'vgg'; expected one of vgg16"),
+        (["--trunk", "vgg"], "option trunk is 'vgg'; expected one of vgg11, vgg13, vgg16, "),
+        (["--trunk", "alexnets"], "; did you mean 'alexnet'?"),
         (["--until", "pool9"], "output is 'pool9'; expected one of pool1"),
         (["--until", "fc7", "--size", "500"], "32^2 moved images"),
     ],

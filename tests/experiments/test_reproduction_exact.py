@@ -19,7 +19,8 @@ from minifcn.experiments.reproduction.row import HEADER, Row, agreement, row
 from minifcn.geometry import Grid, Layer
 from minifcn.models import googlenet
 from minifcn.models.fcn import FUSIONS
-from minifcn.models.paper import NETS, FCN_AlexNet, FCN_GoogLeNet, paper_vgg
+from minifcn.models.paper import FCN_AlexNet, FCN_GoogLeNet, paper_vgg
+from minifcn.models.zoo import NETS
 from minifcn.nn import MaxPool2d
 from minifcn.tensor import Tensor
 

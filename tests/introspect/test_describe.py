@@ -25,6 +25,7 @@ from minifcn.models.fcn import FCN8s, FCN16s, FCN32s
 from minifcn.models.lenet import LeNet
 from minifcn.models.paper import LateFusion
 from minifcn.models.vgg import VGG
+from minifcn.models.zoo import NETS, TRUNKS
 from minifcn.nn import AvgPool2d, Conv2d, Dropout, Linear, LocalResponseNorm, MaxPool2d, Module, Sequential
 
 
@@ -66,7 +67,7 @@ def test_what_comes_up_the_ladder(net, out):
     ("name", "millions", "giga"), [("alexnet", 61.0, 0.72), ("vgg16", 138.4, 15.5), ("googlenet", 7.0, 1.6)]
 )
 def test_the_classifiers_are_as_large_and_as_costly_as_is_well_known(name, millions, giga):
-    net = module.NETS[name](init="zero")
+    net = NETS[name](init="zero")
     told = describe(net, net.trunk.size)
     assert (round(told.parameters / 1e6, 1), float(f"{told.multiply_adds / 1e9:.{2 if giga < 1 else 1}f}")) == (
         millions,
@@ -112,10 +113,10 @@ def test_shapes_are_those_of_a_run(rng):
     assert mean.start == Fraction(1) + 0 + 0 + 4 + 2  # half of 3/2, pool centred, one cell cropped, half of a pool
 
 
-@pytest.mark.parametrize("name", module.NETS)
+@pytest.mark.parametrize("name", NETS)
 def test_every_net_of_the_paper_can_be_described(name):
-    net = module.NETS[name](width=1)
-    told = describe(net, net.trunk.size if name in module.TRUNKS else 40)
+    net = NETS[name](width=1)
+    told = describe(net, net.trunk.size if name in TRUNKS else 40)
     assert told.parameters == sum(p.size for p in net.parameters())
     assert told.training >= told.inference > 0 and told.multiply_adds > 0  # equal where only a score layer learns
 
@@ -221,9 +222,9 @@ def test_the_pool_is_booked_beyond_the_level_before(pool):
 @pytest.mark.parametrize(
     ("make", "size"),
     [
-        (lambda rng: module.NETS["fcn8s"](width=2, classes=4), 96),
-        (lambda rng: module.NETS["fcn32s"](width=8, classes=5), 160),  # columns in more than one block
-        (lambda rng: module.NETS["fcn-squeezenet"](classes=12), 96),
+        (lambda rng: NETS["fcn8s"](width=2, classes=4), 96),
+        (lambda rng: NETS["fcn32s"](width=8, classes=5), 160),  # columns in more than one block
+        (lambda rng: NETS["fcn-squeezenet"](classes=12), 96),
     ],
 )
 def test_the_memory_of_a_gpu_is_what_its_arrays_take(make, size, pool, rng):
@@ -361,7 +362,9 @@ def test_the_command(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["fcn9s"], "found net 'fcn9s'; expected one of fcn32s, fcn16s, fcn8s, fcn-dilated"),
+        (["fcn9s"], "found net 'fcn9s'; expected one of vgg11, vgg13, vgg16, vgg19, alexnet, googlenet, lenet, "),
+        (["fcn9s"], ", fcn32s, fcn16s, fcn8s, voc-fcn32s, "),
+        (["fcn9s"], ", fcn-dilated; did you mean 'fcn8s'?"),
         ([], "found net 'none'"),
         (["fcn-googlenet", "--layers", "16"], "option layers is not one of fcn-googlenet's; leave it out"),
         (["lenet", "--batch", "0"], "option batch is 0; expected at least 1"),

@@ -16,13 +16,15 @@ from minifcn.geometry import out_size
 from minifcn.kernels.threads import set_threads
 from minifcn.models.classifier import averaging
 from minifcn.models.vgg import VGG
+from minifcn.models.zoo import NETS, TRUNKS
 from minifcn.nn import evaluating
 from minifcn.training import pretraining, setup
-from minifcn.training.options import STRIDES, TRUNKS, Options
+from minifcn.training.options import Options
 from minifcn.training.pretraining import Pretraining, accuracy, border, pretrain, stacked
 from minifcn.training.transfer import begin, starting_weights
 from minifcn.weights.published import open_weights
 
+RUNS = {"vgg": "vgg11"} | {name: name for name in ("alexnet", "googlenet", "squeezenet1.0", "squeezenet1.1")}
 SHORT: dict[str, Any] = {"width": 1, "images": 14, "epochs": 1, "batch": 7, "threads": 1}
 
 
@@ -41,10 +43,10 @@ def words(options: dict[str, Any]) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- the classifier
 
 
-@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("trunk", RUNS)
 @pytest.mark.parametrize("size", [64, 96])
 def test_the_border_is_the_least_that_fills_a_cell(trunk: str, size: int) -> None:
-    make, rng = TRUNKS[trunk], np.random.default_rng(0)
+    make, rng = TRUNKS[RUNS[trunk]], np.random.default_rng(0)
     padding = border(make, size)
     if trunk == "vgg":
         assert padding == "same"
@@ -145,15 +147,14 @@ def test_the_trunk_has_learned_when_it_is_written(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- what becomes of a file
 
 
-@pytest.mark.parametrize("trunk", TRUNKS)
+@pytest.mark.parametrize("trunk", RUNS)
 def test_it_begins_the_fcn_on_the_same_trunk(trunk: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     pretrain(Pretraining(**SHORT, trunk=trunk), path, say=lambda _: None)
     weights = open_weights(path)
     padding = "same" if trunk == "vgg" else "safe"
-    net = setup.network(
-        Options(trunk=trunk, width=1, padding=padding, stages=str(STRIDES[trunk][0])), 8, STRIDES[trunk][0]
-    )
+    stride = NETS[RUNS[trunk]].strides[0]
+    net = setup.network(Options(trunk=trunk, width=1, padding=padding, stages=str(stride)), 8, stride)
     told = begin(net, weights)
     assert told.startswith(f"weights of {weights.net} from a.safetensors: ") and "left there: nothing" in told
     own = {name: parameter.data for name, parameter in net.named_parameters() if name.startswith("trunk.")}
@@ -228,7 +229,10 @@ def test_a_rate_that_is_too_high_is_said_and_leaves_no_file(tmp_path: Path) -> N
         ("a.safetensors b.safetensors", "pretrain: expected one file, found 2"),
         ("a.npz", "a.npz: expected a name that ends in .safetensors"),
         ("nowhere/a.safetensors", "nowhere/a.safetensors: found no folder nowhere; expected a place for a file"),
-        ("a.safetensors --trunk lenet", "option trunk is 'lenet'; expected one of vgg, alexnet, googlenet, squeezenet"),
+        (
+            "a.safetensors --trunk lenet",
+            "option trunk is 'lenet'; expected one of vgg, vgg11, vgg13, vgg16, vgg19, alexnet, googlenet, squeezenet",
+        ),
         ("a.safetensors --layers 12", "option layers is 12; expected one of 11, 13, 16, 19"),
         ("a.safetensors --images 0", "option images is 0; expected a number from 1 to 100000"),
         ("a.safetensors --lr nan", "option lr is nan; expected a number from 0.0 to 1000000.0"),

@@ -1,4 +1,4 @@
-"""The recipes of the paper: every number of its solvers, the nets of `models/paper.NETS`, and all of them run."""
+"""The recipes of the paper: every number of its solvers, the nets of `models.zoo.NETS`, and all of them run."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from minifcn.introspect.describe import describe
 from minifcn.kernels.threads import set_threads
 from minifcn.models import vgg
 from minifcn.models.classifier import classifier
-from minifcn.models.paper import NETS
+from minifcn.models.zoo import NETS
 from minifcn.nn import Module
 from minifcn.training import loop as training
 from minifcn.training import setup

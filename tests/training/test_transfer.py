@@ -14,10 +14,11 @@ from minifcn.data.shapes import Shapes
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import RunFolder, load_latest
 from minifcn.kernels.threads import set_threads
+from minifcn.models.zoo import NETS
 from minifcn.optim import learning_rate
 from minifcn.training import setup
 from minifcn.training.loop import Trainer
-from minifcn.training.options import STRIDES, Options
+from minifcn.training.options import Options
 from minifcn.training.recipes import preset
 from minifcn.training.setup import located
 from minifcn.training.trained import open_trained
@@ -295,7 +296,7 @@ def test_stages_go_down_squeezenets_ladder(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr().out
     assert "stage 2: FCN-8s, from the net before" in said and "stage 3: FCN-4s, from the net before" in said
     net = open_trained(folder).net
-    assert net.skips == ("pool4", "pool1") and STRIDES["squeezenet1.0"] == (16, 8, 4)
+    assert net.skips == ("pool4", "pool1") and NETS["squeezenet1.0"].strides == (16, 8, 4)
     assert net.skip_scale == {}
     scaled = setup.network(replace(preset("transfer"), stages="4"), 3, 4)
     assert scaled.skip_scale == {"pool4": 0.01, "pool1": 0.01}

@@ -13,9 +13,10 @@ import numpy as np
 
 from minifcn import ops
 from minifcn.backend import Array, to_device
-from minifcn.introspect.describe import NETS, channels, describe, dtype_of
+from minifcn.introspect.describe import channels, describe, dtype_of
 from minifcn.introspect.outline import Ledger
 from minifcn.kernels.threads import set_threads
+from minifcn.models.zoo import NETS
 from minifcn.nn import Module, evaluating
 
 CHECKED: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -26,22 +26,20 @@ import numpy as np
 from minifcn import ops
 from minifcn.experiments.bench.stopwatch import extra_bytes, matrix_product, median_seconds, take_turns
 from minifcn.inference import inference
-from minifcn.introspect.describe import NETS, channels
-from minifcn.introspect.design import TRUNKS
+from minifcn.introspect.describe import channels
 from minifcn.kernels.convolution import WAYS, convolution, correlate, spread, weigh
 from minifcn.kernels.im2col import Windows, im2col
 from minifcn.kernels.lines import ALONE, CACHE, LEAST
 from minifcn.kernels.threads import lanes, parallel, set_threads, shares, threads
 from minifcn.models.paper import nyud_color_hha
+from minifcn.models.zoo import NETS
 from minifcn.ops.conv import windows as windows_of
 from minifcn.optim import SGD
 from minifcn.tensor import OPS, Node, Tensor, edges_of
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
 # Every net of `minifcn describe` that makes scores for each pixel of one image, by the same names.
-FCNS: dict[str, Callable[..., Any]] = {
-    name: make for name, make in NETS.items() if name not in TRUNKS and make is not nyud_color_hha
-}
+FCNS = {name: net for name, net in NETS.items() if not net.trunk and net.make is not nyud_color_hha}
 
 
 @dataclass(frozen=True)

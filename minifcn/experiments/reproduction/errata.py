@@ -14,7 +14,7 @@ from minifcn.experiments.reproduction.solver import CVPR15, HEAVY16
 from minifcn.geometry import Grid, Layer, out_size
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import classifier
-from minifcn.models.paper import NETS
+from minifcn.models.zoo import NETS
 from minifcn.stitch import rarefied
 from minifcn.tensor import Parameter
 

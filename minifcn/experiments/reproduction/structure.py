@@ -16,8 +16,8 @@ from minifcn.models.classifier import classifier
 from minifcn.models.fcn import FCN, fcn
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.ladder import Ladder, safe_padding
-from minifcn.models.paper import NETS
 from minifcn.models.vgg import VGG
+from minifcn.models.zoo import NETS
 from minifcn.tensor import Node, Tensor
 
 # The net, its convolutional layers, parameters in millions and stride; the receptive fields are below

@@ -15,8 +15,9 @@ from minifcn.geometry import Grid, Layer
 from minifcn.models.classifier import classifier
 from minifcn.models.fcn import FUSIONS, fcn
 from minifcn.models.lenet import LeNet
-from minifcn.models.paper import AT_ONCE, NETS
+from minifcn.models.paper import AT_ONCE
 from minifcn.models.vgg import VGG
+from minifcn.models.zoo import NETS
 from minifcn.nn import Conv2d, MaxPool2d, Module, Sequential, bilinear
 from minifcn.optim import SGD
 from minifcn.stitch import rarefy, shift_and_stitch
