@@ -3,7 +3,6 @@
 FILES = (
     "device",
     "progress",
-    "text",
     "signals",
     "runlog",
     "environment",

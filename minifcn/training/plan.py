@@ -20,6 +20,7 @@ from minifcn.data.files import MAX_PIXELS
 from minifcn.data.inputs import Inputs, Second
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.introspect.describe import Description, count, describe, giga, mib
+from minifcn.introspect.markup import text_table
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.optim import Adam
@@ -28,7 +29,6 @@ from minifcn.training.advice import labelled_pixels, rate_meaning
 from minifcn.training.options import Options
 from minifcn.training.recipes import PAPER, doubts, missing_beginning
 from minifcn.training.setup import located
-from minifcn.training.text import text_table
 from minifcn.training.transfer import start, starting_weights
 from minifcn.weights.published import WeightSet
 
