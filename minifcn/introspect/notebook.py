@@ -31,7 +31,7 @@ def tensor_html(x: Tensor) -> str:
 
     The smallest finite value is black and the largest white; what is not finite is magenta.
     """
-    if x.ndim < 2 or not x.size or x.dtype.kind not in "fiub":
+    if x.ndim < 2 or not x.size:
         return tag("code", repr(x))
     axes = 3 if x.ndim > 2 and x.shape[-3] == 3 else 2
     values = thumbnail(x.data[(0,) * (x.ndim - axes)])

@@ -116,7 +116,7 @@ def test_a_large_array_is_a_small_picture(shape):
     assert max(picture.shape) <= 64 and len(html) < 20_000
 
 
-@pytest.mark.parametrize("data", [1.5, [1, 2, 3], np.zeros((2, 0)), np.ones(100), np.array([["a", "b"]])])
+@pytest.mark.parametrize("data", [1.5, [1, 2, 3], np.zeros((2, 0)), np.ones(100)])
 def test_what_has_no_map_is_text(data):
     html = read(Tensor(data))
     assert html.text == repr(Tensor(data)) and not pictures(html)
