@@ -11,12 +11,15 @@ __version__ = "0.1.0"
 
 from minifcn import ops
 from minifcn.geometry import Grid, Layer
+from minifcn.introspect import notebook as _notebook
 from minifcn.introspect.figure import figure
 from minifcn.kernels.convolution import convolution
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 from minifcn.optim import SGD
 from minifcn.tensor import OPS, Parameter, Tensor, no_grad, op
+
+_notebook.register()
 
 __all__ = [
     "FCN",

@@ -38,6 +38,10 @@ class Layer:
     transpose: bool = False
     output_padding: int = 0
 
+    def __repr__(self) -> str:
+        shown = [f"{name}={value}" for name, value in vars(self).items() if value != getattr(Layer, name)]
+        return f"Layer({', '.join(shown) or 'kernel=1'})"
+
     @property
     def extent(self) -> int:
         """Pixels from the first to the last cell of the window, both included."""

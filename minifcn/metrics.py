@@ -63,6 +63,10 @@ class ConfusionMatrix:
         confusion.matrix += counts.astype(np.int64)
         return confusion
 
+    def __repr__(self) -> str:
+        scores = f"mean IU {self.mean_iu():.3f}, pixel accuracy {self.pixel_accuracy():.3f}"
+        return f"ConfusionMatrix({self.classes} classes, {self.matrix.sum()} pixels, {scores})"
+
     def update(self, truth: np.ndarray, prediction: np.ndarray) -> None:
         """Count the pixels of one image, or of a batch: integer host arrays of one common shape, whatever it is.
 

@@ -28,16 +28,16 @@ EVALUATED: Scope[frozenset[int]] = Scope("evaluated", frozenset())
 class Module:
     """Something with parameters. Subclasses assign parameters and modules in `__init__` and define `forward`."""
 
-    mode = True
+    _training = True
 
     @property
     def training(self) -> bool:
         """Whether dropout is on: what `train` and `eval` set, and False inside `evaluating`."""
-        return self.mode and id(self) not in EVALUATED()
+        return self._training and id(self) not in EVALUATED()
 
     @training.setter
     def training(self, value: bool) -> None:
-        self.mode = value
+        self._training = value
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         return self.forward(*args, **options)
@@ -45,6 +45,16 @@ class Module:
     def forward(self, *args: Any, **options: Any) -> Any:
         """What `module(x)` computes; every kind of module has its own."""
         raise UsageError(f"{type(self).__name__} defines no forward")
+
+    def extra_repr(self) -> str:
+        """Return its own settings for `repr`: its window, numbers and words, and the shapes of its parameters."""
+        own = {n: value for n, value in vars(self).items() if isinstance(value, Parameter | Layer | int | float | str)}
+        return ", ".join(f"{n}={getattr(value, 'shape', value)}" for n, value in own.items() if n != "mode")
+
+    def __repr__(self) -> str:
+        modules = [(name, child) for name, child in self.children() if isinstance(child, Module)]
+        inside = "".join(f"\n({name}): {child!r}" for name, child in modules).replace("\n", "\n  ")
+        return f"{type(self).__name__}({self.extra_repr()}{inside}" + ("\n)" if modules else ")")
 
     def layers(self) -> list[Layer]:
         """The sliding windows of this module along one axis, in order; none for a module that works pixel by pixel."""
@@ -58,10 +68,14 @@ class Module:
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it."""
-        yield self
-        for _, child in self.children():
+        return (module for _, module in self.named_modules())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each with its dotted name ("" for itself), in order of assignment."""
+        yield prefix, self
+        for name, child in self.children():
             if isinstance(child, Module):
-                yield from child.modules()
+                yield from child.named_modules(f"{prefix}.{name}".lstrip("."))
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters below, in a fixed order."""

@@ -66,7 +66,7 @@ def rarefy(net: Module, output_stride: int = 1) -> Module:
     strides = {name: module.layer.stride for name, module in found.items() if module.layer.stride > 1}
     total = math.prod(strides.values())
     made = ", ".join(f"{name} ({stride})" for name, stride in strides.items()) or "no layer"
-    for name, module in named_modules(net):
+    for name, module in net.named_modules():
         if isinstance(module, Linear) or (name in found and found[name].layer.transpose):
             kind = type(module).__name__
             raise UsageError(f"rarefy: {name} is a {kind}; expected convolutions and pools only: rarefy the trunk")
@@ -84,14 +84,6 @@ def rarefy(net: Module, output_stride: int = 1) -> Module:
     return dense
 
 
-def named_modules(net: Module, name: str = "") -> Iterator[tuple[str, Module]]:
-    """`net` and all below it, each with its dotted name, in the order in which they were written down."""
-    yield name, net
-    for part, child in net.children():
-        if isinstance(child, Module):
-            yield from named_modules(child, f"{name}.{part}".lstrip("."))
-
-
 def sliding(net: Module) -> Iterator[tuple[str, Sliding]]:
     """Those that have a window."""
-    return ((name, module) for name, module in named_modules(net) if isinstance(module, Sliding))
+    return ((name, module) for name, module in net.named_modules() if isinstance(module, Sliding))

@@ -118,8 +118,10 @@ class Tensor:
         return Tensor(self.data)
 
     def __repr__(self) -> str:
+        few = self.data if self.size <= 12 else self.data[(0,) * (self.ndim - 1)][:6]
+        values = " ".join(str(few).split()) + " ..." * (few.size < self.size)
         made = "constant" if self.node is None else f"made by {self.node.op}"
-        return f"{type(self).__name__}({self.data!r}, {made})"
+        return f"{type(self).__name__}({self.shape}, {self.dtype}, {values}, {made})"
 
     def backward(self, gy: Array | None = None, *, keep_graph: bool = False, keep_grads: bool = False) -> None:
         """Add d(self)/d(leaf), weighted by `gy`, to the `grad` of every leaf below; see `backward` in this file."""

@@ -23,7 +23,7 @@ from minifcn.formats.checkpoint import read_meta
 from minifcn.formats.files import FORMATS, format_of, read
 from minifcn.formats.limits import short
 from minifcn.formats.prototxt import read_prototxt
-from minifcn.introspect.text import text_table
+from minifcn.introspect.markup import text_table
 from minifcn.weights.published import open_weights, weights_meta
 
 

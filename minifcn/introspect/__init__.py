@@ -1,7 +1,8 @@
 """Look at a net without training it: layers, cost, memory, ladder design and figure."""
 
 FILES = (
-    "text",
+    "markup",
+    "notebook",
     "outline",
     "figure",
     "design",

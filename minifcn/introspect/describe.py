@@ -16,13 +16,12 @@ from typing import Any
 from minifcn import ops
 from minifcn.errors import GeometryError, ShapeError, UsageError
 from minifcn.geometry import Grid, out_size
+from minifcn.introspect.markup import html_table, tag, text_table
 from minifcn.introspect.outline import Ledger, Outline
-from minifcn.introspect.text import text_table
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.nn import Conv2d, Dropout, Module, Sliding, evaluating
-from minifcn.stitch import named_modules
 from minifcn.tensor import Parameter, Tensor
 
 
@@ -67,22 +66,27 @@ class Description:
         """The numbers that the net has learned or will learn."""
         return sum(row.parameters for row in self.rows)
 
-    def __str__(self) -> str:
+    def table(self) -> list[tuple[str, ...]]:
+        """Return the cells of the table: the head, a row for each layer, and the sums."""
         head = ("layer", "kind", "shape", "field", "stride", "start", "parameters", "multiply-adds", "activation")
-        lines = [head, *(cells(row) for row in self.rows)]
-        lines.append(
-            ("all", "", "", "", "", "", count(self.parameters), giga(self.multiply_adds), mib(self.activations))
-        )
-        table = list(text_table(lines, left=3))
-        table[-1:-1] = [""]
-        return "\n".join(
-            [
-                *table,
-                "",
-                f"inference holds at most {mib(self.inference)} beyond the parameters",
-                f"a training step holds at most {mib(self.training)}; its gradients, which stay, {mib(self.gradients)}",
-            ]
-        )
+        sums = (count(self.parameters), giga(self.multiply_adds), mib(self.activations))
+        return [head, *map(cells, self.rows), ("all", "", "", "", "", "", *sums)]
+
+    def peaks(self) -> list[str]:
+        """Return what inference and training need beyond the parameters, as two sentences."""
+        return [
+            f"inference holds at most {mib(self.inference)} beyond the parameters",
+            f"a training step holds at most {mib(self.training)}; its gradients, which stay, {mib(self.gradients)}",
+        ]
+
+    def __str__(self) -> str:
+        *layers, sums = text_table(self.table(), left=3)
+        return "\n".join([*layers, "", sums, "", *self.peaks()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_table(self.table()) + "".join(tag("p", line) for line in self.peaks())
 
 
 def describe(
@@ -169,7 +173,7 @@ def dtype_of(net: Module) -> Any:
 @contextlib.contextmanager
 def watching(net: Module, rows: list[Row], size: int) -> Iterator[None]:
     """Inside, every layer of `net` that is called writes a row, and dropout draws no numbers."""
-    leaves = [(name, module) for name, module in named_modules(net) if not any(below(module))]
+    leaves = [(name, module) for name, module in net.named_modules() if not any(below(module))]
     for name, module in leaves:  # an attribute of the object is found before the method of its class
         vars(module)["forward"] = watched(name, module, rows)
     try:

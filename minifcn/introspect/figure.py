@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import html
+
 from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.trunk import Trunk
 from minifcn.nn import Conv2d, Module, Sequential
 
 
-def figure(net: FCN) -> str:
+class Figure(str):
+    """Lines of code that show themselves as lines, in a terminal and in a notebook."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self)}</pre>"
+
+
+def figure(net: FCN) -> Figure:
     """The steps of `net`, with the names of its layers and the crop offsets that its geometry gives."""
     climbs = [head_lines(net, head) for head in net.heads]
-    return "\n\n".join("\n".join(lines) for lines in [trunk_lines(net.trunk, net.skips), *climbs])
+    return Figure("\n\n".join("\n".join(lines) for lines in [trunk_lines(net.trunk, net.skips), *climbs]))
 
 
 def head_lines(net: FCN, head: str) -> list[str]:

@@ -60,13 +60,8 @@ def watching(net: Module) -> Iterator[None]:
         vars(module)["forward"] = checked
         watched.append(module)
 
-    def walk(name: str, module: Module) -> None:
-        for child_name, child in module.children():
-            if isinstance(child, Module):
-                walk(f"{name}.{child_name}".lstrip("."), child)
+    for name, module in net.named_modules():
         watch(name or "the network", module)
-
-    walk("", net)
     try:
         yield
     finally:

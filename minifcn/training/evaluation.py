@@ -15,7 +15,7 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.inputs import Inputs, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
-from minifcn.introspect.text import text_table
+from minifcn.introspect.markup import text_table
 from minifcn.metrics import Absent, ConfusionMatrix
 from minifcn.nn import Module
 from minifcn.tensor import Tensor

@@ -20,7 +20,7 @@ from minifcn.data.files import MAX_PIXELS
 from minifcn.data.inputs import Inputs, Second
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.introspect.describe import Description, count, describe, giga, mib
-from minifcn.introspect.text import text_table
+from minifcn.introspect.markup import text_table
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.optim import Adam

@@ -13,10 +13,39 @@ def silent(line: str) -> None:
     """Do nothing with a line: what `say` is where nobody wants to hear."""
 
 
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython.get_ipython() if ipython else None, "kernel")
+
+
+class CellOutput:
+    """A file of one line below a notebook's cell: what is written replaces it."""
+
+    encoding = "utf-8"  # tqdm asks, and draws whole blocks
+
+    def __init__(self) -> None:
+        self._shown: Any = None
+
+    def write(self, text: str) -> None:
+        """Show `text` in place of the line before; the line break at the end of the bar leaves it as it is."""
+        from IPython.display import display
+
+        if (line := {"text/plain": text.strip()})["text/plain"]:
+            if self._shown is None:
+                self._shown = display(line, raw=True, display_id=True)
+            else:
+                self._shown.update(line, raw=True)
+
+    def flush(self) -> None:
+        """Do nothing: each line is shown when it is written."""
+
+
 class Bar:
     """`with Bar(100, unit="image") as bar: ... bar.advance()`. `shown` says whether anybody sees it.
 
-    It is drawn on stderr by tqdm where stderr is a terminal and tqdm installed, and is gone at the end.
+    tqdm draws it: on stderr where that is a terminal, and it is gone at the end; below the cell in a notebook, where it
+    stays. Without tqdm, or where stderr is a file, nothing is drawn.
     """
 
     def __init__(self, total: int, *, unit: str, done: int = 0) -> None:
@@ -24,19 +53,22 @@ class Bar:
         self._bar: Any = None
 
     def __enter__(self) -> Bar:
-        if sys.stderr.isatty():
+        terminal = sys.stderr.isatty()
+        if terminal or in_notebook():
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
 
-                wide, high = os.get_terminal_size(sys.stderr.fileno())  # 0 where a terminal does not know
+                # 0 where a terminal does not know
+                wide, high = os.get_terminal_size(sys.stderr.fileno()) if terminal else (0, 0)
                 self._bar = tqdm(
                     total=self.total,
                     initial=self.done,
                     unit=self.unit,
+                    file=None if terminal else CellOutput(),
                     ncols=None if wide else 80,
                     nrows=None if high else 24,
                     dynamic_ncols=wide > 0,
-                    leave=False,
+                    leave=not terminal,
                     smoothing=0.05,
                 )
         return self

@@ -9,8 +9,6 @@ place, `tag`, which escapes every text it is given.
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from typing import Any
 
 from minifcn import viz
 from minifcn.errors import DataError, MinifcnError
+from minifcn.introspect.markup import Html, inline, tag
 from minifcn.metrics import Absent, ConfusionMatrix
 
 MEASURES = {
@@ -205,27 +204,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 # HTML.
 
 
-class Html(str):
-    """Text that is HTML already. Only `tag` makes it, so whatever else reaches a page has been escaped."""
-
-
-def tag(name: str, /, *children: str, class_: str | None = None, **attributes: str) -> Html:
-    """An element; children that are plain text are escaped, and so are the attributes' values."""
-    if class_:
-        attributes["class"] = class_
-    opened = name + "".join(f' {key}="{_escape(value)}"' for key, value in attributes.items())
-    if name in ("img", "meta"):
-        return Html(f"<{opened}>")
-    inside = "".join(child if isinstance(child, Html) else _escape(child) for child in children)
-    return Html(f"<{opened}>{inside}</{name}>")
-
-
-def _escape(text: str) -> str:
-    if not text.isprintable():  # control characters, halves of surrogate pairs: they have no place in a page
-        text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    return html.escape(text)
-
-
 def section(title: str, *content: Html) -> Html:
     """Return a part of the page, with its heading."""
     return tag("section", tag("h2", title), *content)
@@ -256,11 +234,6 @@ def plot(path: Path, alt: str) -> Html:
     png = path.read_bytes()
     width = int.from_bytes(png[16:20], "big") * 2 // 3  # a PNG says its width in these bytes
     return tag("img", src=inline(png), alt=alt, width=str(width), class_="plot")
-
-
-def inline(png: bytes) -> str:
-    """A PNG as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _swatch(index: int) -> Html:

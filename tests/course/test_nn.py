@@ -61,6 +61,7 @@ def test_parameters_come_by_dotted_name_in_order_of_assignment():
     assert dict(net.named_parameters())["trunk.conv2.w"] is net.trunk.conv2.w
     assert [name for name, _ in net.children()] == ["trunk", "score", "scale"]
     kinds = [type(module).__name__ for module in net.modules()]
+    assert [module for _, module in net.named_modules()] == list(net.modules())
     assert kinds == ["Net", "Sequential", "Conv2d", "MaxPool2d", "Dropout", "Conv2d", "Conv2d"]
 
 

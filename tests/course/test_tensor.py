@@ -74,6 +74,36 @@ def test_a_tensor_says_what_made_it():
     assert repr(p).startswith("Parameter(")
 
 
+def test_the_gradient_can_be_set():
+    p, given = parameter(2, 3), np.full((2, 3), 5.0)
+    p.grad = given
+    assert p.grad is given
+    (p * 2).sum().backward()
+    assert (p.grad == 7).all() and (given == 5).all(), "backward adds to it, not in place"
+    p.grad = None
+    assert p.grad is None
+    (p * 2).sum().backward()
+    assert (p.grad == 2).all()
+
+
+def test_a_gradient_that_cannot_be_is_refused():
+    p = parameter(2, 3)
+    p.grad = before = np.ones((2, 3))
+    for shape in ((3, 2), (3,), (1, 2, 3), ()):
+        with pytest.raises(ShapeError, match=r"the gradient of a Parameter of shape \(2, 3\) has shape"):
+            p.grad = np.ones(shape)
+    assert p.grad is before
+    p.freeze()
+    for constant in (p, Tensor(np.ones((2, 3)))):
+        for value in (before, None):
+            with pytest.raises(GraphError, match="a constant or a frozen parameter has no gradient to set"):
+                constant.grad = value
+        assert constant.grad is None
+    p.freeze(False)
+    p.grad = before
+    assert p.grad is before
+
+
 def test_operators_are_ops():
     a, b = parameter(2, 2, seed=1), parameter(2, 2, seed=2)
     x, y = a.data, b.data
