@@ -46,7 +46,6 @@ EXTRAS = {
     "scipy": "extra interop: the tests compare MATLAB's files with it",
     "pytest": "extra test",
     "pytest-xdist": "extra test",
-    "hypothesis": "extra test",
     "ruff": "extra lint",
     "mypy": "extra lint",
 }
