@@ -264,7 +264,8 @@ with no_grad():
 print([tuple(each.shape) for each in (maps["fc"], score, skip, fused, pixels)])
 
 # %% [markdown]
-# The loop in `FCN.climb` does this for every skip. Read it now; it contains no other ideas.
+# `FCN.climb` takes these steps for every skip, from the list that `FCN.steps` makes of them. Read it now; it contains
+# no other ideas.
 
 # %%
 print(inspect.getsource(FCN.climb))
