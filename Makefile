@@ -53,7 +53,7 @@ lint: $(VENV)/ready-to-lint
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find minifcn tests tutorials -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each file `ready-to-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.

@@ -11,15 +11,15 @@
 # %% [markdown]
 # # 01 A tensor that remembers
 #
-# A network is trained by asking one question of every weight: *if you grew a little, would the loss fall?* The answer
-# to all of these questions at once is the gradient. In this notebook you build the machine that computes it.
+# To train a network you ask one question about every weight: *if it grew a little, would the loss fall?* The gradient
+# answers all of these questions at once. In this notebook you build the program that computes it.
 #
 # Afterwards you can
 #
 # * say what a gradient is, and find one by moving a number a little;
 # * write an operation as its value and one gradient for each input;
 # * build an autograd engine in sixty lines, train with it, and show that it equals `minifcn.tensor`, to the bit;
-# * say which arrays live on after a forward pass, and why a node of the graph never holds one.
+# * say which arrays stay in memory after a forward pass, and why a node of the graph never holds one.
 #
 # **The paper.** Learning is "whole-image-at-a-time by dense feedforward computation and backpropagation" (section 1),
 # and section 3 needs one property of gradients: the gradient of a sum over all cells of the last layer is the sum of
@@ -48,8 +48,8 @@ print(f"device {DEVICE}, {threads()} threads")
 # %% [markdown]
 # ## What is a gradient?
 #
-# Take a function of one number and move the number a little. The output moves, too. How much, in relation, is the
-# slope:
+# Take a function of one number and move the number a little. The output moves, too. The ratio of the two changes is
+# the slope:
 #
 # $$ f'(a) \approx \frac{f(a + \varepsilon) - f(a - \varepsilon)}{2 \varepsilon} $$
 
@@ -77,13 +77,13 @@ assert abs(slope(f, -1.0)) < 1e-8  # at the top of the hill it is level
 viz.show(figure)
 
 # %% [markdown]
-# To walk downhill, step against the slope. With a million weights that would take two evaluations of the net for
-# each, two million in all. The chain rule gets all of them from one walk forward and one walk back.
+# To go downhill, step against the slope. With a million weights this needs two evaluations of the net per weight, two
+# million in all. The chain rule computes all slopes with one pass forward and one pass back.
 #
 # ## One operation: its value, and one gradient for each input
 #
-# Let the loss be $L$, and let $y = x_1 x_2$ be a value somewhere on the way to it. Suppose somebody tells us
-# $g = \partial L / \partial y$. Then the chain rule says
+# Let the loss be $L$, and let $y = x_1 x_2$ be a value on the way to it. Suppose you know $g = \partial L / \partial
+# y$. Then the chain rule says
 #
 # $$ \frac{\partial L}{\partial x_1} = g \, x_2 \qquad \frac{\partial L}{\partial x_2} = g \, x_1 $$
 #
@@ -104,7 +104,7 @@ def times(x1, x2):
 
 def plus(x1, x2):
     def grad(gy):
-        return gy  # a sum passes on what it is told, to both
+        return gy  # a sum passes gy on to both
 
     return x1 + x2, (grad, grad)
 
@@ -134,8 +134,8 @@ print(f"by moving a little  dL/da = {moved[0]:.4f}   dL/db = {moved[1]:.4f}")
 assert np.allclose([ga, gb], moved)
 
 # %% [markdown]
-# The backward half is the forward half read from the last line to the first. A machine can do that, if the forward
-# half leaves notes. That is all of autograd.
+# The backward half is the forward half read from the last line to the first. A program can do this if the forward
+# half records what it did. That is all of autograd.
 #
 # ### Exercise 1: an operation of your own
 #
@@ -160,11 +160,11 @@ def sigmoid(x):
 assert n01.check_sigmoid(sigmoid)
 
 # %% [markdown]
-# ## The notes: a node for each value
+# ## The record: a node for each value
 #
-# A `Node` is a place in the graph. It has an edge to each value it was computed from: *which* value (its node), and
-# *how* a gradient gets there (the function). A `Tensor` is an array with its node. A tensor without a node is a
-# constant.
+# A `Node` is a point in the graph. It has an edge to each value it was computed from. An edge holds *which* value
+# that is (its node), and *how* a gradient gets there (the function). A `Tensor` is an array with its node. A tensor
+# without a node is a constant.
 
 
 # %%
@@ -235,14 +235,14 @@ print("the sum leads to", len(y.node.edges[0][0].edges), "parents: x * x, and x 
 assert len(y.node.edges[0][0].edges) == 2
 
 # %% [markdown]
-# ## The walk back
+# ## The backward pass
 #
-# Start at the result with `gy = 1`. Give each edge's function the gradient of its node; what comes out belongs to the
-# parent. But `x` above was used three times: as both factors and as a summand. Each use delivers a part, and the
-# parts add up. When is a node's gradient complete?
+# Start at the result with `gy = 1`. Call each edge's function with the gradient of its node; the result belongs to
+# the parent. But `x` above was used three times: as both factors and as a summand. Each use contributes a part, and
+# the parts add up. When is a node's gradient complete?
 #
-# A first try does not ask: it follows every edge at once, from each delivery again. Watch what happens when a value
-# is used twice, and the result twice again, and so on.
+# A first try ignores this question: it follows every edge at once, again for each contribution. Watch what happens
+# when a value is used twice, and the result twice again, and so on.
 
 
 # %%
@@ -275,9 +275,9 @@ axes.legend(frameon=False)
 viz.show(figure)
 
 # %% [markdown]
-# The first try is right, and useless: twelve additions take 8190 calls. So count first. One walk over the
-# graph counts how many edges lead to each node. Then a node is visited when as many deliveries have arrived, and not
-# before.
+# The first try gives the right result, but it is far too slow: twelve additions take 8190 calls. So count first. One
+# pass over the graph counts how many edges lead to each node. A node is then visited only when that many
+# contributions have arrived.
 #
 # ### Exercise 2: how many calls?
 #
@@ -354,8 +354,8 @@ assert start.node.grad == 1.0
 # %% [markdown]
 # ## Does it learn?
 #
-# A question in the spirit of this course: label every point of a plane. Points in a ring are 1, all others are 0. The
-# net sees a point's two coordinates and a constant 1, and has three layers of weights.
+# Here is a small version of the task of this course: label every point of a plane. Points in a ring are 1, all others
+# are 0. The net takes a point's two coordinates and a constant 1, and has three layers of weights.
 
 # %%
 rng = np.random.default_rng(SEED)
@@ -402,12 +402,12 @@ assert losses[-1] < 0.1
 viz.show(figure)
 
 # %% [markdown]
-# It learns, by an engine of sixty lines that knows nothing of rings.
+# It learns, with an engine of sixty lines that contains nothing about rings.
 #
 # ## The same with minifcn
 #
-# `minifcn.tensor` is this engine, grown up: it refuses what cannot be right, and gives memory back while it walks. Do
-# both find the same gradients for the net above, from the same weights?
+# `minifcn.tensor` is this engine with more checks: it raises errors for wrong input, and frees memory during the
+# backward pass. Do both find the same gradients for the net above, from the same weights?
 
 # %%
 ours = [Tensor(to_device(w, DEVICE), Node()) for w in start]
@@ -432,9 +432,9 @@ for mine, other in zip(ours, theirs, strict=True):
 viz.show(figure)
 
 # %% [markdown]
-# Now read the two functions that you have written yourself, in `minifcn/tensor.py`. What is new there: versions,
-# which catch a weight that was changed between the forward pass and the walk back, edges that are let go, and
-# `prepare`: where all gradients of one operation begin with the same step, the walk takes it once.
+# Now read the two functions that you have written yourself, in `minifcn/tensor.py`. Three things are new there.
+# Versions detect a weight that was changed between the forward and the backward pass. Edges are freed during the
+# backward pass. And `prepare` runs a step that all gradients of one operation share only once.
 
 # %%
 print(inspect.getsource(minifcn.tensor.count_uses))
@@ -443,16 +443,16 @@ print(inspect.getsource(minifcn.tensor.backward))
 # %% [markdown]
 # ## The graph, drawn
 #
-# The computation of the loss as minifcn noted it. Inputs are above. Each arrow carries the name of the gradient that
-# runs along it, upwards. The darker a box, the more its gradients remember (in a notebook, rest the pointer on it).
+# This is the computation of the loss as minifcn recorded it. Inputs are at the top. Each arrow has the name of the
+# gradient that runs along it, upwards. The darker a box, the more its gradients remember (in a notebook, rest the
+# pointer on it).
 
 # %%
 drawn
 
 # %% [markdown]
-# `drawn` appeared as a picture since it has a method `_repr_svg_`, which calls `to_svg()`. Printed, it is a table.
-# Its last column is the lecture on why training takes memory: these arrays cannot be given back until the walk has
-# used them.
+# `drawn` appears as a picture because it has a method `_repr_svg_`, which calls `to_svg()`. Printed, it is a table.
+# Its last column shows why training takes memory: these arrays cannot be freed until the backward pass has used them.
 
 # %%
 print(drawn)
@@ -463,12 +463,12 @@ assert constants and not any(step.nbytes for step in constants)  # a difference 
 # %% [markdown]
 # ## Why a node never holds an array
 #
-# It would be natural to let a node hold its value: `node.data = y`. Many engines do. Ours does not, and the reason is
-# memory. An intermediate array then lives exactly as long as some gradient function mentions it. `add` mentions
-# nothing. `relu` mentions its result. `mul` mentions its factors.
+# It would be natural to let a node hold its value: `node.data = y`. Many engines do. Ours does not, in order to save
+# memory. An intermediate array then stays in memory exactly as long as some gradient function mentions it. `add`
+# mentions nothing. `relu` mentions its result. `mul` mentions its factors.
 #
-# Let us count the living. Ten times `h = relu(h * w + b)` on maps of 256×256: which of the thirty arrays survive the
-# forward pass, and which of them the walk back?
+# Count the arrays that stay in memory. Compute `h = relu(h * w + b)` ten times on maps of 256×256. Which of the
+# thirty arrays remain after the forward pass, and which after the backward pass?
 
 # %%
 ops = minifcn.ops
@@ -509,11 +509,11 @@ assert survivors["minifcn"] == [["relu"] * 10, []]
 viz.show(figure)
 
 # %% [markdown]
-# Ten of thirty live on after the forward pass, and none after the walk back. `h * w` and `h + b` were needed by
-# nobody, so they were gone before the next line ran.
+# Ten of thirty remain after the forward pass, and none after the backward pass. No gradient needed `h * w` and `h +
+# b`, so they were freed before the next line ran.
 #
-# Two more things follow. A gradient that nobody wants is never kept, so a frozen weight costs no memory on the way.
-# And a graph can be walked once. A second walk would find nothing, and minifcn says so:
+# Two more things follow. A gradient that is not needed is never kept, so a frozen weight costs no memory. And a graph
+# can be used for one backward pass only. A second pass would find nothing, so minifcn raises an error:
 
 # %%
 w = minifcn.Parameter(to_device(np.ones(3), DEVICE))
@@ -527,18 +527,18 @@ except GraphError as error:
 assert refused
 
 # %% [markdown]
-# ### Exercise 3: who is still alive?
+# ### Exercise 3: which arrays are remembered?
 #
 # Let `a` and `c` be parameters and `b` a constant, and `L = relu(a * b + c).sum()`. Which arrays does the graph of
 # `L` remember? Answer with a set of names out of `"a"`, `"b"`, `"c"`, `"a * b"`, `"a * b + c"`, `"relu"` (the result
-# of relu). It helps to know which gradients are wanted.
+# of relu). Consider first which gradients are needed.
 
 # %%
 answer = ...
 n01.check_remembered(answer)
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
-# a's gradient is gy * b. Nobody asks for b's gradient, so a is not remembered; add remembers nothing, relu its result.
+# a's gradient is gy * b. b needs no gradient, so a is not remembered; add remembers nothing, relu its result.
 a, c = (minifcn.Parameter(to_device(np.ones((2, 2)), DEVICE)) for _ in range(2))
 b = to_device(np.ones((2, 2)), DEVICE)
 print(graph(ops.relu(a * b + c).sum()))
@@ -549,8 +549,8 @@ assert n01.check_remembered({"b", "relu"})
 #
 # Section 3 of the paper: if the loss is a sum over the cells of the last layer, $\ell(x; \theta) = \sum_{ij}
 # \ell'(x_{ij}; \theta)$, then its gradient is the sum of the gradients of the cells. So a whole image is a batch of
-# all its receptive fields, and one walk back serves them all. Here are the four quarters of our plane, each with a
-# walk of its own, and the whole plane with one.
+# all its receptive fields, and one backward pass handles them all. Here are the four quarters of our plane, each with
+# its own backward pass, and the whole plane with one.
 
 # %%
 quarter = to_device(((rows > 0) * 2 + (columns > 0)).reshape(-1, 1), DEVICE)
@@ -579,7 +579,7 @@ viz.show(figure)
 # %% [markdown]
 # ## Read on
 #
-# * `minifcn/tensor.py`: the engine, whole, on one page. You know all of its ideas now.
-# * `minifcn/ops/arithmetic.py`: how an operation is written that broadcasts, and why its gradient sums.
+# * `minifcn/tensor.py`: the whole engine on one page. You know all of its ideas now.
+# * `minifcn/ops/arithmetic.py`: how to write an operation that broadcasts, and why its gradient sums.
 # * `minifcn/graph.py`: how the table finds out what a gradient mentions.
 # * Next: [02 Convolution is a matrix product](02_convolution.ipynb).

@@ -11,21 +11,22 @@
 # %% [markdown]
 # # 02 Convolution is a matrix product
 #
-# Nearly all the time of a convolutional network goes into one operation. It can be written as six loops, which
-# anybody understands and nobody can wait for, or as one matrix product, which is what the machine does best.
+# One operation takes nearly all the time of a convolutional network. You can write it as six loops, which are easy to
+# understand and very slow, or as one matrix product, which a computer does fastest.
 #
 # Afterwards you can
 #
-# * say for any kernel, stride, padding and dilation which pixels an output looks at, and how many outputs there are;
+# * say for any kernel, stride, padding and dilation which pixels an output depends on, and how many outputs there
+#   are;
 # * turn windows into columns, and a convolution into a matrix product;
-# * derive the three gradients of a convolution, and find them again in the source, a line each;
-# * test a gradient of anything linear with two dot products.
+# * derive the three gradients of a convolution, and find them in the source, one line each;
+# * test the gradient of any linear function with two dot products.
 #
 # **The paper.** Section 3 says of every layer, with kernel size $k$ and stride $s$,
 #
 # $$ y_{ij} = f_{ks}\left(\{x_{si+\delta i,\; sj+\delta j}\}_{0 \le \delta i,\, \delta j < k}\right) $$
 #
-# An output looks at a window of side $k$, and the windows step by $s$. (The paper prints $\le k$; there are $k$
+# An output depends on a window of side $k$, and the windows step by $s$. (The paper prints $\le k$; there are $k$
 # values of $\delta i$.) Section 3.3 builds upsampling from the gradient that you derive below.
 
 # %% tags=["varies"]
@@ -73,8 +74,8 @@ def box(axes, row, col, height, width, colour, **options):
 # %% [markdown]
 # ## What does a convolution do to a photograph?
 #
-# Nine weights, moved over the image. At each place they are multiplied with the nine pixels below them, and the
-# products are summed. Which nine numbers they are decides what the result shows.
+# A convolution moves nine weights over the image. At each place it multiplies them with the nine pixels below them
+# and adds the products. The nine numbers determine what the result shows.
 
 # %%
 photo = Image.open("photos/chelsea.jpg").convert("L").resize((180, 120))
@@ -150,8 +151,8 @@ for stride in (1, 2, 3):
     print(f"stride {stride}: {ours.shape[1:]} outputs, equal")
 
 # %% [markdown]
-# How long do they take? The layer below has 32×32 pixels, 8 channels in and 8 out, windows of 3×3. Every output of
-# every channel takes $C k^2 = 72$ multiply-adds.
+# How long do they take? The layer below has 32×32 pixels, 8 channels in and 8 out, and windows of 3×3. Every output
+# of every channel takes $C k^2 = 72$ multiply-adds.
 
 # %% tags=["varies"]
 x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, 32, 32), (8, 8, 3, 3), (8,)))
@@ -172,12 +173,12 @@ print(f"six loops {loops * 1000:8.1f} ms\nconv2d    {library * 1000:8.1f} ms, {l
 # %% [markdown]
 # ## Windows
 #
-# Four numbers say where the windows lie: kernel, stride, padding, dilation. Along one axis, output $i$ looks at the
+# Four numbers determine where the windows lie: kernel, stride, padding, dilation. Along one axis, output $i$ uses the
 # pixels
 #
 # $$ i s + u d - p \qquad u = 0 \ldots k-1 $$
 #
-# and what lies outside the image is zero. Below, the outputs (0, 0) in blue and (1, 1) in orange; the padding is
+# Pixels outside the image are zero. Below, you see the outputs (0, 0) in blue and (1, 1) in orange; the padding is
 # grey.
 
 # %%
@@ -255,8 +256,8 @@ assert matrix[:, 4].tolist() == x[0, 0, 1:3, 1:3].ravel().tolist()
 viz.show(figure)
 
 # %% [markdown]
-# Read a column: that is a window. Now read a *row*: the image, shifted, without its border. It holds the pixels that
-# one weight meets. So `im2col` need not walk over windows at all. It copies one shifted image for each weight, nine
+# Each column is a window. Each *row* is the image, shifted and without its border: it holds the pixels that one
+# weight meets. So `im2col` need not loop over windows at all. It copies one shifted image for each weight: nine
 # copies for a kernel of 3×3, whatever the size of the image.
 
 # %%
@@ -278,17 +279,17 @@ print(f"({w.reshape(5, -1).shape[0]}, {w[0].size}) @ {columns.shape} -> y {y.sha
 # The loss $L$ sends $g_{o,i,j} = \partial L / \partial y_{o,i,j}$ back. Take stride 1 and follow one letter at a time
 # through $y_{o,i,j} = b_o + \sum_{c,u,v} w_{o,c,u,v} \, x_{c,i+u,j+v}$.
 #
-# **The bias.** $b_o$ is in every output of channel $o$, with slope 1:
+# **The bias.** $b_o$ is part of every output of channel $o$, with slope 1:
 #
 # $$ \frac{\partial L}{\partial b_o} = \sum_{i,j} g_{o,i,j} $$
 #
-# **A weight.** $w_{o,c,u,v}$ is in every output of channel $o$ as well. At output $(i, j)$ it meets the pixel
-# $x_{c,i+u,j+v}$, and that is the slope:
+# **A weight.** $w_{o,c,u,v}$ is part of every output of channel $o$ as well. At output $(i, j)$ it multiplies the
+# pixel $x_{c,i+u,j+v}$, and that is the slope:
 #
 # $$ \frac{\partial L}{\partial w_{o,c,u,v}} = \sum_{i,j} g_{o,i,j} \; x_{c,i+u,j+v} $$
 #
-# Which pixels are these? A row of the columns. In the picture, each weight of a 2×2 kernel and all the pixels that it
-# meets.
+# These pixels are a row of the columns. The picture shows each weight of a 2×2 kernel and all the pixels that it
+# multiplies.
 
 # %%
 figure = Figure(figsize=(8, 2.2), layout="constrained")
@@ -309,14 +310,14 @@ for axes, colour, ((u, v), (rows, cols)) in zip(panels[1:], colours, taps, stric
 viz.show(figure)
 
 # %% [markdown]
-# **A pixel.** $x_{c,p,q}$ is in the outputs whose windows contain it. Output $(i, j)$ sees it through the weight
+# **A pixel.** $x_{c,p,q}$ is part of the outputs whose windows contain it. Output $(i, j)$ uses it with the weight
 # $(u, v) = (p - i, q - j)$:
 #
 # $$ \frac{\partial L}{\partial x_{c,p,q}} = \sum_{o} \sum_{u,v} w_{o,c,u,v} \; g_{o,\,p-u,\,q-v} $$
 #
-# where $g$ is zero outside of $y$. The signs have turned: the kernel is walked backwards. How many windows contain a
-# pixel? Let every window put a 1 on each of its pixels. That is what `col2im` does, the adjoint of `im2col`: each
-# copy goes back to the pixel it came from, and is *added* there.
+# Here $g$ is zero outside of $y$. The signs have turned: the kernel runs backwards. How many windows contain a pixel?
+# Let every window put a 1 on each of its pixels. That is what `col2im` does, the adjoint of `im2col`: each copy goes
+# back to the pixel it came from, and is *added* there.
 
 # %%
 figure = Figure(figsize=(8, 2.8), layout="constrained")
@@ -331,9 +332,9 @@ assert counts[1].max() == 9 and set(counts[2].flat) == {1, 2, 4} and (counts[3] 
 viz.show(figure)
 
 # %% [markdown]
-# In the middle, with stride 1, a pixel is in nine windows, through a different weight in each. At a corner it is in
-# one. With stride 2 it depends on where the pixel lies: 1, 2 or 4. Remember this checkerboard; notebook 07 meets it
-# again.
+# In the middle, with stride 1, a pixel is in nine windows, with a different weight in each. At a corner it is in one.
+# With stride 2 the number depends on where the pixel lies: 1, 2 or 4. Remember this checkerboard; it returns in
+# notebook 07.
 #
 # ### Exercise 2: the gradient at the image
 #
@@ -384,9 +385,9 @@ for name, ours, parameter in zip(("x", "w", "b"), (gx, gw, gb), parameters, stri
     print(f"gradient of {name} {ours.shape}: equal")
 
 # %% [markdown]
-# And now the operation as the library has it. The value is `correlate`. The three gradients are three short
-# functions, and each is one of the formulas above. (With `relu=True` negative outputs are cut off while they are at
-# hand; then all three gradients begin with `passing`, the gradient of that cut.)
+# This is the operation in the library. The value is `correlate`. The three gradients are three short functions, and
+# each is one of the formulas above. (With `relu=True` the operation sets negative outputs to zero at once; then all
+# three gradients begin with `passing`, the gradient of that ReLU.)
 
 # %%
 print(inspect.getsource(ops.conv2d))
@@ -396,9 +397,9 @@ print(inspect.getsource(products.spread))
 print(inspect.getsource(products.weigh_block))
 
 # %% [markdown]
-# `spread` computes `weights @ gy` and hands it to `col2im`; `weigh_block` adds `gy @ columns.T` (in `add_product`).
-# The columns are nine times as large as the image. They are made a block at a time, and again for the gradient: the
-# graph remembers the image alone.
+# `spread` computes `weights @ gy` and passes it to `col2im`; `weigh_block` adds `gy @ columns.T` (in `add_product`).
+# The columns are nine times as large as the image. They are made one block at a time, and again for the gradient: the
+# graph remembers only the image.
 
 # %%
 x = to_device(rng.standard_normal((1, 16, 64, 64)), DEVICE)
@@ -410,8 +411,7 @@ print(f"its columns would be {all_columns.nbytes / x.nbytes:.0f} times as large 
 assert told.nbytes == x.nbytes and all_columns.nbytes == 9 * x.nbytes
 
 # %% [markdown]
-# Whether the formulas are right can be asked without any formula: move every number a little. Notebook 03 is about
-# that.
+# You can check the formulas without any formula: move every number a little. Notebook 03 does that.
 
 # %%
 small = [to_device(rng.standard_normal(shape), DEVICE) for shape in ((1, 2, 5, 4), (3, 2, 3, 2), (3,))]
@@ -423,8 +423,8 @@ assert error < 1e-7
 # ## One matrix, and its transpose
 #
 # For fixed weights a convolution is linear in the image. So it *is* a matrix $A$ with a row for each output and a
-# column for each pixel, mostly zeros. Feed it images in which one pixel is 1, and the columns of $A$ come out. Feed
-# `spread` gradients in which one output is 1, and the columns of its matrix come out.
+# column for each pixel, mostly zeros. Images in which one pixel is 1 give the columns of $A$. Gradients in which one
+# output is 1, passed to `spread`, give the columns of its matrix.
 
 # %%
 kernel = np.array([[[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]]])
@@ -446,12 +446,12 @@ assert (B == A.T).all()  # exactly
 viz.show(figure)
 
 # %% [markdown]
-# The gradient at the image is the transpose, exactly. A transposed matrix keeps one promise, for all vectors:
+# The gradient at the image is exactly the transpose. For a transposed matrix, this holds for all vectors:
 #
 # $$ \langle A x, g \rangle = \langle x, A^T g \rangle $$
 #
-# A convolution is linear in its weights as well, so there are three ways to compute one number. They agree in any
-# geometry, without any matrix written down:
+# A convolution is linear in its weights as well, so there are three ways to compute one number. They agree for any
+# geometry, without writing down a matrix:
 
 # %%
 print("kernel  stride  padding  dilation  groups     <y, gy>     <x, gx>     <w, gw>")
@@ -475,8 +475,8 @@ for kernel, stride, padding, dilation, groups in (
 # ### Exercise 3: find the adjoint
 #
 # `n02.suspects` holds three functions `(gy, w, size)`: "A", "B" and "C". Each claims to be the gradient at the image
-# for a convolution of one channel with stride 1 and padding 1. One tells the truth. Two dot products and random
-# numbers find out which: `n02.forward(x, w)` computes $y$. Answer with its letter.
+# for a convolution of one channel with stride 1 and padding 1. One of them is right. Find it with two dot products
+# and random numbers: `n02.forward(x, w)` computes $y$. Answer with its letter.
 
 # %%
 answer = ...
@@ -494,9 +494,9 @@ assert n02.check_adjoint(kept[0])
 # %% [markdown]
 # ## The gradient, used forward
 #
-# `spread` takes few numbers and paints a window for each. As the gradient of a convolution with stride 2 it makes a
-# larger map out of a smaller one. Call it forward, and it is upsampling: the paper's "backwards strided convolution"
-# of section 3.3. There is no second operation to write, the same three products serve.
+# `spread` takes a small map and adds a window for each of its numbers. As the gradient of a convolution with stride 2
+# it makes a larger map out of a smaller one. Called forward, it is upsampling: the paper's "backwards strided
+# convolution" of section 3.3. It needs no second operation; the same three products are enough.
 
 # %%
 dot = np.zeros((1, 1, 4, 4))

@@ -11,8 +11,9 @@
 # %% [markdown]
 # # 03 · Is my gradient right?
 #
-# A wrong gradient does not crash. The net trains, a little worse than it should, and nobody finds out why. So every
-# gradient in minifcn is compared with something that knows nothing of its formula. Afterwards you will be able to
+# A wrong gradient raises no error. The net still trains, a little worse than it should, and the cause is hard to
+# find. So every gradient in minifcn is compared with a method that does not use its formula. Afterwards you will be
+# able to
 #
 # * compute a gradient by differences, and say which step is the right one, and why in float64;
 # * plant faults that a check with an all-ones gradient cannot see, and say which faults these are;
@@ -57,15 +58,15 @@ def told(error):
 # %% [markdown]
 # ## 1 · Move one number a little
 #
-# The derivative says how fast the output moves when the input does. So move the input, and look. To one side, or to
-# both:
+# The derivative says how fast the output changes when the input does. So move the input and measure, to one side or
+# to both:
 #
 # $$ \frac{f(x + \varepsilon) - f(x)}{\varepsilon} \qquad\qquad
 #    \frac{f(x + \varepsilon) - f(x - \varepsilon)}{2 \varepsilon} $$
 #
-# How small should the step be? Take a loss that nobody doubts: the cross entropy of a pixel with three scores. Its
-# derivative with respect to score 0, where class 2 is true, is the probability of class 0. Try every step from 1 down
-# to $10^{-14}$, on fifty pixels, and take the root mean square of their errors.
+# How small should the step be? Take a loss whose derivative is known: the cross entropy of a pixel with three scores.
+# Its derivative with respect to score 0, where class 2 is true, is the probability of class 0. Try every step from 1
+# down to $10^{-14}$, on fifty pixels, and take the root mean square of the errors.
 
 # %% tags=["varies"]
 rng = random_numbers(SEED)
@@ -100,17 +101,17 @@ axes.legend(frameon=False)
 viz.show(figure)
 
 # %% [markdown]
-# Each line is a valley. On its right side the step is too long, and the curve bends away from the straight line: the
-# error falls with $\varepsilon$ to one side, with $\varepsilon^2$ to both, since what is even in $\varepsilon$ cancels.
-# On its left side the step is too short: $f(x+\varepsilon)$ and $f(x-\varepsilon)$ agree in almost all digits, and the
-# difference keeps the rounding $u$ of the rest.
+# Each line is a valley. On the right side the step is too long, and the curve bends away from the straight line: the
+# error falls with $\varepsilon$ for one side, and with $\varepsilon^2$ for both, since the terms that are even in
+# $\varepsilon$ cancel. On the left side the step is too short: $f(x+\varepsilon)$ and $f(x-\varepsilon)$ agree in
+# almost all digits, and the difference keeps the rounding $u$ of the rest.
 #
 # $$ \text{error} \approx \frac{\varepsilon^2}{6} |f'''| + \frac{u\,|f|}{\varepsilon}
 #    \qquad\Rightarrow\qquad \varepsilon \sim \sqrt[3]{u}, \quad \text{error} \sim u^{2/3} $$
 #
 # With $u \approx 10^{-16}$ that is a step of about $10^{-5}$, the one that `gradcheck` takes, and an error of about
-# $10^{-11}$. In float32, where $u \approx 10^{-7}$, the best is about $10^{-5}$ at a single step, and much worse beside
-# it: a formula that is wrong by a thousandth looks right.
+# $10^{-11}$. In float32, where $u \approx 10^{-7}$, the best error is about $10^{-5}$, at a single step, and all
+# other steps are much worse: a formula that is wrong by a thousandth looks right.
 
 # %%
 best = {name: min(errors) for name, errors in (("one", one_side), ("both", both_sides), ("float32", in_float32))}
@@ -145,8 +146,8 @@ n03.check_slopes(solved.slopes)
 # %% [markdown]
 # ## 2 · From one number to an op
 #
-# An op gives an array, and a difference needs a number. So weigh the outputs with numbers $v$ and add them up. What the
-# op's gradient function makes of $v$ must then be the slope of that sum, element by element:
+# An op returns an array, and a difference needs a number. So multiply the outputs with numbers $v$ and add them up.
+# What the op's gradient function returns for $v$ must then be the slope of that sum, element by element:
 #
 # $$ \frac{\partial}{\partial x_i} \sum_j v_j\, y_j(x) = \big(\texttt{grad\_x}(v)\big)_i $$
 #
@@ -158,8 +159,8 @@ from minifcn.gradcheck import differences
 print(inspect.getsource(differences))
 
 # %% [markdown]
-# Ask it about a convolution. All three gradients, every element: the largest relative error is returned, and would
-# raise `GradientError` above $10^{-6}$.
+# Try it on a convolution: all three gradients, every element. It returns the largest relative error, and raises
+# `GradientError` above $10^{-6}$.
 
 # %%
 image, w, b = (put(rng.standard_normal(shape)) for shape in ((2, 3, 6, 7), (4, 3, 3, 3), (4,)))
@@ -170,8 +171,8 @@ assert error < 1e-8
 # %% [markdown]
 # ## 3 · Why an all-ones check is blind
 #
-# Which $v$? The quick choice is ones: add up all outputs. Many a check does that. Here is one of our own that takes
-# any $v$, and a softmax whose backward pass is a fraud: it returns zeros.
+# Which $v$? The quick choice is ones: add up all outputs. Many checks do that. Here is a check that takes any $v$,
+# and `fraud`, a softmax with a wrong backward pass that returns zeros.
 
 
 # %%
@@ -207,9 +208,9 @@ assert largest_error(fraud, x, put(np.ones((4, 5)))) < 1e-9
 assert largest_error(fraud, x, v) > 0.01 and largest_error(softmax, x, v) < 1e-9
 
 # %% [markdown]
-# Under ones the fraud passes: a softmax adds up to 1 whatever its input, so the slope of the sum *is* zero. To see
-# what a check sees, draw the Jacobian $J_{ji} = \partial y_j / \partial x_i$. A gradient function computes $v^T J$: a
-# mixture of its rows. Ones give the column sums, and nothing else of $J$.
+# With ones `fraud` passes: a softmax adds up to 1 whatever its input, so the slope of the sum *is* zero. To see what
+# a check detects, draw the Jacobian $J_{ji} = \partial y_j / \partial x_i$. A gradient function computes $v^T J$, a
+# weighted sum of its rows. Ones give the column sums, and nothing else of $J$.
 
 
 # %%
@@ -235,9 +236,9 @@ assert np.abs(true.sum(axis=0)).max() < 1e-15 < 0.1 < np.abs(true).max()
 viz.show(figure)
 
 # %% [markdown]
-# Two different matrices with the same column sums. The other faults of this kind are those that mix up the *places* of
-# the output gradient: ones look the same moved, mirrored and transposed. So take library ops, break their gradients
-# like this, and try both checks.
+# The two matrices differ and have the same column sums. Other faults of this kind mix up the *places* of the output
+# gradient: ones look the same when moved, mirrored or transposed. So take library ops, break their gradients in this
+# way, and try both checks.
 
 
 # %%
@@ -300,9 +301,9 @@ axes.invert_yaxis()
 viz.show(figure)
 
 # %% [markdown]
-# Five faults, and under ones not one of them is seen. Random numbers see them all: for a given fault, the $v$ that hide
-# it form a thin set (a plane in the space of all $v$), and a random one never lies there. What ones *do* see is a wrong
-# size, such as one per cent too much.
+# A check with ones finds none of the five faults. A check with random numbers finds them all: for a given fault, the
+# $v$ that hide it form a thin set (a plane in the space of all $v$), and a random one never lies there. Ones *do*
+# detect a wrong size, such as one per cent too much.
 
 # %%
 blind_to = [name for name, (ones, random) in table.items() if ones < 1e-6 < random]
@@ -314,9 +315,9 @@ print(len(blind_to), "faults pass under ones")
 # %% [markdown]
 # ### Exercise 2: find the fault
 #
-# `n03.SUSPECTS` holds four convolutions, "A" to "D". Each takes `x` (1, 1, 6, 6) and `w` (1, 1, 3, 3) and returns
-# `y, (grad_x, grad_w)`. One gradient of the eight is wrong, and under ones nothing is to be seen. Which? Answer like
-# `"A x"`. (For `w`, check `lambda w: (y, (grad_w,))`.)
+# `n03.SUSPECTS` holds four convolutions, "A" to "D". Each takes `x` (1, 1, 6, 6) and `w` (1, 1, 3, 3) and returns `y,
+# (grad_x, grad_w)`. One gradient of the eight is wrong, and a check with ones does not find it. Which one? Answer
+# like `"A x"`. (For `w`, check `lambda w: (y, (grad_w,))`.)
 
 # %%
 fault = ...
@@ -337,7 +338,7 @@ n03.check_fault(solved.fault)
 # %% [markdown]
 # ### Exercise 3: another blind check
 #
-# Ones are not the only blind choice. Find an output gradient `v` (4, 4), not all the same, under which a backward pass
+# Ones are not the only blind choice. Find an output gradient `v` (4, 4), not all equal, with which a backward pass
 # that transposes `gy` passes.
 
 # %%
@@ -351,7 +352,7 @@ n03.check_blind(solved.blind)
 # %% [markdown]
 # ## 4 · A whole net: one direction
 #
-# Element by element, a check costs two evaluations for each number. Even a very thin FCN-8s has a hundred thousand.
+# Element by element, a check needs two evaluations for each number. Even a very thin FCN-8s has a hundred thousand.
 
 # %%
 net = FCN8s(classes=3, width=2, layers=11, dropout=0, seed=SEED).to(DEVICE).astype(np.float64)
@@ -371,7 +372,7 @@ assert count == 126_597
 #
 # $$ \frac{L(\theta + \varepsilon u) - L(\theta - \varepsilon u)}{2\varepsilon} = \langle \nabla L, u \rangle $$
 #
-# Two evaluations, however large the net.
+# This needs two evaluations, however large the net.
 
 
 # %%
@@ -384,8 +385,8 @@ print(f"relative error along a random direction: {told(error)}")
 assert error < 1e-6
 
 # %% [markdown]
-# Is one number enough? Hide a layer in the net that passes its values on unchanged, and its gradient one per cent too
-# large. Then compare the two slopes along twelve directions, with the fault and without.
+# Is one number enough? Hide a layer in the net that passes its values on unchanged, but whose gradient is one per
+# cent too large. Then compare the two slopes along twelve directions, with the fault and without.
 
 
 # %% tags=["varies"]
@@ -434,9 +435,9 @@ figure.axes[0].set_ylabel("slopes differ by (relative)")
 viz.show(figure)
 
 # %% [markdown]
-# All twelve directions see it. The line is the tolerance. What one direction cannot do is say *where*; and a fault in a
-# single weight of 126,597 moves the slope by so little that it may hide. Hence both: every op element by element, on
-# small inputs, and the whole net along a direction.
+# All twelve directions detect it. The line is the tolerance. One direction cannot show *where* the fault is; and a
+# fault in a single weight of 126,597 moves the slope by so little that it may go unnoticed. So minifcn does both: it
+# checks every op element by element, on small inputs, and the whole net along a direction.
 
 # %% tags=["varies"]
 try:
@@ -449,8 +450,8 @@ assert gradcheck_along(loss, parameters, seed=SEED) < 1e-6
 # %% [markdown]
 # ## 5 · Ties, where there is no derivative
 #
-# A ReLU has a kink at 0, and a max pool has one wherever two pixels of a window share the maximum. To the right of the
-# kink the slope is one thing, to the left another. The difference takes their mean; the op has to choose.
+# A ReLU has a kink at 0, and a max pool has one wherever two pixels of a window share the maximum. The slope to the
+# right of the kink differs from the slope to the left. The difference takes their mean; the op has to choose one.
 
 # %%
 line = np.linspace(-1, 1, 81)
@@ -467,9 +468,10 @@ assert by_formula[40] == 0 and abs(by_differences[40] - 0.5) < 1e-12
 viz.show(figure)
 
 # %% [markdown]
-# Nearer than $\varepsilon$ to the kink, the two disagree however right the formula is. Now a max pool over a window of
-# four equal pixels. A pixel that grows raises the maximum; one that shrinks changes nothing. Each has the slope 1/2,
-# and the four together 2: a gradient that no direction has. The op gives 1 to the first of them, row by row.
+# Within $\varepsilon$ of the kink, the two disagree even if the formula is right. Now take a max pool over a window
+# of four equal pixels. A pixel that grows raises the maximum; one that shrinks changes nothing. Each has the slope
+# 1/2, and the four together 2, which is not the slope in any direction. The op gives 1 to the first of them, row by
+# row.
 
 # %%
 flat = put(np.full((1, 1, 2, 2), 3.0))
@@ -486,18 +488,18 @@ except GradientError as caught:
     print("gradcheck:", caught)
 
 # %% [markdown]
-# So a failing check at a tie is a fault of the inputs. Give `gradcheck` numbers that are all different, and further
-# apart than the step. With them a max pool is checked like any other op. (A photograph is full of ties: sky, and the
-# zeros behind a ReLU. There any choice will do, as long as a window's gradient goes to one pixel, once.)
+# So a check that fails at a tie shows a fault of the inputs. Give `gradcheck` numbers that are all different, and
+# further apart than the step. Then it checks a max pool like any other op. (A photograph is full of ties: sky, and
+# the zeros behind a ReLU. There any choice works, as long as a window's gradient goes to one pixel, once.)
 
 # %%
 apart = put(rng.permutation(72).reshape(1, 2, 6, 6) / 10)
 print(f"largest error {told(gradcheck(ops.max_pool2d, apart, kernel_size=3, stride=2, ceil_mode=True))}")
 
 # %% [markdown]
-# A whole net has kinks everywhere, and no choice of inputs keeps clear of all of them. Along a direction the step is
-# therefore short: ten times as long, and for some directions a ReLU or a pool changes its mind on the way. Then the
-# differences are off by a thousandth, although every formula is right.
+# A whole net has kinks everywhere, and no choice of inputs avoids all of them. So the step along a direction is
+# short. With a step ten times as long, for some directions a ReLU or a pool switches on the way. Then the differences
+# are off by a thousandth, although every formula is right.
 
 # %%
 crossed = {}
@@ -508,13 +510,13 @@ for eps in (1e-7, 1e-6):
 assert crossed[1e-7] == 0 < crossed[1e-6] < 12
 
 # %% [markdown]
-# A step that is too short has its own fault, as the first picture showed. If a net fails the check, try a shorter step
-# and another direction before you look for a fault: a kink goes away, a wrong gradient stays.
+# A step that is too short has its own fault, as the first picture showed. If a net fails the check, try a shorter
+# step and another direction before you look for a fault: a kink disappears, a wrong gradient remains.
 #
 # ### Exercise 4: inputs without ties
 #
-# Write `inputs(shape, gap)`: float64 numbers of both signs, in random order, any two of them at least `gap` apart, and
-# none nearer to 0 than that.
+# Write `inputs(shape, gap)`: float64 numbers of both signs, in random order, any two of them at least `gap` apart,
+# and all at least `gap` away from 0.
 
 # %%
 inputs = ...  # instead of this line: def inputs(shape, gap): ...
@@ -528,7 +530,7 @@ n03.check_inputs(solved.inputs)
 # ## Where to read on
 #
 # * `minifcn/gradcheck.py`: `gradcheck` and `gradcheck_along`, a page each.
-# * `tests/op_cases.py` and `tests/test_ops.py`: inputs for every op, and five faults planted in each of its gradients,
-#   every one of which has to be seen.
+# * `tests/op_cases.py` and `tests/ops/test_ops.py`: inputs for every op, and five faults planted in each of its
+#   gradients, all of which must be found.
 # * `minifcn/ops/pool.py`: how the first of equal pixels is found.
-# * Next: notebook 04, where pools decide what a cell sees.
+# * Next: notebook 04, where pools determine what a cell sees.

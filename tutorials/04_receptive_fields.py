@@ -11,11 +11,11 @@
 # %% [markdown]
 # # 04 · Pools, receptive fields, and why the padding is 100
 #
-# A cell of a deep layer looks at a part of the image. How large a part, and exactly where it lies, decides how a
-# fully convolutional network can be put together. Afterwards you will be able to
+# A cell of a deep layer depends on a part of the image. The size of that part, and exactly where it lies, determine
+# how you can build a fully convolutional network. Afterwards you will be able to
 #
 # * say where a pool's gradient goes, at ties and where windows overlap, and how many windows Caffe counts;
-# * fold any chain of layers into one kernel and one stride, with the paper's rule;
+# * combine any chain of layers into one kernel and one stride, with the paper's rule;
 # * draw what a cell sees on a photograph, and measure what it really uses;
 # * say why the first convolution of the released nets has a padding of 100, and show that 97 is enough.
 #
@@ -60,8 +60,8 @@ def put(values, dtype=np.float64):
 # %% [markdown]
 # ## 1 · A pool passes its gradient to one pixel
 #
-# A max pool keeps the largest pixel of each window. So only that pixel can have caused the output, and the whole
-# gradient of the window goes there. Here windows of 3 with stride 2 overlap: a pixel that two windows chose receives
+# A max pool keeps the largest pixel of each window. Only that pixel determines the output, so the whole gradient of
+# the window goes there. Here windows of 3 with stride 2 overlap: a pixel that is the maximum of two windows receives
 # the gradient of both.
 
 # %%
@@ -82,8 +82,8 @@ assert gx.sum() == 9 and gx.max() > 1
 viz.show(figure)
 
 # %% [markdown]
-# Nine windows, nine units of gradient. What if two pixels of a window are equally large? In photographs that is no
-# rare case: brightness has 256 steps.
+# There are nine windows and nine units of gradient. What if two pixels of a window are equally large? In photographs
+# that happens often: brightness has 256 steps.
 
 # %%
 photos = {name: read_image(f"photos/{name}.jpg") for name in ("astronaut", "chelsea", "coffee", "rocket")}
@@ -109,9 +109,9 @@ for axes in (left, right):
 viz.show(figure, dpi=60)
 
 # %% [markdown]
-# Of equal pixels minifcn takes the first one, row by row. Any choice would do (notebook 03: there is no derivative at a
-# tie), but it has to be *one*: an op that hands the gradient to every equal pixel multiplies it in every piece of sky.
-# Count what arrives.
+# Of equal pixels minifcn takes the first one, row by row. Any choice would do (notebook 03: there is no derivative at
+# a tie), but it has to be *one*. An op that gives the gradient to every equal pixel multiplies it in every piece of
+# sky. Count what arrives.
 
 # %%
 sky = put(photos["rocket"][None, :200, :200, 0] / 255.0)[:, None]
@@ -125,7 +125,8 @@ assert arrives == y.size == 10_000 < 1.5 * y.size < to_each
 # ## 2 · How many windows? Floor and ceil
 #
 # A window of 2 with stride 2 fits three times into seven pixels, and one pixel is left over. Most libraries drop it
-# (floor). Caffe counts one more window that hangs over the end (ceil), unless it would begin in the padding.
+# (floor). Caffe counts one more window that extends past the end (ceil), unless that window would begin in the
+# padding.
 
 # %%
 figure = Figure(figsize=(8, 1.5), layout="constrained")
@@ -142,8 +143,8 @@ assert [Layer(2, stride=2, ceil=ceil).out_size(7) for ceil in (False, True)] == 
 viz.show(figure)
 
 # %% [markdown]
-# One pixel more or less, five times over, is not little. Follow a side of 500 pixels through the pools of VGG-16, from
-# the 698 that conv1_1 makes of it. The library asks `Layer.out_size`; here is its source.
+# One pixel more or less, five times, matters. Follow a side of 500 pixels through the pools of VGG-16, from the 698
+# that conv1_1 makes of it. The library uses `Layer.out_size`; here is its source.
 
 # %%
 print(inspect.getsource(Layer.out_size))
@@ -173,14 +174,14 @@ n04.check_out_size(solved.out_size)
 # %% [markdown]
 # ## 3 · Two layers are one layer
 #
-# Let a first layer have kernel $k'$ and stride $s'$, and a second one on top of it $k$ and $s$. From the first to the
-# last cell under the second window it is $k-1$ steps of $s'$ pixels; each cell sees $k'$ pixels. So the two together
-# are one layer:
+# Let a first layer have kernel $k'$ and stride $s'$, and a second one on top of it $k$ and $s$. The first and the
+# last cell under the second window are $k-1$ steps of $s'$ pixels apart, and each cell sees $k'$ pixels. So the two
+# together are one layer:
 #
 # $$ f_{ks} \circ g_{k's'} = (f \circ g)_{k' + (k-1)s',\; ss'} $$
 #
-# For two linear convolutions the kernel can be written down: $h_{as'+u} \mathrel{+}= f_a\, g_u$. Take $k'=3, s'=2$ and
-# $k=4, s=3$, and compare two convolutions with one.
+# For two linear convolutions you can write down the combined kernel: $h_{as'+u} \mathrel{+}= f_a\, g_u$. Take $k'=3,
+# s'=2$ and $k=4, s=3$, and compare two convolutions with one.
 
 # %%
 g, f = rng.standard_normal(3), rng.standard_normal(4)
@@ -220,10 +221,10 @@ print(inspect.getsource(solved.compose))
 n04.check_compose(solved.compose)
 
 # %% [markdown]
-# ## 4 · A whole net, folded
+# ## 4 · A whole net as one layer
 #
-# The rule folds a net from the image upwards. Here are the twenty windows of VGG-16: 13 convolutions, 5 pools, and the
-# two fully connected layers that became convolutions of 7 and 1.
+# Apply the rule from the image upwards. Here are the twenty windows of VGG-16: 13 convolutions, 5 pools, and the two
+# fully connected layers that became convolutions of 7 and 1.
 
 # %%
 vgg = n04.vgg(padding=100)
@@ -253,8 +254,8 @@ assert (
 viz.show(figure)
 
 # %% [markdown]
-# A cell of pool5 sees 212 pixels, one of fc7 404. Almost half of them, 192, come from fc6 alone: a window is worth its
-# kernel less one, times the stride below it, and the strides grow.
+# A cell of pool5 sees 212 pixels, one of fc7 404. Almost half of them, 192, come from fc6 alone: a window adds its
+# kernel minus one, times the stride below it, and the strides grow.
 #
 # ### Exercise 3: VGG-19
 #
@@ -271,8 +272,8 @@ n04.check_vgg19(solved.vgg19)
 # %% [markdown]
 # ## 5 · Where is it? The `Grid`
 #
-# Size and step are two thirds of the answer. The last third is the *place*: the centre of cell 0. A layer moves it by
-# half its window, less its padding, in steps of the stride below:
+# Size and stride are two parts of the answer. The third is the *position*: the centre of cell 0. A layer moves it by
+# half its window, minus its padding, in steps of the stride below:
 #
 # $$ \text{stride} \leftarrow s \cdot \text{stride}, \qquad
 #    \text{start} \leftarrow \text{start} + \text{stride}\left(\frac{k-1}{2} - p\right), \qquad
@@ -287,7 +288,8 @@ for name, grid in grids.items():
 assert (grids["fc7"].field, grids["pool5"].field, grids["fc7"].stride) == (404, 212, 32)
 
 # %% [markdown]
-# On a photograph: the cell of each layer that lies nearest to the astronaut's nose, and what it sees.
+# The picture shows, on a photograph, the cell of each layer that lies nearest to the astronaut's nose, and what it
+# sees.
 
 # %%
 astronaut = photos["astronaut"]
@@ -296,9 +298,9 @@ figure.set_size_inches(6.4, 3.9)
 viz.show(figure, dpi=75)
 
 # %% [markdown]
-# The boxes are not quite concentric: the centres of coarse cells are rare, and the nearest one may be 16 pixels away.
-# What lies outside the photograph is padding. At the corner it is most of what a cell sees. The dots are the centres of
-# all cells of fc7.
+# The boxes are not quite concentric: coarse cells are far apart, and the centre of the nearest one may be 16 pixels
+# away. The area outside the photograph is padding. At the corner it is most of what a cell sees. The dots are the
+# centres of all cells of fc7.
 
 # %%
 cells = tuple(out_size(vgg["fc7"], side) for side in astronaut.shape[:2])
@@ -310,8 +312,9 @@ viz.show(figure, dpi=75)
 # %% [markdown]
 # ## 6 · What does a cell really see?
 #
-# The gradient tells. Send a 1 back from a single cell, and look which pixels receive something: those are the pixels
-# that could change it. First a net in which every path counts: positive weights, and means in place of maxima.
+# The gradient shows it. Send a 1 back from a single cell, and see which pixels receive something: those are the
+# pixels that could change the cell. First take a net in which every path counts: positive weights, and means in place
+# of maxima.
 
 # %%
 trunk = VGG(width=1, padding=1, init=rng, rng=rng).until("pool5").to(DEVICE).astype(np.float64)
@@ -359,11 +362,12 @@ beside.set(xlabel="column", yticks=[], title="along the middle row")
 viz.show(figure, dpi=60)
 
 # %% [markdown]
-# Exactly the 212 x 212 pixels of the box, not one more or less. But not all alike: a pixel in the middle is reached
-# over many paths, one at the edge over few. The profile is a bell.
+# These are exactly the 212 x 212 pixels of the box. But not all count equally: a pixel in the middle is reached over
+# many paths, one at the edge over few. The profile is a bell.
 #
-# Now a net that has learned: SqueezeNet, trained on ImageNet, comes with minifcn. Where on the cat does the score
-# "Egyptian cat" of one cell come from? (`convolution("im2col")` because the faster ways round even the zeros.)
+# Now take a trained net: SqueezeNet, trained on ImageNet, is included in minifcn. Which pixels of the cat does the
+# score "Egyptian cat" of one cell depend on? (The code uses `convolution("im2col")` because the faster ways round
+# even the zeros.)
 
 # %%
 weights = imagenet_squeezenet()
@@ -395,20 +399,21 @@ draw_reach(beside, seen, box, f"its score of a cat: {share:.0f} % from the inner
 viz.show(figure, dpi=60)
 
 # %% [markdown]
-# The field is the most that a cell can see. What it uses is less, and lies in the middle. So a receptive field larger
-# than the things in the image is not too large, and a good part of it may be padding without much harm.
+# The field is the largest area that a cell can see. It uses less of it, mostly the middle. So a receptive field
+# larger than the things in the image is not too large, and a good part of it may be padding without much harm.
 #
 # ## 7 · Why is the padding 100?
 #
-# The released nets put 100 zeros around the image, at conv1_1. It is the most frequent question about them. Two
-# things must hold at every image size:
+# The released nets put 100 zeros around the image, at conv1_1. Users ask about this more than about anything else.
+# Two conditions must hold at every image size:
 #
 # 1. *There is a score.* fc6 is a window of 7, so pool5 must have at least 7 cells. After conv1_1 a side of $H$ pixels
-#    is $H + 2P - 2$ long, and five pools make $\lceil (H + 2P - 2)/32 \rceil$ cells of it.
-# 2. *It covers the image.* Upsampled by 32, the score's first pixel must lie at or before the image's first, and the
-#    last at or behind its last. Then it can be cropped.
+#    is $H + 2P - 2$ long, and five pools reduce it to $\lceil (H + 2P - 2)/32 \rceil$ cells.
+# 2. *It covers the image.* Upsampled by 32, the score's first pixel must lie at or before the image's first, and its
+#    last pixel at or after the image's last. Then it can be cropped.
 #
-# `Ladder` computes the crop and refuses where it is negative. Try every padding and every size, for FCN-32s and FCN-8s.
+# `Ladder` computes the crop and raises an error if it is negative. Try every padding and every size, for FCN-32s and
+# FCN-8s.
 
 
 # %%
@@ -447,9 +452,9 @@ for axes, (name, table) in zip(figure.subplots(1, 2), tables.items(), strict=Tru
 viz.show(figure)
 
 # %% [markdown]
-# Blue: the image comes out whole. Orange: it is too small for the net. Grey: the crop would have to begin before the
-# score does. From 97 on everything is blue. The orange edge is the first condition: $H + 2P - 2 \ge 6 \cdot 32 + 1$,
-# so $P \ge (195 - H)/2$, which for a single pixel is 97. The grey edge is the second.
+# Blue: the output is as large as the image. Orange: the image is too small for the net. Grey: the crop would have to
+# begin before the score does. From 97 on everything is blue. The orange edge is the first condition: $H + 2P - 2 \ge
+# 6 \cdot 32 + 1$, so $P \ge (195 - H)/2$, which for a single pixel is 97. The grey edge is the second.
 
 # %%
 for name, skips in LADDERS.items():
@@ -462,12 +467,11 @@ edge = np.argmax(tables["FCN-32s"] == 2, axis=0)[np.arange(81 - 60, 97 - 60)]
 assert (edge + 1 == [max(1, 195 - 2 * padding) for padding in range(81, 97)]).all()
 
 # %% [markdown]
-# 97 is enough, and 100 is a round number above it. For images of 33 pixels and more 81 would do: then the crop of
-# FCN-32s begins at 0.
+# 97 is enough, and 100 is a round number above it. For images of 33 pixels and more 81 would be enough: then the crop
+# of FCN-32s begins at 0.
 #
 # All of this holds for Caffe's ceil. With floor, the same net with the same padding fails at many sizes, 500 among
-# them: the last pool drops a row, and the score ends before the image does. That is what ports to other libraries
-# stumble on.
+# them: the last pool drops a row, and the score ends before the image does. Ports to other libraries often fail here.
 
 # %%
 by_floor = Ladder(with_padding(100, ceil=False), ())
@@ -484,8 +488,8 @@ assert all(Ladder(with_padding(81), ()).fits(size) for size in range(33, 1025))
 viz.show(figure)
 
 # %% [markdown]
-# The border is not free. It is computed on like the image: at a side of 500 it doubles the work, at 64 it is nearly all
-# of it. Hence `padding="same"`, minifcn's default for nets trained from scratch: no border, and fc6 padded by 3.
+# The border has a cost. It is computed like the image: at a side of 500 it doubles the work, at 64 it is nearly all
+# of it. So minifcn's default for nets trained from scratch is `padding="same"`: no border, and fc6 padded by 3.
 
 # %%
 for side in (64, 500):
@@ -508,8 +512,8 @@ n04.check_padding(solved.padding)
 # %% [markdown]
 # ## Where to read on
 #
-# * `minifcn/geometry.py`: `Layer` and `Grid`, all of it in fractions; `minifcn/ops/pool.py`: the pools.
+# * `minifcn/geometry.py`: `Layer` and `Grid`, in exact fractions; `minifcn/ops/pool.py`: the pools.
 # * `minifcn/models/ladder.py`: how crops follow from grids, and `safe_padding`.
 # * `minifcn design vgg16 --skips pool4,pool3` on the command line, for any chain of layers.
-# * `minifcn/viz/fields.py`: how the boxes were drawn.
+# * `minifcn/viz/fields.py`: the code that drew the boxes.
 # * Next: notebook 05, where a classifier becomes fully convolutional.

@@ -11,13 +11,13 @@
 # %% [markdown]
 # # 05 From a classifier to a fully convolutional network
 #
-# A classifier says **what** is on an image of one size. This notebook makes it say **where**, on an image of any size,
-# without learning anything more. Afterwards you will be able to
+# A classifier says **what** is on an image of one size. This notebook makes it say **where**, on an image of any
+# size, without any further training. Afterwards you will be able to
 #
 # - say why a fully connected layer is a convolution, and turn one into the other with a reshape,
 # - let a net that was trained on single digits read a whole sheet of them,
-# - draw the heat map of a class over a photograph, out of a classifier that has never been told where anything is,
-# - work out what this saves, before and with a clock.
+# - draw the heat map of a class over a photograph, with a classifier that was never trained to say where anything is,
+# - work out what this saves, by counting and with a clock.
 #
 # In the paper: section 3.1, figure 2, and the timings at the end of that section.
 
@@ -54,8 +54,8 @@ print(f"device {DEVICE}, {threads()} threads")
 # %% [markdown]
 # ## 1. A classifier of digits
 #
-# scikit-learn carries 1,797 handwritten digits. LeNet looks at 28x28 pixels, so they are enlarged to that. A quarter is
-# held out; here is the first of each kind.
+# scikit-learn includes 1,797 handwritten digits. LeNet takes 28x28 pixels, so they are enlarged to that size. A
+# quarter is held out; the picture shows the first digit of each kind.
 
 # %%
 images, labels = load_digits(LeNet.size)
@@ -74,7 +74,8 @@ viz.show(figure)
 
 # %% [markdown]
 # LeNet is two convolutions, two pools, and two fully connected layers. It learns the other three quarters in seconds.
-# The scores `(N, 10)` of a classifier are those of a map of one pixel, so the loss is the one that pixels have later.
+# The scores `(N, 10)` of a classifier are the scores of a map of one pixel, so the loss is the same that is later
+# used for pixels.
 
 # %%
 net = classifier(LeNet, classes=10, width=4, seed=SEED)
@@ -102,7 +103,7 @@ assert accuracy > 0.95
 # %% [markdown]
 # ## 2. It takes one size and no other
 #
-# Here is a strip with four digits. A person reads it without learning anything new. LeNet refuses.
+# Here is a strip with four digits. A person can read it without further training. LeNet raises an error.
 
 # %%
 year = [2, 0, 1, 5]
@@ -123,8 +124,8 @@ axes.set(xticks=[], yticks=[])
 viz.show(figure)
 
 # %% [markdown]
-# Who refuses? Not the convolutions and not the pools: they slide over whatever they are given. It is the first fully
-# connected layer, `ip1`, which takes maps of 4x4 cells, laid out in a line of numbers, and nothing else.
+# Which layer raises it? Not the convolutions and not the pools: they slide over an image of any size. It is the first
+# fully connected layer, `ip1`. It takes maps of 4x4 cells, flattened to a row of numbers, and nothing else.
 
 # %%
 maps = to_host(net.trunk.until("pool2")(to_device(images[held_out[:1]], DEVICE))["pool2"].data)
@@ -137,13 +138,13 @@ viz.show(viz.feature_maps(maps[0], columns=10, title="what ip1 is given: 20 maps
 # %% [markdown]
 # ## 3. A fully connected layer is a convolution
 #
-# One output of `ip1` multiplies every number of the maps with a weight of its own, and adds up:
+# One output of `ip1` multiplies every number of the maps with its own weight, and adds up:
 #
 # $$y_o = b_o + \sum_{c,i,j} w_{o,\,(c,i,j)}\; x_{c,i,j}$$
 #
-# One output of a convolution with a kernel of 4x4 does the same with the window under it. On maps of 4x4 cells there
-# is one window, and it is all there is. So the two are the same sum; the weights only have to be written as a
-# kernel. Below, they are: the first rows of `ip1.w`, each as a row of 4x4 kernels.
+# One output of a convolution with a kernel of 4x4 does the same with the window under it. Maps of 4x4 cells contain
+# only one window. So the two compute the same sum; the weights only have to be written as a kernel. The picture shows
+# that: the first rows of `ip1.w`, each as a row of 4x4 kernels.
 
 # %%
 kernels = w.reshape(-1, 20, 4, 4)
@@ -154,13 +155,13 @@ assert np.allclose(connected, convolved[:, :, 0, 0], atol=1e-5)
 viz.show(viz.kernels(kernels[:4], inputs=20, title="four outputs of ip1, as kernels over the first 20 maps"))
 
 # %% [markdown]
-# The library does just that. `w.reshape` is all the surgery there is.
+# The library does exactly that. The surgery is only `w.reshape`.
 
 # %%
 print(inspect.getsource(surgery.as_convolution))
 
 # %% [markdown]
-# `convolutionalize` does it to every fully connected layer of a net. The twin has the same weights, and not one more.
+# `convolutionalize` does this for every fully connected layer of a net. The twin has the same weights, and no others.
 
 # %%
 twin = surgery.convolutionalize(net)
@@ -173,7 +174,7 @@ print("the classifier on a digit:", answers(net, one).shape, "  the twin:", answ
 assert np.allclose(answers(net, one), answers(twin, one)[:, :, 0, 0], atol=1e-4)
 
 # %% [markdown]
-# **Exercise 1.** Write that reshape yourself, and mind the order in which maps are flattened.
+# **Exercise 1.** Write that reshape yourself. Note the order in which maps are flattened.
 
 # %%
 answer = ...  # a function of w (O, I), channels, kernel
@@ -184,9 +185,9 @@ n05.check_fc_to_conv(answer)
 assert n05.check_fc_to_conv(lambda w, channels, kernel: w.reshape(len(w), channels, kernel, kernel))
 
 # %% [markdown]
-# ## 4. The strip, read at once
+# ## 4. The whole strip at once
 #
-# Now the strip. Where the classifier refused, the twin gives a row of answers: ten scores at 41 places.
+# Now take the strip. The classifier raised an error; the twin returns a row of answers: ten scores at 41 places.
 
 # %%
 row = answers(twin, strip)[0, :, 0]
@@ -209,7 +210,7 @@ above.set_title("a strip, and the probability of each digit in each window of 28
 viz.show(figure)
 
 # %% [markdown]
-# Read it off. Where a window lies on a digit (circles), that digit's row is the brightest.
+# Where a window lies on a digit (circles), that digit's row is the brightest.
 
 # %%
 read = row[:, at].argmax(axis=0)
@@ -218,8 +219,9 @@ print("read:   ", *read)
 assert list(read) == year
 
 # %% [markdown]
-# Is this the classifier's opinion, or only something like it? Cut every window out of the strip, show each to the
-# classifier, and compare all 410 numbers. LeNet has no padding, so every answer is the classifier's, to rounding.
+# Is this the classifier's answer, or only something like it? Cut every window out of the strip, give each to the
+# classifier, and compare all 410 numbers. LeNet has no padding, so every answer equals the classifier's, up to
+# rounding.
 
 # %%
 windows = np.stack([strip[0, :, :, left : left + 28] for left in range(0, 188 - 27, 4)])
@@ -228,8 +230,8 @@ print(f"{alone.size} numbers; equal to 4 decimals: {np.allclose(alone, row, atol
 assert alone.shape == row.shape and np.allclose(alone, row, atol=1e-4)
 
 # %% [markdown]
-# **Exercise 2.** Which pixels does cell $(i, j)$ of the map look at? Give them such that `x[top:bottom, left:right]` is
-# the window.
+# **Exercise 2.** Which pixels does cell $(i, j)$ of the map depend on? Give them such that `x[top:bottom,
+# left:right]` is the window.
 
 # %%
 answer = ...  # a function of i and j that returns (top, left, bottom, right)
@@ -240,8 +242,8 @@ n05.check_window(answer)
 assert n05.check_window(lambda i, j: (4 * i, 4 * j, 4 * i + 28, 4 * j + 28))
 
 # %% [markdown]
-# **Exercise 3.** How many answers per side does the twin give for a square image of `size` pixels? Try 28, 32 and then
-# 29: the pools count a last window that hangs over the edge, as Caffe's do.
+# **Exercise 3.** How many answers per side does the twin give for a square image of `size` pixels? Try 28, 32 and
+# then 29: the pools count a last window that extends past the edge, as Caffe's do.
 
 # %%
 answer = ...  # a function of size
@@ -254,9 +256,9 @@ assert n05.check_cells(lambda size: -(-(size - 28) // 4) + 1)
 # %% [markdown]
 # ## 5. A sheet: one map per digit
 #
-# Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` strews the ten digits over a sheet, and the
-# twin answers at every fourth pixel of every fourth row. The picture shows the winner of each window at its centre.
-# Circles mark the windows that lie on a digit.
+# Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` scatters the ten digits over a sheet, and the
+# twin answers at every fourth pixel of every fourth row. The picture shows the best class of each window at its
+# centre. Circles mark the windows that lie on a digit.
 
 # %%
 paper, places = digits.sheet(images[first], 5, np.random.default_rng(SEED))
@@ -278,15 +280,15 @@ axes.set(xticks=[], yticks=[], xlim=(-0.5, paper.shape[3] - 0.5), ylim=(paper.sh
 viz.show(figure)
 
 # %% [markdown]
-# Look outside the circles, too. The net has opinions there, and they are worth nothing: it was trained on digits alone
-# and has no way to say "none". An FCN for segmentation is *trained* on whole images, with a class for background. The
-# surgery gives it its shape and a good start, not its last word.
+# Look outside the circles, too. The net gives answers there, but they mean nothing: it was trained on digits alone
+# and has no class for "none". An FCN for segmentation is *trained* on whole images, with a class for background. The
+# surgery gives it its structure and a good start.
 
 # %% [markdown]
 # ## 6. A photograph
 #
-# SqueezeNet 1.0 was trained on ImageNet's 1000 classes, on images of 227x227 pixels. Its weights come with the library.
-# Two photographs side by side make one large one. What is on it?
+# SqueezeNet 1.0 was trained on ImageNet's 1000 classes, on images of 227x227 pixels. Its weights are included in the
+# library. Two photographs side by side make one large image. What is on it?
 
 # %%
 weights = imagenet_squeezenet()
@@ -316,8 +318,8 @@ for axes, (name, image) in zip(figure.subplots(1, 3), panels.items(), strict=Tru
 viz.show(figure, dpi=65)
 
 # %% [markdown]
-# Shown either half, it is right. Shown all of it, it is given the middle square, half a cat and half a cup, and is not
-# sure of anything. One answer is too few for this photograph.
+# For either half, the classifier is right. For the whole image, it gets the middle square, half a cat and half a cup,
+# and is unsure. One answer is not enough for this photograph.
 
 # %%
 assert most_probable(photo[:, :600])[0][1] == "Egyptian cat"
@@ -328,8 +330,8 @@ assert most_probable(photo)[0][0] < 0.2
 # ## 7. A classifier without fully connected layers
 #
 # SqueezeNet has none. Its last layer is an **average**: each class has a map of scores, and its score is the mean of
-# it. Larger images go in without complaint, and are averaged over, whole. To get one answer per window, the average has
-# to become one over as many cells as the classifier sees at its own size:
+# that map. It accepts larger images, and averages over all of them. To get one answer per window, replace the average
+# by one over as many cells as the classifier sees at its own size:
 
 # %%
 print(inspect.getsource(classify.dense))
@@ -358,8 +360,8 @@ assert n05.check_average(15)
 # %% [markdown]
 # ## 8. Figure 2 of the paper
 #
-# The photograph goes through the dense net once. Of its 1000 maps, take the five domestic cats of ImageNet and add up
-# their probabilities.
+# The photograph goes through the dense net once. Take the five domestic cats of ImageNet out of its 1000 maps, and
+# add up their probabilities.
 
 # %%
 scores = answers(windows_net, preprocessing(photo)[None])
@@ -373,7 +375,7 @@ print("the cats:", "; ".join(name.split(",")[0] for name in weights.classes[cats
 viz.show(viz.heat_map(photo, shares[cats].sum(axis=0), "a cat?", **place), dpi=55)
 
 # %% [markdown]
-# The same answers, asked about another class. Nobody has ever told this net where anything is.
+# These are the same answers for another class. This net was never trained to say where anything is.
 
 # %%
 espresso = classify.class_number("espresso", weights.classes)
@@ -382,14 +384,14 @@ assert shares[espresso][:, :20].max() < 0.05 and shares[espresso][:, 45:55].max(
 viz.show(viz.heat_map(photo, shares[espresso], "espresso?", **place), dpi=55)
 
 # %% [markdown]
-# The maps end where the last window does: a cell says what is in a window *around* it. This is also why the maps are so
-# smooth and so coarse, and why nothing here follows an outline.
+# The maps end where the last window does: a cell describes a window *around* it. This is also why the maps are so
+# smooth and so coarse, and why they do not follow outlines.
 
 # %% [markdown]
-# ## 9. Is it the classifier's opinion?
+# ## 9. Is it the classifier's answer?
 #
-# For LeNet a cell was, to rounding, what the classifier says about the window. Ask again: cut some windows of 227
-# pixels out of the photograph, show them to the classifier, and compare.
+# For LeNet a cell was, up to rounding, the classifier's answer for the window. Check it again: cut some windows of
+# 227 pixels out of the photograph, give them to the classifier, and compare.
 
 # %%
 cells = [(i, j) for i in (1, 6, 10) for j in (4, 18, 34, 48, 58)]
@@ -408,7 +410,7 @@ viz.show(figure)
 
 # %% [markdown]
 # It is not, by far. The reason is padding. Each of SqueezeNet's eight fire modules puts a ring of zeros around its
-# maps, to keep their size. Ask the grid how far a cell sees:
+# maps, to keep their size. The grid says how far a cell sees:
 
 # %%
 print("a cell of SqueezeNet sees", where.field, "pixels; the classifier is given", squeezenet.trunk.size)
@@ -417,15 +419,17 @@ assert (where.field, grid.field) == (379, 28)
 
 # %% [markdown]
 # A cell sees 379 pixels. Around a window that is cut out there is nothing, and the classifier sees zeros; in the
-# photograph there is the rest of the cat. The dense net knows more, and is surer. So the theorem has a condition:
-# **a cell of the twin equals the classifier on its window where padding does not reach**. LeNet has none, and it holds
-# everywhere; SqueezeNet and VGG have much, and their maps are of the same net, but not the same numbers.
+# photograph there is the rest of the cat. The dense net has more information, and is more certain. So the theorem has
+# a condition: **a cell of the twin equals the classifier on its window where padding does not reach**. LeNet has no
+# padding, so it holds everywhere. SqueezeNet and VGG have a lot; their maps come from the same weights, but the
+# numbers differ.
 
 # %% [markdown]
 # ## 10. A first, blurred segmentation
 #
-# Which class wins in each window? This is a segmentation already, from a net that was trained to classify. The cat and
-# the cup are where they are. In between the winners are nonsense, for the same reason as between the digits.
+# Which class has the highest score in each window? This is already a segmentation, from a net that was trained to
+# classify. The cat and the cup are in the right places. Between them the classes are nonsense, for the same reason as
+# between the digits.
 
 # %%
 winner = shares.argmax(axis=0)
@@ -441,9 +445,9 @@ viz.show(np.concatenate([small, viz.legend(names, label, width=small.shape[1], s
 # %% [markdown]
 # ## 11. What it saves
 #
-# Windows overlap. Patch by patch, a classifier computes what lies in an overlap again for each window; the twin
-# computes each thing once. Counted in multiply-adds, before anything runs, for LeNet on 100x100 pixels and for
-# the paper's example, CaffeNet on 500x500:
+# Windows overlap. Patch by patch, a classifier computes the overlaps again for each window; the twin computes
+# everything once. Here are the multiply-adds, counted before anything runs, for LeNet on 100x100 pixels and for the
+# paper's example, CaffeNet on 500x500:
 
 # %%
 counted = {}
@@ -471,9 +475,9 @@ print(f"the paper: {paper_batched:.1f} times faster than batches of patches, {pa
 assert (round(paper_batched, 1), round(paper_alone, 1)) == (5.5, 24.5)
 
 # %% [markdown]
-# And a clock: LeNet on 100x100 pixels, on the machine on which this page was made. `minifcn amortize` times any of the
-# classifiers; without options it does the paper's experiment. The ratio counted above is 2.7. The clock says more, for
-# every call costs something besides its multiply-adds, and patch by patch there are 361 of them.
+# Now the time: LeNet on 100x100 pixels, on the machine on which this page was made. `minifcn amortize` times any of
+# the classifiers; without options it runs the paper's experiment. The ratio counted above is 2.7. The measured ratio
+# is larger, because every call has a cost besides its multiply-adds, and patch by patch there are 361 calls.
 
 # %% tags=["varies"]
 machine = environment(DEVICE)
@@ -483,7 +487,7 @@ done = amortize(["--net", "lenet", "--size", "100", "--threads", "1"])
 # %% [markdown]
 # ## Where to read on
 #
-# - what just ran: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`,
+# - the code of this notebook: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`,
 #   `minifcn/experiments/classify.py` (dense and the heat map), `minifcn/experiments/amortize.py`; the nets in
 #   `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
 # - the same from a terminal: `minifcn digits`, `minifcn classify photos/chelsea.jpg --heatmap tabby heat.png`,

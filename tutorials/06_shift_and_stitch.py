@@ -11,14 +11,14 @@
 # %% [markdown]
 # # 06 Shift-and-stitch is filter rarefaction
 #
-# A net with strides answers at every 16th or 32nd pixel. Dense answers are in it, and there are two ways to get them
-# out: move the image and ask again, or take the filters apart. This notebook shows that they are one. Afterwards you
+# A net with strides answers at every 16th or 32nd pixel. You can get dense answers from it in two ways: shift the
+# image and run it again, or dilate the filters. This notebook shows that the two give the same result. Afterwards you
 # will be able to
 #
 # - interlace the answers of a coarse net by hand,
 # - rarefy a filter, a pool and a whole net, and say why the answers are equal, to the bit,
 # - say where they are not equal, and why,
-# - tell what either way costs in multiply-adds and in memory before it runs.
+# - compute what either way costs in multiply-adds and in memory before it runs.
 #
 # In the paper: section 3.2, and a remark of section 4.2 that is off by one.
 
@@ -52,9 +52,9 @@ print(f"device {DEVICE}, {threads()} threads")
 # %% [markdown]
 # ## 1. In one dimension, by hand
 #
-# The smallest net with a stride: the larger of each pair of numbers, then a filter of three weights over the pairs. It
-# answers once for every two pixels. Moved by one pixel, the image falls into other pairs, and the answers are other
-# ones: those in between.
+# Here is the smallest net with a stride: the larger of each pair of numbers, then a filter of three weights over the
+# pairs. It answers once for every two pixels. Shifted by one pixel, the image is divided into other pairs, and the
+# net gives the answers in between.
 
 # %%
 x = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7])
@@ -71,8 +71,8 @@ print("as it is:    ", answers[0])
 print("moved by one:", answers[1])
 
 # %% [markdown]
-# Lay each answer into the picture under the middle of the six pixels that it has seen, and the two rows fall between
-# each other. To *stitch* is to write them into one row.
+# Draw each answer under the middle of the six pixels that it depends on, and the two rows alternate. To *stitch* is
+# to write them into one row.
 
 # %%
 stitched = np.zeros(9, int)
@@ -108,8 +108,8 @@ viz.show(figure)
 # %% [markdown]
 # ## 2. The same without moving anything
 #
-# Why run twice? Take the stride out: the larger of each pixel and its neighbour, at every pixel. All pairs of both runs
-# are now in one row of 13. What if the filter slides over that row?
+# You do not have to run twice. Remove the stride: the larger of each pixel and its neighbour, at every pixel. All
+# pairs of both runs are now in one row of 13. What if the filter slides over that row?
 
 # %%
 pairs = np.maximum(x[:-1], x[1:])
@@ -118,8 +118,8 @@ print("the filter as it is:", np.correlate(pairs, f, "valid"), " other numbers, 
 assert not np.isin(np.correlate(pairs, f, "valid")[:9], stitched).all()
 
 # %% [markdown]
-# The filter was made for pairs that lie two pixels apart, and was given pairs that overlap. It has to step over every
-# second one. So put a zero between its weights:
+# The filter was made for pairs that lie two pixels apart, and got pairs that overlap. It has to skip every second
+# one. So put a zero between its weights:
 
 # %%
 rare = np.array([f[0], 0, f[1], 0, f[2]])
@@ -137,8 +137,8 @@ assert np.array_equal(one_run, stitched)
 # 0 & \text{otherwise}
 # \end{cases}$$
 #
-# and it is repeated layer by layer: each layer is rarefied by **all** strides taken out before it. The literature calls
-# it *à trous* ("with holes"), or dilation. Nobody multiplies with the zeros; a dilated convolution steps over them.
+# and it applies layer by layer: each layer is rarefied by **all** strides removed before it. The literature calls it
+# *à trous* ("with holes"), or dilation. A dilated convolution skips the zeros instead of multiplying with them.
 #
 # **Exercise 1.** Write that rule for a filter of any size.
 
@@ -154,8 +154,8 @@ print(inspect.getsource(solved.rarefied_filter))
 assert n06.check_rarefied_filter(solved.rarefied_filter)
 
 # %% [markdown]
-# What the library does, seen from outside: a single 1 is sent through a 3x3 convolution, with dilation 1, 2 and 4. What
-# comes out is the filter (turned by 180 degrees).
+# The effect of dilation in the library: a single 1 is sent through a 3x3 convolution, with dilation 1, 2 and 4. The
+# output is the filter (turned by 180 degrees).
 
 # %%
 rng = np.random.default_rng(SEED)
@@ -174,9 +174,9 @@ viz.show(figure)
 # %% [markdown]
 # ## 3. In two dimensions, by hand
 #
-# Now a net with two strides of 2: convolution, pool, convolution, pool, convolution. Its weights are random whole
-# numbers, and the pixels of the photograph are whole numbers: then every sum is exact in whatever order it is taken,
-# and "equal" can be asked to the bit. The net answers at every 4th pixel.
+# Now take a net with two strides of 2: convolution, pool, convolution, pool, convolution. Its weights are random
+# whole numbers, and the pixels of the photograph are whole numbers. Then every sum is exact in any order, and you can
+# compare the results to the bit. The net answers at every 4th pixel.
 
 
 # %%
@@ -211,8 +211,8 @@ print("image", image.shape[2:], "-> answers", run(net, image).shape[2:], "  one 
 assert factor == 4
 
 # %% [markdown]
-# Sixteen runs, one for each shift, each answer at its place. The dense map has as many cells as there are places at
-# which the net's whole field lies on the image.
+# It takes sixteen runs, one for each shift. The dense map has as many cells as there are places at which the net's
+# whole field lies on the image.
 
 # %%
 field = int(Grid.of(net.layers()).field)
@@ -235,7 +235,7 @@ for axes, (name, pixels) in zip(figure.subplots(1, 3), panels.items(), strict=Tr
 viz.show(figure)
 
 # %% [markdown]
-# Which run has answered where? Each number below is a shift: neighbouring pixels come from different runs.
+# Which run gave which answer? Each number below is a shift: neighbouring pixels come from different runs.
 
 # %%
 who = np.arange(16.0).reshape(16, 1, 1, 1) * np.ones((1, 1, 2, 3))
@@ -261,8 +261,8 @@ print(inspect.getsource(solved.interlace))
 assert n06.check_interlace(solved.interlace)
 
 # %% [markdown]
-# The library has the two halves of the loop as operations with gradients, and the loop as one function: all shifted
-# images are one batch, so there is one call of the net.
+# The library has the two halves of the loop as operations with gradients, and the whole loop as one function. All
+# shifted images are one batch, so it calls the net once.
 
 # %%
 print(inspect.getsource(ops.stitch))
@@ -273,8 +273,8 @@ assert np.array_equal(stitched, by_hand)
 # %% [markdown]
 # ## 4. The rarefied net
 #
-# The rule, for a chain of layers: every stride becomes 1, and what follows is stretched by it. A pool's window is a
-# filter, too.
+# The rule for a chain of layers: every stride becomes 1, and the layers after it are dilated by it. This includes the
+# windows of pools.
 
 # %%
 print(inspect.getsource(rarefied))
@@ -290,7 +290,7 @@ print("before:", was, "\nafter: ", now)
 assert (was.start, was.field) == (now.start, now.field) and now.stride == 1
 
 # %% [markdown]
-# A cell sees the same pixels as before; there is only a cell at every pixel. One run of the rarefied net:
+# A cell sees the same pixels as before, but now there is a cell at every pixel. This is one run of the rarefied net:
 
 # %%
 one_run = run(rarefy(net), image)[0, 0]
@@ -300,7 +300,7 @@ print("every 4th cell is the coarse net:", np.array_equal(one_run[::4, ::4], par
 assert np.array_equal(one_run, stitched) and np.array_equal(one_run[::4, ::4], parts[0, 0])
 
 # %% [markdown]
-# With weights that are no whole numbers, the two add the same products in another order, and differ by rounding.
+# With weights that are not whole numbers, the two add the same products in another order, and differ by rounding.
 
 # %%
 net32 = copy.deepcopy(net)
@@ -312,10 +312,10 @@ print("float32, equal to five digits:", np.allclose(a, b, rtol=0, atol=1e-5 * ab
 assert np.allclose(a, b, rtol=0, atol=1e-5 * abs(b).max())
 
 # %% [markdown]
-# ## 5. Half of it is not enough
+# ## 5. Removing the stride is not enough
 #
-# What if the strides are taken out and the filters are left as they are? The paper calls it a tradeoff: the filters
-# see finer detail, and a smaller part of the image. On the photograph, what one cell sees:
+# What if you remove the strides and leave the filters as they are? The paper calls it a tradeoff: the filters see
+# finer detail, and a smaller part of the image. The picture shows what one cell sees on the photograph:
 
 # %%
 half = copy.deepcopy(net)
@@ -329,8 +329,8 @@ viz.show(viz.receptive_fields(photo, grids), dpi=60)
 # %% [markdown]
 # ## 6. The 14 that is 13
 #
-# Section 4.2 tells of a variant, pool5 with stride 1, for which fc6 has to grow from 7x7 to 14x14 in order to keep its
-# receptive field. By the rule, seven weights with one gap between each two of them reach over 13 cells. The field
+# Section 4.2 describes a variant, pool5 with stride 1, for which fc6 has to grow from 7x7 to 14x14 in order to keep
+# its receptive field. By the rule, seven weights with one gap between each two of them span 13 cells. The field
 # confirms it.
 
 # %%
@@ -350,7 +350,7 @@ print("with a dense 14x14 instead:", Grid.of(dense14).field)
 assert set(fields.values()) == {404} and Grid.of(dense14).field == 420 and Layer(7, dilation=2).extent == 13
 
 # %% [markdown]
-# **Exercise 3.** How many cells does fc6 (7x7) reach over when a list of strides is taken out before it?
+# **Exercise 3.** How many cells does fc6 (7x7) span when a list of strides is removed before it?
 
 # %%
 answer = ...  # a function of a list of strides
@@ -364,9 +364,9 @@ assert n06.check_fc6_extent(solved.fc6_extent)
 # %% [markdown]
 # ## 7. Where they differ: the border
 #
-# The net above had no padding. VGG has: here its layers up to pool3, with padding 1 in every convolution, on an image
-# of 96x96. Red is where stitched and rarefied differ; blue is where the `Grid` says that they must not.
-# The thin white lines are answers of shift 0, whose image has lost nothing.
+# The net above had no padding. VGG has padding 1 in every convolution. Here are its layers up to pool3, on an image
+# of 96x96. Red is where stitched and rarefied differ; blue is where the `Grid` says that they must be equal. The thin
+# white lines are answers of shift 0, whose image has lost nothing.
 
 # %%
 vgg = VGG(width=4, padding=1, init=np.random.default_rng(SEED), rng=rng).until("pool3")
@@ -386,9 +386,9 @@ axes.set(xticks=[0, inner[1].start, inner[1].stop - 1], yticks=[0, inner[0].star
 viz.show(figure)
 
 # %% [markdown]
-# Why? Look at one dimension again: a filter of three with padding 1, then pairs. In the image as it is, the zero of the
-# padding stands before pixel 0. The image that was moved by one *begins* with pixel 1, so its zero stands where pixel 0
-# was. The one has seen a pixel, the other a zero.
+# Why? Look at one dimension again: a filter of three with padding 1, then pairs. In the original image, the zero of
+# the padding stands before pixel 0. The image that was shifted by one *begins* with pixel 1, so its zero replaces
+# pixel 0. One run uses a pixel, the other a zero.
 
 # %%
 figure, axes = rows(("as it is", "moved by one"), 9)
@@ -415,15 +415,16 @@ print("they differ in cells", *np.flatnonzero(mixed != padded(x, 1)))
 assert list(np.flatnonzero(mixed != padded(x, 1))) == [1]
 
 # %% [markdown]
-# The same happens to a last window that hangs over the edge (ceil mode): each shift cuts it elsewhere. A cell whose
-# whole field lies on every shifted image meets neither, and there the two are equal: `Grid.inside` counts those cells.
+# The same happens to a last window that extends past the edge (ceil mode): each shift cuts it in another place. A
+# cell whose whole field lies on every shifted image meets neither, and there the two are equal: `Grid.inside` counts
+# those cells.
 #
 # ## 8. What it costs
 #
-# Count, before anything runs, for VGG at its real width up to pool3 on 96x96 pixels. Stride 8: shift-and-stitch runs
-# everything 64 times, and holds the maps of 64 images at once. Rarefied filters run once, on maps that grow only behind
-# a stride: 8.8 times the work of the strided net, and a tenth of the memory of the other way. (Counted for one thread:
-# each further one has a workspace of its own.)
+# Count, before anything runs, for VGG at its real width up to pool3 on 96x96 pixels. With stride 8, shift-and-stitch
+# runs everything 64 times, and holds the maps of 64 images at once. Rarefied filters run once, on maps that grow only
+# after a stride: 8.8 times the work of the strided net, and a tenth of the memory of the other way. (Counted for one
+# thread: each additional thread needs its own workspace.)
 
 # %%
 real = VGG(padding=1, init="zero", rng=rng).until("pool3")
@@ -441,9 +442,9 @@ assert ratios[0] == 64 and round(ratios[1], 1) == 8.8
 assert costs["stitched"].inference > 9 * costs["rarefied"].inference > 18 * base.inference
 
 # %% [markdown]
-# Layer by layer one sees why. A bar is the work of one convolution. What lies before the first pool costs the same in
-# the rarefied net as in the strided one; behind the second pool it costs sixteen times as much; stitched, everything
-# costs 64 times as much.
+# The layers show why. A bar is the work of one convolution. A layer before the first pool costs the same in the
+# rarefied net as in the strided one; after the second pool it costs sixteen times as much; stitched, everything costs
+# 64 times as much.
 
 # %%
 figure = Figure(figsize=(7, 2.8), layout="constrained")
@@ -472,7 +473,7 @@ print(inspect.getsource(solved.cost))
 assert n06.check_cost(solved.cost)
 
 # %% [markdown]
-# And by the clock, with a thin VGG, on the machine on which this page was made. `minifcn dense` compares any trunk.
+# Now the time, with a thin VGG, on the machine on which this page was made. `minifcn dense` compares any trunk.
 
 # %% tags=["varies"]
 print(f"{cores()} cores, {threads()} threads\n")
@@ -481,7 +482,7 @@ done = four_ways(["--size", "96x96"])
 # %% [markdown]
 # ## 9. A finer heat map
 #
-# There is a dial between coarse and dense: take out some strides and keep the others. Here is the heat map of notebook
+# There are steps between coarse and dense: remove some strides and keep the others. Here is the heat map of notebook
 # 05, of *espresso* by SqueezeNet, with a cell every 16, 8 and 4 pixels, from the same weights. Look closely.
 
 # %%
@@ -506,8 +507,9 @@ for axes, (stride, cells_) in zip(figure.subplots(1, 3), heat.items(), strict=Tr
 viz.show(figure)
 
 # %% [markdown]
-# Finer, but striped. Is that a fault? Every second column of the map at stride 8 *is* the map at stride 16. The others
-# must be, by all that was shown above, what the strided net says about the photograph moved by 8 pixels.
+# The map is finer, but striped. Is that a fault? Every second column of the map at stride 8 *is* the map at
+# stride 16. The others must be, by everything shown above, the strided net's answers for the photograph shifted
+# by 8 pixels.
 
 # %%
 moved = classify.softmax(run(windows, x[:, :, :, 8:]))[0, espresso]
@@ -518,10 +520,11 @@ assert np.allclose(even, heat[16][:, :22], atol=1e-4)
 assert abs(odd.mean() - moved[:, :22].mean()) < 0.02 < 0.05 < odd.mean() - even.mean()
 
 # %% [markdown]
-# It is no fault. The strided net does not say quite the same about a photograph and about the same photograph moved by
-# half a stride: its last pool takes other windows. Stitching lays such opinions side by side, and so does rarefaction,
-# which is the same thing. (Here the two agree nearly, for SqueezeNet sees 379 pixels, and padding is always in sight.)
-# And the cells between are no interpolation: a straight line between neighbours of the coarse map is far off.
+# It is not a fault. The strided net gives slightly different answers for a photograph and for the same photograph
+# shifted by half a stride: its last pool takes other windows. Stitching puts both kinds of answers side by side, and
+# so does rarefaction, which computes the same. (Here the two agree nearly, because SqueezeNet sees 379 pixels, which
+# always include padding.) And the cells in between are not interpolated: a straight line between neighbours of the
+# coarse map is far from them.
 
 # %%
 line = (heat[16][:, :22] + heat[16][:, 1:23]) / 2
@@ -532,15 +535,15 @@ assert abs(odd - moved[:, :22]).mean() < abs(odd - line).mean() / 2
 # %% [markdown]
 # ## 10. And the paper?
 #
-# It calls this another tradeoff: the answers are denser and the fields stay as large, but no filter is shown finer
-# detail than it was made for. And, as you have counted, it costs. The authors tried shift-and-stitch, and do not use
+# It calls this another tradeoff: the answers are denser and the fields stay as large, but no filter sees finer detail
+# than it was made for. And, as you have counted, it is expensive. The authors tried shift-and-stitch, but do not use
 # it: upsampling within the net (notebook 07), with fine detail from earlier layers (notebook 08), was better and
 # cheaper. Nets that keep a stride of 8 by dilation came soon after; `minifcn.models.dilated` is one.
 #
 # ## Where to read on
 #
-# - what just ran: `minifcn/stitch.py`, `minifcn/ops/shift_and_stitch.py`, `minifcn/experiments/dense.py`; the fields
-#   in `minifcn/geometry.py`
-# - a net made so from the start: `minifcn/models/dilated.py`
+# - the code of this notebook: `minifcn/stitch.py`, `minifcn/ops/shift_and_stitch.py`, `minifcn/experiments/dense.py`;
+#   the fields in `minifcn/geometry.py`
+# - a net that is dilated from the start: `minifcn/models/dilated.py`
 # - from a terminal: `minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png`
 # - next: [07, upsampling](07_upsampling.ipynb)

@@ -11,12 +11,12 @@
 # %% [markdown]
 # # 07 · Upsampling is backwards strided convolution
 #
-# A net that pools five times answers once for every 32 pixels. The paper wants an answer for every pixel, and gets it
-# by running a convolution backwards. Afterwards you will be able to
+# A net that pools five times gives one answer for every 32 pixels. The paper wants an answer for every pixel, and
+# gets it by running a convolution backwards. Afterwards you will be able to
 #
-# * write a strided convolution as a matrix, and read upsampling off its transpose,
+# * write a strided convolution as a matrix, and recognise upsampling in its transpose,
 # * build the bilinear kernel for any stride, and say what it does at the border,
-# * tell from a net's layers whether its kernel must be odd or even,
+# * decide from a net's layers whether its kernel must be odd or even,
 # * decide whether upsampling should be learned.
 #
 # *The paper: section 3.3, and the upsampling layers of section 4.*
@@ -56,8 +56,8 @@ def put(values):
 # ## 1 · A strided convolution is a matrix
 #
 # Take a line of 9 pixels, a kernel of 3 and a stride of 2. Four windows fit. A convolution is linear, so there is a
-# matrix $A$ with $y = Ax$. Its columns are what comes out when a single pixel is 1: feed all nine such lines as one
-# batch.
+# matrix $A$ with $y = Ax$. Its columns are the outputs for lines in which a single pixel is 1. Run all nine such
+# lines as one batch.
 
 # %%
 w = put([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
@@ -66,8 +66,8 @@ A = to_host(ops.conv2d(single_pixels, w, stride=(1, 2)).data).reshape(9, 4).T
 print(A.astype(int))
 
 # %% [markdown]
-# Each row is one window: the kernel, moved on by the stride. Now the same with the transposed convolution. It takes 4
-# numbers, so feed four lines.
+# Each row is one window: the kernel, moved by the stride. Now do the same with the transposed convolution. It takes 4
+# numbers, so use four lines.
 
 # %%
 single_cells = put(np.eye(4)).reshape(4, 1, 1, 4)
@@ -89,14 +89,14 @@ assert (B == A.T).all()
 viz.show(figure)
 
 # %% [markdown]
-# The right matrix is the left one, transposed. That is all there is: **upsampling is the transpose of a strided
-# convolution**. A row of $A$ *gathers* three pixels into a cell; the same three numbers, as a column of $A^\top$,
-# *paint* a cell onto three pixels. Where two kernels overlap (pixels 2, 4 and 6), the paint adds up.
+# The right matrix is the transpose of the left one: **upsampling is the transpose of a strided convolution**. A row
+# of $A$ *gathers* three pixels into a cell; the same three numbers, as a column of $A^\top$, *paint* a cell onto
+# three pixels. Where two kernels overlap (pixels 2, 4 and 6), their values add up.
 #
 # ## 2 · The gradient of a convolution, called forward
 #
-# We have met the transpose before. If $y = Ax$ and the loss has the gradient $g_y$ at $y$, it has $g_x = A^\top g_y$
-# at $x$. So every convolution layer carries an upsampling with it. Call the op's plain function, and compare.
+# The transpose has appeared before. If $y = Ax$ and the loss has the gradient $g_y$ at $y$, it has $g_x = A^\top g_y$
+# at $x$. So every convolution layer contains an upsampling. Call the op's plain function, and compare.
 
 # %%
 x, w3 = put(rng.normal(size=(2, 3, 9, 11))), put(rng.normal(size=(5, 3, 4, 4)))
@@ -109,8 +109,8 @@ print("conv_transpose2d of the gradient gives", painted.shape)
 assert (to_host(grad_x(gy)) == to_host(painted.data)).all()
 
 # %% [markdown]
-# Equal to the bit, because it is one function, `spread`. In the source the two ops are mirror images: what one calls
-# its value, the other calls its gradient.
+# They are equal to the bit, because both call one function, `spread`. In the source the two ops are mirror images:
+# the value of one is the gradient of the other.
 
 # %%
 for line in inspect.getsource(ops.conv2d.__wrapped__).splitlines():
@@ -121,8 +121,8 @@ for line in inspect.getsource(ops.conv_transpose2d.__wrapped__).splitlines():
         print("conv_transpose2d ", line)
 
 # %% [markdown]
-# A transpose is recognised by its scalar products: $\langle Ax, b\rangle = \langle x, A^\top b\rangle$ for every $x$
-# and $b$. This is the *adjoint test*, the best test there is for an upsampling.
+# A transpose is defined by its scalar products: $\langle Ax, b\rangle = \langle x, A^\top b\rangle$ for every $x$ and
+# $b$. This is the *adjoint test*, the best test there is for an upsampling.
 
 # %%
 gathered = to_host(ops.conv2d(x, w3, stride=2, padding=1).data)
@@ -132,7 +132,7 @@ print(f"<A x, b> = {there:.12f}\n<x, At b> = {back:.12f}")
 assert abs(there - back) < 1e-10
 
 # %% [markdown]
-# It is **not** the inverse, whatever the name "deconvolution" promises: $A^\top A$ is far from the identity.
+# It is **not** the inverse, although the name "deconvolution" suggests it: $A^\top A$ is far from the identity.
 
 # %%
 figure = Figure(figsize=(4, 3.4), layout="constrained")
@@ -145,7 +145,8 @@ viz.show(figure)
 # %% [markdown]
 # ### Exercise 1: paint
 #
-# Write the transposed convolution of a line: `paint(x, w, stride)` takes n numbers and a kernel of k, and returns (n
+# Write the transposed convolution of a line: `paint(x, w, stride)` takes n numbers and a kernel of k, and returns
+# `(n - 1) * stride + k` pixels.
 # - 1) * stride + k pixels.
 
 # %%
@@ -161,8 +162,8 @@ n07.check_paint(solved.paint)
 # %% [markdown]
 # ## 3 · Which kernel interpolates?
 #
-# Painting with any kernel upsamples; but into what? Let each cell paint a *tent* that falls to zero just where the
-# next cell has its top. Then between two cells the two tents mix their values linearly. That is bilinear
+# Any kernel upsamples, but what does the result look like? Let each cell paint a *tent* that falls to zero exactly
+# where the next cell has its top. Between two cells the two tents then mix their values linearly. That is bilinear
 # interpolation:
 #
 # $$ w_{ij} = \left(1 - \frac{|i - c|}{f}\right)\left(1 - \frac{|j - c|}{f}\right), \qquad
@@ -188,11 +189,11 @@ assert np.allclose(to_host(line).ravel(), total)
 viz.show(figure)
 
 # %% [markdown]
-# Inside, the sum runs from cell to cell. Under the grey bands it drops to zero: there only one tent stands, because
-# outside there is no cell. Remember the bands.
+# Inside, the sum goes from cell to cell in straight lines. Under the grey bands it drops to zero: only one tent
+# reaches there, because there is no cell outside. Remember the bands.
 #
-# In two dimensions the kernel is a product, one tent for the rows and one for the columns. The paper's stride of 2
-# takes a kernel of 4:
+# In two dimensions the kernel is a product of two tents, one for the rows and one for the columns. The paper's stride
+# of 2 uses a kernel of 4:
 
 # %%
 print(bilinear(4) * 16)
@@ -214,8 +215,8 @@ viz.show(figure)
 # %% [markdown]
 # Why does the kernel sum to $f^2$ and not to 1? Because a cell has to fill a whole block of stride × stride pixels.
 #
-# Two facts say that a kernel interpolates. A constant stays constant (the tents add up to one), and a ramp stays a
-# ramp. Both hold, except at the ends.
+# Two tests show that a kernel interpolates. A constant stays constant (the tents add up to one), and a ramp stays a
+# ramp. Both pass, except at the ends.
 
 # %%
 ramp = put([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 1, 1, 5)
@@ -228,7 +229,7 @@ assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
 
 # %% [markdown]
 # The even kernel gives 1.25, 1.75, 2.25 ...: new pixels lie *beside* the cells. The odd one gives 1, 1.5, 2 ...:
-# every other new pixel lies *on* a cell. We shall need that in section 5.
+# every other new pixel lies *on* a cell. Section 5 needs this.
 #
 # ### Exercise 2: the bilinear kernel
 #
@@ -245,8 +246,8 @@ n07.check_bilinear(solved.bilinear)
 # %% [markdown]
 # ## 4 · The border ring
 #
-# Upsample a map of ones. Inside it stays 1. In a ring as wide as $k - s$, one of the tents is missing, and the paint
-# is thin; in the corners three of four are missing.
+# Upsample a map of ones. Inside it stays 1. In a ring as wide as $k - s$, one of the tents is missing, and the values
+# are too small; in the corners three of four are missing.
 
 # %%
 ones = put(np.ones((1, 1, 4, 4)))
@@ -266,8 +267,8 @@ assert np.allclose(inside, 1) and (plate[:32] < 1).all()
 viz.show(figure)
 
 # %% [markdown]
-# What becomes of it in FCN-32s? The net pads the image by 100 and crops the scores at 19 on the way out (notebook 08
-# computes the 19). So of the 32 pixels of the ring, 19 are cut away and **13 stay**, on the top and on the left.
+# What happens to the ring in FCN-32s? The net pads the image by 100 and crops the scores at 19 at the end (notebook
+# 08 computes the 19). So of the 32 pixels of the ring, 19 are cut away and **13 stay**, on the top and on the left.
 
 # %%
 rung = FCN32s(width=1, padding=100, init="zero").ladder.rungs[-1]
@@ -280,8 +281,8 @@ assert (edge[:13] < 1).all() and (edge[13:] == 1).all()
 
 # %% [markdown]
 # Does it matter? In the ring *all* classes' scores are multiplied by the same number below 1, in the corner by 0.37.
-# The largest stays the largest, so **the prediction is unchanged**. But the softmax of smaller scores is less sure,
-# so **the loss is not**: it sees doubt where there is none, and pushes the border cells' scores up.
+# The largest stays the largest, so **the prediction is unchanged**. But the softmax of smaller scores is less
+# certain, so **the loss is larger**, and training pushes the scores of the border cells up without need.
 
 # %%
 scores = put(rng.normal(size=(1, 3, 1, 1)) * 3 + np.zeros((1, 3, 8, 8)))  # the same scores in every cell
@@ -309,7 +310,7 @@ viz.show(figure)
 
 # %% [markdown]
 # `ops.bilinear_resize` has no ring: it repeats the outermost cell, as image programs do. The paper's net is a chain
-# of convolutions, and for a convolution there is nothing outside but zeros.
+# of convolutions, and for a convolution everything outside is zero.
 #
 # ### Exercise 3: how much of the ring?
 #
@@ -326,8 +327,8 @@ n07.check_ring(solved.ring)
 # %% [markdown]
 # ## 5 · Odd or even: where does the grid land?
 #
-# Why is the kernel 64 after VGG and 63 after AlexNet? A `Grid` knows where the cells of a map lie in the image: cell
-# $i$ at pixel `stride * i + start`. A pool of 2 puts its cells *between* pixels, a pool of 3 *on* them.
+# Why is the kernel 64 after VGG and 63 after AlexNet? A `Grid` knows the positions of the cells of a map in the
+# image: cell $i$ at pixel `stride * i + start`. A pool of 2 puts its cells *between* pixels, a pool of 3 *on* them.
 
 # %%
 chains = {"two pools of 2": [Layer(2, 2), Layer(2, 2)], "two pools of 3/2": [Layer(3, 2), Layer(3, 2)]}
@@ -353,8 +354,8 @@ viz.show(figure)
 
 # %% [markdown]
 # An even kernel shifts by half a pixel, an odd one does not. After pools of 2 only the even kernel lands on the
-# pixels (blue); after pools of 3 only the odd one. With the wrong one (grey crosses) no crop on earth can align the
-# scores with the labels: the offset is a fraction.
+# pixels (blue); after pools of 3 only the odd one. With the wrong one (grey crosses) no crop can align the scores
+# with the labels: the offset is a fraction.
 
 # %%
 for name, layers in chains.items():
@@ -367,7 +368,7 @@ for name, layers in chains.items():
         print(textwrap.fill(f"{name}, kernel {k}: {told}", 110, subsequent_indent="    "))
 
 # %% [markdown]
-# The library chooses so by itself. These are the two nets of the paper, at their own padding of 100:
+# The library makes this choice automatically. These are the two nets of the paper, at their own padding of 100:
 
 # %%
 no_weights = {"width": 1, "padding": 100, "init": "zero", "rng": rng}
@@ -396,8 +397,8 @@ n07.check_kernel(solved.kernel)
 # ## 6 · Fixed or learned?
 #
 # A transposed convolution has weights, so it can learn. The paper's first version learned the upsampling between the
-# skips and fixed the last; what was released fixes all. What is there to gain? Halve a photograph, and ask an
-# `Upsample` layer to restore it. It starts bilinear and learns by gradient descent, once with the bilinear kernel's 4
+# skips and fixed the last; the released version fixes all of it. What can learning gain? Halve a photograph, and let
+# an `Upsample` layer restore it. It starts bilinear and learns by gradient descent, once with the bilinear kernel's 4
 # × 4 numbers and once with 8 × 8.
 
 # %%
@@ -431,7 +432,7 @@ assert 0.0 < gain[4] < 0.12 < gain[8] < 0.5
 
 # %% [markdown]
 # With 4 × 4 numbers there is almost nothing to learn. Each new pixel is a mix of four cells, and the bilinear mix is
-# nearly the best. With 8 × 8 it finds something that bilinear interpolation cannot do: *negative* weights around the
+# nearly the best. With 8 × 8 it learns something that bilinear interpolation cannot do: *negative* weights around the
 # centre, which sharpen.
 
 # %% tags=["varies"]
@@ -464,12 +465,12 @@ for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=T
 viz.show(figure)
 
 # %% [markdown]
-# Scores are not photographs. A score map is smooth, and what is missing in it is not sharpness but knowledge of
-# *where*; that comes over the skips (notebook 08). The released nets fix every upsampling.
+# Scores are not photographs. A score map is smooth. It lacks information about *where*, not sharpness; that
+# information comes from the skips (notebook 08). The released nets fix every upsampling.
 #
-# Fixed upsampling is also much cheaper than it looks in the reference. There the kernel is a dense (21, 21, 64, 64)
-# array with the bilinear filter on its diagonal and zeros elsewhere. One kernel for each class does the same, and so
-# do two passes of one tent each, which is what `ops.bilinear_upsample` computes.
+# Fixed upsampling is also much cheaper than in the reference, where the kernel is a dense (21, 21, 64, 64) array with
+# the bilinear filter on its diagonal and zeros elsewhere. One kernel for each class does the same, and so do two
+# passes of one tent each, which is what `ops.bilinear_upsample` computes.
 
 # %%
 dense, grouped = Upsample(21, 64, 32, learn=True, grouped=False).to(DEVICE), Upsample(21, 64, 32, learn=True).to(DEVICE)
@@ -483,12 +484,12 @@ assert np.allclose(answers["dense"], answers["grouped"], atol=1e-5)
 assert np.allclose(answers["dense"], answers["fixed"], atol=1e-5)
 
 # %% [markdown]
-# 1,806,336 weights, of which one in 21 is used.
+# That is 1,806,336 weights, and one in 21 is used.
 #
 # ## Where to read on
 #
-# * `minifcn/ops/conv.py`: both ops on one page; `minifcn/kernels/im2col.py`: `im2col` and `col2im` beneath them.
+# * `minifcn/ops/conv.py`: both ops on one page; `minifcn/kernels/im2col.py`: `im2col` and `col2im`, which they use.
 # * `minifcn/ops/resize.py`: bilinear upsampling as two matrix products.
 # * `minifcn/nn.py`: `bilinear` and `Upsample`; `minifcn/models/ladder.py`: `_rung` chooses between odd and even.
 # * `minifcn/models/upsampling.py`: a stack of learned upsamplings with ReLUs between them.
-# * Next: notebook 08, where fine maps tell the coarse score *where*.
+# * Next: notebook 08, where fine maps add *where* to the coarse score.

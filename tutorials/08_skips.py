@@ -11,12 +11,12 @@
 # %% [markdown]
 # # 08 · Combining what and where
 #
-# A coarse map knows *what* is in the picture, a fine map knows *where*. FCN-16s and FCN-8s add them up. Afterwards
-# you will be able to
+# A coarse map contains *what* is in the picture, a fine map contains *where*. FCN-16s and FCN-8s add the two.
+# Afterwards you will be able to
 #
 # * say how good a net with stride 32 can be at best,
-# * compute the crop offsets 5, 9 and 31 of FCN-8s, which look like magic in the reference,
-# * build a rung of the ladder from four ops, and start it so that it spoils nothing,
+# * compute the crop offsets 5, 9 and 31 of FCN-8s, which the reference gives without explanation,
+# * build a rung of the ladder from four ops, and initialise it so that it changes nothing,
 # * train FCN-32s, FCN-16s and FCN-8s in stages, or at once, and explain the 0.01 and the 0.0001.
 #
 # *The paper: section 4.2, figures 3 and 4, table 2; appendix A.*
@@ -56,8 +56,8 @@ print(f"device {DEVICE}, {threads()} threads")
 # %% [markdown]
 # ## 1 · How good can a coarse answer be?
 #
-# Take true labels, keep one pixel of every block of 32 × 32 (the one in its middle), and let it answer for the whole
-# block. No net with one answer for 32 pixels and no other help does much better. These are scenes of the embedded
+# Take true labels, keep one pixel of every block of 32 × 32 (the one in its middle), and use its label for the whole
+# block. A net with one answer per 32 pixels and no other help cannot do much better. These are scenes of the embedded
 # world.
 
 # %%
@@ -87,14 +87,14 @@ steps = {f"one in {stride}": coarse(scene.label, stride) for stride in (32, 16, 
 viz.show(viz.ladder(scene.image, scene.label, steps, world.classes, side=128))
 
 # %% [markdown]
-# The paper has the same table for PASCAL VOC in its appendix A: 86.1 at 32, 92.8 at 16 and 96.4 at 8. There things
-# are larger, and so the loss is smaller; the order is the same. Now the net has to *find* the finer labels.
+# The paper has the same table for PASCAL VOC in its appendix A: 86.1 at 32, 92.8 at 16 and 96.4 at 8. The things in
+# VOC are larger, so the loss is smaller; the order is the same. Next, the net has to *find* the finer labels.
 #
 # ## 2 · Where a skip is cropped
 #
 # FCN-8s adds the scores of `pool4` to its upsampled coarse score, and then those of `pool3`. To be added, two maps
-# must lie on each other: same stride, same start. The trunk of VGG-16 begins with a padding of 100, so its maps begin
-# far outside the image, and each at another place. A `Grid` keeps book, in exact fractions.
+# must be aligned: same stride, same start. The trunk of VGG-16 begins with a padding of 100, so its maps begin far
+# outside the image, each at a different position. A `Grid` computes these positions in exact fractions.
 
 # %%
 net = FCN8s(width=1, padding=100, init="zero")
@@ -108,7 +108,7 @@ up = grids["fc7"].through(Layer(4, 2, transpose=True))  # upscore2: kernel 4, st
 print(f"score  a cell every {up.stride!s:>2} pixels, the first at {float(up.start):6.1f}, after upscore2")
 
 # %% [markdown]
-# Draw the first cells of `pool4` and of the upsampled score on one axis.
+# The picture shows the first cells of `pool4` and of the upsampled score on one axis.
 
 # %%
 pool4 = grids["pool4"]
@@ -132,8 +132,8 @@ viz.show(drawing)
 
 # %% [markdown]
 # The first five cells of `pool4` lie before the first cell of the score, and are cut off. That is the 5. The 9 and
-# the 31 come out in the same way, and so do the offsets of the other nets. No offset is written down anywhere in the
-# library.
+# the 31 are computed in the same way, and so are the offsets of the other nets. The library never writes down an
+# offset.
 
 # %%
 offsets = {}
@@ -163,9 +163,9 @@ n08.check_offset(solved.offset)
 # %% [markdown]
 # ## 3 · A small net with five pools
 #
-# Any chain of stages can be a trunk. This one is five times a convolution and a pool, so it has the strides of VGG,
-# and then one more convolution. It works on scenes of 64 × 64 pixels. At stride 32 that is two by two cells for
-# everything in the picture.
+# Any chain of stages can be a trunk. This one has five times a convolution and a pool, so it has the strides of VGG,
+# and then one more convolution. It works on scenes of 64 × 64 pixels. At stride 32 that leaves two by two cells for
+# the whole picture.
 
 
 # %%
@@ -246,7 +246,7 @@ assert 0.2 < before.mean_iu() < 0.4
 # ## 4 · A rung, by hand
 #
 # One step up the ladder is four ops: upsample the score, score the skip with a 1 × 1 convolution, crop, add. Here is
-# the whole of FCN-16s, written out, and it equals the class.
+# the whole of FCN-16s, written out. It equals the class.
 
 # %%
 fcn16s = fcn("pool4")
@@ -264,7 +264,8 @@ with no_grad():
 print([tuple(each.shape) for each in (maps["fc"], score, skip, fused, pixels)])
 
 # %% [markdown]
-# The loop in `FCN.climb` does this for every skip. Read it now, it has no more ideas than these.
+# `FCN.climb` takes these steps for every skip, from the list that `FCN.steps` makes of them. Read it now; it contains
+# no other ideas.
 
 # %%
 print(inspect.getsource(FCN.climb))
@@ -284,10 +285,10 @@ print(inspect.getsource(solved.rung))
 n08.check_rung(solved.rung)
 
 # %% [markdown]
-# ## 5 · Start from zero, and spoil nothing
+# ## 5 · Start from zero, and change nothing
 #
-# The score layer of a new skip begins with all weights zero. What does that do to a net that works? Compare the
-# ladder with the zero skip to the same ladder without the addition, to the bit. Then with another fusion that the
+# The score layer of a new skip starts with all weights zero. What does that do to a trained net? Compare the ladder
+# with the zero skip to the same ladder without the addition, to the bit. Then compare with another fusion that the
 # paper tried, the maximum.
 
 # %%
@@ -306,12 +307,12 @@ print(f"scores changed by a zero skip: {changed['sum']:.0%} under sum, {changed[
 assert changed["sum"] == 0 and changed["max"] > 0.3
 
 # %% [markdown]
-# Adding zero changes nothing, so the net goes on from where it was. The maximum replaces every negative score by
-# zero: $\max(u, 0) \ne u$. It has another fault. Its gradient flows into one of its two inputs only, and switches
-# between them; the paper saw that such nets learn badly (footnote 6).
+# Adding zero changes nothing, so the net continues from where it was. The maximum replaces every negative score by
+# zero: $\max(u, 0) \ne u$. It has another disadvantage. Its gradient flows into only one of its two inputs, and
+# switches between them; the paper saw that such nets learn badly (footnote 6).
 #
-# One thing *has* changed on the way from FCN-32s to FCN-16s, and it is not the skip: the score is upsampled in two
-# steps, by 2 and by 16, instead of in one by 32. Interpolating what was interpolated rounds off the corners.
+# One thing *has* changed from FCN-32s to FCN-16s, and it is not the skip: the score is upsampled in two steps, by 2
+# and by 16, instead of in one by 32. Interpolating twice rounds off the corners.
 
 # %%
 line = to_device(np.array([0.0, 1.0, 0.0, 0.6, 0.4]).reshape(1, 1, 1, 5), DEVICE)
@@ -330,12 +331,12 @@ assert len(once) == len(twice) == 160 and 0.2 < abs(once - twice).max() < 0.3
 viz.show(drawing)
 
 # %% [markdown]
-# The tops lose up to a quarter of their height over their neighbours. The first steps of training put that right.
+# The tops lose up to a quarter of their height over their neighbours. The first steps of training correct this.
 #
 # ## 6 · In stages: 32, 16, 8
 #
-# Each stage starts from the one before. It needs few steps, for the trunk knows already what to look for, and only a
-# 1 × 1 convolution is new. Sixty steps each.
+# Each stage starts from the one before. It needs few steps, because the trunk is already trained, and only a 1 × 1
+# convolution is new. Sixty steps each.
 
 # %% tags=["varies"]
 nets, curves = {"FCN-32s": fcn32s}, {}
@@ -355,8 +356,8 @@ assert iu["FCN-32s"] + 0.05 < iu["FCN-16s"] and iu["FCN-16s"] + 0.02 < iu["FCN-8
 # This is table 2 of the paper on a small scale. There the steps are 59.4, 62.4 and 62.7: a large one, then a small
 # one. Here the things are small compared with a cell, and both steps are large.
 #
-# And this is its figure 4, for the four scenes of the 48 that gain most, so look at the table above for the average.
-# From left to right the answer takes shape.
+# And this is its figure 4, for the four of the 48 scenes that gain most; the table above has the average. From left
+# to right the prediction becomes finer.
 
 # %% tags=["varies"]
 pictures, truths = Shapes("val", count=48), labels_val
@@ -367,8 +368,8 @@ rows = [(pictures[i].image, pictures[i].label, *(each[i] for each in said.values
 viz.show(viz.gallery(rows, CLASSES, captions=("image", "truth", *nets), side=128))
 
 # %% [markdown]
-# What does each skip contribute? The score of a class is a sum of three maps, so one can look at the summands.
-# Upsample each alone.
+# What does each skip contribute? The score of a class is a sum of three maps. Upsample each alone, and look at them
+# separately.
 
 # %% tags=["varies"]
 finest, picture = nets["FCN-8s"], put(x_val[most[:1]])
@@ -396,13 +397,13 @@ drawing.suptitle("the score of 'background': red is for it, blue against it", fo
 viz.show(drawing)
 
 # %% [markdown]
-# The coarse map has the broad answer, the fine maps correct it where things begin and end.
+# The coarse map has the broad answer; the fine maps correct it where things begin and end.
 #
-# ## 7 · At once, and the mystery of 0.0001
+# ## 7 · At once, and the reason for 0.0001
 #
-# Three trainings are tedious. The journal version trains FCN-8s *at once*, all scores from the start, and its net
-# definition multiplies `pool4` by 0.01 and `pool3` by 0.0001 before they are scored. People have taken these for
-# typing errors. They are learning rates.
+# Training three times takes long. The journal version trains FCN-8s *at once*, all scores from the start, and its net
+# definition multiplies `pool4` by 0.01 and `pool3` by 0.0001 before they are scored. These numbers look like typing
+# errors, but they are learning rates.
 #
 # Let $v = c\,w$ be what really multiplies the skip $x$: the score is $w\,(c\,x) = v\,x$. The gradient at $w$ is $c$
 # times the one at $v$, and a step of $w$ moves $v$ by $c$ times as much. So $v$ moves with the learning rate
@@ -440,11 +441,11 @@ print(f"after four steps of momentum SGD no parameter of {len(apart)} differs by
 assert max(apart.values()) < 1e-9
 
 # %% [markdown]
-# Equal to rounding. So 0.01 and 0.0001 are the learning rates $10^{-4}$ and $10^{-8}$ of two layers, times that of
-# all others.
+# They are equal up to rounding. So 0.01 and 0.0001 are the learning rates $10^{-4}$ and $10^{-8}$ of two layers,
+# times that of all others.
 #
-# Why so slow? Because of what the skips are multiplied *with*. The numbers in the early maps of a net trained on
-# ImageNet are large. Here are those of SqueezeNet, whose weights come with the library, looking at a cat.
+# Why so slow? The numbers in the early maps of a net trained on ImageNet are large. Here are those of SqueezeNet,
+# whose weights are included in the library, for a picture of a cat.
 
 # %%
 pretrained = imagenet_squeezenet()
@@ -468,8 +469,8 @@ viz.show(drawing)
 
 # %% [markdown]
 # The gradient at a score's weights is the sum of *map × gradient of the score*, so it grows with the numbers in the
-# map; and what a step does to the score grows with them once more. Our own net was trained from random weights; its
-# maps hold numbers around 1, and it learns at once without any scale.
+# map; and the effect of a step on the score grows with them once more. Our own net was trained from random weights;
+# its maps hold numbers around 1, and it learns at once without any scale.
 
 # %% tags=["varies"]
 at_once = fcn("pool4", "pool3")
@@ -491,7 +492,7 @@ viz.show(drawing)
 # %% [markdown]
 # ### Exercise 3: the multipliers
 #
-# Write `multiplier(c)`: the two factors, on the learning rate and on the weight decay, with which $v$ moves like
+# Write `multiplier(c)`: the two factors, for the learning rate and for the weight decay, with which $v$ moves like
 # $c\,w$.
 
 # %%
@@ -505,9 +506,9 @@ n08.check_multiplier(solved.multiplier)
 # %% [markdown]
 # ### Exercise 4: FCN-4s
 #
-# The paper stops at stride 8: the gain was getting small. Go one further. With padding 100, where is `pool2` cropped,
-# and where the image? A pair of numbers; `vgg_fcn` of `minifcn.models.fcn` takes any skips, and `net.ladder.rungs`
-# knows.
+# The paper stops at stride 8, because the gain was getting small. Go one further. With padding 100, where is `pool2`
+# cropped, and where the image? Answer with a pair of numbers; `vgg_fcn` of `minifcn.models.fcn` takes any skips, and
+# `net.ladder.rungs` has the result.
 
 # %%
 fcn4s = ...  # instead of the dots: (crop of pool2, crop of the image)
@@ -520,8 +521,8 @@ n08.check_fcn4s(solved.fcn4s)
 # %% [markdown]
 # ## Where to read on
 #
-# * `minifcn/models/fcn.py`: one class for every ladder; `minifcn/models/ladder.py`: every crop, out of `Grid`.
-# * `minifcn/geometry.py`: the algebra of grids. Or ask it: `minifcn design vgg16 --skips pool4,pool3`.
+# * `minifcn/models/fcn.py`: one class for every ladder; `minifcn/models/ladder.py`: every crop, computed from `Grid`.
+# * `minifcn/geometry.py`: the algebra of grids; `minifcn design vgg16 --skips pool4,pool3` prints the crops.
 # * `minifcn/optim.py`: SGD with multipliers; `minifcn/models/paper.py`: `AT_ONCE` and all nets of the paper.
 # * `minifcn train --stages 32,16,8` trains in stages, `--at-once` with the scales.
-# * Next: notebook 09, what a batch of patches has to do with all this.
+# * Next: notebook 09, which compares this with training on a batch of patches.

@@ -12,12 +12,12 @@
 # # 09 · Patchwise training is loss sampling
 #
 # Before FCN, people cut images into patches, labelled each by its middle, and trained a classifier. FCN trains on
-# whole images. Is something lost? Afterwards you will be able to
+# whole images. Does this lose anything? Afterwards you will be able to
 #
 # * show that a whole image *is* a batch of patches, to the last digit of the gradient,
 # * turn any choice of patches into a mask over the loss, without cutting anything,
 # * say what sampling costs in noise and in time, and when it could still be worth it,
-# * balance classes by sampling or by weights, and know what that does to the prediction.
+# * balance classes by sampling or by weights, and know how that changes the prediction.
 #
 # *The paper: section 3.4, and section 4.3 with figure 5.*
 
@@ -78,8 +78,8 @@ def at_cells(labels):
 
 
 # %% [markdown]
-# Take a piece of 24 × 26 pixels. It has 9 × 10 cells, so 90 patches. Choose some of them at random, as a patchwise
-# trainer would. Here are 33 of them.
+# Take a piece of 24 × 26 pixels. It has 9 × 10 cells, so 90 patches. Choose some of them at random, as in patchwise
+# training. Here are 33 of them.
 
 # %%
 piece, truth = x[1:2, :, 20:44, 10:36].astype(np.float64), at_cells(labels[1:2, 20:44, 10:36])
@@ -107,9 +107,9 @@ viz.show(drawing)
 # %% [markdown]
 # ## 2 · The same gradient
 #
-# Now two ways to the same 33 patches. **Patchwise**: cut them out, make a batch of 33 little images, sum their
-# losses. **Whole image**: run the net once over the piece, and sum the loss over the kept cells only; `sampling=` is
-# the mask.
+# You can train on the same 33 patches in two ways. **Patchwise**: cut them out, make a batch of 33 little images, sum
+# their losses. **Whole image**: run the net once over the piece, and sum the loss over the kept cells only;
+# `sampling=` is the mask.
 
 # %%
 net = small_net().astype(np.float64)
@@ -149,13 +149,13 @@ axes.set(xlabel="patch by patch", ylabel="whole image, masked", title="every gra
 viz.show(drawing)
 
 # %% [markdown]
-# They are equal but for rounding, and they must be. The loss of the image is a sum over cells, the gradient of a sum
-# is the sum of the gradients, and each cell depends on its patch alone:
+# They are equal up to rounding, and they must be. The loss of the image is a sum over cells, the gradient of a sum is
+# the sum of the gradients, and each cell depends on its patch alone:
 #
 # $$ \nabla \sum_{i} m_i\, \ell_i = \sum_i m_i\, \nabla \ell_i. $$
 #
-# So **patchwise training is a mask between the net and the loss**. (One may read it as a DropConnect there:
-# connections to the loss are cut at random.) Only the cost differs. Patches overlap, and who cuts them out computes
+# So **patchwise training is a mask between the net and the loss**. (You can see it as a DropConnect there:
+# connections to the loss are cut at random.) Only the cost differs. Patches overlap, and cutting them out computes
 # the overlap again and again.
 
 # %%
@@ -185,7 +185,7 @@ viz.show(drawing)
 # except near the border.
 #
 # Another limit is the stride. Our cells are 2 pixels apart, so only every fourth patch of the scene has a cell. The
-# paper's footnote says what to do: shift the image at random, by less than the stride.
+# paper's footnote gives the solution: shift the image at random, by less than the stride.
 
 # %%
 every = {(top, left) for top in range(64 - FIELD + 1) for left in range(64 - FIELD + 1)}
@@ -216,7 +216,7 @@ n09.check_patch(solved.patch)
 # %% [markdown]
 # ## 3 · A sampler with one number
 #
-# Keep every cell with probability $p$. That is the sampler of the paper's experiment, and one line of NumPy.
+# Keep every cell with probability $p$. That is the sampler of the paper's experiment; it is one line of NumPy.
 
 # %%
 print(inspect.getsource(sampling.sample))
@@ -228,13 +228,13 @@ for axes, p in zip(drawing.subplots(1, 4), (1.0, 0.5, 0.25, 0.05), strict=True):
 viz.show(drawing)
 
 # %% [markdown]
-# Divide what is kept by $p$, and the gradient is right on average. How far off is a single draw? With independent
+# Divide the kept sum by $p$, and the gradient is right on average. How far off is a single draw? With independent
 # coin flips,
 #
 # $$ \mathrm{E}\,\Big\| \frac1p \sum_i m_i g_i - \sum_i g_i \Big\|^2 = \frac{1-p}{p} \sum_i \|g_i\|^2. $$
 #
-# To see it, take the gradient at the weights of the score layer. There every cell's part is known in closed form:
-# (probabilities − truth) × features. All cells of 96 scenes at once.
+# To see it, take the gradient at the weights of the score layer. Every cell's part of it is known in closed form:
+# (probabilities − truth) × features. The picture uses all cells of 96 scenes at once.
 
 # %%
 net = small_net()
@@ -273,12 +273,12 @@ assert np.allclose(measured, expected, rtol=0.15)
 viz.show(drawing)
 
 # %% [markdown]
-# Dropping half of the cells does little harm. The reason is that *neighbours say nearly the same*: their gradients
-# point the same way, add up, and drown the noise.
+# Dropping half of the cells does little harm. The reason is that *neighbours are similar*: their gradients point the
+# same way, add up, and outweigh the noise.
 #
-# But then the cells of one scene are poor company. The paper keeps the number of cells in a batch: at $p$ it takes
-# $1/p$ times as many images. How noisy is a batch of 841 cells, out of one scene, out of two, out of sixteen? Here
-# noise is the distance from the mean gradient over all scenes.
+# But then the cells of one scene add little to each other. The paper keeps the number of cells in a batch: at $p$ it
+# takes $1/p$ times as many images. How noisy is a batch of 841 cells, taken from one scene, from two, from sixteen?
+# Here noise is the distance from the mean gradient over all scenes.
 
 # %%
 mean = G.sum(axis=(0, 1)) / 96
@@ -308,11 +308,11 @@ viz.show(drawing)
 
 # %% [markdown]
 # So the mixed batch *is* better. It also costs $n$ times the work: the net runs over all of $n$ scenes, and most of
-# what it finds is thrown away. Which wins?
+# its output is not used. Which is better overall?
 #
 # ### Exercise 2: an unbiased estimate
 #
-# Write `unbiased(g, keep, p)`: an estimate of `g.sum()` that sees only the kept ones, and is right on average.
+# Write `unbiased(g, keep, p)`: an estimate of `g.sum()` that uses only the kept cells, and is right on average.
 
 # %%
 unbiased = ...  # instead of this line: def unbiased(g, keep, p): ...
@@ -325,8 +325,8 @@ n09.check_unbiased(solved.unbiased)
 # %% [markdown]
 # ## 4 · Figure 5 of the paper, small
 #
-# Train the same net three times: on whole scenes, on half of the cells of twice as many, on a quarter of the cells of
-# four times as many. The same number of cells in each step; the loss is measured on other scenes.
+# Train the same net three times: on whole scenes, on half of the cells of twice as many, and on a quarter of the
+# cells of four times as many. Each step has the same number of cells; the loss is measured on other scenes.
 
 # %% tags=["varies"]
 test_world = Shapes("val", count=24)
@@ -368,13 +368,13 @@ assert all(losses[-1] < 0.8 * losses[0] for _, losses in runs.values())
 viz.show(drawing)
 
 # %% [markdown]
-# Step by step the three curves are close; that is the paper's finding. Against the number of scenes, which is time,
-# whole images are ahead. Sampling still beats cutting out patches as long as $p$ is above about 1/5, since AlexNet
-# over a whole image costs a fifth of what its patches cost (section 3.1; notebook 05 takes the time).
+# Per step the three curves are close; that is the paper's finding. Per scene, which corresponds to time, whole images
+# are ahead. Sampling is still cheaper than cutting out patches as long as $p$ is above about 1/5, since AlexNet over
+# a whole image costs a fifth of what its patches cost (section 3.1; notebook 05 measures it).
 #
 # ### Exercise 3: how many images?
 #
-# A batch of 10 whole images is to become a batch of as many cells with $p = 0.2$. How many images does it take?
+# A batch of 10 whole images is to become a batch of as many cells with $p = 0.2$. How many images does it need?
 
 # %%
 images = ...
@@ -408,9 +408,9 @@ assert 0.6 < counts[0] / counts.sum() < 0.7 and fair.max() < 1.3 * fair.min()
 viz.show(drawing)
 
 # %% [markdown]
-# Instead of dropping the cells of frequent classes one may *weigh* all cells: a class kept with probability $q$
-# counts on average as if it had weight $q$. Weights throw nothing away and are free of the draw's noise.
-# `class_weights(counts, power=...)` makes them from the counts: 0 changes nothing, 1 makes all classes weigh alike.
+# Instead of dropping the cells of frequent classes you can *weight* all cells: a class kept with probability $q$
+# counts on average as if it had weight $q$. Weights use every cell and add no random noise. `class_weights(counts,
+# power=...)` makes them from the counts: 0 changes nothing, 1 gives all classes the same total weight.
 
 # %%
 for power in (0, 0.5, 1):
@@ -422,8 +422,8 @@ for power in (0, 0.5, 1):
     assert np.isclose((weights * counts).sum() / counts.sum(), 1)  # the average cell weighs 1
 
 # %% [markdown]
-# The equality of sampling and weighing is one of averages. Check it: keep each class with its own probability, many
-# times, and compare the mean gradient with the weighted one.
+# Sampling and weighting are equal on average. Check it: keep each class with its own probability, many times, and
+# compare the mean gradient with the weighted one.
 
 # %%
 q = np.minimum(1, counts.min() / counts)
@@ -435,7 +435,7 @@ print(f"the mean of 4,000 sampled gradients is {noise:.1%} away from the weighte
 assert noise < 0.05
 
 # %% [markdown]
-# Does balance help? Train twice, without weights and with `power=1`, and look at what the nets predict.
+# Does balancing help? Train twice, without weights and with `power=1`, and look at the predictions.
 
 # %% tags=["varies"]
 results = {}
@@ -466,14 +466,16 @@ assert results["power 0.5"].mean_iu() > plain.mean_iu()
 viz.show(drawing)
 
 # %% [markdown]
-# Without weights this very small net says *background* everywhere, which is right two times out of three. With full
-# balance it finds the things, and sees them where there are none: mean accuracy rises, pixel accuracy falls. Half way
-# lies the better bargain here. Weights do not add knowledge; they move the line between two kinds of errors. The
-# paper found that a good net needs none of it on VOC, although three quarters of it are background.
+# Without weights this very small net predicts *background* everywhere, which is right two times out of three. With
+# full balance it finds the things, and also predicts them where there are none: mean accuracy rises, pixel accuracy
+# falls. Half of the balance is the better compromise here. Weights do not add knowledge; they shift the balance
+# between two kinds of errors. The paper found that a good net does not need them on VOC, although three quarters of
+# it are background.
 #
 # ### Exercise 4: weights
 #
-# Write `weights(counts)`: all classes weigh alike, the average cell weighs 1, and a class without a cell gets 0.
+# Write `weights(counts)`: all classes have the same total weight, the average cell has weight 1, and a class without
+# a cell gets 0.
 
 # %%
 weights = ...  # instead of this line: def weights(counts): ...
@@ -488,5 +490,5 @@ n09.check_weights(solved.weights)
 #
 # * `minifcn/sampling.py`: samplers and weights, eighty lines.
 # * `minifcn/ops/loss.py`: the loss as a sum over pixels, with its mask and its weights.
-# * `tests/test_sampling.py` holds the equality of section 2 to 1e-12.
+# * `tests/course/test_sampling.py` checks the equality of section 2 to 1e-12.
 # * Next: notebook 10 trains on photographs.

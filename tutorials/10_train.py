@@ -13,18 +13,18 @@
 #
 # After this notebook you can
 #
-# * write the training loop of a fully convolutional network, and say what its loss has to be before the first step;
-# * read the paper's four metrics off one confusion matrix, and say why an average over images is something else;
-# * tell from two curves what is wrong with a run;
+# * write the training loop of a fully convolutional network, and say what its loss must be before the first step;
+# * compute the paper's four metrics from one confusion matrix, and say why an average over images is something else;
+# * see from two curves what is wrong with a run;
 # * look at the worst pictures first, and sort the mistakes by their cause;
-# * say what pretraining buys, and measure it.
+# * say what pretraining gains, and measure it.
 #
 # The paper: section 4.3 (how the nets are trained), section 5 (the metrics), appendix A of the journal version
 # (the upper bound).
 #
-# A net that has learned from photographs needs hours or a good card. So this notebook trains a short recipe here
-# and now, on the world that minifcn draws itself, and shows the logs of longer runs, on photographs too. Where
-# you have a data set in the layout of PASCAL VOC, one variable makes every cell below train on it.
+# A net that learns from photographs needs hours or a good GPU. So this notebook trains a short recipe, on the world
+# that minifcn draws itself, and shows the logs of longer runs, including runs on photographs. If you have a data set
+# in the layout of PASCAL VOC, you can set one variable, and every cell below trains on it.
 
 # %% tags=["varies"]
 import dataclasses
@@ -62,10 +62,10 @@ WORLD = not PHOTOS  # numbers in the text are those of the world, and are checke
 print(f"threads: {threads()}; device: {DEVICE}; images: {PHOTOS or 'the embedded world'}")
 
 # %% [markdown]
-# ## The answer sheet is a picture
+# ## The labels are a picture
 #
 # A training image comes with a label for each of its pixels. White with a hatch is *void*: the border of a thing,
-# where nobody can say. Nothing is learned there, and nothing is counted.
+# where the class is unclear. Void pixels count in neither the loss nor the metrics.
 
 # %%
 options = preset("animals") if PHOTOS else preset("toy")
@@ -76,7 +76,7 @@ shown = [train[i] for i in range(4)]
 viz.show(viz.gallery([(s.image, s.label) for s in shown], CLASSES, captions=("image", "truth"), columns=4, side=128))
 
 # %% [markdown]
-# ## Who has the pixels?
+# ## How many pixels does each class have?
 #
 # Count, over all training labels. One class has most of them. Keep this picture in mind when a pixel accuracy
 # looks good.
@@ -95,9 +95,9 @@ if WORLD:
 viz.show(figure)
 
 # %% [markdown]
-# In the world background has about 70 % of the pixels. Two guessers that look at no image tell what a number is
-# worth: one says the most frequent class everywhere, the other the most frequent class *at that place*. A net has
-# to beat both.
+# In the world background has about 70 % of the pixels. Two baselines that ignore the image show what a number means:
+# one predicts the most frequent class everywhere, the other the most frequent class *at that place*. A net has to be
+# better than both.
 
 # %%
 guesses = baselines(train, val)
@@ -110,7 +110,7 @@ if WORLD:
 # %% [markdown]
 # ### Exercise 1
 #
-# Say it as a formula. A net says one class everywhere, and that class has the part `share` of all pixels; all
+# Write it as a formula. A net predicts one class everywhere, and that class has the part `share` of all pixels; all
 # `classes` classes occur. What are its pixel accuracy and its mean IU?
 
 # %%
@@ -124,9 +124,9 @@ n10.check_majority(solved.majority)
 # %% [markdown]
 # ## Before the first step
 #
-# The score layers of an FCN begin at zero, so all classes are equally likely at every pixel, and the loss per
-# pixel must be $-\ln(1/C) = \ln C$. A net that starts elsewhere has a fault, and it is found before any time is
-# spent.
+# The score layers of an FCN start at zero, so all classes are equally likely at every pixel, and the loss per pixel
+# must be $-\ln(1/C) = \ln C$. If a net starts with another loss, it has a fault, and you find it before you spend any
+# time.
 
 # %%
 preprocessing = Preprocessing.fit(train)
@@ -146,12 +146,12 @@ assert abs(first - np.log(len(CLASSES))) < 1e-4
 # %% [markdown]
 # ## The loop
 #
-# Draw a few images, mirror some, forward, backward, step. Momentum is 0.9, and the learning rate falls to zero
-# along a straight line, nearly ("poly"). Every random number is drawn for its step, so a run can be repeated and
-# resumed.
+# Each step draws a few images, mirrors some, and runs forward, backward and update. Momentum is 0.9, and the learning
+# rate falls to zero along a nearly straight line ("poly"). Every random number is drawn for its step, so a run can be
+# repeated and resumed.
 #
 # The numbers of a trained net differ from machine to machine: each BLAS sums in its own order, and a few hundred
-# steps make a large difference out of the last bit. All cells that show them may vary, and the text says only
+# steps turn the last bit into a large difference. All cells that show such numbers may vary, and the text states only
 # what holds everywhere.
 
 # %% tags=["varies"]
@@ -173,7 +173,7 @@ for step in range(STEPS):
         net.train()
 
 # %% [markdown]
-# That is the loop of the library, too, which also saves, stops in good order and goes on after a stop:
+# This is the loop of the library, which also saves checkpoints, stops cleanly and resumes after a stop:
 
 # %%
 from minifcn.training.loop import Trainer
@@ -183,17 +183,18 @@ print(inspect.getsource(Trainer._one_step))
 # %% [markdown]
 # ## Two curves
 #
-# Left what it learns from, right what it is for. The dashed line is $\ln C$. The first steps are quick: to learn
-# the shares of the classes takes no look at the image. Then comes the slow part, for which it has to look.
+# On the left is the loss, which training minimises; on the right is the metric, which is the goal. The dashed line is
+# $\ln C$. The first steps are quick: the net learns the shares of the classes without the image. The slow part
+# follows, in which it learns to use the image.
 
 # %% tags=["varies"]
 viz.show(viz.curves(history))
 
 # %% [markdown]
-# ## One table tells everything
+# ## One table has all the metrics
 #
-# All four metrics come from one table: $n_{ij}$ pixels are of class $i$ and were called class $j$. By hand, on an
-# image of twelve pixels and three classes, one pixel void:
+# All four metrics come from one table: $n_{ij}$ pixels have class $i$ and are predicted as class $j$. Here it is by
+# hand, for an image of twelve pixels and three classes, with one void pixel:
 
 # %%
 truth = np.array([[0, 0, 0, 0], [0, 1, 1, 255], [2, 2, 1, 1]])
@@ -206,7 +207,7 @@ print(n)
 assert n.tolist() == [[4, 1, 0], [1, 3, 0], [1, 0, 1]]
 
 # %% [markdown]
-# With $t_i = \sum_j n_{ij}$ (pixels that are of class $i$) and $p_i = \sum_j n_{ji}$ (pixels that were called so):
+# With $t_i = \sum_j n_{ij}$ (pixels that have class $i$) and $p_i = \sum_j n_{ji}$ (pixels that are predicted as it):
 #
 # | metric | formula | here |
 # |---|---|---|
@@ -247,7 +248,7 @@ n10.check_confusion(solved.confusion)
 # %% [markdown]
 # ### Exercise 3
 #
-# And mean IU from the table. Mind a class that neither occurs nor is predicted: its fraction is 0/0.
+# Compute mean IU from the table. Note a class that neither occurs nor is predicted: its fraction is 0/0.
 
 # %%
 mean_iu = ...  # instead of this line: def mean_iu(matrix): ...
@@ -260,9 +261,9 @@ n10.check_mean_iu(solved.mean_iu)
 # %% [markdown]
 # ## The table of our net
 #
-# Rows are the truth and add up to 100 %. Read it by rows: where did the pixels of a class go? Much is lost to the
-# left column, to background, the cheapest guess where a net does not know; and things in the same paints, balls
-# and crates and tents, are taken for each other, for the net does not know shapes yet.
+# Rows are the truth and add up to 100 %. A row shows how the pixels of a class are predicted. Many are in the left
+# column, background, the most likely guess where a net is unsure. Things with the same paints (balls, crates and
+# tents) are confused, because the net has not learned shapes yet.
 
 # %% tags=["varies"]
 matrix = evaluate(net, val, preprocessing)
@@ -273,9 +274,9 @@ viz.show(viz.confusion_picture(matrix.matrix, CLASSES), dpi=60)
 # %% [markdown]
 # ## Not an average over images
 #
-# The table is gathered over all images, and divided once. To take the mean IU of each image and average these is
-# another number. It weighs a class by how many images show it, and an image that shows two classes as much as one
-# that shows six. Published numbers have differed for less.
+# The table is summed over all images, and divided once. The mean IU of each image, averaged over images, is another
+# number. It weights a class by how many images show it, and an image that shows two classes as much as one that shows
+# six. Published numbers have differed for smaller reasons.
 
 # %% tags=["varies"]
 per_image, predictions = [], []
@@ -299,10 +300,10 @@ axes.spines[["top", "right"]].set_visible(False)
 viz.show(figure)
 
 # %% [markdown]
-# ## The worst first
+# ## Look at the worst images first
 #
-# A number says how good a net is, a picture says what to do next. Sort the validation images by their mean IU,
-# and look at the worst.
+# A number says how good a net is; a picture says what to do next. Sort the validation images by their mean IU, and
+# look at the worst.
 
 # %% tags=["varies"]
 worst = np.argsort(mean_ius)[:6]
@@ -310,9 +311,9 @@ rows = [(val[int(i)].image, val[int(i)].label, predictions[i]) for i in worst]
 viz.show(viz.gallery(rows, CLASSES, columns=2, side=128))
 
 # %% [markdown]
-# Why are they bad? For each, the largest stream of pixels from a class into another one, and the part of all
-# mistakes that lies within three pixels of a border between classes. A picture with a low score need not have
-# many wrong pixels: one small thing that is missed, or one wrong name for a large thing, costs a whole class.
+# Why are they bad? The table shows for each the largest number of pixels that went from one class to another, and the
+# part of all mistakes that lies within three pixels of a border between classes. A picture with a low score need not
+# have many wrong pixels: one small thing that is missed, or one wrong name for a large thing, costs a whole class.
 
 
 # %% tags=["varies"]
@@ -343,7 +344,7 @@ for i in worst:
 # ## Where on the image?
 #
 # Over all validation images: how often is a pixel right, by its distance to the nearest border? (Void lies on the
-# borders themselves.) In the open a net is nearly always right; what it does not know is *where things end*.
+# borders themselves.) Far from borders a net is nearly always right; it does not know *where things end*.
 
 # %% tags=["varies"]
 found = np.zeros((13, 2))
@@ -365,7 +366,7 @@ assert accuracy[-1] > accuracy[0]
 viz.show(figure)
 
 # %% [markdown]
-# ## What a stride costs at best
+# ## The smallest cost of a stride
 #
 # A net whose finest score stands for 8x8 pixels cannot draw a pole two pixels wide. How much does that cost? Let
 # the truth itself be the prediction: take the most frequent label of every block of 8x8 pixels, blow it up again,
@@ -407,17 +408,17 @@ if WORLD:
     assert [round(bound[factor], 1) for factor in (4, 8)] == [0.9, 0.8] and 0.2 < bound[32] < 0.3
 
 # %% [markdown]
-# On the world, whose images are only 64 pixels wide, a net of stride 8 is bounded near 0.8, and one of stride 32
-# near a quarter. On photographs eight times as wide the same strides cost little: a metric has to be read with the
-# size of the things in mind.
+# On the world, whose images are only 64 pixels wide, a net of stride 8 is bounded near 0.8, and one of stride 32 near
+# a quarter. On photographs eight times as wide the same strides cost little: the meaning of a metric depends on the
+# size of the things.
 #
-# (A score between two cells is interpolated, not repeated, so a net can do a little better than its blocks.)
+# (A net interpolates between two cells instead of repeating one, so it can be a little better than its blocks.)
 
 # %% [markdown]
 # ## Reading curves
 #
-# The long run on the world: `make train`, 2,000 images, 2,000 steps. The log is `logs/world.jsonl`, one line for each
-# measurement, as every run of `minifcn train` leaves it.
+# This is the long run on the world: `make train`, 2,000 images, 2,000 steps. The log is `logs/world.jsonl`, with one
+# line per measurement; every run of `minifcn train` writes such a log.
 
 
 # %%
@@ -433,8 +434,9 @@ viz.show(viz.curves(world))
 # %% [markdown]
 # ### Exercise 4
 #
-# Four runs with 320 steps each, on the same world and the same net. One is healthy; one has its learning rate too
-# low, one too high; one has learned from too few images, over and over. Which is which? The grey line is $\ln 8$.
+# There are four runs with 320 steps each, on the same world and the same net. One is healthy; in one the learning
+# rate is too low, in one too high; one has trained on too few images, over and over. Which is which? The grey line is
+# $\ln 8$.
 
 # %%
 runs = {name: read_log(f"run-{name}.jsonl") for name in "ABCD"}
@@ -461,21 +463,21 @@ print(solved.diagnosis)
 n10.check_diagnosis(solved.diagnosis)
 
 # %% [markdown]
-# The library reads the simplest of these signs itself and warns while a run goes on. What a teacher would say about a
-# loss that stays at $\ln C$, or a net that says one class everywhere, is in `minifcn/training/advice.py`.
+# The library detects the simplest of these signs and warns during a run. `minifcn/training/advice.py` has its advice
+# about a loss that stays at $\ln C$, or a net that predicts one class everywhere.
 
 # %% [markdown]
-# ## What pretraining buys
+# ## What pretraining gains
 #
-# The paper's nets do not begin with random numbers. Their trunk is a classifier that has seen a million
-# photographs. What is that worth? Take SqueezeNet 1.0 as it was trained on ImageNet, and freeze it. It has never
-# seen this world. Its last map, fire9, has 512 numbers for every sixteenth pixel. Fit a *linear* classifier from
-# these to the label of the pixel in the middle of the cell: least squares, in closed form,
+# The paper's nets do not start from random numbers. Their trunk is a classifier trained on a million photographs.
+# What is that worth? Take SqueezeNet 1.0 as it was trained on ImageNet, and freeze it. It was never trained on this
+# world. Its last map, fire9, has 512 numbers for every sixteenth pixel. Fit a *linear* classifier from these to the
+# label of the pixel in the middle of the cell: least squares, in closed form,
 #
 # $$W = (A^T A + \lambda I)^{-1} A^T Y.$$
 #
-# Nothing else is learned, so whatever this classifier can do was in the features. Beside it, the same with a
-# SqueezeNet of random weights. (Always on the world, here: drawn at 128x128, 64 scenes to learn from.)
+# Nothing else is learned, so everything that this classifier can do comes from the features. The same is done with a
+# SqueezeNet of random weights. (Here always on the world: drawn at 128x128, 64 scenes to learn from.)
 
 # %%
 weights, random = imagenet_squeezenet(), rng(SEED, 1)
@@ -535,18 +537,18 @@ assert bought["ImageNet"][1] > bought["random"][2] and bought["ImageNet"][2] > 2
 viz.show(figure)
 
 # %% [markdown]
-# Pretraining buys *labels*. With 16 labelled scenes the features of ImageNet know more than the random ones with
-# 64, and with 64 more than twice as much, although no ball and no tent of this world was ever among the
-# photographs. Somebody else has labelled a million images, one word each; you label a few, pixel by pixel.
+# Pretraining saves *labels*. With 16 labelled scenes the ImageNet features give a better result than the random ones
+# with 64, and with 64 more than twice as good a result, although no ball and no tent of this world was among the
+# photographs. A million images already have their labels, one word each; you label a few, pixel by pixel.
 
 # %% [markdown]
-# ## And on photographs
+# ## The same on photographs
 #
-# The same question at full length: 560 photographs of animals from PASCAL VOC, labelled pixel by pixel. Two runs of
-# an FCN on SqueezeNet, on the same images for as many steps. One trunk began with random weights and learned with
-# all its layers; the other began with those of ImageNet, and its first layers stayed as they were. (The rates were
-# chosen for the second: a VGG whose recipe was made for random weights, below, is the fairer opponent.) Their logs
-# are in `logs/`.
+# This is the same question at full length: 560 photographs of animals from PASCAL VOC, labelled pixel by pixel. It
+# has two runs of an FCN on SqueezeNet, on the same images for as many steps. One trunk started from random weights
+# and learned with all its layers; the other started from those of ImageNet, and its first layers stayed fixed. (The
+# rates were chosen for the second: the VGG below, whose recipe was made for random weights, is the fairer
+# comparison.) Their logs are in `logs/`.
 
 # %%
 figure = Figure(figsize=(9, 2.8), layout="constrained")
@@ -564,7 +566,7 @@ right.legend(frameon=False)
 viz.show(figure)
 
 # %% [markdown]
-# The end of the long runs on photographs, with the commands that made them: one line each in
+# Here is the end of the long runs on photographs, with the commands that made them: one line each in
 # `logs/photographs.jsonl`, as in `docs/results.md`.
 
 # %%
@@ -598,11 +600,11 @@ viz.show(figure)
 # %% [markdown]
 # ## Where to read on
 #
-# * `minifcn/metrics.py`: the table, the four metrics, and three answers to what 0/0 means.
-# * `minifcn/training/evaluation.py`: from scores to the table, and the two guessers.
+# * `minifcn/metrics.py`: the table, the four metrics, and three ways to treat 0/0.
+# * `minifcn/training/evaluation.py`: from scores to the table, and the two baselines.
 # * `minifcn/training/loop.py`: the loop, with all that a long run needs; `minifcn/training/recipes.py`: every choice
 #   of a run.
 # * `minifcn/training/transfer.py` and `minifcn/weights/published.py`: how a trunk gets the weights of a classifier.
-# * `minifcn/training/advice.py`: what a teacher would say about a run's numbers.
+# * `minifcn/training/advice.py`: advice about the numbers of a run.
 # * Your own run: `minifcn train --data FOLDER` on any folder in the layout of PASCAL VOC, and its `report.html`.
-# * Next: notebook 11, where all this becomes fast.
+# * Next: notebook 11, which makes all this fast.

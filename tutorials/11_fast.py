@@ -13,16 +13,16 @@
 #
 # After this notebook you can
 #
-# * climb from six loops to Winograd's convolution, and say at each rung what was gained and what was paid;
+# * explain each step from six loops to Winograd's convolution, with its gain and its cost;
 # * derive why F(4x4, 3x3) needs a quarter of the multiplications, and show that it is exact in fractions;
-# * compute the arithmetic intensity of a layer, and tell from the roofline of *your* machine what bounds it;
-# * say when a second thread pays, and what changes on a GPU.
+# * compute the arithmetic intensity of a layer, and find from the roofline of *your* machine what limits it;
+# * say when a second thread helps, and what changes on a GPU.
 #
-# The paper has no section on this: it stands on Caffe, whose convolution is rung three. Section 3.1 says what
-# speed is for: dense prediction in one pass is only of use if the pass is quick.
+# The paper has no section on this: it relies on Caffe, which computes a convolution by im2col. Section 3.1 explains
+# why speed matters: dense prediction in one pass is only useful if the pass is fast.
 #
-# Every time below was taken on the machine that the first cell names, while it had other things to do. Yours will
-# differ; what is asserted is only what must hold everywhere.
+# Every time below was measured on the machine that the first cell names, while it had other work. Your times will
+# differ; the cells assert only what must hold everywhere.
 
 # %% tags=["varies"]
 import inspect
@@ -53,8 +53,8 @@ print(f"threads: {threads()}; device: {DEVICE}; machine: {MACHINE}")
 # %% [markdown]
 # ## Rung 1: the definition
 #
-# A convolution is six loops: over output channels, rows, columns, input channels, and the two sides of the
-# kernel. This is it, and it is slow: Python takes a step for each multiplication.
+# A convolution is six loops: over output channels, rows, columns, input channels, and the two sides of the kernel.
+# The code below is slow, because Python takes a step for each multiplication.
 
 # %%
 print(inspect.getsource(six_loops))
@@ -70,9 +70,9 @@ print("six loops and minifcn's product agree to twelve digits")
 # %% [markdown]
 # ## Rung 2: one matrix product
 #
-# Write what each kernel tap sees side by side, and all loops become one product that BLAS has been tuned for
-# since 1979. Below: an image of 4x4 pixels that count from 0, and its nine rows of columns for a kernel of 3x3.
-# Each row is the image again, shifted by one tap. That is the price: nine copies.
+# Write the pixels under each kernel tap side by side, and all loops become one matrix product, which BLAS has
+# optimised since 1979. Below you see an image of 4x4 pixels that count from 0, and its nine rows of columns for a
+# kernel of 3x3. Each row is the image again, shifted by one tap. The price is memory: nine copies.
 
 # %%
 image = np.arange(16.0).reshape(1, 1, 4, 4)
@@ -112,8 +112,8 @@ assert gigabytes > 1 and conv1_2.size == 698
 # %% [markdown]
 # ### Exercise 2
 #
-# There is a way between the six loops and the columns that copies nothing: one matrix product for each *tap*, on
-# the image shifted by that tap. Two loops are left. Write it.
+# Between the six loops and the columns there is a way that copies nothing: one matrix product for each *tap*, on the
+# image shifted by that tap. It needs only two loops. Write it.
 
 # %%
 taps = ...  # instead of this line: def taps(x, w): ..., x (I, H, W), w (O, I, kh, kw), no padding, stride 1
@@ -126,15 +126,16 @@ n11.check_taps(solved.taps)
 # %% [markdown]
 # ## The ladder
 #
-# One layer, 64 to 64 channels of 64x64 pixels, forward, each way in turn. minifcn has four ways behind one door,
-# and `with minifcn.convolution("im2col"):` insists on one. *im2col* builds its columns in pieces of at most 32
-# MB. *blocks* builds them in pieces that stay in the caches. *lines*, for layers of few channels, lays all rows
-# behind one another, so that each tap is the same line, further along. *winograd* is below.
+# This is one layer, 64 to 64 channels of 64x64 pixels, forward, computed in each way in turn. minifcn has four ways
+# behind one function, and `with minifcn.convolution("im2col"):` forces one. *im2col* builds its columns in pieces of
+# at most 32 MB. *blocks* builds them in pieces that stay in the caches. *lines*, for layers of few channels, stores
+# all rows one after another, so that each tap is the same line, shifted. *winograd* is explained below.
 #
-# A machine has other things to do, so what is counted is the time that this thread was at work, in the best of some
-# runs (on a GPU, the clock).
+# A machine has other work, so the times are those in which this thread was running, the best of several runs (on a
+# GPU, the clock).
 #
-# Time, memory beyond input and output, and the error against the same sum in float64, by its largest value:
+# The table shows time, memory beyond input and output, and the error against the same sum in float64, divided by its
+# largest value:
 
 
 # %%
@@ -202,8 +203,8 @@ if DEVICE == "cpu":
     assert 3 < ladder["winograd"][2] / ladder["blocks"][2] < 60
 
 # %% [markdown]
-# The step from six loops to a product is worth more than a factor of a hundred (thousands, mostly), and it is the
-# only one that costs nothing in clarity. All that follows is worth two or three.
+# The step from six loops to a product gains more than a factor of a hundred (mostly thousands), and it is the only
+# one that keeps the code as clear. All later steps gain a factor of two or three.
 
 # %% tags=["varies"]
 figure = Figure(figsize=(9, 2.6), layout="constrained")
@@ -220,10 +221,10 @@ viz.show(figure)
 # %% [markdown]
 # ## Why blocks: the size of a piece
 #
-# All columns of a layer do not fit into a cache, so they are written to memory and read back. A piece of them
-# fits. But with pieces too small the weights are read again too often. Try all sizes: how long does the layer
-# take, and how much memory? `blocks.CACHE` is the size that the library uses. On this one thread a smaller piece may do
-# as well; on two, small pieces mean short steps, and between two steps only one thread can be in Python.
+# All columns of a layer do not fit into a cache, so they are written to memory and read back. A piece of them fits.
+# But if the pieces are too small, the weights are read again too often. Try all sizes: how long does the layer take,
+# and how much memory? `blocks.CACHE` is the size that the library uses. On this one thread a smaller piece may be as
+# good; on two, small pieces mean short steps, and between two steps only one thread can run Python.
 
 # %% tags=["varies"]
 sizes = [1 << power for power in range(14, 27, 2)]
@@ -244,14 +245,13 @@ viz.show(figure)
 # %% [markdown]
 # ## Winograd: multiply less
 #
-# A filter of 3 taps that slides over 6 values makes 4 outputs, for which the definition needs 12 multiplications.
-# But it is a product of two polynomials, and a polynomial of degree 5 is known from its values at 6 points.
-# Evaluate both at
-# $0, 1, -1, 2, -2, \infty$, multiply value by value, interpolate: 6 multiplications.
+# A filter of 3 taps that slides over 6 values makes 4 outputs, for which the definition needs 12 multiplications. But
+# it is a product of two polynomials, and a polynomial of degree 5 is determined by its values at 6 points. Evaluate
+# both at $0, 1, -1, 2, -2, \infty$, multiply value by value, interpolate: 6 multiplications.
 #
 # $$y = A^T \left[ (G w) \odot (B^T d) \right]$$
 #
-# The matrices of the library, and a test in *fractions*, where nothing is rounded:
+# Here are the matrices of the library, and a test in *fractions*, where nothing is rounded:
 
 # %%
 d, taps_of_row = [Fraction(int(v)) for v in (3, -1, 4, 1, -5, 9)], [Fraction(int(v)) for v in (2, 7, -1)]
@@ -267,7 +267,8 @@ print("A^T of it ", *y, "  by definition:", *by_sums)
 assert list(y) == by_sums and len(products) == 6
 
 # %% [markdown]
-# In two dimensions each matrix acts on rows and on columns: 36 multiplications for 16 outputs, where there were
+# In two dimensions each matrix acts on rows and on columns: 36 multiplications for 16 outputs, instead of 144. The
+# transform is again a matrix product, with `kron(B^T, B^T)`. This is the 6-point transform in the library:
 # 144. To transform is a matrix product again, with `kron(B^T, B^T)`. The six points as the library has them:
 
 # %%
@@ -293,7 +294,7 @@ viz.show(figure)
 # %% [markdown]
 # ### Exercise 3
 #
-# F(m x m, r x r) makes m x m outputs of a filter of r x r. How many times fewer multiplications does it need than the
+# F(m x m, r x r) makes m x m outputs of a filter of r x r. By what factor does it need fewer multiplications than the
 # definition?
 
 # %%
@@ -307,10 +308,10 @@ n11.check_saving(solved.saving)
 # %% [markdown]
 # ## What Winograd costs
 #
-# Then why not F(6x6, 3x3), or larger? Each more output needs one more point, and points far from 1 make large
-# powers that cancel again. In fractions that is harmless, in float32 it eats digits. Here is the recipe for any
-# points: $A^T$ holds their powers; $G$ evaluates the filter and divides; and $B^T$ is what has to be there so
-# that the result is right.
+# Why not use F(6x6, 3x3), or larger? Each additional output needs one more point, and points far from 1 make large
+# powers that cancel again. In fractions that is harmless; in float32 it loses digits. Here is the recipe for any
+# points: $A^T$ holds their powers, $G$ evaluates the filter and divides, and $B^T$ is then determined by the correct
+# result.
 
 
 # %%
@@ -380,11 +381,11 @@ assert errors == sorted(errors)
 viz.show(figure)
 
 # %% [markdown]
-# F(4, 3) is where the bargain ends: about ten times the error of the plain sum, far below what training in
-# float32 notices. The next step costs another digit and saves little. And float64, which is there for checking
-# gradients, never takes Winograd at all.
+# F(4, 3) is the best compromise: about ten times the error of the plain sum, far below what training in float32
+# notices. The next step costs another digit and saves little. float64, which serves to check gradients, never uses
+# Winograd.
 #
-# The same on the whole layer: how the errors of all outputs are spread.
+# The next picture shows the same for the whole layer: the distribution of the errors of all outputs.
 
 # %% tags=["varies"]
 figure = Figure(figsize=(7, 2.6), layout="constrained")
@@ -398,10 +399,10 @@ axes.spines[["top", "right", "left"]].set_visible(False)
 viz.show(figure)
 
 # %% [markdown]
-# ## Who decides?
+# ## How minifcn chooses
 #
 # `choose` in `minifcn/kernels/convolution.py` decides by geometry alone, so the same net takes the same way every
-# time. The layers of FCN-8s on a photograph of 500x500:
+# time. Here are the layers of FCN-8s on a photograph of 500x500:
 
 # %%
 print(inspect.getsource(choose).split('"""')[2])
@@ -412,10 +413,10 @@ for layer_ in vgg_layers(64, 500):
     print(f"{layer_.name:<9}{layer_.inputs:>5} to {layer_.outputs:<5}{kernel}  {layer_.out:>4} windows a side: {way}")
 
 # %% [markdown]
-# ## What bounds a layer: arithmetic intensity
+# ## What limits a layer: arithmetic intensity
 #
-# A layer must multiply, and it must move its images and its weights, each at least once. Work by traffic,
-# multiply-adds by byte, is its *arithmetic intensity*. It is arithmetic alone, and the same on every machine.
+# A layer must multiply, and it must move its images and its weights, each at least once. The number of multiply-adds
+# per byte is its *arithmetic intensity*. It follows from the shapes alone, and is the same on every machine.
 
 # %%
 layers = vgg_layers(64, 500)
@@ -435,7 +436,7 @@ viz.show(figure)
 #
 # ### Exercise 4
 #
-# Write it for a layer with stride 1 whose output is as large as its image, in float32.
+# Write the arithmetic intensity for a layer with stride 1 whose output is as large as its image, in float32.
 
 # %%
 intensity_of = ...  # instead of this line: def intensity_of(inputs, outputs, size, kernel): ...
@@ -448,11 +449,11 @@ n11.check_intensity(solved.intensity)
 # %% [markdown]
 # ## The roofline of this machine
 #
-# Two numbers make the roof: how fast a large matrix product multiplies, and how fast memory moves. Where a layer
-# does few multiply-adds per byte, the slope bounds it; else the flat part. Each point is a layer of a thin FCN-8s
-# on 256x256, each way. The fewer channels, the further below the roof: BLAS brings matrices into an order of its
-# own before it multiplies, and with 16 rows that is most of the work. A point above the roof would be no miracle:
-# Winograd is credited with multiplications that it never does.
+# Two numbers define the roof: how fast a large matrix product multiplies, and how fast memory moves data. If a layer
+# does few multiply-adds per byte, the slope limits it, otherwise the flat part. Each point is a layer of a thin
+# FCN-8s on 256x256, computed in one way. Layers with fewer channels lie further below the roof: BLAS copies matrices
+# into its own order before it multiplies, and with 16 rows that is most of the work. A point above the roof is
+# possible: Winograd is credited with multiplications that it does not do.
 
 # %% tags=["varies"]
 side = 1024
@@ -491,11 +492,11 @@ viz.show(figure)
 # %% [markdown]
 # ## A second thread
 #
-# NumPy lets go of Python's lock while it multiplies, so blocks of one convolution can be computed on all cores at
-# once. To wake a thread costs time, too: below a hundred million multiply-adds `lanes` in
-# `minifcn/kernels/threads.py` leaves blocks to one. Time on the clock of a layer of 64 channels
-# against its side, on one thread and on all cores. Where the cores have other work, as they had when the committed
-# picture was taken, a second thread gains nothing.
+# NumPy releases Python's lock while it multiplies, so blocks of one convolution can be computed on all cores at once.
+# Waking a thread costs time, too: below a hundred million multiply-adds `lanes` in `minifcn/kernels/threads.py` gives
+# blocks to one thread. The picture shows the time on the clock of a layer of 64 channels against its side, on one
+# thread and on all cores. If the cores have other work, as they had when the committed picture was made, a second
+# thread gains nothing.
 
 # %% tags=["varies"]
 sides = (16, 32, 64, 96)
@@ -520,7 +521,7 @@ set_threads(None)
 viz.show(figure)
 
 # %% [markdown]
-# Whichever thread takes which block, the result is the same: every task writes its own part of the output.
+# The result does not depend on which thread takes which block: every task writes its own part of the output.
 
 # %%
 x, w, g = fresh(Layer("", 64, 64, 64, 3, 1))
@@ -537,10 +538,10 @@ print("one, two and three threads agree; twice the same is the same to the bit")
 # %% [markdown]
 # ## The same on a GPU
 #
-# Set `DEVICE = "gpu"` in the first cell and run everything again. Not one line of an op changes, for each asks
-# `xp_of(x)` who owns the array. What changes is who computes: caches, blocks and threads are those of a CPU, so
-# on a GPU `choose` always says im2col, whose copies are strided slices (no atomic additions, hence the same bits
-# in every run), and whose product is cuBLAS's. A clock must wait for the card: `seconds_of` above does.
+# Set `DEVICE = "gpu"` in the first cell and run everything again. No line of an op changes, because each op gets the
+# library of its arrays from `xp_of(x)`. But caches, blocks and threads are those of a CPU, so on a GPU `choose`
+# always returns im2col, whose copies are strided slices (no atomic additions, hence the same bits in every run), and
+# whose product is cuBLAS's. A clock must wait for the GPU: `seconds_of` above does.
 
 # %%
 print(inspect.getsource(im2col))
@@ -556,8 +557,8 @@ print(f"computed on the {DEVICE}, equal to float64 on the host within rounding: 
 # ## Where to read on
 #
 # * `minifcn/kernels/im2col.py`, `products.py`, `blocks.py`, `lines.py`, `winograd.py`, in this order: each is one rung.
-# * `minifcn/kernels/threads.py`: sixty lines that share out the work.
-# * `minifcn/experiments/bench/stopwatch.py`: how to measure on a machine that has other things to do;
+# * `minifcn/kernels/threads.py`: how the work is divided among threads.
+# * `minifcn/experiments/bench/stopwatch.py`: how to measure on a machine that has other work;
 #   `minifcn/experiments/bench/studies.py`: what is measured.
 # * `docs/performance.md`: all layers, beside PyTorch. On your machine: `minifcn bench ladder`, `minifcn bench layers`.
-# * This was the last notebook. `docs/CONTRIBUTING.md` tells how to add an op: write one.
+# * This was the last notebook. `docs/CONTRIBUTING.md` shows how to add an op: write one.

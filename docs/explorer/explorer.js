@@ -126,7 +126,7 @@ function svg(tag, attributes = {}, text = "") {
   return made;
 }
 
-/** An empty drawing in the box `id`, as wide as the box is; `told` is what one hears who does not see it. */
+/** An empty drawing in the box `id`, as wide as the box is; `told` is the text for a screen reader. */
 function canvas(id, height, told) {
   const width = Math.max($(id).clientWidth, 280);
   const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told });
@@ -204,7 +204,7 @@ function drawCone(layers, sizes, levels, cell) {
     const last = Math.min(n - 1, Math.ceil((high - centre(k, 0)) / (2 * half(k))));
     const bar = (a, b, kind) => drawing.append(box(x(centre(k, a) - half(k)), top(k), (b - a + 1) * pitch, thick, kind));
     const lit = new Set(marked[k]?.seen || []);
-    if (pitch < 4 || last - first > 600) { // too fine to tell cells apart
+    if (pitch < 4 || last - first > 600) { // too fine to draw single cells
       if (last >= first) bar(first, last, k ? "cell" : "pixel");
       if (!marked[k]) drawing.append(box(x(ends[k][0]), top(k), (ends[k][1] - ends[k][0]) * scale, thick, "seen"));
       else for (const [a, b] of runs(marked[k].seen)) bar(a, b, k ? "seen" : "pixelseen");
@@ -261,7 +261,7 @@ function drawPlan(layers, size, count, cell, image) {
   drawing.append(svg("circle", { cx: x(centre), cy: y(centre), r: 4, class: "seen" }));
 }
 
-/** The last windows of one layer on the cells they slide over: which hang over, which is dropped, what nobody sees. A
+/** The last windows of one layer on the cells they slide over: which hang over, which is dropped, which cells no window sees. A
     transposed layer's windows lie on its output, and the padding cuts them there. */
 function drawEnd(layer, before, after) {
   const [kernel, stride, padding, dilation, extent] = ["kernel", "stride", "padding", "dilation", "extent"].map((key) => Number(layer[key]));
@@ -348,8 +348,8 @@ function said(rung) {
 function showLadder(layers, ladder, size) {
   $("rungs").hidden = !ladder || !ladder.rungs.length;
   $("ladder-figure").hidden = !ladder || !ladder.sizes;
-  const mended = ladder && !ladder.error && ladder.out !== `${size}` ? `comes out as ${ladder.out} of ${size} pixels: use more padding` : "";
-  complain("ladder-problem", ladder?.error || mended);
+  const short = ladder && !ladder.error && ladder.out !== `${size}` ? `comes out as ${ladder.out} of ${size} pixels: use more padding` : "";
+  complain("ladder-problem", ladder?.error || short);
   if (!ladder) return;
   const rows = ladder.rungs.map((rung, i) => {
     const sizes = ladder.sizes?.[i];
@@ -373,7 +373,7 @@ function coneText(layer, layers, levels, cell) {
   const where = at.d === 2n ? `between pixels ${floorDiv(at.n, 2n)} and ${floorDiv(at.n, 2n) + 1n}` : "";
   const centre = `Cell ${cell} of ${layer.name} has its centre at pixel ${at}${where ? `, ${where}` : ""}; its field is ${grid.field}`;
   const image = levels[0];
-  if (!image) return `${centre}, too many cells to be told apart here.`;
+  if (!image) return `${centre}, too many cells to show separately here.`;
   const n = image.cells.length;
   const span = !n ? "none" : n === 1 ? `pixel ${image.cells[0]}` : `${n} pixels from ${image.cells[0]} to ${image.cells.at(-1)}`;
   const holes = n > 1 && image.cells.at(-1) - image.cells[0] + 1n > BigInt(n) ? ", with holes" : "";

@@ -9,7 +9,7 @@ class UsageError extends Error {} // what was typed cannot be read
 const MOST_LAYERS = 200;
 const MOST_LETTERS = 8000;
 const MOST_STRIDE = 4096n; // of a ladder: its check walks through as many sizes
-const MOST_SEEN = 5000; // cells of one level that are told apart in a drawing
+const MOST_SEEN = 5000; // cells of one level that are drawn separately
 const MOST_TAPS = 60000n; // of one level's windows together
 const MOST_SEARCH = 20000n; // stride times layers of a ladder whose least padding is looked for
 
@@ -170,7 +170,7 @@ class Grid {
 const outSize = (layers, size) => layers.reduce((n, layer) => layer.outSize(n), size);
 
 /** The cells of every level behind cell `cell` of the last of `layers`, the image's own first: for each level the cells
-    it really sees, and how many of the window's are padding there. `null` where they are too many to be told apart. */
+    it really sees, and how many of the window's are padding there. `null` where there are too many to draw separately. */
 function seen(layers, size, cell) {
   const sizes = [size];
   for (const layer of layers) sizes.push(layer.outSize(sizes.at(-1)));

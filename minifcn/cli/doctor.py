@@ -45,7 +45,6 @@ EXTRAS = {
     "scipy": "extra interop: the tests compare MATLAB's files with it",
     "pytest": "extra test",
     "pytest-xdist": "extra test",
-    "hypothesis": "extra test",
     "safetensors": "extra test: reads what checkpoints are written as",
     "ruff": "extra lint",
     "mypy": "extra lint",
