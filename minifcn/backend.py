@@ -12,6 +12,7 @@ CuPy is imported only when a GPU is asked for. `training/device.py` finds out wh
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -69,6 +70,16 @@ def as_numpy(array: Array, dtype: Any = None, copy: bool | None = None) -> np.nd
 def is_host(array: Array) -> bool:
     """Whether the array is in main memory, where looking at its values costs nothing."""
     return xp_of(array) is np
+
+
+def finite(array: Array) -> bool:
+    """Return whether all numbers are known to be finite: on a GPU they are not looked at, because that would wait.
+
+    An array without numbers (`introspect/outline.py`) says yes: it stands for ordinary ones.
+    """
+    if not is_host(array):
+        return getattr(xp_of(array), "finite", False)
+    return not array.size or (math.isfinite(array.max()) and math.isfinite(array.min()))
 
 
 def device_of(array: Array) -> str:

@@ -49,7 +49,7 @@ class Module:
     def extra_repr(self) -> str:
         """Return its own settings for `repr`: its window, numbers and words, and the shapes of its parameters."""
         own = {n: value for n, value in vars(self).items() if isinstance(value, Parameter | Layer | int | float | str)}
-        return ", ".join(f"{n}={getattr(value, 'shape', value)}" for n, value in own.items() if n != "mode")
+        return ", ".join(f"{n}={getattr(value, 'shape', value)}" for n, value in own.items() if not n.startswith("_"))
 
     def __repr__(self) -> str:
         modules = [(name, child) for name, child in self.children() if isinstance(child, Module)]

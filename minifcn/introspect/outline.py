@@ -59,7 +59,7 @@ class Ledger:
     WAYS: ClassVar[dict[str, Booked]] = {way: Booked(kernel) for way, kernel in WAYS.items()}
 
     def __init__(self, *, device: str = "cpu") -> None:
-        self.device = device
+        self.device, self.finite = device, device == "cpu"
         self.live = self.peak = self.multiply_adds = 0
 
     def take(self, amount: int) -> None:
@@ -192,7 +192,10 @@ class Outline(np.lib.mixins.NDArrayOperatorsMixin):
         shape = [1 if a in kept else n for a, n in enumerate(self.shape) if keepdims or a not in kept]
         return Outline(shape, self.dtype, self.library)
 
-    mean = max = sum
+    mean = max = min = sum
+
+    def argmax(self, axis: int) -> Outline:
+        return self.sum(axis=axis).astype("int64")
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         if method != "__call__":

@@ -69,8 +69,8 @@ def softmax_cross_entropy(
     weight = counts.astype(x.dtype) if weights is None else counts * weights.astype(x.dtype)[label[:, 0]]
     weight = weight / z
 
-    seen = xp.where((weight != 0)[:, None], x, 0)  # else an infinite score would count where the pixel does not
-    log_p = seen - seen.max(axis=1, keepdims=True)
+    log_p = xp.where((weight != 0)[:, None], x, 0)  # else an infinite score would count where the pixel does not
+    log_p -= log_p.max(axis=1, keepdims=True)
     log_p -= xp.log(xp.exp(log_p).sum(axis=1, keepdims=True))
     loss = -(xp.take_along_axis(log_p, label, axis=1)[:, 0] * weight).sum()
     classes = xp.arange(x.shape[1])[:, None, None]

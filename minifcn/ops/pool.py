@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from minifcn.backend import Array, is_host, xp_of
+from minifcn.backend import Array, finite, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
 from minifcn.kernels.im2col import Windows
@@ -152,9 +152,9 @@ def max_pool2d(
 
 def ranked(x: Array, y: Array) -> tuple[Array, Array]:
     """Return both with NaN as the largest number, as `maximum` has it, so that the maximum equals its pixel."""
-    xp = xp_of(x)
-    if is_host(y) and not xp.isnan(y).any():
+    if finite(y):
         return x, y
+    xp = xp_of(x)
     x, y = (xp.where(xp.isnan(z), math.inf, xp.minimum(z, float(xp.finfo(z.dtype).max))) for z in (x, y))
     return x, y
 

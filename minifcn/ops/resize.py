@@ -8,7 +8,7 @@ multiplying the zeros beside the diagonal, and in 2k instead of k^2 multiplicati
 import math
 from collections.abc import Sequence
 
-from minifcn.backend import Array, is_host, xp_of
+from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.geometry import Layer
 from minifcn.ops.checks import images, pair
 from minifcn.tensor import ValueAndGradients, op
@@ -50,10 +50,9 @@ def product(rows: Array, x: Array, cols: Array) -> Array:
     out, and put where their weight is not 0. On a GPU nothing is looked at, because looking would wait for it.
     """
     y = (rows @ x) @ cols.T
-    if not is_host(y) or math.isfinite(y.sum()):
+    if not is_host(y) or finite(y):
         return y
-    finite = xp_of(x).isfinite(x)
-    y = (rows @ xp_of(x).where(finite, x, 0)) @ cols.T
+    y = (rows @ xp_of(x).where(xp_of(x).isfinite(x), x, 0)) @ cols.T
     for value in (math.inf, -math.inf, math.nan):
         here = xp_of(x).isnan(x) if math.isnan(value) else x == value
         seen = (rows != 0).astype(x.dtype) @ here.astype(x.dtype) @ (cols != 0).astype(x.dtype).T
