@@ -16,12 +16,13 @@ from minifcn import viz
 from minifcn.cli.command import parse
 from minifcn.data.digits import DIGITS, load_digits
 from minifcn.errors import UsageError
-from minifcn.experiments.digits import HELD_OUT, accuracy, learn, search, sheet
+from minifcn.experiments.digits import HELD_OUT, learn, search, sheet
 from minifcn.geometry import Grid
 from minifcn.kernels.threads import set_threads
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.lenet import LeNet
 from minifcn.optim import SGD
+from minifcn.training.step import accuracy
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
     start = time.perf_counter()
     for epoch in range(options.epochs):
         loss = learn(net, sgd, images[known], labels[known], options.batch, rng)
-        share = accuracy(net, images[held_out], labels[held_out])
+        share = accuracy(net, [(images[held_out], labels[held_out])])
         print(f"epoch {epoch + 1}: loss {loss:.3f}, accuracy {share:.3f} on {HELD_OUT} digits held out")
     print(f"learned {len(known)} digits in {time.perf_counter() - start:.1f} s")
 

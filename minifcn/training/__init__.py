@@ -7,6 +7,7 @@ FILES = (
     "runlog",
     "environment",
     "divergence",
+    "step",
     "options",
     "setup",
     "recipes",
@@ -18,5 +19,6 @@ FILES = (
     "transfer",
     "pretraining",
     "plan",
+    "resume",
     "loop",
 )
