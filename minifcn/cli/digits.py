@@ -5,6 +5,7 @@ minifcn digits                            a few seconds; leaves digits.png
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from minifcn.kernels.threads import set_threads
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.lenet import LeNet
 from minifcn.optim import SGD
+from minifcn.training.ranges import check_ranges
 from minifcn.training.step import accuracy
 
 
@@ -43,13 +45,10 @@ class Options:
 def main(argv: list[str]) -> int:
     """Train, measure, convolutionalize, and draw."""
     options = parse(Options, argv, verb="digits")
-    for name in ("epochs", "batch", "rows", "columns"):
-        if not 1 <= getattr(options, name) <= 1000:
-            raise UsageError(f"option {name} is {getattr(options, name)}; expected a number from 1 to 1000")
+    sizes = [(name, 1, 1000) for name in ("epochs", "batch", "rows", "columns")]
+    check_ranges(options, [*sizes, ("seed", 0, math.inf)])
     if options.rows * options.columns > HELD_OUT:
         raise UsageError(f"a sheet of {options.rows}x{options.columns} digits; expected at most {HELD_OUT} in all")
-    if options.seed < 0:
-        raise UsageError(f"option seed is {options.seed}; expected at least 0")
     images, labels = load_digits(LeNet.size)
     set_threads(options.threads or None)
     rng = np.random.default_rng(options.seed)

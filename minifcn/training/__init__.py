@@ -8,6 +8,7 @@ FILES = (
     "environment",
     "divergence",
     "step",
+    "ranges",
     "options",
     "setup",
     "recipes",

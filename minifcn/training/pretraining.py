@@ -29,8 +29,9 @@ from minifcn.models.vgg import VGG
 from minifcn.models.zoo import TRUNKS, trunk_name
 from minifcn.optim import SGD, Adam, Optimizer, learning_rate
 from minifcn.training.divergence import unheard
-from minifcn.training.options import check_choice
+from minifcn.training.options import CHOICES
 from minifcn.training.progress import Bar, silent
+from minifcn.training.ranges import check_choices, check_ranges
 from minifcn.training.step import accuracy, classifier_step, shuffled
 from minifcn.weights.published import WeightSet
 
@@ -57,12 +58,8 @@ class Pretraining:
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in RANGES:
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and least <= value <= most):
-                raise UsageError(f"option {name} is {value!r}; expected a number from {least} to {most}")
-        for name in ("trunk", "layers", "optimizer"):
-            check_choice(name, getattr(self, name))
+        check_ranges(self, RANGES)
+        check_choices(self, {name: CHOICES[name] for name in ("trunk", "layers", "optimizer")})
 
     @property
     def net(self) -> str:

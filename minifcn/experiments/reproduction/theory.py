@@ -162,13 +162,13 @@ def ramp() -> tuple[str, str]:
     return agreement(up, 0.25 + 0.5 * np.arange(len(up)))
 
 
-def ring() -> str:
+def ring() -> int:
     """Ones, upsampled and cropped, are less than one where cells beyond the border would have to add to them."""
     (rung,) = fcn(VGG, 32, width=1, padding=100).ladder.rungs
     ones = np.ones((1, 1, 16, 16))
     up = ops.bilinear_upsample(ones, kernel_size=rung.layer.kernel, stride=rung.layer.stride).data[0, 0]
     line = up[len(up) // 2, rung.at :]
-    return str(int(np.argmax(line > 1 - 1e-12)))
+    return int(np.argmax(line > 1 - 1e-12))
 
 
 def fresh_skip(fusion: str) -> tuple[str, str]:
