@@ -7,6 +7,7 @@ minifcn amortize --photo cat.jpg
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from minifcn.geometry import Grid, out_size
 from minifcn.kernels.threads import set_threads
 from minifcn.models.zoo import named
 from minifcn.training.device import choose_device
+from minifcn.training.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,7 @@ def main(argv: list[str]) -> int:
     """Print the times of the three ways, forward and backward, and how much faster all at once is."""
     options = parse(Options, argv, verb="amortize")
     make = named(SLIDING, options.net, f"option net is {options.net!r}")
-    for name in ("batch", "repeat"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"option {name} is {getattr(options, name)}; expected at least 1")
+    check_ranges(options, [("batch", 1, math.inf), ("repeat", 1, math.inf)])
     trunk = make(width=1, init="zero").trunk
     if options.size < trunk.size:
         raise UsageError(f"option size is {options.size}; expected at least {trunk.size}, what {options.net} looks at")

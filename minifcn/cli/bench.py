@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import platform
 import sys
 from collections.abc import Callable
@@ -62,6 +63,7 @@ from minifcn.introspect.describe import describe
 from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import cores, set_threads, threads
 from minifcn.models.zoo import named
+from minifcn.training.ranges import check_choices, check_ranges
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,8 @@ def main(argv: list[str]) -> int:
     words, options = parse_words(Options, argv, verb="bench", after=__doc__ or "")
     if words[:1] != ["side"] and (len(words) != 1 or words[0] not in TABLES):
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
-    if options.way and options.way not in WAYS:
-        raise UsageError(f"option way is {options.way!r}; expected one of {', '.join(WAYS)}")
+    if options.way:
+        check_choices(options, {"way": WAYS})
     check(options)
     set_threads(options.threads or cores())
     with convolution(options.way) if options.way else contextlib.nullcontext():
@@ -112,9 +114,8 @@ def main(argv: list[str]) -> int:
 def check(options: Options) -> None:
     named(FCNS, options.net, f"option net is {options.net!r}")
     image_size(options.size)
-    for name, least in (("width", 0), ("batch", 1), ("runs", 1), ("threads", 0)):
-        if getattr(options, name) < least:
-            raise UsageError(f"option {name} is {getattr(options, name)}; expected at least {least}")
+    least = {"width": 0, "batch": 1, "runs": 1, "threads": 0}
+    check_ranges(options, [(name, number, math.inf) for name, number in least.items()])
     for name in ("json", "plot"):
         path = getattr(options, name)
         if path and not Path(path).absolute().parent.is_dir():

@@ -7,6 +7,7 @@ minifcn data check data/VOCdevkit/VOC2012
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from minifcn.data.tools.make import make_tree
 from minifcn.data.tools.mapping import read_map
 from minifcn.errors import DataError, UsageError
 from minifcn.training.progress import Bar
+from minifcn.training.ranges import check_ranges
 
 USAGE = """\
 usage: minifcn data make DIR         write scenes of the embedded world
@@ -141,8 +143,7 @@ def check_command(argv: list[str]) -> int:
     words, options = parse_words(Check, argv, verb="data", words="check DIR")
     if len(words) != 2:
         raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data check DIR")
-    if options.first < 1:
-        raise UsageError(f"option --first is {options.first}; expected a number of at least 1")
+    check_ranges(options, [("first", 1, math.inf)])
     if options.map and not options.write:
         raise UsageError("option --map has nothing to do; expected --write DIR as well, the folder for the new masks")
     classes = read_lines(Path(options.classes)) if options.classes else None

@@ -7,6 +7,7 @@ minifcn describe --check                  # the predicted memory beside what the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from minifcn.introspect.describe import describe, mib
 from minifcn.models.classifier import Classifier
 from minifcn.models.zoo import NETS, named
 from minifcn.training.device import choose_device
+from minifcn.training.ranges import check_choices, check_ranges
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,14 @@ class Options:
 
 def main(argv: list[str]) -> int:
     words, options = parse_words(Options, argv, verb="describe")
-    if options.device not in DEVICES:
-        raise UsageError(f"option device is {options.device!r}; expected one of {', '.join(DEVICES)}")
+    check_choices(options, {"device": DEVICES})
     if options.check:
         return print_check(choose_device(options.device)[0])
     make = named(NETS, " ".join(words), f"describe: found net {' '.join(words) or 'none'!r}")
     border = int(options.padding) if options.padding.isdecimal() else options.padding
     asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
     given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
-    if options.batch < 1:
-        raise UsageError(f"option batch is {options.batch}; expected at least 1")
+    check_ranges(options, [("batch", 1, math.inf)])
     try:
         net = make(init="zero", **given)
     except TypeError as fault:  # the trunk takes what it takes, and says so like any function

@@ -5,6 +5,7 @@ minifcn digits                            a few seconds; leaves digits.png
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from minifcn import viz
 from minifcn.cli.command import parse
 from minifcn.data.digits import DIGITS, load_digits
 from minifcn.errors import UsageError
-from minifcn.experiments.digits import HELD_OUT, accuracy, learn, search, sheet
+from minifcn.experiments.digits import HELD_OUT, learn, search, sheet
 from minifcn.geometry import Grid
 from minifcn.kernels.threads import set_threads
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.lenet import LeNet
 from minifcn.optim import SGD
+from minifcn.training.ranges import check_ranges
+from minifcn.training.step import accuracy
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,10 @@ class Options:
 def main(argv: list[str]) -> int:
     """Train, measure, convolutionalize, and draw."""
     options = parse(Options, argv, verb="digits")
-    for name in ("epochs", "batch", "rows", "columns"):
-        if not 1 <= getattr(options, name) <= 1000:
-            raise UsageError(f"option {name} is {getattr(options, name)}; expected a number from 1 to 1000")
+    sizes = [(name, 1, 1000) for name in ("epochs", "batch", "rows", "columns")]
+    check_ranges(options, [*sizes, ("seed", 0, math.inf)])
     if options.rows * options.columns > HELD_OUT:
         raise UsageError(f"a sheet of {options.rows}x{options.columns} digits; expected at most {HELD_OUT} in all")
-    if options.seed < 0:
-        raise UsageError(f"option seed is {options.seed}; expected at least 0")
     images, labels = load_digits(LeNet.size)
     set_threads(options.threads or None)
     rng = np.random.default_rng(options.seed)
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     start = time.perf_counter()
     for epoch in range(options.epochs):
         loss = learn(net, sgd, images[known], labels[known], options.batch, rng)
-        share = accuracy(net, images[held_out], labels[held_out])
+        share = accuracy(net, [(images[held_out], labels[held_out])])
         print(f"epoch {epoch + 1}: loss {loss:.3f}, accuracy {share:.3f} on {HELD_OUT} digits held out")
     print(f"learned {len(known)} digits in {time.perf_counter() - start:.1f} s")
 

@@ -7,6 +7,7 @@ minifcn evaluate runs/camvid --data DIR --split val --absent zero
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from minifcn.training.device import choose_device
 from minifcn.training.evaluation import baselines, class_table, evaluate_heads, evaluation_record, measures, table
 from minifcn.training.options import WORLD
 from minifcn.training.progress import Bar
+from minifcn.training.ranges import check_choices, check_ranges
 from minifcn.training.report import write_report
 from minifcn.training.runlog import write_json
 from minifcn.training.setup import data_set
@@ -54,13 +56,11 @@ def main(argv: list[str]) -> int:
     if len(words) != 1:
         found = f"found {', '.join(words)}; " if words else ""
         raise UsageError(f"evaluate: {found}expected one run folder: minifcn evaluate RUN")
-    if options.absent not in ABSENT:
-        raise UsageError(f"option absent is {options.absent!r}; expected one of {', '.join(ABSENT)}")
-    if options.batch < 1:
-        raise UsageError(f"option batch is {options.batch}; expected a number of at least 1")
+    check_choices(options, {"absent": ABSENT})
+    check_ranges(options, [("batch", 1, math.inf)])
     if options.json and not Path(options.json).absolute().parent.is_dir():
         raise UsageError(f"{options.json}: cannot be written, its folder does not exist; choose another --json")
-    absent = options.absent
+    absent: Any = options.absent
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best)

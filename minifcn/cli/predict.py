@@ -19,6 +19,7 @@ from minifcn.kernels.threads import cores, set_threads
 from minifcn.training.device import choose_device
 from minifcn.training.evaluation import predict
 from minifcn.training.prediction import shares, write_prediction
+from minifcn.training.ranges import check_ranges
 from minifcn.training.trained import open_trained
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif")
@@ -40,8 +41,7 @@ def main(argv: list[str]) -> int:
     words, options = parse_words(Options, argv, verb="predict", words="RUN image ...")
     if len(words) < 2:
         raise UsageError("predict: expected a run folder and at least one image: minifcn predict RUN image ...")
-    if not 0 <= options.alpha <= 1:
-        raise UsageError(f"option alpha is {options.alpha}; expected a number from 0 to 1")
+    check_ranges(options, [("alpha", 0, 1)])
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best)

@@ -30,6 +30,7 @@ from minifcn.experiments.reproduction.runner import Runner, Times, begun, finish
 from minifcn.experiments.reproduction.tables import TABLES, chosen
 from minifcn.kernels.threads import cores
 from minifcn.training.progress import clock
+from minifcn.training.ranges import check_ranges
 
 EXACT, BOUND = "exact", "bound"
 UNTRAINED = {
@@ -114,9 +115,7 @@ def listed() -> str:
 
 def check(options: Options) -> None:
     """Refuse what cannot be done before anything begins."""
-    for name, least, most in (("seeds", 1, MOST_SEEDS), ("jobs", 0, 1024)):
-        if not least <= getattr(options, name) <= most:
-            raise UsageError(f"option {name} is {getattr(options, name)}; expected a number from {least} to {most}")
+    check_ranges(options, [("seeds", 1, MOST_SEEDS), ("jobs", 0, 1024)])
     if "," in options.out:
         raise UsageError(f"option out is {options.out!r}; expected a folder without a comma, which separates runs")
     if options.out and Path(options.out).exists() and not Path(options.out).is_dir():

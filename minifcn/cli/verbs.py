@@ -9,45 +9,31 @@ from minifcn.cli.command import guard
 from minifcn.errors import UsageError
 
 VERBS = {
-    "train": ("minifcn.cli.train", "train a network; without arguments, on the embedded world"),
-    "pretrain": ("minifcn.cli.pretrain", "a trunk learns to name single things of the embedded world, for --init"),
-    "evaluate": ("minifcn.cli.evaluate", "the paper's four metrics of a run on a data set, beside two baselines"),
-    "predict": ("minifcn.cli.predict", "segment images with a trained network"),
-    "classify": (
-        "minifcn.cli.classify",
-        "what is on a photograph, by SqueezeNet or weights of your own; a heat map of where",
-    ),
-    "inspect": ("minifcn.cli.inspect_weights", "what is in a file of weights, and which net it fits"),
-    "convert": ("minifcn.cli.convert", "weights of Caffe, PyTorch, NumPy, Keras or MATLAB as a checkpoint"),
-    "export": ("minifcn.cli.export", "a trained net as ONNX, or as a state dict for PyTorch"),
-    "describe": ("minifcn.cli.describe", "every layer of a net, its cost and its memory, before anything runs"),
-    "design": (
-        "minifcn.cli.design",
-        "the crops, kernels and smallest safe padding of any ladder, or why there is none",
-    ),
-    "dense": ("minifcn.cli.dense", "dense prediction four ways: what each costs, and where they agree"),
-    "data": ("minifcn.cli.data", "a data set written, fetched, or looked through for all that is wrong with it"),
-    "reproduce": (
-        "minifcn.cli.reproduce",
-        "the paper re-run at the scale of a laptop, row by row beside its own numbers",
-    ),
-    "doctor": ("minifcn.cli.doctor", "what this machine offers, and the one command that mends what is wrong"),
-    "digits": (
-        "minifcn.cli.digits",
-        "LeNet learns to read digits in seconds, and finds them on a larger sheet",
-    ),
-    "amortize": (
-        "minifcn.cli.amortize",
-        "patch by patch against all at once: the timing experiment of section 3.1",
-    ),
-    "bench": ("minifcn.cli.bench", "how fast the operations are here, and how much memory they take"),
+    "train": "train a network; without arguments, on the embedded world",
+    "pretrain": "a trunk learns to name single things of the embedded world, for --init",
+    "evaluate": "the paper's four metrics of a run on a data set, beside two baselines",
+    "predict": "segment images with a trained network",
+    "classify": "what is on a photograph, by SqueezeNet or weights of your own; a heat map of where",
+    "inspect": "what is in a file of weights, and which net it fits",
+    "convert": "weights of Caffe, PyTorch, NumPy, Keras or MATLAB as a checkpoint",
+    "export": "a trained net as ONNX, or as a state dict for PyTorch",
+    "describe": "every layer of a net, its cost and its memory, before anything runs",
+    "design": "the crops, kernels and smallest safe padding of any ladder, or why there is none",
+    "dense": "dense prediction four ways: what each costs, and where they agree",
+    "data": "a data set written, fetched, or looked through for all that is wrong with it",
+    "reproduce": "the paper re-run at the scale of a laptop, row by row beside its own numbers",
+    "doctor": "what this machine offers, and the one command that mends what is wrong",
+    "digits": "LeNet learns to read digits in seconds, and finds them on a larger sheet",
+    "amortize": "patch by patch against all at once: the timing experiment of section 3.1",
+    "bench": "how fast the operations are here, and how much memory they take",
 }
+MODULES = {"inspect": "inspect_weights"}  # no module is named like one of Python's own
 
 USAGE = "\n".join(
     [
         "usage: minifcn <verb> [options]      minifcn <verb> --help      minifcn --version",
         "",
-        *(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items()),
+        *(f"  {verb:<10} {what}" for verb, what in VERBS.items()),
         "",
         "Every verb takes --debug, which shows the whole traceback of an error.",
     ]
@@ -72,8 +58,7 @@ def dispatch(argv: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
         raise UsageError(f"unknown verb {verb!r}: {hint}")
-    module, _ = VERBS[verb]
-    return importlib.import_module(module).main(rest)
+    return importlib.import_module(f"minifcn.cli.{MODULES.get(verb, verb)}").main(rest)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minifcn import ops
+from minifcn.errors import DivergedError
 from minifcn.geometry import Grid
 from minifcn.models.classifier import Classifier
 from minifcn.models.lenet import LeNet
 from minifcn.nn import evaluating
 from minifcn.optim import SGD
 from minifcn.surgery import convolutionalize
+from minifcn.training.divergence import unheard
+from minifcn.training.step import classifier_step, shuffled
 
 HELD_OUT = 450  # a quarter
 SLOT = 44  # a digit and some paper around it
@@ -26,22 +28,13 @@ SLOT = 44  # a digit and some paper around it
 def learn(
     net: Classifier, sgd: SGD, images: np.ndarray, labels: np.ndarray, batch: int, rng: np.random.Generator
 ) -> float:
-    """One epoch; returns the mean loss. A classifier's scores (N, C) are those of a map of one pixel."""
-    net.train()
-    losses = []
-    for part in np.split(order := rng.permutation(len(images)), range(batch, len(order), batch)):
-        scores = net(images[part])
-        loss = ops.softmax_cross_entropy(scores.reshape(*scores.shape, 1, 1), labels[part, None, None])
-        loss.backward()
-        sgd.step()
-        losses.append(loss.item())
-    return float(np.mean(losses))
-
-
-def accuracy(net: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
-    """The share of images whose largest score is that of their label."""
-    with evaluating(net):
-        return float((net(images).data.argmax(axis=1) == labels).mean())
+    """Train for one epoch and return the mean of the batches' losses; `DivergedError` if one is not finite."""
+    try:
+        with unheard():
+            parts = shuffled(rng, len(images), batch)
+            return float(np.mean([classifier_step(net, sgd, images[part], labels[part]) for part in parts]))
+    except DivergedError as fault:
+        raise DivergedError(f"{fault}; start again with a learning rate below {sgd.lr:g} (`lr=...`)") from fault
 
 
 def sheet(images: np.ndarray, columns: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,8 @@ FILES = (
     "runlog",
     "environment",
     "divergence",
+    "step",
+    "ranges",
     "options",
     "setup",
     "recipes",
@@ -18,5 +20,6 @@ FILES = (
     "transfer",
     "pretraining",
     "plan",
+    "resume",
     "loop",
 )

@@ -8,13 +8,10 @@ step goes on bit for bit as if it had not been.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -48,29 +45,20 @@ from minifcn.training.evaluation import (
 from minifcn.training.options import Options
 from minifcn.training.progress import Bar, clock, silent
 from minifcn.training.report import write_report
+from minifcn.training.resume import Progress, checked_progress, fingerprint
 from minifcn.training.signals import Interrupted, Signals
+from minifcn.training.step import train_step
 from minifcn.training.trained import part, restore_net
 
 ORDER, AUGMENT, SAMPLING = 0, 1, 2  # what a random stream is for
 KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
 
 
-@dataclass
-class Progress:
-    """How far a run has come; what a checkpoint keeps beside the arrays."""
+class Shown(NamedTuple):
+    """What is remembered of a batch: the ids of its images, and how many of its pixels are learned from."""
 
-    stage: int = 0
-    step: int = 0  # of the whole run
-    stage_began: int = 0  # the step at which this stage began
-    stage_done: bool = False
-    best: float = -1.0  # mean IU
-    # since the last line of the log: summed loss over pixels, pixels, images
-    loss: float = 0.0
-    pixels: int = 0
-    images: int = 0
-    # since the last measurement
-    epoch_loss: float = 0.0
-    epoch_pixels: int = 0
+    ids: list[str]
+    pixels: int
 
 
 class Trainer:
@@ -110,9 +98,7 @@ class Trainer:
         self.environment = environment(device)
         self.progress = Progress()
         self._bar = Bar(0, unit="step")
-        self._measured: ConfusionMatrix | None = None  # of the net as it is now
-        self._measured_second: ConfusionMatrix | None = None  # of its second head
-        self._improved = False
+        self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now
         self._logged = time.perf_counter()
         self.net: FCN | LateFusion
         self.optimizer: SGD | Adam
@@ -180,11 +166,10 @@ class Trainer:
                 measure = self._is_due()
                 if measure or p.step % max(10, self.steps_per_epoch // 10) == 0:
                     self._log()
-                if measure:
-                    self._measure()
+                best = measure and self._measure()
                 enough = p.step - first == o.stop_after and not self.finished
                 if measure or enough or signals.code or (o.save_every and p.step % o.save_every == 0):
-                    self.save(best=measure and self._improved)
+                    self.save(best=best)
                     if enough or signals.code:  # it may have come while saving
                         raise Interrupted(f"stopped after step {p.step}, everything is saved", signals.code)
         return self.finish()
@@ -205,20 +190,28 @@ class Trainer:
     # --------------------------------------------------------------------------------------------------------- one step
 
     def _one_step(self) -> None:
+        p, shown = self.progress, list[Shown]()
+        done, schedule = p.step - p.stage_began, self.options.schedule
+        self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=schedule)
+        try:
+            losses = train_step(self.optimizer, self._losses(shown))
+        except DivergedError as fault:
+            self._diverged(str(fault), shown[-1].ids)
+        for batch, loss in zip(shown, losses, strict=True):
+            self._count(batch, loss)
+        p.step += 1
+        self._measured = None
+
+    def _batches(self) -> Iterator[list[Sample]]:
+        """Draw the samples of this step, one batch after another."""
         o, p = self.options, self.progress
-        done = p.step - p.stage_began
-        epoch, position = divmod(done, self.steps_per_epoch)
+        epoch, position = divmod(p.step - p.stage_began, self.steps_per_epoch)
         draw, images = rng(o.seed, ORDER, p.stage, epoch), len(self.train_set)
         order = draw.integers(images, size=images) if o.with_replacement else draw.permutation(images)
         per_step = o.batch * o.accumulate
         chosen = order[position * per_step : (position + 1) * per_step]
-        batches = [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
-        self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=o.schedule)
-        for number, batch in enumerate(batches):
-            self._forward_backward([self._sample(int(i), epoch) for i in batch], number)
-        self.optimizer.step(accumulated=len(batches))
-        p.step += 1
-        self._measured = self._measured_second = None
+        for i in range(0, len(chosen), o.batch):
+            yield [self._sample(int(image), epoch) for image in chosen[i : i + o.batch]]
 
     def _sample(self, i: int, epoch: int) -> Sample:
         sample = self.train_set[i]
@@ -227,30 +220,21 @@ class Trainer:
     def _stage_rate(self) -> float:
         return self.options.rates[self.progress.stage]
 
-    def _forward_backward(self, samples: Sequence[Sample], number: int) -> None:
-        o, p = self.options, self.progress
-        images, labels, geometry = collate_inputs(samples, self.inputs)
-        ids = [sample.id for sample in samples]
-        self.net.train()
-        try:
-            with watching(self.net) if o.detect_anomaly else contextlib.nullcontext():
-                scores = self.net(*(Tensor(to_device(x, self.device)) for x in images))
-        except DivergedError as fault:
-            self._diverged(str(fault), ids)
-        keep = None
-        if o.sampling < 1:
-            keep = sample(labels, o.sampling, rng(o.seed, SAMPLING, p.step, number))
-        pixels = int(((labels != VOID) & (1 if keep is None else keep != 0)).sum())
-        loss = self._loss(scores, labels, geometry, keep)
-        value = loss.item()
-        loss.backward()
-        if not math.isfinite(value):
-            self._diverged(f"the loss is {value}", ids)
-        total = value * {"sum": 1, "batch": len(samples), "valid": max(pixels, 1)}[o.normalize]
-        if p.step == 0 and p.pixels == 0 < pixels:
-            # two heads: ln C + ln G, which is ln(C G)
-            self.say(first_loss(total / pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
-        p.loss, p.pixels, p.images = p.loss + total, p.pixels + pixels, p.images + len(samples)
+    def _losses(self, shown: list[Shown]) -> Iterator[Tensor]:
+        """Compute the loss of each batch of this step, and add the batch to `shown`."""
+        o = self.options
+        for number, samples in enumerate(self._batches()):
+            images, labels, geometry = collate_inputs(samples, self.inputs)
+            keep, learned = None, labels != VOID
+            if o.sampling < 1:
+                keep = sample(labels, o.sampling, rng(o.seed, SAMPLING, self.progress.step, number))
+                learned &= keep != 0
+            shown.append(Shown([each.id for each in samples], int(learned.sum())))
+            yield self._loss(self._scores(images), labels, geometry, keep)
+
+    def _scores(self, images: Sequence[np.ndarray]) -> Any:
+        with watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
+            return self.net.train()(*(Tensor(to_device(x, self.device)) for x in images))
 
     def _loss(self, scores: Any, labels: Any, geometry: Any, keep: Any) -> Tensor:
         """The loss of the labels, plus that of the second labels where the net has a head for them, both unweighted."""
@@ -262,6 +246,15 @@ class Trainer:
             return ops.softmax_cross_entropy(scores, to_device(labels, device), **weighed)
         first = self._loss(scores["sem"], labels, geometry, keep)
         return first + ops.softmax_cross_entropy(scores["geo"], to_device(geometry, device), **options)
+
+    def _count(self, batch: Shown, loss: float) -> None:
+        """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
+        p, images = self.progress, len(batch.ids)
+        total = loss * {"sum": 1, "batch": images, "valid": max(batch.pixels, 1)}[self.options.normalize]
+        if p.step == 0 and p.pixels == 0 < batch.pixels:
+            # two heads: ln C + ln G, which is ln(C G)
+            self.say(first_loss(total / batch.pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
+        p.seen(total, batch.pixels, images)
 
     def _diverged(self, what: str, ids: Sequence[str] = ()) -> NoReturn:
         """Leave a description of the step, and stop: the last checkpoint is older and good."""
@@ -298,47 +291,48 @@ class Trainer:
         """Images per second since the last line of the log."""
         return self.progress.images / max(time.perf_counter() - self._logged, 1e-9)
 
+    @property
+    def _epoch(self) -> int:
+        """The epoch of this stage, from 0, that the last step belongs to."""
+        return (self.progress.step - 1 - self.progress.stage_began) // self.steps_per_epoch
+
     def _log(self) -> None:
         p, speed = self.progress, self._speed()
-        epoch = (p.step - 1 - p.stage_began) // self.steps_per_epoch
-        loss = p.loss / max(p.pixels, 1)
-        record = {"kind": "train", "stage": p.stage, "step": p.step, "epoch": epoch, "loss": loss}
+        loss, self._logged = p.logged(), time.perf_counter()
+        record = {"kind": "train", "stage": p.stage, "step": p.step, "epoch": self._epoch, "loss": loss}
         self._append(record | {"lr": self.optimizer.lr, "images_per_s": round(speed, 2)})
-        p.epoch_loss, p.epoch_pixels = p.epoch_loss + p.loss, p.epoch_pixels + p.pixels
-        p.loss, p.pixels, p.images, self._logged = 0.0, 0, 0, time.perf_counter()
         if not self._bar.shown:
             per_step = len(self.train_set) / self.steps_per_epoch
             left = (self.steps_per_stage * len(self.options.strides) - p.step) * per_step / max(speed, 1e-9)
             self.say(f"step {p.step:>6}  loss {loss:.4f} per pixel  {speed:.0f} images/s  {clock(left)} left")
 
-    def _measure(self) -> None:
-        """The end of an epoch: the metrics on the validation set, and what is suspicious about them."""
+    def _measure(self) -> bool:
+        """Log the metrics on the validation set and what is suspicious; return whether the net is the best so far."""
         p, o = self.progress, self.options
-        epoch = -(-(p.step - p.stage_began) // self.steps_per_epoch)
-        matrix = self._measured = self._evaluate()
-        record = {"kind": "val", "stage": p.stage, "step": p.step, "epoch": epoch - 1, "split": self._split()}
+        matrix, _ = self._evaluated()
+        record = {"kind": "val", "stage": p.stage, "step": p.step, "epoch": self._epoch, "split": self._split()}
         self._append(record | matrix.summary() | class_record(matrix))
+        done = p.step - p.stage_began
         self.say(
-            f"{self._when(epoch)}  mean IU {matrix.mean_iu():.3f}  pixel accuracy {matrix.pixel_accuracy():.3f}  "
+            f"{f'step {done}/{o.steps}' if o.steps else f'epoch {self._epoch + 1}/{o.epochs}'}  "
+            f"mean IU {matrix.mean_iu():.3f}  pixel accuracy {matrix.pixel_accuracy():.3f}  "
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
-        loss = p.epoch_loss / max(p.epoch_pixels, 1)
-        for warning in warnings_about(loss, matrix, self.classes, lr=self.optimizer.lr, trunk=self._trunk_is_zero()):
+        trunk = self._trunk_is_zero()
+        for warning in warnings_about(p.measured(), matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
             self.say(f"warning: {warning}")
-        p.epoch_loss, p.epoch_pixels = 0.0, 0
-        self._improved = matrix.mean_iu() > p.best
+        improved = matrix.mean_iu() > p.best
         p.best = max(p.best, matrix.mean_iu())
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
-        p.stage_done = known or p.step - p.stage_began == self.steps_per_stage
+        p.stage_done = known or done == self.steps_per_stage
         self._logged = time.perf_counter()  # the images/s of the log are those of training
+        return improved
 
-    def _when(self, epoch: int) -> str:
-        o, p = self.options, self.progress
-        return f"step {p.step - p.stage_began}/{o.steps}" if o.steps else f"epoch {epoch}/{o.epochs}"
-
-    def _evaluate(self) -> ConfusionMatrix:
-        matrix, self._measured_second = evaluate_heads(self.net, self.val_set, self.inputs, batch=self.options.batch)
-        return matrix
+    def _evaluated(self) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
+        """Return the confusion matrices of the net as it is now: of the labels, and of the second labels if any."""
+        if self._measured is None:
+            self._measured = evaluate_heads(self.net, self.val_set, self.inputs, batch=self.options.batch)
+        return self._measured
 
     def _split(self) -> str:
         o = self.options
@@ -393,18 +387,8 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this run; `FormatError` or `UsageError` if it is of another net or other data."""
-        path, meta = checkpoint.path, checkpoint.meta
-        if meta.get("classes") != list(self.classes):
-            raise UsageError(f"{path}: its classes are {meta.get('classes')}; the data has {list(self.classes)}")
-        if meta.get("images") != fingerprint(self.train_set.ids):
-            was, found = told(meta.get("images")), told(fingerprint(self.train_set.ids))
-            raise UsageError(f"{path}: it was trained on {was}; found {found}, which are others, or in another order")
-        self.progress = progress_of(checkpoint)
-        p, strides = self.progress, self.options.strides
-        if p.stage >= len(strides) or strides[p.stage] != meta.get("stride"):
-            raise UsageError(
-                f"{path}: its net has stride {meta.get('stride')} in stage {p.stage + 1} of {self.options.stages}"
-            )
+        path, meta, strides = checkpoint.path, checkpoint.meta, self.options.strides
+        self.progress = checked_progress(checkpoint, classes=self.classes, ids=self.train_set.ids, strides=strides)
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
         self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))
@@ -415,18 +399,18 @@ class Trainer:
             raise FormatError(f"{path}: generators cannot be read ({fault}); use an earlier checkpoint") from fault
         for difference in differences(meta.get("environment", {}), self.environment):
             self.say(f"warning: {difference}: the run goes on, but not bit for bit the same")
-        runlog.forget_after(self._path("metrics.jsonl"), p.step)
+        runlog.forget_after(self._path("metrics.jsonl"), self.progress.step)
 
     # ------------------------------------------------------------------------------------------------------ the results
 
     def finish(self) -> dict[str, Any]:
         """Measure, draw, write the report, and say where everything is."""
-        matrix = self._measured or self._evaluate()
+        matrix, second = self._evaluated()
         guesses = baselines(self.train_set, self.val_set)
         result = evaluation_record(matrix, guesses, classes=self.classes, split=self._split(), images=len(self.val_set))
-        if self._measured_second is not None:
-            result["geometry"] = measures(self._measured_second, self.geometry_classes)
-            self.say(f"the second head: pixel accuracy {self._measured_second.pixel_accuracy():.3f}")
+        if second is not None:
+            result["geometry"] = measures(second, self.geometry_classes)
+            self.say(f"the second head: pixel accuracy {second.pixel_accuracy():.3f}")
         runlog.write_json(self._path("evaluation.json"), result)
         self._draw_samples(self._path("samples"))
         report = write_report(self.folder.path)
@@ -442,31 +426,3 @@ class Trainer:
             images, *_ = collate_inputs([sample], self.inputs)
             picture = viz.triptych(sample.image, sample.label, predict(self.net, *images)[0], self.classes)
             (folder / f"{i:03d}-{sample.id}.png").write_bytes(viz.png(picture))
-
-
-# --------------------------------------------------------------------------------------------------------- small things
-
-
-def fingerprint(ids: Sequence[str]) -> dict[str, Any]:
-    """Which images, in which order."""
-    digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
-    return {"count": len(ids), "first": ids[0], "last": ids[-1], "sha256": digest}
-
-
-def told(images: Any) -> str:
-    """The images of a run in words: how many, the first and the last."""
-    if not isinstance(images, Mapping):
-        return "images it does not name"
-    return f"{images.get('count')} images ({images.get('first')} ... {images.get('last')})"
-
-
-def progress_of(checkpoint: Checkpoint) -> Progress:
-    """The progress a checkpoint was saved at; `FormatError` unless every field is there, of its type and possible."""
-    found, wanted = checkpoint.meta.get("progress"), {name: type(value) for name, value in vars(Progress()).items()}
-    if not isinstance(found, Mapping) or found.keys() != wanted.keys():
-        raise FormatError(f"{checkpoint.path}: progress is {found!r:.80}; expected the fields {', '.join(wanted)}")
-    for name, kind in wanted.items():
-        value = found[name]
-        if type(value) is not kind or not (name == "best" or value >= 0):
-            raise FormatError(f"{checkpoint.path}: progress {name} is {value!r:.80}; expected {kind.__name__} from 0")
-    return Progress(**found)

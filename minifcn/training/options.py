@@ -24,6 +24,7 @@ from minifcn.models.vgg import BLOCKS
 from minifcn.models.zoo import NETS, near, trunk_name
 from minifcn.ops.loss import NORMALIZATIONS
 from minifcn.optim import SCHEDULES
+from minifcn.training.ranges import check_choices, check_ranges
 
 MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
 OPTIMIZERS = ("sgd", "adam")
@@ -156,13 +157,8 @@ class Options:
     detect_anomaly: Annotated[bool, "check every layer's output, and name the first that is not finite"] = False
 
     def __post_init__(self) -> None:
-        for field, least, most in RANGES:
-            value = getattr(self, field)
-            if not (isinstance(value, (int, float)) and least <= value <= most):
-                bound = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
-                raise UsageError(f"option {field} is {value!r}; expected a number {bound}")
-        for field in CHOICES:
-            check_choice(field, getattr(self, field))
+        check_ranges(self, RANGES)
+        check_choices(self, CHOICES)
         if not re.fullmatch("[A-Za-z0-9_-]+", self.recipe):
             raise UsageError(f"option recipe is {self.recipe!r:.40}; expected a name, which the run folder gets, too")
         if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
@@ -281,15 +277,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "device": ("cpu", "gpu", "auto"),
     "on_save_error": ("stop", "warn"),
 }
-
-
-def check_choice(option: str, value: Any) -> None:
-    """Refuse a value that `CHOICES` does not list for this option, and name the nearest that it does."""
-    if value not in CHOICES[option]:
-        known = list(map(str, CHOICES[option]))
-        raise UsageError(
-            f"option {option} is {value!r:.40}; expected one of {', '.join(known)}{near(str(value), known)}"
-        )
 
 
 def nearest(name: str, known: Any) -> str:

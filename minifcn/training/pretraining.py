@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
-from minifcn import ops
 from minifcn.backend import rng
 from minifcn.data.batches import Preprocessing
 from minifcn.data.objects import Objects
@@ -28,11 +27,12 @@ from minifcn.models.classifier import Classifier, averaging
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import VGG
 from minifcn.models.zoo import TRUNKS, trunk_name
-from minifcn.nn import evaluating
-from minifcn.optim import SGD, Adam, learning_rate
+from minifcn.optim import SGD, Adam, Optimizer, learning_rate
 from minifcn.training.divergence import unheard
-from minifcn.training.options import check_choice
+from minifcn.training.options import CHOICES
 from minifcn.training.progress import Bar, silent
+from minifcn.training.ranges import check_choices, check_ranges
+from minifcn.training.step import accuracy, classifier_step, shuffled
 from minifcn.weights.published import WeightSet
 
 ORDER, MIRROR = 2, 3  # what a random stream is for; 0 and 1 are the trainer's
@@ -58,12 +58,8 @@ class Pretraining:
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
 
     def __post_init__(self) -> None:
-        for name, least, most in RANGES:
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and least <= value <= most):
-                raise UsageError(f"option {name} is {value!r}; expected a number from {least} to {most}")
-        for name in ("trunk", "layers", "optimizer"):
-            check_choice(name, getattr(self, name))
+        check_ranges(self, RANGES)
+        check_choices(self, {name: CHOICES[name] for name in ("trunk", "layers", "optimizer")})
 
     @property
     def net(self) -> str:
@@ -133,7 +129,7 @@ def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], Non
             start = time.perf_counter()
             loss = learn(net, solver, options, epoch, known, preprocessing, bar)
             speed = options.images / (time.perf_counter() - start)
-            right = accuracy(net, *measured, preprocessing, batch=options.batch)
+            right = accuracy(net, batches(*measured, preprocessing, batch=options.batch))
             with bar.hidden():
                 say(
                     f"epoch {epoch + 1}/{options.epochs}  loss {loss:.3f}  accuracy {right:.3f}  "
@@ -169,46 +165,37 @@ def stacked(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
 
 def learn(
     net: Classifier,
-    solver: SGD | Adam,
+    solver: Optimizer,
     options: Pretraining,
     epoch: int,
     known: tuple[np.ndarray, np.ndarray],
     preprocessing: Preprocessing,
     bar: Bar,
 ) -> float:
-    """One epoch, every other picture mirrored at random; returns the mean loss."""
-    net.train()
+    """Train for one epoch, every other picture mirrored at random, and return the mean loss."""
     images, labels = known
-    order = rng(options.seed, ORDER, epoch).permutation(len(images))
+    parts = shuffled(rng(options.seed, ORDER, epoch), len(images), options.batch)
     mirrored = rng(options.seed, MIRROR, epoch).random(len(images)) < 0.5
-    parts = np.split(order, range(options.batch, len(order), options.batch))
-    total, done, steps = 0.0, epoch * len(parts), options.epochs * len(parts)
-    for step, part in enumerate(parts, start=done):
-        solver.lr = learning_rate(step, steps, lr=options.lr, schedule="poly")
+    total = 0.0
+    for step, part in enumerate(parts, start=epoch * len(parts)):
+        solver.lr = learning_rate(step, options.epochs * len(parts), lr=options.lr, schedule="poly")
         x = np.stack([preprocessing(images[i, :, ::-1] if mirrored[i] else images[i]) for i in part])
-        scores = net(x)
-        loss = ops.softmax_cross_entropy(scores.reshape(*scores.shape, 1, 1), labels[part, None, None])
-        value = loss.item()
-        if not math.isfinite(value):
+        try:
+            loss = classifier_step(net, solver, x, labels[part])
+        except DivergedError as fault:
             raise DivergedError(
-                f"the loss is {value} in step {step + 1}; nothing is written; start again with a learning rate below "
+                f"{fault} in step {step + 1}; nothing is written; start again with a learning rate below "
                 f"{options.lr:g} (`lr=...`)"
-            )
-        loss.backward()
-        solver.step()
-        total += value * len(part)
-        bar.advance(note=f"loss {value:.3f}")
+            ) from fault
+        total += loss * len(part)
+        bar.advance(note=f"loss {loss:.3f}")
     return total / len(images)
 
 
-def accuracy(
-    net: Classifier, images: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing, *, batch: int
-) -> float:
-    """The share of pictures whose largest score is that of their class."""
-    right = 0
-    with evaluating(net):
-        for start in range(0, len(images), batch):
-            part = slice(start, start + batch)
-            x = np.stack([preprocessing(image) for image in images[part]])
-            right += int((net(x).data.argmax(axis=1) == labels[part]).sum())
-    return right / len(images)
+def batches(
+    images: np.ndarray, labels: np.ndarray, preprocessing: Preprocessing, *, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield all pictures in order, as the net takes them, with their classes, `batch` at a time."""
+    for start in range(0, len(images), batch):
+        part = slice(start, start + batch)
+        yield np.stack([preprocessing(image) for image in images[part]]), labels[part]

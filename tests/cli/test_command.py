@@ -80,7 +80,7 @@ def test_the_table_of_verbs(argv: list[str], capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_is_a_command(verb: str) -> None:
-    assert callable(importlib.import_module(cli.VERBS[verb][0]).main)
+    assert callable(importlib.import_module(f"minifcn.cli.{cli.MODULES.get(verb, verb)}").main)
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,8 +80,8 @@ def test_the_gradients_of_a_timing_are_not_left_behind(rng):
             "option net is 'squeezenet'; expected one of vgg11, vgg13, vgg16, vgg19, alexnet, googlenet, lenet",
         ),
         (["--size", "226"], "option size is 226; expected at least 227, what alexnet looks at"),
-        (["--batch", "0"], "option batch is 0; expected at least 1"),
-        (["--repeat", "-1"], "option repeat is -1; expected at least 1"),
+        (["--batch", "0"], "option batch is 0; expected a number of at least 1"),
+        (["--repeat", "-1"], "option repeat is -1; expected a number of at least 1"),
         (["--width", "-1"], "AlexNet: width is -1"),
     ],
 )

@@ -363,7 +363,7 @@ def test_scaling_is_measured_and_drawn(tmp_path, capsys):
         (["layers", "--plot", "nowhere/x.png"], "nowhere/x.png: cannot be written"),
         (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, lines, winograd"),
         (["layers", "--only", "conv9_9", "--no-torch"], "option only names 'conv9_9'"),
-        (["nets", "--runs", "0"], "option runs is 0; expected at least 1"),
+        (["nets", "--runs", "0"], "option runs is 0; expected a number of at least 1"),
         (["nets", "--padding", "some"], "VGG: padding is 'some'; expected \"same\" or a whole number"),
         (["nets", "--net", "fcn8", "--no-torch"], "option net is 'fcn8'; expected one of fcn32s, fcn16s, fcn8s"),
         (["nets", "--size", "9y9"], "option size is '9y9'; expected height x width"),

@@ -367,7 +367,7 @@ def test_the_command(capsys):
         (["fcn9s"], ", fcn-dilated; did you mean 'fcn8s'?"),
         ([], "found net 'none'"),
         (["fcn-googlenet", "--layers", "16"], "option layers is not one of fcn-googlenet's; leave it out"),
-        (["lenet", "--batch", "0"], "option batch is 0; expected at least 1"),
+        (["lenet", "--batch", "0"], "option batch is 0; expected a number of at least 1"),
         (["lenet", "--size", "100"], "this classifier takes images of 28x28 pixels"),
         (["fcn8s", "--size", "0x5"], "option size is '0x5'"),
         (["fcn8s", "--size", "5x5x5"], "option size is"),

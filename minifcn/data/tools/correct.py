@@ -15,10 +15,10 @@ from minifcn.data.files import read_mask_as_it_is, write_mask
 from minifcn.data.listed import Part
 from minifcn.data.sample import VOID
 from minifcn.data.tools.check import Findings
-from minifcn.data.tools.make import write_lines
+from minifcn.data.tools.make import new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, remapped
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
-from minifcn.errors import DataError, UsageError
+from minifcn.errors import DataError
 
 MENDED = ("colours", "depth", "values", "black and white", "line", "repeated", "no lists")
 """The kinds of fault that are gone in the new folder; pairs that cannot be used are left out there as well."""
@@ -41,11 +41,7 @@ def correct(
     colours, numbers = _complete(found, colours or {}, numbers or {})
     if not found.usable:
         raise DataError(f"{found.folder}: no pair of image and mask can be used; there is nothing to write")
-    try:
-        if root.exists() and any(root.iterdir()):
-            raise UsageError(f"{root}: is not empty; choose a new folder for the corrected masks")
-        for part in (IMAGES, MASKS, SPLITS):
-            (root / part).mkdir(parents=True)
+    with new_tree(root, "the corrected masks"):
         images = Part(found.folder / IMAGES, IMAGE_SUFFIXES)
         masks = Part(found.folder / MASKS, MASK_SUFFIXES)
         for name in found.usable:
@@ -66,8 +62,6 @@ def correct(
                 *(f"{old} {new}" for old, new in sorted(numbers.items()) if old != new),
             ],
         )
-    except OSError as error:
-        raise UsageError(f"{error.filename or root}: cannot be written ({error.strerror}); choose another") from error
     return root
 
 

@@ -66,57 +66,38 @@ class Source:
         return 3 * self.size
 
 
-def _voc(year: int, name: str, digest: str, size: int, about: bool = True, inside: str = "") -> Source:
-    server = f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}"
+# Of each year's training and validation images: the date in the archive's name, its bytes and its SHA-256. The hashes
+# are as two programs have them that know nothing of each other (torchvision's prototypes and dataeval), and for 2007
+# and 2012 a third (TensorFlow Datasets, with the sizes); the other sizes are to two digits.
+VOC = {
+    2012: ("11-May-2012", 1_999_639_040, "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"),
+    2011: ("25-May-2011", 1_700_000_000, "0a7f5f5d154f7290ec65ec3f78b72ef72c6d93ff6d79acd40dc222a9ee5248ba"),
+    2010: ("03-May-2010", 1_300_000_000, "1af4189cbe44323ab212bff7afbc7d0f55a267cc191eb3aac911037887e5c7d4"),
+    2009: ("11-May-2009", 900_000_000, "11cbe1741fb5bdadbbca3c08e9ec62cd95c14884845527d50847bc2cf57e7fd6"),
+    2008: ("14-Jul-2008", 550_000_000, "7f0ca53c1b5a838fbe946965fc106c6e86832183240af5c88e3f6c306318d42e"),
+    2007: ("06-Nov-2007", 460_032_000, "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508"),
+}
+
+
+def _voc(year: int) -> Source:
+    date, size, digest = VOC[year]
     place = f"VOCdevkit/VOC{year}"
-    page = f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/"
-    what = f"PASCAL VOC {year}, training and validation"
-    return Source(what, f"{server}/{name}", size, "sha256", digest, inside or place, place, page, about)
+    return Source(
+        what=f"PASCAL VOC {year}, training and validation",
+        address=f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{year}/VOCtrainval_{date}.tar",
+        size=size,
+        algorithm="sha256",
+        digest=digest,
+        inside=f"TrainVal/{place}" if year == 2011 else place,
+        place=place,
+        page=f"http://host.robots.ox.ac.uk/pascal/VOC/voc{year}/",
+        about=year not in (2007, 2012),
+    )
 
 
-# SHA-256 as two programs have them that know nothing of each other (torchvision's prototypes and dataeval), and for
-# 2007 and 2012 a third (TensorFlow Datasets, with the sizes); SBD's MD5 as torchvision and others have it, its size as
-# downloads have shown it.
 SOURCES = {
-    "voc2012": _voc(
-        2012,
-        "VOCtrainval_11-May-2012.tar",
-        "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
-        1_999_639_040,
-        about=False,
-    ),
-    "voc2011": _voc(
-        2011,
-        "VOCtrainval_25-May-2011.tar",
-        "0a7f5f5d154f7290ec65ec3f78b72ef72c6d93ff6d79acd40dc222a9ee5248ba",
-        1_700_000_000,
-        inside="TrainVal/VOCdevkit/VOC2011",
-    ),
-    "voc2010": _voc(
-        2010,
-        "VOCtrainval_03-May-2010.tar",
-        "1af4189cbe44323ab212bff7afbc7d0f55a267cc191eb3aac911037887e5c7d4",
-        1_300_000_000,
-    ),
-    "voc2009": _voc(
-        2009,
-        "VOCtrainval_11-May-2009.tar",
-        "11cbe1741fb5bdadbbca3c08e9ec62cd95c14884845527d50847bc2cf57e7fd6",
-        900_000_000,
-    ),
-    "voc2008": _voc(
-        2008,
-        "VOCtrainval_14-Jul-2008.tar",
-        "7f0ca53c1b5a838fbe946965fc106c6e86832183240af5c88e3f6c306318d42e",
-        550_000_000,
-    ),
-    "voc2007": _voc(
-        2007,
-        "VOCtrainval_06-Nov-2007.tar",
-        "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
-        460_032_000,
-        about=False,
-    ),
+    **{f"voc{year}": _voc(year) for year in VOC},
+    # its MD5 as torchvision and others have it, its size as downloads have shown it
     "sbd": Source(
         "SBD, the Semantic Boundaries Dataset",
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",

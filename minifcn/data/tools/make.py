@@ -8,12 +8,14 @@
 `minifcn data make DIR` calls this; `VOCSegmentation(DIR)` reads it back.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from minifcn.data.files import write_image, write_mask
 from minifcn.data.shapes import CLASSES, Shapes
+from minifcn.data.voc import IMAGES, MASKS, SPLITS
 from minifcn.errors import UsageError
 
 
@@ -27,21 +29,33 @@ def make_tree(
     """
     root = Path(folder)
     splits = {split: Shapes(split, count=count, size=size, seed=seed) for split, count in counts.items()}
-    images, masks, lists = root / "JPEGImages", root / "SegmentationClass", root / "ImageSets" / "Segmentation"
-    try:
-        if root.exists() and any(root.iterdir()):
-            raise UsageError(f"{root}: is not empty; choose a new folder for the embedded world")
-        for part in (images, masks, lists):
-            part.mkdir(parents=True)
+    with new_tree(root, "the embedded world"):
         for split, world in splits.items():
             for sample in world:
-                write_image(images / f"{sample.id}.jpg", sample.image)
-                write_mask(masks / f"{sample.id}.png", sample.label)
-            write_lines(lists / f"{split}.txt", world.ids)
+                write_image(root / IMAGES / f"{sample.id}.jpg", sample.image)
+                write_mask(root / MASKS / f"{sample.id}.png", sample.label)
+            write_lines(root / SPLITS / f"{split}.txt", world.ids)
         write_lines(root / "class_names.txt", CLASSES)
-    except OSError as error:
-        raise UsageError(f"{root}: cannot be written ({error.strerror}); choose another folder") from error
     return root
+
+
+@contextlib.contextmanager
+def new_tree(root: Path, what: str) -> Iterator[None]:
+    """Make the empty folders of a VOC tree for `what`; UsageError if `root` is not new or cannot be written to.
+
+    Inside, an OSError becomes a UsageError that names the file, or else the folder.
+    """
+    try:
+        if root.exists() and any(root.iterdir()):
+            raise UsageError(f"{root}: is not empty; choose a new folder for {what}")
+        root.mkdir(parents=True, exist_ok=True)
+        for part in (IMAGES, MASKS, SPLITS):
+            (root / part).mkdir(parents=True)
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or root}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

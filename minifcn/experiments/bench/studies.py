@@ -36,6 +36,7 @@ from minifcn.models.zoo import NETS
 from minifcn.ops.conv import windows as windows_of
 from minifcn.optim import SGD
 from minifcn.tensor import OPS, Node, Tensor, edges_of
+from minifcn.training.step import train_step
 
 PRODUCTS = ("forward", "grad_x", "grad_w")
 # Every net of `minifcn describe` that makes scores for each pixel of one image, by the same names.
@@ -158,8 +159,7 @@ class Work:
         return ops.softmax_cross_entropy(self.net(self.x), self.labels)
 
     def step(self) -> None:
-        self.loss().backward()
-        self.solver.step()
+        train_step(self.solver, [self.loss()])
 
 
 # -------------------------------------------------------------------------------------------------------------- ladder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import numpy as np
 from minifcn import ops
 from minifcn.experiments.reproduction.row import Row, row
 from minifcn.experiments.reproduction.solver import CVPR15, HEAVY16
+from minifcn.experiments.reproduction.structure import field_of, thin
 from minifcn.geometry import Grid, Layer, out_size
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.classifier import classifier
-from minifcn.models.zoo import NETS
 from minifcn.stitch import rarefied
 from minifcn.tensor import Parameter
 
@@ -29,7 +30,8 @@ def rows() -> Iterator[Row]:
         "section 3.1", f"{claim}, with pools that round down", "10x10", lambda: alexnet_cells(False), expected="9x9"
     )
     claim = "FCN-GoogLeNet: receptive field"
-    yield row("table 1", claim, "907", field, expected="715", note="907 counts the average pool that 4.1 takes out")
+    note = "907 counts the average pool that 4.1 takes out"
+    yield row("table 1", claim, "907", partial(field_of, "fcn-googlenet"), expected="715", note=note)
     yield row("section 4.2", "fc6 after a pool5 of stride 1", "14x14", rarefied_fc6, expected="13x13")
     claim = "the weight decay, printed 5^-4"
     yield row("section 4.3", claim, f"{5**-4:g}", decay, expected="0.0005", note="5 x 10^-4; so are 2^-4 and 5^-5")
@@ -41,14 +43,14 @@ def rows() -> Iterator[Row]:
     yield row("section 4.3", f"{claim}, released", published, lambda: learned("voc-fcn8s"), expected="none")
 
 
-def pixels_of_a_window() -> str:
+def pixels_of_a_window() -> int:
     """Those that one output of a convolution has a gradient for."""
     x = Parameter(np.zeros((1, 1, 9, 9)))
     one = np.zeros((1, 1, 7, 7))
     one[:, :, 2, 2] = 1
     (ops.conv2d(x, np.ones((1, 1, 3, 3))) * one).sum().backward()
     reached: Any = x.grad
-    return str(int(reached[0, 0].any(axis=0).sum()))
+    return reached[0, 0].any(axis=0).sum()
 
 
 def alexnet_cells(ceil: bool) -> str:
@@ -57,19 +59,9 @@ def alexnet_cells(ceil: bool) -> str:
     return f"{size}x{size}"
 
 
-def windows(name: str) -> list[Layer]:
-    """Of the trunk of a net."""
-    net: Any = NETS[name](width=1)
-    return net.trunk.layers()
-
-
-def field() -> str:
-    return str(Grid.of(windows("fcn-googlenet")).field)
-
-
 def rarefied_fc6() -> tuple[str, str]:
     """Seven taps, two cells apart; a window of 14 would see farther than the classifier did."""
-    chain = windows("voc-fcn32s")
+    chain = thin("voc-fcn32s").trunk.layers()
     *below, fc6, fc7 = rarefied(chain, 16)
     wide = Grid.of([*below, Layer(14), fc7]).field
     return f"{fc6.extent}x{fc6.extent}", f"sees {Grid.of(chain).field} pixels as before; 14x14 would see {wide}"
@@ -80,5 +72,5 @@ def decay() -> str:
 
 
 def learned(name: str) -> str:
-    names = [key.removesuffix(".w") for key, p in NETS[name](width=1).named_parameters() if key.startswith("upscore")]
+    names = [key.removesuffix(".w") for key, _ in thin(name).named_parameters() if key.startswith("upscore")]
     return ", ".join(names) or "none"

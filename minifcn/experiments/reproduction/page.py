@@ -159,10 +159,16 @@ def _verdicts(f: Findings) -> Iterator[Block]:
 
 
 def _numbers(measure: str, verdict: Verdict) -> tuple[str, str, str]:
-    scale, digits = (100, 1) if measure in SHARES else (1, 3 if measure == "loss" else 1)
-    mean = f"{scale * verdict.mean:+.{digits}f}" if math.isfinite(verdict.mean) else "–"
-    spread = f"{scale * verdict.spread:.{digits}f}" if math.isfinite(verdict.spread) else "–"
-    return mean, spread, f"**{verdict.word}**" if verdict.word != UNDECIDED else verdict.word
+    word = f"**{verdict.word}**" if verdict.word != UNDECIDED else verdict.word
+    return _shown(measure, verdict.mean, "+"), _shown(measure, verdict.spread), word
+
+
+def _shown(measure: str, value: float, sign: str = "-", *, seconds: int = 1) -> str:
+    """A value of a measure as text, shares in per cent; `seconds` are the digits of seconds."""
+    if not math.isfinite(value):
+        return "–"
+    scale, digits = (100, 1) if measure in SHARES else (1, 3 if measure == "loss" else seconds)
+    return f"{scale * value:{sign}.{digits}f}"
 
 
 def _exact(rows: Sequence[ExactRow]) -> Iterator[Block]:
@@ -196,38 +202,30 @@ def _table(table: Table, f: Findings) -> Iterator[Block]:
         rows.append(("" if row.paper else row.name, *["here"] * with_paper, *ours))
     yield TextTable(("", *[""] * with_paper, *heads), tuple(rows))
     if not f.quick:
-        verdicts = [(claim, claim.verdict(f.results, f.seeds)) for claim in table.claims]
-        lines = [
-            (claim.text, MEASURES[claim.measure][0], *_numbers(claim.measure, verdict)) for claim, verdict in verdicts
-        ]
+        lines = []
+        for claim in table.claims:
+            verdict = claim.verdict(f.results, f.seeds)
+            lines.append((claim.text, MEASURES[claim.measure][0], *_numbers(claim.measure, verdict)))
         yield TextTable(("claim", "measure", "difference", "spread", "verdict"), tuple(lines))
     if with_paper:
         measure = "mean_iu" if "mean_iu" in table.columns else table.columns[0]
-        at = table.columns.index(measure)
-        shown = {}
+        at, head, shown = table.columns.index(measure), MEASURES[measure][0], {}
         for row in table.rows:
             mean, spread = summary(f.results, row.cell, f.seeds, measure)
             shown[row.name] = (number(row.paper[at]) if row.paper else math.nan, 100 * mean, 100 * spread)
-        yield Picture(
-            table.name, f"{table.title}: {MEASURES[measure][0]}", bars(shown, f"{MEASURES[measure][0]}, per cent")
-        )
+        yield Picture(table.name, f"{table.title}: {head}", bars(shown, f"{head}, per cent"))
     if table.curves:
         curves = {
             row.name: [f.results[row.cell, seed].curve() for seed in f.seeds if (row.cell, seed) in f.results]
             for row in table.rows
         }
-        yield Picture(
-            f"{table.name}-loss", f"{table.title}: training loss over steps, images, time", loss_curves(curves)
-        )
+        shows = f"{table.title}: training loss over steps, images, time"
+        yield Picture(f"{table.name}-loss", shows, loss_curves(curves))
 
 
 def _ours(f: Findings, cell: str, measure: str) -> str:
-    mean, spread = summary(f.results, cell, f.seeds, measure)
-    if not math.isfinite(mean):
-        return "–"
-    scale, digits = (100, 1) if measure in SHARES else (1, 3 if measure == "loss" else 0)
-    more = f" ± {scale * spread:.{digits}f}" if math.isfinite(spread) else ""
-    return f"{scale * mean:.{digits}f}{more}"
+    mean, spread = (_shown(measure, value, seconds=0) for value in summary(f.results, cell, f.seeds, measure))
+    return f"{mean} ± {spread}" if spread != "–" else mean
 
 
 # ------------------------------------------------------------------------------------------------------------ the pages

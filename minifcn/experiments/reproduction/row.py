@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +50,12 @@ def row(
     section: str,
     claim: str,
     paper: str,
-    compute: Callable[[], str | tuple[str, str]],
+    compute: Callable[[], object],
     *,
     expected: str = "",
     note: str = "",
 ) -> Row:
-    """The row of a claim that `compute()` checks: it returns what comes out, or that and a note.
+    """The row of a claim that `compute()` checks: it returns what comes out, or that and a note as a tuple.
 
     A net that the library refuses to build is an answer, too: "refused: ..." with the reason.
     """
@@ -64,7 +64,12 @@ def row(
     except MinifcnError as refusal:
         answer = f"refused: {refusal}"
     ours, more = answer if isinstance(answer, tuple) else (answer, "")
-    return Row(section, claim, paper, ours, expected, "; ".join(filter(None, (more, note))))
+    return Row(section, claim, paper, str(ours), expected, "; ".join(filter(None, (more, note))))
+
+
+def listed(values: Iterable[object], between: str = ", ") -> str:
+    """The values as text, one after another."""
+    return between.join(map(str, values))
 
 
 def agreement(a: np.ndarray, b: np.ndarray, *, tolerance: float = 1e-12) -> tuple[str, str]:

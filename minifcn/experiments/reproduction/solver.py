@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from minifcn.experiments.reproduction.row import Row, row
 from minifcn.nn import Module
 from minifcn.optim import SGD
-from minifcn.tensor import Parameter
+from minifcn.tensor import Parameter, Tensor
 from minifcn.training.recipes import preset
+from minifcn.training.step import train_step
 
 PIXELS = 500 * 375  # of a photograph of PASCAL VOC
 
@@ -75,33 +77,31 @@ class Weight(Module):
     def __init__(self, start: float) -> None:
         self.w = Parameter(np.full(1, start))
 
-    def pull(self, gradient: float) -> None:
+    def pulled(self, gradient: float) -> Tensor:
         """A loss with that gradient."""
-        (self.w * gradient).sum().backward()
+        return (self.w * gradient).sum()
+
+
+def steps(start: float, gradients: Iterable[float], **options: Any) -> Iterator[tuple[float, float]]:
+    """Train one weight from `start` with our SGD, and yield it and its momentum after a step with each gradient."""
+    net = Weight(start)
+    opt = SGD(net, **options)
+    for gradient in gradients:
+        train_step(opt, [net.pulled(gradient)])
+        yield float(net.w.data[0]), float(opt.history["w"][0])
 
 
 def momentum_of_one() -> tuple[str, str]:
     """p of one image keeps p^k of a gradient over the k images of a batch, which the batch's momentum must be."""
     p = CVPR15.momentum ** (1 / CVPR15.batch)
-    net = Weight(0.0)
-    opt = SGD(net, lr=1.0, momentum=p)
-    kept = []
-    for gradient in (1.0, *[0.0] * CVPR15.batch):
-        net.pull(gradient)
-        opt.step()
-        kept.append(float(opt.history["w"][0]))
-    return f"{p:.2f}", f"{p:.4f}; after {CVPR15.batch} images {kept[-1] / kept[0]:.2f} of a gradient is left"
+    (_, first), *_, (_, last) = steps(0.0, [1.0] + [0.0] * CVPR15.batch, lr=1.0, momentum=p)
+    return f"{p:.2f}", f"{p:.4f}; after {CVPR15.batch} images {last / first:.2f} of a gradient is left"
 
 
 def final_step(rule: Rule) -> float:
     """Of our SGD, once the momentum has gathered all it can."""
-    net = Weight(0.0)
-    opt = SGD(net, lr=rule.lr, momentum=rule.momentum)
-    before = after = 0.0
-    for _ in range(int(12 / (1 - rule.momentum))):
-        net.pull(float(rule.pixels))
-        opt.step()
-        before, after = after, float(net.w.data[0])
+    gradients = [float(rule.pixels)] * int(12 / (1 - rule.momentum))
+    *_, (before, _), (after, _) = steps(0.0, gradients, lr=rule.lr, momentum=rule.momentum)
     return before - after
 
 
@@ -115,14 +115,10 @@ def per_image() -> str:
 
 def decayed() -> str:
     """Measured on a part of the steps, since all take alike: a weight that hears of no loss."""
-    net, part = Weight(1.0), 1200
-    opt = SGD(net, lr=HEAVY16.lr, momentum=HEAVY16.momentum, weight_decay=HEAVY16.decay)
-    half = 1.0
-    for step in range(part):
-        net.pull(0.0)
-        opt.step()
-        half = float(net.w.data[0]) if step == part // 2 - 1 else half
-    return f"{(half - float(net.w.data[0])) * HEAVY16.steps / (part - part // 2):.0e}"
+    rule, part = HEAVY16, 1200
+    path = list(steps(1.0, [0.0] * part, lr=rule.lr, momentum=rule.momentum, weight_decay=rule.decay))
+    (half, _), (end, _) = path[part // 2 - 1], path[-1]
+    return f"{(half - end) * rule.steps / (part - part // 2):.0e}"
 
 
 def relative_gain(ours: float, theirs: float) -> tuple[str, str]:

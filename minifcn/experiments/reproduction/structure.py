@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from minifcn.experiments.reproduction.row import Row, row
+from minifcn.experiments.reproduction.row import Row, listed, row
 from minifcn.geometry import Grid, Layer, out_size
 from minifcn.introspect.describe import describe
 from minifcn.models.classifier import classifier
@@ -29,6 +30,7 @@ TABLE_1 = {
 SKIPS = {32: (), 16: ("pool4",), 8: ("pool4", "pool3"), 4: ("pool4", "pool3", "pool2")}
 CROPS = {32: "19", 16: "5, 27", 8: "5, 9, 31"}
 SIDES = range(1, 1025)
+AMONG = f"of the sides {SIDES.start} to {SIDES.stop - 1}"
 
 
 def rows() -> Iterator[Row]:
@@ -60,21 +62,15 @@ def released() -> Iterator[Row]:
     yield row(where, "nyud-fcn32s-color-hha: crop offsets of both", "19 and 19", late_crops)
     yield row(where, "voc-fcn-alexnet: crop offset", "18", partial(crops_of, "voc-fcn-alexnet"))
     yield row(where, "voc-fcn-alexnet: kernel of the upsampling", "63", partial(kernels_of, "voc-fcn-alexnet"))
-    yield row(
-        where, "the same with a kernel of 64: crop offset", "", even_kernel, expected="refused: 37/2 is not whole"
-    )
+    claim = "the same with a kernel of 64: crop offset"
+    yield row(where, claim, "", even_kernel, expected="refused: 37/2 is not whole")
     for stride, kernels in ((32, "64"), (16, "4, 32"), (8, "4, 4, 16")):
         net = f"voc-fcn{stride}s"
         yield row(where, f"{net}: kernels of the upsampling", kernels, partial(kernels_of, net))
     for stride, size in ((32, 544), (16, 560), (8, 568)):
         shown = str(size) if stride == 8 else ""  # 568 was reported by a user of the released net
-        yield row(
-            where,
-            f"voc-fcn{stride}s: side of the scores of 500 pixels, before the last crop",
-            shown,
-            partial(size_on_top, stride),
-            expected="" if shown else str(size),
-        )
+        claim = f"voc-fcn{stride}s: side of the scores of 500 pixels, before the last crop"
+        yield row(where, claim, shown, partial(size_on_top, stride), expected="" if shown else str(size))
     yield row("section 4.2", "FCN-4s, which was not built: crop offsets", "", crops_of_4s, expected="5, 9, 17, 33")
     fields = "6, 16, 44, 100, 212"
     yield row("section 4.1", "VGG-16: receptive fields of pool1 to pool5", "", pool_fields, expected=fields)
@@ -82,22 +78,16 @@ def released() -> Iterator[Row]:
 
 def border() -> Iterator[Row]:
     """Is a padding of 100 needed?"""
-    where, among = "released nets", f"of the sides {SIDES.start} to {SIDES.stop - 1}"
+    where = "released nets"
     for stride in CROPS:
         claim = f"padding 100 lets every image through FCN-{stride}s"
-        yield row(where, claim, "", partial(fitting, stride, 100), expected=f"{len(SIDES)} {among}")
+        yield row(where, claim, "", partial(fitting, stride, 100), expected=f"{len(SIDES)} {AMONG}")
     for stride in CROPS:
-        yield row(
-            where,
-            f"the least padding that does so (FCN-{stride}s)",
-            "",
-            partial(least_padding, stride),
-            expected="97",
-            note="100 is enough, and three more than needed",
-        )
+        claim, note = f"the least padding that does so (FCN-{stride}s)", "100 is enough, and three more than needed"
+        yield row(where, claim, "", partial(least_padding, stride), expected="97", note=note)
     yield row(where, "with 96, FCN-32s refuses the sides", "", refused_by_96, expected="1, 2", note="fc6 does not fit")
     claim = "with pools that round down, FCN-32s refuses in spite of its 100"
-    yield row(where, claim, "", refused_by_floor, expected=f"397 {among}")
+    yield row(where, claim, "", refused_by_floor, expected=f"397 {AMONG}")
     yield row(where, "the skips' offsets for paddings 81 to 105", "", skip_offsets, expected="5, 9")
     yield row(where, "the last offsets of 32s, 16s, 8s, 4s for a padding p", "", last_offsets, expected=LAST)
 
@@ -108,13 +98,8 @@ LAST = "p - 81, p - 73, p - 69, p - 67"
 def cost() -> Iterator[Row]:
     """What the border of 100 pixels costs."""
     for size, giga in ((500, 181), (64, 22)):
-        yield row(
-            "released nets",
-            f"multiply-adds of the VGG-16 trunk, border included, on {size}x{size}",
-            "",
-            partial(multiply_adds, size),
-            expected=f"{giga} G",
-        )
+        claim = f"multiply-adds of the VGG-16 trunk, border included, on {size}x{size}"
+        yield row("released nets", claim, "", partial(multiply_adds, size), expected=f"{giga} G")
 
 
 # ---- how each is found --------------------------------------------------------------------------------------------
@@ -125,13 +110,9 @@ def thin(name: str) -> Any:
     return NETS[name](width=1)
 
 
-def depth_of(name: str) -> str:
-    y = thin(name).eval()(np.zeros((1, 3, 9, 9), np.float32))
-    return str(depth(y))
-
-
-def depth(y: Tensor) -> int:
-    """The most convolutions on any path through the graph of `y`, found in the graph itself."""
+def depth_of(name: str) -> int:
+    """The most convolutions on any path through the graph of a net's scores, found in the graph itself."""
+    y: Tensor = thin(name).eval()(np.zeros((1, 3, 9, 9), np.float32))
     longest: dict[Node, int] = {}
     waiting = [y.node] if y.node else []
     while waiting:
@@ -153,22 +134,22 @@ def parameters_of(name: str) -> tuple[str, str]:
     return f"{count / 1e6:.0f}M", f"{count:,}"
 
 
-def stride_of(name: str) -> str:
-    return str(Grid.of(thin(name).trunk.layers()).stride)
+def stride_of(name: str) -> Fraction:
+    return Grid.of(thin(name).trunk.layers()).stride
 
 
-def field_of(name: str) -> str:
-    return str(Grid.of(thin(name).trunk.layers()).field)
+def field_of(name: str) -> Fraction:
+    return Grid.of(thin(name).trunk.layers()).field
 
 
-def field_of_googlenet() -> str:
+def field_of_googlenet() -> Fraction:
     net = classifier(GoogLeNet, width=1, classes=2)
     windows = [layer for layer in net.layers() if layer.kernel < net.trunk.size]  # not the last layer, a matrix
-    return str(Grid.of(windows).field)
+    return Grid.of(windows).field
 
 
 def fused_strides() -> str:
-    return ", ".join(str(rung.stride) for rung in thin("voc-fcn8s").ladder.rungs if rung.skip)
+    return listed(rung.stride for rung in thin("voc-fcn8s").ladder.rungs if rung.skip)
 
 
 def crops_of(name: str) -> str:
@@ -176,16 +157,16 @@ def crops_of(name: str) -> str:
 
 
 def offsets(net: FCN) -> str:
-    return ", ".join(str(rung.at) for rung in net.ladder.rungs)
+    return listed(rung.at for rung in net.ladder.rungs)
 
 
 def late_crops() -> str:
     net = thin("nyud-fcn32s-color-hha")
-    return " and ".join(offsets(part) for part in (net.color, net.hha))
+    return listed(map(offsets, (net.color, net.hha)), " and ")
 
 
 def kernels_of(name: str) -> str:
-    return ", ".join(str(rung.layer.kernel) for rung in thin(name).ladder.rungs)
+    return listed(rung.layer.kernel for rung in thin(name).ladder.rungs)
 
 
 def even_kernel() -> str:
@@ -201,13 +182,13 @@ def vgg_paths(padding: int | str) -> Mapping[str, Sequence[Layer]]:
     return VGG(width=1, padding=padding, init="zero", rng=np.random.default_rng(0)).paths()
 
 
-def size_on_top(stride: int) -> str:
+def size_on_top(stride: int) -> int:
     """The score of 500 pixels after each upsampling; a skip is cut to it, so it only grows."""
     net = thin(f"voc-fcn{stride}s")
     size = out_size(net.trunk.layers(), 500)
     for rung in net.ladder.rungs:
         size = rung.layer.out_size(size)
-    return str(size)
+    return size
 
 
 def crops_of_4s() -> str:
@@ -215,36 +196,35 @@ def crops_of_4s() -> str:
 
 
 def pool_fields() -> str:
-    return ", ".join(str(Grid.of(path).field) for name, path in vgg_paths(100).items() if name.startswith("pool"))
+    return listed(Grid.of(path).field for name, path in vgg_paths(100).items() if name.startswith("pool"))
 
 
 def fitting(stride: int, padding: int) -> str:
     ladder = Ladder(vgg_paths(padding), SKIPS[stride])
-    count = sum(ladder.fits(side) for side in SIDES)
-    return f"{count} of the sides {SIDES.start} to {SIDES.stop - 1}"
+    return f"{sum(ladder.fits(side) for side in SIDES)} {AMONG}"
 
 
-def least_padding(stride: int) -> str:
-    return str(safe_padding(vgg_paths, SKIPS[stride]))
+def least_padding(stride: int) -> int:
+    return safe_padding(vgg_paths, SKIPS[stride])
 
 
 def refused_by_96() -> str:
     ladder = Ladder(vgg_paths(96), ())
-    return ", ".join(str(side) for side in SIDES if not ladder.fits(side))
+    return listed(side for side in SIDES if not ladder.fits(side))
 
 
 def refused_by_floor() -> tuple[str, str]:
     floored = {name: [replace(layer, ceil=False) for layer in path] for name, path in vgg_paths(100).items()}
     ladder = Ladder(floored, ())
     refused = [side for side in SIDES if not ladder.fits(side)]
-    known = " and ".join(str(side) for side in (375, 500) if side in refused)
-    return f"{len(refused)} of the sides {SIDES.start} to {SIDES.stop - 1}", f"{known} among them"
+    known = listed((side for side in (375, 500) if side in refused), " and ")
+    return f"{len(refused)} {AMONG}", f"{known} among them"
 
 
 def skip_offsets() -> str:
     found = set()
     for padding in range(81, 106):
-        found.add(", ".join(str(rung.at) for rung in Ladder(vgg_paths(padding), SKIPS[8]).rungs[:-1]))
+        found.add(listed(rung.at for rung in Ladder(vgg_paths(padding), SKIPS[8]).rungs[:-1]))
     return " or ".join(sorted(found))
 
 

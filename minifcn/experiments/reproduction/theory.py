@@ -23,6 +23,7 @@ from minifcn.optim import SGD
 from minifcn.stitch import rarefy, shift_and_stitch
 from minifcn.surgery import convolutionalize
 from minifcn.tensor import Parameter, Tensor
+from minifcn.training.step import train_step
 
 # Fresh nets and the classes of their heads
 FRESH = {"voc-fcn8s": (21,), "nyud-fcn32s-color": (40,), "siftflow-fcn16s": (33, 3), "pascalcontext-fcn8s": (60,)}
@@ -161,13 +162,13 @@ def ramp() -> tuple[str, str]:
     return agreement(up, 0.25 + 0.5 * np.arange(len(up)))
 
 
-def ring() -> str:
+def ring() -> int:
     """Ones, upsampled and cropped, are less than one where cells beyond the border would have to add to them."""
     (rung,) = fcn(VGG, 32, width=1, padding=100).ladder.rungs
     ones = np.ones((1, 1, 16, 16))
     up = ops.bilinear_upsample(ones, kernel_size=rung.layer.kernel, stride=rung.layer.stride).data[0, 0]
     line = up[len(up) // 2, rung.at :]
-    return str(int(np.argmax(line > 1 - 1e-12)))
+    return int(np.argmax(line > 1 - 1e-12))
 
 
 def fresh_skip(fusion: str) -> tuple[str, str]:
@@ -199,8 +200,7 @@ def at_once(scale: float) -> tuple[str, str]:
         opt = SGD(net, lr=rate, momentum=0.9, weight_decay=0.01 * 0.1 / rate)
         for _ in range(20):
             away = net(x) - target
-            (away * away).sum().backward()
-            opt.step()
+            train_step(opt, [(away * away).sum()])
         ends.append(net.scale * net.w.data)
     word, apart = agreement(*ends, tolerance=1e-9)
     return (f"{ratio:.0e}" if word == "equal" else word), apart

@@ -356,7 +356,7 @@ def test_nothing_is_written_over(tree: Path, capsys: pytest.CaptureFixture[str])
         ("check", "data: found 'check'; expected: minifcn data check DIR"),
         ("check t u", "data: found 'check t u'; expected"),
         ("check nowhere", "nowhere: no such folder"),
-        ("check t --first 0", "option --first is 0; expected a number of at least 1"),
+        ("check t --first 0", "option first is 0; expected a number of at least 1"),
         ("check t --map m", "option --map has nothing to do; expected --write DIR"),
         ("check t --write n --map nothing", "nothing: cannot be read"),
         ("check t --classes nothing", "nothing: cannot be read"),
