@@ -1,9 +1,13 @@
-"""The kinds of errors, with the exit code of each.
+"""The kinds of errors, with the exit code of each, and the check that most refusals begin with.
 
 Every message is one sentence a user can act on: the file or the argument, what was found, what was expected, and
 where it helps, the next step. `guard` in `cli/command.py` prints it and leaves with `exit_code`; nothing else in the
 package calls `sys.exit`.
 """
+
+import math
+from numbers import Integral
+from typing import Any, TypeGuard
 
 
 class MinifcnError(Exception):
@@ -48,3 +52,12 @@ class DivergedError(MinifcnError):
 
 class GradientError(MinifcnError, AssertionError):
     """A gradient written by hand that differs from the one found by differences."""
+
+
+def whole(value: Any, *, least: int, most: float = math.inf) -> TypeGuard[int]:
+    """Return whether `value` is a whole number from `least` to `most`, both included.
+
+    NumPy's integers are; True is not, although Python counts with it.
+    """
+    known = type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))  # the usual one first
+    return known and least <= int(value) <= most

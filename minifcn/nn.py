@@ -16,9 +16,8 @@ import numpy as np
 
 from minifcn import ops
 from minifcn.backend import Array, Scope, device_of, to_device, to_host
-from minifcn.errors import FormatError, ShapeError, UsageError
+from minifcn.errors import FormatError, ShapeError, UsageError, whole
 from minifcn.geometry import Layer
-from minifcn.ops.checks import whole
 from minifcn.tensor import Parameter, Tensor, no_grad
 
 EVALUATED: Scope[frozenset[int]] = Scope("evaluated", frozenset())

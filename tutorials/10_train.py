@@ -41,7 +41,7 @@ from solutions import n10 as solved
 from minifcn import ops, viz
 from minifcn.backend import rng, to_device, to_host
 from minifcn.data import VOID, Preprocessing, Shapes, collate
-from minifcn.data.batches import Cached
+from minifcn.data.dataset import Cached
 from minifcn.geometry import Grid
 from minifcn.inference import inference
 from minifcn.kernels.threads import threads

@@ -10,10 +10,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from minifcn.cli.command import parse_words
-from minifcn.data.inputs import Hidden
+from minifcn.data.dataset import Dataset
+from minifcn.data.inputs import Hidden, Second
 from minifcn.errors import DataError, UsageError
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.metrics import ABSENT, ConfusionMatrix
@@ -86,8 +87,9 @@ def main(argv: list[str]) -> int:
     print(class_table(matrix, trained.classes))
     record = evaluation_record(matrix, guesses, classes=trained.classes, split=split, images=len(val), absent=absent)
     if second is not None:
-        print(f"\nthe second head\n{class_table(second, val.geometry_classes)}")
-        record["geometry"] = measures(second, val.geometry_classes)
+        classes = Second(val).classes
+        print(f"\nthe second head\n{class_table(second, classes)}")
+        record["geometry"] = measures(second, classes)
     if options.json:
         write_json(Path(options.json), record)
         print(f"wrote {options.json}")
@@ -98,7 +100,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def data_of(trained: Trained, options: Options) -> tuple[Any, str, Any]:
+def data_of(trained: Trained, options: Options) -> tuple[Dataset, str, Dataset | None]:
     """(the data set to measure on, its split, the one to count the baselines on or None if there is none)."""
     o = trained.options
     o = dataclasses.replace(o, data=options.data or o.data, skip_bad=options.skip_bad)

@@ -1,14 +1,15 @@
 """Data sets of images in which every pixel has a class.
 
 A data set here is any object with `.classes` (a tuple of names; the index is the class), `.ids` (a tuple of picture
-names), `len(ds)`, and `ds[i]`, which gives a `Sample`. Nothing has to inherit from anything: the embedded world, a
-VOC tree and your own class of ten lines serve equally.
+names), `len(ds)`, and `ds[i]`, which gives a `Sample`; `Dataset` (dataset.py) says so in types. Nothing has to inherit
+from anything: the embedded world, a VOC tree and your own class of ten lines serve equally.
 
 `FILES` lists the files of this folder from easy to hard, which is also the order in which they may import each other.
 """
 
 from minifcn.data.augment import Augmentation
-from minifcn.data.batches import CAFFE, Preprocessing, Subset, collate
+from minifcn.data.batches import CAFFE, Preprocessing, collate
+from minifcn.data.dataset import Dataset, Subset
 from minifcn.data.nyud import NYUD, NYUD_CLASSES
 from minifcn.data.opening import open_data
 from minifcn.data.pascal_context import PASCAL_CONTEXT_CLASSES, PASCALContext
@@ -29,6 +30,7 @@ __all__ = [
     "VOC_CLASSES",
     "VOID",
     "Augmentation",
+    "Dataset",
     "PASCALContext",
     "Preprocessing",
     "SIFTFlow",
@@ -45,6 +47,7 @@ FILES = (
     "palette",
     "files",
     "augment",
+    "dataset",
     "batches",
     "inputs",
     "hha",

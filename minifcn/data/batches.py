@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.data.dataset import Pictures
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, FormatError, ShapeError, UsageError
 
@@ -44,7 +45,7 @@ class Preprocessing:
             raise UsageError(f"preprocessing mean {self.mean}, std {self.std}; expected three numbers each")
 
     @classmethod
-    def fit(cls, dataset: Any, *, count: int = 100) -> "Preprocessing":
+    def fit(cls, dataset: Pictures, *, count: int = 100) -> "Preprocessing":
         """Red first, 0..1, and zero mean and unit variance per channel over `count` pictures of `dataset`.
 
         The pictures are taken evenly from first to last, so that the same data set always gives the same numbers.
@@ -134,59 +135,3 @@ def stacked(samples: Sequence[Sample], planes: Sequence[np.ndarray], nothing: in
     for row, plane in zip(whole, planes, strict=True):
         row[:, : plane.shape[1], : plane.shape[2]] = plane
     return whole
-
-
-class Subset:
-    """Some pictures of a data set, in the order given: a data set again."""
-
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        self.dataset = dataset
-        self.indices = tuple(range(len(dataset))[index] for index in indices)
-        self.classes: tuple[str, ...] = dataset.classes
-        self.geometry_classes: tuple[str, ...] = getattr(dataset, "geometry_classes", ())
-        self.ids: tuple[str, ...] = tuple(dataset.ids[index] for index in self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.dataset[self.indices[index]]
-
-
-class Cached:
-    """A data set that keeps what it has read, up to `limit` bytes: no picture is decoded twice, or drawn twice."""
-
-    def __init__(self, dataset: Any, *, limit: int = 1 << 30) -> None:
-        self.dataset = dataset
-        self.classes: tuple[str, ...] = dataset.classes
-        self.geometry_classes: tuple[str, ...] = getattr(dataset, "geometry_classes", ())
-        self.ids: tuple[str, ...] = dataset.ids
-        self._kept: dict[int, Sample] = {}
-        self._room = limit
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample:
-        if index in self._kept:
-            return self._kept[index]
-        sample = self.dataset[index]
-        size = sum(plane.nbytes for plane in vars(sample).values() if isinstance(plane, np.ndarray))
-        if size <= self._room:
-            self._kept[index] = sample
-            self._room -= size
-        return sample
-
-    def read_all(self) -> None:
-        """Read every sample once, so that a broken file is found now and not in an hour. `DataError` counts them."""
-        faults = []
-        for index in range(len(self)):
-            try:
-                self[index]
-            except DataError as fault:
-                faults.append(str(fault))
-        if faults:
-            raise DataError(
-                f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "
-                "mend them, or leave them out with `skip_bad=True`"
-            )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from minifcn.data.batches import Preprocessing, stacked
+from minifcn.data.dataset import Dataset, Wrapper
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, UsageError
 
@@ -94,28 +94,26 @@ def collate_inputs(samples: Sequence[Sample], inputs: Inputs) -> tuple[list[np.n
     return images, labels, geometry
 
 
-class Second:
+class Second(Wrapper):
     """A data set with its second labels (geometry) in the place of the first."""
 
-    def __init__(self, dataset: Any) -> None:
-        if not getattr(dataset, "geometry_classes", ()):
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        if not self.geometry_classes:
             raise UsageError(
                 "option heads asks for a second kind of label, and this data set has one alone; expected one with two "
                 "(SIFT Flow, the embedded world)"
             )
-        self.dataset = dataset
-        self.classes: tuple[str, ...] = dataset.geometry_classes
-        self.ids: tuple[str, ...] = dataset.ids
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        self.classes, self.geometry_classes = self.geometry_classes, ()
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]
+        if sample.geometry is None:
+            raise DataError(f"{sample.id}: has no second labels; expected them, as in the rest of its data set")
         return replace(sample, label=sample.geometry, geometry=None)
 
 
-class Hidden:
+class Hidden(Wrapper):
     """A data set whose pictures hide, by their truth, "background" (class 0), "foreground" (all others) or "both".
 
     What is hidden has the colour `fill`, which is 0 for the net; under "both" the foreground is the opposite colour
@@ -123,16 +121,11 @@ class Hidden:
     so does depth.
     """
 
-    def __init__(self, dataset: Any, what: str, *, fill: tuple[int, int, int]) -> None:
+    def __init__(self, dataset: Dataset, what: str, *, fill: tuple[int, int, int]) -> None:
         if what not in HIDINGS:
             raise UsageError(f"option hide is {what!r}; expected one of {', '.join(HIDINGS)}")
-        self.dataset, self.what, self.fill = dataset, what, fill
-        self.classes: tuple[str, ...] = dataset.classes
-        self.geometry_classes: tuple[str, ...] = getattr(dataset, "geometry_classes", ())
-        self.ids: tuple[str, ...] = dataset.ids
-
-    def __len__(self) -> int:
-        return len(self.dataset)
+        super().__init__(dataset)
+        self.what, self.fill = what, fill
 
     def __getitem__(self, index: int) -> Sample:
         sample = self.dataset[index]

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from minifcn.data.hha import DOWN, Camera, hha
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.things import STANDING, Array, Light, Thing, choose, mix, noise, rgb, step
-from minifcn.errors import UsageError
+from minifcn.errors import UsageError, whole
 
 Part = tuple[slice, slice]
 
@@ -259,7 +259,7 @@ def finished(scene: Scene, rng: Generator, id: str) -> Sample:
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:
     """`value`, or `UsageError` unless it is a whole number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+    if not whole(value, least=low, most=high):
         raise UsageError(f"the embedded world's {name} is an integer from {low} to {high}, not {value!r}")
     return int(value)
 

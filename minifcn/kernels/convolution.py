@@ -45,42 +45,32 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
     x (N, I, H, W), w (O, I/groups, kh, kw), b (O,), y (N, O, H', W'), all float32 or all float64.
     ShapeError if they do not fit one another.
     """
-    _check(w, g, x=x, b=b)
-    if x.shape[1] != w.shape[1] * g.groups:
-        raise _misfit(f"x has {x.shape[1]} channels, w {w.shape} takes {w.shape[1]}", g)
-    if b is not None and b.shape != (len(w),):
-        raise _misfit(f"the bias has shape {b.shape}, w makes {len(w)} channels", g)
+    _fit(x, w, b, g)
     way = choose(x, g, x.shape[1], len(w), len(x), g.out_size(x.shape[2:]))
     kept = {"u": _transformed(w)} if way == "winograd" else {}
     return kernel(x, way).correlate(x, w, g, b, relu, **kept)
 
 
-def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+def spread(gy: Array, w: Array, g: Windows, size: Pair, b: Array | None = None) -> Array:
     """The adjoint of `correlate` in x: gy (N, O, H', W'), w (O, I/groups, kh, kw) -> gx (N, I, *size).
 
-    `size` may be any (H, W) whose windows number H' by W'; ShapeError for another.
+    `size` may be any (H, W) whose windows number H' by W'; ShapeError for another. As a layer of its own, the
+    transposed convolution, its input is called x in errors, and may get a bias b (I,).
     """
-    _check(w, g, gy=gy)
-    if gy.shape[1] != len(w):
-        raise _misfit(f"gy has {gy.shape[1]} channels, w {w.shape} makes {len(w)}", g)
-    out = g.out_size(size)
-    if out != gy.shape[2:]:
-        raise _misfit(f"a size of {size} has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
-    way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out)  # from gy's channels to gx's
-    return kernel(gy, way).spread(gy, w, g, size)
+    _fit(gy, w, b, g, transposed=True)
+    way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), _windows(size, gy, g))  # from gy's channels to gx's
+    gx = kernel(gy, way).spread(gy, w, g, size)
+    return gx if b is None else gx + b[:, None, None]
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     """The adjoint of `correlate` in w: x (N, I, H, W), gy (N, O, H', W') -> gw (O, I/groups, kh, kw)."""
-    _check(None, g, x=x, gy=gy)
-    if len(x) != len(gy):
-        raise _misfit(f"x holds {len(x)} images, gy {len(gy)}", g)
-    if x.shape[1] % g.groups or gy.shape[1] % g.groups:
-        raise _misfit(f"channels {x.shape[1]}, {gy.shape[1]}", g)
-    out = g.out_size(x.shape[2:])
-    if out != gy.shape[2:]:
-        raise _misfit(f"x has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}", g)
-    return kernel(x, choose(x, g, x.shape[1], gy.shape[1], len(x), out)).weigh(x, gy, g)
+    _plain(g, x=x, gy=gy)
+    if len(x) != len(gy) or x.shape[1] % g.groups or gy.shape[1] % g.groups:
+        found = f"x holds {len(x)} images, gy {len(gy)}, with channels {x.shape[1]}, {gy.shape[1]}"
+        raise ShapeError(f"{g.op}: {found}; expected as many images, and channels divisible by groups={g.groups}")
+    way = choose(x, g, x.shape[1], gy.shape[1], len(x), _windows(x.shape[2:], gy, g))
+    return kernel(x, way).weigh(x, gy, g)
 
 
 def kernel(array: Array, way: str) -> Any:
@@ -144,22 +134,35 @@ def _transformed(w: Array) -> Array | None:
     return entry[1]
 
 
-def _check(w: Array | None, g: Windows, **arrays: Array | None) -> None:
-    """Four axes and one floating dtype for all; weights that have the geometry's kernel and divide into its groups."""
-    given = {name: array for name, array in arrays.items() if array is not None}
-    if w is not None:
-        given["w"] = w
-        if w.ndim != 4 or w.shape[2:] != g.kernel:
-            raise _misfit(f"w has shape {w.shape}, expected (O, I/groups, kh, kw)", g)
-        if len(w) % g.groups:
-            raise _misfit(f"w {w.shape} makes {len(w)} channels", g)
-    if len({array.dtype for array in given.values()}) > 1 or any(a.dtype not in FLOATS for a in given.values()):
-        found = ", ".join(f"{name} {array.dtype}" for name, array in given.items())
-        raise _misfit(f"expected one dtype, float32 or float64, found {found}", g)
-    for name in given.keys() - {"w", "b"}:
-        if given[name].ndim != 4:
-            raise _misfit(f"{name} has shape {given[name].shape}, expected (N, C, H, W)", g)
+def _fit(x: Array, w: Array, b: Array | None, g: Windows, *, transposed: bool = False) -> None:
+    """Refuse arrays that do not fit one another: kernel, channels, bias and dtype."""
+    _plain(g, x=x, w=w, b=b)
+    if w.shape[2:] != g.kernel:
+        raise ShapeError(f"{g.op}: w has shape {w.shape}; expected (O, I/groups, kh, kw) with a kernel of {g.kernel}")
+    i, o = w.shape[1] * g.groups, len(w)
+    takes, makes = (o, i) if transposed else (i, o)
+    if x.shape[1] != takes or o % g.groups:
+        found = f"x {x.shape} has {x.shape[1]} channels and w {w.shape} with groups={g.groups} wants {takes}"
+        raise ShapeError(f"{g.op}: {found}, and the first axis of w divisible by {g.groups}")
+    if b is not None and b.shape != (makes,):
+        raise ShapeError(f"{g.op}: b has shape {b.shape}; expected ({makes},), one number per output channel")
 
 
-def _misfit(found: str, g: Windows) -> ShapeError:
-    return ShapeError(f"convolution with kernel {g.kernel[0]}x{g.kernel[1]} and groups={g.groups}: {found}")
+def _plain(g: Windows, **arrays: Array | None) -> None:
+    """Refuse arrays that are not all of one floating dtype, and images that are not (N, C, H, W)."""
+    (first, x), *others = ((name, array) for name, array in arrays.items() if array is not None)
+    for name, array in [(first, x), *others]:
+        if array.ndim != 4 and name in ("x", "gy"):
+            raise ShapeError(f"{g.op}: {name} has shape {array.shape}; expected (N, C, H, W)")
+        if array.dtype not in FLOATS:
+            raise ShapeError(f"{g.op}: {name} is {array.dtype}; expected float32 or float64")
+        if array.dtype != x.dtype:
+            raise ShapeError(f"{g.op}: {first} is {x.dtype} and {name} is {array.dtype}; give both the same dtype")
+
+
+def _windows(size: Pair, gy: Array, g: Windows) -> Pair:
+    """The windows of an image of (H, W); refuse gy (N, O, H', W') if it does not have a pixel for each."""
+    out = g.out_size(size)
+    if out != gy.shape[2:]:
+        raise ShapeError(f"{g.op}: an image of {size} has {out[0]}x{out[1]} windows, gy has {gy.shape[2:]}")
+    return out

@@ -14,11 +14,10 @@ The columns are kh*kw times as large as the image. They are therefore never kept
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from numbers import Integral
+from dataclasses import dataclass, field
 
 from minifcn.backend import Array, xp_of
-from minifcn.errors import ShapeError
+from minifcn.errors import ShapeError, whole
 
 Pair = tuple[int, int]
 
@@ -29,6 +28,7 @@ class Windows:
 
     Each pair is (vertical, horizontal). Output pixel (y, x) looks at the rows y*stride + i*dilation - padding for
     i = 0 .. kernel-1, and at the columns likewise. `groups` splits the channels into that many independent layers.
+    `op` is the operation that errors name.
     """
 
     kernel: Pair
@@ -36,14 +36,15 @@ class Windows:
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+    op: str = field(default="convolution", compare=False)
 
     def __post_init__(self) -> None:
         for name, least in (("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             pair = getattr(self, name)
-            if not (isinstance(pair, tuple) and len(pair) == 2 and all(_whole(v) and v >= least for v in pair)):
-                raise ShapeError(f"{name} is {pair!r}: expected a pair of integers of at least {least}")
-        if not (_whole(self.groups) and self.groups >= 1):
-            raise ShapeError(f"groups is {self.groups!r}: expected an integer of at least 1")
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(whole(v, least=least) for v in pair)):
+                raise ShapeError(f"{self.op}: {name} is {pair!r}: expected a pair of integers of at least {least}")
+        if not whole(self.groups, least=1):
+            raise ShapeError(f"{self.op}: groups is {self.groups!r}: expected an integer of at least 1")
 
     @property
     def span(self) -> Pair:
@@ -72,10 +73,6 @@ class Windows:
             rows = slice(i * dh, i * dh + (out_h - 1) * sh + 1, sh)
             for j in range(self.kernel[1]):
                 yield (i, j), (rows, slice(j * dw, j * dw + (out_w - 1) * sw + 1, sw))
-
-
-def _whole(value: object) -> bool:
-    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
 
 
 def im2col(x: Array, g: Windows) -> Array:

@@ -25,17 +25,13 @@ Part = tuple[slice, slice]
 
 def by_planes(task: Callable[[Part], None], x: Array) -> None:
     """Call `task(part)` until each plane of x (N, C, H, W) was in some part: one call on a GPU, or where x is small."""
-    if whole(x):
+    if device_of(x) == "gpu" or x.nbytes <= PIECE:
         task((slice(None), slice(None)))
         return
     n, c = x.shape[:2]
     pieces = -(-x.nbytes // PIECE)
     parts = [(images, part) for images in shares(n, pieces) for part in shares(c, -(-pieces // n))]
     parallel(task, parts, threads() if is_host(x) and x.nbytes >= ALONE else 1)
-
-
-def whole(x: Array) -> bool:
-    return device_of(x) == "gpu" or x.nbytes <= PIECE
 
 
 def rectified(gy: Array, y: Array) -> Array:

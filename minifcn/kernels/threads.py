@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minifcn.errors import UsageError
+from minifcn.errors import UsageError, whole
 
 ALONE = 20_000_000
 """Multiply-adds below which one thread is quicker than two: measured, on the layers of SqueezeNet."""
@@ -37,7 +37,7 @@ def set_threads(count: int | None) -> None:
     between, wait for the next one at full speed for milliseconds, on the cores that ours should have.
     """
     global _wish, _pool, _limit
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+    if count is not None and not whole(count, least=1):
         raise UsageError(f"threads is {count!r}: expected an integer of at least 1")
     with _busy:
         if _pool is not None:

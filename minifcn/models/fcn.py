@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import ops
-from minifcn.errors import UsageError
+from minifcn.errors import UsageError, whole
 from minifcn.geometry import Layer
 from minifcn.models.ladder import Ladder, safe_padding, skips_to
 from minifcn.models.trunk import Trunk
@@ -77,7 +77,7 @@ class FCN(Module):
     ) -> None:
         heads = {f"_{name}": n for name, n in classes.items()} if isinstance(classes, Mapping) else {"": classes}
         for count in heads.values() or [0]:
-            if not isinstance(count, (int, np.integer)) or not 1 <= count <= 255:
+            if not whole(count, least=1, most=255):
                 raise UsageError(
                     f"FCN: classes is {classes!r}; expected a whole number from 1 to 255 (label 255 is void)"
                 )

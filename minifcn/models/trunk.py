@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 from minifcn import ops
-from minifcn.errors import GeometryError, UsageError
+from minifcn.errors import GeometryError, UsageError, whole
 from minifcn.geometry import Grid, Layer
 from minifcn.nn import Init, Module, Sequential
-from minifcn.ops.checks import whole
 from minifcn.tensor import Tensor
 
 

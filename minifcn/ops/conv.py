@@ -9,30 +9,12 @@
 so upsampling really is "backwards strided convolution" (FCN, section 3.3).
 """
 
-from collections.abc import Sequence
-
 from minifcn.backend import Array
 from minifcn.errors import ShapeError
 from minifcn.kernels.convolution import correlate, spread, weigh
-from minifcn.kernels.im2col import Windows
 from minifcn.kernels.planes import channel_sums, rectified
-from minifcn.ops.checks import bias_of, images, pair, same_dtype
+from minifcn.ops.checks import Size, images, kernel_of, pair, windows
 from minifcn.tensor import ValueAndGradients, op
-
-Size = int | Sequence[int]
-
-
-def windows(w: Array, *, stride: Size, padding: Size, dilation: Size, groups: int, op: str) -> Windows:
-    """The sliding windows of a weight w (., ., kh, kw); `ShapeError`, in the name of `op`, for what is none."""
-    if getattr(w, "ndim", 0) != 4:
-        raise ShapeError(f"{op}: w has shape {getattr(w, 'shape', ())}; expected four axes, channels and kernel")
-    return Windows(
-        kernel=w.shape[2:],
-        stride=pair(stride, op=op, name="stride", least=1),
-        padding=pair(padding, op=op, name="padding", least=0),
-        dilation=pair(dilation, op=op, name="dilation", least=1),
-        groups=groups,
-    )
 
 
 @op
@@ -54,14 +36,8 @@ def conv2d(
     is still in the cache; it equals `relu(conv2d(...))` to the bit. Errors: `ShapeError`. FCN, section 3.
     """
     images(x, op="conv2d")
-    g = windows(w, stride=stride, padding=padding, dilation=dilation, groups=groups, op="conv2d")
-    if x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
-        raise ShapeError(
-            f"conv2d: x {x.shape} has {x.shape[1]} channels and w {w.shape} with groups={groups} wants "
-            f"{w.shape[1] * groups}, and outputs divisible by {groups}"
-        )
-    same_dtype(x, ("w", w), ("b", b), op="conv2d")
-    bias_of(b, w.shape[0], op="conv2d")
+    kernel = kernel_of(w, op="conv2d")
+    g = windows(kernel, op="conv2d", stride=stride, padding=padding, dilation=dilation, groups=groups)
     size = x.shape[2:]
     y = correlate(x, w, g, b, relu=relu)
 
@@ -100,26 +76,18 @@ def conv_transpose2d(
     Errors: `ShapeError`. FCN, section 3.3.
     """
     images(x, op="conv_transpose2d")
-    g = windows(w, stride=stride, padding=padding, dilation=dilation, groups=groups, op="conv_transpose2d")
+    kernel = kernel_of(w, op="conv_transpose2d")
+    g = windows(kernel, op="conv_transpose2d", stride=stride, padding=padding, dilation=dilation, groups=groups)
     extra = pair(output_padding, op="conv_transpose2d", name="output_padding", least=0)
-    if x.shape[1] != w.shape[0] or w.shape[0] % groups:
-        raise ShapeError(
-            f"conv_transpose2d: x {x.shape} has {x.shape[1]} channels and w {w.shape} wants {w.shape[0]}, "
-            f"divisible by groups={groups}"
-        )
     if any(e >= s for e, s in zip(extra, g.stride, strict=True)):
         raise ShapeError(f"conv_transpose2d: output_padding {extra} must be smaller than the stride {g.stride}")
-    same_dtype(x, ("w", w), ("b", b), op="conv_transpose2d")
-    bias_of(b, w.shape[1] * groups, op="conv_transpose2d")
     h, v = (
         (n - 1) * s + e - 2 * p + o
         for n, s, e, p, o in zip(x.shape[2:], g.stride, g.span, g.padding, extra, strict=True)
     )
     if h < 1 or v < 1:
         raise ShapeError(f"conv_transpose2d: padding {g.padding} leaves {h}x{v} of the output; use less")
-    y = spread(x, w, g, (h, v))
-    if b is not None:
-        y = y + b[:, None, None]
+    y = spread(x, w, g, (h, v), b)
 
     def grad_x(gy):
         return correlate(gy, w, g)

@@ -1,8 +1,8 @@
 """Normalisation across channels: AlexNet's local responses and ParseNet's unit length."""
 
 from minifcn.backend import Array, xp_of
-from minifcn.errors import ShapeError
-from minifcn.ops.checks import images, whole
+from minifcn.errors import ShapeError, whole
+from minifcn.ops.checks import images
 from minifcn.tensor import ValueAndGradients, op
 
 

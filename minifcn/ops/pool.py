@@ -6,19 +6,17 @@ walk the same list of kernel taps; a pixel that several windows saw receives the
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from minifcn.backend import Array, finite, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
-from minifcn.kernels.im2col import Windows
+from minifcn.kernels.im2col import Pair
 from minifcn.kernels.phases import Phases
 from minifcn.kernels.planes import by_planes, gated
-from minifcn.ops.checks import Pair, images, pair
+from minifcn.ops.checks import Size, images, windows
 from minifcn.tensor import ValueAndGradients, op
-
-Size = int | Sequence[int]
 
 
 def sees_nothing(layer: Layer, size: int, out: int) -> bool:
@@ -43,21 +41,18 @@ class Frame:
         op: str,
     ) -> None:
         images(x, op=op)
-        self.kernel = pair(kernel_size, op=op, name="kernel_size", least=1)
-        self.stride = self.kernel if stride is None else pair(stride, op=op, name="stride", least=1)
-        self.padding = pair(padding, op=op, name="padding", least=0)
-        self.dilation = pair(dilation, op=op, name="dilation", least=1)
-        axes = list(zip(self.kernel, self.stride, self.padding, self.dilation, strict=True))
+        stride = kernel_size if stride is None else stride
+        g = self.windows = windows(kernel_size, op=op, stride=stride, padding=padding, dilation=dilation)
+        axes = zip(g.kernel, g.stride, g.padding, g.dilation, strict=True)
         layers = [Layer(*axis, ceil=ceil_mode) for axis in axes]
         self.size: Pair = x.shape[2:]
-        self.windows = Windows(self.kernel, self.stride, self.padding, self.dilation)
         self.out: Pair = (layers[0].out_size(self.size[0]), layers[1].out_size(self.size[1]))
         if any(sees_nothing(layer, n, out) for layer, n, out in zip(layers, self.size, self.out, strict=True)):
-            window = f"a window of kernel {self.kernel} and dilation {self.dilation}"
-            raise ShapeError(f"{op}: padding {self.padding} leaves {window} without a pixel of {self.size}; use less")
-        reach = [(n - 1) * s + layer.extent for n, s, layer in zip(self.out, self.stride, layers, strict=True)]
-        self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, self.padding, strict=True))
-        self.inside = tuple(slice(p, p + n) for p, n in zip(self.padding, self.size, strict=True))
+            window = f"a window of kernel {g.kernel} and dilation {g.dilation}"
+            raise ShapeError(f"{op}: padding {g.padding} leaves {window} without a pixel of {self.size}; use less")
+        reach = [(n - 1) * s + span for n, s, span in zip(self.out, g.stride, g.span, strict=True)]
+        self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, g.padding, strict=True))
+        self.inside = tuple(slice(p, p + n) for p, n in zip(g.padding, self.size, strict=True))
 
     def pad(self, x: Array, value: float) -> Array:
         """`x` within a border of `value`, as wide as the windows reach."""
@@ -73,20 +68,21 @@ class Frame:
 
     def lines(self) -> tuple[Iterator[tuple[slice, slice]], Iterator[tuple[slice, slice]]]:
         """The taps of the first column of the kernel, and those of its first row."""
-        (kh, kw), (rows, cols) = self.kernel, self.out
+        (kh, kw), (rows, cols) = self.windows.kernel, self.out
         down, across = replace(self.windows, kernel=(kh, 1)), replace(self.windows, kernel=(1, kw))
         return (tap for _, tap in down.taps((rows, cols))), (tap for _, tap in across.taps((rows, cols)))
 
     def few(self) -> bool:
         """Whether there are fewer windows than kernel positions, so that a loop over windows is shorter."""
-        return math.prod(self.out) < math.prod(self.kernel)
+        return math.prod(self.out) < math.prod(self.windows.kernel)
 
     def each(self) -> Iterator[tuple[int, int, tuple[slice, slice]]]:
         """Row and column of each window's result, and the pixels of the image (without padding) that it sees."""
+        g = self.windows
         seen = [
             [slice(max(at, at % dilation), min(at + extent, n), dilation) for at in range(-p, out * s - p, s)]
             for n, out, s, p, dilation, extent in zip(
-                self.size, self.out, self.stride, self.padding, self.dilation, self.windows.span, strict=True
+                self.size, self.out, g.stride, g.padding, g.dilation, g.span, strict=True
             )
         ]
         return ((i, j, (rows, cols)) for i, rows in enumerate(seen[0]) for j, cols in enumerate(seen[1]))
@@ -176,7 +172,7 @@ def avg_pool2d(
     frame = Frame(x, kernel_size, stride, padding, dilation, ceil_mode, op="avg_pool2d")
     xp, padded = xp_of(x), frame.pad(x, 0.0)
     border = xp.zeros(frame.padded, dtype=x.dtype)
-    border[tuple(slice(n + 2 * p) for n, p in zip(frame.size, frame.padding, strict=True))] = 1
+    border[tuple(slice(n + 2 * p) for n, p in zip(frame.size, frame.windows.padding, strict=True))] = 1
     y, count = (sum_of(array, frame) for array in (padded, border))
     shape = padded.shape
 

@@ -6,14 +6,11 @@ multiplying the zeros beside the diagonal, and in 2k instead of k^2 multiplicati
 """
 
 import math
-from collections.abc import Sequence
 
 from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.geometry import Layer
-from minifcn.ops.checks import images, pair
+from minifcn.ops.checks import Size, images, pair, windows
 from minifcn.tensor import ValueAndGradients, op
-
-Size = int | Sequence[int]
 
 
 def between(x: Array, size: int, out: int) -> Array:
@@ -76,10 +73,8 @@ def bilinear_upsample(x: Array, *, kernel_size: Size, stride: Size, padding: Siz
     k = 2s and k = 2s - 1. Errors: `ShapeError` where the padding leaves nothing.
     """
     images(x, op="bilinear_upsample")
-    kernels = pair(kernel_size, op="bilinear_upsample", name="kernel_size", least=1)
-    strides = pair(stride, op="bilinear_upsample", name="stride", least=1)
-    paddings = pair(padding, op="bilinear_upsample", name="padding", least=0)
-    rows, cols = (Layer(*axis, transpose=True) for axis in zip(kernels, strides, paddings, strict=True))
+    g = windows(kernel_size, op="bilinear_upsample", stride=stride, padding=padding)
+    rows, cols = (Layer(*axis, transpose=True) for axis in zip(g.kernel, g.stride, g.padding, strict=True))
     return both_ways(x, triangle(x, x.shape[2], rows), triangle(x, x.shape[3], cols))
 
 

@@ -5,8 +5,8 @@ after the net, `stitch` lays output (i, j) of shift (sy, sx) at (i*f + sy, j*f +
 """
 
 from minifcn.backend import Array, xp_of
-from minifcn.errors import ShapeError
-from minifcn.ops.checks import images, whole
+from minifcn.errors import ShapeError, whole
+from minifcn.ops.checks import images
 from minifcn.tensor import ValueAndGradients, op
 
 

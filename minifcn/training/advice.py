@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from minifcn.data.dataset import Dataset
 from minifcn.data.sample import VOID
 from minifcn.metrics import ConfusionMatrix
 from minifcn.training.options import Options
@@ -34,7 +34,7 @@ def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:
     )
 
 
-def labelled_pixels(dataset: Any, crop: int, *, most: int = 16) -> int:
+def labelled_pixels(dataset: Dataset, crop: int, *, most: int = 16) -> int:
     """How many pixels of an image have a label, on average over the first few; in a crop, if there is one."""
     labels = [dataset[i].label for i in range(min(most, len(dataset)))]
     known = sum(int((label != VOID).sum()) for label in labels)

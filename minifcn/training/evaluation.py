@@ -12,7 +12,8 @@ import numpy as np
 
 from minifcn.backend import device_of, to_device, to_host
 from minifcn.data.batches import Preprocessing
-from minifcn.data.inputs import Inputs, collate_inputs
+from minifcn.data.dataset import Dataset
+from minifcn.data.inputs import Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
 from minifcn.introspect.markup import text_table
@@ -43,7 +44,7 @@ def predict_heads(net: Module, *images: np.ndarray) -> dict[str, np.ndarray]:
         return {name: to_host(each.data.argmax(axis=1)).astype(np.uint8) for name, each in heads.items()}
 
 
-def batches_of_equal_size(dataset: Any, batch: int) -> Iterator[list[Sample]]:
+def batches_of_equal_size(dataset: Dataset, batch: int) -> Iterator[list[Sample]]:
     """All samples in order, neighbours of one size together: the metrics must not see padding."""
     group: list[Sample] = []
     for i in range(len(dataset)):
@@ -58,7 +59,7 @@ def batches_of_equal_size(dataset: Any, batch: int) -> Iterator[list[Sample]]:
 
 def evaluate(
     net: Module,
-    dataset: Any,
+    dataset: Dataset,
     preprocessing: Preprocessing | Inputs,
     *,
     batch: int = 8,
@@ -71,7 +72,7 @@ def evaluate(
 
 def evaluate_heads(
     net: Module,
-    dataset: Any,
+    dataset: Dataset,
     inputs: Inputs,
     *,
     batch: int = 8,
@@ -86,7 +87,7 @@ def evaluate_heads(
             matrix.update(labels, first)
             for each in others:
                 if second is None:
-                    second = ConfusionMatrix(len(dataset.geometry_classes), VOID)
+                    second = ConfusionMatrix(len(Second(dataset).classes), VOID)
                 second.update(geometry, each)
             progress(len(samples))
     return matrix, second
@@ -95,7 +96,7 @@ def evaluate_heads(
 BASELINES = ("majority class", "pixel position")
 
 
-def baselines(train: Any, test: Any, *, grid: int = 64) -> dict[str, ConfusionMatrix]:
+def baselines(train: Dataset, test: Dataset, *, grid: int = 64) -> dict[str, ConfusionMatrix]:
     """What two guessers that see no image reach on `test`, having counted the labels of `train`.
 
     "majority class" says the most frequent class everywhere. "pixel position" says the most frequent class at that

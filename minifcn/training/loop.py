@@ -17,7 +17,8 @@ import numpy as np
 
 from minifcn import ops, viz
 from minifcn.backend import rng, to_device, to_host
-from minifcn.data.batches import Cached, Preprocessing, Subset
+from minifcn.data.batches import Preprocessing
+from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DivergedError, FormatError, UsageError
@@ -72,18 +73,20 @@ class Trainer:
         self,
         options: Options,
         folder: RunFolder,
-        train: Any,
-        val: Any,
+        train: Dataset,
+        val: Dataset,
         *,
         preprocessing: Preprocessing | None = None,
         device: str = "cpu",
         say: Callable[[str], None] = silent,
     ) -> None:
         self.options, self.folder, self.device, self._say = options, folder, device, say
-        self.train_set: Any = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
-        self.val_set: Any = self.train_set if options.overfit else Cached(val)
-        self.train_set.read_all()
-        self.val_set.read_all()
+        learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
+        measured = learned if options.overfit else Cached(val)
+        learned.read_all()
+        measured.read_all()
+        self.train_set: Dataset = learned
+        self.val_set: Dataset = measured
         self.classes = tuple(train.classes)
         self.geometry_classes = Second(self.train_set).classes if options.two_heads else ()
         self.preprocessing = preprocessing or Preprocessing.fit(self.train_set)

@@ -6,12 +6,12 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from minifcn.data.augment import Augmentation
-from minifcn.data.batches import Preprocessing, Subset
+from minifcn.data.batches import Preprocessing
+from minifcn.data.dataset import Dataset, Subset
 from minifcn.data.inputs import CHANNELS, Second
 from minifcn.data.opening import open_data
 from minifcn.data.shapes import Shapes
@@ -31,7 +31,7 @@ HOLD_OUT = 2015  # the seed of the images that hold_out takes away
 VARIABLE = "$MINIFCN_DATA"
 
 
-def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Any, Any]:
+def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Dataset, Dataset]:
     """Return the training and the validation set; `DataError` or `UsageError` for what cannot be used.
 
     `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
@@ -52,7 +52,7 @@ def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Any, 
     return Subset(train, kept.tolist()), Subset(train, held.tolist())
 
 
-def _measured_on(o: Options, say: Callable[[str], None]) -> Any:
+def _measured_on(o: Options, say: Callable[[str], None]) -> Dataset:
     """The validation split; where that is the paper's, and there is no list of it, VOC's own."""
     try:
         return data_set(o, o.val_split, o.max_val, say=say)
@@ -64,7 +64,7 @@ def _measured_on(o: Options, say: Callable[[str], None]) -> Any:
         return val
 
 
-def _unseen(o: Options, val: Any, train: Any, say: Callable[[str], None]) -> Any:
+def _unseen(o: Options, val: Dataset, train: Dataset, say: Callable[[str], None]) -> Dataset:
     """`val` without the images that are learned from: two data sets of one origin share some."""
     seen = set(train.ids)
     kept = [i for i, name in enumerate(val.ids) if name not in seen]
@@ -76,13 +76,13 @@ def _unseen(o: Options, val: Any, train: Any, say: Callable[[str], None]) -> Any
     return Subset(val, kept) if len(kept) < len(val) else val
 
 
-def data_set(o: Options, split: str, most: int, *, say: Callable[[str], None] = silent) -> Any:
+def data_set(o: Options, split: str, most: int, *, say: Callable[[str], None] = silent) -> Dataset:
     """Return a split, or its first `most` images (0: all)."""
     dataset = _images(o, split, most, say=say)
     return Second(dataset) if o.heads == "geometry" else dataset
 
 
-def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) -> Any:
+def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) -> Dataset:
     if o.data == WORLD:
         drawn, sees_hha = most or WORLD_IMAGES.get(split, 0), "hha" in o.inputs
         return Shapes(split, count=drawn, size=o.world_size, seed=o.seed, hha=sees_hha)

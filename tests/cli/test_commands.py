@@ -16,7 +16,7 @@ from minifcn.cli import evaluate as evaluate_command
 from minifcn.cli import train
 from minifcn.cli.command import help_text
 from minifcn.cli.verbs import main
-from minifcn.data.batches import Subset
+from minifcn.data.dataset import Subset
 from minifcn.data.sample import VOID
 from minifcn.data.shapes import CLASSES, Shapes
 from minifcn.data.tools.make import make_tree

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from minifcn.data.batches import CAFFE, Preprocessing, Subset, collate
+from minifcn.data.batches import CAFFE, Preprocessing, collate
+from minifcn.data.dataset import Subset
 from minifcn.data.sample import Sample
 from minifcn.errors import DataError, FormatError, ShapeError, UsageError
 

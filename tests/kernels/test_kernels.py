@@ -212,14 +212,14 @@ def test_arrays_that_do_not_fit_are_refused():
     x, w, gy, g = arrays("grouped", "float32")
     size = x.shape[2:]
     refused = {
-        "x has 3 channels": lambda: correlate(x[:, :3], w, g),
+        "x (2, 3, 6, 5) has 3 channels": lambda: correlate(x[:, :3], w, g),
         "w has shape": lambda: correlate(x, w[:, :, :2], g),
-        "w (5, 2, 3, 3) makes 5 channels": lambda: correlate(x, w[:5], g),
+        "w (5, 2, 3, 3) with groups=2 wants 4, and the first axis of w divisible by 2": lambda: correlate(x, w[:5], g),
         "x has shape (4, 6, 5)": lambda: correlate(x[0], w, g),
-        "the bias has shape (5,)": lambda: correlate(x, w, g, np.zeros(5, "float32")),
-        "x float32, w float64": lambda: correlate(x, w.astype("float64"), g),
-        "found x int64, w int64": lambda: correlate(x.astype("int64"), w.astype("int64"), g),
-        "gy has 5 channels": lambda: spread(gy[:, :5], w, g, size),
+        "b has shape (5,)": lambda: correlate(x, w, g, np.zeros(5, "float32")),
+        "x is float32 and w is float64": lambda: correlate(x, w.astype("float64"), g),
+        "x is int64; expected float32 or float64": lambda: correlate(x.astype("int64"), w.astype("int64"), g),
+        "has 5 channels and w (6, 2, 3, 3) with groups=2 wants 6": lambda: spread(gy[:, :5], w, g, size),
         "gy has (6, 5)": lambda: spread(gy, w, g, (7, 5)),
         "x holds 2 images, gy 1": lambda: weigh(x, gy[:1], g),
         "channels 4, 5": lambda: weigh(x, gy[:, :5], g),
@@ -229,7 +229,26 @@ def test_arrays_that_do_not_fit_are_refused():
         with pytest.raises(ShapeError) as refusal:
             call()
         assert words in str(refusal.value)
-        assert "\n" not in str(refusal.value)
+        assert str(refusal.value).startswith("convolution: ") and "\n" not in str(refusal.value)
+
+
+def test_a_refusal_names_the_op_whose_windows_they_are():
+    plain, named = Windows((3, 3)), Windows((3, 3), op="conv9d")
+    assert plain == named and hash(plain) == hash(named)
+    for call in (
+        lambda: correlate(np.zeros((1, 2, 5, 5)), np.zeros((1, 3, 3, 3)), named),
+        lambda: Windows((3, 0), op="conv9d"),
+    ):
+        with pytest.raises(ShapeError, match="conv9d: "):
+            call()
+
+
+def test_a_transposed_convolution_adds_its_bias():
+    x, w, gy, g = arrays("grouped", "float64")
+    b = np.arange(4.0)
+    assert np.array_equal(spread(gy, w, g, x.shape[2:], b), spread(gy, w, g, x.shape[2:]) + b[:, None, None])
+    with pytest.raises(ShapeError, match=r"b has shape \(6,\); expected \(4,\)"):
+        spread(gy, w, g, x.shape[2:], np.zeros(6))
 
 
 def test_a_way_is_forced_for_one_thread_alone():

@@ -567,6 +567,7 @@ REFUSED = [
     (UsageError, {"classes": 256}, "classes is 256"),
     (UsageError, {"classes": 2.5}, "classes is 2.5"),
     (UsageError, {"classes": "21"}, "classes is '21'"),
+    (UsageError, {"classes": True}, "classes is True"),
     (UsageError, {"width": 0}, "width is 0; expected a whole number of at least 1"),
     (UsageError, {"width": 0.5}, "width is 0.5"),
     (UsageError, {"layers": 15}, "layers is 15; expected one of 11, 13, 16, 19"),

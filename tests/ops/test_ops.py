@@ -269,6 +269,15 @@ REFUSED = {
     "conv2d: no pixels": (lambda: ops.conv2d(X[..., :0], W), r"conv2d.*\(2, 4, 5, 0\)"),
     "conv_transpose2d: channels": (lambda: ops.conv_transpose2d(X, W), "conv_transpose2d.*4 channels.*wants 6"),
     "conv_transpose2d: bias": (lambda: ops.conv_transpose2d(X, W[:4], B), r"conv_transpose2d: b .*\(6,\).*\(4,\)"),
+    "conv_transpose2d: dtype of w": (
+        lambda: ops.conv_transpose2d(X, W[:4].astype(F32)),
+        "conv_transpose2d: x is float64 and w is float32",
+    ),
+    "conv_transpose2d: dtype of b": (
+        lambda: ops.conv_transpose2d(X, W[:4], B[:4].astype(F32)),
+        "conv_transpose2d: x is float64 and b is float32",
+    ),
+    "conv_transpose2d: groups": (lambda: ops.conv_transpose2d(X, W[:4], groups=3), "conv_transpose2d.*divisible by 3"),
     "conv_transpose2d: stride": (lambda: ops.conv_transpose2d(X, W[:4], stride=-1), "conv_transpose2d: stride is -1"),
     "conv_transpose2d: output padding": (
         lambda: ops.conv_transpose2d(X, W[:4], dilation=2, output_padding=1),

@@ -23,7 +23,7 @@ import pytest
 
 from minifcn.cli import train
 from minifcn.cli.verbs import main
-from minifcn.data.batches import Subset
+from minifcn.data.dataset import Subset
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.shapes import Shapes
 from minifcn.errors import DataError, DivergedError, FormatError, UsageError

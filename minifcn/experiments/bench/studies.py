@@ -33,7 +33,7 @@ from minifcn.kernels.lines import ALONE, CACHE, LEAST
 from minifcn.kernels.threads import lanes, parallel, set_threads, shares, threads
 from minifcn.models.paper import nyud_color_hha
 from minifcn.models.zoo import NETS
-from minifcn.ops.conv import windows as windows_of
+from minifcn.ops.checks import kernel_of, windows
 from minifcn.optim import SGD
 from minifcn.tensor import OPS, Node, Tensor, edges_of
 from minifcn.training.step import train_step
@@ -319,11 +319,12 @@ def products_alone(work: Work, runs: int) -> float:
     for function, arrays, options in heard:
         if function is ops.conv2d.__wrapped__:  # type: ignore[attr-defined]
             (x, w), (o, i, kernel, _) = arrays[:2], arrays[1].shape
-            g = windows_of(w, op="conv2d", **{name: each for name, each in options.items() if name != "relu"})
-            windows = len(x) * math.prod(g.out_size(x.shape[2:]))
+            options = {name: each for name, each in options.items() if name != "relu"}
+            g = windows(kernel_of(w, op="conv2d"), op="conv2d", **options)
+            count = len(x) * math.prod(g.out_size(x.shape[2:]))
             for product in PRODUCTS:
                 if not (first and product == "grad_x"):
-                    seconds += median_seconds(product_alone(product, kernel, i, o, windows), runs)
+                    seconds += median_seconds(product_alone(product, kernel, i, o, count), runs)
             first = False
     return seconds
 

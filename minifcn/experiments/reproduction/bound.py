@@ -34,9 +34,8 @@ import numpy as np
 
 from minifcn.data.sample import VOID
 from minifcn.data.voc import VOCSegmentation
-from minifcn.errors import UsageError
+from minifcn.errors import UsageError, whole
 from minifcn.metrics import ConfusionMatrix
-from minifcn.ops.checks import whole
 
 FACTORS = (128, 64, 32, 16, 8, 4)
 PAPER = (50.9, 73.3, 86.1, 92.8, 96.4, 98.5)
