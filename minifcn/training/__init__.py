@@ -9,6 +9,8 @@ FILES = (
     "divergence",
     "options",
     "setup",
+    "net_record",
+    "run_folder",
     "recipes",
     "advice",
     "report",

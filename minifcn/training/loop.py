@@ -24,7 +24,6 @@ from minifcn.data.batches import Cached, Preprocessing, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DivergedError, FormatError, UsageError
-from minifcn.formats.checkpoint import Checkpoint, RunFolder
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
@@ -45,9 +44,11 @@ from minifcn.training.evaluation import (
     shares,
     table,
 )
+from minifcn.training.net_record import NetRecord, read_record
 from minifcn.training.options import Options
 from minifcn.training.progress import Bar, clock, silent
 from minifcn.training.report import write_report
+from minifcn.training.run_folder import Checkpoint, RunFolder
 from minifcn.training.signals import Interrupted, Signals
 from minifcn.training.trained import part, restore_net
 
@@ -92,6 +93,7 @@ class Trainer:
         say: Callable[[str], None] = silent,
     ) -> None:
         self.options, self.folder, self.device, self._say = options, folder, device, say
+        self.progress = Progress()
         self.train_set: Any = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         self.val_set: Any = self.train_set if options.overfit else Cached(val)
         self.train_set.read_all()
@@ -108,7 +110,6 @@ class Trainer:
         self.augment = setup.augmentation(options, self.preprocessing.fill)
         self._class_weights = self._counted_weights()
         self.environment = environment(device)
-        self.progress = Progress()
         self._bar = Bar(0, unit="step")
         self._measured: ConfusionMatrix | None = None  # of the net as it is now
         self._measured_second: ConfusionMatrix | None = None  # of its second head
@@ -121,7 +122,13 @@ class Trainer:
     @property
     def inputs(self) -> Inputs:
         """What the net sees of a sample."""
-        return Inputs(self.options.inputs, self.preprocessing)
+        return self.record.inputs
+
+    @property
+    def record(self) -> NetRecord:
+        """What the net of this stage is."""
+        stride = self.options.strides[self.progress.stage]
+        return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing)
 
     def _counted_weights(self) -> Any:
         """What each class weighs in the loss, None for alike."""
@@ -139,8 +146,7 @@ class Trainer:
 
     def _begin_stage(self, coarser: FCN | LateFusion | None) -> None:
         """A new net; from the coarser one it takes every parameter that it has, too. The new scores start at zero."""
-        o, stage = self.options, self.progress.stage
-        self.net = setup.network(o, len(self.classes), o.strides[stage], geometry=len(self.geometry_classes))
+        o, self.net = self.options, self.record.network()
         if coarser is not None:
             self.net.load_state_dict(coarser.state_dict(), strict=False)
         self.net.to(self.device)
@@ -361,11 +367,8 @@ class Trainer:
         if broken:
             self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
         meta = {
+            "net": self.record.as_dict(),
             "options": self.options.as_dict(),
-            "classes": list(self.classes),
-            "geometry_classes": list(self.geometry_classes),
-            "preprocessing": self.preprocessing.as_dict(),
-            "stride": self.options.strides[p.stage],
             "progress": vars(p),
             "generators": [generator.bit_generator.state for generator in self.net.generators()],
             "images": fingerprint(self.train_set.ids),
@@ -394,16 +397,17 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this run; `FormatError` or `UsageError` if it is of another net or other data."""
         path, meta = checkpoint.path, checkpoint.meta
-        if meta.get("classes") != list(self.classes):
-            raise UsageError(f"{path}: its classes are {meta.get('classes')}; the data has {list(self.classes)}")
+        record = read_record(path, meta)
+        if record.classes != self.classes:
+            raise UsageError(f"{path}: its classes are {list(record.classes)}; the data has {list(self.classes)}")
         if meta.get("images") != fingerprint(self.train_set.ids):
             was, found = told(meta.get("images")), told(fingerprint(self.train_set.ids))
             raise UsageError(f"{path}: it was trained on {was}; found {found}, which are others, or in another order")
         self.progress = progress_of(checkpoint)
         p, strides = self.progress, self.options.strides
-        if p.stage >= len(strides) or strides[p.stage] != meta.get("stride"):
+        if p.stage >= len(strides) or strides[p.stage] != record.stride:
             raise UsageError(
-                f"{path}: its net has stride {meta.get('stride')} in stage {p.stage + 1} of {self.options.stages}"
+                f"{path}: its net has stride {record.stride} in stage {p.stage + 1} of {self.options.stages}"
             )
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
