@@ -206,13 +206,14 @@ Init = str | np.random.Generator
 def initial(init: Init, shape: tuple[int, ...], fan_in: int, *, layer: str) -> np.ndarray:
     """Zeros for "zero" (what Caffe does when nothing is said, and the paper's score layers), else He's numbers.
 
-    Those are normal, of variance 2 / fan_in: through a ReLU, the signal keeps its size (He et al., 2015).
+    Those are normal, of variance 2 / fan_in: through a ReLU, the signal keeps its size (He et al., 2015). "meta" is a
+    shape without memory, as on PyTorch's device of that name: for a net that is compared or loaded, and not trained.
     """
     if isinstance(init, np.random.Generator):
         return (init.standard_normal(shape) * math.sqrt(2 / fan_in)).astype(np.float32)
-    if init != "zero":
-        raise UsageError(f'{layer}: init is {init!r}; expected "zero" or a NumPy random generator')
-    return np.zeros(shape, np.float32)
+    if init not in ("zero", "meta"):
+        raise UsageError(f'{layer}: init is {init!r}; expected "zero", "meta" or a NumPy random generator')
+    return np.zeros(shape, np.float32) if init == "zero" else np.broadcast_to(np.float32(0), shape)
 
 
 class Sliding(Module):

@@ -106,6 +106,11 @@ def with_flags(message: str) -> str:
     return ARGUMENT.sub(flag, message)
 
 
+def warn(sentence: str) -> None:
+    """Print a warning on stderr: what the `say` of a library function is given where only warnings are said."""
+    print(f"warning: {with_flags(sentence)}", file=sys.stderr)
+
+
 def _say(message: str, code: int) -> int:
     words = " ".join(message.split())
     line = "".join(letter if letter.isprintable() else "?" for letter in words)  # it may quote a name out of a file

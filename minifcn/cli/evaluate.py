@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, warn
 from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Hidden, Second
 from minifcn.errors import DataError, UsageError
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     absent: Any = options.absent
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
-    trained = open_trained(words[0], best=options.best)
+    trained = open_trained(words[0], best=options.best, say=warn)
     val, split, train = data_of(trained, options)
     place = options.data or trained.options.data
     if tuple(val.classes) != trained.classes:

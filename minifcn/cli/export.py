@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from minifcn import __version__
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, warn
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import replace_file
@@ -65,5 +65,5 @@ def opened(path: Path, *, best: bool) -> Net:
     if not path.is_dir() and recognised(path):
         weights = open_weights(path)
         return weights.network(), weights.classes, weights.preprocessing
-    trained = open_trained(path, best=best)
+    trained = open_trained(path, best=best, say=warn)
     return trained.net, trained.classes, trained.preprocessing

@@ -17,14 +17,14 @@ from typing import Annotated
 import numpy as np
 
 from minifcn.cli.command import parse_words
-from minifcn.data.batches import Preprocessing
-from minifcn.errors import FormatError, MinifcnError, UsageError
-from minifcn.formats.checkpoint import read_meta
+from minifcn.errors import FormatError, UsageError
+from minifcn.formats.checkpoint import meta_of
 from minifcn.formats.files import FORMATS, format_of, read
 from minifcn.formats.limits import short
 from minifcn.formats.prototxt import read_prototxt
 from minifcn.introspect.markup import text_table
-from minifcn.weights.published import open_weights, weights_meta
+from minifcn.training.net_record import read_record
+from minifcn.weights.published import open_weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     if len(listed) < len(arrays):
         print(f"... and {len(arrays) - len(listed)} more (--most 0 lists all)")
     print()
-    for name, value in belongs(path, kind).items():
+    for name, value in belongs(path).items():
         print(f"{name:<8} {value}")
     return 0
 
@@ -68,16 +68,12 @@ def row(name: str, array: np.ndarray) -> tuple[str, ...]:
     return short(name), shape, str(array.dtype), *ends, str(array.size - finite.size)
 
 
-def belongs(path: Path, kind: str) -> Mapping[str, str]:
+def belongs(path: Path) -> Mapping[str, str]:
     """The net that the file is of, and what its images go through; or why that cannot be said."""
-    if kind == "safetensors" and weights_meta(path) is None:
-        try:
-            meta = read_meta(path)
-        except MinifcnError:
-            meta = {}
-        if "stride" in meta:
-            images = Preprocessing.from_dict(meta.get("preprocessing", {}))
-            return {"net": f"FCN-{meta['stride']}s, a checkpoint of `minifcn train`", "images": str(images)}
+    meta = meta_of(path)
+    if "net" in meta or "stride" in meta:
+        record = read_record(path, meta)
+        return {"net": f"{record}, a checkpoint of `minifcn train`", "images": str(record.preprocessing)}
     try:
         weights = open_weights(path, allow_nonfinite=True)
     except (FormatError, UsageError) as fault:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, warn
 from minifcn.data.files import read_image
 from minifcn.errors import DataError, UsageError
 from minifcn.inference import inference
@@ -44,10 +44,10 @@ def main(argv: list[str]) -> int:
     check_ranges(options, [("alpha", 0, 1)])
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
-    trained = open_trained(words[0], best=options.best)
-    if trained.options.inputs != "rgb":
+    trained = open_trained(words[0], best=options.best, say=warn)
+    if trained.inputs.name != "rgb":
         raise UsageError(
-            f"{words[0]}: its net sees {trained.options.inputs}, and a photograph alone has no depth; expected a "
+            f"{words[0]}: its net sees {trained.inputs.name}, and a photograph alone has no depth; expected a "
             "net of colours; `minifcn evaluate` measures this one on a data set with depth"
         )
     images = [path for word in words[1:] for path in files(word)]

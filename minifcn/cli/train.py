@@ -6,9 +6,7 @@ on with one that was stopped. `--dry-run` says what a run would do.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import shlex
 import shutil
 import sys
@@ -17,19 +15,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minifcn.cli.command import finish, image_size, read, with_flags
+from minifcn.cli.command import finish, image_size, read, warn, with_flags
 from minifcn.errors import UsageError
-from minifcn.formats.checkpoint import RunFolder, load_latest
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.training import setup
 from minifcn.training.device import choose_device
 from minifcn.training.loop import KNOWN, Trainer
-from minifcn.training.options import Options, from_dict, nearest
+from minifcn.training.options import Options
 from minifcn.training.plan import plan
 from minifcn.training.recipes import RECIPES, doubts, missing_beginning, preset
+from minifcn.training.run_folder import RunFolder, free_folder, options_of_run, read_config
 from minifcn.training.runlog import write_json
 from minifcn.training.signals import Interrupted
-from minifcn.training.trained import preprocessing_of
+from minifcn.training.trained import of_checkpoint
 from minifcn.training.transfer import start, starting_weights
 
 # What may be changed when a run is resumed: nothing that decides what the net is or learns. The folder of the data may
@@ -49,8 +47,6 @@ DRY_RUN = (
     "--dry-run: say what the run would do, every layer with its shape, learning rate and multiply-adds, the steps, the "
     "memory of one; compute and write nothing. --dry-run=500x375: for images of that size"
 )
-MOST_CONFIG_BYTES = 1 << 20
-CONFIG_FIELDS = ("options", "classes", "preprocessing", "images", "environment")
 
 # --overfit: nothing that disturbs, steps that are many and small, and images large enough that a grid of stride 8 can
 # follow their outlines: at 64 pixels no FCN-8s gets beyond 0.98
@@ -111,48 +107,6 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
 
 
-def read_config(path: Path) -> Options:
-    """The options in a `config.json`; one sentence for a file that is missing, too large or not JSON."""
-    if path.is_dir():
-        path = path / "config.json"
-    try:
-        size = path.stat().st_size
-        if not path.is_file() or size > MOST_CONFIG_BYTES:
-            raise UsageError(f"{path}: {size} bytes; expected a config.json, which has less than {MOST_CONFIG_BYTES}")
-        found = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except OSError as fault:
-        raise UsageError(f"{path}: cannot be read ({fault.strerror}); expected a run's config.json") from fault
-    except (ValueError, RecursionError) as fault:
-        raise UsageError(f"{path}: is not JSON in UTF-8 ({fault}); expected a run's config.json") from fault
-    if not isinstance(found, dict):
-        raise UsageError(f"{path}: holds {type(found).__name__}; expected an object with the field options")
-    for field in found:
-        if field not in CONFIG_FIELDS:
-            raise UsageError(f"{path}: field {field!r:.80} does not exist{nearest(field, CONFIG_FIELDS)}")
-    if "options" not in found:
-        raise UsageError(f"{path}: has no field options; expected a run's config.json")
-    return from_dict(found["options"], source=path)
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no key comes twice: which of the two was meant, nobody knows."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        raise ValueError(f"the key {twice!r:.80} comes twice in one object")
-    return found
-
-
-def options_of_run(run_folder: Path) -> Options:
-    """The options of the newest good checkpoint in a run folder."""
-    if not run_folder.is_dir():
-        raise UsageError(f"{run_folder}: found no such folder; expected the folder of an earlier run")
-    checkpoint = load_latest(run_folder, warn=lambda _: None)
-    if checkpoint is None:
-        raise UsageError(f"{run_folder}: holds no checkpoint to resume; start a new run")
-    return from_dict(checkpoint.meta.get("options"), source=checkpoint.path)
-
-
 def begun(options: Options, device: str) -> Trainer:
     """A new run, its folder made and its configuration written."""
     path = Path(options.run or free_folder(options.recipe))
@@ -160,12 +114,12 @@ def begun(options: Options, device: str) -> Trainer:
         raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
     if missing := missing_beginning(options):
         raise UsageError(missing)
-    weights = starting_weights(options.init) if options.init else []
+    weights = starting_weights(options.init, say=warn) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
         print(f"warning: {with_flags(line)}")
     train, val = setup.data_sets(options, say=print)
     was_there = path.exists()
-    folder = RunFolder(path)
+    folder = RunFolder(path, say=warn)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = setup.preprocessing(options, weights[0].preprocessing if weights else None)
@@ -181,19 +135,9 @@ def begun(options: Options, device: str) -> Trainer:
         }
         write_json(path / "config.json", config)
     except BaseException:
-        folder.close()
-        if not was_there:
-            remove_empty(path)
+        (folder.close if was_there else folder.discard)()
         raise
     return trainer
-
-
-def remove_empty(path: Path) -> None:
-    """Take back a run folder in which no run began: the lock and the empty folders, nothing else."""
-    with contextlib.suppress(OSError):
-        (path / "lock").unlink(missing_ok=True)
-        (path / "checkpoints").rmdir()
-        path.rmdir()
 
 
 def resumed(options: Options, device: str) -> Trainer:
@@ -207,29 +151,18 @@ def resumed(options: Options, device: str) -> Trainer:
     ]
     if changed:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
-    folder = RunFolder(path, create=False)
+    folder = RunFolder(path, create=False, say=warn)
     try:
         train, val = setup.data_sets(options, say=print)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
+        preprocessing = of_checkpoint(checkpoint).preprocessing  # and its arrays fit before a net of that size is made
         options = dataclasses.replace(options, resume="")
-        trainer = Trainer(
-            options, folder, train, val, preprocessing=preprocessing_of(checkpoint), device=device, say=print
-        )
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=print)
         trainer.restore(checkpoint)
     except BaseException:
         folder.close()
         raise
     print(f"resumed {path} after step {trainer.progress.step}")
     return trainer
-
-
-def free_folder(recipe: str) -> Path:
-    """runs/RECIPE, or the first of runs/RECIPE-2, runs/RECIPE-3 ... that does not exist."""
-    base = Path("runs") / recipe
-    path, number = base, 1
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{recipe}-{number}")
-    return path

@@ -9,6 +9,7 @@ the bytes that are there, runs nothing that the file says, and refuses whatever 
 
 FILES = (
     "limits",
+    "strict_json",
     "archive",
     "npz",
     "opcodes",

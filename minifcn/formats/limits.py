@@ -29,6 +29,7 @@ ROOM = 16 * 2**20  # bytes that any file may unfold to, however small it is
 EXPANSION = 32  # and beyond that so many times its own size: weights are noise, which deflate does not halve
 
 FETCH_AGAIN = "fetch the file again"
+ALLOW = "`allow_nonfinite=True` takes them as they are"
 
 # Numbers are what a weight file holds: no objects, no text, no dates, nothing whose size the machine decides.
 DTYPES = frozenset(map(np.dtype, ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")))
@@ -146,7 +147,7 @@ class Collected:
         self.arrays[name] = array
 
 
-def check_values(path: Path, name: str, array: np.ndarray, *, allow_nonfinite: bool) -> None:
+def check_values(path: Path, name: str, array: np.ndarray, *, allow_nonfinite: bool, then: str = ALLOW) -> None:
     """Refuse NaN and infinities, which one layer spreads over the whole image, and bools that are neither 0 nor 1."""
     # In pieces, because the answers take memory as well; buffered, so that strides and byte orders do not matter.
     pieces = np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], order="K", buffersize=2**16)
@@ -155,9 +156,7 @@ def check_values(path: Path, name: str, array: np.ndarray, *, allow_nonfinite: b
         if array.dtype.kind == "b" and part.view(np.uint8).max(initial=0) > 1:
             raise refusal(path, name, "a bool that is neither 0 nor 1", "0 or 1")
         if array.dtype.kind == "f" and not allow_nonfinite and not np.isfinite(part).all():
-            raise refusal(
-                path, name, "NaN or infinity", "finite weights", then="`allow_nonfinite=True` takes them as they are"
-            )
+            raise refusal(path, name, "NaN or infinity", "finite weights", then=then)
 
 
 def from_bfloat16(raw: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.formats.limits import FETCH_AGAIN, SHARING, Collected, from_bfloat16, mapped, nbytes_of, refusal
+from minifcn.formats.strict_json import parse_json
 
 MAX_HEADER = 16 * 2**20  # bytes: a header is read and parsed before anything vouches for it
 
@@ -99,27 +100,15 @@ def header_end(path: Path, start: bytes | memoryview, size: int, *, then: str = 
 def parse_header(path: Path, header: bytes, *, then: str = FETCH_AGAIN) -> dict[str, Any]:
     """The header as JSON: an object whose `__metadata__`, if any, holds texts; what else it holds is unchecked."""
     try:
-        parsed = strict_json(header.decode("utf-8"))
+        parsed = parse_json(header.decode("utf-8"))
         if type(parsed) is not dict or header[:1] != b"{":
             raise ValueError(f"a {type(parsed).__name__}")
         metadata = parsed.get("__metadata__", {})
         if type(metadata) is not dict or not all(type(text) is str for text in metadata.values()):
             raise ValueError("metadata that are not texts by name")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise refusal(path, "header", error, "the JSON object of a safetensors file", then=then) from error
     return parsed
-
-
-def strict_json(text: str) -> Any:
-    """Two parsers may take different ones of two equal keys, and so see different files: there must be none."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key twice in one JSON object")
-        return found
-
-    return json.loads(text, object_pairs_hook=unique)
 
 
 def _entry(

@@ -172,11 +172,12 @@ def fcn(
     """An FCN on the trunk that `trunk(padding=, init=, rng=, **options)` makes: `fcn(AlexNet, 32)`.
 
     `skips` are names, coarse to fine, or the stride of the finest: `fcn(VGG, 8)` is FCN-8s. `padding` is "safe" (the
-    smallest at which every size works), a number, or what else the trunk takes. `init` is "he" or "zero"; everything
-    random comes from `seed`. `options` are the trunk's (width, dropout, ...), the others `FCN`'s.
+    smallest at which every size works), a number, or what else the trunk takes. `init` is "he", "zero" or "meta"
+    (shapes without memory); everything random comes from `seed`. `options` are the trunk's (width, dropout, ...), the
+    others `FCN`'s.
     """
-    if init not in ("he", "zero"):
-        raise UsageError(f'init is {init!r}; expected "he" or "zero"')
+    if init not in ("he", "zero", "meta"):
+        raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
     rng = np.random.default_rng(seed)
 
     def sketch(border: int | str) -> Mapping[str, Sequence[Layer]]:
@@ -186,7 +187,7 @@ def fcn(
         skips = skips_to(sketch(0), skips)
     if padding == "safe":
         padding = safe_padding(sketch, skips)
-    made = trunk(padding=padding, init=rng if init == "he" else "zero", rng=rng, **options)
+    made = trunk(padding=padding, init=rng if init == "he" else init, rng=rng, **options)
     return FCN(made, classes=classes, skips=skips, upsampling=upsampling, fusion=fusion, skip_scale=skip_scale)
 
 

@@ -11,6 +11,8 @@ FILES = (
     "ranges",
     "options",
     "setup",
+    "net_record",
+    "run_folder",
     "recipes",
     "advice",
     "report",

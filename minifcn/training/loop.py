@@ -22,7 +22,6 @@ from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DivergedError, FormatError, UsageError
-from minifcn.formats.checkpoint import Checkpoint, RunFolder
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
@@ -43,10 +42,12 @@ from minifcn.training.evaluation import (
     shares,
     table,
 )
+from minifcn.training.net_record import NetRecord
 from minifcn.training.options import Options
 from minifcn.training.progress import Bar, clock, silent
 from minifcn.training.report import write_report
 from minifcn.training.resume import Progress, checked_progress, fingerprint
+from minifcn.training.run_folder import Checkpoint, RunFolder
 from minifcn.training.signals import Interrupted, Signals
 from minifcn.training.step import train_step
 from minifcn.training.trained import part, restore_net
@@ -81,6 +82,7 @@ class Trainer:
         say: Callable[[str], None] = silent,
     ) -> None:
         self.options, self.folder, self.device, self._say = options, folder, device, say
+        self.progress = Progress()
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)
         learned.read_all()
@@ -99,7 +101,6 @@ class Trainer:
         self.augment = setup.augmentation(options, self.preprocessing.fill)
         self._class_weights = self._counted_weights()
         self.environment = environment(device)
-        self.progress = Progress()
         self._bar = Bar(0, unit="step")
         self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now
         self._logged = time.perf_counter()
@@ -110,7 +111,13 @@ class Trainer:
     @property
     def inputs(self) -> Inputs:
         """What the net sees of a sample."""
-        return Inputs(self.options.inputs, self.preprocessing)
+        return self.record.inputs
+
+    @property
+    def record(self) -> NetRecord:
+        """What the net of this stage is."""
+        stride = self.options.strides[self.progress.stage]
+        return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing)
 
     def _counted_weights(self) -> Any:
         """What each class weighs in the loss, None for alike."""
@@ -128,8 +135,7 @@ class Trainer:
 
     def _begin_stage(self, coarser: FCN | LateFusion | None) -> None:
         """A new net; from the coarser one it takes every parameter that it has, too. The new scores start at zero."""
-        o, stage = self.options, self.progress.stage
-        self.net = setup.network(o, len(self.classes), o.strides[stage], geometry=len(self.geometry_classes))
+        o, self.net = self.options, self.record.network()
         if coarser is not None:
             self.net.load_state_dict(coarser.state_dict(), strict=False)
         self.net.to(self.device)
@@ -358,11 +364,8 @@ class Trainer:
         if broken:
             self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
         meta = {
+            "net": self.record.as_dict(),
             "options": self.options.as_dict(),
-            "classes": list(self.classes),
-            "geometry_classes": list(self.geometry_classes),
-            "preprocessing": self.preprocessing.as_dict(),
-            "stride": self.options.strides[p.stage],
             "progress": vars(p),
             "generators": [generator.bit_generator.state for generator in self.net.generators()],
             "images": fingerprint(self.train_set.ids),

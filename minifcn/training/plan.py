@@ -112,7 +112,9 @@ def _weights(o: Options) -> tuple[list[WeightSet], list[str]]:
         return [], ["begins with random numbers"]
     if missing := missing_beginning(o):
         return [], [f"begins with: {missing}"]
-    return starting_weights(o.init), []
+    said: list[str] = []
+    weights = starting_weights(o.init, say=said.append)
+    return weights, [f"warning: {line}" for line in said]
 
 
 def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, device: str) -> Iterator[str]:

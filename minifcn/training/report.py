@@ -19,6 +19,7 @@ from typing import Any
 
 from minifcn import viz
 from minifcn.errors import DataError, MinifcnError
+from minifcn.formats.strict_json import parse_json
 from minifcn.introspect.markup import Html, inline, tag
 from minifcn.metrics import Absent, ConfusionMatrix
 
@@ -92,13 +93,13 @@ def _read(run_dir: Path, name: str, notes: list[str], parse: Callable[[str], Any
     except FileNotFoundError:
         cure = "; `minifcn evaluate` on this folder writes it" if name == "evaluation.json" else ""
         notes.append(f"{name} is not in the run folder{cure}.")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, MinifcnError) as error:
+    except (OSError, ValueError, KeyError, TypeError, MinifcnError) as error:
         notes.append(f"{name} cannot be used: {type(error).__name__}: {error}.")
     return None
 
 
 def _as_mapping(text: str) -> dict[str, Any]:
-    data = json.loads(text)
+    data = parse_json(text)
     if not isinstance(data, dict):
         raise DataError(f"expected an object, found {type(data).__name__}")
     return data

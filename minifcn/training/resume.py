@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from minifcn.errors import FormatError, UsageError
-from minifcn.formats.checkpoint import Checkpoint
+from minifcn.training.net_record import read_record
+from minifcn.training.run_folder import Checkpoint
 
 
 @dataclass
@@ -60,17 +61,18 @@ def checked_progress(
     Raises `UsageError` if it is of other data or of another net, `FormatError` if its progress cannot be read.
     """
     path, meta = checkpoint.path, checkpoint.meta
-    if meta.get("classes") != list(classes):
-        raise UsageError(f"{path}: its classes are {meta.get('classes')}; the data has {list(classes)}")
+    record = read_record(path, meta)
+    if record.classes != tuple(classes):
+        raise UsageError(f"{path}: its classes are {list(record.classes)}; the data has {list(classes)}")
     was, found = meta.get("images"), fingerprint(ids)
     if was != found:
         raise UsageError(
             f"{path}: it was trained on {_named(was)}; found {_named(found)}, which are others, or in another order"
         )
     progress = read_progress(checkpoint)
-    if progress.stage >= len(strides) or strides[progress.stage] != meta.get("stride"):
+    if progress.stage >= len(strides) or strides[progress.stage] != record.stride:
         stages = ",".join(map(str, strides))
-        raise UsageError(f"{path}: its net has stride {meta.get('stride')} in stage {progress.stage + 1} of {stages}")
+        raise UsageError(f"{path}: its net has stride {record.stride} in stage {progress.stage + 1} of {stages}")
     return progress
 
 

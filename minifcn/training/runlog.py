@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.strict_json import parse_json
 
 
 def finite(value: Any) -> Any:
@@ -32,15 +35,16 @@ def append(path: Path, record: dict[str, Any]) -> None:
         file.write(json.dumps(finite(record)) + "\n")
 
 
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a log; lines that are cut or hold something else are passed over."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            if isinstance(record := parse_json(line), dict):
+                yield record
+
+
 def forget_after(path: Path, step: int) -> None:
     """Drop the lines that were written after `step`, and a last line that was cut short."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    if path.exists():
+        kept = [each for each in records(path) if isinstance(each.get("step"), int) and each["step"] <= step]
+        replace_file(path, [f"{json.dumps(each)}\n".encode() for each in kept])

@@ -139,7 +139,7 @@ def augmentation(o: Options, fill: tuple[int, int, int]) -> Augmentation:
 def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: str = "he") -> FCN | LateFusion:
     """Return the net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head.
 
-    With `init` "zero" no number is drawn, and memory that nobody writes to is not taken.
+    With `init` "zero" no number is drawn; with "meta" the parameters are shapes without memory, to be loaded.
     """
     heads = {"sem": classes, "geo": geometry} if o.two_heads else classes
     nets = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 from minifcn.data.batches import Preprocessing
 from minifcn.data.inputs import Inputs
 from minifcn.errors import FormatError, UsageError
-from minifcn.formats.checkpoint import Checkpoint, load_best, load_checkpoint, load_latest
+from minifcn.formats.checkpoint import load_checkpoint
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
-from minifcn.training import setup
+from minifcn.training.net_record import read_record
 from minifcn.training.options import Options, from_dict
+from minifcn.training.progress import silent
+from minifcn.training.run_folder import Checkpoint, Say, load_best, load_latest
 from minifcn.weights.published import WeightSet, open_weights, recognised
 
 
@@ -24,16 +27,22 @@ class Trained:
     """What a checkpoint of `minifcn train` holds, checked, or a file of an FCN's weights."""
 
     path: Path
+    name: str
     net: FCN | LateFusion
-    options: Options
     classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    inputs: Inputs
     step: int
+    meta: Mapping[str, Any]
 
     @property
-    def inputs(self) -> Inputs:
-        """What the net sees of a sample."""
-        return Inputs(self.options.inputs, self.preprocessing)
+    def preprocessing(self) -> Preprocessing:
+        """What its images go through."""
+        return self.inputs.preprocessing
+
+    @property
+    def options(self) -> Options:
+        """How it was trained, for its data sets; the defaults for weights that others trained."""
+        return from_dict(self.meta.get("options", {}), source=self.path)
 
 
 def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -49,54 +58,46 @@ def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint) -> None:
         raise FormatError(f"{checkpoint.path}: {fault}") from fault
 
 
-def open_trained(path: str | Path, *, best: bool = False) -> Trained:
-    """The net of a run folder (its newest good checkpoint, or its best) or of a checkpoint file, ready to use."""
+def open_trained(path: str | Path, *, best: bool = False, say: Say = silent) -> Trained:
+    """Return the net of a run folder (its newest good checkpoint, or its best) or of a checkpoint file, ready to use.
+
+    `say` hears of a damaged checkpoint that was passed over.
+    """
     path = Path(path)
     if path.is_dir():
-        found = (load_best if best else load_latest)(path)
+        found = (load_best if best else load_latest)(path, say=say)
         if found is None:
             raise UsageError(f"{path}: holds no checkpoint; expected the folder of a run of `minifcn train`")
-        checkpoint = found
-    elif recognised(path):
+        return of_checkpoint(found)
+    if recognised(path):
         return of_weights(open_weights(path))
-    elif path.exists():
-        checkpoint = Checkpoint(path, *load_checkpoint(path))
-    else:
+    if not path.exists():
         raise UsageError(f"{path}: found no such run folder or checkpoint; `minifcn train` makes one")
-    options = from_dict(checkpoint.meta.get("options"), source=checkpoint.path)
-    classes = checked_classes(checkpoint)
-    preprocessing = preprocessing_of(checkpoint)
-    stride, progress = checkpoint.meta.get("stride"), checkpoint.meta.get("progress")
-    if stride not in options.strides or not isinstance(progress, dict) or not isinstance(progress.get("step"), int):
-        raise FormatError(f"{checkpoint.path}: has no stride and progress; expected a checkpoint of `minifcn train`")
-    geometry = checked_classes(checkpoint, "geometry_classes") if options.two_heads else ()
-    net = setup.network(options, len(classes), stride, geometry=len(geometry))
+    return of_checkpoint(Checkpoint(path, *load_checkpoint(path)))
+
+
+def of_checkpoint(checkpoint: Checkpoint) -> Trained:
+    """Return the net in a checkpoint of `minifcn train`.
+
+    Its parameters have no memory of their own until those of the file are found to fit, so a record that claims a
+    larger net than the file holds costs nothing.
+    """
+    path, meta = checkpoint.path, checkpoint.meta
+    record, progress = read_record(path, meta), meta.get("progress")
+    if not isinstance(progress, Mapping) or not isinstance(progress.get("step"), int):
+        raise FormatError(f"{path}: has no progress; expected a checkpoint of `minifcn train`")
+    net = record.network(init="meta")
     restore_net(net, checkpoint)
-    return Trained(checkpoint.path, net, options, classes, preprocessing, progress["step"])
+    return Trained(path, str(record), net, record.classes, record.inputs, progress["step"], meta)
 
 
 def of_weights(weights: WeightSet) -> Trained:
-    """An FCN that others trained: whatever `train` would have chosen stands at its default."""
+    """Return an FCN that others trained: whatever `train` would have chosen stands at its default."""
     net = weights.network()
     if not isinstance(net, FCN) or not isinstance(net.classes, int) or weights.preprocessing is None:
         raise UsageError(
             f"{weights.path}: {weights.net} does not label the pixels of a photograph with one set of classes; "
             "expected an FCN that does"
         )
-    return Trained(weights.path, net, Options(), weights.classes, weights.preprocessing, 0)
-
-
-def preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
-    """What the net's images went through; `FormatError` naming the file if that cannot be read."""
-    try:
-        return Preprocessing.from_dict(checkpoint.meta.get("preprocessing", {}))
-    except FormatError as fault:
-        raise FormatError(f"{checkpoint.path}: {fault}") from fault
-
-
-def checked_classes(checkpoint: Checkpoint, field: str = "classes") -> tuple[str, ...]:
-    """The names of the classes that a checkpoint carries; `FormatError` where there are none."""
-    classes: Any = checkpoint.meta.get(field)
-    if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
-        raise FormatError(f"{checkpoint.path}: {field} are {classes!r:.80}; expected a list of names")
-    return tuple(classes)
+    inputs = Inputs("rgb", weights.preprocessing)
+    return Trained(weights.path, weights.net, net, weights.classes, inputs, 0, {})

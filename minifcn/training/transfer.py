@@ -14,43 +14,37 @@ from pathlib import Path
 
 import numpy as np
 
-from minifcn.errors import FormatError, MinifcnError, UsageError
-from minifcn.formats.checkpoint import load_checkpoint
+from minifcn.errors import FormatError, UsageError
+from minifcn.formats.checkpoint import meta_of
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.surgery import transplant, widened
+from minifcn.training.progress import silent
+from minifcn.training.run_folder import Say
 from minifcn.training.setup import located
 from minifcn.training.trained import open_trained, part
 from minifcn.weights.names import layer_of
-from minifcn.weights.published import PUBLISHED, SQUEEZENET, WeightSet, open_weights, recognised, shipped
+from minifcn.weights.published import PUBLISHED, SQUEEZENET, WeightSet, open_weights, shipped
 
 SHIPPED = "imagenet"
 
 
-def starting_weights(init: str) -> list[WeightSet]:
+def starting_weights(init: str, *, say: Say = silent) -> list[WeightSet]:
     """Return the weights that `init` names: a file, a run of ours, or "imagenet", the ones that come with the library.
 
-    Several, separated by commas, start the several nets of late fusion.
+    Several, separated by commas, start the several nets of late fusion. `say` hears of a damaged checkpoint of a run.
     """
-    return [_weights(word.strip()) for word in init.split(",")]
+    return [_weights(word.strip(), say) for word in init.split(",")]
 
 
-def _weights(word: str) -> WeightSet:
+def _weights(word: str, say: Say) -> WeightSet:
     if word == SHIPPED:
         return open_weights(shipped(SQUEEZENET))
     path = Path(located(word))
-    if not path.is_dir() and (not path.exists() or recognised(path) or not _of_a_run(path)):
+    if not path.is_dir() and {"net", "options"}.isdisjoint(meta_of(path)):  # not of a run
         return open_weights(path)
-    trained = open_trained(path)
-    name = f"FCN-{trained.options.strides[-1]}s"
-    return WeightSet(path, name, "", trained.classes, trained.preprocessing, trained.net.state_dict())
-
-
-def _of_a_run(path: Path) -> bool:
-    try:
-        return "options" in load_checkpoint(path)[1]
-    except MinifcnError:
-        return False
+    trained = open_trained(path, say=say)
+    return WeightSet(path, trained.name, "", trained.classes, trained.preprocessing, trained.net.state_dict())
 
 
 def start(net: FCN | LateFusion, weights: Sequence[WeightSet]) -> list[str]:

@@ -24,7 +24,7 @@ from minifcn.data.batches import CAFFE, Preprocessing
 from minifcn.data.inputs import HHA, NYUD, SIFT_FLOW
 from minifcn.data.voc import VOC_CLASSES
 from minifcn.errors import FormatError, MinifcnError, UsageError
-from minifcn.formats.checkpoint import load_checkpoint, read_meta, save_checkpoint
+from minifcn.formats.checkpoint import load_checkpoint, meta_of, save_checkpoint
 from minifcn.formats.files import format_of, read
 from minifcn.formats.limits import short
 from minifcn.models.classifier import Classifier
@@ -294,7 +294,7 @@ def open_weights(path: str | Path, *, net: str = "", allow_nonfinite: bool = Fal
     """The weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote."""
     path = Path(path)
     if (meta := weights_meta(path)) is not None:
-        return _converted(path, meta, net)
+        return _converted(path, meta, net, allow_nonfinite)
     arrays = read(path, allow_nonfinite=allow_nonfinite)
     fit = matching(path, arrays, net=net)
     classes = class_names(fit)
@@ -323,18 +323,13 @@ def recognised(path: Path) -> bool:
 
 def weights_meta(path: Path) -> dict[str, Any] | None:
     """What `WeightSet.save` wrote beside the weights; None for any other file."""
-    if format_of(path) != "safetensors":
-        return None
-    try:
-        meta = read_meta(path)
-    except MinifcnError:
-        return None
+    meta = meta_of(path) if format_of(path) == "safetensors" else {}
     return meta if "weights" in meta else None
 
 
-def _converted(path: Path, meta: Mapping[str, Any], net: str) -> WeightSet:
+def _converted(path: Path, meta: Mapping[str, Any], net: str, allow_nonfinite: bool) -> WeightSet:
     known = meta["weights"]
-    arrays, _ = load_checkpoint(path)
+    arrays, _ = load_checkpoint(path, allow_nonfinite=allow_nonfinite)
     try:
         name, output, classes = str(known["net"]), str(known["output"]), tuple(map(str, known["classes"]))
         wanted = meta["preprocessing"]

@@ -4,16 +4,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hostile_files import MEGABYTE, at_most
 from PIL import Image
 
 from minifcn.cli import evaluate as evaluate_command
-from minifcn.cli import train
 from minifcn.cli.command import help_text
 from minifcn.cli.verbs import main
 from minifcn.data.dataset import Subset
@@ -22,13 +22,15 @@ from minifcn.data.shapes import CLASSES, Shapes
 from minifcn.data.tools.make import make_tree
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError
-from minifcn.formats.checkpoint import RunFolder, load_checkpoint, load_latest, save_checkpoint, step_path
+from minifcn.formats.checkpoint import load_checkpoint, save_checkpoint
+from minifcn.formats.files import read
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.training import loop as training
 from minifcn.training.evaluation import baselines
 from minifcn.training.options import CHOICES, RANGES, Options, from_dict
 from minifcn.training.recipes import RECIPES, preset
+from minifcn.training.run_folder import RunFolder, load_latest, read_config, step_path
 from minifcn.training.trained import open_trained
 from minifcn.viz import palette
 
@@ -208,11 +210,14 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (b"", "is not JSON in UTF-8 (Expecting value"),
         (b"{", "is not JSON in UTF-8"),
         (b'{"options": {"lr": \xff}}', "is not JSON in UTF-8"),
-        (DEEP.encode(), "is not JSON in UTF-8 (maximum recursion depth"),
-        (b'{"options": {"epochs": ' + b"9" * 5000 + b"}}", "is not JSON in UTF-8 (Exceeds the limit"),
-        (b'{"options": {"lr": 1, "lr": 2}}', "is not JSON in UTF-8 (the key 'lr' comes twice in one object)"),
-        (b" " * (1 << 20) + b"{}", "1048578 bytes; expected a config.json, which has less than 1048576"),
-        (b"[]", "holds list; expected an object with the field options"),
+        (DEEP.encode(), "is not JSON in UTF-8 (more than 50 levels in one another"),
+        (
+            b'{"options": {"epochs": ' + b"9" * 5000 + b"}}",
+            "is not JSON in UTF-8 (a number of 5000 digits, of at",
+        ),
+        (b'{"options": {"lr": 1, "lr": 2}}', "is not JSON in UTF-8 (a key twice in one object, 'lr')"),
+        (b" " * (1 << 20) + b"{}", "1048578 bytes; expected a run's config.json, a file of at most 1048576"),
+        (b"[]", "holds list; expected an object, a run's config.json"),
         (b"{}", "has no field options"),
         (b'{"option": {}}', "field 'option' does not exist; did you mean 'options'?"),
         (b'{"options": {}, "lr": 3}', "field 'lr' does not exist; known are options, classes"),
@@ -227,8 +232,8 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (b'{"options": {"run": null}}', "option run is None; expected str"),
         (b'{"options": {"lr": [[[1]]]}}', "option lr is [[[1]]]; expected float"),
         (b'{"options": {"epochs": -3}}', "option epochs is -3; expected a number from 1 to 1000000"),
-        (b'{"options": {"lr": NaN}}', "option lr is nan; expected a number from 0.0"),
-        (b'{"options": {"lr": 1e999}}', "option lr is inf; expected a number from 0.0"),
+        (b'{"options": {"lr": NaN}}', "is not JSON in UTF-8 (NaN is no finite number"),
+        (b'{"options": {"lr": 1e999}}', "is not JSON in UTF-8 (1e999 is no finite number"),
         (b'{"options": {"width": 100000000000000000000}}', "option width is 100000000000000000000; expected a number"),
         (
             b'{"options": {"recipe": "a\\u0000"}}',
@@ -244,13 +249,15 @@ def test_a_config_is_hostile_until_it_is_checked(content: bytes, line: str, caps
 
 
 def test_a_config_that_never_ends_is_not_read(capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(["train", "--config", "/dev/zero"], capsys).startswith("/dev/zero: 0 bytes; expected a config.json")
+    assert refused(["train", "--config", "/dev/zero"], capsys).startswith(
+        "/dev/zero: 0 bytes; expected a run's config.json"
+    )
 
 
 def test_a_config_of_another_editor_is_read(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (run / "config.json").read_text(encoding="utf-8")
     Path("windows.json").write_text(text.replace("\n", "\r\n"), encoding="utf-8-sig")
-    assert train.read_config(Path("windows.json")) == train.read_config(run)
+    assert read_config(Path("windows.json")) == read_config(run)
 
 
 # --------------------------------------------------------------------------------------------------------- run folders
@@ -315,10 +322,10 @@ def test_two_processes_do_not_share_a_run_folder(run: Path, quick: None, capsys:
     """Row 11."""
     with RunFolder("mine"):
         line = refused(["train", *TINY, "--run", "mine"], capsys)
-        assert line.startswith("mine: the run folder is in use by process ")
+        assert line.startswith("mine: is in use by process ")
     assert main(["train", *TINY, "--run", "mine", "--stop-after", "1"]) == 0
     with RunFolder("mine", create=False):
-        assert refused(["train", "--resume", "mine"], capsys).startswith("mine: the run folder is in use by process ")
+        assert refused(["train", "--resume", "mine"], capsys).startswith("mine: is in use by process ")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(
@@ -644,6 +651,12 @@ def test_a_folder_that_cannot_be_written_is_said(run: Path, capsys: pytest.Captu
 # -------------------------------------------------------------------------------------------- checkpoints that are none
 
 
+def earlier(meta: dict[str, Any]) -> dict[str, Any]:
+    """The meta of a checkpoint before it carried a record of its net."""
+    beside = {name: meta["net"][name] for name in ("stride", "classes", "geometry_classes", "preprocessing")}
+    return {name: value for name, value in meta.items() if name != "net"} | beside
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
@@ -655,23 +668,127 @@ def test_a_folder_that_cannot_be_written_is_said(run: Path, capsys: pytest.Captu
         ({"classes": ["a", 1]}, "classes are ['a', 1]; expected a list of names"),
         ({"classes": ["a", "b"]}, "these parameters are not this network's: 6 of another shape: score_fr.w ("),
         ({"preprocessing": {"order": "RGB"}}, "preprocessing: found {'order': 'RGB'}; expected exactly the fields"),
-        ({"stride": 4}, "has no stride and progress; expected a checkpoint of `minifcn train`"),
-        ({"stride": [8]}, "has no stride and progress"),
-        ({"progress": 3}, "has no stride and progress"),
-        ({"progress": {"step": "x"}}, "has no stride and progress"),
+        ({"stride": 4}, "stride is 4; expected a checkpoint of `minifcn train`"),
+        ({"stride": [8]}, "stride is [8]; expected a checkpoint"),
+        ({"progress": 3}, "has no progress; expected a checkpoint of `minifcn train`"),
+        ({"progress": {"step": "x"}}, "has no progress"),
     ],
 )
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_a_record_is_believed_only_when_it_is_checked(
     change: dict[str, Any], line: str, verb: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its digest says that it is as somebody wrote it, not that it makes sense."""
+    """Its digest says that it is as somebody wrote it, not that it makes sense. Here without a record of the net."""
     tensors, meta = load_checkpoint(step_path(run, 6))
-    save_checkpoint("forged.safetensors", tensors, meta | change)
+    save_checkpoint("forged.safetensors", tensors, earlier(meta) | change)
     photograph("x.png")
     assert refused([verb, "forged.safetensors", *["x.png"] * (verb == "predict")], capsys).startswith(
         f"forged.safetensors: {line}"
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"width": "1"}, "option width is '1'; expected int"),
+        ({"wdith": 1}, "option 'wdith' does not exist; did you mean 'width'?"),
+        ({"trunk": "vgq"}, "option trunk is 'vgq'; expected one of vgg, alexnet"),
+        ({"padding": "-1"}, "option padding is '-1'; expected"),
+        ({"classes": "abc"}, "classes are 'abc'; expected a list of names"),
+        ({"classes": []}, "classes are []; expected a list of names"),
+        ({"classes": ["a", 1]}, "classes are ['a', 1]; expected a list of names"),
+        ({"classes": ["a", "b"]}, "these parameters are not this network's: 6 of another shape: score_fr.w ("),
+        ({"preprocessing": {"order": "RGB"}}, "preprocessing: found {'order': 'RGB'}; expected exactly the fields"),
+        ({"stride": 4}, "option stages is '4'; expected some of 32,16,8"),
+        ({"stride": [8]}, "option stages is '[8]'; expected some of 32,16,8"),
+        ({"stride": "8"}, "stride is '8'; expected a checkpoint"),
+        ({"stride": 16}, "these parameters are not this network's: 2 unexpected: score_pool3.w, score_pool3.b"),
+        (None, "net is None; expected a record of a net"),
+        ([["width", 1]], "net is [['width', 1]]; expected a record of a net"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["evaluate", "predict x.png", "export out.onnx", "train --resume"])
+def test_a_record_of_a_net_is_checked(
+    change: Any, line: str, verb: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, meta = load_checkpoint(step_path(run, 6))
+    path = step_path("r", 6)
+    path.parent.mkdir(parents=True)
+    save_checkpoint(path, tensors, meta | {"net": meta["net"] | change if isinstance(change, dict) else change})
+    photograph("x.png")
+    assert main(of_verb(verb, path)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"minifcn: {path}: {line}") and said.count("\n") == 1
+    assert {path.name for path in Path().iterdir()} == {"r", "x.png"}
+
+
+def of_verb(verb: str, checkpoint: Path) -> list[str]:
+    """The command line of a verb that opens a run's only checkpoint: "predict x.png" is `predict CHECKPOINT x.png`."""
+    name, *words = verb.split()
+    return [name, *words, str(checkpoint.parent.parent)] if name == "train" else [name, str(checkpoint), *words]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict x.png", "export out.safetensors", "train --resume"])
+@pytest.mark.parametrize("form", [dict, earlier])
+def test_a_net_larger_than_its_file_is_never_built(
+    form: Callable[..., dict[str, Any]], verb: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few thousand bytes that claim 36 GB of parameters."""
+    tensors, meta = load_checkpoint(step_path(run, 6))
+    claim = {"width": 512, "layers": 19}
+    path = step_path("r", 6)
+    path.parent.mkdir(parents=True)
+    few = {name: array for name, array in tensors.items() if name.endswith("score_fr.b")}
+    save_checkpoint(path, few, form(meta | {"options": meta["options"] | claim, "net": meta["net"] | claim}))
+    photograph("x.png")
+    with at_most(50 * MEGABYTE):
+        assert main(of_verb(verb, path)) == 2
+    assert f"minifcn: {path}: these parameters are not this network's: " in capsys.readouterr().err
+
+
+def weights_in(path: str) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in read(path).items()}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_used_as_before(
+    run: Path, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its net follows from its options."""
+    tensors, meta = load_checkpoint(step_path(run, 3))
+    assert not {"stride", "classes", "geometry_classes", "preprocessing"} & meta.keys()
+    photograph("x.png")
+    for folder, written in (("old", earlier(meta)), ("new", meta)):
+        Path(folder, "checkpoints").mkdir(parents=True)
+        save_checkpoint(step_path(folder, 3), tensors, written)
+        assert main(["predict", folder, "x.png"]) == main(["evaluate", folder, "--json", f"{folder}.json"]) == 0
+        assert main(["export", folder, f"{folder}.safetensors"]) == main(["inspect", str(step_path(folder, 3))]) == 0
+        assert "FCN-8s, a checkpoint of `minifcn train`" in capsys.readouterr().out
+    old, new = open_trained("old"), open_trained("new")
+    assert (old.classes, old.inputs, old.options) == (new.classes, new.inputs, new.options)
+    assert (old.name, old.step) == (new.name, new.step) == ("FCN-8s", 3)
+    for name in ("*/predictions/x-mask.png", "*.json"):
+        assert len({path.read_bytes() for path in Path().glob(name)}) == 1
+    assert weights_in("old.safetensors") == weights_in("new.safetensors")
+    assert main(["train", "--resume", "old"]) == 0
+    resumed, whole = load_latest("old"), load_latest(run)
+    assert resumed is not None and whole is not None and resumed.meta["net"] == whole.meta["net"]
+    assert all(np.array_equal(array, whole.tensors[name]) for name, array in resumed.tensors.items())
+
+
+def test_a_net_is_built_from_its_record_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a later version calls the options of its training."""
+    tensors, meta = load_checkpoint(step_path(run, 6))
+    photograph("x.png")
+    for name, options in (("own", meta["options"]), ("later", {"an option": "of a later version"}), ("none", None)):
+        save_checkpoint(f"{name}.safetensors", tensors, meta | {"options": options})
+        assert main(["predict", f"{name}.safetensors", "x.png", "--out", name]) == 0
+        assert main(["export", f"{name}.safetensors", f"{name}-out.safetensors"]) == 0
+    assert len({path.read_bytes() for path in Path().glob("*/x-mask.png")}) == 1
+    assert (
+        weights_in("own-out.safetensors") == weights_in("later-out.safetensors") == weights_in("none-out.safetensors")
+    )
+    line = refused(["evaluate", "later.safetensors"], capsys)
+    assert line.startswith("later.safetensors: option 'an option' does not exist")
 
 
 def test_weights_of_another_program_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,6 @@ from minifcn.data import VOID, Augmentation, Preprocessing, Sample, Shapes
 from minifcn.data.batches import CAFFE
 from minifcn.data.inputs import HHA, INPUTS, LOG_DEPTH, Hidden, Inputs, collate_inputs, log_depth
 from minifcn.errors import DataError, FormatError, UsageError
-from minifcn.formats.checkpoint import RunFolder
 from minifcn.kernels.threads import set_threads
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
@@ -25,6 +24,7 @@ from minifcn.training import loop as training
 from minifcn.training import setup
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
+from minifcn.training.run_folder import RunFolder
 from minifcn.training.trained import open_trained
 from minifcn.training.transfer import begin, start, starting_weights
 

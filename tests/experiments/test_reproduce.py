@@ -24,7 +24,6 @@ from minifcn.experiments.reproduction.results import (
     SHARES,
     Result,
     read_curve,
-    read_json,
     read_pretrained,
     read_result,
 )
@@ -34,15 +33,16 @@ from minifcn.experiments.reproduction.runner import (
     command_of,
     finished,
     folder_of,
-    locked,
     tail,
     weights_of,
 )
 from minifcn.experiments.reproduction.tables import TABLES, Claim, Row, Table, chosen, summary
 from minifcn.experiments.reproduction.verdict import EQUAL, HELD, REVERSED, UNDECIDED, mean_and_spread, verdict
 from minifcn.formats.checkpoint import save_checkpoint
+from minifcn.formats.strict_json import read_json
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
+from minifcn.training.run_folder import locked
 from minifcn.training.runlog import append, write_json
 
 ROOT = Path(__file__).parent.parent.parent
@@ -245,7 +245,7 @@ def test_every_cell_is_run_once_after_those_it_starts_from(monkeypatch: pytest.M
     assert said() == ["began a", "done a", "began b", "done b", "began c", "done c"]
     assert (outcome.failed, outcome.code) == ({}, 0) and len(one.done) == 3
     assert [line.split(":")[0] for line in lines] == ["1/3 cells", "2/3 cells", "3/3 cells"] and "left" in lines[0]
-    found = read_json(folder_of(one.done[0], Path("out")) / "evaluation.json", 1000)
+    found = read_json(folder_of(one.done[0], Path("out")) / "evaluation.json", most=1000, what="it")
     assert found["threads"] == "1"
     # another table that needs two of them, and one more
     run("bcd")
@@ -342,7 +342,7 @@ def test_two_runners_do_not_share_a_folder() -> None:
     with pytest.raises(UsageError, match="out: is in use by another process"):
         run("a")
     other.communicate()
-    with locked(Path("out/lock")):
+    with locked(Path("out")):
         pass
 
 
@@ -452,7 +452,7 @@ def job() -> Job:
         (GOOD | {"pixel_accuracy": None}, "field pixel_accuracy is None"),
         (GOOD | {"geometry": []}, "field geometry is list"),
         (GOOD | {"geometry": {"classes": ["x"]}}, "field confusion is no table of 1 x 1"),
-        (" " * (5 << 20), "bytes; expected at most"),
+        (" " * (5 << 20), "bytes; expected an evaluation.json, a file of at most"),
     ],
 )
 def test_a_broken_evaluation_is_no_result(job: Job, tmp_path: Path, text: Any, complaint: str) -> None:

@@ -171,7 +171,9 @@ def test_train_takes_it_with_its_preprocessing(tmp_path: Path, capsys: pytest.Ca
     assert main(["train", "--init", path, "--run", run, *words(small)]) == 0
     assert "weights of objects-vgg11-width1 from a.safetensors: 10 layers taken" in capsys.readouterr().out
     [weights] = starting_weights(path)
-    assert read_meta(next(Path(run).glob("checkpoints/step*")))["preprocessing"] == weights.preprocessing.as_dict()
+    assert (
+        read_meta(next(Path(run).glob("checkpoints/step*")))["net"]["preprocessing"] == weights.preprocessing.as_dict()
+    )
 
 
 def test_another_width_is_refused_by_the_first_layer_that_differs(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_an_empty_run_folder_still_makes_a_page(tmp_path):
     "name, content, says",
     [
         ("config.json", "[1, 2]", "expected an object, found list"),
-        ("config.json", "[" * 100_000, "cannot be used: RecursionError"),
+        ("config.json", "[" * 100_000, "cannot be used: ValueError: more than 50 levels"),
         ("config.json", b"\xff\xfe", "cannot be used: UnicodeDecodeError"),
         ("metrics.jsonl", '{"kind": "train"\n{"kind": "val"}\n', "line 1 is not JSON"),
         ("evaluation.json", "{", "cannot be used: JSONDecodeError"),

@@ -27,7 +27,7 @@ from minifcn.data.dataset import Subset
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.shapes import Shapes
 from minifcn.errors import DataError, DivergedError, FormatError, UsageError
-from minifcn.formats.checkpoint import RunFolder, load_best, load_checkpoint, load_latest
+from minifcn.formats.checkpoint import load_checkpoint
 from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
@@ -42,6 +42,7 @@ from minifcn.training.evaluation import evaluate, predict
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.recipes import preset
+from minifcn.training.run_folder import RunFolder, load_best, load_latest
 from minifcn.training.runlog import append, forget_after
 from minifcn.training.signals import Interrupted
 from minifcn.training.trained import open_trained
@@ -229,7 +230,7 @@ def test_the_log_forgets_in_one_piece(tmp_path: Path, monkeypatch: pytest.Monkey
     text = path.read_text(encoding="utf-8")
     assert text.splitlines()[0] == '{"step": 0, "loss": null}'
     monkeypatch.setattr(os, "replace", fails := failing(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UsageError, match="No space"):
         forget_after(path, 3)
     assert fails.calls == 1 and path.read_text(encoding="utf-8") == text
     monkeypatch.undo()
@@ -398,7 +399,7 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     slow = arguments(TINY, width=8, world_size=500, batch=6, epochs=100, run="run")
     process = Process(tmp_path, *slow)
     process.until(process.popen.stdout, "^learning rate")
-    while load_latest(tmp_path / "run", warn=lambda line: None) is None:
+    while load_latest(tmp_path / "run") is None:
         time.sleep(0.01)
     time.sleep(0.05)
     process.popen.send_signal(signal.SIGINT)

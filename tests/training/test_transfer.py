@@ -12,7 +12,6 @@ import pytest
 from minifcn.cli.verbs import main
 from minifcn.data.shapes import Shapes
 from minifcn.errors import FormatError, UsageError
-from minifcn.formats.checkpoint import RunFolder, load_latest
 from minifcn.kernels.threads import set_threads
 from minifcn.models.zoo import NETS
 from minifcn.optim import learning_rate
@@ -20,6 +19,7 @@ from minifcn.training import setup
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.recipes import preset
+from minifcn.training.run_folder import RunFolder, load_latest
 from minifcn.training.setup import located
 from minifcn.training.trained import open_trained
 from minifcn.training.transfer import begin, starting_weights

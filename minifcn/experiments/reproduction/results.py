@@ -6,7 +6,6 @@ confusion matrix; a file that is too large, no JSON, or says what cannot be, is 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,9 @@ from minifcn.data.shapes import GEOMETRY
 from minifcn.errors import FormatError, MinifcnError
 from minifcn.experiments.reproduction.cells import TRAIN, Job, resolved
 from minifcn.formats.checkpoint import load_checkpoint
+from minifcn.formats.strict_json import read_json
 from minifcn.metrics import ConfusionMatrix
+from minifcn.training.runlog import records
 
 MOST_EVALUATION = 4 << 20  # bytes
 MOST_LOG = 16 << 20
@@ -45,22 +46,6 @@ class Result:
             return read_curve(self.log, self.per_step) if self.log else Curve.empty()
         except (OSError, FormatError):
             return Curve.empty()
-
-
-def read_json(path: Path, most: int) -> dict[str, Any]:
-    """An object of JSON in a file of at most `most` bytes; `FormatError` for anything else."""
-    try:
-        if path.stat().st_size > most:
-            raise FormatError(f"{path}: {path.stat().st_size} bytes; expected at most {most}")
-        with open(path, encoding="utf-8") as file:
-            found = json.loads(file.read(most + 1))
-    except OSError as fault:
-        raise FormatError(f"{path}: cannot be read ({fault.strerror})") from fault
-    except (ValueError, RecursionError) as fault:
-        raise FormatError(f"{path}: is not JSON in UTF-8 ({fault!s:.100})") from fault
-    if not isinstance(found, dict):
-        raise FormatError(f"{path}: holds {type(found).__name__}; expected an object")
-    return found
 
 
 def number(found: object, most: float) -> float:
@@ -93,7 +78,7 @@ def confusion_of(found: Mapping[str, Any], path: Path) -> ConfusionMatrix:
 def read_result(folder: Path, job: Job) -> Result:
     """The result of a finished job; `FormatError` if there is none, or none to be believed."""
     path = folder / "evaluation.json"
-    found = read_json(path, MOST_EVALUATION)
+    found = read_json(path, most=MOST_EVALUATION, what="an evaluation.json")
     geometry = found.get("geometry")
     if geometry is not None and not isinstance(geometry, dict):
         raise FormatError(f"{path}: field geometry is {type(geometry).__name__}; expected an object")
@@ -149,12 +134,8 @@ def read_curve(path: Path, per_step: int) -> Curve:
     if path.stat().st_size > MOST_LOG:
         raise FormatError(f"{path}: {path.stat().st_size} bytes; expected at most {MOST_LOG}")
     rows: list[tuple[float, float, float]] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict) and record.get("kind") == "train":
+    for record in records(path):
+        if record.get("kind") == "train":
             step, loss, speed = (number(record.get(name), 1e12) for name in ("step", "loss", "images_per_s"))
             if not math.isnan(step + loss + speed):
                 rows.append((step, loss, speed))

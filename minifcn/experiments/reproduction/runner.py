@@ -7,14 +7,13 @@ the same command goes on. A process that outlived a killed runner holds the lock
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from typing import Any
 import minifcn.errors
 from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.experiments.reproduction.cells import EVALUATE, PRETRAIN, TRAIN, Job, expected_seconds
-from minifcn.experiments.reproduction.results import number, read_json, read_pretrained, read_result
+from minifcn.experiments.reproduction.results import number, read_pretrained, read_result
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.strict_json import read_json
 from minifcn.training.progress import Bar, clock
+from minifcn.training.run_folder import locked
 from minifcn.training.signals import Signals
 
 TICK = 0.1  # seconds between looks at the processes
@@ -87,28 +88,12 @@ def begun(job: Job, out: Path) -> bool:
 def in_use(folder: Path) -> bool:
     """Whether another process holds the lock of a run folder."""
     try:
-        with locked(folder / "lock", create=False):
+        with locked(folder, create=False):
             return False
     except UsageError:
         return True
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, create: bool = True) -> Iterator[None]:
-    """Hold the lock that this file is, as `RunFolder` does; `UsageError` if another process holds it."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: see to it yourself
-        yield
-        return
-    with open(path, "a+b" if create else "r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise UsageError(f"{path.parent}: is in use by another process; wait for it, or choose another") from fault
-        yield
 
 
 def command_of(job: Job, out: Path) -> list[str]:
@@ -163,7 +148,7 @@ class Times:
     def read(cls, path: Path) -> Times:
         """What the file says; nothing, if it says what cannot be."""
         try:
-            found = read_json(path, MOST_TIMES)
+            found = read_json(path, most=MOST_TIMES, what="the times of a reproduction")
         except FormatError:
             return cls(path)
         jobs, whole = found.get("jobs"), number(found.get("whole"), LONGEST)
@@ -229,7 +214,7 @@ class Runner:
             (self.out / folder).mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         with (
-            locked(self.out / "lock"),
+            locked(self.out),
             Signals() as signals,
             Bar(len(self.jobs), unit="cell", done=len(self.done)) as self._bar,
         ):
