@@ -8,51 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caffe_files import blob, field, layer, packed, varint
 from hostile_files import mutations, survives
 
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.caffemodel import read_caffemodel
 from minifcn.formats.protobuf import MAX_FIELDS
 from minifcn.formats.prototxt import MAX_DEPTH, Layer, check_weights, parse, read_prototxt
-
-# ---------------------------------------------------------------------- a writer, so that there is something to break
-
-
-def varint(number: int) -> bytes:
-    number %= 2**64
-    out = b""
-    while number >= 0x80:
-        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
-    return out + bytes([number])
-
-
-def field(number: int, value: int | bytes, *, tag: int | None = None) -> bytes:
-    if isinstance(value, int):
-        return varint(number << 3 | (tag or 0)) + varint(value)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def packed(*numbers: int) -> bytes:
-    return b"".join(map(varint, numbers))
-
-
-def blob(array: np.ndarray, *, old: bool = False) -> bytes:
-    """As Caffe writes it: data before shape, and an old one with its four sizes first."""
-    data = field(8 if array.dtype == np.float64 else 5, array.tobytes())
-    if old:
-        sizes = (1,) * (4 - array.ndim) + array.shape
-        return b"".join(field(number + 1, size) for number, size in enumerate(sizes)) + data
-    return data + field(7, field(1, packed(*array.shape)))
-
-
-def layer(name: str, *blobs: bytes, kind: str = "Convolution", old: bool = False) -> bytes:
-    if old:
-        return field(
-            2, field(2, b"data") + field(4, name.encode()) + field(5, 4) + b"".join(field(6, b) for b in blobs)
-        )
-    parts = field(1, name.encode()) + field(2, kind.encode()) + field(3, b"data") + b"".join(field(7, b) for b in blobs)
-    return field(100, parts + field(106, field(1, 2)))
-
 
 W = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2) - 7.5
 B = np.array([0.5, -1.0], np.float32)

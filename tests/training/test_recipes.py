@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from caffe_files import blob, layer
 from test_data_formats import make_context, make_nyud, make_siftflow
 from test_voc import make_tree
 from test_voc_years import make_sbd
-from test_weights_caffe import blob, layer
 
 from minifcn.cli.verbs import main
 from minifcn.data.batches import CAFFE, Preprocessing
