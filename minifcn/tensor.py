@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from minifcn.backend import Array, Scope, as_array, as_numpy, xp_of
-from minifcn.errors import GradientError, GraphError, ShapeError
+from minifcn.errors import GradientError, GraphError, MinifcnError, ShapeError
 
 Gradient = Callable[[Array], Array]
 Gradients = tuple[Gradient | None, ...]
@@ -239,6 +239,11 @@ def plain(x: Any) -> Any:
     return x if x is None or type(x) in (bool, int, float) else as_array(x)
 
 
+def short(x: Any) -> str:
+    """Return an array as its dtype and shape, anything else as Python writes it."""
+    return f"{x.dtype} {x.shape}" if hasattr(x, "dtype") else f"{x!r:.60}"
+
+
 def option(op: str, name: str, value: Any) -> Any:
     """Return the value of an option; `GraphError` for a Tensor whose gradient would be lost."""
     if not isinstance(value, Tensor) or name == SHAPE_ONLY:
@@ -267,7 +272,14 @@ def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
             bound = signature.bind(*inputs, **options)
             inputs, options = bound.args, bound.kwargs
         options = {key: option(name, key, value) for key, value in options.items()}
-        y, gradients, *prepare = function(*(plain(x) for x in inputs), **options)
+        inputs_of = [plain(x) for x in inputs]
+        try:
+            y, gradients, *prepare = function(*inputs_of, **options)
+        except (AttributeError, TypeError, ValueError) as fault:
+            if isinstance(fault, MinifcnError):
+                raise
+            given = [short(x) for x in inputs_of] + [f"{key}={short(value)}" for key, value in options.items()]
+            raise ShapeError(f"{name}({', '.join(given)}): {str(fault).strip()}") from fault
         if not RECORDING():
             return Tensor(y)
         edges = []

@@ -113,6 +113,9 @@ def transpose(x: Array, *, axes: Sequence[int] | None = None) -> ValueAndGradien
 def concat(*xs: Array, axis: int = 1) -> ValueAndGradients:
     """The inputs one after another along `axis` (channels by default)."""
     shapes = [x.shape for x in xs]
+    fewest = len(sorted(shapes, key=len)[0]) if xs else 0
+    if not whole(axis, least=-fewest) or axis >= fewest:
+        raise ShapeError(f"concat: axis is {axis!r}; expected one of the axes of each of the shapes {shapes}")
     if not xs or any(s[:axis] + s[axis:][1:] != shapes[0][:axis] + shapes[0][axis:][1:] for s in shapes):
         raise ShapeError(f"concat: shapes {shapes} must be equal but for axis {axis}")
     if any(x.dtype != xs[0].dtype for x in xs):
@@ -175,6 +178,8 @@ def crop(x: Array, *, like: Any, at: int | Sequence[int] = 0) -> ValueAndGradien
     h, w = pair(like.shape[-2:] if hasattr(like, "shape") else like, op="crop", name="like", least=1)
     top, left = pair(at, op="crop", name="at", least=0)
     x_shape = x.shape
+    if x.ndim < 2:
+        raise ShapeError(f"crop: x has shape {x_shape}; expected at least two axes")
     if top + h > x_shape[-2] or left + w > x_shape[-1]:
         raise ShapeError(f"crop: a window of {h}x{w} at ({top}, {left}) does not fit into {x_shape[-2]}x{x_shape[-1]}")
 

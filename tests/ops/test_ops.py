@@ -1,5 +1,9 @@
 """Every op on every case of op_cases.py: is the gradient right, and would we have noticed if it were not?"""
 
+import inspect
+import math
+import warnings
+
 import numpy as np
 import pytest
 from op_cases import ALL, CASES, STRAIGHT, Case, by_hand
@@ -9,7 +13,7 @@ from minifcn import ops
 from minifcn.backend import to_device, to_host, xp_of
 from minifcn.errors import GradientError, ShapeError
 from minifcn.gradcheck import gradcheck
-from minifcn.tensor import OPS, Parameter, op
+from minifcn.tensor import OPS, Parameter, Tensor, op
 
 every_case = pytest.mark.parametrize("case", ALL, ids=str)
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -361,6 +365,86 @@ def test_what_does_not_fit_is_refused_in_one_sentence(name):
     with pytest.raises(ShapeError, match=sentence) as refusal:
         call()
     assert "\n" not in str(refusal.value) and isinstance(refusal.value, ValueError) and refusal.value.exit_code == 2
+
+
+# Whatever else does not fit: one sentence that names the op and what it was given, never NumPy's alone
+
+ODD = {
+    "int": lambda x: x.astype(int),
+    "bool": lambda x: x > 0,
+    "float16": lambda x: x.astype("float16"),
+    "complex": lambda x: x.astype(complex),
+    "big-endian": lambda x: x.astype(">f8"),
+    "one number": lambda x: np.array(1.0),
+    "no images": lambda x: x[:0],
+    "no columns": lambda x: x[..., :0],
+    "masked": np.ma.array,
+    "list": lambda x: x.tolist(),
+    "text": lambda x: "x",
+    "None": lambda x: None,
+    "vector": lambda x: x.ravel()[:3],
+}
+ODD_OPTIONS = (None, "x", -1, 0, 1.5, True, 7, (1, 2, 3), (1,), [2, 2], np.int64(2), math.nan, -2, {}, 1j)
+
+
+def answer_or_sentence(name, inputs, options):
+    """Call the op: a Tensor, or one sentence of ours; an index that is out of range is Python's own IndexError."""
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN, as in NumPy
+            assert isinstance(OPS[name](*inputs, **options), Tensor)
+    except ShapeError as refusal:
+        assert "\n" not in str(refusal).strip() and len(str(refusal)) < 600
+    except IndexError:
+        assert name == "getitem"
+
+
+def first_case(name):
+    return next(iter(CASES[name].values()))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_inputs_give_an_answer_or_a_sentence(name, kind):
+    case = first_case(name)
+    for i in case.differentiable:
+        inputs = list(case.inputs)
+        inputs[i] = ODD[kind](inputs[i])
+        answer_or_sentence(name, inputs, case.options)
+    answer_or_sentence(name, [ODD[kind](np.asarray(x)) for x in case.inputs if x is not None], case.options)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_odd_options_give_an_answer_or_a_sentence(name):
+    case = first_case(name)
+    for option in inspect.signature(OPS[name]).parameters.values():
+        for value in ODD_OPTIONS if option.kind is option.KEYWORD_ONLY else ():
+            answer_or_sentence(name, case.inputs, {**case.options, option.name: value})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_empty_batch_has_an_answer_and_gradients_or_a_sentence(name):
+    case = first_case(name)
+    inputs = [Parameter(x[:0]) if i in case.differentiable and x.ndim == 4 else x for i, x in enumerate(case.inputs)]
+    try:
+        with np.errstate(all="ignore"):
+            y = OPS[name](*inputs, **case.options)
+    except ShapeError:
+        return
+    if y.node is not None:
+        y.backward(np.ones_like(y.data))
+        assert all(p.grad.shape == p.shape for p in inputs if isinstance(p, Parameter) and p.node is not None)
+
+
+def test_a_fault_names_the_op_and_what_it_was_given():
+    with pytest.raises(ShapeError, match=r"sum\(float64 \(2, 3\), axis=7\): axis 7 is out of bounds"):
+        ops.sum(np.zeros((2, 3)), axis=7)
+    with pytest.raises(ShapeError, match=r"neg\(None\): .*NoneType"):
+        ops.neg(None)
+    with pytest.raises(ShapeError, match=r"conv2d\(float64 .*\): .*missing 1 required positional argument: 'w'"):
+        ops.conv2d(X)
+    with pytest.raises(IndexError, match="index 7 is out of bounds"):
+        Tensor(np.zeros(3))[7]
 
 
 # Images of every shape (row 31): a net's worth of ops in a row, back at the size it started from
