@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 
 import numpy as np
 
 from minifcn.backend import Array, device_of, is_host, to_device, to_host, xp_of
-from minifcn.errors import FormatError, UsageError
+from minifcn.errors import FormatError, UsageError, whole
 from minifcn.kernels.threads import parallel, shares, threads
 from minifcn.nn import Module
 
 BLOCK = 1 << 16  # numbers updated at a time: w, g and the slots of a block stay in the cache through a rule
 Multipliers = Callable[[str], tuple[float, float]]
+
+
+def number(value: object) -> bool:
+    """Whether it is a finite real number; True is none."""
+    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
 
 
 def caffe_multipliers(name: str) -> tuple[float, float]:
@@ -44,7 +50,14 @@ class Optimizer:
         self.net.zero_grad()
 
     def step(self, *, accumulated: int = 1) -> None:
-        """Update once with the gradients collected over `accumulated` backward passes, then clear them."""
+        """Update once with the gradients collected over `accumulated` backward passes, then clear them.
+
+        Errors: `UsageError` if `accumulated` is no whole number of at least 1, and for an `lr` that is no rate.
+        """
+        if not whole(accumulated, least=1) or not number(self.lr) or self.lr < 0:
+            raise UsageError(
+                f"step: accumulated is {accumulated!r}, lr {self.lr!r}; expected at least 1, and at least 0"
+            )
         for name, parameter in self.net.named_parameters():
             if parameter.grad is None:
                 continue
@@ -125,7 +138,8 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         multipliers: Multipliers = caffe_multipliers,
     ) -> None:
-        if not lr >= 0 or not 0 <= momentum < 1 or not weight_decay >= 0:
+        numbers = all(map(number, (lr, momentum, weight_decay)))
+        if not numbers or not lr >= 0 or not 0 <= momentum < 1 or not weight_decay >= 0:
             raise UsageError(
                 f"SGD: lr {lr}, momentum {momentum}, weight_decay {weight_decay}; expected lr and decay of at least 0 "
                 "and a momentum of at least 0 and below 1"
@@ -175,7 +189,9 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         multipliers: Multipliers = caffe_multipliers,
     ) -> None:
-        if not lr >= 0 or not all(0 <= beta < 1 for beta in betas) or not epsilon > 0 or not weight_decay >= 0:
+        numbers = all(map(number, (lr, *betas, epsilon, weight_decay))) and len(betas) == 2
+        possible = numbers and lr >= 0 and all(0 <= beta < 1 for beta in betas) and epsilon > 0 and weight_decay >= 0
+        if not possible:
             raise UsageError(
                 f"Adam: lr {lr}, betas {betas}, epsilon {epsilon}, weight_decay {weight_decay}; expected lr and decay "
                 "of at least 0, betas of at least 0 and below 1, and an epsilon above 0"
@@ -272,14 +288,17 @@ def learning_rate(
     gamma: float = 0.1,
     drops: int = 2,
 ) -> float:
-    """Return the rate for step 0 .. total-1.
+    """Return the rate for step 0 .. total-1, and from there on that of the end.
 
     "fixed" (the paper): lr. "poly": lr (1 - step/total)^power. "step": times `gamma` at `drops` equal distances.
+    Errors: `UsageError` for an unknown schedule, and for a step or a total that is no whole number of at least 0 and 1.
     """
+    if not whole(step, least=0) or not whole(total, least=1):
+        raise UsageError(f"learning_rate: step {step!r} of {total!r}; expected whole numbers of at least 0 and 1")
     if schedule == "fixed":
         return lr
     if schedule == "poly":
-        return lr * (1 - step / total) ** power
+        return lr * (1 - min(step, total) / total) ** power
     if schedule == "step":
-        return lr * gamma ** (step * (drops + 1) // total)
+        return lr * gamma ** min(step * (drops + 1) // total, drops)
     raise UsageError(f"schedule is {schedule!r}; expected one of {', '.join(SCHEDULES)}")

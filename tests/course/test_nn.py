@@ -266,7 +266,7 @@ REFUSED = {
     "groups 0": (lambda: Conv2d(1, 1, 3, init="zero", groups=0), "Conv2d: groups is 0"),
     "groups that do not divide in": (lambda: Conv2d(3, 4, 3, init="zero", groups=2), "Conv2d: 3 -> 4 .* 2 groups"),
     "groups that do not divide out": (lambda: Conv2d(4, 3, 3, init="zero", groups=2), "Conv2d: 4 -> 3 .* 2 groups"),
-    "init": (lambda: Conv2d(1, 1, 3, init="xavier"), "Conv2d: init is 'xavier'; expected \"zero\" or a NumPy"),
+    "init": (lambda: Conv2d(1, 1, 3, init="xavier"), 'Conv2d: init is \'xavier\'; expected "zero", "meta" or'),
     "transposed stride": (lambda: ConvTranspose2d(1, 1, 3, init="zero", stride=0), "ConvTranspose2d: stride is 0"),
     "transposed padding": (lambda: ConvTranspose2d(1, 1, 3, init="zero", padding=-1), "ConvTranspose2d: padding is -1"),
     "transposed groups": (

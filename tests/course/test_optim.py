@@ -8,7 +8,7 @@ import pytest
 from minifcn import ops
 from minifcn.errors import FormatError, GraphError, MinifcnError, UsageError
 from minifcn.nn import Conv2d, Linear, Module, Sequential
-from minifcn.optim import SCHEDULES, SGD, caffe_multipliers, learning_rate, sgd_update
+from minifcn.optim import SCHEDULES, SGD, Adam, caffe_multipliers, learning_rate, sgd_update
 from minifcn.tensor import Parameter
 
 
@@ -384,3 +384,34 @@ def test_an_unknown_schedule_is_refused_with_the_known():
     with pytest.raises(UsageError, match="schedule is 'cosine'; expected one of fixed, step, poly"):
         learning_rate(0, 10, lr=0.1, schedule="cosine")
     assert all(learning_rate(0, 10, lr=0.1, schedule=schedule) == 0.1 for schedule in SCHEDULES)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, "1", None, True, 1j, np.array([0.1])], ids=repr)
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_what_is_no_rate_is_refused(kind, bad):
+    net = Net()
+    for options in ({"lr": bad}, {"lr": 0.1, "weight_decay": bad}):
+        with pytest.raises(UsageError, match=f"{kind.__name__}: lr"):
+            kind(net, **options)
+    solver = kind(net, lr=0.1)
+    solver.lr = bad
+    with pytest.raises(UsageError, match=r"step: .*lr"):
+        solver.step()
+
+
+@pytest.mark.parametrize("accumulated", [0, -1, 1.5, True, None])
+def test_accumulated_counts_backward_passes(accumulated):
+    with pytest.raises(UsageError, match=r"accumulated is .*expected at least 1"):
+        SGD(Net(), lr=0.1).step(accumulated=accumulated)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_beyond_its_end_stays_where_it_ended(schedule):
+    rates = [learning_rate(step, 10, lr=0.5, schedule=schedule) for step in (9, 10, 11, 25, 10**9)]
+    assert all(isinstance(rate, float) and 0 <= rate <= 0.5 for rate in rates) and len(set(rates[1:])) == 1
+
+
+@pytest.mark.parametrize(("step", "total"), [(-1, 10), (0, 0), (1.5, 3), (True, 3), (0, None)])
+def test_steps_are_whole_numbers(step, total):
+    with pytest.raises(UsageError, match="learning_rate: step"):
+        learning_rate(step, total, lr=0.1, schedule="poly")
