@@ -40,7 +40,7 @@ def xp_of(*arrays: Any) -> ModuleType:
     for array in arrays:
         if hasattr(array, "library"):
             return array.library
-    cupy = sys.modules.get("cupy")  # nobody can hold a CuPy array before CuPy has been imported
+    cupy = sys.modules.get("cupy")  # no CuPy array exists before CuPy has been imported
     on_gpu = getattr(cupy, "ndarray", ())  # () while CuPy is absent or half imported: nothing is an instance of it
     return cupy if cupy is not None and any(isinstance(array, on_gpu) for array in arrays) else np
 

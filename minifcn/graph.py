@@ -38,8 +38,8 @@ class Memory:
     again: int | None
 
     def __str__(self) -> str:
-        told = f"{self.name} {self.shape} {self.dtype}, {readable(self.nbytes)}"
-        return told + (" with the array it is a view of" if self.view else "") + (
+        text = f"{self.name} {self.shape} {self.dtype}, {readable(self.nbytes)}"
+        return text + (" with the array it is a view of" if self.view else "") + (
             "" if self.again is None else f" (counted at {self.again})"
         )  # fmt: skip
 
@@ -93,7 +93,7 @@ class Graph:
     __repr__ = __str__
 
     def to_svg(self) -> str:
-        """The drawing: inputs above, the result below, darker where more is remembered; hovering tells what."""
+        """The drawing: inputs above, the result below, darker where more is remembered; hovering shows what."""
         return _draw(self)
 
     def _repr_svg_(self) -> str:
@@ -317,10 +317,10 @@ def _draw_box(step: Step, layout: _Layout, share: float) -> str:
     x, y, width = layout.x[step.number], layout.top(step.number), layout.widths[step.number]
     name, shape, keeps = map(html.escape, _labels(step))
     line = y + (18 if keeps else 24)
-    told = [f"{edge.gradient}: {memory}" for edge in step.edges for memory in edge.memories] or ["remembers nothing"]
+    text = [f"{edge.gradient}: {memory}" for edge in step.edges for memory in edge.memories] or ["remembers nothing"]
     fill = "#f3e9da" if not step.edges else _blend((255, 255, 255), (126, 170, 235), share)
     return (
-        f"<g><title>{html.escape(chr(10).join(told))}</title>"
+        f"<g><title>{html.escape(chr(10).join(text))}</title>"
         f'<rect x="{x - width / 2:.1f}" y="{y:.1f}" width="{width:.1f}" height="{HEIGHT}" rx="7" fill="{fill}" '
         f'stroke="#5b6470"/><text x="{x:.1f}" y="{line:.1f}" font-weight="650">{name}</text>'
         f'<text x="{x:.1f}" y="{line + 15:.1f}">{shape}</text>'

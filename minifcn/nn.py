@@ -156,12 +156,12 @@ class Module:
             ],
         }
         if strict and any(faults.values()):
-            told = [
+            listed = [
                 f"{len(names)} {what}: {', '.join(names[:4])}{', ...' * (len(names) > 4)}"
                 for what, names in faults.items()
                 if names
             ]
-            raise FormatError(f"these parameters are not this network's: {'; '.join(told)}")
+            raise FormatError(f"these parameters are not this network's: {'; '.join(listed)}")
         for name in fitting:
             parameter = own[name]
             array = np.array(to_host(state[name]), dtype=parameter.dtype, order="C")

@@ -50,7 +50,7 @@ def shares(counts: np.ndarray, total: float) -> np.ndarray:
     """`total` dealt out over the classes, none getting more than it has: the least share is as large as can be."""
     kept = np.zeros(len(counts))
     left = len(counts)
-    for label in np.argsort(counts, kind="stable"):  # whoever cannot use its share is asked first
+    for label in np.argsort(counts, kind="stable"):  # the class with the fewest pixels comes first
         kept[label] = min(counts[label], total / left)
         total, left = total - kept[label], left - 1
     return kept

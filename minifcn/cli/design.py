@@ -15,7 +15,7 @@ from typing import Annotated
 
 from minifcn.cli.command import parse_words
 from minifcn.errors import UsageError
-from minifcn.introspect.design import MOST, TRUNKS, LadderOf, chain_paths, design, misfits, told, trunk_paths
+from minifcn.introspect.design import MOST, TRUNKS, LadderOf, chain_paths, design, listed, misfits, trunk_paths
 from minifcn.models.ladder import Rung
 
 
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     if options.padding >= 0:
         ladder = LadderOf(paths_for(options.padding), skips, kernel)
         bad = misfits(ladder)
-        print(f"padding {options.padding}: crops {', '.join(str(rung.at) for rung in ladder.rungs)}; {told(bad)}")
+        print(f"padding {options.padding}: crops {', '.join(str(rung.at) for rung in ladder.rungs)}; {listed(bad)}")
     best = design(paths_for, skips, kernel=kernel)
     grid = best.ladder.grids[best.ladder.last]
     print(f"{best.ladder.last}: a cell every {grid.stride} pixels sees {grid.field}")

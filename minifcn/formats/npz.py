@@ -6,7 +6,7 @@ A `.npy` file is a short text and the numbers behind it:
 
 The text looks like Python, and the usual reader lets Python's parser have it. It is always the same three words in the
 same order, so one regular expression reads it, and whatever does not match was not written by NumPy for numbers: an
-array of objects, in particular, whose content is a pickle, that is, a program (`opcodes.py` tells more).
+array of objects, in particular, whose content is a pickle, that is, a program (see `opcodes.py`).
 """
 
 import re

@@ -162,7 +162,7 @@ def channels(net: Module) -> int:
     for module in net.modules():
         if isinstance(module, Conv2d):
             return module.w.shape[1] * module.groups
-    raise UsageError(f"describe: {type(net).__name__} has no convolution to tell the channels of its image from")
+    raise UsageError(f"describe: {type(net).__name__} has no convolution, so the channels of its image are unknown")
 
 
 def dtype_of(net: Module) -> Any:
@@ -204,7 +204,7 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
     """Return the module's `forward`, which also appends its row."""
     forward = module.forward
 
-    def tell(x: Any) -> Any:
+    def record(x: Any) -> Any:
         outline: Outline = x.data if isinstance(x, Tensor) else x
         before = outline.library.multiply_adds
         try:
@@ -229,7 +229,7 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
             )
         return y
 
-    return tell
+    return record
 
 
 def dropped(module: Dropout, x: Any) -> Any:

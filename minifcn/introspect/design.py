@@ -81,11 +81,11 @@ def design(paths_for: PathsFor, skips: Sequence[str] = (), *, kernel: int | None
         if not misfits(ladder, int(ladder.grids[ladder.last].stride)):
             return Design(padding, ladder)
     last = LadderOf(paths_for(MOST), skips, kernel)
-    raise GeometryError(f"no padding up to {MOST} will do: with {MOST}, {told(misfits(last))}")
+    raise GeometryError(f"no padding up to {MOST} will do: with {MOST}, {listed(misfits(last))}")
 
 
 def misfits(ladder: Ladder, most: int = MOST) -> list[int]:
-    """The sides from 1 to `most` that do not come out whole; they repeat with the stride, so one stride tells."""
+    """The sides from 1 to `most` that do not come out whole; they repeat with the stride, so one stride is enough."""
     return [size for size in range(1, most + 1) if not ladder.fits(size)]
 
 
@@ -122,7 +122,7 @@ def chain_paths(text: str) -> PathsFor:
     return paths
 
 
-def told(bad: list[int]) -> str:
+def listed(bad: list[int]) -> str:
     """Which sides do not come out whole, in words."""
     if not bad:
         return f"all sides from 1 to {MOST} come out whole"

@@ -51,7 +51,7 @@ def commented(code: str, comment: str) -> str:
 
 
 def trunk_lines(trunk: Trunk, skips: tuple[str, ...]) -> list[str]:
-    """Each stage that somebody takes from gets a name; the others are nested into the next."""
+    """Each stage that a skip takes from gets a name; the others are nested into the next."""
     *pools, last = trunk.stages
     x, named = "image", []
     for name in pools:

@@ -1,7 +1,7 @@
 """AlexNet as Caffe has it (CaffeNet): overlapping pools, local response normalisation, two groups.
 
 Its pools are 3 wide with stride 2, so its cells lie on pixels where VGG's lie between them, and its upsampling kernel
-is 63 where VGG's is 64: a choice that `Grid` makes, and nobody has to remember. `AlexNet2014` is what torchvision calls
+is 63 where VGG's is 64: `Grid` computes it. `AlexNet2014` is what torchvision calls
 AlexNet, by the same lines: one group, no normalisation, fewer filters.
 """
 

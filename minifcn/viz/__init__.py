@@ -8,7 +8,7 @@ fields.py    receptive fields on the photograph, padding included
 inside.py    what is inside a net: feature maps, filters, the flow of gradients
 
 Pictures are (H, W, 3) uint8 RGB arrays and plots are matplotlib figures; `png` and `figure_png` turn either into the
-bytes of a file, `show` puts either into a notebook. Void, the pixels nobody labelled, is always white with a hatch, in
+bytes of a file, `show` puts either into a notebook. Void, the pixels without a label, is always white with a hatch, in
 pictures and legends alike, so that it is never mistaken for a class.
 """
 

@@ -89,16 +89,16 @@ def kernels(
     if incoming == 3:
         turn = -1 if order == "bgr" else 1
         tiles = [np.clip(each[::turn].transpose(1, 2, 0), 0, 1) for each in scaled[:most]]
-        told, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
+        note, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
     elif incoming == 1:
         tiles = [each[0] for each in scaled[:most]]
-        told, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
+        note, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
     else:
         wide = min(inputs, incoming)
         rows = scaled[: max(1, most // wide)]
         tiles = [each[i] for each in rows for i in range(wide)]
-        told = ", ".join(filter(None, (_some(len(rows), len(w), "filters"), _some(wide, incoming, "inputs"))))
-    figure, _ = _tiled(tiles, [""] * len(tiles), wide, {"cmap": "gray", "vmin": 0, "vmax": 1}, title, told)
+        note = ", ".join(filter(None, (_some(len(rows), len(w), "filters"), _some(wide, incoming, "inputs"))))
+    figure, _ = _tiled(tiles, [""] * len(tiles), wide, {"cmap": "gray", "vmin": 0, "vmax": 1}, title, note)
     if path is not None:
         path.write_bytes(figure_png(figure))
     return figure
@@ -114,7 +114,7 @@ def _some(shown: int, there: int, what: str) -> str:
 
 
 def _tiled(
-    tiles: Sequence[np.ndarray], captions: Sequence[str], columns: int, scale: Mapping[str, Any], title: str, told: str
+    tiles: Sequence[np.ndarray], captions: Sequence[str], columns: int, scale: Mapping[str, Any], title: str, note: str
 ) -> tuple[Figure, Any]:
     """Tiles in rows on one pair of axes, each one wide, with its caption above it."""
     from matplotlib import colormaps
@@ -125,7 +125,7 @@ def _tiled(
     rows = -(-len(tiles) // columns)
     inch = min(1.1, 9.0 / columns)
     down = tall + GAP + room
-    head = 0.35 if title or told else 0.0
+    head = 0.35 if title or note else 0.0
     figure = Figure(
         figsize=(max(2.4, inch * columns * (1 + GAP) + 0.9), inch * rows * down + head), layout="constrained"
     )
@@ -143,7 +143,7 @@ def _tiled(
         )
     axes.set(xlim=(-GAP / 2, columns * (1 + GAP) - GAP / 2), ylim=(rows * down, -GAP / 2))
     axes.set_axis_off()
-    heading = "   ".join(filter(None, (plain(title) if title else "", told)))
+    heading = "   ".join(filter(None, (plain(title) if title else "", note)))
     if heading:
         axes.set_title(heading.replace("$", r"\$"), fontsize=10.5, color=INK, loc="left")
     return figure, axes

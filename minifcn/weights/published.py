@@ -5,7 +5,7 @@ names and shapes with every net in `PUBLISHED`; the second comes from who publis
 blue first and 0..255 less a mean, nets trained in torchvision red first and 0..1 normalised. From then on the two stay
 together: a `WeightSet` carries its `Preprocessing`, in memory and in the checkpoint that `minifcn convert` writes.
 
-SqueezeNet 1.0 trained on ImageNet comes with the library (weights/data/README.md tells whose work it is), so that a
+SqueezeNet 1.0 trained on ImageNet comes with the library (weights/data/README.md names its authors), so that a
 classifier, its heat maps and what is fine-tuned from it need no download.
 """
 
@@ -49,7 +49,7 @@ SQUEEZENET, SYNSETS = "squeezenet1_0_imagenet.npz", "synset_words.txt"
 
 @dataclass(frozen=True)
 class Published:
-    """A net as somebody published it: how to build it, what its layers are called there, and what its images are.
+    """A net as its authors published it: how to build it, what its layers are called there, and what its images are.
 
     `unused` matches the names of arrays that the file has for its training alone.
     """
@@ -302,7 +302,7 @@ def open_weights(path: str | Path, *, net: str = "", allow_nonfinite: bool = Fal
 
 
 def class_names(fit: Comparison) -> tuple[str, ...]:
-    """What a fitting net tells apart: the words of ImageNet and of PASCAL VOC where their number is right."""
+    """The classes of a fitting net: the words of ImageNet and of PASCAL VOC where their number is right."""
     if fit.output:
         return ()
     net = PUBLISHED[fit.net].network(fit.classes)

@@ -49,9 +49,9 @@ def check(sizes: tuple[int, ...] = (160, 256), *, device: str = "cpu") -> Iterat
     for name, options in CHECKED:
         net = NETS[name](**options)
         for size in sizes:
-            told = describe(net, size, device=device)
-            yield Checked(name, size, "inference", told.inference, measured(infer, net, size, device=device))
-            yield Checked(name, size, "training step", told.training, measured(train_step, net, size, device=device))
+            needs = describe(net, size, device=device)
+            yield Checked(name, size, "inference", needs.inference, measured(infer, net, size, device=device))
+            yield Checked(name, size, "training step", needs.training, measured(train_step, net, size, device=device))
     set_threads(None)
 
 
@@ -95,7 +95,7 @@ def counting(device: str) -> Iterator[Ledger]:
 
 
 def pool_hook(ledger: Ledger) -> Any:
-    """A context in which CuPy's pool tells `ledger` of every piece that it hands out or gets back."""
+    """A context in which CuPy's pool reports to `ledger` every piece that it hands out or gets back."""
     import cupy
 
     class Booking(cupy.cuda.MemoryHook):

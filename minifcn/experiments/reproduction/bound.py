@@ -70,7 +70,7 @@ def upper_bound(
     """The table for the masks of a VOC tree (`split=None`: all of them), the paper's figures in its first line.
 
     Without a folder, for PASCAL VOC's masks in MINIFCN_DATA; where there are none the paper's line stands alone, and
-    `skipped` tells why. Raises `UsageError` for a factor below 1, `DataError` for what the tree has wrong.
+    `skipped` says why. Raises `UsageError` for a factor below 1, `DataError` for what the tree has wrong.
     """
     if not all(whole(factor, least=1) for factor in factors):
         raise UsageError(f"upper_bound: factors are {tuple(factors)}; expected whole numbers of at least 1")

@@ -61,7 +61,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a page tells of."""
+    """Everything that is on a page."""
 
     command: str
     seeds: Sequence[int]
@@ -122,7 +122,7 @@ def _made(f: Findings) -> Iterator[Block]:
         "there is VGG-11 with 8 channels in its first block, an eighth of its own; and training takes a minute, not "
         "days, by Adam, which comes further in so few steps than the paper's SGD with momentum. Unless a table says "
         "otherwise, its nets are FCN-8s, in one stage, from random weights, on scenes of 64 x 64. What else is "
-        "different is told with each table."
+        "different stands beside each table."
     )
     yield (
         "Numbers are per cent on the validation scenes, *mean ± sample standard deviation* over the seeds, beside "

@@ -126,7 +126,7 @@ class Curve:
 
 
 def read_curve(path: Path, per_step: int) -> Curve:
-    """The lines of a metrics.jsonl that tell of training; lines that are cut or foreign are passed over.
+    """Return the lines of a metrics.jsonl about training; lines that are cut or foreign are passed over.
 
     A line holds the loss since the line before, and the images per second over that time; `per_step` images make a
     step. Raises `FormatError` for a file that is too large.

@@ -129,7 +129,7 @@ def depth_of(name: str) -> int:
 
 
 def parameters_of(name: str) -> tuple[str, str]:
-    """At the net's own width: zeros that nobody reads take no memory."""
+    """At the net's own width: zeros that are never read take no memory."""
     count = sum(p.size for _, p in NETS[name](init="zero").named_parameters())
     return f"{count / 1e6:.0f}M", f"{count:,}"
 
