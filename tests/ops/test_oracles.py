@@ -507,6 +507,9 @@ TORCH = {
     "max_pool2d": torch_max_pool,
     "avg_pool2d": torch_avg_pool,
     "local_response_norm": torch_norm,
+    "batch_norm": lambda torch, x, w, b, mean=None, var=None, eps=1e-5: torch.nn.functional.batch_norm(
+        x, mean, var, w, b, training=mean is None, eps=eps
+    ),
     "l2_normalize": torch_unit,
     "bilinear_resize": lambda torch, x, size: torch.nn.functional.interpolate(x, size, mode="bilinear"),
     "bilinear_upsample": torch_upsample,
