@@ -223,7 +223,9 @@ def _sources(root: Path, files: Sequence[Path], kind: str) -> Sources:
             f"{root}: holds {counts}; expected labels of one kind; choose with `kind={present[0]}` or another"
         )
     if not present:
-        raise DataError(_nothing(root, files, there["masks"].left_out, broken))
+        if broken:
+            raise DataError(broken[0])
+        raise DataError(_nothing(root, files, there["masks"].left_out))
     chosen = there[present[0]]
     chosen.left_out += broken
     return chosen
@@ -234,10 +236,10 @@ def _extend(source: Sources, names: Sequence[str], drawn: Sequence[Drawn]) -> No
     source.drawn += drawn
 
 
-def _nothing(root: Path, files: Sequence[Path], left_out: Sequence[str], broken: Sequence[str]) -> str:
+def _nothing(root: Path, files: Sequence[Path], left_out: Sequence[str]) -> str:
     suffixes = Counter(path.suffix.lower() or "no ending" for path in files).most_common(5)
     held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no files"
-    first = next(iter([*broken, *left_out]), "")
+    first = next(iter(left_out), "")
     return (
         f"{root}: holds {held}, and no picture with labels; expected a.jpg with a_mask.png, images/a.jpg with "
         f"masks/a.png, or files of labelme, COCO or CVAT{f'; the first: {first}' if first else ''}; rename the masks, "

@@ -1,18 +1,24 @@
 """`minifcn data import`: every layout that people have, drawn here, becomes the tree that it should."""
 
+import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from test_drawing import packed_runs
 
 from minifcn.cli.verbs import main
-from minifcn.data.files import read_mask
+from minifcn.data.files import read_image, read_mask
 from minifcn.data.tools.importing import Found, recognise, write_tree
 from minifcn.data.tools.sidecars import CAMVID
 from minifcn.data.voc import VOC_CLASSES, VOCSegmentation
+from minifcn.errors import DataError, UsageError
+from minifcn.kernels.threads import set_threads
 from minifcn.viz import palette
 
 H, W = 32, 48
@@ -341,3 +347,404 @@ def test_layouts(name: str, tmp_path: Path) -> None:
     members = [set(ids) for split, ids in found.splits.items() if split in ("train", "val", "test")]
     assert sum(map(len, members)) == len(set().union(*members)) == 5
     assert main(["data", "check", str(tmp_path / "new")]) == 0
+
+
+# Shapes --------------------------------------------------------------------------------------------------------------
+
+
+def rectangle(name: str) -> list[float]:
+    """Left, top, right, bottom of the one thing in a picture."""
+    left = ord(name[0]) - ord("a")
+    return [left, 4, left + 20, 24]
+
+
+def labelme(folder: Path, name: str, shapes: list[dict[str, Any]], **more: Any) -> Path:
+    path = folder / f"{name}.json"
+    content = {"version": "5.4", "flags": {}, "shapes": shapes, "imagePath": f"{name}.jpg", "imageData": None}
+    path.write_text(json.dumps({**content, "imageHeight": H, "imageWidth": W, **more}))
+    return path
+
+
+def shape(label: str, points: Any, kind: str = "polygon", **more: Any) -> dict[str, Any]:
+    return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}, **more}
+
+
+def test_labelme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos(tmp_path / "mine", "{}.jpg")
+    hole = shape("_background_", [[6, 8], [10, 8], [10, 12], [6, 12]])
+    for name in NAMES:
+        left, top, right, bottom = rectangle(name)
+        thing = shape("dog", [[left, top], [right, bottom]], "rectangle", group_id=3)
+        labelme(tmp_path / "mine", name, [thing, shape("cat", [[40, 20], [40, 26]], "circle"), hole, IGNORED])
+    assert main(["data", "import", str(tmp_path / "mine"), str(tmp_path / "new")]) == 0
+    said = capsys.readouterr().out
+    assert "labelme's files (.json), 5 pictures with labels" in said and "a.jpg  <-  a.json" in said
+    assert "background, then labels in the order of the alphabet" in said and "5 groups of shapes" in said
+    assert "look at" in said and (tmp_path / "new" / "overlays.png").stat().st_size > 1000
+    data = VOCSegmentation(tmp_path / "new", None)
+    assert data.classes == ("background", "cat", "dog") and len(VOCSegmentation(tmp_path / "new", "train")) == 4
+    label = data[0].label
+    assert (label[4:25, 0:21] == 2).sum() == 21 * 21 - 25 and (label[8:13, 6:11] == 0).all() and label[20, 40] == 1
+    assert label[31, 0] == 255
+
+
+IGNORED = shape("__ignore__", [[0, 30], [3, 31]], "rectangle")
+
+
+def coco_file(**more: Any) -> dict[str, Any]:
+    images = [{"id": n, "file_name": f"{name}.jpg", "height": H, "width": W} for n, name in enumerate(NAMES)]
+    categories = [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}]
+    shapes = [
+        [left, top, right, top, right, bottom, left, bottom] for left, top, right, bottom in map(rectangle, NAMES)
+    ]
+    annotations = [
+        {"id": n, "image_id": n, "category_id": 18, "segmentation": [points], "iscrowd": 0, "bbox": [0, 0, 1, 1]}
+        for n, points in enumerate(shapes)
+    ]
+    return {"images": images, "categories": categories, "annotations": annotations, **more}
+
+
+def crowd(counts: Any) -> dict[str, Any]:
+    return {"id": 99, "image_id": 0, "category_id": 3, "segmentation": {"size": [H, W], "counts": counts}, "iscrowd": 1}
+
+
+def write_coco(folder: Path, content: dict[str, Any], name: str = "annotations/instances_default.json") -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_coco(packed: bool, tmp_path: Path) -> None:
+    """The crowd, columns 0 to 9, lies under the dog, although it comes last."""
+    photos(tmp_path / "mine")
+    counts: Any = [0, 10 * H, 38 * H]
+    if packed:
+        counts = packed_runs(counts)
+    content = coco_file()
+    write_coco(tmp_path / "mine", {**content, "annotations": [*content["annotations"], crowd(counts)]})
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert found.kind == "coco" and data.classes == ("background", "car", "dog")
+    assert (data[0].label[4:24, 0:20] == 2).all() and (data[0].label[24:, :10] == 1).all()
+    assert (data[1].label != 0).sum() == 400 and (data[1].label[4:24, 1:21] == 2).all()
+
+
+def test_coco_of_two_splits(tmp_path: Path) -> None:
+    """As Roboflow writes it: a folder for each split, the file among the pictures."""
+    for split, names in (("train", "abc"), ("valid", "de")):
+        photos(tmp_path / "mine" / split, "{}.jpg", names)
+        content = coco_file()
+        content["images"] = [image for image in content["images"] if image["file_name"][0] in names]
+        ids = {image["id"] for image in content["images"]}
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] in ids]
+        write_coco(tmp_path / "mine", content, f"{split}/_annotations.coco.json")
+    found, _ = brought(tmp_path / "mine", tmp_path / "new")
+    assert {split: len(ids) for split, ids in found.splits.items()} == {"train": 3, "val": 2}
+
+
+def test_pictures_without_a_shape(tmp_path: Path) -> None:
+    photos(tmp_path / "mine")
+    content = coco_file()
+    write_coco(tmp_path / "mine", {**content, "annotations": content["annotations"][:3]})
+    found = recognise(tmp_path / "mine")
+    assert len(found.items) == 3 and "`empty=True` takes them as background" in " ".join(found.notes)
+    assert len(recognise(tmp_path / "mine", empty=True).items) == 5
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version><meta><job><labels>
+<label><name>road</name><color>#fa3253</color></label><label><name>car</name></label></labels></job></meta>
+{}</annotations>"""
+
+
+def cvat_image(name: str, inside: str) -> str:
+    return f'<image id="{ord(name)}" name="{name}.jpg" width="{W}" height="{H}">{inside}</image>'
+
+
+def test_cvat(tmp_path: Path) -> None:
+    photos(tmp_path / "mine")
+    inside = (
+        '<polygon label="car" z_order="1" points="10,4;20,4;20,14;10,14"/><box label="road" xtl="0" ytl="0" xbr="48" '
+        'ybr="24" z_order="0"/><mask label="car" rle="1, 3, 4" left="40" top="28" width="4" height="2" z_order="2"/>'
+        '<ellipse label="car" cx="34" cy="12" rx="6" ry="3" z_order="2"/><tag label="car"/>'
+    )
+    (tmp_path / "mine" / "annotations.xml").write_text(CVAT.format("".join(cvat_image(name, inside) for name in NAMES)))
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert found.kind == "cvat" and data.classes == ("background", "road", "car")
+    label = data[0].label
+    assert (label[4:14, 10:20] == 2).all() and label[15, 12] == 1 and label[12, 34] == 2 and label[16, 34] == 1
+    assert label[28:30, 40:44].tolist() == [[0, 2, 2, 2], [0, 0, 0, 0]] and (label[24:28] == 0).all()
+
+
+# What is wrong with files --------------------------------------------------------------------------------------------
+
+
+def two(folder: Path) -> Path:
+    """A good pair of COCO and what follows is changed."""
+    photos(folder)
+    return folder
+
+
+LAUGHS = "<!DOCTYPE a [<!ENTITY b 'ha'><!ENTITY c '&b;&b;'>]><annotations>&c;</annotations>"
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "json twice a key": (lambda f: (f / "a.json").write_text('{"shapes": [], "shapes": []}'), "a key twice"),
+    "json nan": (lambda f: (f / "a.json").write_text('{"shapes": [NaN]}'), "no finite number"),
+    "deep": (lambda f: (f / "a.json").write_text('{"shapes": ' + "[" * 5000 + "]" * 5000 + "}"), "levels in one"),
+    "doctype": (lambda f: (f / "a.xml").write_text(LAUGHS), "document type"),
+    "cut xml": (lambda f: (f / "a.xml").write_text(CVAT.format("<image ")[:-5]), "is no XML"),
+    "elsewhere": (
+        lambda f: labelme(f, "q", [shape("x", [[0, 0], [1, 1]], "rectangle")], imagePath="../../../etc/passwd"),
+        "its picture is not there",
+    ),
+    "no label": (lambda f: labelme(f, "a", [shape("", [[0, 0], [1, 1]], "rectangle")]), "a label is ''"),
+    "label of control": (lambda f: labelme(f, "a", [shape("\x1b[2J", [[0, 0]], "point")]), "a label is"),
+    "no such category": (
+        lambda f: write_coco(f, {**coco_file(), "categories": []}),
+        "annotation 0 is of category 18",
+    ),
+    "number as name": (lambda f: write_coco(f, {**coco_file(), "images": [{"id": 1, "file_name": 7}]}), "no file_name"),
+    "no ids": (lambda f: write_coco(f, {**coco_file(), "images": [7]}), "an entry of images without an id"),
+    "other size": (
+        lambda f: labelme(f, "a", [shape("x", [[0, 0]], "point")], imageWidth=99),
+        "drawn on a picture of 99",
+    ),
+    "shape": (lambda f: labelme(f, "a", [shape("x", [[0, 0]])]), r"shape 1 \(x\) of a.jpg: 1 corners"),
+    "polyline": (
+        lambda f: (f / "a.xml").write_text(CVAT.format(cvat_image("a", '<polyline label="car" points="1,1;2,2"/>'))),
+        "is a polyline; expected polygon",
+    ),
+    "size of runs": (
+        lambda f: write_coco(f, {**coco_file(), "annotations": [{**crowd([9]), "segmentation": {"size": [9, 9]}}]}),
+        r"run lengths for \[9, 9\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_annotations(name: str, tmp_path: Path) -> None:
+    """Every refusal names the file, and nothing is left behind."""
+    draw, says = BROKEN[name]
+    folder = tmp_path / "mine"
+    photos(folder, "{}.jpg")
+    draw(folder)
+    with pytest.raises((DataError, UsageError), match=says) as refused:
+        write_tree(recognise(folder), tmp_path / "new")
+    assert str(folder) in str(refused.value) and "expected" in str(refused.value)
+    assert not (tmp_path / "new").exists() and not (tmp_path / "etc").exists()
+
+
+def test_one_broken_file_among_many(tmp_path: Path) -> None:
+    photos(tmp_path / "mine", "{}.jpg")
+    for name in NAMES:
+        labelme(tmp_path / "mine", name, [shape("dog", [[0, 0], [9, 9]], "rectangle")])
+    (tmp_path / "mine" / "b.json").write_text('{"shapes": [')
+    (tmp_path / "mine" / "c.jpg").write_bytes(b"\xff\xd8\xff\xe0cut")
+    found = recognise(tmp_path / "mine")
+    left_out = " ".join([*found.left_out, *write_tree(found, tmp_path / "new")])
+    assert "b.json: is not JSON" in left_out and "c.jpg: cannot be decoded" in left_out
+    assert VOCSegmentation(tmp_path / "new", None).ids == ("a", "d", "e")
+
+
+def test_links_lead_nowhere(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    save(tmp_path / "secret.png", truth("a"))
+    (tmp_path / "mine" / "masks" / "a.png").unlink()
+    (tmp_path / "mine" / "masks" / "a.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "mine" / "up").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "mine" / "images" / "f.jpg")
+    found = recognise(tmp_path / "mine")
+    assert [item.id for item in found.items] == ["b", "c", "d", "e"]
+    assert any("a.jpg: picture without a mask" in line for line in found.left_out)
+
+
+def test_kinds_are_chosen_and_not_mixed(tmp_path: Path) -> None:
+    one = tmp_path / "mine"
+    in_one = LAYOUTS["one_folder_mask"][0]
+    in_one(one)
+    labelme(one, "imga", [shape("dog", [[0, 0], [9, 9]], "rectangle")])
+    with pytest.raises(UsageError, match=r"5 pictures with masks, 1 labelme's files.*kind=masks"):
+        recognise(one)
+    assert len(recognise(one, kind="masks").items) == 5 and len(recognise(one, kind="labelme").items) == 1
+    with pytest.raises(UsageError, match="kind='voc'"):
+        recognise(one, kind="voc")
+
+
+def test_nothing_to_import(tmp_path: Path) -> None:
+    photos(tmp_path / "mine")
+    with pytest.raises(DataError, match=r"holds 5 \.jpg, and no picture with labels; expected a.jpg with a_mask.png"):
+        recognise(tmp_path / "mine")
+    with pytest.raises(UsageError, match="no such folder"):
+        recognise(tmp_path / "none")
+
+
+# Masks that could be two things --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_orientation(orientation: int, tmp_path: Path) -> None:
+    """Masks drawn on the picture as stored and as shown; the size says which, or the pair is named."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored, shown = tmp_path / "stored", tmp_path / "shown"
+    for folder in (stored, shown):
+        save(folder / "images" / "a.png", picture("a"), exif=exif)
+        save(folder / "images" / "b.png", picture("b"))
+        save(folder / "masks" / "b.png", truth("b"))
+    upright = read_image(stored / "images" / "a.png")
+    carried = save(tmp_path / "carried.png", truth("a"), exif=exif)
+    with Image.open(carried) as opened:
+        expected = np.asarray(ImageOps.exif_transpose(opened))
+    save(stored / "masks" / "a.png", truth("a"))
+    save(shown / "masks" / "a.png", expected)
+    for folder in (stored, shown):
+        new = tmp_path / f"new {folder.name}"
+        found = recognise(folder)
+        left_out = write_tree(found, new)
+        if orientation < 5:
+            assert len(left_out) == 1 and f"a.png: EXIF orientation {orientation}, and none in its mask" in left_out[0]
+            assert "`turned=stored`" in left_out[0]
+            shutil.rmtree(new)
+            assert write_tree(recognise(folder, turned=folder.name), new) == []
+        else:
+            assert left_out == []
+        sample = VOCSegmentation(new, None)[0]
+        assert np.array_equal(sample.image, upright) and np.array_equal(sample.label, expected)
+        assert Image.open(new / "JPEGImages" / "a.png").getexif().get(274, 1) == 1
+    shutil.copyfile(carried, stored / "masks" / "a.png")
+    _, data = brought(stored, tmp_path / "new carried")
+    assert np.array_equal(data[0].label, expected)
+
+
+@pytest.mark.parametrize(("bits", "says"), [(8, "more than 8 bits"), (12, "more than 12 bits"), (16, "upper 8 bits")])
+def test_16_bit_pictures(bits: int, says: str, tmp_path: Path) -> None:
+    """A sensor's 12 bits in 16 are no black picture."""
+    for name in NAMES:
+        ramp = np.linspace(0, 2**bits - 1, H * W).reshape(H, W).astype(np.uint16)
+        save(tmp_path / "mine" / "images" / f"{name}.png", np.roll(ramp, ord(name)))
+    masks(tmp_path / "mine", "masks/{}.png")
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert says in " ".join(found.notes) and data[0].image.max() == 255 and 120 < data[0].image.mean() < 135
+
+
+def test_lists_of_all_kinds(tmp_path: Path) -> None:
+    """Endings, paths and pairs are ids; a list that names no picture is named, and not dropped in silence."""
+    two_folders(tmp_path / "mine")
+    (tmp_path / "mine" / "train.txt").write_bytes(b"a.jpg\r\nimages/b.jpg masks/b.png\r\nnone.jpg\r\n")
+    (tmp_path / "mine" / "val.txt").write_text("/home/me/data/images/c.jpg\nd\n")
+    (tmp_path / "mine" / "test.txt").write_text("x\ny\n")
+    found = recognise(tmp_path / "mine")
+    assert found.splits == {"train": ["a", "b"], "val": ["c", "d"]}
+    notes = " ".join(found.notes)
+    assert "train.txt: 1 of 3 lines name no picture" in notes and "test.txt: none of its 2 lines" in notes
+
+
+def test_a_leak_is_mended(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    (tmp_path / "mine" / "train.txt").write_text("a\nb\nc\n")
+    (tmp_path / "mine" / "val.txt").write_text("c\nd\n")
+    found = recognise(tmp_path / "mine")
+    assert found.splits == {"train": ["a", "b"], "val": ["c", "d"]} and "train loses them" in " ".join(found.notes)
+
+
+def test_the_seed_draws_the_split(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    drawn = [recognise(tmp_path / "mine", seed=seed).splits["val"] for seed in (0, 0, 1, 2, 3)]
+    assert drawn[0] == drawn[1] and len({tuple(one) for one in drawn}) > 1
+
+
+def test_numbers_that_a_list_does_not_name(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    (tmp_path / "mine" / "classes.txt").write_text("sky\nroad\n")
+    with pytest.raises(
+        DataError, match=r"masks hold 2; expected the numbers of the 2 classes in classes.txt.*map=FILE"
+    ):
+        recognise(tmp_path / "mine")
+    (tmp_path / "map.txt").write_text("0 1\n1 0\n2 255\n")
+    _, data = brought(tmp_path / "mine", tmp_path / "new", map=tmp_path / "map.txt")
+    assert data.classes == ("sky", "road") and np.array_equal(data[0].label, truth("a", (1, 0, 255, 255)))
+
+
+def test_colours_that_a_table_does_not_name(tmp_path: Path) -> None:
+    cvat_voc(tmp_path / "mine")
+    (tmp_path / "mine" / "labelmap.txt").write_text("background:0,0,0::\ncat:250,50,83::\n")
+    with pytest.raises(DataError, match=r"masks hold 51 221 255; expected the colours in labelmap.txt"):
+        recognise(tmp_path / "mine")
+
+
+def test_colours_that_nobody_names_are_a_proposal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos(tmp_path / "mine")
+    masks(tmp_path / "mine", "masks/{}.png", lambda n: coloured(truth(n, (0, 1, 2)), {1: 0x112233, 2: 0x445566}))
+    assert main(["data", "import", str(tmp_path / "mine"), str(tmp_path / "new")]) == 0
+    said = capsys.readouterr().out
+    assert "this order is a proposal: correct mapping.txt, and import again with --map FILE --classes FILE" in said
+    assert "17 34 51 2" in (tmp_path / "new" / "mapping.txt").read_text().splitlines()
+
+
+def test_jpeg_masks_hold_no_numbers(tmp_path: Path) -> None:
+    photos(tmp_path / "mine")
+    masks(tmp_path / "mine", "masks/{}.jpg", lambda name: truth(name, (0, 60, 120, 180)))
+    with pytest.raises(DataError, match=r"mask is a JPEG with \d+ greys; expected black and white"):
+        recognise(tmp_path / "mine")
+
+
+def test_palettes_count_as_the_user_says(tmp_path: Path) -> None:
+    palettes_of_other_numbers(tmp_path / "mine")
+    found = recognise(tmp_path / "mine", by="numbers")
+    assert found.meaning is not None and found.meaning.by == "numbers"
+
+
+def test_the_run_and_the_new_folder_are_no_inputs(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    run = tmp_path / "mine" / "runs" / "one"
+    save(run / "samples" / "z.jpg", picture("z")), save(run / "samples" / "z_mask.png", truth("z"))
+    (run / "metrics.jsonl").write_text(""), (run / "config.json").write_text("{}")
+    new = tmp_path / "mine" / "new"
+    assert main(["data", "import", str(tmp_path / "mine"), str(new)]) == 0
+    assert VOCSegmentation(new, None).ids == tuple(NAMES)
+    assert len(recognise(tmp_path / "mine", without=new).items) == 5
+    assert main(["data", "import", str(tmp_path / "mine"), str(new)]) == 2
+
+
+def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_folders(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["data", "import", "~/mine", "~/new"]) == 0 and (tmp_path / "new" / "class_names.txt").is_file()
+
+
+@pytest.mark.parametrize(("name", "classes", "count"), [("ade20k_samples", 150, 3), ("labelme_voc_example", 21, 3)])
+def test_real_files(name: str, classes: int, count: int, data_root: Path, tmp_path: Path) -> None:
+    if not (data_root / name).is_dir():
+        pytest.skip(f"{name} is not in the folder that MINIFCN_DATA names")
+    _, data = brought(data_root / name, tmp_path / "new")
+    assert len(data.classes) == classes and len(data) == count
+
+
+@pytest.mark.parametrize("name", ["lwrn", "mtrn"])
+def test_real_files_of_nyud(name: str, data_root: Path, tmp_path: Path) -> None:
+    folder = data_root / "nyud_samples" / name
+    if not folder.is_dir():
+        pytest.skip("nyud_samples is not in the folder that MINIFCN_DATA names")
+    _, data = brought(folder, tmp_path / "new")
+    assert data[0].label.shape == data[0].image.shape[:2] and len(data.classes) == 40
+
+
+TRAINED = (
+    *("one_folder_mask", "same_names_in_two_splits", "kvasir", "cvat_voc", "pets", "cityscapes", "ade20k", "camvid"),
+    *("carla", "npy", "stack", "png_16_bit", "palettes_that_disagree"),
+)
+FEW = [
+    *("--width", "2", "--layers", "11", "--crop", "32", "--batch", "2", "--epochs", "1", "--stop-after", "2"),
+    *("--dropout", "0", "--samples", "1", "--threads", "1"),
+]
+
+
+@pytest.mark.slow("a training of two steps for each layout")
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_is_imported_trains(name: str, tmp_path: Path) -> None:
+    LAYOUTS[name][0](tmp_path / "mine")
+    try:
+        assert main(["data", "import", str(tmp_path / "mine"), str(tmp_path / "new")]) == 0
+        assert main(["train", *FEW, "--data", str(tmp_path / "new"), "--run", str(tmp_path / "run")]) == 0
+    finally:
+        set_threads(None)
