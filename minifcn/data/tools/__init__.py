@@ -8,6 +8,7 @@ FILES = (
     "raw",
     "sidecars",
     "meaning",
+    "silent",
     "check",
     "correct",
     "pairing",

@@ -3,7 +3,7 @@
 Each reader returns `Drawn` pictures: the name of the picture, and its shapes in the order in which they are painted, a
 later one over an earlier. What a shape covers is computed when the size of the picture is known (drawing.py).
 
-Files are doubted: JSON goes through the one strict reader, XML through a parser that is told nothing but tags (a
+Files are doubted: JSON goes through the one strict reader, XML through a parser of tags alone (a
 document type is refused, for its entities can unfold to gigabytes or name other files), and a picture is only looked
 for among the files that lie in the folder, so that no name in a file leads out of it.
 """

@@ -159,7 +159,8 @@ def meaning_of(
     own_colours, own_numbers = own
     if found.greys:
         return _thresholded(found, sidecar)
-    equal = bool(found.colours) and found.channels_equal
+    known = len(found.colours) > 1 and set(found.colours) <= set(voc_colours(len(VOC_CLASSES)))
+    equal = bool(found.colours) and found.channels_equal and not known  # black and (128, 128, 128) are VOC's
     if (equal or (found.colours and found.red_only and _carla(found))) and by != "colours":
         red = Counter({colour >> 16: count for colour, count in found.colours.items()})
         what = (

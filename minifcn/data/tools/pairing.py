@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minifcn.data.listed import MAX_LIST
+from minifcn.data.tools.mapping import meant_by
 from minifcn.data.tools.raw import MASK_SUFFIXES, PICTURE_SUFFIXES
 from minifcn.errors import DataError, UsageError
 
@@ -283,18 +284,9 @@ def by_list(pairs: Sequence[Pair], lines: Sequence[str]) -> tuple[list[int], int
     places: dict[int, None] = {}
     unknown = 0
     for line in lines:
-        meant = next(filter(None, (known.get(name) for name in _meant(line))), [])
+        meant = next(filter(None, (known.get(name) for name in meant_by(line))), [])
         if len(meant) == 1:
             places.setdefault(meant[0])
         else:
             unknown += 1
     return list(places), unknown
-
-
-def _meant(line: str) -> Iterator[str]:
-    """The names that a line of a list may mean: the whole line or its first word, the path, the file, the stem."""
-    for text in (line, re.split(r"[\s,;]+", line)[0]):
-        path = text.replace("\\", "/").removeprefix("./")
-        parts = path.split("/")
-        yield from ("/".join(parts[start:]) for start in range(len(parts)))
-        yield parts[-1].rpartition(".")[0] or parts[-1]

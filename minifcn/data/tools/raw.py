@@ -44,7 +44,7 @@ class Header:
 
 @dataclass(frozen=True)
 class RawMask:
-    """A mask as stored: numbers (H, W) or colours (H, W, 3) uint8, and what else tells what they mean.
+    """A mask as stored: numbers (H, W) or colours (H, W, 3) uint8, and what else says what they mean.
 
     `palette` holds the colour, as 0xRRGGBB, of each number that occurs. `lossy` is a mask that was a JPEG.
     """

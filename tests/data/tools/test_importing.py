@@ -639,7 +639,7 @@ def test_lists_of_all_kinds(tmp_path: Path) -> None:
     assert "train.txt: 1 of 3 lines name no picture" in notes and "test.txt: none of its 2 lines" in notes
 
 
-def test_a_leak_is_mended(tmp_path: Path) -> None:
+def test_a_leak_is_cured(tmp_path: Path) -> None:
     two_folders(tmp_path / "mine")
     (tmp_path / "mine" / "train.txt").write_text("a\nb\nc\n")
     (tmp_path / "mine" / "val.txt").write_text("c\nd\n")
@@ -672,7 +672,7 @@ def test_colours_that_a_table_does_not_name(tmp_path: Path) -> None:
         recognise(tmp_path / "mine")
 
 
-def test_colours_that_nobody_names_are_a_proposal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_colours_without_names_are_a_proposal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos(tmp_path / "mine")
     masks(tmp_path / "mine", "masks/{}.png", lambda n: coloured(truth(n, (0, 1, 2)), {1: 0x112233, 2: 0x445566}))
     assert main(["data", "import", str(tmp_path / "mine"), str(tmp_path / "new")]) == 0
