@@ -234,7 +234,7 @@ def import_command(argv: list[str]) -> int:
     )
     print(with_flags("\n".join(_looked_through(str(place), None, None).lines(first=options.first))))
     print(f"\nlook at {sheet}: do the colours lie on the things they name?")
-    print(f"to learn from them: minifcn train --data {shlex.quote(str(place))}")
+    print(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}")
     return 0
 
 

@@ -29,6 +29,7 @@ MOST_BYTES = 128 * 2**20  # of one file of annotations
 MOST_SHAPES = 2_000_000  # of one folder
 MOST_OF_A_PICTURE = 20_000
 MOST_LABEL = 100
+MOST_PAINTED = 10**11  # shapes times pixels of a picture
 
 Draw = Callable[[drawing.Size], np.ndarray]
 
@@ -54,6 +55,8 @@ class Drawn:
 
 def painted(drawn: Drawn, size: tuple[int, int], classes: Sequence[str]) -> np.ndarray:
     """Return the classes (H, W) uint8 of a picture's shapes; what none covers is class 0."""
+    if len(drawn.shapes) * size[0] * size[1] > MOST_PAINTED:
+        raise DataError(f"{drawn.source}: {len(drawn.shapes)} shapes on {size[1]}x{size[0]} pixels; expected fewer")
     label = np.zeros(size, np.uint8)
     for place, shape in enumerate(drawn.shapes):
         try:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.data.files import write_image, write_mask
+from minifcn.data.sample import VOID
 from minifcn.data.tools.annotations import (
     Drawn,
     is_coco,
@@ -59,7 +60,7 @@ from minifcn.data.tools.raw import (
     read_picture,
     read_raw_mask,
 )
-from minifcn.data.tools.sidecars import NAMES, Sidecar, find_sidecar, read_sidecar
+from minifcn.data.tools.sidecars import NAMES, VOID_NAMES, Sidecar, find_sidecar, read_sidecar
 from minifcn.data.voc import IMAGES, MASKS, SPLITS
 from minifcn.errors import DataError, UsageError
 
@@ -412,7 +413,11 @@ def _classes_of_shapes(
             found.notes.append(f"{missing}: labels that the list of names lacks; added after its own")
         order = [*order, *(label for label in labels if label not in order)]
         where = "in the order of the alphabet" if not (sources.names or sidecar) else where
-    classes = tuple(name for name in order if name != "background")
+    classes = tuple(name for name in order if name != "background" and not VOID_NAMES.fullmatch(name))
+    if len(classes) >= VOID:
+        raise DataError(
+            f"{found.folder}: labels of {len(classes)} names; expected fewer than {VOID}; join some of them"
+        )
     total = sum(len(one.shapes) for one in drawn)
     return ("background", *classes), f"{total} shapes drawn as their tool does; background, then labels {where}"
 

@@ -100,8 +100,10 @@ class Survey:
 
 
 def _counted(values: np.ndarray) -> dict[int, int]:
+    """How many pixels have each number, of those that could be classes: noise has millions."""
     found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+    most = 2**16
+    return dict(zip(found[:most].tolist(), counts[:most].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Meaning:
         if self.by == "colours" and values.ndim == 2:
             if not mask.palette:
                 raise DataError(f"{path}: mask of plain numbers; expected colours as in the others; map both alike")
-            table = np.zeros(int(values.max(initial=0)) + 1, np.int64)
+            table = np.full(int(values.max(initial=0)) + 1, -1, np.int64)
             table[list(mask.palette)] = list(mask.palette.values())
             return remapped_keys(path, table[values], self.mapping)
         return remapped_keys(path, packed(values) if values.ndim == 3 else values, self.mapping)

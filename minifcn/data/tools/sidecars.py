@@ -22,7 +22,7 @@ from minifcn.errors import DataError, FormatError
 from minifcn.formats.strict_json import read_json
 
 NAMES = re.compile(
-    r"(?:.*[_-])?(?:class(?:es)?|label|labels|class[_-]?names|label[_-]?names|names|labelmap|label[_-]?map|class[_-]?dict|"
+    r"(?!.*(?:train|val|test))(?:.*[_-])?(?:class(?:es)?|label|labels|class[_-]?names|label[_-]?names|names|labelmap|label[_-]?map|class[_-]?dict|"
     r"label[_-]?colou?rs?|colou?r[_-]?map|id2label|objectinfo150|obj)",
     re.IGNORECASE,
 )
@@ -71,8 +71,8 @@ class Sidecar:
 
 
 def find_sidecar(folder: Path, files: Iterable[Path]) -> Sidecar | None:
-    """Return what the first file with class names says, of those at the top or one folder below; files with colours
-    go first. A file that has such a name and cannot be read as one is passed over, like any other text."""
+    """Return what the first file with class names says, of those at most two folders down; files with colours go
+    first. A file that has such a name and cannot be read as one is passed over, like any other text."""
     near = [file for file in files if len(file.relative_to(folder).parts) <= 3 and file.suffix.lower() in SUFFIXES]
     near = [file for file in near if NAMES.fullmatch(file.stem)]
     found = []

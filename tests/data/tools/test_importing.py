@@ -681,6 +681,27 @@ def test_colours_without_names_are_a_proposal(tmp_path: Path, capsys: pytest.Cap
     assert "17 34 51 2" in (tmp_path / "new" / "mapping.txt").read_text().splitlines()
 
 
+def test_a_list_of_masks_is_no_list_of_names(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    (tmp_path / "mine" / "train_labels.txt").write_text("a.png\nb.png\nc.png\nd.png\n")
+    found = recognise(tmp_path / "mine")
+    assert found.classes[0] == "class 0" and len(found.splits["train_labels"]) == 4
+
+
+def test_noise_is_no_mask(tmp_path: Path, rng: np.random.Generator) -> None:
+    photos(tmp_path / "mine")
+    masks(tmp_path / "mine", "masks/{}.png", lambda name: rng.integers(0, 255, (H, W, 3), np.uint8))
+    with pytest.raises(DataError, match="more than 1000 colours; expected one for each class"):
+        recognise(tmp_path / "mine")
+
+
+def test_too_many_labels(tmp_path: Path) -> None:
+    photos(tmp_path / "mine", "{}.jpg")
+    labelme(tmp_path / "mine", "a", [shape(f"l{n}", [[0, 0], [9, 9]], "rectangle") for n in range(255)])
+    with pytest.raises(DataError, match="labels of 255 names; expected fewer than 255"):
+        recognise(tmp_path / "mine")
+
+
 def test_jpeg_masks_hold_no_numbers(tmp_path: Path) -> None:
     photos(tmp_path / "mine")
     masks(tmp_path / "mine", "masks/{}.jpg", lambda name: truth(name, (0, 60, 120, 180)))
