@@ -35,6 +35,7 @@ from minifcn.data.tools.mapping import (
     propose_colours,
     propose_numbers,
 )
+from minifcn.data.tools.sidecars import Sidecar, find_sidecar
 from minifcn.data.tools.silent import KINDS as SILENT
 from minifcn.data.tools.silent import Silent
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS, VOC_CLASSES, find_year_folder
@@ -99,8 +100,8 @@ KINDS = {
 class Findings:
     """What `check` has found: `faults` by kind, `classes`, `splits`, and the counts behind `lines()`."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], own_classes: bool) -> None:
-        self.folder, self.classes, self.own_classes = folder, classes, own_classes
+    def __init__(self, folder: Path, classes: tuple[str, ...], own_classes: bool, table: Sidecar | None = None) -> None:
+        self.folder, self.classes, self.own_classes, self.table = folder, classes, own_classes or bool(table), table
         self.splits: dict[str, tuple[str, ...]] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)  # a plain dict without empty kinds in the end
         self.usable: list[str] = []
@@ -120,7 +121,14 @@ class Findings:
 
     def proposal(self) -> tuple[Proposal | None, Proposal | None]:
         """(for the colours, for the numbers); None where there is nothing to propose."""
-        colours = propose_colours(self.colours, len(self.classes)) if self.colours and not self.many_colours else None
+        colours = None
+        if self.colours and not self.many_colours:
+            known = self.table.colours if self.table else {}
+            if self.table and set(self.colours) <= set(known):
+                named = {colour: known[colour] for colour in self.colours}
+                colours = Proposal(named, f"colours named in {self.table.path.name}", sure=True)
+            else:
+                colours = propose_colours(self.colours, len(self.classes))
         return colours, propose_numbers(self.numbers, len(self.classes)) if self.numbers else None
 
     def lines(self, *, first: int = 3) -> Iterator[str]:
@@ -149,7 +157,8 @@ class Findings:
             yield f"{self.folder}: {self.count} fault{'s' * (self.count > 1)} of {kinds} kind{'s' * (kinds > 1)}"
 
     def _summary(self) -> Iterator[str]:
-        names = "class_names.txt" if self.own_classes else "PASCAL VOC's, for there is no class_names.txt"
+        own = self.table.path.name if self.table else "class_names.txt"
+        names = own if self.own_classes else "PASCAL VOC's, for there is no class_names.txt"
         yield f"{self.folder}: {len(self.usable)} pairs of image and mask, {len(self.classes)} classes ({names})"
         if self.splits:
             yield "splits: " + ", ".join(f"{split} {len(ids)}" for split, ids in self.splits.items())
@@ -246,7 +255,11 @@ def check(
     root = find_year_folder(folder)
     names = root / "class_names.txt"
     own = classes is not None or names.is_file()
-    found = Findings(root, tuple(classes or (read_lines(names) if own else VOC_CLASSES)), own)
+    table = None if own else find_sidecar(root, [path for path in root.iterdir() if path.is_file()])
+    if table and not table.colours:
+        table = None
+    usual = table.classes if table else VOC_CLASSES
+    found = Findings(root, tuple(classes or (read_lines(names) if own else usual)), own, table)
     if not 1 <= len(found.classes) <= VOID:
         raise UsageError(f"{folder}: {len(found.classes)} class names; expected 1..{VOID}")
     images, masks = Part(root / IMAGES, IMAGE_SUFFIXES), Part(root / MASKS, MASK_SUFFIXES)

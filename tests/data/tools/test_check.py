@@ -508,6 +508,22 @@ def test_equal_channels_hold_the_numbers(tree: Path, tmp_path: Path) -> None:
     assert np.array_equal(VOCSegmentation(tmp_path / "new", "val")[0].label, label)
 
 
+def test_cvats_labelmap_names_the_colours(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "class_names.txt").unlink()
+    (tree / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\ncat:9,0,0::\nbackground:0,0,0::\ndog:0,9,0::\n"
+    )
+    colours = np.array([[0, 0, 0], [0, 9, 0], [9, 0, 0]], np.uint8)
+    for name in "abc":
+        Image.fromarray(colours[LABEL % 5 % 3]).save(mask(tree, name))
+    assert main(["data", "check", str(tree), "--write", str(tmp_path / "new")]) == 0
+    said_of_it = capsys.readouterr().out
+    assert "3 classes (labelmap.txt)" in said_of_it and "colours named in labelmap.txt" in said_of_it
+    data = VOCSegmentation(tmp_path / "new", "val")
+    assert data.classes == ("background", "cat", "dog")
+    assert np.array_equal(data[0].label, np.array([0, 2, 1], np.uint8)[LABEL % 5 % 3])
+
+
 def test_lists_of_paths_and_pairs_are_mapped(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_list(tree, b"b.png\nJPEGImages/a.png SegmentationClass/a.png\n", "train")
     write_list(tree, b"/home/me/c.jpg\n", "val")
