@@ -107,6 +107,10 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
 
 
+def _say(line: str) -> None:
+    print(with_flags(line))
+
+
 def begun(options: Options, device: str) -> Trainer:
     """A new run, its folder made and its configuration written."""
     path = Path(options.run or free_folder(options.recipe))
@@ -117,13 +121,13 @@ def begun(options: Options, device: str) -> Trainer:
     weights = starting_weights(options.init, say=warn) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
         print(f"warning: {with_flags(line)}")
-    train, val = setup.data_sets(options, say=print)
+    train, val = setup.data_sets(options, say=_say)
     was_there = path.exists()
     folder = RunFolder(path, say=warn)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = setup.preprocessing(options, weights[0].preprocessing if weights else None)
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=print)
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=_say)
         for line in start(trainer.net, weights) if weights else ():
             print(line)
         config = {
@@ -153,13 +157,13 @@ def resumed(options: Options, device: str) -> Trainer:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
     folder = RunFolder(path, create=False, say=warn)
     try:
-        train, val = setup.data_sets(options, say=print)
+        train, val = setup.data_sets(options, say=_say)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
         preprocessing = of_checkpoint(checkpoint).preprocessing  # and its arrays fit before a net of that size is made
         options = dataclasses.replace(options, resume="")
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=print)
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=_say)
         trainer.restore(checkpoint)
     except BaseException:
         folder.close()

@@ -5,7 +5,7 @@ nothing. A `Wrapper` shows another data set with something changed: `Subset` and
 `inputs.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -93,12 +93,15 @@ class Cached(Wrapper):
             self._room -= size
         return sample
 
-    def read_all(self) -> None:
-        """Read every sample once, so that a broken file is found now and not in an hour. `DataError` counts them."""
+    def read_all(self, look: Callable[[Sample], None] = lambda sample: None) -> None:
+        """Read every sample once, so that a broken file is found now and not in an hour. `DataError` counts them.
+
+        `look` is called with each sample.
+        """
         faults = []
         for index in range(len(self)):
             try:
-                self[index]
+                look(self[index])
             except DataError as fault:
                 faults.append(str(fault))
         if faults:

@@ -21,6 +21,7 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
+from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
@@ -85,8 +86,11 @@ class Trainer:
         self.progress = Progress()
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)
-        learned.read_all()
-        measured.read_all()
+        faults = Silent()
+        learned.read_all(faults.sample)
+        measured.read_all(faults.sample)
+        for warning in faults.sentences():
+            say(f"warning: {warning}")
         self.train_set: Dataset = learned
         self.val_set: Dataset = measured
         self.classes = tuple(train.classes)
