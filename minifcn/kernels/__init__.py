@@ -4,7 +4,6 @@ im2col.py        the windows of a convolution, and the readable adjoint pair im2
 products.py      correlate, spread, weigh: the three products of a convolution over columns, in bounded memory
 threads.py       a few threads that take blocks of work in turn
 planes.py        work on single pixels (pooling, the masks of ReLU) a few planes at a time
-phases.py        what a stride sees, side by side: the gradient of pooling without strides
 blocks.py        the three products in blocks that fit into the cache, on all cores
 depthwise.py     the three products where each channel is filtered alone, with banded matrices
 lines.py         the three products of a thin layer, each channel laid out as one long line
@@ -17,7 +16,6 @@ FILES = (
     "products",
     "threads",
     "planes",
-    "phases",
     "blocks",
     "depthwise",
     "lines",

@@ -36,21 +36,34 @@ def by_planes(task: Callable[[Part], None], x: Array) -> None:
 
 def rectified(gy: Array, y: Array) -> Array:
     """Return gy where y is above 0 (or NaN), else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
-    gx = xp_of(gy).empty(gy.shape, dtype=gy.dtype)
+    gx, passed = xp_of(gy).empty(gy.shape, dtype=gy.dtype), gate(gy)
 
     def some(part: Part) -> None:
-        gx[part] = gated(gy[part], ~(y[part] <= 0))
+        passed(gy[part], ~(y[part] <= 0), gx[part])
 
     by_planes(some, gy)
     return gx
 
 
 def gated(gy: Array, passes: Array) -> Array:
-    """Return gy where `passes` is True, else 0.
+    """Return gy where `passes` is True, else 0."""
+    return gate(gy)(gy, passes)
+
+
+def gate(gy: Array) -> Callable[..., Array]:
+    """Return a function (part, passes, out=None) that returns a part of gy where `passes` is True, else 0.
 
     A product takes a third of the time of a choice, but infinity times 0 is NaN: so it serves while gy is finite.
     """
-    return gy * passes if finite(gy) else xp_of(gy).where(passes, gy, 0)
+    xp = xp_of(gy)
+
+    def choose(part: Array, passes: Array, out: Array | None = None) -> Array:
+        chosen = xp.where(passes, part, 0)
+        if out is not None:
+            out[...] = chosen
+        return chosen
+
+    return xp.multiply if finite(gy) else choose
 
 
 def channel_sums(gy: Array) -> Array:
