@@ -21,6 +21,8 @@ ALONE = 1 << 20
 
 Part = tuple[slice, slice]
 """Some images, and some of their channels."""
+Rows = tuple[slice, slice, slice]
+"""Some images, all channels, and some of their rows."""
 
 
 def by_planes(task: Callable[[Part], None], x: Array) -> None:
@@ -31,6 +33,14 @@ def by_planes(task: Callable[[Part], None], x: Array) -> None:
     n, c = x.shape[:2]
     pieces = -(-x.nbytes // PIECE)
     parts = [(images, part) for images in shares(n, pieces) for part in shares(c, -(-pieces // n))]
+    parallel(task, parts, threads() if is_host(x) and x.nbytes >= ALONE else 1)
+
+
+def by_rows(task: Callable[[Rows], None], x: Array) -> None:
+    """Call `task(part)` until each row of x (N, C, H, W) was in some part, with all channels; else as `by_planes`."""
+    n, _, h, _ = x.shape
+    pieces = 1 if device_of(x) == "gpu" else max(1, -(-x.nbytes // PIECE))
+    parts = [(images, slice(None), rows) for images in shares(n, pieces) for rows in shares(h, -(-pieces // n))]
     parallel(task, parts, threads() if is_host(x) and x.nbytes >= ALONE else 1)
 
 
