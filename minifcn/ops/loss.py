@@ -4,8 +4,9 @@ Because it is a sum over pixels, its gradient is the sum of the pixels' gradient
 on every patch at once (FCN, sections 3.4 and 4.3).
 """
 
-from minifcn.backend import Array, is_host, xp_of
+from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.errors import ShapeError
+from minifcn.kernels.planes import by_rows
 from minifcn.ops.checks import images
 from minifcn.tensor import ValueAndGradients, op
 
@@ -67,15 +68,30 @@ def softmax_cross_entropy(
     else:
         z = 1 if normalize == "sum" else x.shape[0]
     weight = counts.astype(x.dtype) if weights is None else counts * weights.astype(x.dtype)[label[:, 0]]
-    weight = weight / z
+    weight = (weight / z)[:, None]
+    if not finite(x):
+        x = xp.where(weight != 0, x, 0)  # else an infinite score would count where the pixel does not
+    e = xp.empty(x.shape, dtype=x.dtype)  # e^x, each pixel's largest being 1: a softmax p = e / total
+    own, total = (xp.empty(weight.shape, dtype=x.dtype) for _ in range(2))
 
-    log_p = xp.where((weight != 0)[:, None], x, 0)  # else an infinite score would count where the pixel does not
-    log_p -= log_p.max(axis=1, keepdims=True)
-    log_p -= xp.log(xp.exp(log_p).sum(axis=1, keepdims=True))
-    loss = -(xp.take_along_axis(log_p, label, axis=1)[:, 0] * weight).sum()
-    classes = xp.arange(x.shape[1])[:, None, None]
+    def forward(part):
+        xp.subtract(x[part], x[part].max(axis=1, keepdims=True), out=e[part])
+        own[part] = xp.take_along_axis(e[part], label[part], axis=1)
+        xp.exp(e[part], out=e[part])
+        total[part] = e[part].sum(axis=1, keepdims=True)
+
+    by_rows(forward, x)
+    loss = ((xp.log(total) - own) * weight).sum()
 
     def grad_x(gy):
-        return (xp.exp(log_p) - (label == classes)) * (gy * weight[:, None])  # p - 1 at the label, p elsewhere
+        gx, scale = xp.empty(e.shape, dtype=e.dtype), gy * weight
+
+        def backward(part):
+            xp.multiply(e[part], scale[part] / total[part], out=gx[part])
+            own = xp.take_along_axis(gx[part], label[part], axis=1) - scale[part]  # p - 1 at the label, p elsewhere
+            xp.put_along_axis(gx[part], label[part], own, axis=1)
+
+        by_rows(backward, e)
+        return gx
 
     return loss, (grad_x, None)
