@@ -574,7 +574,7 @@ def test_predict_takes_any_size(size: tuple[int, int], run: Path, capsys: pytest
     """Row 31, from file to file."""
     photograph("photo.png", size=size)
     assert main(["predict", str(run), "photo.png", "--out", "out", "--threads", "1"]) == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == [
+    assert sorted(path.name for path in Path("out").glob("*.png")) == [
         f"photo-{what}.png" for what in ("legend", "mask", "overlay")
     ]
     with Image.open("out/photo-mask.png") as mask:
