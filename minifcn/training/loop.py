@@ -8,6 +8,7 @@ step goes on bit for bit as if it had not been.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,8 +27,8 @@ from minifcn.errors import DivergedError, FormatError, UsageError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
-from minifcn.optim import SGD, Adam, learning_rate
-from minifcn.sampling import class_weights, count, sample
+from minifcn.optim import SGD, Adam, WeightAverage, learning_rate
+from minifcn.sampling import class_weights, count, sample, sample_balanced
 from minifcn.tensor import Tensor
 from minifcn.training import runlog, setup
 from minifcn.training.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
@@ -51,7 +52,7 @@ from minifcn.training.resume import Progress, checked_progress, fingerprint
 from minifcn.training.run_folder import Checkpoint, RunFolder
 from minifcn.training.signals import Interrupted, Signals
 from minifcn.training.step import train_step
-from minifcn.training.trained import part, restore_net
+from minifcn.training.trained import AVERAGE, part, restore_net
 
 ORDER, AUGMENT, SAMPLING = 0, 1, 2  # what a random stream is for
 KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
@@ -146,6 +147,7 @@ class Trainer:
         if o.frozen:
             self.net.freeze(*o.frozen)
         self.optimizer = setup.solver(o, self.net)
+        self.average = WeightAverage(self.net, decay=o.ema) if o.ema else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -204,12 +206,16 @@ class Trainer:
 
     def _one_step(self) -> None:
         p, shown = self.progress, list[Shown]()
-        done, schedule = p.step - p.stage_began, self.options.schedule
-        self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=schedule)
+        done, o = p.step - p.stage_began, self.options
+        self.optimizer.lr = learning_rate(
+            done, self.steps_per_stage, lr=self._stage_rate(), schedule=o.schedule, warmup=o.warmup
+        )
         try:
             losses = train_step(self.optimizer, self._losses(shown))
         except DivergedError as fault:
             self._diverged(str(fault), shown[-1].ids)
+        if self.average:
+            self.average.update(done + 1)
         for batch, loss in zip(shown, losses, strict=True):
             self._count(batch, loss)
         p.step += 1
@@ -239,11 +245,16 @@ class Trainer:
         for number, samples in enumerate(self._batches()):
             images, labels, geometry = collate_inputs(samples, self.inputs)
             keep, learned = None, labels != VOID
-            if o.sampling < 1:
-                keep = sample(labels, o.sampling, rng(o.seed, SAMPLING, self.progress.step, number))
+            balanced, p = o.sampled
+            if p < 1:
+                keep = self._sampled(labels, p, rng(o.seed, SAMPLING, self.progress.step, number), balanced=balanced)
                 learned &= keep != 0
             shown.append(Shown([each.id for each in samples], int(learned.sum())))
             yield self._loss(self._scores(images), labels, geometry, keep)
+
+    def _sampled(self, labels: np.ndarray, p: float, draw: np.random.Generator, *, balanced: bool) -> np.ndarray:
+        """Return which pixels of a batch count."""
+        return sample_balanced(labels, p, draw, classes=len(self.classes)) if balanced else sample(labels, p, draw)
 
     def _scores(self, images: Sequence[np.ndarray]) -> Any:
         with watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
@@ -255,16 +266,25 @@ class Trainer:
         if keep is not None:
             options["sampling"] = to_device(keep, device)
         if not isinstance(scores, dict):
-            weighed = {**options, "weights": self._class_weights}
-            return ops.softmax_cross_entropy(scores, to_device(labels, device), **weighed)
+            return self._one_loss(scores, to_device(labels, device), **options, weights=self._class_weights)
         first = self._loss(scores["sem"], labels, geometry, keep)
-        return first + ops.softmax_cross_entropy(scores["geo"], to_device(geometry, device), **options)
+        return first + self._one_loss(scores["geo"], to_device(geometry, device), **options)
+
+    def _one_loss(self, scores: Tensor, labels: Any, **options: Any) -> Tensor:
+        """The loss of one head, of the kind that the options name."""
+        kind = self.options.loss
+        if kind == "focal":
+            return ops.focal_loss(scores, labels, gamma=self.options.focal_gamma, **options)
+        if kind == "cross_entropy":
+            return ops.softmax_cross_entropy(scores, labels, **options)
+        dice = ops.dice_loss(scores, labels, sampling=options.get("sampling"))
+        return dice if kind == "dice" else dice + ops.softmax_cross_entropy(scores, labels, **options)
 
     def _count(self, batch: Shown, loss: float) -> None:
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
         p, images = self.progress, len(batch.ids)
         total = loss * {"sum": 1, "batch": images, "valid": max(batch.pixels, 1)}[self.options.normalize]
-        if p.step == 0 and p.pixels == 0 < batch.pixels:
+        if p.step == 0 and p.pixels == 0 < batch.pixels and self.options.loss == "cross_entropy":
             # two heads: ln C + ln G, which is ln(C G)
             self.say(first_loss(total / batch.pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
         p.seen(total, batch.pixels, images)
@@ -332,7 +352,8 @@ class Trainer:
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
         trunk = self._trunk_is_zero()
-        for warning in warnings_about(p.measured(), matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
+        loss = p.measured() if o.loss == "cross_entropy" else math.nan  # of the others nobody knows where they start
+        for warning in warnings_about(loss, matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
             self.say(f"warning: {warning}")
         improved = matrix.mean_iu() > p.best
         p.best = max(p.best, matrix.mean_iu())
@@ -344,8 +365,13 @@ class Trainer:
     def _evaluated(self) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
         """Return the confusion matrices of the net as it is now: of the labels, and of the second labels if any."""
         if self._measured is None:
-            self._measured = evaluate_heads(self.net, self.val_set, self.inputs, batch=self.options.batch)
+            with self._measured_net():
+                self._measured = evaluate_heads(self.net, self.val_set, self.inputs, batch=self.options.batch)
         return self._measured
+
+    def _measured_net(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, the net has its averaged weights, if it has any: those are measured and shown."""
+        return self.average.swapped() if self.average else contextlib.nullcontext()
 
     def _split(self) -> str:
         o = self.options
@@ -364,6 +390,8 @@ class Trainer:
         p = self.progress
         tensors = {f"net.{name}": array for name, array in self.net.state_dict().items()}
         tensors |= {f"momentum.{name}": array for name, array in self.optimizer.state_dict().items()}
+        if self.average:
+            tensors |= {f"{AVERAGE}{name}": array for name, array in self.average.state_dict().items()}
         broken = not_finite(tensors)
         if broken:
             self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
@@ -402,6 +430,11 @@ class Trainer:
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
         self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))
+        if self.average:
+            try:
+                self.average.load_state_dict(part(checkpoint.tensors, AVERAGE))
+            except FormatError as fault:
+                raise FormatError(f"{path}: {fault}") from fault
         try:
             for generator, state in zip(self.net.generators(), meta["generators"], strict=True):
                 generator.bit_generator.state = state
@@ -434,5 +467,7 @@ class Trainer:
         for i in range(min(self.options.samples, len(self.val_set))):
             sample = self.val_set[i]
             images, *_ = collate_inputs([sample], self.inputs)
-            picture = viz.triptych(sample.image, sample.label, predict(self.net, *images)[0], self.classes)
+            with self._measured_net():
+                label = predict(self.net, *images)[0]
+            picture = viz.triptych(sample.image, sample.label, label, self.classes)
             (folder / f"{i:03d}-{sample.id}.png").write_bytes(viz.png(picture))

@@ -40,7 +40,7 @@ from minifcn.training.divergence import not_finite, unheard, watching
 from minifcn.training.environment import differences, environment
 from minifcn.training.evaluation import evaluate, predict
 from minifcn.training.loop import Trainer
-from minifcn.training.options import Options
+from minifcn.training.options import Options, from_dict
 from minifcn.training.recipes import preset
 from minifcn.training.run_folder import RunFolder, load_best, load_latest
 from minifcn.training.runlog import append, forget_after
@@ -146,7 +146,7 @@ AGAIN = pytest.mark.slow("trains three runs for each choice of solver")
 @pytest.mark.parametrize(
     "choice",
     [
-        {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5},
+        {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5, "ema": 0.8, "warmup": 4},
         pytest.param({"schedule": "poly", "momentum": 0.9}, marks=AGAIN),
         pytest.param(
             {"trunk": "squeezenet1.1", "padding": "safe", "at_once": True}
@@ -163,8 +163,9 @@ AGAIN = pytest.mark.slow("trains three runs for each choice of solver")
             },
             marks=AGAIN,
         ),
+        pytest.param({"schedule": "cosine", "ema": 0.99, "sampling": "balanced:0.5", "loss": "focal"}, marks=AGAIN),
     ],
-    ids=["step", "poly", "adam", "sampled"],
+    ids=["step", "poly", "adam", "sampled", "balanced"],
 )
 @pytest.mark.usefixtures("quick")
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
@@ -193,6 +194,95 @@ def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
     image = Shapes("test", count=1)[0].image
     ours, theirs = (predict(run.net, run.preprocessing(image)[None]) for run in again)
     assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_average_of_the_weights_is_what_is_measured_kept_and_opened(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", ema=0.9, epochs=2)
+    with run.folder:
+        result = run.run()
+    checkpoint = load_latest(tmp_path / "run")
+    assert checkpoint is not None and run.average is not None
+    own, average = run.net.state_dict(), run.average.state_dict()
+    for name, array in own.items():
+        assert np.array_equal(checkpoint.tensors[f"net.{name}"], array)
+        assert np.array_equal(checkpoint.tensors[f"average.{name}"], average[name])
+    assert not np.array_equal(own["score_fr.w"], average["score_fr.w"])
+    trained = open_trained(tmp_path / "run")
+    assert np.array_equal(trained.net.state_dict()["score_fr.w"], average["score_fr.w"])
+    matrix = evaluate(trained.net, run.val_set, run.preprocessing)
+    assert matrix.matrix.tolist() == result["confusion"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_checkpoint_without_its_average_cannot_be_resumed(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", ema=0.9, stop_after=1)
+    with run.folder, pytest.raises(Interrupted):
+        run.run()
+    checkpoint = load_latest(tmp_path / "run")
+    assert checkpoint is not None
+    tensors = {name: array for name, array in checkpoint.tensors.items() if name != "average.score_fr.w"}
+    with pytest.raises(FormatError, match="the averaged weights are not those of this network"):
+        run.restore(replace(checkpoint, tensors=tensors))
+
+
+@pytest.mark.parametrize("loss", ["focal", "dice", "cross_entropy+dice"])
+@pytest.mark.usefixtures("quick")
+def test_every_loss_learns(loss: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    run = trainer(tmp_path / "run", loss=loss, epochs=6, optimizer="adam", lr=0.01, heads="label+geometry")
+    run._say = lines.append
+    with run.folder:
+        run.run()
+    losses = [record["loss"] for record in log(tmp_path / "run") if record["kind"] == "train"]
+    assert losses[-1] < losses[0] and math.isfinite(losses[-1])
+    assert not any("ln 8" in line or "ln 24" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"loss": "dice", "normalize": "sum"}, "option loss is 'dice', whose size knows no pixels"),
+        ({"loss": "dice", "class_balance": 1.0}, "option class_balance does nothing with loss dice"),
+        ({"loss": "hinge"}, "option loss is 'hinge'; expected one of cross_entropy, focal, dice"),
+        ({"sampling": "balanced:2"}, "option sampling is balanced:2; expected a probability above 0, at most 1"),
+        ({"sampling": "even"}, "option sampling is even; expected a probability above 0, at most 1, or balanced"),
+        ({"sampling": "even:0.5"}, "option sampling is even:0.5; expected a probability"),
+        ({"sampling": 1.5}, "option sampling is 1.5; expected a probability above 0"),
+    ],
+)
+def test_losses_and_samples_that_cannot_be(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        Options(**options)
+    assert str(refusal.value).startswith(line)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_balanced_sample_has_as_many_pixels_of_each_class_as_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    balance = training.sample_balanced
+
+    def recording(labels: np.ndarray, *more: Any, **options: Any) -> np.ndarray:
+        seen.append((labels, balance(labels, *more, **options)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(training, "sample_balanced", recording)
+    folder = tmp_path / "run"
+    assert main(["train", *arguments(TINY, sampling="balanced:0.2", run=folder, epochs=1)]) == 0
+    labels, keep = seen[0]
+    counts, kept = np.bincount(labels[labels != VOID]), np.bincount(labels[keep != 0])
+    there = kept > 0
+    assert 0.15 < keep.sum() / counts.sum() < 0.25
+    assert kept[there].max() / kept.sum() < 0.7 * counts.max() / counts.sum()
+    assert options_of(folder).sampling == "balanced:0.2"
+
+
+def options_of(folder: Path) -> Options:
+    checkpoint = load_latest(folder)
+    assert checkpoint is not None
+    return from_dict(checkpoint.meta["options"], source=checkpoint.path)
 
 
 def evaluation(folder: Path) -> dict[str, Any]:
