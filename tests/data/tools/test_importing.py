@@ -646,7 +646,7 @@ def test_lists_of_all_kinds(tmp_path: Path) -> None:
     """Endings, paths and pairs are ids; a list that names no picture is named, and not dropped in silence."""
     two_folders(tmp_path / "mine")
     (tmp_path / "mine" / "train.txt").write_bytes(b"a.jpg\r\nimages/b.jpg masks/b.png\r\nnone.jpg\r\n")
-    (tmp_path / "mine" / "val.txt").write_text("/home/me/data/images/c.jpg\nd\n")
+    (tmp_path / "mine" / "val.txt").write_text("/elsewhere/data/images/c.jpg\nd\n")
     (tmp_path / "mine" / "test.txt").write_text("x\ny\n")
     found = recognise(tmp_path / "mine")
     assert found.splits == {"train": ["a", "b"], "val": ["c", "d"]}
