@@ -20,6 +20,7 @@ from minifcn.training.device import choose_device
 from minifcn.training.evaluation import predict
 from minifcn.training.prediction import shares, write_prediction
 from minifcn.training.ranges import check_ranges
+from minifcn.training.run_folder import check_kinds
 from minifcn.training.trained import open_trained
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif")
@@ -52,6 +53,8 @@ def main(argv: list[str]) -> int:
         )
     images = [path for word in words[1:] for path in files(word)]
     out = Path(options.out) if options.out else beside(trained.path) / "predictions"
+    if not options.out:
+        check_kinds(out.parent)
     out.mkdir(parents=True, exist_ok=True)
     print(f"device {why}")
     trained.net.to(device)

@@ -443,8 +443,8 @@ def full(monkeypatch: pytest.MonkeyPatch, *, last: float) -> None:
     """The disk is full from the second checkpoint on, until so many of its writes have failed."""
     full_disk = OSError(28, "No space left on device")
     calls = failing(
-        full_disk, instead_of=os.fsync, first=5, last=last
-    )  # 2 for the probe, 2 for step 0: file and folder
+        full_disk, instead_of=os.fsync, first=8, last=last
+    )  # 2 for the probe, config.json and step 0 each: file and folder; 1 for the log
     monkeypatch.setattr(os, "fsync", calls)
 
 
@@ -468,7 +468,7 @@ def test_a_full_disk_may_be_warned_of_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 2, --on-save-error warn: the run goes on, and saves again when there is room."""
-    full(monkeypatch, last=5)
+    full(monkeypatch, last=8)
     assert main(["train", *arguments(TINY, run=tmp_path / "run", on_save_error="warn")]) == 0
     said = capsys.readouterr().out
     assert "warning: " in said and "step-00000003.safetensors: cannot be saved" in said
