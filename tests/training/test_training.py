@@ -475,6 +475,37 @@ def test_a_full_disk_may_be_warned_of_instead(
     assert load_latest(tmp_path / "run").meta["progress"]["step"] == 6  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_best_that_could_not_be_saved_is_not_the_one_to_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 2: the best on the disk is the best of those that were saved, although a better one was measured between."""
+    ious = iter([0.2, 0.9, 0.5])
+
+    class Scored(ConfusionMatrix):
+        iou = 0.0
+
+        def mean_iu(self, absent: Any = "skip") -> float:
+            return self.iou
+
+    def evaluated(net: Any, data: Any, *_: Any, **__: Any) -> tuple[ConfusionMatrix, None]:
+        (matrix := Scored(6)).update(data[0].label, data[0].label)
+        matrix.iou = next(ious)
+        return matrix, None
+
+    monkeypatch.setattr(training, "evaluate_heads", evaluated)
+    with (one := trainer(tmp_path / "run", epochs=3, on_save_error="warn")).folder:
+        save = one.folder.save
+
+        def full(step: int, *rest: Any, **options: Any) -> Any:
+            if step == 6:
+                raise UsageError("the disk is full")
+            return save(step, *rest, **options)
+
+        monkeypatch.setattr(one.folder, "save", full)
+        one.run()
+    best = load_best(tmp_path / "run")
+    assert best and best.meta["progress"]["step"] == 9 and best.meta["progress"]["best"] == 0.5
+
+
 def test_a_log_that_cannot_be_written_is_the_same_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 2, for metrics.jsonl."""
     monkeypatch.setattr(training.runlog, "append", failing(OSError(28, "No space left on device", "metrics.jsonl")))
