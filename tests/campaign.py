@@ -39,6 +39,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "agg"
 sys.path.insert(0, str(Path(__file__).parent.parent))  # of this clone, not of the one that is installed
 
+import pytest
 from faults import FAULTS, Layer
 from guards import GUARDS, Guard
 
@@ -72,7 +73,9 @@ class Row:
 
     def tried(self, name: str, findings: Iterable[str]) -> None:
         self.tries += 1
-        self.findings += [f"{name}: {finding}" for finding in findings]
+        for finding in findings:
+            self.findings.append(f"{name}: {finding}")
+            print(f"{self.what}: {self.findings[-1]}", file=sys.stderr)
 
 
 # ---------------------------------------------------------------------------------------------------- what a run leaves
@@ -258,11 +261,36 @@ def copy_of_the_source(work: Path) -> Path:
 
 
 def tested(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
-    """pytest's exit code on some tests of a copy of the source, and the end of what it says."""
-    argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(argv, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    return done.returncode, (done.stdout + done.stderr).strip()[-300:]
+    """pytest's exit code on some tests of a copy of the source, and the end of what it says; -SIGALRM where it hangs.
+
+    By a fork, which forgets this source and has all other modules: an interpreter starts more slowly than most tests run.
+    """
+    said = copy.parent / "said"
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with open(said, "wb") as file:
+                os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+            os.environ["PYTHONPATH"] = sys.path[0] = str(copy)
+            os.chdir(copy)
+            for name, module in list(sys.modules.items()):
+                if name != "__main__" and str(ROOT) in str(getattr(module, "__file__", "")):
+                    del sys.modules[name]
+            signal.alarm(300)
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, said.read_text(errors="replace").strip()[-300:]
+
+
+def write(folder: Path, texts: dict[str, str]) -> None:
+    """Each text with a time of its own: Python takes a compiled module for that of a file of the same time and size."""
+    for file, text in texts.items():
+        before = (folder / file).stat().st_mtime
+        (folder / file).write_text(text, encoding="utf-8")
+        os.utime(folder / file, (before + 2, before + 2))
 
 
 def without(copy: Path, taken: Guard) -> str:
@@ -273,16 +301,10 @@ def without(copy: Path, taken: Guard) -> str:
         if after[file].count(old) != 1:
             return f"{file} has {old!r} {after[file].count(old)} times, expected once: change tests/guards.py"
         after[file] = after[file].replace(old, new)
-    try:
-        for file, text in after.items():
-            (copy / "minifcn" / file).write_text(text, encoding="utf-8")
-        code, said = tested(copy, [taken.test])
-    except subprocess.TimeoutExpired:
-        code, said = 1, ""  # a hang is what this guard is against
-    finally:
-        for file, text in before.items():
-            (copy / "minifcn" / file).write_text(text, encoding="utf-8")
-    if code == 1:
+    write(copy / "minifcn", after)
+    code, said = tested(copy, [taken.test])
+    write(copy / "minifcn", before)
+    if code in (1, -signal.SIGALRM):  # a hang may be what this guard is against
         return ""
     return f"{taken.test} stays green" if code == 0 else f"pytest leaves with {code}: {said}"
 
