@@ -263,7 +263,7 @@ def copy_of_the_source(work: Path) -> Path:
 def tested(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
     """pytest's exit code on some tests of a copy of the source, and the end of what it says; -SIGALRM where it hangs.
 
-    By a fork, which forgets this source and has all other modules: an interpreter starts more slowly than most tests run.
+    By a fork, which forgets this source and keeps all other modules: starting an interpreter takes longer than a test.
     """
     said = copy.parent / "said"
     child = os.fork()
