@@ -27,6 +27,7 @@ from minifcn.training.explanation import write_explanation
 from minifcn.training.index_page import IndexPage
 from minifcn.training.prediction import Predictor, shares, write_prediction
 from minifcn.training.ranges import check_ranges
+from minifcn.training.run_folder import check_kinds
 from minifcn.training.trained import Trained, open_trained
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif", ".apng", ".tif", ".tiff")
@@ -76,6 +77,8 @@ def main(argv: list[str]) -> int:
     tiling = Tiling.of(trained.net, options.tile) if options.tile else Tiling()
     images = [path for word in words[1:] for path in files(word)]
     out = Path(options.out) if options.out else beside(trained.path) / "predictions"
+    if not options.out:
+        check_kinds(out.parent)
     if options.explain:
         return explain(trained, words[0], images, out, options, why, device)
     out.mkdir(parents=True, exist_ok=True)

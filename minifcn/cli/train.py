@@ -24,7 +24,14 @@ from minifcn.training.loop import KNOWN, Trainer
 from minifcn.training.options import Options
 from minifcn.training.plan import plan
 from minifcn.training.recipes import RECIPES, doubts, missing_beginning, preset
-from minifcn.training.run_folder import RunFolder, free_folder, options_of_run, read_config
+from minifcn.training.run_folder import (
+    RunFolder,
+    check_unused,
+    checkpoints,
+    free_folder,
+    options_of_run,
+    read_config,
+)
 from minifcn.training.runlog import write_json
 from minifcn.training.signals import Interrupted
 from minifcn.training.trained import of_checkpoint
@@ -111,11 +118,13 @@ def _say(line: str) -> None:
     print(with_flags(line))
 
 
-def begun(options: Options, device: str) -> Trainer:
-    """A new run, its folder made and its configuration written."""
+def begun(options: Options, device: str, *, again: bool = False) -> Trainer:
+    """A new run, its folder made and its configuration written; `again` in a folder that has the configuration only."""
     path = Path(options.run or free_folder(options.recipe))
-    if (path / "config.json").exists():
-        raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
+    if not again:
+        if (path / "config.json").exists():
+            raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
+        check_unused(path)
     if missing := missing_beginning(options):
         raise UsageError(missing)
     weights = starting_weights(options.init, say=warn) if options.init else []
@@ -155,6 +164,9 @@ def resumed(options: Options, device: str) -> Trainer:
     ]
     if changed:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
+    if not checkpoints(path):
+        print(f"{path}: was interrupted before its first checkpoint, and starts again from its config.json")
+        return begun(dataclasses.replace(options, run=str(path), resume=""), device, again=True)
     folder = RunFolder(path, create=False, say=warn)
     try:
         train, val = setup.data_sets(options, say=_say)

@@ -356,7 +356,6 @@ class Trainer:
         for warning in warnings_about(loss, matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
             self.say(f"warning: {warning}")
         improved = matrix.mean_iu() > p.best
-        p.best = max(p.best, matrix.mean_iu())
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
         p.stage_done = known or done == self.steps_per_stage
         self._logged = time.perf_counter()  # the images/s of the log are those of training
@@ -387,7 +386,9 @@ class Trainer:
 
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint. `DivergedError` instead of one that holds a NaN, which would push out the good ones."""
-        p = self.progress
+        p, beaten = self.progress, self.progress.best
+        if best:
+            p.best = self._evaluated()[0].mean_iu()
         tensors = {f"net.{name}": array for name, array in self.net.state_dict().items()}
         tensors |= {f"momentum.{name}": array for name, array in self.optimizer.state_dict().items()}
         if self.average:
@@ -403,8 +404,13 @@ class Trainer:
             "images": fingerprint(self.train_set.ids),
             "environment": self.environment,
         }
+        saved = False
         with self._tolerant():
+            runlog.sync(self._path("metrics.jsonl"))
             self.folder.save(p.step, tensors, meta, best=best)
+            saved = True
+        if not saved:
+            p.best = beaten  # the next net that beats the best one on the disk takes its place
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._tolerant():

@@ -533,8 +533,8 @@ def full(monkeypatch: pytest.MonkeyPatch, *, last: float) -> None:
     """The disk is full from the second checkpoint on, until so many of its writes have failed."""
     full_disk = OSError(28, "No space left on device")
     calls = failing(
-        full_disk, instead_of=os.fsync, first=5, last=last
-    )  # 2 for the probe, 2 for step 0: file and folder
+        full_disk, instead_of=os.fsync, first=8, last=last
+    )  # 2 for the probe, config.json and step 0 each: file and folder; 1 for the log
     monkeypatch.setattr(os, "fsync", calls)
 
 
@@ -558,11 +558,42 @@ def test_a_full_disk_may_be_warned_of_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 2, --on-save-error warn: the run goes on, and saves again when there is room."""
-    full(monkeypatch, last=5)
+    full(monkeypatch, last=8)
     assert main(["train", *arguments(TINY, run=tmp_path / "run", on_save_error="warn")]) == 0
     said = capsys.readouterr().out
     assert "warning: " in said and "step-00000003.safetensors: cannot be saved" in said
     assert load_latest(tmp_path / "run").meta["progress"]["step"] == 6  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_best_that_could_not_be_saved_is_not_the_one_to_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 2: the best on the disk is the best of those that were saved, although a better one was measured between."""
+    ious = iter([0.2, 0.9, 0.5])
+
+    class Scored(ConfusionMatrix):
+        iou = 0.0
+
+        def mean_iu(self, absent: Any = "skip") -> float:
+            return self.iou
+
+    def evaluated(net: Any, data: Any, *_: Any, **__: Any) -> tuple[ConfusionMatrix, None]:
+        (matrix := Scored(6)).update(data[0].label, data[0].label)
+        matrix.iou = next(ious)
+        return matrix, None
+
+    monkeypatch.setattr(training, "evaluate_heads", evaluated)
+    with (one := trainer(tmp_path / "run", epochs=3, on_save_error="warn")).folder:
+        save = one.folder.save
+
+        def full(step: int, *rest: Any, **options: Any) -> Any:
+            if step == 6:
+                raise UsageError("the disk is full")
+            return save(step, *rest, **options)
+
+        monkeypatch.setattr(one.folder, "save", full)
+        one.run()
+    best = load_best(tmp_path / "run")
+    assert best and best.meta["progress"]["step"] == 9 and best.meta["progress"]["best"] == 0.5
 
 
 def test_a_log_that_cannot_be_written_is_the_same_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
