@@ -35,9 +35,9 @@ USAGE = """\
 usage: minifcn data make DIR         write scenes of the embedded world
        minifcn data fetch NAME DIR   download a data set, check it, unpack it
        minifcn data check DIR        what is wrong in a folder of masks
-       minifcn data import FOLDER NEW   your pictures and labels, as you have them, ready to train on
+       minifcn data import FOLDER NEW   your own pictures, ready to train on
 
-`minifcn data make --help`, `... fetch --help`, `... check --help`, `... import --help` tell more.
+`minifcn data make --help` (or fetch, check, import) lists the options.
 Each takes --debug, which shows the traceback of an error."""
 
 
