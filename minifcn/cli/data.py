@@ -229,9 +229,7 @@ def import_command(argv: list[str]) -> int:
         say(f"left out: {len(left_out) - options.first} more (--first {len(left_out)} shows all)")
     sheet = place / "overlays.png"
     sheet.write_bytes(png(_overlays(place)))
-    say(
-        f"\nwrote {place}: {len(found.items) - len(left_out)} pairs; where each comes from: {place / 'sources.tsv'}\n"
-    )
+    say(f"\nwrote {place}: {len(found.items) - len(left_out)} pairs; where each comes from: {place / 'sources.tsv'}\n")
     say(with_flags("\n".join(_looked_through(str(place), None, None).lines(first=options.first))))
     say(f"\nlook at {sheet}: do the colours lie on the things they name?")
     say(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}")

@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
         try:
             result = trainer.run()
         except Interrupted as stop:
-            go_on = f"minifcn train --resume {shlex.quote(str(trainer.folder.given))}"
+            go_on = f"minifcn train --resume {shlex.quote(str(trainer.folder.path))}"
             say(f"{stop}; to go on: {go_on}", to=sys.stderr if stop.exit_code else None)
             return stop.exit_code
     if options.overfit and result["pixel_accuracy"] < KNOWN:
@@ -112,10 +112,6 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     # weights fit one width, and break at a rate for random ones
     kept = ("width", "lr") if options.init or given.get("init") else ()
     return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
-
-
-def _say(line: str) -> None:
-    say(with_flags(line))
 
 
 def begun(options: Options, device: str, *, again: bool = False) -> Trainer:

@@ -263,7 +263,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, create: bool = True, say: Say = silent) -> None:
-        self.path = self.given = Path(path)
+        self._given = self._absolute = Path(path)
         self._say, self._held = say, -1
         self._lock = contextlib.ExitStack()
         if not create and not self.path.is_dir():
@@ -271,8 +271,7 @@ class RunFolder:
         try:
             with explained(self.path, "the run folder cannot be written"):
                 check_kinds(self.path)
-                self.path = self.path.absolute()  # the same folder, should the process go to another one
-                self._checkpoints = self.path / "checkpoints"
+                self._absolute = self._given.absolute()
                 self._checkpoints.mkdir(parents=True, exist_ok=True)
                 self._hold()
                 self._take_lock()
@@ -283,6 +282,18 @@ class RunFolder:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def path(self) -> Path:
+        """The path as it was given; once the process has gone to another directory, the absolute one."""
+        with contextlib.suppress(OSError):  # there is no directory any more
+            if self._given.absolute() == self._absolute:
+                return self._given
+        return self._absolute
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], meta: dict[str, Any], *, best: bool = False) -> Path:
         """Write the checkpoint of `step`, and a copy as the best if it is; then remove all but the last two.
