@@ -27,6 +27,7 @@ from minifcn.data.tools.make import make_tree
 from minifcn.data.tools.mapping import read_map
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import DataError, UsageError
+from minifcn.formats.checkpoint import replace_file
 from minifcn.training.progress import Bar
 from minifcn.training.ranges import check_ranges
 from minifcn.viz import gallery, overlay, png
@@ -220,7 +221,7 @@ def import_command(argv: list[str]) -> int:
             without=place,
             advance=bar.advance,
         )
-    say(with_flags("\n".join(found.lines(first=options.first))))
+    say(*map(with_flags, found.lines(first=options.first)))
     with Bar(len(found.items), unit="pair") as bar:
         left_out = write_tree(found, place, advance=bar.advance)
     for line in left_out[: options.first]:
@@ -228,10 +229,11 @@ def import_command(argv: list[str]) -> int:
     if len(left_out) > options.first:
         say(f"left out: {len(left_out) - options.first} more (--first {len(left_out)} shows all)")
     sheet = place / "overlays.png"
-    sheet.write_bytes(png(_overlays(place)))
-    say(f"\nwrote {place}: {len(found.items) - len(left_out)} pairs; where each comes from: {place / 'sources.tsv'}\n")
-    say(with_flags("\n".join(_looked_through(str(place), None, None).lines(first=options.first))))
-    say(f"\nlook at {sheet}: do the colours lie on the things they name?")
+    replace_file(sheet, [png(_overlays(place))], sync=False)
+    pairs = f"{len(found.items) - len(left_out)} pairs"
+    say("", f"wrote {place}: {pairs}; where each comes from: {place / 'sources.tsv'}", "")
+    say(*map(with_flags, _looked_through(str(place), None, None).lines(first=options.first)))
+    say("", f"look at {sheet}: do the colours lie on the things they name?")
     say(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}")
     return 0
 
