@@ -24,6 +24,7 @@ from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
+from minifcn.formats.checkpoint import replace_file
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
@@ -106,7 +107,7 @@ class Trainer:
         self.augment = setup.augmentation(options, self.preprocessing.fill)
         self._class_weights = self._counted_weights()
         self.environment = environment(device)
-        self._bar = Bar(0, unit="step")
+        self._bar, self._signals = Bar(0, unit="step"), Signals()
         self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now
         self._logged = time.perf_counter()
         self.net: FCN | LateFusion
@@ -133,8 +134,11 @@ class Trainer:
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
-        with self._bar.hidden():
-            self._say(line)
+        try:
+            with self._bar.hidden():
+                self._say(line)
+        except OSError as fault:  # no reason to lose the work
+            self._signals.lost(fault)
 
     # ------------------------------------------------------------------------------------------------------- the stages
 
@@ -172,7 +176,7 @@ class Trainer:
             self.save()  # what cannot be saved should be known before the first step
         first, self._logged = p.step, time.perf_counter()
         total = self.steps_per_stage * len(o.strides)
-        with Signals() as signals, Bar(total, unit="step", done=p.step) as self._bar, unheard():
+        with self._signals as signals, Bar(total, unit="step", done=p.step) as self._bar, unheard():
             while not self.finished:
                 if p.stage_done:
                     self._next_stage()
@@ -186,7 +190,8 @@ class Trainer:
                 if measure or enough or signals.code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=best)
                     if enough or signals.code:  # it may have come while saving
-                        raise Interrupted(f"stopped after step {p.step}, everything is saved", signals.code)
+                        done = f"stopped after step {p.step}{signals.why}"
+                        raise Interrupted(f"{done}, everything is saved", signals.code)
         return self.finish()
 
     def _next_stage(self) -> None:
@@ -353,7 +358,8 @@ class Trainer:
         )
         trunk = self._trunk_is_zero()
         loss = p.measured() if o.loss == "cross_entropy" else math.nan  # of the others nobody knows where they start
-        for warning in warnings_about(loss, matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
+        lr = self.optimizer.lr
+        for warning in warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step):
             self.say(f"warning: {warning}")
         improved = matrix.mean_iu() > p.best
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
@@ -414,6 +420,7 @@ class Trainer:
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._tolerant():
+            self.folder.check()
             runlog.append(self._path("metrics.jsonl"), record)
 
     @contextlib.contextmanager
@@ -454,6 +461,7 @@ class Trainer:
 
     def finish(self) -> dict[str, Any]:
         """Measure, draw, write the report, and say where everything is."""
+        self.folder.check()
         matrix, second = self._evaluated()
         guesses = baselines(self.train_set, self.val_set)
         result = evaluation_record(matrix, guesses, classes=self.classes, split=self._split(), images=len(self.val_set))
@@ -463,7 +471,8 @@ class Trainer:
         runlog.write_json(self._path("evaluation.json"), result)
         self._draw_samples(self._path("samples"))
         report = write_report(self.folder.path)
-        self.say(table(matrix, guesses))
+        for line in table(matrix, guesses).split("\n"):
+            self.say(line)
         for path in (report, *map(self._path, ("curves.png", "confusion.png", "samples", "checkpoints"))):
             self.say(f"wrote {path}")
         return result
@@ -476,4 +485,4 @@ class Trainer:
             with self._measured_net():
                 label = predict(self.net, *images)[0]
             picture = viz.triptych(sample.image, sample.label, label, self.classes)
-            (folder / f"{i:03d}-{sample.id}.png").write_bytes(viz.png(picture))
+            replace_file(folder / f"{i:03d}-{sample.id}.png", [viz.png(picture)], sync=False)
