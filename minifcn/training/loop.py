@@ -415,7 +415,7 @@ class Trainer:
             runlog.sync(self._path("metrics.jsonl"))
             self.folder.save(p.step, tensors, meta, best=best)
             saved = True
-        if not saved:
+        if not saved and best and not self.folder.best_is_of(p.step):
             p.best = beaten  # the next net that beats the best one on the disk takes its place
 
     def _append(self, record: dict[str, Any]) -> None:
