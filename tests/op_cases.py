@@ -374,6 +374,7 @@ CASES: dict[str, dict[str, Case]] = {
         all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=4)),
         one_image_all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=2), {"normalize": "batch"}),
         weighted=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"weights": np.array([0.5, 2.0, 1.5])}),
+        part_of_a_batch=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"total": 11}),
         sampled=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"sampling": np.array([[[1, 0, 1], [0, 1, 1]]])}),
         weighted_and_sampled=(
             numbers(1, 3, 2, 2),

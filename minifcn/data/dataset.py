@@ -93,14 +93,18 @@ class Cached(Wrapper):
             self._room -= size
         return sample
 
-    def read_all(self) -> None:
-        """Read every sample once, so that a broken file is found now and not in an hour. `DataError` counts them."""
-        faults = []
-        for index in range(len(self)):
+    def faults(self, part: slice = slice(None)) -> list[str]:
+        """Read the samples of this part once, and return what is wrong with those that cannot be read."""
+        found = []
+        for index in range(len(self))[part]:
             try:
                 self[index]
             except DataError as fault:
-                faults.append(str(fault))
+                found.append(str(fault))
+        return found
+
+    def refuse(self, faults: Sequence[str]) -> None:
+        """Raise `DataError` if there are faults: a broken file should be found now, and not in an hour."""
         if faults:
             raise DataError(
                 f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "

@@ -38,14 +38,16 @@ def softmax_cross_entropy(
     weights: Array | None = None,
     sampling: Array | None = None,
     normalize: str = "valid",
+    total: int | None = None,
 ) -> ValueAndGradients:
     """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] ln softmax(x[n,:,i,j])_l with l = labels[n,i,j]: one number.
 
     x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore_index` where a pixel has none. `weights` (C,) weighs
     the classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`,
     the released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image
-    that is all void has loss 0 and gradient 0. PyTorch's `reduction="sum"` is `normalize="sum"`, and its `"mean"`
-    without weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
+    that is all void has loss 0 and gradient 0. Where x is a part of a batch, `total` is the Z of all of it: the losses
+    of the parts then add up to the loss of the batch. PyTorch's `reduction="sum"` is `normalize="sum"`, and its
+    `"mean"` without weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
     """
     images(x, op="softmax_cross_entropy")
     check_labels(x, labels, ignore_index)
@@ -62,7 +64,9 @@ def softmax_cross_entropy(
     if sampling is not None:
         counts = counts & (sampling != 0)
     label = xp.where(counts, labels, 0)[:, None]  # 255 must never be used as an index
-    if normalize == "valid":
+    if total is not None:
+        z = max(total, 1)
+    elif normalize == "valid":
         z = xp.maximum(counts.sum(), 1).astype(x.dtype)
     else:
         z = 1 if normalize == "sum" else x.shape[0]

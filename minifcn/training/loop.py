@@ -1,15 +1,16 @@
 """The training loop: draw images, step, measure and save.
 
 Everything random is drawn for its place (`rng(seed, purpose, stage, epoch, ...)`), never from a stream that has run
-on; only dropout draws in sequence, and its generator's state is saved. So a run that is stopped and resumed at any
-step goes on bit for bit as if it had not been.
+on. So a run that is stopped and resumed at any step goes on bit for bit as if it had not been, and several ranks draw
+what one would.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,16 +22,17 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
-from minifcn.errors import DivergedError, FormatError, UsageError
+from minifcn.errors import DivergedError, UsageError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.nn import drawing
 from minifcn.optim import SGD, Adam, learning_rate
 from minifcn.sampling import class_weights, count, sample
 from minifcn.tensor import Tensor
 from minifcn.training import runlog, setup
 from minifcn.training.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
-from minifcn.training.divergence import largest_gradients, not_finite, unheard, watching, worst
+from minifcn.training.divergence import largest_gradients, merged, not_finite, unheard, watching, worst
 from minifcn.training.environment import differences, environment
 from minifcn.training.evaluation import (
     baselines,
@@ -45,22 +47,51 @@ from minifcn.training.evaluation import (
 from minifcn.training.net_record import NetRecord
 from minifcn.training.options import Options
 from minifcn.training.progress import Bar, clock, silent
+from minifcn.training.ranks import ALONE, Alone
 from minifcn.training.report import write_report
 from minifcn.training.resume import Progress, checked_progress, fingerprint
 from minifcn.training.run_folder import Checkpoint, RunFolder
 from minifcn.training.signals import Interrupted, Signals
-from minifcn.training.step import train_step
+from minifcn.training.step import backward
 from minifcn.training.trained import part, restore_net
 
-ORDER, AUGMENT, SAMPLING = 0, 1, 2  # what a random stream is for
+ORDER, AUGMENT, SAMPLING, DROPOUT = 0, 1, 2, 3  # what a random stream is for
 KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
 
 
-class Shown(NamedTuple):
-    """What is remembered of a batch: the ids of its images, and how many of its pixels are learned from."""
+class Batch(NamedTuple):
+    """A batch of a step, or this rank's part of it: `part` of its `images`, collated.
 
-    ids: list[str]
+    `keep` says which pixels count (None: all). `totals` are what the loss of each head is divided by, where this is
+    not the whole batch.
+    """
+
+    number: int
+    images: int
+    part: slice
+    inputs: list[np.ndarray]
+    labels: np.ndarray
+    geometry: np.ndarray
+    keep: np.ndarray | None
+    totals: tuple[int | None, int | None] = (None, None)
+
+
+class Shown(NamedTuple):
+    """What is remembered of a part of a batch: the batch's number, and how many pixels are learned from."""
+
+    number: int
     pixels: int
+
+
+def learned_from(labels: np.ndarray, keep: np.ndarray | None) -> int:
+    """Return how many pixels have a label and are kept."""
+    return int(((labels != VOID) if keep is None else (labels != VOID) & (keep != 0)).sum())
+
+
+def largest(samples: Sequence[Sample]) -> list[int]:
+    """Return the largest height and width among the samples; zeros if there are none."""
+    sizes: list[int] = np.max([(0, 0), *(sample.label.shape for sample in samples)], axis=0).tolist()
+    return sizes
 
 
 class Trainer:
@@ -80,13 +111,16 @@ class Trainer:
         preprocessing: Preprocessing | None = None,
         device: str = "cpu",
         say: Callable[[str], None] = silent,
+        ranks: Alone = ALONE,
     ) -> None:
-        self.options, self.folder, self.device, self._say = options, folder, device, say
-        self.progress = Progress()
+        self.options, self.folder, self.device, self._say, self.ranks = options, folder, device, say, ranks
+        self.progress, self._signals = Progress(), Signals()
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)
-        learned.read_all()
-        measured.read_all()
+        for images in (learned, measured):
+            faults = ranks.gather(images.faults(ranks.share(len(images))))
+            images.refuse(list(itertools.chain(*faults)))
+        self._check_share(len(learned))
         self.train_set: Dataset = learned
         self.val_set: Dataset = measured
         self.classes = tuple(train.classes)
@@ -100,8 +134,9 @@ class Trainer:
             self.train_set, self.val_set = hidden
         self.augment = setup.augmentation(options, self.preprocessing.fill)
         self._class_weights = self._counted_weights()
-        self.environment = environment(device)
+        self.environment = environment(device) | {"ranks": ranks.size}
         self._bar = Bar(0, unit="step")
+        self._code = 0  # of the signal that a rank got
         self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now
         self._logged = time.perf_counter()
         self.net: FCN | LateFusion
@@ -123,8 +158,19 @@ class Trainer:
         """What each class weighs in the loss, None for alike."""
         if not self.options.class_balance:
             return None
-        counts = [count(self.train_set[i].label, len(self.classes)) for i in range(len(self.train_set))]
-        return to_device(class_weights(np.sum(counts, axis=0), power=self.options.class_balance), self.device)
+        mine = range(len(self.train_set))[self.ranks.share(len(self.train_set))]
+        counts = sum(count(self.train_set[i].label, len(self.classes)) for i in mine)
+        total = np.sum(self.ranks.gather(np.asarray(counts).tolist()), axis=0)
+        return to_device(class_weights(total, power=self.options.class_balance), self.device)
+
+    def _check_share(self, images: int) -> None:
+        """Raise `UsageError` where some ranks would have nothing to do in any step."""
+        per_step = min(self.options.batch * self.options.accumulate, images)
+        if per_step < self.ranks.size:
+            raise UsageError(
+                f"{self.ranks.size} ranks share steps of {per_step} image{'s' * (per_step > 1)}; expected at least one "
+                "image for each rank: start fewer ranks, or choose a larger `batch=...` or `accumulate=...`"
+            )
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
@@ -162,25 +208,28 @@ class Trainer:
         """Train to the end and return what `evaluation.json` holds. Raises `Interrupted`, `DivergedError`."""
         o, p = self.options, self.progress
         self._announce()
+        self.ranks.check_alike(self.net)
         if p.step == 0:
             self.save()  # what cannot be saved should be known before the first step
         first, self._logged = p.step, time.perf_counter()
         total = self.steps_per_stage * len(o.strides)
-        with Signals() as signals, Bar(total, unit="step", done=p.step) as self._bar, unheard():
+        with Signals() as self._signals, Bar(total, unit="step", done=p.step) as self._bar, unheard():
             while not self.finished:
                 if p.stage_done:
                     self._next_stage()
                 self._one_step()
+                code = self._code
                 self._bar.advance(note=f"loss {p.loss / max(p.pixels, 1):.3f}, {self._speed():.0f} images/s")
                 measure = self._is_due()
                 if measure or p.step % max(10, self.steps_per_epoch // 10) == 0:
                     self._log()
                 best = measure and self._measure()
                 enough = p.step - first == o.stop_after and not self.finished
-                if measure or enough or signals.code or (o.save_every and p.step % o.save_every == 0):
+                if measure or enough or code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=best)
-                    if enough or signals.code:  # it may have come while saving
-                        raise Interrupted(f"stopped after step {p.step}, everything is saved", signals.code)
+                    code = max(self.ranks.gather(self._signals.code))  # it may have come while saving
+                    if enough or code:
+                        raise Interrupted(f"stopped after step {p.step}, everything is saved", code)
         return self.finish()
 
     def _next_stage(self) -> None:
@@ -202,75 +251,128 @@ class Trainer:
         p, shown = self.progress, list[Shown]()
         done, schedule = p.step - p.stage_began, self.options.schedule
         self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=schedule)
+        batches, fault, losses = self._drawn(), "", list[float]()
         try:
-            losses = train_step(self.optimizer, self._losses(shown))
-        except DivergedError as fault:
-            self._diverged(str(fault), shown[-1].ids)
-        for batch, loss in zip(shown, losses, strict=True):
-            self._count(batch, loss)
+            losses = backward(self._losses(self._mine(batches), shown))
+        except DivergedError as found:
+            fault = str(found)
+        parameters = list(self.net.parameters())
+        reports = self.ranks.gather(
+            {
+                "fault": fault,
+                "shown": shown,
+                "losses": losses,
+                "has_gradient": [parameter.grad is not None for parameter in parameters],
+                "code": self._signals.code,
+            }
+        )
+        for report in reports:
+            if report["fault"]:
+                number, _ = report["shown"][-1]
+                self._diverged(report["fault"], [self.train_set.ids[i] for i in batches[number]])
+        has_gradient = np.any([report["has_gradient"] for report in reports], axis=0)
+        self.ranks.add_gradients(list(itertools.compress(parameters, has_gradient)))
+        self.optimizer.step(accumulated=len(batches))
+        self._code = max(report["code"] for report in reports)
+        parts = [pair for report in reports for pair in zip(report["shown"], report["losses"], strict=True)]
+        for number, batch in enumerate(batches):
+            pixels = sum(part[1] for part, _ in parts if part[0] == number)
+            self._count(len(batch), pixels, sum(loss for part, loss in parts if part[0] == number))
         p.step += 1
         self._measured = None
 
-    def _batches(self) -> Iterator[list[Sample]]:
-        """Draw the samples of this step, one batch after another."""
+    def _drawn(self) -> list[np.ndarray]:
+        """Draw the images of this step: their numbers, for each batch."""
         o, p = self.options, self.progress
         epoch, position = divmod(p.step - p.stage_began, self.steps_per_epoch)
         draw, images = rng(o.seed, ORDER, p.stage, epoch), len(self.train_set)
         order = draw.integers(images, size=images) if o.with_replacement else draw.permutation(images)
         per_step = o.batch * o.accumulate
         chosen = order[position * per_step : (position + 1) * per_step]
-        for i in range(0, len(chosen), o.batch):
-            yield [self._sample(int(image), epoch) for image in chosen[i : i + o.batch]]
+        return [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
 
-    def _sample(self, i: int, epoch: int) -> Sample:
-        sample = self.train_set[i]
-        return self.augment(sample, rng(self.options.seed, AUGMENT, self.progress.stage, epoch, i))
+    def _mine(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Load what this rank computes: some of the batches, or a part of each where there are too few for all."""
+        if len(batches) >= self.ranks.size:
+            for number in range(len(batches))[self.ranks.share(len(batches))]:
+                whole = slice(0, len(batches[number]))
+                yield self._batch(number, whole.stop, whole, self._samples(batches[number]))
+            return
+        shares = [self.ranks.share(len(batch)) for batch in batches]
+        samples = [self._samples(batch[share]) for batch, share in zip(batches, shares, strict=True)]
+        sizes = np.max(self.ranks.gather([largest(mine) for mine in samples]), axis=0)
+        counts, parts = np.zeros((len(batches), 2), int), list[Batch]()
+        for number, mine in enumerate(samples):
+            if mine:
+                images, size = len(batches[number]), (int(sizes[number][0]), int(sizes[number][1]))
+                parts.append(part := self._batch(number, images, shares[number], mine, size=size))
+                counts[number] = [learned_from(truth, part.keep) for truth in (part.labels, part.geometry)]
+        valid = np.sum(self.ranks.gather(counts.tolist()), axis=0)
+        for part in parts:
+            totals = {"sum": (1, 1), "batch": (part.images, part.images), "valid": valid[part.number].tolist()}
+            yield part._replace(totals=totals[self.options.normalize])
+
+    def _samples(self, images: np.ndarray) -> list[Sample]:
+        p, o = self.progress, self.options
+        epoch = (p.step - p.stage_began) // self.steps_per_epoch
+        places = [(self.train_set[int(i)], rng(o.seed, AUGMENT, p.stage, epoch, int(i))) for i in images]
+        return [self.augment(*place) for place in places]
+
+    def _batch(
+        self, number: int, images: int, part: slice, samples: list[Sample], *, size: tuple[int, int] = (0, 0)
+    ) -> Batch:
+        inputs, labels, geometry = collate_inputs(samples, self.inputs, size=size)
+        o, keep = self.options, None
+        if o.sampling < 1:
+            whole = np.broadcast_to(labels[:1], (images, *labels.shape[1:]))
+            keep = sample(whole, o.sampling, rng(o.seed, SAMPLING, self.progress.step, number))[part]
+        return Batch(number, images, part, inputs, labels, geometry, keep)
 
     def _stage_rate(self) -> float:
         return self.options.rates[self.progress.stage]
 
-    def _losses(self, shown: list[Shown]) -> Iterator[Tensor]:
-        """Compute the loss of each batch of this step, and add the batch to `shown`."""
-        o = self.options
-        for number, samples in enumerate(self._batches()):
-            images, labels, geometry = collate_inputs(samples, self.inputs)
-            keep, learned = None, labels != VOID
-            if o.sampling < 1:
-                keep = sample(labels, o.sampling, rng(o.seed, SAMPLING, self.progress.step, number))
-                learned &= keep != 0
-            shown.append(Shown([each.id for each in samples], int(learned.sum())))
-            yield self._loss(self._scores(images), labels, geometry, keep)
+    def _losses(self, batches: Iterable[Batch], shown: list[Shown]) -> Iterator[Tensor]:
+        """Compute the loss of each of these batches, and add the batch to `shown`."""
+        for batch in batches:
+            shown.append(Shown(batch.number, learned_from(batch.labels, batch.keep)))
+            yield self._loss(self._scores(batch), batch)
 
-    def _scores(self, images: Sequence[np.ndarray]) -> Any:
-        with watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
-            return self.net.train()(*(Tensor(to_device(x, self.device)) for x in images))
+    def _scores(self, batch: Batch) -> Any:
+        masks = drawing(rng(self.options.seed, DROPOUT, self.progress.step, batch.number), batch.images, batch.part)
+        with masks, watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
+            return self.net.train()(*(Tensor(to_device(x, self.device)) for x in batch.inputs))
 
-    def _loss(self, scores: Any, labels: Any, geometry: Any, keep: Any) -> Tensor:
+    def _loss(self, scores: Any, batch: Batch) -> Tensor:
         """The loss of the labels, plus that of the second labels where the net has a head for them, both unweighted."""
-        device, options = self.device, {"normalize": self.options.normalize}
-        if keep is not None:
-            options["sampling"] = to_device(keep, device)
-        if not isinstance(scores, dict):
-            weighed = {**options, "weights": self._class_weights}
-            return ops.softmax_cross_entropy(scores, to_device(labels, device), **weighed)
-        first = self._loss(scores["sem"], labels, geometry, keep)
-        return first + ops.softmax_cross_entropy(scores["geo"], to_device(geometry, device), **options)
+        device, keep = self.device, None if batch.keep is None else to_device(batch.keep, self.device)
+        options = {"normalize": self.options.normalize, "sampling": keep}
+        first, second = ({**options, "total": total} for total in batch.totals)
+        labels, two_heads = to_device(batch.labels, device), isinstance(scores, dict)
+        loss = ops.softmax_cross_entropy(
+            scores["sem"] if two_heads else scores, labels, weights=self._class_weights, **first
+        )
+        return (
+            loss + ops.softmax_cross_entropy(scores["geo"], to_device(batch.geometry, device), **second)
+            if two_heads
+            else loss
+        )
 
-    def _count(self, batch: Shown, loss: float) -> None:
+    def _count(self, images: int, pixels: int, loss: float) -> None:
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
-        p, images = self.progress, len(batch.ids)
-        total = loss * {"sum": 1, "batch": images, "valid": max(batch.pixels, 1)}[self.options.normalize]
-        if p.step == 0 and p.pixels == 0 < batch.pixels:
+        p = self.progress
+        total = loss * {"sum": 1, "batch": images, "valid": max(pixels, 1)}[self.options.normalize]
+        if p.step == 0 and p.pixels == 0 < pixels:
             # two heads: ln C + ln G, which is ln(C G)
-            self.say(first_loss(total / batch.pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
-        p.seen(total, batch.pixels, images)
+            self.say(first_loss(total / pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
+        p.seen(total, pixels, images)
 
     def _diverged(self, what: str, ids: Sequence[str] = ()) -> NoReturn:
         """Leave a description of the step, and stop: the last checkpoint is older and good."""
-        step, gradients, path = self.progress.step + bool(ids), largest_gradients(self.net), self._path("diverged.json")
+        step, path = self.progress.step + bool(ids), self._path("diverged.json")
+        gradients = merged(self.ranks.gather(largest_gradients(self.net)))
         facts = {"what": what, "step": step, "ids": list(ids), "lr": self.optimizer.lr, "max_gradient": gradients}
         with contextlib.suppress(OSError):  # a full disk must not hide the reason
-            runlog.write_json(path, facts)
+            self.ranks.once(lambda: runlog.write_json(path, facts))
         where = f" on {', '.join(ids[:4])}{' ...' if len(ids) > 4 else ''}" if ids else ""
         name = worst(gradients) if gradients else ""
         largest = f", the largest gradient ({gradients[name]:.3g}) at {name}" if name else ""
@@ -340,7 +442,9 @@ class Trainer:
     def _evaluated(self) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
         """Return the confusion matrices of the net as it is now: of the labels, and of the second labels if any."""
         if self._measured is None:
-            self._measured = evaluate_heads(self.net, self.val_set, self.inputs, batch=self.options.batch)
+            self._measured = evaluate_heads(
+                self.net, self.val_set, self.inputs, batch=self.options.batch, ranks=self.ranks
+            )
         return self._measured
 
     def _split(self) -> str:
@@ -363,20 +467,20 @@ class Trainer:
         broken = not_finite(tensors)
         if broken:
             self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
+        self.ranks.check_alike(self.net)
         meta = {
             "net": self.record.as_dict(),
             "options": self.options.as_dict(),
             "progress": vars(p),
-            "generators": [generator.bit_generator.state for generator in self.net.generators()],
             "images": fingerprint(self.train_set.ids),
             "environment": self.environment,
         }
         with self._tolerant():
-            self.folder.save(p.step, tensors, meta, best=best)
+            self.ranks.once(lambda: str(self.folder.save(p.step, tensors, meta, best=best)))
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._tolerant():
-            runlog.append(self._path("metrics.jsonl"), record)
+            self.ranks.once(lambda: runlog.append(self._path("metrics.jsonl"), record))
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
@@ -393,25 +497,26 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this run; `FormatError` or `UsageError` if it is of another net or other data."""
-        path, meta, strides = checkpoint.path, checkpoint.meta, self.options.strides
+        meta, strides = checkpoint.meta, self.options.strides
         self.progress = checked_progress(checkpoint, classes=self.classes, ids=self.train_set.ids, strides=strides)
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
         self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))
-        try:
-            for generator, state in zip(self.net.generators(), meta["generators"], strict=True):
-                generator.bit_generator.state = state
-        except (KeyError, TypeError, ValueError) as fault:
-            raise FormatError(f"{path}: generators cannot be read ({fault}); use an earlier checkpoint") from fault
-        for difference in differences(meta.get("environment", {}), self.environment):
+        changed = differences(meta.get("environment", {}), self.environment)
+        if meta.get("generators") and self.options.dropout:
+            changed.append("dropout drew from a stream and now draws anew in each step")
+        for difference in changed:
             self.say(f"warning: {difference}: the run goes on, but not bit for bit the same")
-        runlog.forget_after(self._path("metrics.jsonl"), self.progress.step)
+        self.ranks.once(lambda: runlog.forget_after(self._path("metrics.jsonl"), self.progress.step))
 
     # ------------------------------------------------------------------------------------------------------ the results
 
     def finish(self) -> dict[str, Any]:
         """Measure, draw, write the report, and say where everything is."""
-        matrix, second = self._evaluated()
+        measured = self._evaluated()
+        return self.ranks.once(lambda: self._finished(*measured))
+
+    def _finished(self, matrix: ConfusionMatrix, second: ConfusionMatrix | None) -> dict[str, Any]:
         guesses = baselines(self.train_set, self.val_set)
         result = evaluation_record(matrix, guesses, classes=self.classes, split=self._split(), images=len(self.val_set))
         if second is not None:

@@ -21,8 +21,9 @@ class Interrupted(MinifcnError):
 class Signals:
     """Inside, the first Ctrl-C or SIGTERM is only remembered (`code` is then 130 or 143); the second ends at once."""
 
+    code = 0
+
     def __enter__(self) -> Signals:
-        self.code = 0
         self._before: dict[int, Any] = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(ValueError):  # not the main thread: then there is nobody to interrupt
