@@ -18,6 +18,7 @@ import platform
 import sys
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -231,28 +232,26 @@ class Ranks(Alone):
 
     # -------------------------------------------------------------------------------------------------------- the end
 
-    def agree_on_end(self, fault: BaseException | None) -> bool:
-        """Say that this rank ends, by `fault` or (None) because all is done; return whether the others have heard.
+    def agree_on_end(self, fault: BaseException | None) -> tuple[bool, BaseException | None]:
+        """Say that this rank ends, by `fault` or (None) because all is done.
 
-        Raises what another rank ends by, if this one has no reason of its own, and `LostError` if the others go on.
+        Returns whether the others have heard, and what the run ends by: what another rank says, if this one has no
+        reason of its own, and a `LostError` if the others go on.
         """
         if fault is not None and fault is self._told:
-            return True
+            return True, fault
         if isinstance(fault, LostError):
-            return False
+            return False, fault
         try:
             found = self._exchange(described(fault or SystemExit()), GRACE if fault else self._patience)
-        except LostError:
-            if fault is None:
-                raise
-            return False
+        except LostError as silence:
+            return False, fault or silence
         others = [(said, rank) for rank, said in enumerate(found) if said.get("kind") != ENDED]
         if others and (fault is None or isinstance(fault, SystemExit)):
             said, rank = others[0]
             early = LostError(f"rank {self.rank} left the run early; the last checkpoint is intact")
-            self._told = rebuilt(said, rank) if "kind" in said else early
-            raise self._told
-        return True
+            self._told = fault = rebuilt(said, rank) if "kind" in said else early
+        return True, fault
 
 
 def _affinity() -> set[int]:
@@ -337,7 +336,9 @@ def join() -> Alone:
         import mpi4py
 
         mpi4py.rc.finalize = False  # a rank that ends alone must not wait for the others in MPI's own end
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of another launcher: that is found out below
+            from mpi4py import MPI
     except (ImportError, RuntimeError) as fault:
         why = next(iter(str(fault).splitlines()), "")
         raise UsageError(
@@ -347,7 +348,7 @@ def join() -> Alone:
     comm = MPI.COMM_WORLD
     if comm.Get_size() != size:
         library = MPI.Get_library_version().split()[0]
-        cure = "`srun --mpi=pmi2` (or pmix; `srun --mpi=list` names those it knows)" if _by_slurm() else "its `mpiexec`"
+        cure = "`srun --mpi=pmi2` (or pmix)" if _by_slurm() else f"the `mpiexec` of {library}"
         raise UsageError(
             f"the launcher started {size} processes, and the MPI library of mpi4py ({library}) finds "
             f"{comm.Get_size()}: they are not of one kind; start with {cure}"
@@ -382,11 +383,16 @@ def together() -> Iterator[Alone]:
                 file=sys.stderr,
             )
         yield ranks
-        ranks.agree_on_end(None)
+        _, reason = ranks.agree_on_end(None)
+        if reason is not None:
+            raise reason
     except BaseException as fault:
-        if ranks.agree_on_end(fault):
+        heard, reason = ranks.agree_on_end(fault)
+        if heard:
             end()
         else:
             sys.stdout, sys.stderr = own
-        raise
+        if reason is fault or reason is None:
+            raise
+        raise reason from fault
     end()
