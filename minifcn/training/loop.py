@@ -313,10 +313,12 @@ class Trainer:
             yield part._replace(totals=totals[self.options.normalize])
 
     def _samples(self, images: np.ndarray) -> list[Sample]:
-        p, o = self.progress, self.options
-        epoch = (p.step - p.stage_began) // self.steps_per_epoch
-        places = [(self.train_set[int(i)], rng(o.seed, AUGMENT, p.stage, epoch, int(i))) for i in images]
-        return [self.augment(*place) for place in places]
+        epoch = (self.progress.step - self.progress.stage_began) // self.steps_per_epoch
+        return [self._sample(int(image), epoch) for image in images]
+
+    def _sample(self, i: int, epoch: int) -> Sample:
+        sample = self.train_set[i]
+        return self.augment(sample, rng(self.options.seed, AUGMENT, self.progress.stage, epoch, i))
 
     def _batch(
         self, number: int, images: int, part: slice, samples: list[Sample], *, size: tuple[int, int] = (0, 0)

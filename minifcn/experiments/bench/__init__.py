@@ -4,6 +4,7 @@ FILES = (
     "stopwatch",
     "rival",
     "studies",
+    "scaling",
     "compare",
     "prediction",
 )
