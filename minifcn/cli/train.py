@@ -42,6 +42,7 @@ FREE_ON_RESUME = {
     "samples",
     "device",
     "threads",
+    "workers",
     "on_save_error",
     "detect_anomaly",
 }

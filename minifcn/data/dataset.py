@@ -5,6 +5,7 @@ nothing. A `Wrapper` shows another data set with something changed: `Subset` and
 `inputs.py`.
 """
 
+import threading
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -82,15 +83,17 @@ class Cached(Wrapper):
         super().__init__(dataset)
         self._kept: dict[int, Sample] = {}
         self._room = limit
+        self._lock = threading.Lock()  # samples are loaded on several threads
 
     def __getitem__(self, index: int) -> Sample:
         if index in self._kept:
             return self._kept[index]
         sample = self.dataset[index]
         size = sum(plane.nbytes for plane in vars(sample).values() if isinstance(plane, np.ndarray))
-        if size <= self._room:
-            self._kept[index] = sample
-            self._room -= size
+        with self._lock:
+            if size <= self._room and index not in self._kept:
+                self._kept[index] = sample
+                self._room -= size
         return sample
 
     def faults(self, part: slice = slice(None)) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,6 +21,7 @@ from minifcn.backend import rng, to_device, to_host
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
+from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DivergedError, UsageError
 from minifcn.metrics import ConfusionMatrix
@@ -115,6 +116,7 @@ class Trainer:
     ) -> None:
         self.options, self.folder, self.device, self._say, self.ranks = options, folder, device, say, ranks
         self.progress, self._signals = Progress(), Signals()
+        self._prefetch = Prefetch(self._load, workers=0)
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)
         for images in (learned, measured):
@@ -213,7 +215,12 @@ class Trainer:
             self.save()  # what cannot be saved should be known before the first step
         first, self._logged = p.step, time.perf_counter()
         total = self.steps_per_stage * len(o.strides)
-        with Signals() as self._signals, Bar(total, unit="step", done=p.step) as self._bar, unheard():
+        with (
+            Signals() as self._signals,
+            Bar(total, unit="step", done=p.step) as self._bar,
+            Prefetch(self._load, workers=o.workers) as self._prefetch,
+            unheard(),
+        ):
             while not self.finished:
                 if p.stage_done:
                     self._next_stage()
@@ -233,6 +240,7 @@ class Trainer:
         return self.finish()
 
     def _next_stage(self) -> None:
+        self._prefetch.clear()
         p, coarser = self.progress, self.net
         p.stage, p.stage_began, p.stage_done = p.stage + 1, p.step, False
         self._begin_stage(coarser)
@@ -251,7 +259,7 @@ class Trainer:
         p, shown = self.progress, list[Shown]()
         done, schedule = p.step - p.stage_began, self.options.schedule
         self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=schedule)
-        batches, fault, losses = self._drawn(), "", list[float]()
+        batches, fault, losses = self._drawn(p.step), "", list[float]()
         try:
             losses = backward(self._losses(self._mine(batches), shown))
         except DivergedError as found:
@@ -281,54 +289,89 @@ class Trainer:
         p.step += 1
         self._measured = None
 
-    def _drawn(self) -> list[np.ndarray]:
-        """Draw the images of this step: their numbers, for each batch."""
-        o, p = self.options, self.progress
-        epoch, position = divmod(p.step - p.stage_began, self.steps_per_epoch)
-        draw, images = rng(o.seed, ORDER, p.stage, epoch), len(self.train_set)
+    def _epoch_of(self, step: int) -> tuple[int, int]:
+        """Return the epoch of this stage that the step belongs to, and its place in the epoch, both from 0."""
+        return divmod(step - self.progress.stage_began, self.steps_per_epoch)
+
+    def _drawn(self, step: int) -> list[np.ndarray]:
+        """Draw the images of a step: their numbers, for each batch."""
+        o, (epoch, position), images = self.options, self._epoch_of(step), len(self.train_set)
+        draw = rng(o.seed, ORDER, self.progress.stage, epoch)
         order = draw.integers(images, size=images) if o.with_replacement else draw.permutation(images)
         per_step = o.batch * o.accumulate
         chosen = order[position * per_step : (position + 1) * per_step]
         return [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
 
-    def _mine(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """Load what this rank computes: some of the batches, or a part of each where there are too few for all."""
-        if len(batches) >= self.ranks.size:
-            for number in range(len(batches))[self.ranks.share(len(batches))]:
-                whole = slice(0, len(batches[number]))
-                yield self._batch(number, whole.stop, whole, self._samples(batches[number]))
-            return
-        shares = [self.ranks.share(len(batch)) for batch in batches]
-        samples = [self._samples(batch[share]) for batch, share in zip(batches, shares, strict=True)]
-        sizes = np.max(self.ranks.gather([largest(mine) for mine in samples]), axis=0)
-        counts, parts = np.zeros((len(batches), 2), int), list[Batch]()
-        for number, mine in enumerate(samples):
-            if mine:
-                images, size = len(batches[number]), (int(sizes[number][0]), int(sizes[number][1]))
-                parts.append(part := self._batch(number, images, shares[number], mine, size=size))
-                counts[number] = [learned_from(truth, part.keep) for truth in (part.labels, part.geometry)]
-        valid = np.sum(self.ranks.gather(counts.tolist()), axis=0)
-        for part in parts:
-            totals = {"sum": (1, 1), "batch": (part.images, part.images), "valid": valid[part.number].tolist()}
-            yield part._replace(totals=totals[self.options.normalize])
+    def _shares(self, batches: Sequence[np.ndarray]) -> dict[int, slice]:
+        """Return what this rank computes: some of the batches, or a part of each where there are too few for all."""
+        if len(batches) < self.ranks.size:
+            return {number: self.ranks.share(len(batch)) for number, batch in enumerate(batches)}
+        mine = range(len(batches))[self.ranks.share(len(batches))]
+        return {number: slice(0, len(batches[number])) for number in mine}
 
-    def _samples(self, images: np.ndarray) -> list[Sample]:
-        epoch = (self.progress.step - self.progress.stage_began) // self.steps_per_epoch
-        return [self._sample(int(image), epoch) for image in images]
+    def _places(self, step: int) -> Iterator[tuple[int, int]]:
+        """Yield the step and number of each batch that this rank computes, from this step to the end of the stage."""
+        for each in range(step, self.progress.stage_began + self.steps_per_stage):
+            yield from ((each, number) for number in self._shares(self._drawn(each)))
+
+    def _load(self, place: tuple[int, int]) -> Batch | list[Sample]:
+        """Load a batch; where it is a part, whose final size other ranks know, the samples of it."""
+        step, number = place
+        batches = self._drawn(step)
+        share, (epoch, _) = self._shares(batches)[number], self._epoch_of(step)
+        samples = [self._sample(int(image), epoch) for image in batches[number][share]]
+        if len(batches) < self.ranks.size:
+            return samples
+        return self._batch(step, number, len(samples), share, samples)
 
     def _sample(self, i: int, epoch: int) -> Sample:
         sample = self.train_set[i]
         return self.augment(sample, rng(self.options.seed, AUGMENT, self.progress.stage, epoch, i))
 
     def _batch(
-        self, number: int, images: int, part: slice, samples: list[Sample], *, size: tuple[int, int] = (0, 0)
+        self,
+        step: int,
+        number: int,
+        images: int,
+        part: slice,
+        samples: list[Sample],
+        *,
+        size: tuple[int, int] = (0, 0),
     ) -> Batch:
         inputs, labels, geometry = collate_inputs(samples, self.inputs, size=size)
         o, keep = self.options, None
         if o.sampling < 1:
             whole = np.broadcast_to(labels[:1], (images, *labels.shape[1:]))
-            keep = sample(whole, o.sampling, rng(o.seed, SAMPLING, self.progress.step, number))[part]
+            keep = sample(whole, o.sampling, rng(o.seed, SAMPLING, step, number))[part]
         return Batch(number, images, part, inputs, labels, geometry, keep)
+
+    def _mine(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Yield what this rank computes in this step."""
+        step = self.progress.step
+        places, samples = list(itertools.product([step], self._shares(batches))), dict[int, list[Sample]]()
+        for place in places:
+            found = self._prefetch.take(place, itertools.islice(self._places(step), 1 + places.index(place), None))
+            if isinstance(found, Batch):
+                yield found
+            else:
+                samples[place[1]] = found
+        if samples:
+            yield from self._parts(batches, samples)
+
+    def _parts(self, batches: Sequence[np.ndarray], samples: Mapping[int, list[Sample]]) -> Iterator[Batch]:
+        """Yield this rank's part of each batch, whose size and totals all ranks find together."""
+        sizes = np.max(self.ranks.gather([largest(mine) for mine in samples.values()]), axis=0)
+        counts, parts, shares = np.zeros((len(batches), 2), int), list[Batch](), self._shares(batches)
+        for number, mine in samples.items():
+            if mine:
+                images, size = len(batches[number]), (int(sizes[number][0]), int(sizes[number][1]))
+                part = self._batch(self.progress.step, number, images, shares[number], mine, size=size)
+                counts[number] = [learned_from(truth, part.keep) for truth in (part.labels, part.geometry)]
+                parts.append(part)
+        valid = np.sum(self.ranks.gather(counts.tolist()), axis=0)
+        for part in parts:
+            totals = {"sum": (1, 1), "batch": (part.images, part.images), "valid": valid[part.number].tolist()}
+            yield part._replace(totals=totals[self.options.normalize])
 
     def _stage_rate(self) -> float:
         return self.options.rates[self.progress.stage]
@@ -407,7 +450,7 @@ class Trainer:
     @property
     def _epoch(self) -> int:
         """The epoch of this stage, from 0, that the last step belongs to."""
-        return (self.progress.step - 1 - self.progress.stage_began) // self.steps_per_epoch
+        return self._epoch_of(self.progress.step - 1)[0]
 
     def _log(self) -> None:
         p, speed = self.progress, self._speed()

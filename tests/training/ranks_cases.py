@@ -14,6 +14,7 @@ import numpy as np
 
 from minifcn.cli.command import guard
 from minifcn.cli.train import main
+from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID
 from minifcn.errors import DataError
 from minifcn.formats import checkpoint
@@ -109,7 +110,7 @@ class Faulty(Trainer):
             weights = self.net.trunk.block3.conv3_1.w.data  # type: ignore[union-attr]
             match self.fault:
                 case "nan":
-                    self._samples = self._poisoned  # type: ignore[method-assign]
+                    self._prefetch = Prefetch(self._poisoned, workers=0)
                 case "drift":
                     weights[0] += 1e-6
                 case "exit":
@@ -125,19 +126,19 @@ class Faulty(Trainer):
                 case "terminate":
                     os.kill(os.getpid(), signal.SIGTERM)
                 case "data" | "bug" | "memory":
-                    self._samples = self._broken  # type: ignore[method-assign]
+                    self._prefetch = Prefetch(self._broken, workers=0)
         if self.fault == "disk" and self.progress.step == 2:
             checkpoint.os.fsync = _full  # type: ignore[attr-defined]  of rank 0, which alone writes
         super()._one_step()
 
-    def _broken(self, images: np.ndarray) -> Any:
+    def _broken(self, place: tuple[int, int]) -> Any:
         raise {"data": DataError("a.png: is cut short"), "bug": ZeroDivisionError("x"), "memory": MemoryError()}[
             self.fault
         ]
 
-    def _poisoned(self, images: np.ndarray) -> Any:
+    def _poisoned(self, place: tuple[int, int]) -> Any:
         self.net.score_fr.b.data[:] = np.nan  # type: ignore[union-attr]
-        return super()._samples(images)
+        return self._load(place)
 
 
 FAULTS = "nan drift exit vanish stop kill interrupt terminate data bug memory disk".split()

@@ -58,6 +58,7 @@ TINY: dict[str, Any] = {
     "epochs": 2,
     "samples": 0,
     "threads": 1,
+    "workers": 0,
 }
 # Everything that draws a random number, or is carried from step to step: ten images in steps of 2 x 2, two stages
 FULL = TINY | {
@@ -364,6 +365,41 @@ def test_a_record_that_is_none_is_refused(stopped: Path, tmp_path: Path, meta: A
     one = trainer(tmp_path / "other", width=2)
     with one.folder, pytest.raises((FormatError, UsageError), match=message):
         one.restore(replace(checkpoint, meta=checkpoint.meta | meta))
+
+
+# ------------------------------------------------------------------------------------- images are loaded in advance
+
+
+@pytest.mark.usefixtures("quick")
+def test_any_number_of_workers_loads_the_same(tmp_path: Path) -> None:
+    """Also where a run with one number is stopped, and goes on with another."""
+    with (one := trainer(tmp_path / "0", **FULL)).folder:
+        one.run()
+    tensors, log_lines = state(tmp_path / "0")[0], log(tmp_path / "0")
+    for workers in (1, 3):
+        with (one := trainer(tmp_path / str(workers), **FULL | {"workers": workers})).folder:
+            one.run()
+        assert state(tmp_path / str(workers))[0] == tensors and log(tmp_path / str(workers)) == log_lines
+    run = tmp_path / "stopped"
+    with pytest.raises(Interrupted), (one := trainer(run, **FULL | {"workers": 3, "stop_after": 5})).folder:
+        one.run()
+    assert main(["train", "--resume", str(run), "--workers", "2"]) == 0
+    assert state(run)[0] == tensors and log(run) == log_lines
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_image_that_vanishes_is_said_in_its_step(tmp_path: Path) -> None:
+    """What was computed before it is as good as without workers."""
+    steps = []
+    for workers in (0, 2):
+        world = Broken(Shapes("train", count=6), set())
+        with (one := trainer(tmp_path / str(workers), world, workers=workers, batch=1)).folder:
+            one.train_set, world.bad = world, {one._drawn(3)[0][0]}
+            with pytest.raises(DataError, match="mask of 3x3; expected 64x64"):
+                one.run()
+        steps.append(one.progress.step)
+        assert not one._prefetch._begun
+    assert steps == [3, 3]
 
 
 # ----------------------------------------------------------------------------------------------------- signals (row 13)
