@@ -11,6 +11,7 @@
     minifcn bench overhead --size 8                   what autograd costs an op
     minifcn bench profile                             what the time of a training step is spent on
     minifcn bench scaling --width 16 --size 1024      time against pixels, width and threads
+    minifcn bench loading --size 375x500 --batch 4    how long a training loop waits for images, with workers
     minifcn bench scaling --ranks                     what 1 to 20 ranks would gain, by a model of the network
     mpiexec -n 2 minifcn bench scaling --ranks        the same, and the model beside two ranks at hand
 
@@ -40,6 +41,7 @@ from minifcn import __version__, viz
 from minifcn.cli.command import image_size, parse_words
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
+from minifcn.experiments.bench.loading import STEP, waiting
 from minifcn.experiments.bench.rival import import_torch, layouts, torch_net
 from minifcn.experiments.bench.scaling import IMAGES, prediction, ranks_at_hand
 from minifcn.experiments.bench.stopwatch import (
@@ -73,7 +75,7 @@ from minifcn.training.ranks import Alone, together
 
 @dataclass(frozen=True)
 class Options:
-    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling [options]`."""
+    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling|loading [options]`."""
 
     net: Annotated[
         str, "nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"
@@ -374,6 +376,19 @@ def measure_scaling(options: Options) -> dict[str, Any]:
     return record_of(options, studies)
 
 
+def measure_loading(options: Options) -> dict[str, Any]:
+    """Print what a step waits for its images."""
+    print_machine()
+    height, width = image_size(options.size)
+    print(
+        f"a step of {1e3 * STEP:.0f} ms waits for {options.batch} JPEG files of {height}x{width}, and to augment them:"
+    )
+    rows = waiting((height, width), batch=options.batch, steps=2 * options.runs)
+    for row in rows:
+        print(f"{row['workers']} workers {1e3 * row['seconds']:8.1f} ms")
+    return record_of(options, rows)
+
+
 TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
     "nets": measure_nets,
     "layers": measure_layers,
@@ -382,4 +397,5 @@ TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
     "overhead": measure_overhead,
     "profile": measure_profile,
     "scaling": measure_scaling,
+    "loading": measure_loading,
 }

@@ -5,6 +5,7 @@ FILES = (
     "rival",
     "studies",
     "scaling",
+    "loading",
     "compare",
     "prediction",
 )
