@@ -388,14 +388,20 @@ def test_any_number_of_workers_loads_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_image_that_vanishes_is_said_in_its_step(tmp_path: Path) -> None:
+def test_an_image_that_vanishes_is_said_in_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was computed before it is as good as without workers."""
     steps = []
     for workers in (0, 2):
-        world = Broken(Shapes("train", count=6), set())
-        with (one := trainer(tmp_path / str(workers), world, workers=workers, batch=1)).folder:
-            one.train_set, world.bad = world, {one._drawn(3)[0][0]}
-            with pytest.raises(DataError, match="mask of 3x3; expected 64x64"):
+        with (one := trainer(tmp_path / str(workers), workers=workers, batch=1)).folder:
+            bad, take = one._drawn(3)[0][0], one._sample
+
+            def sample(i: int, epoch: int, *, bad: int = bad, take: Any = take) -> Sample:
+                if i == bad:
+                    raise DataError("a.png: cannot be read")
+                return take(i, epoch)
+
+            monkeypatch.setattr(one, "_sample", sample)
+            with pytest.raises(DataError, match=r"a\.png: cannot be read"):
                 one.run()
         steps.append(one.progress.step)
         assert not one._prefetch._begun
