@@ -36,8 +36,8 @@ def backward(losses: Iterable[Tensor]) -> list[float]:
     """
     values = []
     for loss in losses:
-        values.append(loss.item())
         loss.backward()
+        values.append(loss.item())  # which waits for a GPU, when all its work has been queued
         if not math.isfinite(values[-1]):
             raise DivergedError(f"the loss is {values[-1]}")
     return values

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from ranks_cases import CASES, TINY, Exact, run_case
 
+from minifcn.cli.verbs import main as verbs
 from minifcn.errors import DataError, DivergedError, MinifcnError, UsageError
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.nn import Dropout, drawing
@@ -370,6 +372,38 @@ def test_a_rank_never_uses_more_than_its_part_of_the_cores() -> None:
     assert one.threads(0) == one.cores == one.threads(1000)
     one.neighbours = 1000
     assert one.threads(0) == one.threads(8) == 1
+
+
+def test_each_rank_of_a_machine_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy is not needed for that: a module that counts two cards takes its place."""
+    used: list[int] = []
+    runtime = SimpleNamespace(getDeviceCount=lambda: 2)
+    device = lambda number: SimpleNamespace(use=lambda: used.append(number))  # noqa: E731
+    monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=device)))
+    one = object.__new__(ranks.Ranks)
+    one.local, one.neighbours = 1, 2
+    one.choose_card()
+    assert used == [1]
+    one.neighbours = 3
+    with pytest.raises(UsageError, match=r"3 ranks on .* found 2 GPUs; expected one for each rank: start fewer ranks"):
+        one.choose_card()
+    ALONE.choose_card()
+    assert used == [1]
+
+
+def test_a_verb_that_ranks_cannot_share_is_refused_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "0")
+    assert verbs(["evaluate", "runs/toy"]) == 2
+    assert capsys.readouterr().err == (
+        "minifcn: 2 processes were started, and `minifcn evaluate` is one; expected train or bench\n"
+    )
+    monkeypatch.setenv("PMI_RANK", "1")
+    with pytest.raises(SystemExit) as left:
+        verbs(["evaluate", "runs/toy"])
+    assert left.value.code == 2 and not capsys.readouterr().err
 
 
 def test_exact_runs_are_in_float64(tmp_path: Path) -> None:
