@@ -256,38 +256,44 @@ class Trainer:
     # --------------------------------------------------------------------------------------------------------- one step
 
     def _one_step(self) -> None:
-        p, shown = self.progress, list[Shown]()
-        done, schedule = p.step - p.stage_began, self.options.schedule
+        p, done = self.progress, self.progress.step - self.progress.stage_began
+        schedule = self.options.schedule
         self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=schedule)
-        batches, fault, losses = self._drawn(p.step), "", list[float]()
-        try:
-            losses = backward(self._losses(self._mine(batches), shown))
-        except DivergedError as found:
-            fault = str(found)
-        parameters = list(self.net.parameters())
-        reports = self.ranks.gather(
-            {
-                "fault": fault,
-                "shown": shown,
-                "losses": losses,
-                "has_gradient": [parameter.grad is not None for parameter in parameters],
-                "code": self._signals.code,
-            }
-        )
+        batches = self._drawn(p.step)
+        reports = self.ranks.gather(self._backward(batches))
         for report in reports:
             if report["fault"]:
                 number, _ = report["shown"][-1]
                 self._diverged(report["fault"], [self.train_set.ids[i] for i in batches[number]])
         has_gradient = np.any([report["has_gradient"] for report in reports], axis=0)
-        self.ranks.add_gradients(list(itertools.compress(parameters, has_gradient)))
+        self.ranks.add_gradients(list(itertools.compress(self.net.parameters(), has_gradient)))
         self.optimizer.step(accumulated=len(batches))
-        self._code = max(report["code"] for report in reports)
+        self._count_all(batches, reports)
+        p.step += 1
+        self._code, self._measured = max(report["code"] for report in reports), None
+
+    def _backward(self, batches: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Compute the gradients of this rank's part of the batches, and return what the other ranks need to know."""
+        shown, losses, fault = list[Shown](), list[float](), ""
+        try:
+            losses = backward(self._losses(self._mine(batches), shown))
+        except DivergedError as found:
+            fault = str(found)
+        has_gradient = [parameter.grad is not None for parameter in self.net.parameters()]
+        return {
+            "shown": shown,
+            "losses": losses,
+            "fault": fault,
+            "has_gradient": has_gradient,
+            "code": self._signals.code,
+        }
+
+    def _count_all(self, batches: Sequence[np.ndarray], reports: Sequence[dict[str, Any]]) -> None:
+        """Count each batch, from the reports of all ranks on their parts of it."""
         parts = [pair for report in reports for pair in zip(report["shown"], report["losses"], strict=True)]
         for number, batch in enumerate(batches):
-            pixels = sum(part[1] for part, _ in parts if part[0] == number)
-            self._count(len(batch), pixels, sum(loss for part, loss in parts if part[0] == number))
-        p.step += 1
-        self._measured = None
+            mine = [(pixels, loss) for (place, pixels), loss in parts if place == number]
+            self._count(len(batch), sum(pixels for pixels, _ in mine), sum(loss for _, loss in mine))
 
     def _epoch_of(self, step: int) -> tuple[int, int]:
         """Return the epoch of this stage that the step belongs to, and its place in the epoch, both from 0."""
