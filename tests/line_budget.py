@@ -15,7 +15,7 @@ import tokenize
 from collections.abc import Iterator
 
 COURSE_BUDGET = 3340
-PACKAGE_BUDGET = 17520
+PACKAGE_BUDGET = 17580
 PACKAGE = pathlib.Path(__file__).parent.parent / "minifcn"
 ENTRANCES = ("__init__.py", "__main__.py", "train.py")
 """Loose files that are no part of the course: they only lead to what is inside."""

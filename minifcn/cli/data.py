@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from minifcn.cli.command import parse_words, with_flags
-from minifcn.data.listed import read_lines
+from minifcn.data.listed import Listed, read_lines
 from minifcn.data.opening import open_data, other_format
 from minifcn.data.tools.check import Findings, check, layout_hints
 from minifcn.data.tools.correct import MENDED, correct
@@ -160,6 +160,8 @@ def check_command(argv: list[str]) -> int:
     if not options.write:
         if not found.faults.keys().isdisjoint(MENDED):
             print(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
+        if not found.count and not options.classes:
+            _remember(open_data(words[1], options.split or None))
         return 2 if found.count else 0
     with Bar(len(found.usable), unit="mask") as bar:
         folder = correct(found, options.write, colours=colours, numbers=numbers, advance=bar.advance)
@@ -169,6 +171,14 @@ def check_command(argv: list[str]) -> int:
     again = _looked_through(str(folder), None, None)
     print(with_flags("\n".join(again.lines(first=options.first))))
     return 2 if again.count else 0
+
+
+def _remember(data: Listed) -> None:
+    """Leave stamps of the files beside the data, so that a training run need not read them all before it begins."""
+    try:
+        data.remember()
+    except UsageError as fault:
+        print(f"note: a training run will check every file again: {fault}")
 
 
 def _read_through(folder: str, what: str, options: Check) -> int:
@@ -185,6 +195,8 @@ def _read_through(folder: str, what: str, options: Check) -> int:
     if len(problems) > options.first:
         print(f"  - and {len(problems) - options.first} more (--first {len(problems)} shows all)")
     print(f"{folder}: {len(problems)} of them cannot be used" if problems else f"{folder}: all is well")
+    if not problems:
+        _remember(data)
     return 2 if problems else 0
 
 

@@ -63,6 +63,11 @@ class Wrapper:
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[index]
 
+    def unchanged(self, index: int) -> bool:
+        """Whether the files of a picture are those that `minifcn data check` found good."""
+        inner = getattr(self.dataset, "unchanged", None)
+        return inner is not None and inner(index)
+
 
 class Subset(Wrapper):
     """Some pictures of a data set, in the order given."""
@@ -74,6 +79,9 @@ class Subset(Wrapper):
 
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
+
+    def unchanged(self, index: int) -> bool:
+        return super().unchanged(self.indices[index])
 
 
 class Cached(Wrapper):
@@ -97,11 +105,15 @@ class Cached(Wrapper):
         return sample
 
     def faults(self, part: slice = slice(None)) -> list[str]:
-        """Read the samples of this part once, and return what is wrong with those that cannot be read."""
+        """Read the samples of this part once, and return what is wrong with those that cannot be read.
+
+        Those that were checked before and have not changed since are not read.
+        """
         found = []
         for index in range(len(self))[part]:
             try:
-                self[index]
+                if not self.unchanged(index):
+                    self[index]
             except DataError as fault:
                 found.append(str(fault))
         return found
