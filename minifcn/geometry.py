@@ -27,6 +27,7 @@ class Layer:
     """A window of `kernel` cells, `dilation` apart, moved by `stride` over an axis padded by `padding` on both sides.
 
     `ceil` counts a last window that hangs over the end, as Caffe's pooling does, unless it would start in the padding.
+    `extra` is how many cells the padding has more at the end than at the beginning (TensorFlow's "SAME").
     `transpose` turns the layer around: each input cell spreads over a window of outputs.
     """
 
@@ -37,6 +38,7 @@ class Layer:
     ceil: bool = False
     transpose: bool = False
     output_padding: int = 0
+    extra: int = 0
 
     def __repr__(self) -> str:
         shown = [f"{name}={value}" for name, value in vars(self).items() if value != getattr(Layer, name)]
@@ -52,11 +54,11 @@ class Layer:
         if self.transpose:
             out = (size - 1) * self.stride + self.extent - 2 * self.padding + self.output_padding
         elif self.ceil:
-            out = max(-(-(size + 2 * self.padding - self.extent) // self.stride) + 1, 1)
+            out = max(-(-(size + 2 * self.padding + self.extra - self.extent) // self.stride) + 1, 1)
             if (out - 1) * self.stride >= size + self.padding:
                 out -= 1
         else:
-            out = (size + 2 * self.padding - self.extent) // self.stride + 1
+            out = (size + 2 * self.padding + self.extra - self.extent) // self.stride + 1
         if size < 1 or out < 1:
             raise GeometryError(
                 f"a window of {self.extent} (kernel {self.kernel}, dilation {self.dilation}) does not fit into "

@@ -379,6 +379,54 @@ class AvgPool2d(MaxPool2d):
     op = staticmethod(ops.avg_pool2d)
 
 
+class ZeroPad2d(Module):
+    """A border of zeros, `begin` cells wide above and on the left, `end` below and on the right: `ops.pad`."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        checked("ZeroPad2d", least=0, begin=begin, end=end)
+        self.begin, self.end = begin, end
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.pad(x, padding=(self.begin, self.end) * 2)
+
+    def layers(self) -> list[Layer]:
+        """A window of one cell, with that border."""
+        return [Layer(padding=self.begin, extra=self.end - self.begin)]
+
+
+class ReLU6(Module):
+    """min(max(x, 0), 6), element by element: `ops.clip`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.clip(x, min=0, max=6)
+
+
+class BatchNorm2d(Module):
+    """`ops.batch_norm`: over the batch while training, with its own running mean and variance in `eval`.
+
+    w (C,) and b (C,) are learned. `mean` and `var` are frozen parameters, so they are saved with the others; each
+    training step moves them by `momentum` towards the batch's (the variance that is not biased, as PyTorch does).
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        checked("BatchNorm2d", channels=channels)
+        self.w, self.b = Parameter(np.ones(channels, np.float32)), Parameter(np.zeros(channels, np.float32))
+        self.mean, self.var = Parameter(np.zeros(channels, np.float32)), Parameter(np.ones(channels, np.float32))
+        self.eps, self.momentum = eps, momentum
+        for kept in (self.mean, self.var):
+            kept.freeze()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return ops.batch_norm(x, self.w, self.b, mean=self.mean.data, var=self.var.data, eps=self.eps)
+        y = ops.batch_norm(x, self.w, self.b, eps=self.eps)
+        count = x.data[:, 0].size
+        unbiased = x.data.var(axis=(0, 2, 3)) * (count / max(count - 1, 1))
+        for kept, batch in ((self.mean, x.data.mean(axis=(0, 2, 3))), (self.var, unbiased)):
+            kept.data = (1 - self.momentum) * kept.data + self.momentum * batch
+        return y
+
+
 class LocalResponseNorm(Module):
     """`ops.local_response_norm` with AlexNet's numbers."""
 

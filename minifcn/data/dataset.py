@@ -6,7 +6,7 @@ nothing. A `Wrapper` shows another data set with something changed: `Subset` and
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -104,16 +104,16 @@ class Cached(Wrapper):
                 self._room -= size
         return sample
 
-    def faults(self, part: slice = slice(None)) -> list[str]:
+    def faults(self, part: slice = slice(None), look: Callable[[Sample], None] = lambda sample: None) -> list[str]:
         """Read the samples of this part once, and return what is wrong with those that cannot be read.
 
-        Those that were checked before and have not changed since are not read.
+        `look` is called with each sample. Those that were checked before and have not changed since are not read.
         """
         found = []
         for index in range(len(self))[part]:
             try:
                 if not self.unchanged(index):
-                    self[index]
+                    look(self[index])
             except DataError as fault:
                 found.append(str(fault))
         return found

@@ -68,7 +68,7 @@ def read_mask(path: str | os.PathLike[str], *, classes: int) -> np.ndarray:
     """
     if not 1 <= classes <= VOID:
         raise UsageError(f"read_mask: classes={classes}; expected 1..{VOID}, since {VOID} means void")
-    with _opened(path, formats=("PNG",)) as picture:
+    with opened(path, formats=("PNG",)) as picture:
         _require_indices(path, picture)
         label = np.array(picture)
     strange = np.unique(label[(label >= classes) & (label != VOID)])
@@ -90,7 +90,7 @@ def read_depth(path: str | os.PathLike[str], *, per_metre: float) -> np.ndarray:
     """
     if not (isinstance(per_metre, int | float) and 0 < per_metre < math.inf):
         raise UsageError(f"read_depth: per_metre={per_metre!r}; expected a number above 0, such as 1000")
-    with _opened(path, formats=("PNG",)) as picture:
+    with opened(path, formats=("PNG",)) as picture:
         if picture.mode not in ("I;16", "I"):
             found = f"a PNG of mode {picture.mode}"
             raise DataError(f"{path}: depth is {found}; expected 16-bit grey; is it a picture of the depth in colours?")
@@ -103,9 +103,9 @@ def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
     "palette" and "grey" are masks that `read_mask` takes, if their numbers are classes; "1 bit", "2 bits", "4 bits",
     "16 bits" and "grey with transparency" hold numbers that it does not believe, "colours" holds none.
     """
-    with _opened(path, formats=("PNG",)) as picture:
+    with opened(path, formats=("PNG",)) as picture:
         _require_upright(path, picture)
-        bits = _bits(path)
+        bits = bits_of_png(path)
         if picture.mode == "P":
             return "palette", np.array(picture)
         if picture.mode == "1" or (picture.mode == "L" and bits < 8):
@@ -129,17 +129,17 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """
     from PIL import ImageOps
 
-    with _opened(path, formats=IMAGE_FORMATS) as picture:
-        return np.array(_as_rgb(path, ImageOps.exif_transpose(picture)))
+    with opened(path, formats=IMAGE_FORMATS) as picture:
+        return np.array(as_rgb(path, ImageOps.exif_transpose(picture)))
 
 
-def _as_rgb(path: str | os.PathLike[str], picture: Any) -> Any:
-    """The same picture in mode RGB."""
+def as_rgb(path: str | os.PathLike[str], picture: Any, *, bits: int = 16) -> Any:
+    """The same picture in mode RGB; of samples with 16 bits the lowest `bits` are used, and of those the upper 8."""
     from PIL import Image
 
     if picture.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255 here, which turns nearly everything white.
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.minimum(np.asarray(picture) >> (bits - 8), 255).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
         paper = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
@@ -150,7 +150,7 @@ def _as_rgb(path: str | os.PathLike[str], picture: Any) -> Any:
 
 def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
     """Refuse a PNG whose numbers would reach us as anything but the indices that were saved."""
-    bits = _bits(path)
+    bits = bits_of_png(path)
     # Pillow stretches grey of 1, 2 or 4 bits to 0..255: class 1 would arrive as 17, or as void.
     if not (picture.mode == "P" or (picture.mode == "L" and bits == 8)):
         raise DataError(
@@ -160,7 +160,7 @@ def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
     _require_upright(path, picture)
 
 
-def _bits(path: str | os.PathLike[str]) -> int:
+def bits_of_png(path: str | os.PathLike[str]) -> int:
     """A PNG's bit depth, which follows signature, chunk head, width and height."""
     with open(path, "rb") as file:
         return file.read(25)[24]
@@ -173,7 +173,7 @@ def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterator[Any]:
+def opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterator[Any]:
     """Open a picture with Pillow, header only; whatever Pillow then finds wrong with it is a `DataError`."""
     from PIL import Image
 
@@ -181,8 +181,8 @@ def _opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterat
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and refuses
-            opened = Image.open(path, formats=formats)
-        with opened as picture:
+            found = Image.open(path, formats=formats)
+        with found as picture:
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise DataError(_too_large(path, f"{width}x{height} pixels"))

@@ -66,6 +66,7 @@ class Layout:
 
 
 HERE = (".",)
+NUMBER = "[0-9]" * 6  # other data sets have masks called ID_mask.png as well
 REFERENCE = Layout(
     image=(("data/images", "images"), "img_", ".png"),
     label=(("segmentation", "data/segmentation"), "img_", ".mat"),
@@ -128,7 +129,7 @@ def find_nyud(root: Path) -> Layout | None:
     """The layout of the folder; None if it is not NYUDv2's."""
     if _folder(root, REFERENCE.image[0]) and _folder(root, REFERENCE.label[0]):
         return REFERENCE
-    for layout, pattern in ((MULTI_TASK, "segm_gt_*.png"), (LIGHT_WEIGHT, "*_mask.png")):
+    for layout, pattern in ((MULTI_TASK, f"segm_gt_{NUMBER}.png"), (LIGHT_WEIGHT, f"{NUMBER}_mask.png")):
         if next(root.glob(pattern), None) is not None:
             return layout
     return None

@@ -31,7 +31,9 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[..., Listed]]] = {
 def other_format(folder: str | os.PathLike[str]) -> str | None:
     """What lies in `folder`, of `KINDS`, if it is a data set that is known and no tree of PASCAL VOC."""
     known = (
-        what for what, (lies_in, reader) in KINDS.items() if reader is not VOCSegmentation and lies_in(Path(folder))
+        what
+        for what, (lies_in, reader) in KINDS.items()
+        if reader is not VOCSegmentation and lies_in(Path(folder).expanduser())
     )
     return next(known, None)
 
@@ -41,7 +43,7 @@ def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bo
 
     PASCAL-Context goes first, because it has a tree of VOC with it.
     """
-    root = Path(folder)
+    root = Path(folder).expanduser()
     if not root.is_dir():
         nearest = nearest_folder(root)
         raise UsageError(f"{folder}: no such folder (there is {nearest}); expected one with a data set; check the path")

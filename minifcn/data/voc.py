@@ -90,7 +90,7 @@ class VOCSegmentation(Listed):
 
 def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> Path:
     """The folder that holds `JPEGImages` and `SegmentationClass`: `root`, or a year of the devkit at or in it."""
-    root = Path(root)
+    root = Path(root).expanduser()
     wanted = f"a folder with {IMAGES} and {MASKS}, or a VOCdevkit, or the folder a VOCdevkit lies in"
     if not root.is_dir():
         raise DataError(f"{root}: no such folder (there is {nearest_folder(root)}); expected {wanted}; check the path")

@@ -17,10 +17,10 @@ MOST_DEPTH = 50
 MOST_DIGITS = 100  # of a whole number; the state of a random generator has 39
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, most: int = MOST_LETTERS) -> Any:
     """Return the value of a JSON text; `ValueError` for what is no JSON or lies beyond the limits."""
-    if len(text) > MOST_LETTERS:
-        raise ValueError(f"{len(text)} letters, of at most {MOST_LETTERS}")
+    if len(text) > most:
+        raise ValueError(f"{len(text)} letters, of at most {most}")
     too_deep = f"more than {MOST_DEPTH} levels in one another"
     try:
         value = json.loads(
@@ -46,7 +46,7 @@ def read_json(path: Path, *, most: int, what: str) -> dict[str, Any]:
         size = path.stat().st_size
         if not path.is_file() or size > most:  # a pipe or a device would never end
             raise FormatError(f"{path}: {size} bytes; expected {what}, a file of at most {most}")
-        found = parse_json(path.read_text(encoding="utf-8-sig"))
+        found = parse_json(path.read_text(encoding="utf-8-sig"), most=most)
     except OSError as fault:
         raise FormatError(f"{path}: cannot be read ({fault.strerror}); expected {what}") from fault
     except ValueError as fault:

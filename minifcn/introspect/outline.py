@@ -97,6 +97,9 @@ class Ledger:
     def take_along_axis(self, x: Outline, index: Any, axis: int) -> Outline:
         return self.empty(index.shape, x.dtype)
 
+    def put_along_axis(self, x: Outline, index: Any, values: Any, axis: int) -> None:
+        """Numbers are written into x, which has none."""
+
     def expand_dims(self, x: Any, axis: Any) -> Outline:
         return x.view(np.expand_dims(x.virtual(), axis).shape)
 

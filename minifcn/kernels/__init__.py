@@ -4,8 +4,8 @@ im2col.py        the windows of a convolution, and the readable adjoint pair im2
 products.py      correlate, spread, weigh: the three products of a convolution over columns, in bounded memory
 threads.py       a few threads that take blocks of work in turn
 planes.py        work on single pixels (pooling, the masks of ReLU) a few planes at a time
-phases.py        what a stride sees, side by side: the gradient of pooling without strides
 blocks.py        the three products in blocks that fit into the cache, on all cores
+depthwise.py     the three products where each channel is filtered alone, with banded matrices
 lines.py         the three products of a thin layer, each channel laid out as one long line
 winograd.py      the three products of a 3x3 convolution with a quarter of the multiplications
 convolution.py   the three products for everybody to call: arguments checked, and who computes them
@@ -16,8 +16,8 @@ FILES = (
     "products",
     "threads",
     "planes",
-    "phases",
     "blocks",
+    "depthwise",
     "lines",
     "winograd",
     "convolution",

@@ -7,11 +7,12 @@
 
 A transposed convolution is therefore no second operation: it is the gradient of one, called forward.
 
-Four ways lead to each product, and a test holds them equal:
+Five ways lead to each product, and a test holds them equal:
 
     im2col      products.py    the readable one, and the exact one: float64 takes no other
     blocks      blocks.py      the same columns in the cache, on all cores
     lines       lines.py       for thin layers: fewer copies, in longer pieces
+    depthwise   depthwise.py   each channel filtered alone, as a product with a banded matrix
     winograd    winograd.py    a quarter of the multiplications, for 3x3 with stride 1
 
 `choose` picks one by geometry; `with convolution("im2col"):` insists on one.
@@ -19,16 +20,23 @@ Four ways lead to each product, and a test holds them equal:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from minifcn.backend import FLOATS, Array, Scope, device_of, xp_of
 from minifcn.errors import ShapeError, UsageError
-from minifcn.kernels import blocks, lines, products, winograd
+from minifcn.kernels import blocks, depthwise, lines, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
 
-WAYS: dict[str, Any] = {"im2col": products, "blocks": blocks, "lines": lines, "winograd": winograd}
+WAYS: dict[str, Any] = {
+    "im2col": products,
+    "blocks": blocks,
+    "depthwise": depthwise,
+    "lines": lines,
+    "winograd": winograd,
+}
 
 SMALL = 1_000_000
 """Multiply-adds below which a convolution is over before any preparation could pay."""
@@ -95,6 +103,8 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     if forced is not None:
         return forced if forced != "blocks" and WAYS[forced].serves(g, i, o) else "blocks"
     windows, thinner = n * out[0] * out[1], min(i, o)
+    if 1 < g.groups == i == o and max(g.dilation) <= 2 and windows >= 8 * math.prod(g.span):
+        return "depthwise" if depthwise.serves(g, i, o) else "blocks"
     # Few channels cannot pay for transforming the tiles, nor few tiles for transforming the filters.
     if thinner >= 64 and windows >= 1024 and windows * thinner >= WIDE and winograd.serves(g, i, o):
         return "winograd"

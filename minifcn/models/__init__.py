@@ -11,6 +11,7 @@ FILES = (
     "vgg",
     "googlenet",
     "squeezenet",
+    "efficientnet",
     "context",
     "ladder",
     "fcn",

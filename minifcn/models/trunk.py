@@ -112,6 +112,16 @@ class Parallel(Module):
         return paths[widest]
 
 
+class Residual(Sequential):
+    """Modules one after another, whose input is added to what comes out (He et al., 2016): y = x + f(x).
+
+    They must keep the shape of x, so their cells must lie where those of x do.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 def thinned(name: str, width: int, own: int) -> Callable[[int], int]:
     """Channel counts times width/own: every count of a trunk is a multiple of its own width, so all are exact."""
     if not whole(width, least=1):

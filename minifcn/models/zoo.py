@@ -19,6 +19,7 @@ from minifcn.models import paper
 from minifcn.models.alexnet import AlexNet, AlexNet2014
 from minifcn.models.classifier import classifier
 from minifcn.models.dilated import FCN_dilated
+from minifcn.models.efficientnet import EfficientNetLite0
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.lenet import LeNet
 from minifcn.models.paper import paper_vgg
@@ -72,6 +73,7 @@ NETS: dict[str, Net] = {
     "squeezenet1.0": _classifier(SqueezeNet, "", (16, 8, 4), {"pool4": 0.01, "pool1": 0.01}),
     "squeezenet1.1": _classifier(SqueezeNet, "", (16, 8, 4), {"pool3": 0.01, "pool1": 0.01}, version="1.1"),
     "squeezenet": _classifier(SqueezeNet),
+    "efficientnet-lite0": _classifier(EfficientNetLite0, "efficientnet-lite0", LADDER),
     # as files of weights call them
     "caffenet": _classifier(AlexNet, "caffe"),
     "squeezenet1_0": _classifier(SqueezeNet, "squeezenet"),

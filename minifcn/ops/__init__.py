@@ -8,7 +8,7 @@ from minifcn.ops.arithmetic import abs, add, clip, div, exp, log, matmul, maximu
 from minifcn.ops.arrays import concat, crop, getitem, max, mean, min, pad, reshape, stack, sum, transpose
 from minifcn.ops.conv import conv2d, conv_transpose2d
 from minifcn.ops.loss import softmax_cross_entropy
-from minifcn.ops.norm import l2_normalize, local_response_norm
+from minifcn.ops.norm import batch_norm, l2_normalize, local_response_norm
 from minifcn.ops.pool import avg_pool2d, max_pool2d
 from minifcn.ops.resize import bilinear_resize, bilinear_upsample, nearest_resize
 from minifcn.ops.shift_and_stitch import shift, stitch

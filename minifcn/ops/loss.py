@@ -4,8 +4,9 @@ Because it is a sum over pixels, its gradient is the sum of the pixels' gradient
 on every patch at once (FCN, sections 3.4 and 4.3).
 """
 
-from minifcn.backend import Array, is_host, xp_of
+from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.errors import ShapeError
+from minifcn.kernels.planes import by_rows
 from minifcn.ops.checks import images
 from minifcn.tensor import ValueAndGradients, op
 
@@ -38,15 +39,15 @@ def softmax_cross_entropy(
     weights: Array | None = None,
     sampling: Array | None = None,
     normalize: str = "valid",
-    total: int | None = None,
+    divisor: int | None = None,
 ) -> ValueAndGradients:
     """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] ln softmax(x[n,:,i,j])_l with l = labels[n,i,j]: one number.
 
     x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore_index` where a pixel has none. `weights` (C,) weighs
     the classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`,
     the released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image
-    that is all void has loss 0 and gradient 0. Where x is a part of a batch, `total` is the Z of all of it: the losses
-    of the parts then add up to the loss of the batch. PyTorch's `reduction="sum"` is `normalize="sum"`, and its
+    that is all void has loss 0 and gradient 0. Where x is a part of a batch, `divisor` is the Z of all of it: the
+    losses of the parts then add up to the loss of the batch. PyTorch's `reduction="sum"` is `normalize="sum"`, and its
     `"mean"` without weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
     """
     images(x, op="softmax_cross_entropy")
@@ -64,22 +65,37 @@ def softmax_cross_entropy(
     if sampling is not None:
         counts = counts & (sampling != 0)
     label = xp.where(counts, labels, 0)[:, None]  # 255 must never be used as an index
-    if total is not None:
-        z = max(total, 1)
+    if divisor is not None:
+        z = max(divisor, 1)
     elif normalize == "valid":
         z = xp.maximum(counts.sum(), 1).astype(x.dtype)
     else:
         z = 1 if normalize == "sum" else x.shape[0]
     weight = counts.astype(x.dtype) if weights is None else counts * weights.astype(x.dtype)[label[:, 0]]
-    weight = weight / z
+    weight = (weight / z)[:, None]
+    if not finite(x):
+        x = xp.where(weight != 0, x, 0)  # else an infinite score would count where the pixel does not
+    e = xp.empty(x.shape, dtype=x.dtype)  # e^x, each pixel's largest being 1: a softmax p = e / total
+    own, total = (xp.empty(weight.shape, dtype=x.dtype) for _ in range(2))
 
-    log_p = xp.where((weight != 0)[:, None], x, 0)  # else an infinite score would count where the pixel does not
-    log_p -= log_p.max(axis=1, keepdims=True)
-    log_p -= xp.log(xp.exp(log_p).sum(axis=1, keepdims=True))
-    loss = -(xp.take_along_axis(log_p, label, axis=1)[:, 0] * weight).sum()
-    classes = xp.arange(x.shape[1])[:, None, None]
+    def forward(part):
+        xp.subtract(x[part], x[part].max(axis=1, keepdims=True), out=e[part])
+        own[part] = xp.take_along_axis(e[part], label[part], axis=1)
+        xp.exp(e[part], out=e[part])
+        total[part] = e[part].sum(axis=1, keepdims=True)
+
+    by_rows(forward, x)
+    loss = ((xp.log(total) - own) * weight).sum()
 
     def grad_x(gy):
-        return (xp.exp(log_p) - (label == classes)) * (gy * weight[:, None])  # p - 1 at the label, p elsewhere
+        gx, scale = xp.empty(e.shape, dtype=e.dtype), gy * weight
+
+        def backward(part):
+            xp.multiply(e[part], scale[part] / total[part], out=gx[part])
+            own = xp.take_along_axis(gx[part], label[part], axis=1) - scale[part]  # p - 1 at the label, p elsewhere
+            xp.put_along_axis(gx[part], label[part], own, axis=1)
+
+        by_rows(backward, e)
+        return gx
 
     return loss, (grad_x, None)

@@ -1,4 +1,6 @@
-"""Normalisation across channels: AlexNet's local responses and ParseNet's unit length."""
+"""Normalisation: of each channel over the batch, and across channels (AlexNet's and ParseNet's)."""
+
+from typing import Any
 
 from minifcn.backend import Array, xp_of
 from minifcn.errors import ShapeError, whole
@@ -36,6 +38,42 @@ def local_response_norm(
         return gy * scale ** (-beta) - 2 * alpha * beta / size * x * window_sum(gy * y / scale, size)
 
     return y, (grad_x,)
+
+
+@op
+def batch_norm(
+    x: Array, w: Array, b: Array, *, mean: Array | None = None, var: Array | None = None, eps: float = 1e-5
+) -> ValueAndGradients:
+    """Return y_c = w_c z_c + b_c with z_c = (x_c - mean_c) / sqrt(var_c + eps): each channel at its own scale.
+
+    x (N, C, H, W), w and b (C,). Without `mean` and `var` (C,) they are the batch's own, over N, H and W, and gradients
+    flow through them; given, they are constants, as in a net that has stopped learning them. Errors: `ShapeError`.
+    Ioffe and Szegedy, "Batch normalization" (ICML 2015).
+    """
+    images(x, op="batch_norm")
+    own = mean is None and var is None
+    for name, array in ({"w": w, "b": b} | ({} if own else {"mean": mean, "var": var})).items():
+        if getattr(array, "shape", None) != x.shape[1:2] or array.dtype != x.dtype:
+            found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}".rstrip()
+            raise ShapeError(f"batch_norm: {name} is {found}; expected {x.dtype} {x.shape[1:2]}, one for each channel")
+    centre: Any = x.mean(axis=(0, 2, 3)) if own else mean
+    variance: Any = x.var(axis=(0, 2, 3)) if own else var
+    scale = 1 / xp_of(x).sqrt(variance + eps)[:, None, None]
+    z = (x - centre[:, None, None]) * scale
+
+    def grad_x(gy):
+        gz = gy * w[:, None, None]
+        if own:  # x_i moves the mean and the variance, too: what gz has in common with 1 and with z is taken out
+            gz = gz - gz.mean(axis=(0, 2, 3), keepdims=True) - z * (gz * z).mean(axis=(0, 2, 3), keepdims=True)
+        return gz * scale
+
+    def grad_w(gy):
+        return (gy * z).sum(axis=(0, 2, 3))
+
+    def grad_b(gy):
+        return gy.sum(axis=(0, 2, 3))
+
+    return z * w[:, None, None] + b[:, None, None], (grad_x, grad_w, grad_b)
 
 
 @op

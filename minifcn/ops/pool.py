@@ -13,8 +13,7 @@ from minifcn.backend import Array, finite, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
 from minifcn.kernels.im2col import Pair
-from minifcn.kernels.phases import Phases
-from minifcn.kernels.planes import by_planes, gated
+from minifcn.kernels.planes import by_planes, gate, gated
 from minifcn.ops.checks import Size, images, windows
 from minifcn.tensor import ValueAndGradients, op
 
@@ -72,6 +71,12 @@ class Frame:
         down, across = replace(self.windows, kernel=(kh, 1)), replace(self.windows, kernel=(1, kw))
         return (tap for _, tap in down.taps((rows, cols))), (tap for _, tap in across.taps((rows, cols)))
 
+    def covers(self) -> bool:
+        """Whether each pixel of the padded image lies under one of the first `stride` taps of a window, each way."""
+        g = self.windows
+        axes = zip(self.padded, self.out, g.kernel, g.stride, g.dilation, strict=True)
+        return all(d == 1 and k >= s and n * s >= p for p, n, k, s, d in axes)
+
     def few(self) -> bool:
         """Whether there are fewer windows than kernel positions, so that a loop over windows is shorter."""
         return math.prod(self.out) < math.prod(self.windows.kernel)
@@ -126,19 +131,26 @@ def max_pool2d(
         return gx
 
     def grad_x(gy):
-        gx, phases = xp.empty(x.shape, dtype=gy.dtype), Phases(frame.windows, frame.size, frame.out)
+        gx, taps = xp.empty(x.shape, dtype=gy.dtype), list(frame.taps())
+        (sh, sw), passed = frame.windows.stride, gate(gy)
 
         def backward(part):
             image, top = ranked(x[part], y[part])
-            pixels = phases.split(image, math.nan)  # which equals nothing: the padding gets no gradient
-            largest, passing = phases.line(top), phases.line(gy[part])
-            back = xp.zeros(pixels.shape, dtype=gy.dtype)
-            waiting = xp.ones(largest.shape, dtype=bool)  # windows that have not met their maximum yet
-            for phase, seen in phases.taps(len(largest)):
-                here = waiting & (pixels[phase][seen] == largest)
+            padded = frame.pad(image, math.nan)  # which equals nothing: the padding gets no gradient
+            back = gx[part] if padded is image else xp.empty(padded.shape, dtype=gy.dtype)
+            if not frame.covers():
+                back[...] = 0
+            waiting = xp.ones(top.shape, dtype=bool)  # windows that have not met their maximum yet
+            for rows, cols in taps:
+                here = padded[:, :, rows, cols] == top
+                here &= waiting
                 waiting ^= here
-                back[phase][seen] += gated(passing, here)
-            phases.join(back, gx[part])
+                if rows.start < sh and cols.start < sw:  # the first tap to see these pixels
+                    passed(gy[part], here, back[:, :, rows, cols])
+                else:
+                    back[:, :, rows, cols] += passed(gy[part], here)
+            if padded is not image:
+                gx[part] = back[:, :, *frame.inside]
 
         by_planes(backward, x)
         return gx

@@ -23,6 +23,7 @@ from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
+from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, UsageError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
@@ -63,7 +64,7 @@ KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
 class Batch(NamedTuple):
     """A batch of a step, or this rank's part of it: `part` of its `images`, collated.
 
-    `keep` says which pixels count (None: all). `totals` are what the loss of each head is divided by, where this is
+    `keep` says which pixels count (None: all). `divisors` are those of the loss of each head, where this is
     not the whole batch.
     """
 
@@ -74,7 +75,7 @@ class Batch(NamedTuple):
     labels: np.ndarray
     geometry: np.ndarray
     keep: np.ndarray | None
-    totals: tuple[int | None, int | None] = (None, None)
+    divisors: tuple[int | None, int | None] = (None, None)
 
 
 class Shown(NamedTuple):
@@ -119,10 +120,13 @@ class Trainer:
         self._prefetch = Prefetch(self._load, workers=0)
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)
+        seen = Silent()
         for images in (learned, measured):
-            faults = ranks.gather(images.faults(ranks.share(len(images))))
+            faults = ranks.gather(images.faults(ranks.share(len(images)), look=seen.sample))
             images.refuse(list(itertools.chain(*faults)))
         self._check_share(len(learned))
+        for warning in dict.fromkeys(itertools.chain(*ranks.gather(list(seen.sentences())))):
+            say(f"warning: {warning}")
         self.train_set: Dataset = learned
         self.val_set: Dataset = measured
         self.classes = tuple(train.classes)
@@ -365,7 +369,7 @@ class Trainer:
             yield from self._parts(batches, samples)
 
     def _parts(self, batches: Sequence[np.ndarray], samples: Mapping[int, list[Sample]]) -> Iterator[Batch]:
-        """Yield this rank's part of each batch, whose size and totals all ranks find together."""
+        """Yield this rank's part of each batch, whose size and divisors all ranks find together."""
         sizes = np.max(self.ranks.gather([largest(mine) for mine in samples.values()]), axis=0)
         counts, parts, shares = np.zeros((len(batches), 2), int), list[Batch](), self._shares(batches)
         for number, mine in samples.items():
@@ -376,8 +380,8 @@ class Trainer:
                 parts.append(part)
         valid = np.sum(self.ranks.gather(counts.tolist()), axis=0)
         for part in parts:
-            totals = {"sum": (1, 1), "batch": (part.images, part.images), "valid": valid[part.number].tolist()}
-            yield part._replace(totals=totals[self.options.normalize])
+            divisors = {"sum": (1, 1), "batch": (part.images, part.images), "valid": valid[part.number].tolist()}
+            yield part._replace(divisors=divisors[self.options.normalize])
 
     def _stage_rate(self) -> float:
         return self.options.rates[self.progress.stage]
@@ -397,16 +401,13 @@ class Trainer:
         """The loss of the labels, plus that of the second labels where the net has a head for them, both unweighted."""
         device, keep = self.device, None if batch.keep is None else to_device(batch.keep, self.device)
         options = {"normalize": self.options.normalize, "sampling": keep}
-        first, second = ({**options, "total": total} for total in batch.totals)
-        labels, two_heads = to_device(batch.labels, device), isinstance(scores, dict)
-        loss = ops.softmax_cross_entropy(
-            scores["sem"] if two_heads else scores, labels, weights=self._class_weights, **first
-        )
-        return (
-            loss + ops.softmax_cross_entropy(scores["geo"], to_device(batch.geometry, device), **second)
-            if two_heads
-            else loss
-        )
+        first, second = ({**options, "divisor": divisor} for divisor in batch.divisors)
+        two_heads, labels = isinstance(scores, dict), to_device(batch.labels, device)
+        first_scores = scores["sem"] if two_heads else scores
+        loss = ops.softmax_cross_entropy(first_scores, labels, weights=self._class_weights, **first)
+        if not two_heads:
+            return loss
+        return loss + ops.softmax_cross_entropy(scores["geo"], to_device(batch.geometry, device), **second)
 
     def _count(self, images: int, pixels: int, loss: float) -> None:
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""

@@ -15,6 +15,7 @@ from minifcn.data.dataset import Dataset, Subset
 from minifcn.data.inputs import CHANNELS, Second
 from minifcn.data.opening import open_data
 from minifcn.data.shapes import Shapes
+from minifcn.data.tools.silent import warnings_of
 from minifcn.data.voc import SEG11VALID
 from minifcn.errors import DataError, UsageError
 from minifcn.models.context import with_context
@@ -92,15 +93,17 @@ def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) ->
     if dataset.skipped:
         count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
         say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
+    for warning in warnings_of(dataset):
+        say(f"warning: split {split}: {warning}")
     if not len(dataset):
         raise UsageError(f"{o.data}: split {split} has no images; expected at least one")
     return Subset(dataset, range(min(most or len(dataset), len(dataset))))
 
 
 def located(path: str) -> str:
-    """Return `path` with a leading $MINIFCN_DATA replaced by its value; `UsageError` where that is not set."""
+    """Return `path` with a leading $MINIFCN_DATA or ~ replaced by its value; `UsageError` where that is not set."""
     if not path.startswith(VARIABLE):
-        return path
+        return os.path.expanduser(path)
     folder = os.environ.get(VARIABLE[1:])
     if not folder:
         raise UsageError(

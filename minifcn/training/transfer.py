@@ -24,13 +24,15 @@ from minifcn.training.run_folder import Say
 from minifcn.training.setup import located
 from minifcn.training.trained import open_trained, part
 from minifcn.weights.names import layer_of
-from minifcn.weights.published import PUBLISHED, SQUEEZENET, WeightSet, open_weights, shipped
+from minifcn.weights.published import PUBLISHED, SQUEEZENET, WeightSet, lite0_file, open_weights, shipped
 
-SHIPPED = "imagenet"
+SHIPPED, INSTALLED = "imagenet", "lite0"
 
 
 def starting_weights(init: str, *, say: Say = silent) -> list[WeightSet]:
-    """Return the weights that `init` names: a file, a run of ours, or "imagenet", the ones that come with the library.
+    """Return the weights that `init` names: a file, a run of ours, "imagenet" or "lite0".
+
+    "imagenet" are those that come with the library, "lite0" those of EfficientNet-Lite0 from the extra of that name.
 
     Several, separated by commas, start the several nets of late fusion. `say` hears of a damaged checkpoint of a run.
     """
@@ -40,6 +42,8 @@ def starting_weights(init: str, *, say: Say = silent) -> list[WeightSet]:
 def _weights(word: str, say: Say) -> WeightSet:
     if word == SHIPPED:
         return open_weights(shipped(SQUEEZENET))
+    if word == INSTALLED:
+        return open_weights(lite0_file(), net="efficientnet-lite0")
     path = Path(located(word))
     if not path.is_dir() and {"net", "options"}.isdisjoint(meta_of(path)):  # not of a run
         return open_weights(path)

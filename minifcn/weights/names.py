@@ -100,6 +100,34 @@ def torchvision_googlenet(layer: str, layers: Sequence[str]) -> str:
     return layer.replace(".reduce", ".0").replace(".conv", ".1").replace(".proj", ".1")
 
 
+NORMALISED = {"_conv_stem": "_bn0", "_conv_head": "_bn1", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1",
+              "_project_conv": "_bn2"}  # fmt: skip
+
+
+def efficientnet(layer: str, layers: Sequence[str]) -> str:
+    """EfficientNet in PyTorch: `mb3.widen` is `_blocks.3._expand_conv`; here after `paired` and `folded`."""
+    if not layer.startswith("mb"):
+        return {"stem": "_conv_stem", "features": "_conv_head", "fc": "_fc"}[layer]
+    block, conv = layer.removeprefix("mb").split(".")
+    return f"_blocks.{block}._{'expand' if conv == 'widen' else conv}_conv"
+
+
+def paired(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """EfficientNet numbers its normalisations apart from its convolutions: name both as `folded` wants them."""
+    named = dict(arrays)
+    for name in arrays:
+        layer = name.removesuffix(".weight")
+        prefix, _, last = layer.rpartition(".")
+        prefix = f"{prefix}." if prefix else ""
+        norm = f"{prefix}{NORMALISED.get(last, '')}"
+        if name.endswith(".weight") and last in NORMALISED and f"{norm}.running_mean" in arrays:
+            named[f"{layer}.conv.weight"] = named.pop(name)
+            for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                if f"{norm}.{part}" in named:
+                    named[f"{layer}.bn.{part}"] = named.pop(f"{norm}.{part}")
+    return named
+
+
 def unnumbered(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A `.caffemodel` numbers the blobs of a layer: of `conv1.0` and `conv1.1` the first is the weight."""
     if not all(re.search(r"\.[01]$", name) for name in arrays):

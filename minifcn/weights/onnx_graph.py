@@ -17,9 +17,10 @@ from minifcn.backend import to_host
 from minifcn.errors import UsageError
 from minifcn.models.classifier import Classifier, GlobalAverage
 from minifcn.models.fcn import FCN, Words, follow
-from minifcn.models.trunk import Parallel, Trunk
+from minifcn.models.trunk import Parallel, Residual, Trunk
 from minifcn.nn import (
     AvgPool2d,
+    BatchNorm2d,
     Conv2d,
     ConvTranspose2d,
     Dropout,
@@ -27,8 +28,10 @@ from minifcn.nn import (
     LocalResponseNorm,
     MaxPool2d,
     Module,
+    ReLU6,
     Sequential,
     Upsample,
+    ZeroPad2d,
     bilinear,
 )
 from minifcn.tensor import Parameter
@@ -120,6 +123,20 @@ def normalization(writer: Writer, module: Any, x: str) -> str:
     return writer.node("LRN", x, bias=options.pop("k"), **options)
 
 
+def normalized(writer: Writer, module: Any, x: str) -> str:
+    inputs = [writer.parameter(p) for p in (module.w, module.b, module.mean, module.var)]
+    return writer.node("BatchNormalization", x, *inputs, epsilon=module.eps)
+
+
+def padded(writer: Writer, module: Any, x: str) -> str:
+    widths = [0, 0, module.begin, module.begin, 0, 0, module.end, module.end]
+    return writer.node("Pad", x, writer.constant(np.array(widths, np.int64)))
+
+
+def relu6(writer: Writer, module: Any, x: str) -> str:
+    return writer.node("Clip", x, *(writer.constant(np.array(bound, np.float32)) for bound in (0, 6)))
+
+
 def sequential(writer: Writer, module: Any, x: str) -> str:
     for child in module.sequence().values():
         x = write(writer, child, x)
@@ -165,6 +182,10 @@ FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
     LocalResponseNorm: normalization,
     Dropout: lambda writer, module, x: x,  # nothing is dropped when nothing is learned
     GlobalAverage: lambda writer, module, x: writer.node("ReduceMean", x, axes=[2, 3], keepdims=0),
+    BatchNorm2d: normalized,
+    ZeroPad2d: padded,
+    ReLU6: relu6,
+    Residual: lambda writer, module, x: writer.node("Add", x, sequential(writer, module, x)),
     Sequential: sequential,
     Parallel: parallel,
     Classifier: lambda writer, net, x: write(writer, net.top, list(stages(writer, net.trunk, x).values())[-1]),

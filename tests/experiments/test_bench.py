@@ -275,6 +275,7 @@ def test_the_ladder_has_every_rung(tmp_path, capsys):
         "all columns at once",
         "im2col",
         "blocks",
+        "depthwise",
         "lines",
         "winograd",
     ]
@@ -397,7 +398,7 @@ def test_waiting_for_images_is_measured():
         (["side", "theirs"], "bench side: found 'theirs'; expected one of ours, torch, torch-channels-last"),
         (["layers", "--json", "nowhere/x.json"], "nowhere/x.json: cannot be written"),
         (["layers", "--plot", "nowhere/x.png"], "nowhere/x.png: cannot be written"),
-        (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, lines, winograd"),
+        (["layers", "--way", "fft"], "option way is 'fft'; expected one of im2col, blocks, depthwise, lines, winograd"),
         (["layers", "--only", "conv9_9", "--no-torch"], "option only names 'conv9_9'"),
         (["nets", "--runs", "0"], "option runs is 0; expected a number of at least 1"),
         (["nets", "--padding", "some"], "VGG: padding is 'some'; expected \"same\" or a whole number"),

@@ -11,7 +11,7 @@ from test_kernels import CASES, error
 
 from minifcn.errors import UsageError
 from minifcn.experiments.bench.stopwatch import extra_bytes
-from minifcn.kernels import blocks, convolution, lines, products, threads, winograd
+from minifcn.kernels import blocks, convolution, depthwise, lines, products, threads, winograd
 from minifcn.kernels.im2col import Windows
 
 MORE = {
@@ -27,12 +27,17 @@ MORE = {
     "5x5 thin, groups": ((2, 8, 40, 33), 6, Windows((5, 5), padding=(2, 2), groups=2)),
     "3x3 padding 100": ((1, 3, 6, 5), 8, Windows((3, 3), padding=(100, 100))),
     "bilinear": ((1, 21, 64, 72), 21, Windows((16, 16), stride=(8, 8), padding=(4, 4), groups=21)),
+    "depthwise 5x5": ((2, 24, 28, 27), 24, Windows((5, 5), padding=(2, 2), groups=24)),
+    "depthwise, strided": ((2, 9, 33, 40), 9, Windows((3, 3), stride=(2, 2), padding=(1, 1), groups=9)),
+    "depthwise, dilated unevenly": ((2, 4, 20, 37), 4, Windows((5, 3), (2, 1), (0, 2), (1, 2), 4)),
     "strided, many windows": ((2, 6, 65, 66), 40, Windows((5, 5), stride=(2, 2), padding=(2, 2))),
 }
 ALL = {**CASES, **MORE}
 WINOGRAD = [name for name, (x_shape, o, g) in ALL.items() if winograd.serves(g, x_shape[1], o)]
 LINES = [name for name, (x_shape, o, g) in ALL.items() if lines.serves(g, x_shape[1], o)]
+DEPTHWISE = [name for name, (x_shape, o, g) in ALL.items() if depthwise.serves(g, x_shape[1], o)]
 WAYS = [(blocks, name) for name in ALL] + [(lines, name) for name in LINES] + [(winograd, name) for name in WINOGRAD]
+WAYS += [(depthwise, name) for name in DEPTHWISE]
 
 each_way = pytest.mark.parametrize("way, case", WAYS, ids=[f"{w.__name__.split('.')[-1]} {c}" for w, c in WAYS])
 
@@ -144,6 +149,47 @@ def test_lines_may_be_cut_anywhere(case, piece, monkeypatch):
     assert error(lines.weigh(x, gy, g), products.weigh(wide_x, wide_gy, g)) < 3e-6
 
 
+@pytest.mark.parametrize("cache", [1, 3000, 20_000])
+@pytest.mark.parametrize("case", DEPTHWISE)
+def test_depthwise_may_be_cut_anywhere(case, cache, monkeypatch):
+    """Into single channels, images, rows and parts of rows: no window is lost or counted twice."""
+    monkeypatch.setattr(depthwise, "CACHE", cache)
+    x, w, gy, b, g = arrays(case)
+    wide_x, wide_w, wide_gy = (a.astype("float64") for a in (x, w, gy))
+    assert error(depthwise.correlate(x, w, g, b, True), products.correlate(wide_x, wide_w, g, b, True)) < 1e-6
+    assert error(depthwise.spread(gy, w, g, x.shape[2:]), products.spread(wide_gy, wide_w, g, x.shape[2:])) < 1e-6
+    assert error(depthwise.weigh(x, gy, g), products.weigh(wide_x, wide_gy, g)) < 3e-6
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_memory_of_depthwise_is_foretold(stride):
+    threads.set_threads(1)
+    g = Windows((5, 5), stride=(stride, stride), padding=(2, 2), groups=96)
+    x, w = np.ones((4, 96, 60, 60), "float32"), np.ones((96, 1, 5, 5), "float32")
+    gy = np.ones((4, 96, *g.out_size((60, 60))), "float32")
+    for product, work in (
+        ("correlate", lambda: depthwise.correlate(x, w, g)),
+        ("spread", lambda: depthwise.spread(gy, w, g, (60, 60))),
+        ("weigh", lambda: depthwise.weigh(x, gy, g)),
+    ):
+        assert extra_bytes(work) == pytest.approx(depthwise.workspace(product, w, g, x.shape), rel=0.05)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_depthwise_keeps_a_special_number_where_it_is_seen(value):
+    x, w, gy, _, g = arrays("depthwise 5x5")
+    x[0, 3, 4, 5] = gy[1, 2, 7, 6] = value
+    with np.errstate(all="ignore"):
+        for product in (
+            lambda way: way.correlate(x, w, g),
+            lambda way: way.spread(gy, w, g, x.shape[2:]),
+            lambda way: way.weigh(x, gy, g),
+        ):
+            found, exact = product(depthwise), product(products)
+            assert np.array_equal(np.isfinite(found), np.isfinite(exact))
+
+
 LARGE = {
     "conv1_2": ((1, 64, 698, 698), 64, Windows((3, 3), padding=(1, 1))),
     "conv3_2": ((1, 256, 175, 175), 256, Windows((3, 3), padding=(1, 1))),
@@ -151,12 +197,13 @@ LARGE = {
     "fc6": ((1, 512, 22, 22), 1024, Windows((7, 7))),
     "upscore8": ((1, 21, 568, 568), 21, Windows((16, 16), stride=(8, 8), groups=21)),
     "wide": ((1, 128, 4, 12_000), 128, Windows((3, 3), padding=(1, 1), groups=8)),
+    "depthwise": ((1, 32, 700, 700), 32, Windows((5, 5), padding=(2, 2), groups=32)),
     "dilated widely": ((1, 32, 300, 300), 32, Windows((3, 3), dilation=(120, 120))),
 }
 
 
 @pytest.mark.slow("convolutions of the paper's sizes, of hundreds of megabytes")
-@pytest.mark.parametrize("way", ["blocks", "lines", "winograd"])
+@pytest.mark.parametrize("way", ["blocks", "depthwise", "lines", "winograd"])
 @pytest.mark.parametrize("case", LARGE)
 def test_memory_beyond_input_and_output_is_bounded(way, case):
     x_shape, o, g = LARGE[case]
@@ -219,6 +266,8 @@ def test_choose():
     assert convolution.choose(one, Windows((3, 3), stride=(2, 2)), 64, 64, 1, (64, 64)) == "blocks"
     assert convolution.choose(one, Windows((3, 3), dilation=(2, 2)), 32, 32, 1, (64, 64)) == "lines"
     assert convolution.choose(one, Windows((3, 3), dilation=(12, 12)), 32, 32, 1, (64, 64)) == "blocks"
+    assert convolution.choose(one, Windows((5, 5), padding=(2, 2), groups=64), 64, 64, 1, (64, 64)) == "depthwise"
+    assert convolution.choose(one, Windows((5, 5), padding=(2, 2), groups=480), 480, 480, 1, (14, 14)) == "blocks"
     with convolution.convolution("winograd"):
         assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
         assert convolution.choose(one, Windows((5, 5)), 8, 8, 1, (64, 64)) == "blocks"
@@ -227,7 +276,7 @@ def test_choose():
         assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "winograd"
     assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
     assert convolution.choose(one, same, 8, 8, 1, (16, 16)) == "im2col"
-    unknown = "convolution 'fft' is unknown: expected one of im2col, blocks, lines, winograd"
+    unknown = "convolution 'fft' is unknown: expected one of im2col, blocks, depthwise, lines, winograd"
     with pytest.raises(UsageError, match=unknown), convolution.convolution("fft"):
         pass
 

@@ -360,9 +360,9 @@ def test_the_losses_of_parts_add_up_to_the_loss_of_the_batch(normalize: str, rng
     whole = softmax_cross_entropy(x, labels, normalize=normalize).item()
     total = {"sum": 1, "valid": int((labels != 255).sum()), "batch": 4}[normalize]
     parts = [slice(0, 1), slice(1, 3), slice(3, 4)]
-    losses = [softmax_cross_entropy(x[part], labels[part], total=total).item() for part in parts]
+    losses = [softmax_cross_entropy(x[part], labels[part], divisor=total).item() for part in parts]
     assert sum(losses) == pytest.approx(whole, rel=1e-13)
-    assert softmax_cross_entropy(x[3:], labels[3:], total=0).item() == 0
+    assert softmax_cross_entropy(x[3:], labels[3:], divisor=0).item() == 0
 
 
 def test_a_rank_never_uses_more_than_its_part_of_the_cores() -> None:

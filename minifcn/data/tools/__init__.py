@@ -1,10 +1,18 @@
-"""Tools for folders of data: unpack, fetch, make, check and correct."""
+"""Tools for folders of data: unpack, fetch, make, check, correct and import."""
 
 FILES = (
     "unpack",
     "fetch",
     "make",
     "mapping",
+    "raw",
+    "sidecars",
+    "meaning",
+    "silent",
     "check",
     "correct",
+    "pairing",
+    "drawing",
+    "annotations",
+    "importing",
 )

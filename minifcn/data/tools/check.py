@@ -11,7 +11,6 @@ that does not learn. It also counts the classes, and proposes numbers for masks 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import re
@@ -27,7 +26,18 @@ import numpy as np
 from minifcn.data.files import read_image, read_mask_as_it_is
 from minifcn.data.listed import ID, MAX_LIST, Part, read_lines
 from minifcn.data.sample import VOID
-from minifcn.data.tools.mapping import MAX_COLOURS, Proposal, colour_name, packed, propose_colours, propose_numbers
+from minifcn.data.tools.mapping import (
+    MAX_COLOURS,
+    Proposal,
+    colour_name,
+    meant_by,
+    packed,
+    propose_colours,
+    propose_numbers,
+)
+from minifcn.data.tools.sidecars import Sidecar, find_sidecar
+from minifcn.data.tools.silent import KINDS as SILENT
+from minifcn.data.tools.silent import Silent
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS, VOC_CLASSES, find_year_folder
 from minifcn.errors import DataError, UsageError
 
@@ -50,10 +60,7 @@ KINDS = {
         "images in two splits",
         "What a net has learned from cannot measure it. Take them out of one of the two lists.",
     ),
-    "twins": (
-        "images that are there twice, equal to the byte",
-        "Under two names in one split they count double; in two splits the net is measured on what it has learned.",
-    ),
+    "twins": SILENT["twins"],
     "name": ("files whose name is no id", "Rename them to letters, digits, _ and -: no list could name them."),
     "no image": ("ids without an image", "JPEGImages needs ID.jpg, ID.jpeg or ID.png."),
     "no mask": ("ids without a mask", "SegmentationClass needs ID.png."),
@@ -82,6 +89,10 @@ KINDS = {
         "masks of nothing but 0 and 255",
         "255 is void: it is neither learned nor measured. If white is the object, it has to be 1.",
     ),
+    "palettes": SILENT["palettes"],
+    "turned": SILENT["turned"],
+    "dark": SILENT["dark"],
+    "constant": SILENT["constant"],
     "void": ("masks of nothing but 255", "255 is void: nothing can be learned from these, and nothing measured."),
 }
 
@@ -89,8 +100,8 @@ KINDS = {
 class Findings:
     """What `check` has found: `faults` by kind, `classes`, `splits`, and the counts behind `lines()`."""
 
-    def __init__(self, folder: Path, classes: tuple[str, ...], own_classes: bool) -> None:
-        self.folder, self.classes, self.own_classes = folder, classes, own_classes
+    def __init__(self, folder: Path, classes: tuple[str, ...], own_classes: bool, table: Sidecar | None = None) -> None:
+        self.folder, self.classes, self.own_classes, self.table = folder, classes, own_classes or bool(table), table
         self.splits: dict[str, tuple[str, ...]] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)  # a plain dict without empty kinds in the end
         self.usable: list[str] = []
@@ -110,7 +121,14 @@ class Findings:
 
     def proposal(self) -> tuple[Proposal | None, Proposal | None]:
         """(for the colours, for the numbers); None where there is nothing to propose."""
-        colours = propose_colours(self.colours, len(self.classes)) if self.colours and not self.many_colours else None
+        colours = None
+        if self.colours and not self.many_colours:
+            known = self.table.colours if self.table else {}
+            if self.table and set(self.colours) <= set(known):
+                named = {colour: known[colour] for colour in self.colours}
+                colours = Proposal(named, f"colours named in {self.table.path.name}", sure=True)
+            else:
+                colours = propose_colours(self.colours, len(self.classes))
         return colours, propose_numbers(self.numbers, len(self.classes)) if self.numbers else None
 
     def lines(self, *, first: int = 3) -> Iterator[str]:
@@ -139,7 +157,8 @@ class Findings:
             yield f"{self.folder}: {self.count} fault{'s' * (self.count > 1)} of {kinds} kind{'s' * (kinds > 1)}"
 
     def _summary(self) -> Iterator[str]:
-        names = "class_names.txt" if self.own_classes else "PASCAL VOC's, for there is no class_names.txt"
+        own = self.table.path.name if self.table else "class_names.txt"
+        names = own if self.own_classes else "PASCAL VOC's, for there is no class_names.txt"
         yield f"{self.folder}: {len(self.usable)} pairs of image and mask, {len(self.classes)} classes ({names})"
         if self.splits:
             yield "splits: " + ", ".join(f"{split} {len(ids)}" for split, ids in self.splits.items())
@@ -236,11 +255,15 @@ def check(
     root = find_year_folder(folder)
     names = root / "class_names.txt"
     own = classes is not None or names.is_file()
-    found = Findings(root, tuple(classes or (read_lines(names) if own else VOC_CLASSES)), own)
+    table = None if own else find_sidecar(root, [path for path in root.iterdir() if path.is_file()])
+    if table and not table.colours:
+        table = None
+    usual = table.classes if table else VOC_CLASSES
+    found = Findings(root, tuple(classes or (read_lines(names) if own else usual)), own, table)
     if not 1 <= len(found.classes) <= VOID:
         raise UsageError(f"{folder}: {len(found.classes)} class names; expected 1..{VOID}")
     images, masks = Part(root / IMAGES, IMAGE_SUFFIXES), Part(root / MASKS, MASK_SUFFIXES)
-    found.splits = _lists(found, root / SPLITS, split)
+    found.splits = _lists(found, root / SPLITS, split, masks)
     _compare(found)
     member: dict[str, list[str]] = defaultdict(list)
     for one, ids in found.splits.items():
@@ -249,20 +272,25 @@ def check(
     wanted = sorted({*member, *(() if split else (name for name in masks.files if ID.fullmatch(name)))})
     if not split:
         _whole_folder(found, images, masks, member)
-    twins: dict[bytes, str] = {}
+    silent = Silent()
     found.looked_at = len(wanted)
     begin(len(wanted))
     for name in wanted:
-        _look(found, name, images, masks, member[name], twins)
+        _look(found, name, images, masks, member[name], silent)
         advance()
     if set(found.numbers) == {0, VOID}:
         found.faults["black and white"].append(f"all {sum(found.kinds.values())} masks")
+    found.faults.update(silent.faults())
+    found.notes += silent.notes()
     found.faults = {kind: found.faults[kind] for kind in KINDS if found.faults[kind]}
     return found
 
 
-def _lists(found: Findings, folder: Path, split: str | None) -> dict[str, tuple[str, ...]]:
-    """The ids of every list, or of one; whatever is wrong with a line is noted, and the line left out."""
+def _lists(found: Findings, folder: Path, split: str | None, masks: Part) -> dict[str, tuple[str, ...]]:
+    """The ids of every list, or of one; whatever is wrong with a line is noted, and the line left out.
+
+    A file name, a path, or a pair of them stands for its id, if that has a mask; training refuses it all the same.
+    """
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     if split is not None:
         there = ", ".join(file.stem for file in files) or "none"
@@ -281,15 +309,21 @@ def _lists(found: Findings, folder: Path, split: str | None) -> dict[str, tuple[
             name = raw.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\r").decode("utf-8", "backslashreplace")
             where = f"{file.name}, line {number}"
             if not ID.fullmatch(name):
-                found.faults["line"].append(f"{where}: {name[:60]!r}" if name.strip() else f"{where}: is empty")
-                continue
-            if raw != name.encode():
+                meant = next((one for one in meant_by(name) if one in masks.files and ID.fullmatch(one)), "")
+                what = f"{where}: {name[:60]!r}" if name.strip() else f"{where}: is empty"
+                found.faults["line"].append(f"{what}, read as {meant}" if meant else what)
+                if not meant:
+                    continue
+                name = meant
+            elif raw != name.encode():
                 why = "ends in CR LF (Windows)" if raw.endswith(b"\r") else "begins with a byte order mark"
                 found.faults["line"].append(f"{where}: {why}; save it as plain text with LF")
             if name in ids:
                 found.faults["repeated"].append(f"{where}: {name} is also line {ids[name]}")
             ids.setdefault(name, number)
         lists[file.stem] = tuple(ids)
+        if not ids:
+            found.notes.append(f"{file.name} names no image: it is not used, and not written")
     return lists
 
 
@@ -344,21 +378,22 @@ def _common_ending(alone: Sequence[str], images: set[str]) -> str:
     return ending if count > len(alone) / 2 else ""
 
 
-def _look(found: Findings, name: str, images: Part, masks: Part, splits: list[str], twins: dict[bytes, str]) -> None:
+def _look(found: Findings, name: str, images: Part, masks: Part, splits: list[str], silent: Silent) -> None:
     """One image and its mask."""
     both = [_only(found, name, part, kind) for part, kind in ((images, "no image"), (masks, "no mask"))]
     image = label = None
     if both[0]:
         image = _read(found, "image", read_image, both[0])
-        if both[0].is_file():  # else that has been said, and a pipe would never end
-            with open(both[0], "rb") as file:
-                other = twins.setdefault(hashlib.file_digest(file, "blake2b").digest(), name)
-            if other != name:
-                found.faults["twins"].append(f"{name} and {other}")
+        if image is not None:
+            silent.pixels(name, image)
     if both[1]:
         kind_and_label = _read(found, "mask", read_mask_as_it_is, both[1])
         if kind_and_label is not None:
             kind, label = kind_and_label
+            if image is not None and both[0]:
+                silent.headers(name, both[0], both[1])
+            if kind != "colours":
+                silent.mask(name, label, both[1])
             if image is not None and label.shape[:2] != image.shape[:2]:
                 found.faults["size"].append(_sizes(name, label, image))
                 image = None
@@ -419,11 +454,11 @@ def _mask(found: Findings, name: str, kind: str, label: np.ndarray, splits: list
 
 def layout_hints(folder: str | os.PathLike[str]) -> list[str]:
     """For a folder that is no VOC tree: what it seems to be, and how it becomes one."""
-    root = Path(folder)
+    root = Path(folder).expanduser()
     if not root.is_dir():
         return []
     inside = sorted(root.iterdir())[:1000]
-    hints = []
+    hints = [f"To bring pictures and labels into this layout: minifcn data import {shlex.quote(str(root))} NEW"]
     if any(entry.suffix == ".json" for entry in inside) and any(
         entry.suffix.lower() in IMAGE_SUFFIXES for entry in inside
     ):

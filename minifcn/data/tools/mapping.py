@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,12 @@ def propose_colours(pixels: Mapping[int, int], classes: int) -> Proposal | None:
     known = voc_colours(classes)
     if set(pixels) <= set(known):
         return Proposal({colour: known[colour] for colour in sorted(pixels, key=known.get)}, "VOC's palette", sure=True)  # type: ignore[arg-type]
+    if all(colour == (colour & 255) * 0x10101 for colour in pixels):
+        greys = propose_numbers({colour & 255: count for colour, count in pixels.items()}, classes)
+        if greys:
+            numbers = {colour: greys.mapping.get(colour & 255, colour & 255) for colour in sorted(pixels)}
+            why = f"three channels that are equal hold the numbers; {greys.why}"
+            return Proposal(numbers, why, greys.sure)
     void = [colour for colour in pixels if known.get(colour) == VOID]
     others = sorted(set(pixels) - set(void), key=lambda colour: (colour != 0, -pixels[colour], colour))
     if len(others) > VOID:
@@ -118,3 +124,12 @@ def remapped(found: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
 def colour_name(colour: int) -> str:
     """0x800000 -> "128 0 0", as `read_map` reads it."""
     return f"{colour >> 16} {colour >> 8 & 255} {colour & 255}"
+
+
+def meant_by(line: str) -> Iterator[str]:
+    """Return what a line of a list may mean: it or its first word as a path, each end of that, the file, the stem."""
+    for text in (line, re.split(r"[\s,;]+", line)[0]):
+        path = text.replace("\\", "/").removeprefix("./")
+        parts = path.split("/")
+        yield from ("/".join(parts[start:]) for start in range(len(parts)))
+        yield parts[-1].rpartition(".")[0] or parts[-1]

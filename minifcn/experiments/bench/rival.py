@@ -16,8 +16,20 @@ import numpy as np
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import threads
 from minifcn.models.fcn import FCN, Words, follow
-from minifcn.models.trunk import Parallel
-from minifcn.nn import Conv2d, Dropout, LocalResponseNorm, MaxPool2d, Module, Sequential, Upsample, bilinear
+from minifcn.models.trunk import Parallel, Residual
+from minifcn.nn import (
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    LocalResponseNorm,
+    MaxPool2d,
+    Module,
+    ReLU6,
+    Sequential,
+    Upsample,
+    ZeroPad2d,
+    bilinear,
+)
 from minifcn.tensor import Parameter
 
 
@@ -118,6 +130,8 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
     functional = torch.nn.functional
     if isinstance(module, Sequential):
         chain = [torch_module(torch, each, copied) for each in module.sequence().values()]
+        if isinstance(module, Residual):
+            return lambda x, training: x + reduce(lambda y, each: each(y, training), chain, x)
         return lambda x, training: reduce(lambda y, each: each(y, training), chain, x)
     if isinstance(module, Parallel):
         branches = [torch_module(torch, each, copied) for each in module.branches().values()]
@@ -125,6 +139,14 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
     if isinstance(module, Dropout):
         p = module.p
         return lambda x, training: functional.dropout(x, p, training=training)
+    if isinstance(module, ReLU6):
+        return lambda x, training: functional.relu6(x)
+    if isinstance(module, ZeroPad2d):
+        widths = (module.begin, module.end) * 2
+        return lambda x, training: functional.pad(x, widths)
+    if isinstance(module, BatchNorm2d):
+        w, b, *kept = (copied(p) for p in (module.w, module.b, module.mean, module.var))
+        return lambda x, training: functional.batch_norm(x, *kept, w, b, training, module.momentum, module.eps)
     if isinstance(module, LocalResponseNorm):
         numbers = module.options
         return lambda x, training: functional.local_response_norm(x, **numbers)

@@ -17,8 +17,10 @@ from minifcn.data.files import read_mask, read_mask_as_it_is, write_mask
 from minifcn.data.tools.check import KINDS, Findings, check
 from minifcn.data.tools.correct import correct
 from minifcn.data.tools.mapping import packed, propose_colours, propose_numbers, read_map, remapped
+from minifcn.data.tools.silent import warnings_of
 from minifcn.data.voc import VOC_CLASSES, VOCSegmentation
 from minifcn.errors import DataError, UsageError
+from minifcn.kernels.threads import set_threads
 from minifcn.viz import palette
 
 LABEL = np.array([[0, 1, 2, 255]] * 3, np.uint8)
@@ -120,6 +122,28 @@ def every_mask(label: np.ndarray) -> Callable[[Path], None]:
     return plant
 
 
+def recoloured(tree: Path, name: str, swap: dict[int, int]) -> None:
+    """The same numbers, some with the colour of another."""
+    colours = palette(256)
+    colours[list(swap)] = colours[list(swap.values())]
+    picture = Image.fromarray(LABEL)
+    picture.putpalette(colours.tobytes())
+    picture.save(mask(tree, name))
+
+
+def turned_by_exif(tree: Path, orientation: int) -> None:
+    path = tree / "JPEGImages" / "a.png"
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.open(path).save(path, exif=exif)
+
+
+def low_bits(tree: Path) -> None:
+    Image.fromarray(np.arange(0, 4001, 350, np.uint16)[:12].reshape(3, 4) + np.uint16(150)).save(
+        tree / "JPEGImages" / "a.png"
+    )
+
+
 GREY16 = np.array([[0, 1, 2, 255]] * 3, np.uint16)
 # plant, the kind found, what one of its lines says
 PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
@@ -142,6 +166,19 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "listed, and not there": (append(b"d\n"), "no mask", "d"),
     "several": (lambda t: (t / "JPEGImages" / "a.jpg").write_bytes(b""), "several", "JPEGImages: a.jpg, a.png"),
     "jpeg": (as_jpeg, "format", "SegmentationClass/a.jpg"),
+    "palettes that disagree": (lambda t: recoloured(t, "a", {1: 2, 2: 1}), "palettes", "number 1 is the colour"),
+    "colours of VOC elsewhere": (
+        lambda t: [recoloured(t, name, {1: 2, 2: 1}) for name in "abc"],
+        "palettes",
+        "number 1 has the colour 0 128 0, which is VOC's of class 2",
+    ),
+    "image upside down": (lambda t: turned_by_exif(t, 3), "turned", "a: EXIF orientation 3, and none in a.png"),
+    "12 bits in 16": (low_bits, "dark", "a: no number above 4000"),
+    "one colour": (
+        lambda t: Image.new("RGB", (4, 3), (1, 2, 3)).save(t / "JPEGImages" / "a.png"),
+        "constant",
+        "a: all 1, 2, 3",
+    ),
     "broken image": (
         lambda t: (t / "JPEGImages" / "a.png").write_bytes(b"GIF"),
         "image",
@@ -247,7 +284,8 @@ def test_labelmes_own_files_are_recognised(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "a.jpg").write_text("")
     assert main(["data", "check", str(tmp_path)]) == 2
-    assert "labelme2voc.py" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "labelme2voc.py" in out and f"minifcn data import {tmp_path} NEW" in out
 
 
 # ------------------------------------------------------------------------------------------------- what is what, mended
@@ -454,6 +492,81 @@ def test_correct_names_a_folder_that_cannot_be_written(tree: Path, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         correct(check(tree), tmp_path / "file" / "new")
+
+
+# -------------------------------------------------------------------------------------- what no reader refuses (silent)
+
+
+def test_equal_channels_hold_the_numbers(tree: Path, tmp_path: Path) -> None:
+    """Not the order of how frequent they are, which would swap classes 1 and 2 here."""
+    label = np.array([[0, 2, 2, 2], [0, 1, 2, 255], [0, 0, 0, 0]], np.uint8)
+    for name in "abc":
+        Image.fromarray(label).convert("RGB").save(mask(tree, name))
+    found = check(tree)
+    assert "three channels that are equal hold the numbers" in said(found)
+    assert main(["data", "check", str(tree), "--write", str(tmp_path / "new")]) == 0
+    assert np.array_equal(VOCSegmentation(tmp_path / "new", "val")[0].label, label)
+
+
+def test_cvats_labelmap_names_the_colours(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "class_names.txt").unlink()
+    (tree / "labelmap.txt").write_text(
+        "# label:color_rgb:parts:actions\ncat:9,0,0::\nbackground:0,0,0::\ndog:0,9,0::\n"
+    )
+    colours = np.array([[0, 0, 0], [0, 9, 0], [9, 0, 0]], np.uint8)
+    for name in "abc":
+        Image.fromarray(colours[LABEL % 5 % 3]).save(mask(tree, name))
+    assert main(["data", "check", str(tree), "--write", str(tmp_path / "new")]) == 0
+    said_of_it = capsys.readouterr().out
+    assert "3 classes (labelmap.txt)" in said_of_it and "colours named in labelmap.txt" in said_of_it
+    data = VOCSegmentation(tmp_path / "new", "val")
+    assert data.classes == ("background", "cat", "dog")
+    assert np.array_equal(data[0].label, np.array([0, 2, 1], np.uint8)[LABEL % 5 % 3])
+
+
+def test_lists_of_paths_and_pairs_are_mapped(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_list(tree, b"b.png\nJPEGImages/a.png SegmentationClass/a.png\n", "train")
+    write_list(tree, b"/home/me/c.jpg\n", "val")
+    write_list(tree, b"x.png\n", "test")
+    found = check(tree)
+    assert found.splits == {"test": (), "train": ("b", "a"), "val": ("c",)}
+    assert "train.txt, line 1: 'b.png', read as b" in found.faults["line"]
+    assert main(["data", "check", str(tree), "--write", str(tmp_path / "new")]) == 0
+    assert VOCSegmentation(tmp_path / "new", "train").ids == ("b", "a")
+    assert "test.txt names no image: it is not used, and not written" in capsys.readouterr().out
+
+
+def test_masks_that_may_be_unfinished_are_noted(tree: Path) -> None:
+    write_mask(mask(tree, "a"), np.zeros_like(LABEL))
+    large = np.zeros((80, 80), np.uint8)
+    large[0, 0] = 1
+    image(tree, "b", (80, 80), seed=7)
+    write_mask(mask(tree, "b"), large)
+    found = check(tree)
+    notes = " ".join(found.notes)
+    assert not found.faults and "1 masks have less than 0.05 % of all classes but one, b first" in notes
+    assert "1 masks hold one number, a first" in notes
+
+
+def test_training_warns_of_what_no_reader_refuses(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low_bits(tree)
+    recoloured(tree, "b", {1: 2, 2: 1})
+    for name in "bc":
+        Image.new("RGB", (4, 3), (1, 2, 3)).save(tree / "JPEGImages" / f"{name}.png")
+    turned_by_exif(tree, 3)
+    said_of_train = " ".join(warnings_of(VOCSegmentation(tree, None)))
+    for kind in ("palettes", "turned", "dark"):
+        assert KINDS[kind][0] in said_of_train
+    few = ["--width", "2", "--layers", "11", "--epochs", "1", "--stop-after", "1", "--threads", "1", "--batch", "1"]
+    try:
+        main(["train", *few, "--data", str(tree), "--run", str(tree / "run")])
+    finally:
+        set_threads(None)
+    out = capsys.readouterr().out
+    assert (
+        "images of one colour: b: all 1, 2, 3 and 1 more" in out and "there twice, equal in every pixel: c and b" in out
+    )
+    assert f"warning: split val: {KINDS['turned'][0]}: a: EXIF orientation 3" in out
 
 
 # ------------------------------------------------------------------------------------------------------------ real data

@@ -1,0 +1,343 @@
+"""Find out what the numbers and colours of masks mean, over all masks of a folder at once.
+
+One file says little: a mask that is all black could hold numbers or colours, and a palette is only wrong compared with
+that of another file. So every mask is read once (`survey`), then one rule for all is chosen (`meaning_of`), from the
+surest source to the least sure: what the user says, a table of names or colours beside the masks, a data set whose
+numbers are known, a palette that is known. Only colours that no table names are numbered by their share, and then the
+result says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from minifcn.data.sample import VOID
+from minifcn.data.tools.mapping import (
+    MAX_COLOURS,
+    colour_name,
+    packed,
+    propose_colours,
+    propose_numbers,
+    remapped,
+    voc_colours,
+)
+from minifcn.data.tools.raw import RawMask
+from minifcn.data.tools.sidecars import CAMVID, CITYSCAPES, CITYSCAPES_IDS, VOID_NAMES, Sidecar
+from minifcn.data.voc import VOC_CLASSES
+from minifcn.errors import DataError
+
+CARLA_MOST = 40  # CARLA's largest number is 28; red in VOC's palette begins at 64
+HAZE = 0.02  # share of pixels between black and white that a JPEG of a black and white mask may have
+CITYSCAPES_COLOURS = (
+    *(0x804080, 0xF423E8, 0x464646, 0x66669C, 0xBE9999, 0x999999, 0xFAAA1E, 0xDCDC00, 0x6B8E23, 0x98FB98),
+    *(0x4682B4, 0xDC143C, 0xFF0000, 0x00008E, 0x000046, 0x003C64, 0x005064, 0x0000E6, 0x770B20),
+)
+BY = ("", "numbers", "colours")
+
+
+@dataclass
+class Survey:
+    """What all masks hold: `numbers` and `colours` with their pixels, and the palettes compared."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    numbers: Counter[int] = field(default_factory=Counter)
+    colours: Counter[int] = field(default_factory=Counter)
+    greys: Counter[int] = field(default_factory=Counter)  # of lossy masks
+    channels_equal: bool = True
+    red_only: bool = True
+    palettes: dict[int, dict[int, Path]] = field(default_factory=lambda: defaultdict(dict))
+    palette_files: int = 0
+    files: int = 0
+    first: Path | None = None
+
+    def add(self, path: Path, mask: RawMask) -> None:
+        """Count one mask."""
+        self.files += 1
+        self.first = self.first or path
+        self.kinds[mask.kind] += 1
+        if mask.values.ndim == 3:
+            red, green, blue = (mask.values[..., channel] for channel in range(3))
+            self.channels_equal &= bool((red == green).all() and (red == blue).all())
+            self.red_only &= not green.any() and not blue.any()
+            if len(self.colours) <= MAX_COLOURS:
+                self.colours.update(_counted(packed(mask.values)))
+        elif mask.lossy:
+            self.greys.update(_counted(mask.values))
+        else:
+            self.numbers.update(_counted(mask.values))
+            self.palette_files += bool(mask.palette)
+            for number, colour in mask.palette.items():
+                self.palettes[number].setdefault(colour, path)
+
+    def conflict(self) -> str:
+        """A number that has two colours in two files, as a sentence; "" where the palettes agree."""
+        for number, colours in sorted(self.palettes.items()):
+            if len(colours) > 1:
+                (one, a), (two, b) = list(colours.items())[:2]
+                return (
+                    f"number {number} is the colour {colour_name(one)} in {a.name} and {colour_name(two)} in {b.name}"
+                )
+        return ""
+
+    def misplaced(self) -> str:
+        """A colour of VOC's palette that stands at another number, as a sentence; "" where none does.
+
+        Only if all colours are VOC's: other palettes share a colour with it by chance.
+        """
+        known = voc_colours(len(VOC_CLASSES))
+        used = {(number, colour) for number, colours in self.palettes.items() for colour in colours}
+        if len(used) < 2 or not all(colour in known for _, colour in used):
+            return ""
+        for number, colour in sorted(used):
+            if known[colour] != number:
+                return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {known[colour]}"
+        return ""
+
+
+def _counted(values: np.ndarray) -> dict[int, int]:
+    """How many pixels have each number, of those that could be classes: noise has millions."""
+    found, counts = np.unique(values, return_counts=True)
+    most = 2**16
+    return dict(zip(found[:most].tolist(), counts[:most].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The rule that turns raw masks into classes: names, mapping, and why in a sentence.
+
+    by: "numbers", "colours", or "threshold" for masks that were JPEGs. `sure` unless it should be looked at.
+    """
+
+    classes: tuple[str, ...]
+    by: str
+    mapping: Mapping[int, int]
+    why: str
+    sure: bool = True
+
+    def label(self, path: Path, mask: RawMask) -> np.ndarray:
+        """Return the classes (H, W) uint8 of a raw mask."""
+        values = mask.values
+        if self.by == "threshold":
+            return (values >= 128).astype(np.uint8)
+        if self.by == "numbers" and values.ndim == 3:
+            values = values[..., 0]
+        if self.by == "colours" and values.ndim == 2:
+            if not mask.palette:
+                raise DataError(f"{path}: mask of plain numbers; expected colours as in the others; map both alike")
+            table = np.full(int(values.max(initial=0)) + 1, -1, np.int64)
+            table[list(mask.palette)] = list(mask.palette.values())
+            return remapped_keys(path, table[values], self.mapping)
+        return remapped_keys(path, packed(values) if values.ndim == 3 else values, self.mapping)
+
+
+def remapped_keys(path: Path, keys: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
+    """Return the classes of numbers or packed colours; DataError names what the mapping lacks."""
+    try:
+        return remapped(keys, mapping)
+    except DataError as error:
+        raise DataError(
+            f"{path}: {error}; say which with `map=FILE`, a line `number class` or `R G B class`"
+        ) from error
+
+
+def meaning_of(
+    found: Survey,
+    sidecar: Sidecar | None,
+    *,
+    layout: str = "",
+    by: str = "",
+    own: tuple[Mapping[int, int], Mapping[int, int]] = ({}, {}),
+) -> Meaning:
+    """Return the rule for masks like these; DataError with what is missing where there is none.
+
+    layout: "cityscapes", "ade20k", "trimap", "camvid" or "voc", if the names of files and folders say so.
+    own: colours and numbers and their classes as the user gives them.
+    """
+    own_colours, own_numbers = own
+    if found.greys:
+        return _thresholded(found, sidecar)
+    known = len(found.colours) > 1 and set(found.colours) <= set(voc_colours(len(VOC_CLASSES)))
+    equal = bool(found.colours) and found.channels_equal and not known  # black and (128, 128, 128) are VOC's
+    if (equal or (found.colours and found.red_only and _carla(found))) and by != "colours":
+        red = Counter({colour >> 16: count for colour, count in found.colours.items()})
+        what = (
+            "three channels that are equal hold the numbers" if equal else "the red channel holds the numbers (CARLA)"
+        )
+        return _said(what, _of_numbers(found, red + found.numbers, sidecar, layout, own_numbers))
+    if found.colours:
+        every = Counter(found.colours)
+        for number, colours in found.palettes.items():
+            every.update(dict.fromkeys(colours, found.numbers[number]))
+        return _of_colours(found, every, sidecar, layout, own_colours)
+    in_palettes = Counter({c: found.numbers[n] for n, colours in found.palettes.items() for c in colours})
+    if found.palette_files == found.files and by != "numbers" and not own_numbers:
+        conflict, misplaced = found.conflict(), found.misplaced()
+        tabled = sidecar is not None and set(in_palettes) <= set(sidecar.colours)
+        if by == "colours" or tabled or conflict or misplaced:
+            why = conflict or ("" if tabled else misplaced)
+            return _said(
+                f"the colours count, not the numbers behind them{f': {why}' * bool(why)}",
+                _of_colours(found, in_palettes, sidecar, layout, own_colours),
+            )
+    return _of_numbers(found, found.numbers, sidecar, layout, own_numbers)
+
+
+def _said(first: str, meaning: Meaning) -> Meaning:
+    return Meaning(meaning.classes, meaning.by, meaning.mapping, f"{first}; {meaning.why}", meaning.sure)
+
+
+def _carla(found: Survey) -> bool:
+    return max(found.colours) >> 16 <= CARLA_MOST
+
+
+def _thresholded(found: Survey, sidecar: Sidecar | None) -> Meaning:
+    """Masks that were JPEGs: black and white survive that, numbers do not."""
+    total = sum(found.greys.values())
+    haze = sum(count for grey, count in found.greys.items() if 32 <= grey < 224) / total
+    if haze > HAZE or not set(found.numbers) <= {0, 255} or found.colours:
+        raise DataError(
+            f"{found.first}: mask is a JPEG with {len(found.greys)} greys; expected black and white, which is all that "
+            "survives its compression; export the masks as PNG"
+        )
+    classes = sidecar.classes if sidecar and len(sidecar.classes) == 2 else ("background", "object")
+    return Meaning(classes, "threshold", {}, f"JPEG masks: 128 and above is {classes[1]}, below is {classes[0]}")
+
+
+def _of_numbers(
+    found: Survey, pixels: Mapping[int, int], sidecar: Sidecar | None, layout: str, own: Mapping[int, int]
+) -> Meaning:
+    there = {number for number in pixels if number >= 0}
+    void = {VOID: VOID, -1: VOID}
+    if own:
+        names = sidecar.classes if sidecar else ()
+        return _complete(found, pixels, Meaning(_named(names, own), "numbers", {**void, **own}, "as `map=FILE` says"))
+    if layout == "trimap" and there <= {1, 2, 3}:
+        why = "trimaps: 1 is the pet, 2 the background, 3 (the border) void"
+        return Meaning(("background", "pet"), "numbers", {1: 1, 2: 0, 3: VOID}, why)
+    if layout == "cityscapes":
+        ids = dict.fromkeys(range(34), VOID) | {number: place for place, number in enumerate(CITYSCAPES_IDS)}
+        return _complete(
+            found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' label ids as 19 classes")
+        )
+    if layout == "cityscapes train ids":
+        ids = {place: place for place in range(len(CITYSCAPES))}
+        return _complete(found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' 19 train ids"))
+    if layout == "ade20k":
+        named = sidecar if sidecar and len(sidecar.classes) == 150 else None
+        names = named.classes if named else tuple(f"ADE20K class {number}" for number in range(1, 151))
+        mapping = {0: VOID, **{number: number - 1 for number in range(1, 151)}}
+        where = f", named in {named.path.name}" if named else ""
+        return _complete(found, pixels, Meaning(names, "numbers", mapping, f"ADE20K: 0 is void, 1 is class 0{where}"))
+    inside = sorted(there - {VOID})
+    if sidecar and sidecar.numbers and set(inside) <= set(sidecar.numbers):
+        if there == {0, VOID} and len(sidecar.classes) == 2:
+            return Meaning(sidecar.classes, "numbers", {0: 0, VOID: 1}, _black_and_white(sidecar.classes[1]))
+        return Meaning(sidecar.classes, "numbers", {**void, **sidecar.numbers}, f"named in {sidecar.path.name}")
+    if there == {0, VOID}:
+        return Meaning(("background", "object"), "numbers", {0: 0, VOID: 1}, _black_and_white("object"))
+    if sidecar:
+        classes = sidecar.classes
+        proposal = propose_numbers(dict.fromkeys(there, 1), len(classes))
+        if proposal is None:
+            strange = [number for number in inside if number not in sidecar.numbers]
+            raise DataError(
+                f"{found.first}: masks hold {_some(strange)}; expected the numbers of the {len(classes)} classes in "
+                f"{sidecar.path.name}; correct that list, or say what is what with `map=FILE`, a line `number class`"
+            )
+        why = f"{proposal.why}; named in {sidecar.path.name}"
+        return Meaning(classes, "numbers", {**void, **proposal.mapping}, why, proposal.sure)
+    if not inside:
+        raise DataError(f"{found.first}: every mask is void; expected numbers of classes; check the folder of masks")
+    if layout == "voc" and inside[-1] < len(VOC_CLASSES):
+        return Meaning(VOC_CLASSES, "numbers", void | {n: n for n in range(len(VOC_CLASSES))}, "PASCAL VOC's classes")
+    if inside[-1] >= VOID:
+        raise DataError(
+            f"{found.first}: masks hold numbers up to {inside[-1]}, {len(inside)} different ones; expected 0 to 254; "
+            "say which is which class with `map=FILE`, a line `number class`"
+        )
+    proposal = propose_numbers(dict.fromkeys(there, 1), len(inside))
+    spread = proposal is not None and len(inside) > 1 and inside[1] - inside[0] >= 16
+    if proposal is not None and proposal.mapping and (spread or inside[0] == 1):
+        names = tuple(f"number {number}" for number in inside)
+        return Meaning(names, "numbers", {**void, **proposal.mapping}, proposal.why, False)
+    names = tuple(f"class {number}" for number in range(inside[-1] + 1))
+    why = "the numbers are the classes; no file names them (`classes=FILE` does, a name a line)"
+    return Meaning(names, "numbers", void | {number: number for number in range(inside[-1] + 1)}, why)
+
+
+def _black_and_white(name: str) -> str:
+    return f"black and white: 255 is {name} here, and not void"
+
+
+def _complete(found: Survey, pixels: Mapping[int, int], meaning: Meaning) -> Meaning:
+    strange = sorted(set(pixels) - set(meaning.mapping))
+    if strange:
+        raise DataError(
+            f"{found.first}: masks hold {_some(strange)} as well; expected only what is known ({meaning.why}); say "
+            "what they are with `map=FILE`, a line `number class`"
+        )
+    return meaning
+
+
+def _of_colours(
+    found: Survey, pixels: Mapping[int, int], sidecar: Sidecar | None, layout: str, own: Mapping[int, int]
+) -> Meaning:
+    there = set(pixels)
+    if len(there) > MAX_COLOURS:
+        raise DataError(
+            f"{found.first}: masks hold more than {MAX_COLOURS} colours; expected one for each class; they were scaled "
+            "with interpolation or were JPEGs once; export them again as PNG"
+        )
+    if own and there <= set(own):
+        names = sidecar.classes if sidecar else ()
+        return Meaning(_named(names, own), "colours", own, "as `map=FILE` says")
+    if sidecar and sidecar.colours:
+        mapping = {**sidecar.colours, **own}
+        missing = [colour_name(colour) for colour in sorted(there - set(mapping))]
+        if missing:
+            raise DataError(
+                f"{found.first}: masks hold {_some(missing)}; expected the colours in {sidecar.path.name}; add them "
+                "there, or say what they are with `map=FILE`, a line `R G B class`"
+            )
+        return Meaning(sidecar.classes, "colours", mapping, f"colours named in {sidecar.path.name}")
+    voc, known = voc_colours(len(VOC_CLASSES)), voc_colours(VOID)
+    if there <= set(CAMVID) and (layout == "camvid" or not there <= set(voc)):
+        names = tuple(name for name in CAMVID.values() if not VOID_NAMES.fullmatch(name))
+        by_colour = {colour: names.index(name) if name in names else VOID for colour, name in CAMVID.items()}
+        return Meaning(names, "colours", {**by_colour, **own}, "CamVid's colours")
+    if there <= {*CITYSCAPES_COLOURS, 0} and len(there) > 1 and not there <= set(voc):
+        by_colour = {0: VOID, **{colour: place for place, colour in enumerate(CITYSCAPES_COLOURS)}}
+        return Meaning(CITYSCAPES, "colours", {**by_colour, **own}, "Cityscapes' colours")
+    if there <= set(known):
+        most = max((known[colour] for colour in there if known[colour] != VOID), default=0)
+        names = sidecar.classes if sidecar and len(sidecar.classes) > most else ()
+        if not names and layout == "voc" and most < len(VOC_CLASSES):
+            names = VOC_CLASSES
+        mapping = {colour: known[colour] for colour in sorted(there, key=lambda colour: known[colour])}
+        return Meaning(_named(names, mapping), "colours", {**mapping, **own}, "VOC's palette")
+    proposal = propose_colours(pixels, len(there))
+    if proposal is None:
+        raise DataError(
+            f"{found.first}: masks hold {len(there)} colours; expected at most {VOID} classes; say which is which with "
+            "`map=FILE`, a line `R G B class`"
+        )
+    mapping = {**proposal.mapping, **own}
+    names = tuple(f"colour {colour_name(colour)}" for colour, number in mapping.items() if number != VOID)
+    if sidecar and len(sidecar.classes) >= len(names):
+        names = sidecar.classes
+    return Meaning(_named(names, mapping), "colours", mapping, proposal.why, False)
+
+
+def _named(names: Sequence[str], mapping: Mapping[int, int]) -> tuple[str, ...]:
+    """The names, with more for what the mapping has beyond them."""
+    most = max((number for number in mapping.values() if number != VOID), default=0)
+    return (*names, *(f"class {number}" for number in range(len(names), most + 1)))
+
+
+def _some(things: Sequence[object]) -> str:
+    return ", ".join(map(str, things[:6])) + (f" and {len(things) - 6} more" if len(things) > 6 else "")

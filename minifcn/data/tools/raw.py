@@ -1,0 +1,206 @@
+"""Read pictures and masks as people have them, before anything is known about what their numbers mean.
+
+`read_image` and `read_mask` (files.py) take what training takes. Here everything is read that can become that: TIFF
+and its pages, JPEG masks, `.npy` masks, 1 to 16 bits, three channels, palettes; and both sides of a pair are turned
+upright together when the photograph carries an EXIF orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.files import IMAGE_FORMATS, MAX_PIXELS, ORIENTATION, as_rgb, bits_of_png, opened
+from minifcn.data.tools.mapping import packed
+from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.formats.limits import mapped
+from minifcn.formats.npz import read_npy
+
+FORMATS = (*IMAGE_FORMATS, "TIFF")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
+MASK_SUFFIXES = (*PICTURE_SUFFIXES, ".npy")
+MAX_PAGES = 10_000
+SENSOR_BITS = 12  # a 16-bit picture with no larger number was filled from the bottom
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a picture say: height and width as stored, EXIF orientation, mode and pages."""
+
+    size: tuple[int, int]
+    orientation: int
+    mode: str
+    pages: int = 1
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Height and width once the picture is turned upright."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+
+@dataclass(frozen=True)
+class RawMask:
+    """A mask as stored: numbers (H, W) or colours (H, W, 3) uint8, and what else says what they mean.
+
+    `palette` holds the colour, as 0xRRGGBB, of each number that occurs. `lossy` is a mask that was a JPEG.
+    """
+
+    kind: str
+    values: np.ndarray
+    orientation: int = 1
+    palette: dict[int, int] = field(default_factory=dict)
+    lossy: bool = False
+
+
+def read_header(path: Path) -> Header:
+    """Return what the header of a picture says; nothing is decoded."""
+    with opened(path, formats=FORMATS) as picture:
+        return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture))
+
+
+def _orientation(picture: Any) -> int:
+    turned = picture.getexif().get(ORIENTATION, 1)
+    return turned if turned in range(1, 9) else 1
+
+
+def _pages(picture: Any) -> int:
+    """How many pages a TIFF has; of animations the first picture counts."""
+    if picture.format != "TIFF":
+        return 1
+    pages = 1
+    while pages <= MAX_PAGES:
+        try:
+            picture.seek(pages)
+        except EOFError:
+            break
+        pages += 1
+    picture.seek(0)
+    if pages > MAX_PAGES:
+        raise DataError(f"more than {MAX_PAGES} pages; expected fewer; split the file")
+    return pages
+
+
+def largest_number(path: Path, page: int) -> int:
+    """Return the largest number in a 16-bit picture."""
+    with opened(path, formats=FORMATS) as picture:
+        picture.seek(page)
+        return int(np.asarray(picture).max(initial=0))
+
+
+def bits_in_use(largest: Iterable[int]) -> int:
+    """Return how many of 16 bits to use for pictures with these largest numbers: 8 to 12, or all 16."""
+    bits = max(8, max(largest, default=2**16 - 1).bit_length())
+    return bits if bits <= SENSOR_BITS else 16
+
+
+def read_picture(path: Path, *, page: int = 0, bits: int = 16) -> np.ndarray:
+    """Return a photograph (H, W, 3) uint8, upright, as `read_image` does, from any page and of `bits` used bits."""
+    from PIL import ImageOps
+
+    with opened(path, formats=FORMATS) as picture:
+        picture.seek(page)
+        _require_room(path, picture)
+        return np.array(as_rgb(path, ImageOps.exif_transpose(picture), bits=bits))
+
+
+def _require_room(path: Path, picture: Any) -> None:
+    """A later page may be larger than the first, which the header has shown."""
+    if picture.size[0] * picture.size[1] > MAX_PIXELS:
+        raise DataError(f"{path}: a page of {picture.size[0]}x{picture.size[1]} pixels; expected at most {MAX_PIXELS}")
+
+
+def read_raw_mask(path: Path, *, page: int = 0) -> RawMask:
+    """Return a mask as it is stored. DataError for what can hold no class numbers."""
+    if path.suffix.lower() == ".npy":
+        return RawMask(".npy", _array(path))
+    with opened(path, formats=FORMATS) as picture:
+        picture.seek(page)
+        _require_room(path, picture)
+        turned, mode, name = _orientation(picture), picture.mode, picture.format
+        if name in ("JPEG", "MPO") or (name == "WEBP" and mode == "RGB"):
+            return RawMask(name, np.array(picture.convert("L")), turned, lossy=True)
+        if mode == "P":
+            return _of_palette(name, picture, turned)
+        if mode == "1":
+            return RawMask(f"1-bit {name}", np.array(picture).astype(np.uint8), turned)
+        if mode in ("L", "LA"):
+            values = np.array(picture)
+            if name == "PNG" and mode == "L" and (bits := bits_of_png(path)) < 8:
+                return RawMask(f"{bits}-bit PNG", values // np.uint8(255 // (2**bits - 1)), turned)
+            return RawMask(f"8-bit {name}", values[..., 0] if mode == "LA" else values, turned)
+        if mode.startswith("I") or mode == "F":
+            return RawMask(f"{'16' if mode.startswith('I;16') else '32'}-bit {name}", _whole(path, picture), turned)
+        if mode not in ("RGB", "RGBA"):
+            raise DataError(f"{path}: mask of mode {mode}; expected numbers or colours; save it as PNG")
+        return RawMask(f"{name} in colours", np.array(picture.convert("RGB")), turned)
+
+
+def _of_palette(name: str, picture: Any, turned: int) -> RawMask:
+    values = np.array(picture)
+    colours = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    used = [int(number) for number in np.unique(values) if number < len(colours)]
+    table = dict(zip(used, packed(colours[used]).tolist(), strict=True))
+    return RawMask(f"{name} with a palette", values, turned, table)
+
+
+def _whole(path: Path, numbers: Any) -> np.ndarray:
+    """Whole numbers (H, W) int32 of an array of any kind; negative ones are void in most programs, and stay -1."""
+    values = np.asarray(numbers)
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (np.floor(values) == values).all()):
+        raise DataError(f"{path}: mask holds fractions; expected whole numbers, a class each; round them first")
+    if values.size and not (values.min() >= -(2**31) and values.max() < 2**31):
+        raise DataError(f"{path}: mask holds {values.max()}; expected classes, whole numbers from 0 to 65535")
+    return np.maximum(values.astype(np.int32), -1)
+
+
+def _array(path: Path) -> np.ndarray:
+    """The numbers of a `.npy`, (H, W), read without running anything."""
+    try:
+        values = read_npy(path, "mask", mapped(path))
+    except (FormatError, UsageError) as error:
+        raise DataError(str(error)) from error
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim != 2 or not 0 < values.size <= MAX_PIXELS:
+        raise DataError(f"{path}: array of shape {values.shape}; expected a mask (height, width); save one a file")
+    return _whole(path, values)
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Return a picture (H, W, ...) turned as its EXIF orientation, 1 to 8, says."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else None)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else None)
+    return array[rows, columns]
+
+
+TURNED = ("", "stored", "shown")
+
+
+def fitted(path: Path, mask: np.ndarray, own: int, image: Header, image_path: Path, turned: str) -> np.ndarray:
+    """Return a mask upright, as its photograph is once read. DataError where it is unclear, or the sizes differ.
+
+    `own` is the orientation that the mask file carries. A mask without one was drawn on the photograph as stored or
+    as shown. Its size says which, unless the two are equal: then `turned` has to ("stored" or "shown").
+    """
+    if own == 1 and image.orientation != 1:
+        size = mask.shape[:2]
+        stored, shown = size == image.size, size == image.shown
+        if stored and shown and not turned:
+            raise DataError(
+                f"{image_path}: EXIF orientation {image.orientation}, and none in its mask {path.name}; expected to "
+                "know how the mask was drawn; `turned=stored` turns it with the photograph, `turned=shown` leaves it"
+            )
+        own = image.orientation if stored and (not shown or turned == "stored") else 1
+    mask = upright(mask, own)
+    if mask.shape[:2] != image.shown:
+        raise DataError(
+            f"{path}: mask of {mask.shape[1]}x{mask.shape[0]}; expected {image.shown[1]}x{image.shown[0]} as in "
+            f"{image_path}; is it the mask of another image?"
+        )
+    return mask

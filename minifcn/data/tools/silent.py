@@ -1,0 +1,146 @@
+"""Faults that no reader refuses: the files are whole, training runs, and what it learns is wrong.
+
+A palette whose colours stand at other numbers, a photograph that its EXIF turns and a mask that nothing turns, 16-bit
+pictures that use their lower bits and arrive black, pictures of one colour, pictures twice: each trains without a
+word. `check` looks for all of them; `train` looks at what the headers of the files show, before it begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from minifcn.data.files import opened
+from minifcn.data.listed import Listed
+from minifcn.data.sample import Sample
+from minifcn.data.tools.mapping import packed
+from minifcn.data.tools.meaning import Survey
+from minifcn.data.tools.raw import FORMATS, bits_in_use, largest_number, read_header
+from minifcn.errors import DataError
+
+KINDS = {
+    "palettes": (
+        "palettes that contradict each other, or the numbers",
+        "Training reads the numbers, and a viewer shows the colours: here they do not say the same. `minifcn data "
+        "import DIR NEW` writes masks by their colours; with `by=numbers` it keeps the numbers.",
+    ),
+    "turned": (
+        "images that their EXIF turns, with masks that may not be",
+        "Training turns the image; was its mask drawn on it as shown, or as stored? `minifcn data import DIR NEW` "
+        "with `turned=shown` or `turned=stored` writes both upright.",
+    ),
+    "dark": (
+        "16-bit images that use only their lower bits",
+        "Training reads the upper 8 of 16 bits, which are black here. `minifcn data import DIR NEW` scales them.",
+    ),
+    "constant": ("images of one colour", "Nothing can be learned from them. Take them out of the lists."),
+    "twins": (
+        "images that are there twice, equal in every pixel",
+        "Under two names in one split they count double; in two splits the net is measured on what it has learned.",
+    ),
+}
+FEW = 0.0005  # a mask with a smaller share of all classes but one may hold stray pixels only
+
+
+class Silent:
+    """`look` at each pair, then read `faults`, by kind of `KINDS`, and `notes`."""
+
+    def __init__(self) -> None:
+        self._survey = Survey()
+        self._found: dict[str, list[str]] = defaultdict(list)
+        self._dark: dict[str, int] = {}
+        self._pictures: dict[bytes, str] = {}
+        self._classes: dict[str, Counter[int]] = {}
+
+    def headers(self, name: str, image: Path, mask: Path) -> None:
+        """Look at what the headers of a pair say; 16-bit images are decoded."""
+        head = read_header(image)
+        if head.orientation != 1 and head.size == head.shown and read_header(mask).orientation == 1:
+            self._found["turned"].append(f"{name}: EXIF orientation {head.orientation}, and none in {mask.name}")
+        if head.mode.startswith("I;16"):
+            self._dark[name] = largest_number(image, 0)
+
+    def pixels(self, name: str, image: np.ndarray) -> None:
+        """Look at a decoded image."""
+        if image.size and (image == image[0, 0]).all():
+            self._found["constant"].append(f"{name}: all {', '.join(map(str, image[0, 0].tolist()))}")
+        digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
+        other = self._pictures.setdefault(digest, name)
+        if other != name:
+            self._found["twins"].append(f"{name} and {other}")
+
+    def sample(self, sample: Sample) -> None:
+        """Look at a decoded pair."""
+        self.pixels(sample.id, sample.image)
+        self.mask(sample.id, sample.label)
+
+    def mask(self, name: str, label: np.ndarray, path: Path | None = None) -> None:
+        """Look at a mask's numbers, and the colours that the palette of its file gives them."""
+        numbers, counts = np.unique(label, return_counts=True)
+        self._classes[name] = Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        for number, colour in palette_of(path).items() if path else ():
+            if path and number in self._classes[name]:
+                self._survey.palettes[number].setdefault(colour, path)
+
+    def faults(self) -> dict[str, list[str]]:
+        """Return what was found, by kind, in the order of `KINDS`."""
+        found = {kind: list(lines) for kind, lines in self._found.items()}
+        found["palettes"] = [line for line in (self._survey.conflict() or self._survey.misplaced(),) if line]
+        bits = bits_in_use(self._dark.values())
+        if bits < 16:
+            found["dark"] = [f"{name}: no number above {most}" for name, most in self._dark.items()]
+        return {kind: found[kind] for kind in KINDS if found.get(kind)}
+
+    def sentences(self, *, notes: bool = True) -> Iterator[str]:
+        """Return what was found, a sentence for each kind of fault, and the notes."""
+        for kind, lines in self.faults().items():
+            title, meaning = KINDS[kind]
+            yield f"{title}: {lines[0]}{f' and {len(lines) - 1} more' if len(lines) > 1 else ''}; {meaning}"
+        yield from self.notes() if notes else ()
+
+    def notes(self) -> Iterator[str]:
+        """Masks that may be as they should be, and are worth a look."""
+        counted = {name: [count for number, count in one.items()] for name, one in self._classes.items()}
+        few = [name for name, counts in counted.items() if len(counts) > 1 and max(counts) > (1 - FEW) * sum(counts)]
+        one = [name for name, counts in counted.items() if len(counts) == 1]
+        for names, what in ((few, f"have less than {100 * FEW:g} % of all classes but one"), (one, "hold one number")):
+            if names and len(self._classes) > 1:
+                yield f"{len(names)} masks {what}, {', '.join(names[:3])} first: are they finished?"
+
+
+def palette_of(path: Path) -> dict[int, int]:
+    """Return the colour, as 0xRRGGBB, of each number of a mask with a palette; {} for others. Nothing is decoded."""
+    with opened(path, formats=("PNG",)) as picture:
+        found = picture.getpalette("RGB") if picture.mode == "P" else None
+    if not found:
+        return {}
+    return dict(enumerate(packed(np.array(found, np.uint8).reshape(-1, 3)).tolist()))
+
+
+def warnings_of(dataset: Listed) -> Iterator[str]:
+    """What the headers of a split's files show, a sentence for each kind: for a look before training.
+
+    Only for data sets of photographs with PNG masks; others have formats of their own.
+    """
+    if len(dataset.parts) != 2 or dataset.parts[1].suffixes != (".png",):
+        return
+    silent = Silent()
+    palettes: dict[tuple[tuple[int, int], ...], tuple[str, Path]] = {}
+    for name in dataset.ids:
+        image, mask = (part.path(name) for part in dataset.parts)
+        try:
+            silent.headers(name, image, mask)
+            palettes.setdefault(tuple(palette_of(mask).items()), (name, mask))
+        except DataError:
+            continue  # the reader says it
+    for name, mask in list(palettes.values())[:100]:  # one of each palette
+        try:
+            with opened(mask, formats=FORMATS) as picture:
+                silent.mask(name, np.array(picture), mask)
+        except DataError:
+            continue
+    yield from silent.sentences(notes=False)
