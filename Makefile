@@ -1,6 +1,7 @@
 # make train      sets up .venv and trains a network on the embedded world (ARGS="--help" shows what can be chosen)
 # make test       sets up .venv and runs the tests that take seconds: every op, every gradient, every room, every command
 # make test-all   runs the slow tests as well: everything that this machine can run
+# make campaign   kills runs, fills the disk, takes guards out, and prints what was found (ARGS=--help; half an hour)
 # make bench      measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
 # make tutorials  sets up .venv with Jupyter and opens the course
 # make notebooks  runs the notebooks again and writes their outputs (ARGS="01 02" for some of them)
@@ -18,7 +19,7 @@ DOCS := build/docs
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help train test test-all bench tutorials notebooks docs lint clean
+.PHONY: help train test test-all campaign bench tutorials notebooks docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +33,9 @@ test: $(VENV)/ready-to-test
 
 test-all: $(VENV)/ready-to-test
 	$(PYTEST) $(ARGS)
+
+campaign: $(VENV)/ready-to-test
+	$(BIN)/python tests/campaign.py $(ARGS)
 
 bench: $(VENV)/ready-to-run
 	$(BIN)/python -m minifcn bench $(or $(ARGS),nets)

@@ -6,8 +6,9 @@ share: the walk over the parameters, their multipliers, and the state that goes 
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 
 import numpy as np
@@ -225,6 +226,56 @@ class Adam(Optimizer):
                 raise FormatError("Adam's steps are below 1; expected how often each parameter was updated")
 
 
+class WeightAverage:
+    """The average of a net's weights over its last steps, which often predicts better than the last weights alone.
+
+    After each step t = 1, 2, ...:  a = d a + (1 - d) w,  d = min(decay, t / (10 + t))
+
+    so the average is not held back by the first weights; with decay 0.999 it then spans about a thousand steps.
+    (Polyak and Juditsky, 1992; the exponential form as in Tarvainen and Valpola, 2017.)
+    """
+
+    def __init__(self, net: Module, *, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise UsageError(f"WeightAverage: decay is {decay}; expected at least 0 and below 1")
+        self.net, self.decay = net, decay
+        self.average = {name: parameter.data.copy() for name, parameter in net.named_parameters()}
+
+    def update(self, t: int) -> None:
+        """Take in the weights after step `t`, counted from 1."""
+        decay = min(self.decay, t / (10 + t))
+        for name, parameter in self.net.named_parameters():
+            average = self.average[name]
+            average += (parameter.data - average) * (1 - decay)
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[Module]:
+        """Inside, the net has the average in the place of its weights."""
+        own = {name: parameter.data for name, parameter in self.net.named_parameters()}
+        self._put(self.average)
+        try:
+            yield self.net
+        finally:
+            self._put(own)
+
+    def _put(self, arrays: Mapping[str, Array]) -> None:
+        for name, parameter in self.net.named_parameters():
+            parameter.data = arrays[name]
+            parameter.changed()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return a copy of the average of every parameter, on the host."""
+        return {name: np.array(to_host(array)) for name, array in self.average.items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take that back; `FormatError` if it is not of this net's parameters."""
+        if {name: tuple(array.shape) for name, array in state.items()} != {n: a.shape for n, a in self.average.items()}:
+            raise FormatError("the averaged weights are not those of this network")
+        for name, array in state.items():
+            like = self.average[name]
+            self.average[name] = to_device(np.array(to_host(array), dtype=like.dtype, order="C"), device_of(like))
+
+
 def sgd_update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink: float) -> None:
     """h = momentum * h + gain * g + shrink * w; w = w - h: in place, block by block, on flat arrays."""
 
@@ -275,7 +326,7 @@ def in_blocks(task: Callable[[slice], None], w: Array) -> None:
     parallel(task, shares(w.size, -(-w.size // BLOCK) if is_host(w) else 1), threads() if w.size > 8 * BLOCK else 1)
 
 
-SCHEDULES = ("fixed", "step", "poly")
+SCHEDULES = ("fixed", "step", "poly", "cosine")
 
 
 def learning_rate(
@@ -287,14 +338,20 @@ def learning_rate(
     power: float = 0.9,
     gamma: float = 0.1,
     drops: int = 2,
+    warmup: int = 0,
 ) -> float:
     """Return the rate for step 0 .. total-1, and from there on that of the end.
 
     "fixed" (the paper): lr. "poly": lr (1 - step/total)^power. "step": times `gamma` at `drops` equal distances.
+    "cosine": lr (1 + cos(pi step/total)) / 2. The first `warmup` steps rise to that in equal parts.
     Errors: `UsageError` for an unknown schedule, and for a step or a total that is no whole number of at least 0 and 1.
     """
     if not whole(step, least=0) or not whole(total, least=1):
         raise UsageError(f"learning_rate: step {step!r} of {total!r}; expected whole numbers of at least 0 and 1")
+    if step < warmup:
+        lr = lr * (step + 1) / warmup
+    if schedule == "cosine":
+        return lr * (1 + math.cos(math.pi * min(step, total) / total)) / 2
     if schedule == "fixed":
         return lr
     if schedule == "poly":

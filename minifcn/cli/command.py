@@ -18,6 +18,7 @@ it is taken out of the arguments here, and lets every exception through.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -186,19 +187,20 @@ def finish(options: type[T], given: dict[str, Any], *, verb: str, default: T, af
     return dataclasses.replace(default, **given)  # type: ignore[type-var]
 
 
-KINDS: dict[type, tuple[str, str]] = {
+KINDS: dict[Any, tuple[str, str]] = {
     int: ("N", "a whole number"),
     float: ("X", "a number"),
     str: ("WORD", "a word after it"),
+    float | str: ("X", "a number or a word"),
 }
 """What --help shows for a value of each type, and what an error expects."""
 
 
-def _value(kind: type, text: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"is {text!r}" if text else "") from None
+def _value(kind: Any, text: str) -> Any:
+    for one in get_args(kind) or (kind,):  # of a union the first that fits
+        with contextlib.suppress(ValueError):
+            return one(text)
+    raise argparse.ArgumentTypeError(f"is {text!r}" if text else "")
 
 
 def flag_of(name: str) -> str:

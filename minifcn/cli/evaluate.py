@@ -24,7 +24,8 @@ from minifcn.training.options import WORLD
 from minifcn.training.progress import Bar
 from minifcn.training.ranges import check_choices, check_ranges
 from minifcn.training.report import write_report
-from minifcn.training.runlog import write_json
+from minifcn.training.run_folder import check_kinds
+from minifcn.training.runlog import json_text, write_json
 from minifcn.training.setup import data_set
 from minifcn.training.trained import Trained, open_trained
 
@@ -64,6 +65,9 @@ def main(argv: list[str]) -> int:
     absent: Any = options.absent
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
+    run_folder = Path(words[0])
+    if run_folder.is_dir():
+        check_kinds(run_folder)
     trained = open_trained(words[0], best=options.best, say=warn)
     val, split, train = data_of(trained, options)
     place = options.data or trained.options.data
@@ -91,9 +95,8 @@ def main(argv: list[str]) -> int:
         print(f"\nthe second head\n{class_table(second, classes)}")
         record["geometry"] = measures(second, classes)
     if options.json:
-        write_json(Path(options.json), record)
+        Path(options.json).write_text(json_text(record), encoding="utf-8", newline="\n")
         print(f"wrote {options.json}")
-    run_folder = Path(words[0])
     if run_folder.is_dir() and not (options.data or options.hide) and not (run_folder / "evaluation.json").exists():
         write_json(run_folder / "evaluation.json", record)
         print(f"wrote {write_report(run_folder)}")

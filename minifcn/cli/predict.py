@@ -1,36 +1,59 @@
-"""`minifcn predict`: segment photographs into masks, overlays and tables of classes.
+"""`minifcn predict`: segment photographs into masks, overlays and tables of classes, and say why.
 
 minifcn predict runs/toy photo.jpg
 minifcn predict runs/camvid 'street/*.jpg' --out masks
+minifcn predict runs/camvid map.tif --tile 1024 --confidence
+minifcn predict runs/camvid photo.jpg --explain 120,80
 """
 
 from __future__ import annotations
 
 import glob
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+
+import numpy as np
 
 from minifcn.cli.command import parse_words, warn
-from minifcn.data.files import read_image
+from minifcn.data.files import MAX_PIXELS, MOST_IN_TILES, read_frames
 from minifcn.errors import DataError, UsageError
-from minifcn.inference import inference
 from minifcn.kernels.threads import cores, set_threads
+from minifcn.models.tiling import Tiling
 from minifcn.training.device import choose_device
-from minifcn.training.evaluation import predict
-from minifcn.training.prediction import shares, write_prediction
+from minifcn.training.explanation import write_explanation
+from minifcn.training.index_page import IndexPage
+from minifcn.training.prediction import Predictor, shares, write_prediction
 from minifcn.training.ranges import check_ranges
-from minifcn.training.trained import open_trained
+from minifcn.training.run_folder import check_kinds
+from minifcn.training.trained import Trained, open_trained
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".gif", ".apng", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Segment images: `minifcn predict RUN image ...`, where an image may be a file, a folder or a pattern."""
+    """Segment images: `minifcn predict RUN image ...`, where an image may be a file, a folder or a pattern.
+
+    Of a GIF, an APNG or a TIFF of several pages, every frame is segmented.
+    """
 
     out: Annotated[str, "the folder to write into; by default the run's predictions folder"] = ""
     best: Annotated[bool, "the checkpoint that was best on the run's validation split, instead of the newest"] = False
+    tile: Annotated[
+        int,
+        "compute images larger than this in tiles of so many pixels, with a margin that makes the scores those of the "
+        "whole image: any image in bounded memory (0: the whole image at once)",
+    ] = 0
+    flip: Annotated[bool, "average the scores of the image and of its mirror image"] = False
+    scales: Annotated[str, 'average the scores over copies of the image scaled by these: "0.75,1,1.25"'] = "1"
+    scores: Annotated[bool, "write the scores of all classes, as float16, into an .npz"] = False
+    confidence: Annotated[bool, "write a picture of the entropy of the classes: black is sure, white is not"] = False
+    explain: Annotated[
+        str, 'write a page that says why the pixel "X,Y" (from the left, from the top) of the one image got its class'
+    ] = ""
     alpha: Annotated[float, "how strongly the classes colour the overlay, 0 to 1"] = 0.6
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
@@ -41,7 +64,8 @@ def main(argv: list[str]) -> int:
     words, options = parse_words(Options, argv, verb="predict", words="RUN image ...")
     if len(words) < 2:
         raise UsageError("predict: expected a run folder and at least one image: minifcn predict RUN image ...")
-    check_ranges(options, [("alpha", 0, 1)])
+    check_ranges(options, [("alpha", 0, 1), ("tile", 0, math.inf)])
+    scales = numbers("scales", options.scales, float, "numbers from 0.25 to 4, such as 0.75,1,1.25", (0.25, 4))
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best, say=warn)
@@ -50,31 +74,88 @@ def main(argv: list[str]) -> int:
             f"{words[0]}: its net sees {trained.inputs.name}, and a photograph alone has no depth; expected a "
             "net of colours; `minifcn evaluate` measures this one on a data set with depth"
         )
+    tiling = Tiling.of(trained.net, options.tile) if options.tile else Tiling()
     images = [path for word in words[1:] for path in files(word)]
     out = Path(options.out) if options.out else beside(trained.path) / "predictions"
+    if not options.out:
+        check_kinds(out.parent)
+    if options.explain:
+        return explain(trained, words[0], images, out, options, why, device)
     out.mkdir(parents=True, exist_ok=True)
     print(f"device {why}")
-    trained.net.to(device)
+    if options.tile:
+        print(tiling)
+    predictor = Predictor(trained.net.to(device), trained.preprocessing, tiling, options.flip, scales)
+    keep = ["scores"] * options.scores + ["entropy"] * options.confidence
+    index = IndexPage(words[0], trained.classes, options.alpha)
     taken: set[str] = set()
     faults = []
-    with inference(trained.net):
-        for path in images:
-            try:
-                image = read_image(path)
-            except DataError as fault:
-                faults.append(str(fault))
-                continue
-            label = predict(trained.net, trained.preprocessing(image)[None])[0]
-            print(f"{path}: {image.shape[1]}x{image.shape[0]}")
-            start = out / free_name(path.stem, taken)
-            write_prediction(image, label, trained.classes, start, alpha=options.alpha)
-            for name, share in shares(label, trained.classes).items():
-                print(f"  {name:<16} {100 * share:>6.2f} %")
-            print(f"  wrote {start}-mask.png, -overlay.png, -legend.png")
+    for path in images:
+        stem, frames = free_name(path.stem, taken), 0
+        try:
+            for number, image, many in framed(path, most=MOST_IN_TILES if options.tile else MAX_PIXELS):
+                frames = number + 1
+                name = f"{stem}-{number:04d}" if many else stem
+                print(f"{path}{f' frame {number}' if many else ''}: {image.shape[1]}x{image.shape[0]}")
+                found = predictor(image, keep=keep)
+                written = write_prediction(image, found, trained.classes, out / name, alpha=options.alpha)
+                covered = shares(found.label, trained.classes)
+                for label, share in covered.items():
+                    print(f"  {label:<16} {100 * share:>6.2f} %")
+                print(f"  wrote {out / name}{', '.join(written)}")
+                index.add(name, path, image, found.label, covered)
+        except DataError as fault:
+            faults.append(str(fault))
+            if not frames:
+                taken.discard(stem)
+    if index.count:
+        index.write(out / "index.html")
+        print(f"wrote {out / 'index.html'}: every picture under its classes")
     if faults:
         more = f" (the first of {len(faults)} such among {len(images)} images)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}")
     return 0
+
+
+def explain(trained: Trained, run: str, images: list[Path], out: Path, options: Options, why: str, device: str) -> int:
+    """Write the page about one pixel of one image, and print what it says first."""
+    x, y = numbers("explain", options.explain, int, "the column and the row of a pixel, such as 120,80", (0, 10**9), 2)
+    if len(images) != 1:
+        raise UsageError(f"option explain: found {len(images)} images; expected one, of which it explains a pixel")
+    image = next(read_frames(images[0]))
+    height, width = image.shape[:2]
+    if x >= width or y >= height:
+        raise UsageError(f"option explain is {x},{y}; expected a pixel of {images[0]}, which has {width}x{height}")
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"device {why}")
+    trained.net.to(device)
+    path = out / f"{images[0].stem}-explain-{x}-{y}.html"
+    print(write_explanation(trained, image, (x, y), path, name=f"{images[0].name} at {x},{y}"))
+    print(f"wrote {path}")
+    return 0
+
+
+def numbers(
+    name: str, text: str, kind: Callable[[str], float], expected: str, ends: tuple[float, float], count: int = 0
+) -> tuple[Any, ...]:
+    """Return the numbers of an option like "0.75,1,1.25", each in a range; `count` of them, if that is not 0."""
+    try:
+        found = tuple(kind(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(ends[0] <= value <= ends[1] for value in found) or count not in (0, len(found)):
+        raise UsageError(f"option {name} is {text!r:.60}; expected {expected}")
+    return found
+
+
+def framed(path: Path, *, most: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Yield each picture of a file with its number, and whether there is more than one."""
+    frames = read_frames(path, most=most)
+    image, number = next(frames, None), 0
+    while image is not None:
+        after = next(frames, None)
+        yield number, image, number > 0 or after is not None
+        image, number = after, number + 1
 
 
 def beside(checkpoint: Path) -> Path:
@@ -86,7 +167,7 @@ def files(word: str) -> list[Path]:
     """The images that a word of the command line means; `DataError` if there are none."""
     path = Path(word)
     if path.is_dir():
-        found = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES)
+        found = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[:2] != "._")
         if not found:
             raise DataError(f"{path}: a folder without images; expected files ending in {', '.join(SUFFIXES)}")
         return found

@@ -26,7 +26,14 @@ from minifcn.training.options import Options
 from minifcn.training.plan import plan
 from minifcn.training.ranks import ALONE, Alone, together
 from minifcn.training.recipes import RECIPES, doubts, missing_beginning, preset
-from minifcn.training.run_folder import free_folder, options_of_run, read_config, run_folder
+from minifcn.training.run_folder import (
+    check_unused,
+    checkpoints,
+    free_folder,
+    options_of_run,
+    read_config,
+    run_folder,
+)
 from minifcn.training.runlog import write_json
 from minifcn.training.signals import Interrupted
 from minifcn.training.trained import of_checkpoint
@@ -122,9 +129,9 @@ def _say(line: str) -> None:
     print(with_flags(line))
 
 
-def begun(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
-    """A new run, its folder made and its configuration written."""
-    path = Path(ranks.once(lambda: str(unused_folder(options))))
+def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = False) -> Trainer:
+    """A new run, its folder made and its configuration written; `again` in a folder that has the configuration only."""
+    path = Path(options.run if again else ranks.once(lambda: str(unused_folder(options))))
     if missing := missing_beginning(options):
         raise UsageError(missing)
     weights = starting_weights(options.init, say=warn) if options.init else []
@@ -160,6 +167,7 @@ def unused_folder(options: Options) -> Path:
     path = Path(options.run or free_folder(options.recipe))
     if (path / "config.json").exists():
         raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
+    check_unused(path)
     return path
 
 
@@ -174,6 +182,9 @@ def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
     ]
     if changed:
         raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
+    if not ranks.once(lambda: bool(checkpoints(path))):
+        print(f"{path}: was interrupted before its first checkpoint, and starts again from its config.json")
+        return begun(dataclasses.replace(options, run=str(path), resume=""), device, ranks, again=True)
     folder = run_folder(path, ranks, create=False, say=warn)
     try:
         train, val = setup.data_sets(options, say=_say)

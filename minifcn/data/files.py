@@ -33,6 +33,12 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF")
 """What may be tried on a photograph. Pillow knows many more, but one (EPS) it hands to another program, and the
 decoder of another (TIFF) prints its own complaints past everybody."""
 
+FRAME_FORMATS = (*IMAGE_FORMATS, "TIFF")
+"""What may hold several pictures in one file, or one."""
+
+MOST_IN_TILES = 178_000_000
+"""The largest picture that is decoded to be predicted tile by tile: Pillow refuses more."""
+
 ORIENTATION = 274
 """The EXIF tag that says which way up the camera was held."""
 
@@ -133,6 +139,33 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         return np.array(as_rgb(path, ImageOps.exif_transpose(picture)))
 
 
+def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS) -> Iterator[np.ndarray]:
+    """Yield every picture in a file, as `read_image` reads one: the frames of a GIF or an APNG, the pages of a TIFF.
+
+    `most` is the largest number of pixels that one of them may have.
+    """
+    cure = "scale it down first" if most > MAX_PIXELS else "scale it down first, or predict it with `tile=1024`"
+    with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
+        count = getattr(picture, "n_frames", 1)
+        only = _frame(path, picture) if count == 1 else None
+    if only is not None:  # the file is closed by now, and Pillow's copy of the pixels is gone
+        yield only
+        return
+    with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
+        for number in range(count):
+            picture.seek(number)
+            yield _frame(path, picture)
+
+
+def _frame(path: str | os.PathLike[str], picture: Any) -> np.ndarray:
+    from PIL import ImageOps
+
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
+    plain = picture.mode == "RGB" and not picture.has_transparency_data
+    return np.asarray(picture if plain else as_rgb(path, picture))  # without a copy that is not needed
+
+
 def as_rgb(path: str | os.PathLike[str], picture: Any, *, bits: int = 16) -> Any:
     """The same picture in mode RGB; of samples with 16 bits the lowest `bits` are used, and of those the upper 8."""
     from PIL import Image
@@ -173,7 +206,13 @@ def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterator[Any]:
+def opened(
+    path: str | os.PathLike[str],
+    *,
+    formats: tuple[str, ...],
+    most: int = MAX_PIXELS,
+    cure: str = "scale it down first",
+) -> Iterator[Any]:
     """Open a picture with Pillow, header only; whatever Pillow then finds wrong with it is a `DataError`."""
     from PIL import Image
 
@@ -184,13 +223,13 @@ def opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterato
             found = Image.open(path, formats=formats)
         with found as picture:
             width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise DataError(_too_large(path, f"{width}x{height} pixels"))
+            if width * height > most:
+                raise DataError(_too_large(path, f"{width}x{height} pixels", most, cure))
             yield picture
     except MinifcnError:
         raise
     except Image.DecompressionBombError as error:
-        raise DataError(_too_large(path, "over 179 megapixels")) from error
+        raise DataError(_too_large(path, "over 179 megapixels", most, cure)) from error
     except Image.UnidentifiedImageError as error:
         raise DataError(f"{path}: content not recognised; expected {', '.join(formats)}; replace the file") from error
     except Exception as error:  # Pillow promises no set of exceptions for broken files
@@ -198,8 +237,8 @@ def opened(path: str | os.PathLike[str], *, formats: tuple[str, ...]) -> Iterato
         raise DataError(f"{path}: cannot be decoded ({reason}); expected a whole picture; replace the file") from error
 
 
-def _too_large(path: str | os.PathLike[str], found: str) -> str:
-    return f"{path}: header announces {found}; expected at most {MAX_PIXELS // 10**6} megapixels; scale it down first"
+def _too_large(path: str | os.PathLike[str], found: str, most: int, cure: str) -> str:
+    return f"{path}: header announces {found}; expected at most {most // 10**6} megapixels; {cure}"
 
 
 def _require_file(path: str | os.PathLike[str]) -> None:

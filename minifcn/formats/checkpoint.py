@@ -20,7 +20,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import secrets
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ EARLIER = "use an earlier checkpoint"
 _DIGEST_KEY = rb"\"file_sha256\":\""
 _DIGEST_SIZE = 64
 
-Pieces = Iterable[bytes | memoryview]
+Pieces = Sequence[bytes | memoryview]
 
 
 class NewerFormatError(FormatError):
@@ -94,22 +96,36 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     return np.asarray(array, dtype=little, order="C")
 
 
-def replace_file(path: Path, pieces: Pieces) -> None:
-    """Put `pieces` at `path` so that whoever looks, whenever, finds the whole old file or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
+def replace_file(path: Path, pieces: Pieces, *, copy: Path | None = None) -> None:
+    """Put `pieces` at `path` so that whoever looks, whenever, finds the whole old file or the whole new one.
+
+    The temporary file has a name that cannot be guessed and is made new ("x"), so no file of another's is written over
+    and no link followed. A link at `path` is replaced, and what it leads to is not touched.
+
+    copy: another path, in the same folder, for the same pieces. Both are on the disk before either gets its name, the
+    copy first: whoever finds the new file at `path` finds the new copy, too.
+    """
+    paths = [path] if copy is None else [copy, path]
+    temporary = {each: each.with_name(f"{each.name}.{secrets.token_hex(8)}.tmp") for each in paths}
     with explained(path, "cannot be saved; what was saved before is intact"):
+        for each in paths:
+            if each.exists() and not each.is_file():  # a rename would put a file in the place of a device
+                raise UsageError(f"{each}: found something that is no file, expected a file or a new name")
         try:
-            with open(temporary, "wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            for each in paths:
+                with open(temporary[each], "xb") as file:
+                    for piece in pieces:
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for each in paths:
+                os.replace(temporary[each], each)
+                _sync_folder(each.parent)
         except BaseException:  # Ctrl-C as much as a full disk
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            for each in temporary.values():
+                with contextlib.suppress(OSError):
+                    each.unlink()
             raise
-        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -140,7 +156,8 @@ def load_checkpoint(path: str | Path, *, allow_nonfinite: bool = False) -> tuple
     """Read what `save_checkpoint` wrote: `(tensors, meta)`, with the dtypes, shapes and bits that were saved.
 
     The file is hostile until its digest says otherwise: FormatError names the file, the field or tensor, what was found
-    and what was expected. UsageError when there is no such file. NaN and infinity need `allow_nonfinite`.
+    and what was expected. UsageError when there is no such file or it cannot be read, which says nothing about its
+    bytes. NaN and infinity need `allow_nonfinite`.
     """
     path = Path(path)
     data = _read(path)
@@ -183,15 +200,17 @@ def meta_of(path: str | Path) -> dict[str, Any]:
 def _read(path: Path, *, header: bool = False) -> bytes:
     """Return the bytes of the file, or of its header alone. Read and not mapped: a bad sector is then an error."""
     try:
-        if not path.is_file():  # a pipe or a device would never end
-            found = "something that is no file" if path.exists() else "no file"
-            raise UsageError(f"{path}: found {found}, expected a checkpoint")
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device would never end
+            raise UsageError(f"{path}: found something that is no file, expected a checkpoint")
         with open(path, "rb") as file:
             end = header_end(path, file.read(8), os.fstat(file.fileno()).st_size, then=EARLIER)
             file.seek(0)  # the length is believable, or refused before anything large is read
             return file.read(end if header else -1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: found no file, expected a checkpoint") from error
     except OSError as error:
-        raise FormatError(f"{path}: found {error.strerror or error}, expected a file that can be read") from error
+        reason = error.strerror or error  # whose cure may bring the file back, so nothing is read in its place
+        raise UsageError(f"{path}: cannot be read: {reason}; nothing was changed, see to it and try again") from error
 
 
 def _digest_at(path: Path, header: bytes) -> int:

@@ -7,4 +7,5 @@ FILES = (
     "figure",
     "design",
     "describe",
+    "explain",
 )

@@ -24,7 +24,7 @@ def tag(name: str, /, *children: str, class_: str | None = None, **attributes: s
     if class_:
         attributes["class"] = class_
     opened = name + "".join(f' {key}="{_escape(value)}"' for key, value in attributes.items())
-    if name in ("img", "meta"):
+    if name in ("img", "meta", "input"):
         return Html(f"<{opened}>")
     inside = "".join(child if isinstance(child, Html) else _escape(child) for child in children)
     return Html(f"<{opened}>{inside}</{name}>")
@@ -36,9 +36,9 @@ def _escape(text: str) -> str:
     return html.escape(text)
 
 
-def inline(png: bytes) -> str:
-    """A PNG as an address that holds it."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def inline(data: bytes, kind: str = "png") -> str:
+    """A PNG, or another `kind` of picture, as an address that holds it."""
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
 
 
 def html_table(rows: Sequence[Sequence[str]]) -> Html:

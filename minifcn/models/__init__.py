@@ -16,6 +16,7 @@ FILES = (
     "ladder",
     "fcn",
     "paper",
+    "tiling",
     "upsampling",
     "dilated",
     "zoo",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,13 +25,13 @@ from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
 from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.tools.silent import Silent
-from minifcn.errors import DivergedError, UsageError
+from minifcn.errors import DivergedError, FormatError, UsageError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.nn import drawing
-from minifcn.optim import SGD, Adam, learning_rate
-from minifcn.sampling import class_weights, count, sample
+from minifcn.optim import SGD, Adam, WeightAverage, learning_rate
+from minifcn.sampling import class_weights, count, sample, sample_balanced
 from minifcn.tensor import Tensor
 from minifcn.training import runlog, setup
 from minifcn.training.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
@@ -55,7 +56,7 @@ from minifcn.training.resume import Progress, checked_progress, fingerprint
 from minifcn.training.run_folder import Checkpoint, RunFolder
 from minifcn.training.signals import Interrupted, Signals
 from minifcn.training.step import backward
-from minifcn.training.trained import part, restore_net
+from minifcn.training.trained import AVERAGE, part, restore_net
 
 ORDER, AUGMENT, SAMPLING, DROPOUT = 0, 1, 2, 3  # what a random stream is for
 KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
@@ -171,7 +172,13 @@ class Trainer:
 
     def _check_share(self, images: int) -> None:
         """Raise `UsageError` where some ranks would have nothing to do in any step."""
-        per_step = min(self.options.batch * self.options.accumulate, images)
+        o, ranks = self.options, self.ranks.size
+        if not o.adds_up and min(o.accumulate, math.ceil(images / o.batch)) < ranks:
+            raise UsageError(
+                f"{ranks} ranks share steps of {o.accumulate} batches, and a dice loss or a balanced sample looks at "
+                "a whole batch; expected at least one batch for each rank: choose a larger `accumulate=...`"
+            )
+        per_step = min(o.batch * o.accumulate, images)
         if per_step < self.ranks.size:
             raise UsageError(
                 f"{self.ranks.size} ranks share steps of {per_step} image{'s' * (per_step > 1)}; expected at least one "
@@ -194,6 +201,7 @@ class Trainer:
         if o.frozen:
             self.net.freeze(*o.frozen)
         self.optimizer = setup.solver(o, self.net)
+        self.average = WeightAverage(self.net, decay=o.ema) if o.ema else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -261,8 +269,10 @@ class Trainer:
 
     def _one_step(self) -> None:
         p, done = self.progress, self.progress.step - self.progress.stage_began
-        schedule = self.options.schedule
-        self.optimizer.lr = learning_rate(done, self.steps_per_stage, lr=self._stage_rate(), schedule=schedule)
+        o = self.options
+        self.optimizer.lr = learning_rate(
+            done, self.steps_per_stage, lr=self._stage_rate(), schedule=o.schedule, warmup=o.warmup
+        )
         batches = self._drawn(p.step)
         reports = self.ranks.gather(self._backward(batches))
         for report in reports:
@@ -272,6 +282,8 @@ class Trainer:
         has_gradient = np.any([report["has_gradient"] for report in reports], axis=0)
         self.ranks.add_gradients(list(itertools.compress(self.net.parameters(), has_gradient)))
         self.optimizer.step(accumulated=len(batches))
+        if self.average:
+            self.average.update(done + 1)
         self._count_all(batches, reports)
         p.step += 1
         self._code, self._measured = max(report["code"] for report in reports), None
@@ -312,9 +324,13 @@ class Trainer:
         chosen = order[position * per_step : (position + 1) * per_step]
         return [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
 
+    def _in_parts(self, batches: Sequence[np.ndarray]) -> bool:
+        """Whether each batch of a step is split between the ranks: there are too few for each rank to have one."""
+        return len(batches) < self.ranks.size and self.options.adds_up
+
     def _shares(self, batches: Sequence[np.ndarray]) -> dict[int, slice]:
         """Return what this rank computes: some of the batches, or a part of each where there are too few for all."""
-        if len(batches) < self.ranks.size:
+        if self._in_parts(batches):
             return {number: self.ranks.share(len(batch)) for number, batch in enumerate(batches)}
         mine = range(len(batches))[self.ranks.share(len(batches))]
         return {number: slice(0, len(batches[number])) for number in mine}
@@ -330,7 +346,7 @@ class Trainer:
         batches = self._drawn(step)
         share, (epoch, _) = self._shares(batches)[number], self._epoch_of(step)
         samples = [self._sample(int(image), epoch) for image in batches[number][share]]
-        if len(batches) < self.ranks.size:
+        if self._in_parts(batches):
             return samples
         return self._batch(step, number, len(samples), share, samples)
 
@@ -349,10 +365,11 @@ class Trainer:
         size: tuple[int, int] = (0, 0),
     ) -> Batch:
         inputs, labels, geometry = collate_inputs(samples, self.inputs, size=size)
-        o, keep = self.options, None
-        if o.sampling < 1:
-            whole = np.broadcast_to(labels[:1], (images, *labels.shape[1:]))
-            keep = sample(whole, o.sampling, rng(o.seed, SAMPLING, step, number))[part]
+        keep, (balanced, p) = None, self.options.sampled
+        if p < 1:
+            # the sample of the whole batch; a balanced one looks at the labels, and is never of a part
+            whole = labels if balanced else np.broadcast_to(labels[:1], (images, *labels.shape[1:]))
+            keep = self._sampled(whole, p, rng(self.options.seed, SAMPLING, step, number), balanced=balanced)[part]
         return Batch(number, images, part, inputs, labels, geometry, keep)
 
     def _mine(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
@@ -392,6 +409,10 @@ class Trainer:
             shown.append(Shown(batch.number, learned_from(batch.labels, batch.keep)))
             yield self._loss(self._scores(batch), batch)
 
+    def _sampled(self, labels: np.ndarray, p: float, draw: np.random.Generator, *, balanced: bool) -> np.ndarray:
+        """Return which pixels of a batch count."""
+        return sample_balanced(labels, p, draw, classes=len(self.classes)) if balanced else sample(labels, p, draw)
+
     def _scores(self, batch: Batch) -> Any:
         masks = drawing(rng(self.options.seed, DROPOUT, self.progress.step, batch.number), batch.images, batch.part)
         with masks, watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
@@ -403,17 +424,26 @@ class Trainer:
         options = {"normalize": self.options.normalize, "sampling": keep}
         first, second = ({**options, "divisor": divisor} for divisor in batch.divisors)
         two_heads, labels = isinstance(scores, dict), to_device(batch.labels, device)
-        first_scores = scores["sem"] if two_heads else scores
-        loss = ops.softmax_cross_entropy(first_scores, labels, weights=self._class_weights, **first)
+        loss = self._one_loss(scores["sem"] if two_heads else scores, labels, weights=self._class_weights, **first)
         if not two_heads:
             return loss
-        return loss + ops.softmax_cross_entropy(scores["geo"], to_device(batch.geometry, device), **second)
+        return loss + self._one_loss(scores["geo"], to_device(batch.geometry, device), **second)
+
+    def _one_loss(self, scores: Tensor, labels: Any, **options: Any) -> Tensor:
+        """The loss of one head, of the kind that the options name."""
+        kind = self.options.loss
+        if kind == "focal":
+            return ops.focal_loss(scores, labels, gamma=self.options.focal_gamma, **options)
+        if kind == "cross_entropy":
+            return ops.softmax_cross_entropy(scores, labels, **options)
+        dice = ops.dice_loss(scores, labels, sampling=options["sampling"])
+        return dice if kind == "dice" else dice + ops.softmax_cross_entropy(scores, labels, **options)
 
     def _count(self, images: int, pixels: int, loss: float) -> None:
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
         p = self.progress
         total = loss * {"sum": 1, "batch": images, "valid": max(pixels, 1)}[self.options.normalize]
-        if p.step == 0 and p.pixels == 0 < pixels:
+        if p.step == 0 and p.pixels == 0 < pixels and self.options.loss == "cross_entropy":
             # two heads: ln C + ln G, which is ln(C G)
             self.say(first_loss(total / pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
         p.seen(total, pixels, images)
@@ -482,10 +512,10 @@ class Trainer:
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
         trunk = self._trunk_is_zero()
-        for warning in warnings_about(p.measured(), matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
+        loss = p.measured() if o.loss == "cross_entropy" else math.nan  # of the others nobody knows where they start
+        for warning in warnings_about(loss, matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
             self.say(f"warning: {warning}")
         improved = matrix.mean_iu() > p.best
-        p.best = max(p.best, matrix.mean_iu())
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
         p.stage_done = known or done == self.steps_per_stage
         self._logged = time.perf_counter()  # the images/s of the log are those of training
@@ -494,10 +524,15 @@ class Trainer:
     def _evaluated(self) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
         """Return the confusion matrices of the net as it is now: of the labels, and of the second labels if any."""
         if self._measured is None:
-            self._measured = evaluate_heads(
-                self.net, self.val_set, self.inputs, batch=self.options.batch, ranks=self.ranks
-            )
+            with self._measured_net():
+                self._measured = evaluate_heads(
+                    self.net, self.val_set, self.inputs, batch=self.options.batch, ranks=self.ranks
+                )
         return self._measured
+
+    def _measured_net(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, the net has its averaged weights, if it has any: those are measured and shown."""
+        return self.average.swapped() if self.average else contextlib.nullcontext()
 
     def _split(self) -> str:
         o = self.options
@@ -513,9 +548,13 @@ class Trainer:
 
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint. `DivergedError` instead of one that holds a NaN, which would push out the good ones."""
-        p = self.progress
+        p, beaten = self.progress, self.progress.best
+        if best:
+            p.best = self._evaluated()[0].mean_iu()
         tensors = {f"net.{name}": array for name, array in self.net.state_dict().items()}
         tensors |= {f"momentum.{name}": array for name, array in self.optimizer.state_dict().items()}
+        if self.average:
+            tensors |= {f"{AVERAGE}{name}": array for name, array in self.average.state_dict().items()}
         broken = not_finite(tensors)
         if broken:
             self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
@@ -527,8 +566,16 @@ class Trainer:
             "images": fingerprint(self.train_set.ids),
             "environment": self.environment,
         }
+        saved = False
         with self._tolerant():
-            self.ranks.once(lambda: str(self.folder.save(p.step, tensors, meta, best=best)))
+            self.ranks.once(lambda: self._write(tensors, meta, best=best))
+            saved = True
+        if not saved:
+            p.best = beaten  # the next net that beats the best one on the disk takes its place
+
+    def _write(self, tensors: dict[str, np.ndarray], meta: dict[str, Any], *, best: bool) -> None:
+        runlog.sync(self._path("metrics.jsonl"))
+        self.folder.save(self.progress.step, tensors, meta, best=best)
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._tolerant():
@@ -554,6 +601,11 @@ class Trainer:
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
         self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))
+        if self.average:
+            try:
+                self.average.load_state_dict(part(checkpoint.tensors, AVERAGE))
+            except FormatError as fault:
+                raise FormatError(f"{checkpoint.path}: {fault}") from fault
         changed = differences(meta.get("environment", {}), self.environment)
         if meta.get("generators") and self.options.dropout:
             changed.append("dropout drew from a stream and now draws anew in each step")
@@ -587,5 +639,7 @@ class Trainer:
         for i in range(min(self.options.samples, len(self.val_set))):
             sample = self.val_set[i]
             images, *_ = collate_inputs([sample], self.inputs)
-            picture = viz.triptych(sample.image, sample.label, predict(self.net, *images)[0], self.classes)
+            with self._measured_net():
+                label = predict(self.net, *images)[0]
+            picture = viz.triptych(sample.image, sample.label, label, self.classes)
             (folder / f"{i:03d}-{sample.id}.png").write_bytes(viz.png(picture))

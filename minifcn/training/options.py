@@ -28,6 +28,8 @@ from minifcn.training.ranges import check_choices, check_ranges
 
 MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
 OPTIMIZERS = ("sgd", "adam")
+LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy+dice")
+BALANCED = "balanced"
 HEADS = ("label", "geometry", "label+geometry")
 WORLD = "world"
 
@@ -128,10 +130,23 @@ class Options:
         "each stage after the first has the learning rate of the one before times this (the paper: 1/100); or a "
         'factor for each of them, "0.01,1"',
     ] = "0.01"
-    schedule: Annotated[str, '"fixed" (the paper), "poly" or "step"'] = "poly"
+    schedule: Annotated[str, '"fixed" (the paper), "poly", "step" or "cosine"'] = "poly"
+    warmup: Annotated[int, "steps at the start of each stage in which the learning rate rises to that"] = 0
     momentum: Annotated[float, "how much of the last step is kept"] = 0.9
     weight_decay: Annotated[float, "on weights, not on biases"] = 0.0005
-    sampling: Annotated[float, "the probability with which a pixel counts in the loss: patchwise training"] = 1.0
+    ema: Annotated[
+        float,
+        "measure and keep an average of the weights, too: how much of it is kept in each step, such as 0.999 (0: none)",
+    ] = 0.0
+    loss: Annotated[
+        str, '"cross_entropy" (the paper), "focal", which counts hard pixels more, "dice" or "cross_entropy+dice"'
+    ] = "cross_entropy"
+    focal_gamma: Annotated[float, "how much less the focal loss counts a pixel that is right already, from 1"] = 2.0
+    sampling: Annotated[
+        float | str,
+        'the probability with which a pixel counts in the loss: patchwise training; or "balanced": about a quarter of '
+        'the pixels, dealt out evenly over the classes of a batch ("balanced:0.1": a tenth)',
+    ] = 1.0
     class_balance: Annotated[
         float, "classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"
     ] = 0.0
@@ -172,8 +187,11 @@ class Options:
             raise UsageError(
                 f"option heads is {self.heads!r} with inputs {self.inputs!r}; expected one net for two heads"
             )
-        if self.sampling <= 0:
-            raise UsageError(f"option sampling is {self.sampling}; expected a probability above 0, at most 1")
+        self.sampled  # noqa: B018  raises what is wrong with sampling
+        if "dice" in self.loss and self.normalize != "valid":
+            raise UsageError(f'option loss is {self.loss!r}, whose size knows no pixels; expected normalize "valid"')
+        if self.loss == "dice" and self.class_balance:
+            raise UsageError("option class_balance does nothing with loss dice, in which all classes weigh alike")
         strides = self.strides
         if sorted(set(strides), reverse=True) != list(strides):
             raise UsageError(
@@ -188,6 +206,27 @@ class Options:
         if any(word.strip() not in self._ladder.split(",") for word in words):
             raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
         return tuple(int(word) for word in words)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the loss of a batch is the sum of the losses of its parts."""
+        return "dice" not in self.loss and not self.sampled[0]
+
+    @property
+    def sampled(self) -> tuple[bool, float]:
+        """Whether the sample of the pixels is balanced over the classes, and which part of them it is."""
+        kind, _, part = str(self.sampling).rpartition(":")
+        if part == BALANCED:
+            kind, part = BALANCED, "0.25"
+        try:
+            p = float(part)
+        except ValueError:
+            p = math.nan
+        if kind not in ("", BALANCED) or not 0 < p <= 1:
+            raise UsageError(
+                f"option sampling is {self.sampling}; expected a probability above 0, at most 1, or balanced"
+            )
+        return kind == BALANCED, p
 
     @property
     def two_heads(self) -> bool:
@@ -246,7 +285,9 @@ RANGES = (
     ("lr", 0.0, 1e6),
     ("trunk_lr", 0.0, 1e6),
     ("momentum", 0.0, 0.9999),
-    ("sampling", 0.0, 1.0),
+    ("warmup", 0, math.inf),
+    ("ema", 0.0, 0.99999),
+    ("focal_gamma", 1.0, 20.0),
     ("class_balance", 0.0, 2.0),
     ("weight_decay", 0.0, 1.0),
     ("translate", 0, 4096),
@@ -275,6 +316,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "upsampling": UPSAMPLINGS,
     "fusion": tuple(FUSIONS),
     "schedule": SCHEDULES,
+    "loss": LOSSES,
     "normalize": NORMALIZATIONS,
     "device": ("cpu", "gpu", "auto"),
     "on_save_error": ("stop", "warn"),
@@ -296,9 +338,11 @@ def from_dict(found: Any, *, source: str | Path) -> Options:
             raise UsageError(f"{source}: option {name!r} does not exist{nearest(str(name), types)}")
         wanted = types[name]
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        fits = fits or (name == "sampling" and isinstance(value, str))
         if not fits or (isinstance(value, bool) and wanted is not bool) or isinstance(value, np.ndarray):
             raise UsageError(f"{source}: option {name} is {value!r:.100}; expected {wanted.__name__}")
     try:
-        return Options(**{name: types[name](value) for name, value in found.items()})
+        values: dict[str, Any] = {n: v if isinstance(v, str) else types[n](v) for n, v in found.items()}
+        return Options(**values)
     except UsageError as fault:
         raise UsageError(f"{source}: {fault}") from fault

@@ -1,30 +1,182 @@
-"""What a net says of one photograph: a mask, an overlay and a legend as files, and the share of each class."""
+"""Predict a photograph of any size: mask, overlay, legend, scores and confidence as files, and each class's share."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from minifcn import viz
+from minifcn.backend import to_device, to_host
+from minifcn.data.batches import Preprocessing
 from minifcn.data.files import write_mask
+from minifcn.inference import inference
+from minifcn.models.tiling import Span, Tiling
+from minifcn.nn import Module
+from minifcn.tensor import Tensor
+from minifcn.training.evaluation import device_of_net
+
+KEPT = ("scores", "entropy")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The label (H, W) of an image; where asked for, its scores (C, H, W) float16 and the entropy (H, W) float16.
+
+    The entropy is that of the classes' probabilities, from 0 (sure of one class) to 1 (all classes alike).
+    """
+
+    label: np.ndarray
+    scores: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts images with a net: in tiles, and averaged over mirrored and scaled copies if asked for.
+
+    Averaged are the scores, each taken back to the pixels of the image. A copy is scaled by a number of `scales`.
+    """
+
+    net: Module
+    preprocessing: Preprocessing
+    tiling: Tiling = field(default_factory=Tiling)
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+
+    def __call__(self, image: np.ndarray, *, keep: Sequence[str] = ()) -> Prediction:
+        """Return the prediction of an image (H, W, 3) uint8; `keep` names what is kept beside the label, of `KEPT`."""
+        height, width = image.shape[:2]
+        copies = [scaled(image, factor) for factor in self.scales]
+        label = np.empty((height, width), np.uint8)
+        scores, entropies = None, np.empty((height, width), np.float16) if "entropy" in keep else None
+        with inference(self.net):
+            for top, bottom in self.tiling.parts(height):
+                for left, right in self.tiling.parts(width):
+                    part = self._mean(copies, (height, width), (top, bottom), (left, right))
+                    label[top:bottom, left:right] = part.argmax(axis=0)
+                    if entropies is not None:
+                        entropies[top:bottom, left:right] = entropy(part)
+                    if "scores" in keep:
+                        scores = np.empty((len(part), height, width), np.float16) if scores is None else scores
+                        most = np.finfo(np.float16).max
+                        scores[:, top:bottom, left:right] = np.clip(part, -most, most)
+        return Prediction(label, scores, entropies)
+
+    def _mean(self, copies: Sequence[np.ndarray], size: tuple[int, int], rows: Span, cols: Span) -> np.ndarray:
+        """The scores (C, h, w) of a part of the image, averaged over the copies, mirrored and not."""
+        first, *others = (
+            self._of_copy(copy, size, rows, cols, mirrored=mirrored)
+            for copy in copies
+            for mirrored in (False, True)[: 1 + self.flip]
+        )
+        return sum(others, first) / np.float32(1 + len(others)) if others else first
+
+    def _of_copy(
+        self, copy: np.ndarray, size: tuple[int, int], rows: Span, cols: Span, *, mirrored: bool
+    ) -> np.ndarray:
+        """The scores of a part of the image, from one copy of it: what the net sees is cut so that they are exact."""
+        if mirrored:
+            copy, cols = copy[:, ::-1], (size[1] - cols[1], size[1] - cols[0])
+        axes = [between(n, out, part) for n, out, part in zip(copy.shape[:2], size, (rows, cols), strict=True)]
+        needed = [span for span, _ in axes]
+        crops = [self.tiling.crop(n, span) for n, span in zip(copy.shape[:2], needed, strict=True)]
+        seen = self._net_scores(copy[tuple(slice(*crop) for crop in crops)])
+        inside = (slice(a - start, b - start) for (a, b), (start, _) in zip(needed, crops, strict=True))
+        scores = seen[:, *inside]
+        (_, down), (_, across) = axes
+        scores = scores if down is None else down @ scores
+        scores = scores if across is None else scores @ across.T
+        return scores[..., ::-1] if mirrored else scores
+
+    def _net_scores(self, image: np.ndarray) -> np.ndarray:
+        """The scores (C, h, w) of the first head."""
+        x = Tensor(to_device(self.preprocessing(image)[None], device_of_net(self.net)))
+        scores = self.net(x)
+        first = next(iter(scores.values())) if isinstance(scores, dict) else scores
+        return to_host(first.data)[0]
+
+
+def scaled(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 scaled by `factor`, at least one pixel large."""
+    from PIL import Image
+
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def between(size: int, out: int, part: Span) -> tuple[Span, np.ndarray | None]:
+    """Return which of `size` cells the pixels in `part` of `out` pixels need, and the matrix that interpolates them.
+
+    These are rows of the matrix of `ops.bilinear_resize`, without the columns that are zero in all of them; None where
+    cells and pixels are the same.
+    """
+    if size == out:
+        return part, None
+    unit = 2 * out  # a cell; in these units everything is whole
+    position = np.clip((2 * np.arange(*part) + 1) * size - out, 0, (size - 1) * unit)
+    first, last = int(position[0] // unit), min(int(position[-1] // unit) + 2, size)
+    distance = abs(position[:, None] - unit * np.arange(first, last))
+    return (first, last), (np.maximum(unit - distance, 0) / unit).astype(np.float32)
+
+
+def entropy(scores: np.ndarray) -> np.ndarray:
+    """Return the entropy (h, w) of the softmax of scores (C, h, w), divided by ln C: 0 is sure, 1 knows nothing."""
+    if len(scores) == 1:
+        return np.zeros(scores.shape[1:], np.float32)
+    log_p = scores - scores.max(axis=0)
+    log_p -= np.log(np.exp(log_p).sum(axis=0))
+    return np.clip(-(np.exp(log_p) * log_p).sum(axis=0) / math.log(len(scores)), 0, 1)
 
 
 def write_prediction(
-    image: np.ndarray, label: np.ndarray, classes: Sequence[str], start: Path, *, alpha: float = 0.6
-) -> None:
-    """Write mask, overlay and legend of a label (H, W) of an image (H, W, 3) uint8.
+    image: np.ndarray,
+    found: np.ndarray | Prediction,
+    classes: Sequence[str],
+    start: Path,
+    *,
+    alpha: float = 0.6,
+) -> list[str]:
+    """Write mask, overlay and legend of a label (H, W) or a `Prediction` of an image (H, W, 3) uint8; return the names.
 
     The files are `start`-mask.png, `start`-overlay.png and `start`-legend.png; `alpha`, from 0 to 1, says how
-    strongly the classes colour the overlay.
+    strongly the classes colour the overlay. Scores that were kept become `start`-scores.npz, with the names of the
+    classes, and the entropy `start`-confidence.png: black is sure, white knows nothing.
     """
+    found = found if isinstance(found, Prediction) else Prediction(found)
+    label = found.label
     write_mask(start.with_name(f"{start.name}-mask.png"), label)
     start.with_name(f"{start.name}-overlay.png").write_bytes(viz.png(viz.overlay(image, label, alpha=alpha)))
     start.with_name(f"{start.name}-legend.png").write_bytes(viz.png(viz.legend(classes, label)))
+    written = ["-mask.png", "-overlay.png", "-legend.png"]
+    if found.scores is not None:
+        np.savez_compressed(start.with_name(f"{start.name}-scores.npz"), scores=found.scores, classes=np.array(classes))
+        written.append("-scores.npz")
+    if found.entropy is not None:
+        write_grey(start.with_name(f"{start.name}-confidence.png"), found.entropy)
+        written.append("-confidence.png")
+    return written
+
+
+def write_grey(path: Path, values: np.ndarray) -> None:
+    """Write values (H, W) from 0 to 1 as a picture from black to white."""
+    from PIL import Image
+
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), 512):
+        grey[top : top + 512] = np.rint(values[top : top + 512] * np.float32(255))
+    Image.fromarray(grey).save(path)
 
 
 def shares(label: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
     """Return the share of the pixels that each class present in a label (H, W) covers, largest first."""
-    values, counts = np.unique(label, return_counts=True)
-    return {classes[values[i]]: counts[i] / label.size for i in np.argsort(-counts, kind="stable")}
+    counts = np.zeros(256, np.int64)
+    for rows in np.array_split(label, -(-len(label) // 512)):  # counting takes eight bytes for each pixel
+        counts += np.bincount(rows.ravel(), minlength=256)
+    present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
+    return {classes[i]: counts[i] / label.size for i in present}

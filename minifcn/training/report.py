@@ -13,12 +13,14 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from minifcn import viz
 from minifcn.errors import DataError, MinifcnError
+from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.strict_json import parse_json
 from minifcn.introspect.markup import Html, inline, tag
 from minifcn.metrics import Absent, ConfusionMatrix
@@ -45,7 +47,7 @@ def write_report(run_dir: Path) -> Path:
         raise DataError(f"{run_dir}: no such run folder; a run of `minifcn train` makes one")
     notes: list[str] = []
     config = _read(run_dir, "config.json", notes, _as_mapping) or {}
-    history = _read(run_dir, "metrics.jsonl", notes, _as_history) or []
+    history = _read(run_dir, "metrics.jsonl", notes, partial(_as_history, notes=notes)) or []
     evaluation = _read(run_dir, "evaluation.json", notes, _as_evaluation)
     sections = []
     if evaluation:
@@ -67,7 +69,7 @@ def write_report(run_dir: Path) -> Path:
     if notes:
         sections.append(section("Not on this page", tag("ul", *(tag("li", note) for note in notes))))
     path = run_dir / "report.html"
-    path.write_text(page(run_dir.resolve().name, sections), encoding="utf-8")
+    replace_file(path, [page(run_dir.resolve().name, sections).encode()])
     return path
 
 
@@ -89,6 +91,8 @@ class Evaluation:
 def _read(run_dir: Path, name: str, notes: list[str], parse: Callable[[str], Any]) -> Any:
     """One file of the run folder, or None with a note that says why it is not on the page."""
     try:
+        if (run_dir / name).exists() and not (run_dir / name).is_file():  # a pipe or a device would never end
+            raise DataError("it is no file")
         return parse((run_dir / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         cure = "; `minifcn evaluate` on this folder writes it" if name == "evaluation.json" else ""
@@ -105,8 +109,8 @@ def _as_mapping(text: str) -> dict[str, Any]:
     return data
 
 
-def _as_history(text: str) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl. The last line may be cut: a run that was killed is still worth a page."""
+def _as_history(text: str, notes: list[str]) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl. A cut one costs no other; the last one, cut by a kill, is worth no note."""
     lines = [line for line in text.splitlines() if line.strip()]
     history = []
     for number, line in enumerate(lines, start=1):
@@ -114,7 +118,7 @@ def _as_history(text: str) -> list[dict[str, Any]]:
             history.append(_as_mapping(line))
         except ValueError:
             if number < len(lines):
-                raise DataError(f"line {number} is not JSON") from None
+                notes.append(f"metrics.jsonl: line {number} is not JSON and is left out.")
     return history
 
 
@@ -179,7 +183,7 @@ def _confusion(evaluation: Evaluation, path: Path) -> Html:
 
 
 def _samples(run_dir: Path, notes: list[str]) -> list[Html]:
-    paths, figures = sorted((run_dir / "samples").glob("*.png")), []
+    paths, figures = sorted(path for path in (run_dir / "samples").glob("*.png") if path.is_file()), []
     if not paths:
         notes.append("samples/ holds no pictures.")
     if len(paths) > MOST_SAMPLES:

@@ -1,7 +1,9 @@
 """The folder of a run: its lock, its config.json, and the checkpoints it keeps.
 
 A run keeps its last two checkpoints and its best. A damaged one is passed over for the one before it, so a run that was
-killed at any moment goes on from what is whole.
+killed at any moment goes on from what is whole. One that cannot be read (permissions, a bad disk) is not damaged:
+nothing is read in its place and nothing removed. What is written, cut and removed is what a run has written, and never
+lies behind a link.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +31,13 @@ from minifcn.training.ranks import Alone
 
 MOST_CONFIG_BYTES = 1 << 20
 CONFIG_FIELDS = ("options", "classes", "preprocessing", "images", "environment")
+
+FILES = ("config.json", "metrics.jsonl", "evaluation.json", "diverged.json", "lock")
+PAGES = ("report.html", "curves.png", "confusion.png")
+FOLDERS = ("checkpoints", "samples", "predictions")
+CHECKPOINT = r"(step-\d{8,}|best)\.safetensors"
+# what a kill leaves of a file that was being written; earlier versions gave it no token
+UNFINISHED = re.compile(rf"({CHECKPOINT}|probe|{'|'.join(map(re.escape, FILES))})((\.[0-9a-f]{{16}})?\.tmp){{1,2}}")
 
 Say = Callable[[str], None]
 
@@ -49,14 +59,15 @@ def load_latest(run: str | Path, *, say: Say = silent) -> Checkpoint | None:
     """Return the newest good checkpoint in the run folder `run`; None if there is none at all.
 
     A damaged one is skipped, which `say` hears, and the one before it is tried, at last the best. FormatError when all
-    are damaged, or the newest is from a newer minifcn. Takes no lock: a run may be looked at while it trains.
+    are damaged, or the newest is from a newer minifcn; UsageError when one cannot be read. Takes no lock: a run may be
+    looked at while it trains.
     """
-    return _first_good([*_steps(run).values(), best_path(run)], say)
+    return _first_good(checkpoints(run), say)
 
 
 def load_best(run: str | Path, *, say: Say = silent) -> Checkpoint | None:
     """Return the best checkpoint in the run folder `run`; the latest where none was marked best or it is damaged."""
-    return _first_good([best_path(run), *_steps(run).values()], say)
+    return _first_good(sorted(checkpoints(run), key=lambda path: path != best_path(run)), say)
 
 
 def best_path(run: str | Path) -> Path:
@@ -69,19 +80,33 @@ def step_path(run: str | Path, step: int) -> Path:
     return Path(run) / "checkpoints" / f"step-{step:08d}.safetensors"
 
 
-def _steps(run: str | Path) -> dict[int, Path]:
-    """The checkpoints of all steps, the newest first."""
-    paths = (Path(run) / "checkpoints").glob("step-*")
-    steps = {int(path.stem[5:]): path for path in paths if re.fullmatch(r"step-\d{8,}\.safetensors", path.name)}
-    return dict(sorted(steps.items(), reverse=True))
+def checkpoints(run: str | Path) -> list[Path]:
+    """Return the checkpoints of a run, good or not: its steps from the newest on, then the best."""
+    folder = Path(run) / "checkpoints"
+    try:
+        names = [name for name in os.listdir(folder) if re.fullmatch(CHECKPOINT, name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read: {error.strerror}; see to it and try again") from error
+    return [folder / name for name in sorted(names, key=_step_of, reverse=True)]
+
+
+def _step_of(name: str) -> int:
+    """The step in a checkpoint's name, -1 for the best."""
+    return int(name[5:].partition(".")[0]) if name.startswith("step-") else -1
 
 
 def _first_good(paths: list[Path], say: Say) -> Checkpoint | None:
     skipped: list[str] = []
-    for path in filter(os.path.exists, paths):
+    for path in paths:
         try:
             tensors, meta = load_checkpoint(path)
         except NewerFormatError:
+            raise
+        except UsageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                continue  # the run that trains here has just removed it
             raise
         except FormatError as error:
             skipped.append(str(error))
@@ -111,12 +136,14 @@ def read_config(path: Path) -> Options:
 
 
 def options_of_run(run: Path) -> Options:
-    """Return the options of the newest good checkpoint in a run folder."""
+    """Return the options of the newest good checkpoint in a run folder; where there is none yet, of its config.json."""
     if not run.is_dir():
         raise UsageError(f"{run}: found no such folder; expected the folder of an earlier run")
     checkpoint = load_latest(run)
     if checkpoint is None:
-        raise UsageError(f"{run}: holds no checkpoint to resume; start a new run")
+        if not (run / "config.json").exists():
+            raise UsageError(f"{run}: holds no checkpoint to resume; start a new run")
+        return read_config(run)
     options = from_dict(checkpoint.meta.get("options"), source=checkpoint.path)
     record = read_record(checkpoint.path, checkpoint.meta)  # which decides what the net is
     return replace(options, **{name: getattr(record.options, name) for name in CHOICES})
@@ -133,6 +160,62 @@ def free_folder(recipe: str) -> Path:
         number += 1
         path = base.with_name(f"{recipe}-{number}")
     return path
+
+
+def check_unused(path: Path) -> None:
+    """Refuse to begin a run in a folder that holds anything but what a run leaves that has not begun.
+
+    A run removes the checkpoints of steps that it has left behind, and those of another would be among them.
+    """
+    if not path.is_dir():
+        return
+    if checkpoints(path):
+        raise UsageError(
+            f"{path}: holds the checkpoints of a run, but not its config.json; `resume={path}` goes on with it, or "
+            "name another folder (`run=...`)"
+        )
+    with explained(path, "the run folder cannot be read"):
+        found = [entry for entry in os.scandir(path) if not _left_over(entry)]
+        inside = list(os.scandir(path / "checkpoints")) if (path / "checkpoints").is_dir() else []
+    found += [entry for entry in inside if not _left_over(entry)]
+    if found:
+        raise UsageError(
+            f"{path}: is not empty, and {short(found[0].name)} in it is not of a run; name a new or an empty folder "
+            "(`run=...`)"
+        )
+
+
+def _left_over(entry: os.DirEntry[str]) -> bool:
+    """Whether a run that was killed before it began may have left this."""
+    if entry.name == "checkpoints" or not entry.is_file(follow_symlinks=False):
+        return entry.name == "checkpoints" and entry.is_dir(follow_symlinks=False)
+    if entry.name == "lock":
+        with open(entry, "rb") as lock:
+            return re.match(rb"process \d+, started |\Z", lock.read(200)) is not None
+    return bool(UNFINISHED.fullmatch(entry.name))
+
+
+def check_kinds(run: Path) -> None:
+    """Refuse a folder in which a link, a pipe or a folder has the name of a file that a run writes, or of a folder.
+
+    A run folder from elsewhere could otherwise lead what is written, cut and removed to any other place.
+    """
+    with explained(run, "the run folder cannot be read"):
+        for folder in (run, *(run / name for name in FOLDERS)):
+            for entry in list(os.scandir(folder)) if folder.is_dir() else ():
+                inside = re.fullmatch(rf"{CHECKPOINT}|.*\.png", entry.name) if folder != run else None
+                if folder == run and entry.name in FOLDERS:
+                    fits, wanted = entry.is_dir(follow_symlinks=False), "a folder"
+                elif inside or (folder == run and entry.name in (*FILES, *PAGES)):
+                    fits, wanted = entry.is_file(follow_symlinks=False), "a file"
+                else:
+                    continue
+                if not fits:
+                    found = "a link" if entry.is_symlink() else "something else"
+                    raise UsageError(
+                        f"{folder / short(entry.name)}: found {found}, expected {wanted}: a run folder may not lead "
+                        "elsewhere; remove it, or copy what it leads to in its place"
+                    )
 
 
 @contextlib.contextmanager
@@ -177,7 +260,7 @@ class RunFolder:
     `say` hears it.
 
     create: make the folder if need be; without it (to resume) the folder has to exist.
-    Raises UsageError when the folder is missing, cannot be written or is in use.
+    Raises UsageError when the folder is missing, cannot be written, leads elsewhere by a link or is in use.
     """
 
     def __init__(self, path: str | Path, *, create: bool = True, say: Say = silent) -> None:
@@ -189,10 +272,11 @@ class RunFolder:
             raise UsageError(f"{self.path}: found no such folder, expected the folder of an earlier run")
         try:
             with explained(self.path, "the run folder cannot be written"):
+                check_kinds(self.path)
                 self._checkpoints.mkdir(parents=True, exist_ok=True)
                 self._take_lock()
                 self._remove_unfinished()
-                probe = self._checkpoints / "probe"
+                probe = self._checkpoints / f"probe.{secrets.token_hex(8)}.tmp"
                 replace_file(probe, [b"Can this folder be written?"])
                 probe.unlink()
         except BaseException:
@@ -200,7 +284,10 @@ class RunFolder:
             raise
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], meta: dict[str, Any], *, best: bool = False) -> Path:
-        """Write the checkpoint of `step`, and a second copy as the best if it is; then remove all but the last two.
+        """Write the checkpoint of `step`, and a copy as the best if it is; then remove all but the last two.
+
+        The checkpoint of the step says how good the best is, so its rename comes last and commits both. A run that is
+        killed between the two goes on from the step before, and saves the same best again.
 
         `step` is the newest by definition: who goes back to step 100 and saves step 200 has left the old steps beyond
         200 behind, and they are removed. Raises as `save_checkpoint`; every earlier checkpoint is then still there.
@@ -209,13 +296,13 @@ class RunFolder:
         with explained(path, "cannot be saved; what was saved before is intact"):
             self._remove_unfinished()
             pieces = pieces_of(path, tensors, meta)
-            replace_file(path, pieces)
-            if best:  # a copy and not a link: one bad sector must not take both
-                replace_file(best_path(self.path), pieces)
-            steps = _steps(self.path)
-            last_two = [one for one in steps if one <= step][:2]
-            for old in steps.keys() - last_two:
-                steps[old].unlink()
+            copy = best_path(self.path) if best else None  # and not a link: one bad sector must not take both
+            replace_file(path, pieces, copy=copy)
+            steps = [old for old in checkpoints(self.path) if old != best_path(self.path)]
+            last_two = [old for old in steps if _step_of(old.name) <= step][:2]
+            for old in steps:
+                if old not in last_two:
+                    old.unlink()
         return path
 
     def latest(self) -> Checkpoint | None:
@@ -242,8 +329,10 @@ class RunFolder:
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed process was writing: we hold the lock, so no other process is writing it now."""
-        for unfinished in self._checkpoints.glob("*.tmp"):
-            unfinished.unlink()
+        for folder in (self.path, self._checkpoints):
+            for entry in list(os.scandir(folder)):
+                if UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    os.unlink(entry)
 
     def _take_lock(self) -> None:
         file = self._lock.enter_context(locked(self.path))

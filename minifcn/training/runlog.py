@@ -1,6 +1,7 @@
 """Read and write `metrics.jsonl`, the log of a run with one JSON object per line.
 
-A resumed run goes back to its last checkpoint; what was written since is then forgotten, and written again.
+A resumed run goes back to its last checkpoint; what was written since is then forgotten, and written again. A record
+is in the file entirely or not at all: one that is cut, by a full disk or a kill, must not swallow the next.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.checkpoint import explained, replace_file
 from minifcn.formats.strict_json import parse_json
 
 
@@ -25,14 +27,38 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def json_text(record: dict[str, Any]) -> str:
+    """Return the text of a JSON file that holds `record`."""
+    return json.dumps(finite(record), indent=1) + "\n"
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(finite(record), indent=1) + "\n", encoding="utf-8", newline="\n")
+    """Put a JSON file at `path`, entirely or not at all."""
+    replace_file(path, [json_text(record).encode()])
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
-    """One more line."""
-    with open(path, "a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(finite(record)) + "\n")
+    """Add one line, or raise `UsageError` and leave the file as it was."""
+    line = json.dumps(finite(record)).encode() + b"\n"
+    with explained(path, "cannot be written"), open(path, "a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        if file.read(1) not in (b"\n", b""):  # a killed process was writing
+            line = b"\n" + line
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Have the log on the disk before the checkpoint that goes on from it."""
+    if path.exists():
+        with explained(path, "cannot be written"), open(path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

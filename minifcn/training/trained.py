@@ -21,6 +21,9 @@ from minifcn.training.progress import silent
 from minifcn.training.run_folder import Checkpoint, Say, load_best, load_latest
 from minifcn.weights.published import WeightSet, open_weights, recognised
 
+AVERAGE = "average."
+"""What the names of the averaged weights begin with in a checkpoint."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -50,10 +53,14 @@ def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint) -> None:
-    """Put the checkpoint's parameters into `net`; `FormatError` naming the file and every name that does not fit."""
+def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
+    """Put the checkpoint's parameters into `net`; `FormatError` naming the file and every name that does not fit.
+
+    averaged: their average over the last steps instead, where the run kept one.
+    """
+    kept = part(checkpoint.tensors, AVERAGE) if averaged else {}
     try:
-        net.load_state_dict(part(checkpoint.tensors, "net."))
+        net.load_state_dict(kept or part(checkpoint.tensors, "net."))
     except FormatError as fault:
         raise FormatError(f"{checkpoint.path}: {fault}") from fault
 
@@ -87,7 +94,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Trained:
     if not isinstance(progress, Mapping) or not isinstance(progress.get("step"), int):
         raise FormatError(f"{path}: has no progress; expected a checkpoint of `minifcn train`")
     net = record.network(init="meta")
-    restore_net(net, checkpoint)
+    restore_net(net, checkpoint, averaged=True)
     return Trained(path, str(record), net, record.classes, record.inputs, progress["step"], meta)
 
 

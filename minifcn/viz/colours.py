@@ -8,6 +8,7 @@ from minifcn.data.palette import palette
 from minifcn.data.sample import VOID
 from minifcn.errors import DataError, ShapeError
 
+BAND = 512  # the rows of a picture that are coloured at a time
 INK, FAINT, ACCENT, SECOND = "#1b1f24", "#c9ced6", "#1f5fbf", "#c2571a"
 
 
@@ -34,14 +35,18 @@ def overlay(
     (H, W, 3) uint8 and `label` is (H, W).
     """
     check_image(image)
-    paint = colourize(label, colours).astype(np.float32)
     if label.shape != image.shape[:2]:
         raise ShapeError(f"the image is {image.shape[:2]} but the label is {label.shape}")
-    strength = np.full(label.shape, alpha, np.float32)
-    strength[_outline(label) & (label != VOID)] = 1.0
-    paint[label == VOID] = 255.0
-    blend = image + strength[..., None] * (paint - image)
-    return np.rint(blend).astype(np.uint8)
+    laid = np.empty_like(image)
+    for top in range(0, len(image), BAND):  # in floats, a whole photograph of 100 megapixels would be 1.2 GB
+        band = label[top : top + BAND]
+        paint = colourize(band, colours).astype(np.float32)
+        strength = np.full(band.shape, alpha, np.float32)
+        strength[_outline(label[top : top + BAND + 1])[:BAND] & (band != VOID)] = 1.0
+        paint[band == VOID] = 255.0
+        part = image[top : top + BAND]
+        laid[top : top + BAND] = np.rint(part + strength[..., None] * (paint - part))
+    return laid
 
 
 def _outline(label: np.ndarray) -> np.ndarray:

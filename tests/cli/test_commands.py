@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -139,7 +140,7 @@ def test_every_choice_is_checked_and_every_option_belongs_to_a_check() -> None:
     for field in CHOICES:
         with pytest.raises(UsageError, match=f"option {field} is 'x'; expected one of "):
             Options(**{field: "x"})
-    checked = {field for field, *_ in RANGES} | set(CHOICES) | {"padding", "stages", "stage_lr"}
+    checked = {field for field, *_ in RANGES} | set(CHOICES) | {"padding", "stages", "stage_lr", "sampling"}
     names = {"recipe", "data", "train_data", "train_split", "val_split", "run", "resume", "config", "init", "freeze"}
     flags = {name for name, value in vars(Options()).items() if isinstance(value, bool)}
     assert checked | names | flags == set(vars(Options()))
@@ -293,6 +294,64 @@ def test_a_run_folder_is_complete(run: Path) -> None:
 def test_a_run_that_is_there_is_not_written_over(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(["train", *TINY, "--run", str(run)], capsys)
     assert line == f"{run}: holds a run already; --resume {run} goes on with it, or name another --run"
+
+
+def test_a_run_does_not_begin_in_a_folder_of_others(run: Path, quick: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither their files nor the checkpoints of an older run, whose config.json is gone, are touched."""
+    shutil.copytree(run, "old")
+    Path("old/config.json").unlink()
+    Path("theirs").mkdir()
+    Path("theirs/a.tmp").write_text("theirs")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    line = refused(["train", *TINY, "--run", "theirs"], capsys)
+    assert line == ("theirs: is not empty, and a.tmp in it is not of a run; name a new or an empty folder (--run)")
+    line = refused(["train", *TINY, "--run", "old"], capsys)
+    assert line.startswith("old: holds the checkpoints of a run, but not its config.json; --resume old goes on")
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+    assert main(["train", "--resume", "old"]) == 0
+
+
+def test_an_interruption_before_the_first_checkpoint_is_no_dead_end(
+    run: Path, quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr(training.Trainer, "save", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(["train", *TINY, "--run", "r"]) == 130
+    assert not any(Path("r/checkpoints").iterdir())
+    assert "r: holds a run already; --resume r goes on" in refused(["train", *TINY, "--run", "r"], capsys)
+    assert "width was 1 and cannot become 3" in refused(["train", "--resume", "r", "--width", "3"], capsys)
+    assert main(["train", "--resume", "r"]) == 0
+    assert "starts again from its config.json" in capsys.readouterr().out
+    theirs, ours = load_latest(run), load_latest("r")
+    assert theirs is not None and ours is not None
+    assert all(ours.tensors[name].tobytes() == array.tobytes() for name, array in theirs.tensors.items())
+    Path("r2").mkdir()
+    RunFolder("r2").close()  # killed before config.json
+    assert "r2: holds no checkpoint to resume; start a new run" in refused(["train", "--resume", "r2"], capsys)
+    assert main(["train", *TINY, "--run", "r2", "--stop-after", "1"]) == 0
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluation.json", "report.html", "samples", "predictions"])
+def test_links_in_a_run_folder_lead_nowhere(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, "r")
+    Path("outside").mkdir()
+    Path("outside/file").write_text("theirs")
+    path = Path("r", name)
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(Path("outside", "" if "." not in name else "file").absolute())
+    photograph("x.png")
+    for argv in (["evaluate", "r"], ["predict", "r", "x.png"], ["train", "--resume", "r"]):
+        assert f"r/{name}: found a link, expected a f" in refused(argv, capsys)
+    assert os.listdir("outside") == ["file"] and Path("outside/file").read_text() == "theirs"
+
+
+def test_evaluate_writes_to_a_pipe(run: Path) -> None:
+    reading, writing = os.pipe()
+    try:
+        assert main(["evaluate", str(run), "--json", f"/dev/fd/{writing}"]) == 0
+        assert json.loads(os.read(reading, 1 << 20))["images"] == 3
+    finally:
+        os.close(reading), os.close(writing)
 
 
 def test_options_of_a_run_stay_as_they_are(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -574,7 +633,7 @@ def test_predict_takes_any_size(size: tuple[int, int], run: Path, capsys: pytest
     """Row 31, from file to file."""
     photograph("photo.png", size=size)
     assert main(["predict", str(run), "photo.png", "--out", "out", "--threads", "1"]) == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == [
+    assert sorted(path.name for path in Path("out").glob("*.png")) == [
         f"photo-{what}.png" for what in ("legend", "mask", "overlay")
     ]
     with Image.open("out/photo-mask.png") as mask:

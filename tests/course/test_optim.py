@@ -8,7 +8,7 @@ import pytest
 from minifcn import ops
 from minifcn.errors import FormatError, GraphError, MinifcnError, UsageError
 from minifcn.nn import Conv2d, Linear, Module, Sequential
-from minifcn.optim import SCHEDULES, SGD, Adam, caffe_multipliers, learning_rate, sgd_update
+from minifcn.optim import SCHEDULES, SGD, Adam, WeightAverage, caffe_multipliers, learning_rate, sgd_update
 from minifcn.tensor import Parameter
 
 
@@ -380,9 +380,48 @@ def test_step_drops_at_equal_distances():
     assert learning_rate(0, 1, lr=1.0, schedule="step") == 1.0
 
 
+def test_cosine_falls_from_lr_to_almost_nothing_as_half_a_wave():
+    rates = [learning_rate(step, 100, lr=0.2, schedule="cosine") for step in range(100)]
+    assert rates[0] == 0.2 and rates == sorted(rates, reverse=True) and rates[50] == pytest.approx(0.1)
+    assert rates[25] == pytest.approx(0.1 * (1 + math.sqrt(0.5))) and 0 < rates[99] < 1e-4
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_warm_up_rises_to_the_schedule_in_equal_parts(schedule):
+    def rate(step, warmup):
+        return learning_rate(step, 20, lr=0.3, schedule=schedule, warmup=warmup)
+
+    for step in range(20):
+        assert rate(step, 4) == pytest.approx(rate(step, 0) * min(1, (step + 1) / 4))
+    assert rate(0, 1) == rate(0, 0)
+
+
+def test_an_average_of_weights_is_its_formula(rng):
+    net = Net()
+    average = WeightAverage(net, decay=0.8)
+    exact = {name: p.data.copy() for name, p in net.named_parameters()}
+    for t in range(1, 60):
+        for name, parameter in net.named_parameters():
+            parameter.data = parameter.data + rng.standard_normal(parameter.shape).astype(parameter.dtype)
+            d = min(0.8, t / (10 + t))
+            exact[name] = d * exact[name] + (1 - d) * parameter.data
+        average.update(t)
+    now = {name: p.data for name, p in net.named_parameters()}
+    with average.swapped() as inside:
+        assert all(np.allclose(p.data, exact[name], rtol=1e-4, atol=1e-5) for name, p in inside.named_parameters())
+    assert all(p.data is now[name] for name, p in net.named_parameters())
+    other = WeightAverage(net, decay=0.8)
+    other.load_state_dict(average.state_dict())
+    assert all(np.array_equal(other.average[name], average.average[name]) for name in now)
+    with pytest.raises(FormatError, match="the averaged weights are not those of this network"):
+        other.load_state_dict({})
+    with pytest.raises(UsageError, match="WeightAverage: decay is 1"):
+        WeightAverage(net, decay=1)
+
+
 def test_an_unknown_schedule_is_refused_with_the_known():
-    with pytest.raises(UsageError, match="schedule is 'cosine'; expected one of fixed, step, poly"):
-        learning_rate(0, 10, lr=0.1, schedule="cosine")
+    with pytest.raises(UsageError, match="schedule is 'linear'; expected one of fixed, step, poly, cosine"):
+        learning_rate(0, 10, lr=0.1, schedule="linear")
     assert all(learning_rate(0, 10, lr=0.1, schedule=schedule) == 0.1 for schedule in SCHEDULES)
 
 

@@ -158,6 +158,12 @@ EQUAL = {
     ("mean", "all axes", 0, "rolled"): EVEN,
     **{(op, "one class", 0, c): NOTHING for op in ("softmax", "log_softmax") for c in CORRUPTIONS},
     **{
+        (op, name, 0, c): NOTHING
+        for op in ("focal_loss", "dice_loss")
+        for name in ("all void", "one class")
+        for c in CORRUPTIONS
+    },
+    **{
         ("softmax_cross_entropy", name, 0, c): NOTHING
         for name in ("all void", "sampled nowhere", "one class")
         for c in CORRUPTIONS
@@ -350,6 +356,19 @@ REFUSED = {
     "loss: sampling": (
         lambda: ops.softmax_cross_entropy(X, LABELS, sampling=LABELS[0]),
         r"softmax_cross_entropy: sampling has shape \(5, 6\); expected \(2, 5, 6\)",
+    ),
+    "focal loss: gamma": (
+        lambda: ops.focal_loss(X, LABELS, gamma=0.5),
+        "focal_loss: gamma is 0.5; expected at least 1",
+    ),
+    "focal loss: a label too large": (
+        lambda: ops.focal_loss(X, LABELS + 9),
+        "focal_loss: label 9 found; expected 0..3",
+    ),
+    "dice loss: smooth": (lambda: ops.dice_loss(X, LABELS, smooth=0), "dice_loss: smooth is 0; expected above 0"),
+    "dice loss: sampling": (
+        lambda: ops.dice_loss(X, LABELS, sampling=LABELS[0]),
+        r"dice_loss: sampling has shape \(5, 6\); expected \(2, 5, 6\)",
     ),
     "loss: normalize": (
         lambda: ops.softmax_cross_entropy(X, LABELS, normalize="mean"),

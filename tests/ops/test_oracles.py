@@ -312,6 +312,28 @@ def test_cross_entropy_is_its_definition(case):
     assert value(case).item() == pytest.approx(total / divisor, rel=1e-12, abs=1e-14)
 
 
+def test_a_focal_loss_hardly_counts_what_is_right_already():
+    truth = np.zeros((1, 1, 1), np.int64)
+    sure, unsure = (np.array([x, 0.0]).reshape(1, 2, 1, 1) for x in (4.0, -1.0))
+    p = 1 / (1 + math.exp(-4))
+    assert ops.focal_loss(sure, truth).item() == pytest.approx(-((1 - p) ** 2) * math.log(p))
+    of_entropy = [ops.focal_loss(x, truth).item() / ops.softmax_cross_entropy(x, truth).item() for x in (sure, unsure)]
+    assert of_entropy[0] < 1e-3 and of_entropy[1] > 0.5
+    perfect = Parameter(np.array([900.0, 0.0]).reshape(1, 2, 1, 1))
+    ops.focal_loss(perfect, truth, gamma=1.5).backward()
+    assert not perfect.grad.any()
+
+
+def test_dice_counts_every_class_alike_however_few_its_pixels():
+    truth = np.array([[[0] * 9 + [1]]])
+    right = np.where(truth[:, None] == np.arange(3)[:, None, None], 50.0, 0.0)
+    assert ops.dice_loss(right, truth).item() == pytest.approx(0, abs=1e-12)
+    wrong = right.copy()
+    wrong[0, :, 0, 9] = [50, 0, 0]  # the one pixel of class 1 is missed
+    assert ops.dice_loss(wrong, truth, smooth=1e-9).item() == pytest.approx((1 - 18 / 19 + 1) / 2)
+    assert ops.dice_loss(wrong, np.full_like(truth, 255)).item() == 0
+
+
 @pytest.mark.parametrize("classes", [1, 2, 21, 60])
 @pytest.mark.parametrize(("normalize", "times"), [("valid", 1), ("sum", 2 * 3 * 4), ("batch", 3 * 4)])
 def test_equal_scores_cost_ln_c_per_pixel(classes, normalize, times):
@@ -398,6 +420,30 @@ def torch_loss(torch, x, truth, ignore_index=255, weights=None, sampling=None, n
     loss = torch.nn.functional.cross_entropy(x, truth, weight=weights, ignore_index=ignore_index, reduction="sum")
     valid = max(int((truth != ignore_index).sum()), 1)
     return loss / (divisor or {"sum": 1, "valid": valid, "batch": len(x)}[normalize])
+
+
+def torch_focal(torch, x, truth, gamma=2.0, ignore_index=255, weights=None, sampling=None, normalize="valid"):
+    truth = truth.long().clone()
+    if sampling is not None:
+        truth[sampling == 0] = ignore_index
+    counts = truth != ignore_index
+    truth[~counts] = 0
+    log_p = torch.log_softmax(x, dim=1).gather(1, truth[:, None])[:, 0]
+    loss = -((1 - log_p.exp()) ** gamma * log_p) * counts
+    loss = loss if weights is None else loss * weights[truth]
+    return loss.sum() / {"sum": 1, "valid": max(int(counts.sum()), 1), "batch": len(x)}[normalize]
+
+
+def torch_dice(torch, x, truth, ignore_index=255, sampling=None, smooth=1.0):
+    truth = truth.long().clone()
+    if sampling is not None:
+        truth[sampling == 0] = ignore_index
+    counts = truth != ignore_index
+    pixels = torch.softmax(x, dim=1).movedim(1, -1)[counts]
+    wanted = torch.nn.functional.one_hot(truth[counts], x.shape[1]).to(x.dtype)
+    true, there = wanted.sum(0), wanted.sum(0) > 0
+    overlap = (2 * (pixels * wanted).sum(0) + smooth) / (pixels.sum(0) + true + smooth)
+    return (1 - overlap)[there].sum() / max(int(there.sum()), 1)
 
 
 def torch_shift(torch, x, factor):
@@ -514,6 +560,8 @@ TORCH = {
     "bilinear_resize": lambda torch, x, size: torch.nn.functional.interpolate(x, size, mode="bilinear"),
     "bilinear_upsample": torch_upsample,
     "softmax_cross_entropy": torch_loss,
+    "focal_loss": torch_focal,
+    "dice_loss": torch_dice,
     "shift": torch_shift,
     "stitch": torch_stitch,
 }

@@ -53,6 +53,18 @@ def test_a_pixel_that_does_not_count_may_have_any_score(value, how, normalize):
 
 
 @pytest.mark.parametrize("value", SPECIAL)
+@pytest.mark.parametrize("loss", [ops.focal_loss, ops.dice_loss])
+def test_no_loss_looks_at_a_void_pixel(loss, value):
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((2, 3, 2, 2)), rng.integers(0, 3, (2, 2, 2))
+    labels[0, 1, 1] = 255
+    plain, exact = with_gradient(lambda p: loss(p, labels), x.copy())
+    x[0, 1, 1, 1] = value
+    found, gradient = with_gradient(lambda p: loss(p, labels), x)
+    assert found == plain and same(gradient, exact) and not gradient[0, :, 1, 1].any()
+
+
+@pytest.mark.parametrize("value", SPECIAL)
 @pytest.mark.parametrize(
     "resize",
     [

@@ -228,6 +228,13 @@ def test_more_ranks_than_images_in_a_step_are_refused(mpiexec: str, tmp_path: Pa
     assert not (tmp_path / "r").exists()
 
 
+def test_a_loss_that_does_not_add_up_is_not_split(mpiexec: str, tmp_path: Path) -> None:
+    argv = ["-m", "minifcn.train", "--batch", "4", "--max-train", "4", "--max-val", "2", "--run", "r", "--loss", "dice"]
+    code, _, error = Launched(mpiexec, tmp_path, *argv).end()
+    assert code == 2 and error.count("\n") == 1
+    assert "2 ranks share steps of 1 batches, and a dice loss or a balanced sample looks at a whole batch" in error
+
+
 def test_more_ranks_than_cores_are_warned_of_once(mpiexec: str, tmp_path: Path) -> None:
     count = cores() + 1
     argv = ["-m", "minifcn.train", "--batch", str(count), "--dry-run"]

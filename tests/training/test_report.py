@@ -4,6 +4,7 @@ import base64
 import html.parser
 import json
 import math
+import os
 import re
 import shutil
 
@@ -183,6 +184,22 @@ def test_a_line_cut_by_a_kill_costs_nothing(run):
         file.write('{"kind": "train", "st')
     page = Page(write_report(run))
     assert page.pictures()[0] == whole and "metrics.jsonl" not in page.text
+
+
+def test_a_line_cut_in_the_middle_costs_no_curve(run):
+    whole = Page(write_report(run)).pictures()[0]
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join([*lines[:3], '{"kind": "train", "st\n', *lines[3:]]))
+    page = Page(write_report(run))
+    assert page.pictures()[0] == whole and "metrics.jsonl: line 4 is not JSON and is left out" in page.text
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "evaluation.json", "samples/pipe.png"])
+def test_a_pipe_in_a_files_place_is_left_out_and_does_not_hang(run, name):
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    page = Page(write_report(run))
+    assert name.startswith("samples") or f"{name} cannot be used: DataError: it is no file" in page.text
 
 
 def test_missing_numbers_are_dashes(run, edit):

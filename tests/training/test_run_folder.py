@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,19 @@ from checkpoint_cases import LARGE, META, SMALL, disk_almost_full, fail, refused
 
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats import checkpoint
-from minifcn.formats.checkpoint import load_checkpoint, read_meta
-from minifcn.training.run_folder import RunFolder, best_path, load_best, load_latest, step_path
+from minifcn.formats.checkpoint import load_checkpoint, read_meta, replace_file
+from minifcn.training.run_folder import (
+    FILES,
+    FOLDERS,
+    PAGES,
+    RunFolder,
+    best_path,
+    check_unused,
+    load_best,
+    load_latest,
+    step_path,
+)
+from minifcn.training.runlog import append, records
 
 # ---------------------------------------------------------------------------------------- rows 1, 2: dying while saving
 
@@ -30,7 +42,7 @@ from minifcn.training import run_folder
 
 folder, way, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
-def write_in_place(path, pieces):
+def write_in_place(path, pieces, copy=None):
     with open(path, "wb") as file:
         for piece in pieces:
             for start in range(0, len(piece), 4096):
@@ -94,6 +106,20 @@ def test_no_kill_leaves_an_unreadable_checkpoint(tmp_path: Path) -> None:
 def test_the_same_kills_do_damage_a_file_written_in_place(tmp_path: Path) -> None:
     """Without this, the test above could pass because no kill ever hit a write."""
     assert kills(tmp_path / "run", "in place", 400)["damaged"] == 1
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_the_step_and_the_best_are_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int) -> None:
+    """Stopped between the two, the best is there and the run goes on from the step before; never the other way."""
+    with RunFolder(tmp_path / "run") as run:
+        run.save(1, SMALL, {"step": 1}, best=True)
+        names = iter([os.replace] * renamed + [fail])
+        monkeypatch.setattr(os, "replace", lambda *paths: next(names)(*paths))
+        refused(UsageError, run.save, 2, SMALL, {"step": 2}, best=True)
+        monkeypatch.undo()
+        latest, best = run.latest(), load_best(run.path)
+        assert latest and best and latest.meta["step"] == 1 and best.meta["step"] == 1 + renamed
+        assert sorted(os.listdir(run.path / "checkpoints")) == [best_path("").name, step_path("", 1).name]
 
 
 def test_a_full_disk_leaves_every_checkpoint_of_the_run(tmp_path: Path) -> None:
@@ -323,6 +349,178 @@ def test_a_folder_that_vanishes_under_the_run_is_one_sentence(tmp_path: Path) ->
 
 def test_what_cannot_be_removed_is_one_sentence(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as run:
-        (tmp_path / "run/checkpoints/odd.tmp").mkdir()
+        step_path(run.path, 0).mkdir()
+        step_path(run.path, 9).mkdir()
         assert str(step_path(run.path, 1)) in refused(UsageError, run.save, 1, SMALL, META)
     assert str(tmp_path / "run") in refused(UsageError, RunFolder, tmp_path / "run")
+
+
+# ---------------------------------------------------------------- a checkpoint that cannot be read is not a damaged one
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES])
+def test_an_unreadable_checkpoint_stops_and_nothing_is_taken_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        for step in (1, 2):
+            run.save(step, SMALL, {"step": step}, best=True)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+    def failing(*_: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fstat", failing)
+    for load in (load_latest, load_best):
+        message = refused(UsageError, load, tmp_path / "run")
+        assert "cannot be read: " + os.strerror(error) in message and "nothing was changed" in message
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("closed", ["checkpoints/step-00000002.safetensors", "checkpoints"])
+def test_checkpoints_of_another_user_are_there(unprivileged: Path, closed: str) -> None:
+    """Not "holds no checkpoint", after which a user would start anew, nor the one before."""
+    with RunFolder(unprivileged / "run") as run:
+        for step in (1, 2):
+            run.save(step, SMALL, {"step": step})
+    for mode in (0o000, 0o400) if closed == "checkpoints" else (0o000,):
+        (unprivileged / "run" / closed).chmod(mode)
+        assert f"{closed}" in (message := refused(UsageError, load_latest, run.path))
+        assert "cannot be read: " + os.strerror(errno.EACCES) in message
+    (unprivileged / "run" / closed).chmod(0o755)
+
+
+# --------------------------------------------------------------------------------------- links, pipes, files of others
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder of somebody else, with a file that holds a word."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/file").write_text("theirs")
+    return tmp_path / "outside"
+
+
+@pytest.mark.parametrize("name", [*FILES, *PAGES, "checkpoints/best.safetensors", "samples/000-a.png"])
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
+def test_nothing_is_written_where_a_file_is_none(tmp_path: Path, outside: Path, name: str, kind: str) -> None:
+    RunFolder(tmp_path / "run").close()
+    path = tmp_path / "run" / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside / ("file" if kind == "link" else "new"))
+    message = refused(UsageError, RunFolder, tmp_path / "run")
+    found = "something else" if kind in ("pipe", "folder") else "a link"
+    assert message.startswith(f"{path}: found {found}, expected a file: ")
+    assert os.listdir(outside) == ["file"] and (outside / "file").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_no_folder_of_a_run_is_a_link(tmp_path: Path, outside: Path, name: str) -> None:
+    RunFolder(tmp_path / "run").discard()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).symlink_to(outside)
+    assert "found a link, expected a folder" in refused(UsageError, RunFolder, tmp_path / "run")
+    assert os.listdir(outside) == ["file"]
+
+
+def test_a_temporary_file_follows_no_link_and_takes_no_name(tmp_path: Path, outside: Path) -> None:
+    """Whatever lies beside the file that is written, under whatever name, stays as it is."""
+    path = tmp_path / "model.onnx"
+    beside = [path.with_name(path.name + suffix) for suffix in (".tmp", "~", ".part")]
+    for each in beside:
+        each.symlink_to(outside / "file")
+    replace_file(path, [b"ours"])
+    assert path.read_bytes() == b"ours" and (outside / "file").read_text() == "theirs"
+    assert all(each.is_symlink() for each in beside) and len(os.listdir(tmp_path)) == 5
+    path.unlink()
+    path.symlink_to(outside / "file")
+    replace_file(path, [b"ours"])
+    assert path.read_bytes() == b"ours" and (outside / "file").read_text() == "theirs"
+    for special in (tmp_path / "pipe", tmp_path / "folder", Path("/dev/null")):
+        if special.name != "null":
+            os.mkfifo(special) if special.name == "pipe" else special.mkdir()
+        assert "found something that is no file" in refused(UsageError, replace_file, special, [b"ours"])
+
+
+def test_the_temporary_file_is_made_new(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if its name was guessed."""
+    monkeypatch.setattr(checkpoint.secrets, "token_hex", lambda size: "guessed")
+    (tmp_path / "x.onnx.guessed.tmp").symlink_to(outside / "file")
+    assert os.strerror(errno.EEXIST) in refused(UsageError, replace_file, tmp_path / "x.onnx", [b"ours"])
+    assert (outside / "file").read_text() == "theirs"
+
+
+def test_no_file_of_another_is_removed(tmp_path: Path) -> None:
+    """Not by opening the folder, not by saving, not by closing: names that only look like ours are left alone."""
+    folder = tmp_path / "run/checkpoints"
+    folder.mkdir(parents=True)
+    theirs = ["notes.tmp", "step-1.safetensors", "step-00000001.safetensors.bak.tmp", "probe", "my.best.safetensors"]
+    for name in theirs:
+        (folder / name).write_text("theirs")
+        (tmp_path / "run" / name).write_text("theirs")
+    ours = "step-00000001.safetensors.0123456789abcdef.tmp"
+    (folder / ours).write_text("half")
+    with RunFolder(tmp_path / "run") as run:
+        for step in (1, 2, 3):
+            run.save(step, SMALL, {}, best=True)
+    run.discard()
+    for name in theirs:
+        assert (folder / name).read_text() == (tmp_path / "run" / name).read_text() == "theirs"
+    assert not (folder / ours).exists()
+
+
+def test_a_run_begins_in_a_folder_that_is_new_or_empty_or_left_by_one_that_did_not_begin(tmp_path: Path) -> None:
+    check_unused(tmp_path / "new")
+    (tmp_path / "new").mkdir()
+    check_unused(tmp_path / "new")
+    RunFolder(tmp_path / "new").close()
+    (tmp_path / "new/config.json.0123456789abcdef.tmp").write_text("{")
+    (tmp_path / "new/lock").write_text("process 17, started 2026-01-01 00:00:00")
+    check_unused(tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "a.tmp", "checkpoints/thesis.tex", "lock", "samples", "metrics.jsonl"])
+def test_a_run_does_not_begin_among_files_of_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    (tmp_path / "run" / name).write_text("theirs")
+    message = refused(UsageError, check_unused, tmp_path / "run")
+    assert f"is not empty, and {Path(name).name} in it is not of a run" in message
+
+
+def test_a_run_does_not_begin_among_the_checkpoints_of_another(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        run.save(7, SMALL, META)
+    assert "holds the checkpoints of a run, but not its config.json" in refused(UsageError, check_unused, run.path)
+
+
+# ------------------------------------------------------------------------------------------------------- the run's log
+
+
+@pytest.mark.parametrize("written", [0, 5])
+def test_a_record_that_is_cut_takes_no_other_along(tmp_path: Path, written: int) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, {"step": 1})
+    size = path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + written, hard))
+    try:
+        assert str(path) in refused(UsageError, append, path, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.stat().st_size == size
+    append(path, {"step": 3})
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+def test_a_record_cut_by_a_kill_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"st')
+    append(path, {"step": 3})
+    assert [record["step"] for record in records(path)] == [1, 3]

@@ -40,7 +40,7 @@ from minifcn.training.divergence import not_finite, unheard, watching
 from minifcn.training.environment import differences, environment
 from minifcn.training.evaluation import evaluate, predict
 from minifcn.training.loop import Trainer
-from minifcn.training.options import Options
+from minifcn.training.options import Options, from_dict
 from minifcn.training.recipes import preset
 from minifcn.training.run_folder import RunFolder, load_best, load_latest
 from minifcn.training.runlog import append, forget_after
@@ -147,7 +147,7 @@ AGAIN = pytest.mark.slow("trains three runs for each choice of solver")
 @pytest.mark.parametrize(
     "choice",
     [
-        {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5},
+        {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5, "ema": 0.8, "warmup": 4},
         pytest.param({"schedule": "poly", "momentum": 0.9}, marks=AGAIN),
         pytest.param(
             {"trunk": "squeezenet1.1", "padding": "safe", "at_once": True}
@@ -164,8 +164,9 @@ AGAIN = pytest.mark.slow("trains three runs for each choice of solver")
             },
             marks=AGAIN,
         ),
+        pytest.param({"schedule": "cosine", "ema": 0.99, "sampling": "balanced:0.5", "loss": "focal"}, marks=AGAIN),
     ],
-    ids=["step", "poly", "adam", "sampled"],
+    ids=["step", "poly", "adam", "sampled", "balanced"],
 )
 @pytest.mark.usefixtures("quick")
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
@@ -194,6 +195,95 @@ def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
     image = Shapes("test", count=1)[0].image
     ours, theirs = (predict(run.net, run.preprocessing(image)[None]) for run in again)
     assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_average_of_the_weights_is_what_is_measured_kept_and_opened(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", ema=0.9, epochs=2)
+    with run.folder:
+        result = run.run()
+    checkpoint = load_latest(tmp_path / "run")
+    assert checkpoint is not None and run.average is not None
+    own, average = run.net.state_dict(), run.average.state_dict()
+    for name, array in own.items():
+        assert np.array_equal(checkpoint.tensors[f"net.{name}"], array)
+        assert np.array_equal(checkpoint.tensors[f"average.{name}"], average[name])
+    assert not np.array_equal(own["score_fr.w"], average["score_fr.w"])
+    trained = open_trained(tmp_path / "run")
+    assert np.array_equal(trained.net.state_dict()["score_fr.w"], average["score_fr.w"])
+    matrix = evaluate(trained.net, run.val_set, run.preprocessing)
+    assert matrix.matrix.tolist() == result["confusion"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_checkpoint_without_its_average_cannot_be_resumed(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "run", ema=0.9, stop_after=1)
+    with run.folder, pytest.raises(Interrupted):
+        run.run()
+    checkpoint = load_latest(tmp_path / "run")
+    assert checkpoint is not None
+    tensors = {name: array for name, array in checkpoint.tensors.items() if name != "average.score_fr.w"}
+    with pytest.raises(FormatError, match="the averaged weights are not those of this network"):
+        run.restore(replace(checkpoint, tensors=tensors))
+
+
+@pytest.mark.parametrize("loss", ["focal", "dice", "cross_entropy+dice"])
+@pytest.mark.usefixtures("quick")
+def test_every_loss_learns(loss: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    run = trainer(tmp_path / "run", loss=loss, epochs=6, optimizer="adam", lr=0.01, heads="label+geometry")
+    run._say = lines.append
+    with run.folder:
+        run.run()
+    losses = [record["loss"] for record in log(tmp_path / "run") if record["kind"] == "train"]
+    assert losses[-1] < losses[0] and math.isfinite(losses[-1])
+    assert not any("ln 8" in line or "ln 24" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"loss": "dice", "normalize": "sum"}, "option loss is 'dice', whose size knows no pixels"),
+        ({"loss": "dice", "class_balance": 1.0}, "option class_balance does nothing with loss dice"),
+        ({"loss": "hinge"}, "option loss is 'hinge'; expected one of cross_entropy, focal, dice"),
+        ({"sampling": "balanced:2"}, "option sampling is balanced:2; expected a probability above 0, at most 1"),
+        ({"sampling": "even"}, "option sampling is even; expected a probability above 0, at most 1, or balanced"),
+        ({"sampling": "even:0.5"}, "option sampling is even:0.5; expected a probability"),
+        ({"sampling": 1.5}, "option sampling is 1.5; expected a probability above 0"),
+    ],
+)
+def test_losses_and_samples_that_cannot_be(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        Options(**options)
+    assert str(refusal.value).startswith(line)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_balanced_sample_has_as_many_pixels_of_each_class_as_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    balance = training.sample_balanced
+
+    def recording(labels: np.ndarray, *more: Any, **options: Any) -> np.ndarray:
+        seen.append((labels, balance(labels, *more, **options)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(training, "sample_balanced", recording)
+    folder = tmp_path / "run"
+    assert main(["train", *arguments(TINY, sampling="balanced:0.2", run=folder, epochs=1)]) == 0
+    labels, keep = seen[0]
+    counts, kept = np.bincount(labels[labels != VOID]), np.bincount(labels[keep != 0])
+    there = kept > 0
+    assert 0.15 < keep.sum() / counts.sum() < 0.25
+    assert kept[there].max() / kept.sum() < 0.7 * counts.max() / counts.sum()
+    assert options_of(folder).sampling == "balanced:0.2"
+
+
+def options_of(folder: Path) -> Options:
+    checkpoint = load_latest(folder)
+    assert checkpoint is not None
+    return from_dict(checkpoint.meta["options"], source=checkpoint.path)
 
 
 def evaluation(folder: Path) -> dict[str, Any]:
@@ -501,8 +591,8 @@ def full(monkeypatch: pytest.MonkeyPatch, *, last: float) -> None:
     """The disk is full from the second checkpoint on, until so many of its writes have failed."""
     full_disk = OSError(28, "No space left on device")
     calls = failing(
-        full_disk, instead_of=os.fsync, first=5, last=last
-    )  # 2 for the probe, 2 for step 0: file and folder
+        full_disk, instead_of=os.fsync, first=8, last=last
+    )  # 2 for the probe, config.json and step 0 each: file and folder; 1 for the log
     monkeypatch.setattr(os, "fsync", calls)
 
 
@@ -526,11 +616,42 @@ def test_a_full_disk_may_be_warned_of_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Row 2, --on-save-error warn: the run goes on, and saves again when there is room."""
-    full(monkeypatch, last=5)
+    full(monkeypatch, last=8)
     assert main(["train", *arguments(TINY, run=tmp_path / "run", on_save_error="warn")]) == 0
     said = capsys.readouterr().out
     assert "warning: " in said and "step-00000003.safetensors: cannot be saved" in said
     assert load_latest(tmp_path / "run").meta["progress"]["step"] == 6  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_best_that_could_not_be_saved_is_not_the_one_to_beat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 2: the best on the disk is the best of those that were saved, although a better one was measured between."""
+    ious = iter([0.2, 0.9, 0.5])
+
+    class Scored(ConfusionMatrix):
+        iou = 0.0
+
+        def mean_iu(self, absent: Any = "skip") -> float:
+            return self.iou
+
+    def evaluated(net: Any, data: Any, *_: Any, **__: Any) -> tuple[ConfusionMatrix, None]:
+        (matrix := Scored(6)).update(data[0].label, data[0].label)
+        matrix.iou = next(ious)
+        return matrix, None
+
+    monkeypatch.setattr(training, "evaluate_heads", evaluated)
+    with (one := trainer(tmp_path / "run", epochs=3, on_save_error="warn")).folder:
+        save = one.folder.save
+
+        def full(step: int, *rest: Any, **options: Any) -> Any:
+            if step == 6:
+                raise UsageError("the disk is full")
+            return save(step, *rest, **options)
+
+        monkeypatch.setattr(one.folder, "save", full)
+        one.run()
+    best = load_best(tmp_path / "run")
+    assert best and best.meta["progress"]["step"] == 9 and best.meta["progress"]["best"] == 0.5
 
 
 def test_a_log_that_cannot_be_written_is_the_same_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,6 +303,8 @@ def _too_much(source: Source, found: str) -> str:
 def require_hash(path: str | os.PathLike[str], source: Source, *, remove: bool = False) -> None:
     """Refuse a file that is not the archive, by its hash; with `remove` it is removed as well."""
     found = hashlib.new(source.algorithm, usedforsecurity=False)
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device would never end
+        raise DataError(f"{path}: is no file; expected {source.file}")
     try:
         with open(path, "rb") as file:
             size = 0

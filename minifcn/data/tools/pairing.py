@@ -26,20 +26,39 @@ RUN_FILES = ("metrics.jsonl", "config.json")  # a folder with both is a run of m
 
 MASK_WORDS = (
     *("mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "gt", "gtfine", "gtcoarse"),
-    *("groundtruth", "segmentation", "segmentations", "seg", "semantic", "trimaps", "labeled", "labelled", "labelids"),
-    *("segmentationclass", "segmentationclassaug", "segmentationclasspng", "segmentationclassraw", "target", "targets"),
+    *(
+        "groundtruth",
+        "truth",
+        "segmentation",
+        "segmentations",
+        "seg",
+        "semantic",
+        "trimaps",
+        "labeled",
+        "labelled",
+        "labelids",
+    ),
+    *(
+        "segmentationclass",
+        "segmentationclassaug",
+        "segmentationclasspng",
+        "segmentationclassraw",
+        "target",
+        "targets",
+        "stuffthingmaps",
+    ),
 )
 IMAGE_WORDS = (
     *("image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "rgb", "photo", "photos", "picture", "pictures"),
     *("raw", "input", "inputs", "original", "originals", "data", "stills"),
 )
-FILLERS = ("full", "approved", "stillsraw", "701", "png", "pngs", "jpg", "tif", "ground", "truth", "class", "volume")
+FILLERS = ("full", "approved", "stillsraw", "701", "png", "pngs", "jpg", "tif", "ground", "class", "volume")
 IGNORED_FOLDERS = re.compile(
-    r"(?:\..*|__macosx|segmentationobject|segmentationclassvisualization|instances?|depth|color_?masks?|viz)",
+    r"(?:\..*|__macosx|segmentationobject|segmentationclassvisualization|instances?|depth|colou?r_?(?:maps?|masks?|labels?)|semantic_rgb|viz)",
     re.IGNORECASE,
 )
 IGNORED_STEMS = re.compile(
-    r"(?:.*(?:_gt(?:fine|coarse)_color|_instanceids|_instancetrainids|_disparity)|depth_gt_.*)", re.IGNORECASE
+    r"(?:.*(?:_gt(?:fine|coarse)_color|_instanceids|_instancetrainids|_disparity|_viz)|depth_gt_.*)", re.IGNORECASE
 )
 MASK_ENDINGS = (
     *("_gtfine_labeltrainids", "_gtfine_labelids", "_gtcoarse_labelids", "_labelids", "_labeltrainids"),
@@ -144,8 +163,13 @@ def take_apart(path: Path, folder: Path) -> Named:
 
 
 def _stripped(stem: str, endings: Sequence[str], beginnings: Sequence[str]) -> Iterator[str]:
-    """The stem without its ending or beginning, each that fits; "-", "." and " " count as "_"."""
+    """The stem without its ending or beginning, each that fits; "-", "." and " " count as "_".
+
+    A stem that says nothing else, as in `a/img.png` and `a/mask.png`, becomes "".
+    """
     plain = re.sub(r"[-. ]", "_", stem.lower())
+    if plain in (MASK_WORDS if beginnings == MASK_BEGINNINGS else IMAGE_WORDS):
+        yield ""
     for ending in endings:
         if plain.endswith(ending) and len(plain) > len(ending):
             yield stem[: -len(ending)]
@@ -211,7 +235,7 @@ def _sorted_by_role(files: Sequence[Named]) -> tuple[list[Named], list[Named]]:
         elif file.path.suffix.lower() in PICTURE_SUFFIXES:
             images.append(file)
     if not images:  # pictures in a folder called "labels", with their masks beside them
-        ended = {file.path for file in masks if any(_stripped(file.stem, MASK_ENDINGS, MASK_BEGINNINGS))}
+        ended = {file.path for file in masks if [*_stripped(file.stem, MASK_ENDINGS, MASK_BEGINNINGS)]}
         images, masks = [f for f in masks if f.path not in ended], [f for f in masks if f.path in ended]
     return masks, images
 

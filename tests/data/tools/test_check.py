@@ -526,7 +526,7 @@ def test_cvats_labelmap_names_the_colours(tree: Path, tmp_path: Path, capsys: py
 
 def test_lists_of_paths_and_pairs_are_mapped(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_list(tree, b"b.png\nJPEGImages/a.png SegmentationClass/a.png\n", "train")
-    write_list(tree, b"/home/me/c.jpg\n", "val")
+    write_list(tree, b"/elsewhere/c.jpg\n", "val")
     write_list(tree, b"x.png\n", "test")
     found = check(tree)
     assert found.splits == {"test": (), "train": ("b", "a"), "val": ("c",)}

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import os
 import re
 import tarfile
 import threading
@@ -294,6 +295,17 @@ def test_an_archive_at_hand_becomes_a_tree(small: Source, tmp_path: Path, capsys
     assert archive.exists()
     assert main(["data", "fetch", "voc2012", str(tmp_path / "d")]) == 0  # no network is asked for what is there
     assert "is there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "/dev/zero"])
+def test_an_archive_that_is_no_file_is_refused_without_waiting(what: str, small: Source, tmp_path: Path) -> None:
+    path = tmp_path / what
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "folder":
+        path.mkdir()
+    with pytest.raises(DataError, match="is no file; expected "):
+        fetch("voc2012", tmp_path / "d", archive=path)
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -130,6 +130,21 @@ def same_names_in_two_splits(folder: Path) -> None:
         save(folder / "annotations" / split / f"{number}.png", truth(name))
 
 
+@layout()
+def a_folder_each(folder: Path) -> None:
+    photos(folder, "{}/img.png"), masks(folder, "{}/label.png")
+    masks(folder, "{}/label_viz.png")
+
+
+@layout(splits={"train": 3, "val": 2})
+def folders_of_other_names(folder: Path) -> None:
+    """Where only part of the names of two folders is alike, and pictures in colours lie beside the masks."""
+    photos(folder, "X_Training_Data/{}.jpg", "abc"), photos(folder, "X_Validation_Data/{}.jpg", "de")
+    masks(folder, "X_Training_Part1_GroundTruth/{}_segmentation.png", names="abc")
+    masks(folder, "X_Validation_Part1_GroundTruth/{}_segmentation.png", names="de")
+    masks(folder, "colormaps/train/{}.png", picture)
+
+
 @layout(splits={"train": 4, "val": 1}, classes=("background", "object"), label=lambda n: truth(n, (0, 1)), says="JPEG")
 def kvasir(folder: Path) -> None:
     photos(folder)
@@ -631,7 +646,7 @@ def test_lists_of_all_kinds(tmp_path: Path) -> None:
     """Endings, paths and pairs are ids; a list that names no picture is named, and not dropped in silence."""
     two_folders(tmp_path / "mine")
     (tmp_path / "mine" / "train.txt").write_bytes(b"a.jpg\r\nimages/b.jpg masks/b.png\r\nnone.jpg\r\n")
-    (tmp_path / "mine" / "val.txt").write_text("/home/me/data/images/c.jpg\nd\n")
+    (tmp_path / "mine" / "val.txt").write_text("/elsewhere/data/images/c.jpg\nd\n")
     (tmp_path / "mine" / "test.txt").write_text("x\ny\n")
     found = recognise(tmp_path / "mine")
     assert found.splits == {"train": ["a", "b"], "val": ["c", "d"]}

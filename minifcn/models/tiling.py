@@ -1,0 +1,116 @@
+"""Cut an image of any size into tiles whose scores are those of the whole image, to rounding.
+
+The score of a pixel depends on the pixels up to its *reach* away and on no others, so a crop that shows them all gives
+the same score, if two more things hold. The crop begins at a multiple of the net's stride, or its cells would lie
+between those of the whole image. And only its middle is kept: near the crop's edge the net sees padding in the place of
+the photograph. Where the edge of a crop is the edge of the image, the whole image has that padding, too.
+
+The reach follows from the windows, as `Grid` follows them: a convolution of extent e over cells s pixels apart looks
+s (e - 1) / 2 pixels to each side, and so does a transposed one, whose s is the distance of the cells that it makes.
+FCN, section 3.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from minifcn.errors import UsageError
+from minifcn.geometry import Grid, Layer
+from minifcn.models.context import GlobalContext
+from minifcn.models.fcn import FCN
+from minifcn.models.paper import LateFusion
+from minifcn.nn import Linear, Module, Sliding
+
+Span = tuple[int, int]
+"""The first pixel of a range along one axis, and the one after its last."""
+
+
+def reach(layers: Iterable[Layer]) -> Fraction:
+    """Return how many pixels of the image an output cell looks to each side of its centre, through all `layers`."""
+    grid, far = Grid(), Fraction(0)
+    for layer in layers:
+        after = grid.through(layer)
+        far += Fraction(layer.extent - 1, 2) * (after if layer.transpose else grid).stride
+        grid = after
+    return far
+
+
+def chains(net: FCN) -> Iterator[list[Layer]]:
+    """Yield the windows of every way from the image to the scores: through the last map and through each skip."""
+    paths = net.trunk.paths()
+    for head in net.heads:
+        ups = [windows(getattr(net, f"{rung.name}{head}")) for rung in net.ladder.rungs]
+        for i, start in enumerate((net.trunk.last, *net.skips)):
+            yield [*paths[start], *itertools.chain(*ups[i:])]
+
+
+def windows(module: Module) -> list[Layer]:
+    """Return the windows in a module, one after another: of a stack of deconvolutions each, not the one it replaces."""
+    return [one.layer for one in module.modules() if isinstance(one, Sliding)]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a net's images are cut: crops of about `tile` pixels, of which all but `reach` pixels at each side are kept.
+
+    Crops begin at multiples of `stride`. A `tile` of 0 cuts nothing: every crop is the whole image.
+    """
+
+    tile: int = 0
+    reach: int = 0
+    stride: int = 1
+
+    @classmethod
+    def of(cls, net: Module, tile: int) -> Tiling:
+        """Return the tiling of `net`; `UsageError` where a score depends on the whole image, or `tile` is too small."""
+        nets = [one for one in net.modules() if isinstance(one, FCN)]
+        for name, module in net.named_modules():
+            if isinstance(module, GlobalContext | Linear):
+                raise UsageError(
+                    f"the net cannot be computed in tiles: {name} ({type(module).__name__}) lets every score depend on "
+                    "the whole image, so no margin is wide enough; predict the whole image (`tile=0`)"
+                )
+        if not nets or not isinstance(net, FCN | LateFusion):
+            raise UsageError(f"tile: found {type(net).__name__}, whose reach is unknown; expected an FCN")
+        far = math.ceil(max(reach(chain) for one in nets for chain in chains(one)))
+        strides = (int(grid.stride) for one in nets for grid in one.ladder.grids.values())
+        tiling = cls(tile, far, math.lcm(*strides))
+        if tiling.kept < 1:
+            raise UsageError(
+                f"tile is {tile}; expected at least {2 * tiling.margin + tiling.stride}: this net's scores look "
+                f"{far} pixels to each side, which every tile loses as its margin"
+            )
+        return tiling
+
+    @property
+    def margin(self) -> int:
+        """The reach, rounded up to whole strides."""
+        return -(-self.reach // self.stride) * self.stride
+
+    @property
+    def kept(self) -> int:
+        """The side of what is kept of a crop, in whole strides."""
+        return (self.tile - 2 * self.margin) // self.stride * self.stride
+
+    def parts(self, size: int) -> Iterator[Span]:
+        """Yield the ranges of an axis of `size` pixels that one crop each is responsible for."""
+        step = self.kept if self.tile and size > self.tile else size
+        return ((start, min(start + step, size)) for start in range(0, size, step))
+
+    def crop(self, size: int, part: Span) -> Span:
+        """Return what a net must see of an axis of `size` pixels to give `part` the scores of the whole image."""
+        if not self.tile or size <= self.tile:
+            return 0, size
+        start, stop = part
+        return max(0, (start - self.reach) // self.stride * self.stride), min(size, stop + self.reach)
+
+    def __str__(self) -> str:
+        return (
+            f"tiles of {self.tile} pixels, {self.kept} of them kept: a score looks {self.reach} pixels to each side, "
+            f"which lie in the margin, and tiles begin at multiples of the stride {self.stride}; so the scores are "
+            "those of the whole image, to rounding"
+        )

@@ -1,0 +1,130 @@
+"""Write the page that explains one pixel: what each layer sees there, what each map adds, the gradient at the image.
+
+The page holds its pictures and loads nothing from anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from minifcn import viz
+from minifcn.introspect.explain import Explanation, Field, explain
+from minifcn.introspect.markup import Html, inline, tag
+from minifcn.training.index_page import SIDE, nearest, small_jpeg
+from minifcn.training.report import page, section, table
+from minifcn.training.trained import Trained
+
+SCRIPT = Path(__file__).with_name("explain_page.js")
+MOST_CLASSES = 6
+
+
+def write_explanation(trained: Trained, image: np.ndarray, at: tuple[int, int], path: Path, *, name: str) -> str:
+    """Write the page about the pixel `at` (x, y) of an image (H, W, 3) uint8, and return its first sentence."""
+    found = explain(trained.net, trained.preprocessing(image), at)
+    sentence = verdict(found, trained.classes)
+    sections = [
+        section("The answer", tag("p", sentence), class_table(found, trained.classes)),
+        section("What each map adds", *parts_table(found, trained.classes)),
+        section("What each layer sees", *field_picture(found, image)),
+        section("The gradient at the image", *gradient_picture(found, image, trained.classes)),
+        Html(f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"),
+    ]
+    path.write_text(page(name, sections, above=f"minifcn predict --explain: {trained.name}"), encoding="utf-8")
+    return sentence
+
+
+def verdict(found: Explanation, classes: Sequence[str]) -> str:
+    """Return which class the pixel got, before which other, and which map decides between the two."""
+    x, y = found.at
+    first, *others = found.order
+    if not others:
+        return f"pixel {x},{y} is {classes[first]}, the only class"
+    second = others[0]
+    gaps = {name: float(part[first] - part[second]) for name, part in found.parts.items()}
+    most = max(gaps, key=lambda name: gaps[name])
+    return (
+        f"pixel {x},{y} is {classes[first]}, score {found.scores[first]:.3f}, before {classes[second]}, "
+        f"{found.scores[second]:.3f}; {most} speaks for it most, by {gaps[most]:+.3f} of {sum(gaps.values()):+.3f}"
+    )
+
+
+def class_table(found: Explanation, classes: Sequence[str]) -> Html:
+    """The largest scores, and the probabilities that they mean."""
+    shifted = np.exp(found.scores.astype(np.float64) - found.scores.max())
+    probability = shifted / shifted.sum()
+    rows = [(classes[i], f"{found.scores[i]:.4f}", f"{100 * probability[i]:.2f} %") for i in found.order[:MOST_CLASSES]]
+    return table(("class", "score", "probability"), rows, looks={1: "number", 2: "number"})
+
+
+def parts_table(found: Explanation, classes: Sequence[str]) -> Iterator[Html]:
+    """What each map adds to the first class and to the second, and the sums, which are the scores."""
+    first, second = found.order[0], found.order[min(1, len(found.order) - 1)]
+    columns = [[float(part[i]) for part in found.parts.values()] for i in (first, second)]
+    rows = [(name, *values) for name, *values in zip(found.parts, *columns, strict=True)]
+    rows.append(("sum: the score", *(sum(column) for column in columns)))
+    cells = [(name, f"{one:+.4f}", f"{other:+.4f}", f"{one - other:+.4f}") for name, one, other in rows]
+    head = ("map", classes[first], f"{classes[second]} (second)", "difference")
+    yield table(head, cells, looks=dict.fromkeys((1, 2, 3), "number"), class_="parts")
+    yield tag(
+        "p",
+        "Behind the score layers the net only adds, so what each map puts in can be followed to this pixel by itself. "
+        "The sums are the scores of the whole net.",
+        class_="quiet",
+    )
+
+
+def field_picture(found: Explanation, image: np.ndarray) -> Iterator[Html]:
+    """The photograph with a box around what each layer's cell sees, and the table of the layers."""
+    height, width = image.shape[:2]
+    boxes = [viz.field_box(field.grid, *field.cell) for field in found.fields]
+    edges = np.array([(-0.5, -0.5, height - 0.5, width - 0.5), *boxes])
+    (top, left), (bottom, right) = edges[:, :2].min(axis=0), edges[:, 2:].max(axis=0)
+    x, y = found.at
+    photograph = {"x": "-0.5", "y": "-0.5", "width": str(width), "height": str(height)}
+    drawn = [tag("image", href=inline(small_jpeg(image), "jpeg"), preserveAspectRatio="none", **photograph)]
+    for field, (y0, x0, y1, x1) in sorted(zip(found.fields, boxes, strict=True), key=lambda one: -one[0].grid.field):
+        place = {"x": f"{x0:g}", "y": f"{y0:g}", "width": f"{x1 - x0:g}", "height": f"{y1 - y0:g}"}
+        said = tag("title", f"{field.name} sees {field.grid.field} pixels")
+        drawn.append(tag("rect", said, class_="field", **place, **{"data-layer": field.name}))
+    here = {"x": f"{x - 0.5}", "y": f"{y - 0.5}", "width": "1", "height": "1"}
+    drawn.append(tag("rect", class_="here", **here))
+    yield tag("svg", *drawn, class_="fields", viewBox=f"{left:g} {top:g} {right - left:g} {bottom - top:g}")
+    yield tag("p", "Outside the photograph a layer sees padding. Point at a layer to find its box.", class_="quiet")
+    rows = [tag("tr", *cells(field), **{"data-layer": field.name}) for field in found.fields]
+    head = tag("thead", tag("tr", *(tag("th", name) for name in ("layer", "sees", "a cell every", "cell at x, y"))))
+    yield tag("div", tag("table", head, tag("tbody", *rows)), class_="wide")
+
+
+def cells(field: Field) -> Iterator[Html]:
+    """Yield the cells of a layer's row."""
+    grid = field.grid
+    y, x = (float(grid.stride * cell + grid.start) for cell in field.cell)
+    yield tag("th", field.name)
+    for text in (f"{grid.field} x {grid.field}", f"{grid.stride}", f"{x:g}, {y:g}"):
+        yield tag("td", text)
+
+
+def gradient_picture(found: Explanation, image: np.ndarray, classes: Sequence[str]) -> Iterator[Html]:
+    """The photograph, darkened where a change of a pixel would not change the answer."""
+    height, width = image.shape[:2]
+    strength, (top, left) = np.abs(found.gradient).sum(axis=2), found.corner
+    most = float(np.quantile(strength, 0.995)) or float(strength.max()) or 1.0
+    seen = np.zeros((height, width), np.float32)
+    seen[top : top + strength.shape[0], left : left + strength.shape[1]] = np.clip(strength / most, 0, 1)
+    factor = SIDE / max(height, width)
+    rows, columns = nearest(height, factor), nearest(width, factor)
+    small, light = image[rows][:, columns], np.sqrt(seen[rows][:, columns])[..., None]
+    paint = np.array([255, 190, 60], np.float32)
+    picture = np.rint(0.35 * small * (1 - light) + light * paint).astype(np.uint8)
+    yield tag("img", src=inline(viz.png(picture)), alt="where the gradient is large", class_="gradient")
+    second = f" minus that of {classes[found.order[1]]}" if len(found.order) > 1 else ""
+    yield tag(
+        "p",
+        f"Bright: where a small change of the pixel changes the score of {classes[found.order[0]]}{second} most. The "
+        f"gradient reaches {strength.shape[1]}x{strength.shape[0]} pixels; {100 * np.mean(strength > 0):.0f} % of them "
+        "count at all.",
+        class_="quiet",
+    )

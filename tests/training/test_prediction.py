@@ -1,0 +1,277 @@
+"""Prediction of any image: tiles, averages, scores, confidence, frames, and the two pages, in a browser."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minifcn import ops
+from minifcn.cli.verbs import main
+from minifcn.data.batches import Preprocessing
+from minifcn.data.files import read_frames, read_image
+from minifcn.data.shapes import Shapes
+from minifcn.errors import DataError
+from minifcn.kernels.threads import set_threads
+from minifcn.models.tiling import Tiling
+from minifcn.models.zoo import NETS
+from minifcn.nn import evaluating
+from minifcn.training.prediction import Predictor, between, entropy, shares
+from minifcn.training.trained import open_trained
+
+PREPROCESSING = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    set_threads(None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run on the embedded world that nobody may change."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--width", "2", "--lr", "0.02", "--batch", "2", "--epochs", "1", "--samples", "0", "--threads", "1"]
+    assert main(["train", *options, "--max-train", "8", "--max-val", "2", "--run", str(folder)]) == 0
+    return folder
+
+
+def net_at_random(rng):
+    net = NETS["fcn-squeezenet"](width=1, classes=4, init="zero")
+    for parameter in net.parameters():
+        parameter.data = (rng.standard_normal(parameter.shape) * 0.3 + 0.05).astype(np.float32)
+    return net
+
+
+def picture(rng, height, width):
+    return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+# ---- the predictor ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"flip": True}, {"scales": (0.75, 1.0, 1.25)}, {"flip": True, "scales": (0.6,)}], ids=str
+)
+def test_a_tiled_prediction_is_that_of_the_whole_image(options, rng):
+    net, image = net_at_random(rng), picture(rng, 30, 270)
+    whole = Predictor(net, PREPROCESSING, **options)(image, keep=["scores", "entropy"])
+    tiled = Predictor(net, PREPROCESSING, Tiling.of(net, 240), **options)(image, keep=["scores", "entropy"])
+    largest = abs(whole.scores).max()
+    assert np.allclose(whole.scores, tiled.scores, rtol=1e-3, atol=2e-3 * largest) and largest > 0
+    assert np.allclose(whole.entropy, tiled.entropy, atol=2e-3)
+    assert (whole.label == tiled.label).mean() > 0.999
+
+
+def test_flip_and_scales_average_the_scores(rng):
+    net, image = net_at_random(rng), picture(rng, 40, 52)
+
+    def scores(picture):
+        with evaluating(net):
+            return net(PREPROCESSING(picture)[None]).data
+
+    resized = np.array(Image.fromarray(image).resize((26, 20), Image.Resampling.BILINEAR))
+    by_hand = []
+    for one in (image, resized):
+        for turn in (1, -1):
+            found = ops.bilinear_resize(np.ascontiguousarray(scores(one[:, ::turn])[..., ::turn]), size=(40, 52)).data
+            by_hand.append(found[0])
+    found = Predictor(net, PREPROCESSING, flip=True, scales=(1.0, 0.5))(image, keep=["scores"])
+    exact = np.mean(by_hand, axis=0)
+    assert np.allclose(found.scores, exact, rtol=2e-3, atol=1e-3 * abs(exact).max())
+    assert (found.label == exact.argmax(axis=0)).mean() > 0.999
+    alone = Predictor(net, PREPROCESSING)(image)
+    assert np.array_equal(alone.label, scores(image)[0].argmax(axis=0)) and alone.scores is None is alone.entropy
+
+
+@pytest.mark.parametrize(("size", "out"), [(5, 9), (9, 5), (1, 4), (7, 1), (6, 6)])
+def test_parts_of_an_interpolation_are_those_of_the_whole(size, out, rng):
+    x = rng.standard_normal((1, 1, size, 1)).astype(np.float32)
+    whole = ops.bilinear_resize(x, size=(out, 1)).data[0, 0, :, 0]
+    for start in range(out):
+        (first, last), matrix = between(size, out, (start, out))
+        part = x[0, 0, first:last, 0] if matrix is None else matrix @ x[0, 0, first:last, 0]
+        assert np.allclose(part, whole[start:], atol=1e-6)
+
+
+def test_entropy_is_0_where_the_net_is_sure_and_1_where_it_knows_nothing():
+    scores = np.zeros((4, 1, 3))
+    scores[2, 0, 1], scores[:2, 0, 2] = 200, 200
+    assert np.allclose(entropy(scores), [[1, 0, 0.5]])
+    assert not entropy(np.ones((1, 2, 2))).any()
+
+
+def test_shares_are_counted_in_bands(rng):
+    label = rng.integers(0, 3, (1030, 7)).astype(np.uint8)
+    found = shares(label, ("a", "b", "c"))
+    assert found == {name: (label == "abc".index(name)).mean() for name in found} and sum(found.values()) == 1
+
+
+# ---- frames -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.tif"])
+def test_every_frame_is_read_and_predicted(name, run, rng, capsys):
+    frames = [Image.fromarray(np.full((24, 30, 3), value, np.uint8)) for value in (0, 120, 255)]
+    frames[0].save(name, save_all=True, append_images=frames[1:])
+    assert [int(frame.mean()) for frame in read_frames(name)] == [0, 120, 255]
+    assert main(["predict", str(run), name, "--out", "out"]) == 0
+    assert sorted(path.name for path in Path("out").glob("*-mask.png")) == [f"a-{i:04d}-mask.png" for i in range(3)]
+    assert f"{name} frame 2: 30x24" in capsys.readouterr().out
+
+
+def test_one_frame_is_read_as_read_image_does(rng):
+    image = picture(rng, 5, 8)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(image).save("turned.png", exif=exif)
+    Image.fromarray(image).convert("P").save("palette.gif")
+    for name in ("turned.png", "palette.gif"):
+        (only,) = read_frames(name)
+        assert np.array_equal(only, read_image(name))
+    (only,) = read_frames("turned.png")
+    assert only.shape == (8, 5, 3)
+
+
+def test_what_is_too_large_for_one_piece_names_the_option(run, capsys, monkeypatch):
+    monkeypatch.setattr("minifcn.cli.predict.MAX_PIXELS", 2000)
+    Image.new("RGB", (60, 50)).save("big.png")
+    assert main(["predict", str(run), "big.png", "--out", "out"]) == 2
+    assert "scale it down first, or predict it with --tile 1024" in capsys.readouterr().err
+    assert main(["predict", str(run), "big.png", "--out", "out", "--tile", "1024"]) == 0
+    with pytest.raises(DataError, match="expected at most 0 megapixels"):
+        next(read_frames("big.png", most=2999))
+
+
+# ---- the command --------------------------------------------------------------------------------------------------
+
+
+def test_scores_and_confidence_are_files(run):
+    image = Shapes("val", count=1)[0].image
+    Image.fromarray(image).save("x.png")
+    argv = ["predict", str(run), "x.png", "--out", "out", "--scores", "--confidence", "--flip", "--scales", "0.75,1"]
+    assert main(argv) == 0
+    with np.load("out/x-scores.npz", allow_pickle=False) as found:
+        scores, classes = found["scores"], found["classes"]
+    trained = open_trained(run)
+    assert scores.dtype == np.float16 and scores.shape == (len(trained.classes), *image.shape[:2])
+    assert tuple(classes) == trained.classes
+    with Image.open("out/x-mask.png") as mask, Image.open("out/x-confidence.png") as sure:
+        assert (np.array(mask) == scores.argmax(axis=0)).mean() > 0.99
+        exact = 255 * entropy(scores.astype(np.float64))
+        assert abs(np.array(sure) - exact).max() < 2
+
+
+def test_the_line_about_tiles_and_their_scores(run, rng, capsys):
+    Image.fromarray(picture(rng, 450, 700)).save("x.png")
+    assert main(["predict", str(run), "x.png", "--out", "whole"]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(run), "x.png", "--out", "tiles", "--tile", "512"]) == 0
+    assert "tiles of 512 pixels, 64 of them kept: a score looks 214 pixels to each side" in capsys.readouterr().out
+    labels = [np.array(Image.open(f"{folder}/x-mask.png")) for folder in ("whole", "tiles")]
+    assert (labels[0] == labels[1]).mean() > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ("--scales 1,x", "option scales is '1,x'; expected numbers from 0.25 to 4"),
+        ("--scales 9", "option scales is '9'; expected numbers from 0.25 to 4"),
+        ("--scales nan", "option scales is 'nan'; expected numbers from 0.25 to 4"),
+        ("--tile -1", "option tile is -1; expected a number of at least 0"),
+        ("--tile 100", "tile is 100; expected at least 480: this net's scores look 214 pixels to each side"),
+        ("--explain 3", "option explain is '3'; expected the column and the row of a pixel"),
+        ("--explain 1,2,3", "option explain is '1,2,3'; expected the column and the row of a pixel"),
+        ("--explain 30,2", "option explain is 30,2; expected a pixel of x.png, which has 30x20"),
+        ("--explain 3,2 x.png", "option explain: found 2 images; expected one"),
+    ],
+)
+def test_what_is_refused(argv, line, run, rng, capsys):
+    Image.fromarray(picture(rng, 20, 30)).save("x.png")
+    assert main(["predict", str(run), "x.png", *argv.split(), "--out", "out"]) == 2
+    assert capsys.readouterr().err.startswith(f"minifcn: {line}")
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow("predicts 36 megapixels in another process")
+def test_a_large_image_is_predicted_in_bounded_memory(run):
+    """Whole, its first layer alone would take more: 36 million pixels times 2 channels of 4 bytes, for each of them."""
+    small = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    Image.fromarray(small.repeat(100, axis=0).repeat(100, axis=1)).save("large.png", compress_level=1)
+    program = (
+        "import sys; from minifcn.cli.verbs import main; code = main(sys.argv[1:]); "
+        "print(open('/proc/self/status').read()); sys.exit(code)"  # the peak of rusage counts the parent's, too
+    )
+    argv = ["predict", str(run), "large.png", "--out", "out", "--tile", "1024", "--threads", "1"]
+    done = subprocess.run([sys.executable, "-c", program, *argv], capture_output=True, text=True, check=True)
+    with Image.open("out/large-mask.png") as mask:
+        assert mask.size == (6000, 6000)
+    assert int(re.search(r"VmHWM:\s*(\d+) kB", done.stdout)[1]) < 700_000
+
+
+# ---- the pages ----------------------------------------------------------------------------------------------------
+
+
+def test_the_index_page_shows_classes_fades_them_and_names_them(run, chromium, tmp_path):
+    world = Shapes("val", count=2, size=96)
+    for i in range(2):
+        Image.fromarray(world[i].image).save(f"<{i}>'.png")
+    assert main(["predict", str(run), "<0>'.png", "<1>'.png", "--out", "out"]) == 0
+    page = chromium.page()
+    page.open((tmp_path / "out" / "index.html").as_uri())
+    assert page.run("document.querySelectorAll('.look').length") == 2
+    page.run(
+        "(slider => {slider.value = 20; slider.dispatchEvent(new Event('input'))})(document.querySelector('input'))"
+    )
+    assert page.run("document.querySelector('.mask').style.opacity") == "0.2"
+    label = np.array(Image.open("out/<0>'-mask.png"))
+    classes = open_trained(run).classes
+    move = """((x, y, kind) => {
+        const stack = document.querySelector('.stack'), box = stack.getBoundingClientRect();
+        const at = {clientX: box.left + (x + 0.5) / 96 * box.width, clientY: box.top + (y + 0.5) / 96 * box.height};
+        stack.dispatchEvent(new PointerEvent(kind, at));
+        return document.querySelector('output').textContent;
+    })"""
+    for x, y in ((0, 0), (40, 70), (95, 95), (60, 30)):
+        assert page.run(f"{move}({x}, {y}, 'pointermove')") == classes[label[y, x]]
+    assert page.run(f"{move}(40, 70, 'click')").endswith("""'<0>'"'"'.png' --explain 40,70""")
+    assert page.complaints == [] and len(set(page.requests)) == 1
+    page.close()
+
+
+def test_the_page_that_explains_says_what_the_command_says(run, chromium, tmp_path, capsys):
+    image = Shapes("val", count=1, size=96)[0].image
+    Image.fromarray(image).save("x.png")
+    assert main(["predict", str(run), "x.png", "--explain", "50,60", "--out", "out"]) == 0
+    printed = capsys.readouterr().out
+    trained = open_trained(run)
+    with evaluating(trained.net):
+        scores = trained.net(trained.preprocessing(image)[None]).data[0, :, 60, 50]
+    winner = trained.classes[int(scores.argmax())]
+    assert f"pixel 50,60 is {winner}, score {scores.max():.3f}, before " in printed
+    page = chromium.page()
+    page.open((tmp_path / "out" / "x-explain-50-60.html").as_uri())
+    rows = page.run(
+        "[...document.querySelectorAll('.parts tbody tr')].map(r => [...r.children].map(c => c.textContent))"
+    )
+    assert [row[0] for row in rows] == ["fc7", "pool4", "pool3", "sum: the score"]
+    for column in (1, 2, 3):
+        assert sum(float(row[column]) for row in rows[:-1]) == pytest.approx(float(rows[-1][column]), abs=2e-4)
+    assert float(rows[-1][1]) == pytest.approx(scores.max(), abs=1e-4)
+    boxes, layers = (
+        page.run(f"document.querySelectorAll('{what}').length") for what in ("rect.field", "tr[data-layer]")
+    )
+    assert boxes == layers > 15
+    chosen = """(name => {
+        document.querySelector(`tr[data-layer="${name}"]`).dispatchEvent(new PointerEvent('pointerenter'));
+        return document.querySelector('rect.chosen').dataset.layer;
+    })"""
+    assert page.run(f"{chosen}('trunk.head.fc6')") == "trunk.head.fc6"
+    assert page.run("document.querySelector('.gradient').naturalWidth") == 96
+    assert page.complaints == [] and len(set(page.requests)) == 1
+    page.close()
