@@ -422,7 +422,9 @@ def torch_loss(torch, x, truth, ignore_index=255, weights=None, sampling=None, n
     return loss / (divisor or {"sum": 1, "valid": valid, "batch": len(x)}[normalize])
 
 
-def torch_focal(torch, x, truth, gamma=2.0, ignore_index=255, weights=None, sampling=None, normalize="valid"):
+def torch_focal(
+    torch, x, truth, gamma=2.0, ignore_index=255, weights=None, sampling=None, normalize="valid", divisor=0
+):
     truth = truth.long().clone()
     if sampling is not None:
         truth[sampling == 0] = ignore_index
@@ -431,7 +433,7 @@ def torch_focal(torch, x, truth, gamma=2.0, ignore_index=255, weights=None, samp
     log_p = torch.log_softmax(x, dim=1).gather(1, truth[:, None])[:, 0]
     loss = -((1 - log_p.exp()) ** gamma * log_p) * counts
     loss = loss if weights is None else loss * weights[truth]
-    return loss.sum() / {"sum": 1, "valid": max(int(counts.sum()), 1), "batch": len(x)}[normalize]
+    return loss.sum() / (divisor or {"sum": 1, "valid": max(int(counts.sum()), 1), "batch": len(x)}[normalize])
 
 
 def torch_dice(torch, x, truth, ignore_index=255, sampling=None, smooth=1.0):
