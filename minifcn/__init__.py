@@ -7,7 +7,18 @@ loss.backward()
 opt.step()
 """
 
+import signal as _signal
+import sys as _sys
+
 __version__ = "0.1.0"
+
+# `minifcn` and `python -m minifcn`: Ctrl-C during the imports below ends at once, without a traceback. From the guard
+# of cli/command.py on it is an exception again. A program that imports this library keeps its own handler.
+if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler and (
+    _sys.argv[0].replace("\\", "/").endswith("/minifcn")
+    or (_sys.argv[0] == "-m" and any(word.partition(".")[0] == "minifcn" for word in _sys.orig_argv))
+):
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 from minifcn import ops
 from minifcn.geometry import Grid, Layer

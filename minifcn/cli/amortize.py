@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from minifcn.cli.command import parse
+from minifcn.cli.command import parse, say
 from minifcn.data.files import read_image
 from minifcn.errors import UsageError
 from minifcn.experiments.amortize import SLIDING, measure, noise, square
@@ -52,12 +52,13 @@ def main(argv: list[str]) -> int:
     net = make(seed=options.seed, width=options.width or trunk.own_width)
     net.to(device)
     cells = out_size(net.layers(), options.size)
-    print(f"device {why}")
-    print(
+    say(f"device {why}")
+    say(
         f"{options.net}, random weights: {cells}x{cells} windows of {trunk.size} pixels, one every "
-        f"{Grid.of(net.layers()).stride}, in {options.size}x{options.size} of {options.photo or 'noise'}\n"
+        f"{Grid.of(net.layers()).stride}, in {options.size}x{options.size} of {options.photo or 'noise'}",
+        "",
     )
-    print(f"{'':<34} {'forward':>12} {'backward':>12}")
+    say(f"{'':<34} {'forward':>12} {'backward':>12}")
     image = (
         square(net, read_image(options.photo), options.size)
         if options.photo
@@ -65,10 +66,8 @@ def main(argv: list[str]) -> int:
     )
     timed = measure(net, image, batch=options.batch, repeat=options.repeat, device=device)
     for way, seconds in timed.items():
-        print(f"{way:<34} " + " ".join(f"{1000 * s:>9.1f} ms" for s in seconds))
+        say(f"{way:<34} " + " ".join(f"{1000 * s:>9.1f} ms" for s in seconds))
     *patches, whole = timed.values()
     for way, seconds in zip(timed, patches, strict=False):
-        print(
-            f"{'faster than ' + way:<34} " + " ".join(f"{a / b:>11.1f}x" for a, b in zip(seconds, whole, strict=True))
-        )
+        say(f"{'faster than ' + way:<34} " + " ".join(f"{a / b:>11.1f}x" for a, b in zip(seconds, whole, strict=True)))
     return 0

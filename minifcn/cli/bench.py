@@ -38,7 +38,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from minifcn import __version__, viz
-from minifcn.cli.command import image_size, parse_words
+from minifcn.cli.command import image_size, parse_words, say, warn
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
 from minifcn.experiments.bench.loading import STEP, waiting
@@ -65,6 +65,7 @@ from minifcn.experiments.bench.studies import (
     scaling,
     vgg_layers,
 )
+from minifcn.formats.checkpoint import replace_file
 from minifcn.introspect.describe import describe
 from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads, threads
@@ -104,7 +105,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    with together() as ranks:
+    with together(say=warn) as ranks:
         return measured(argv, ranks)
 
 
@@ -124,7 +125,7 @@ def measured(argv: list[str], ranks: Alone) -> int:
             return serve_side(words[1:], options)
         record = measure_ranks(options, ranks) if options.ranks else TABLES[words[0]](options)
     if options.json and ranks.first:
-        Path(options.json).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        replace_file(Path(options.json), [json.dumps(record, indent=1).encode()])
     return 0
 
 
@@ -141,12 +142,12 @@ def check(options: Options) -> None:
 
 def print_machine(torch: Any = None, rate: float = 0.0) -> None:
     built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    print(f"minifcn {__version__}, NumPy {np.__version__}, BLAS {built['name']} {built['version']}, "
+    say(f"minifcn {__version__}, NumPy {np.__version__}, BLAS {built['name']} {built['version']}, "
           f"Python {platform.python_version()}, {platform.machine()}, {threads()} threads")  # fmt: skip
     if rate:
-        print(f"{rate:.0f} GFLOP/s in a matrix product, {copy_rate():.1f} GB/s in a copy by one thread")
-        print(f"rival: PyTorch {torch.__version__}" if torch else "rival: none (PyTorch not installed, or not wanted)")
-    print()
+        say(f"{rate:.0f} GFLOP/s in a matrix product, {copy_rate():.1f} GB/s in a copy by one thread")
+        say(f"rival: PyTorch {torch.__version__}" if torch else "rival: none (PyTorch not installed, or not wanted)")
+    say("")
 
 
 def record_of(options: Options, rows: Any, torch: Any = None, **more: Any) -> dict[str, Any]:
@@ -191,7 +192,7 @@ def measure_layers(options: Options) -> dict[str, Any]:
     layers = wanted_layers(options)
     torch, rate, copy = import_torch(options.torch), matrix_rate(), copy_rate()
     print_machine(torch, rate)
-    print(f"{'layer':<9}{'product':<9}{'way':<10}{'Mflop':>8}{'MB':>7}{'bound by':>10}{'ms':>8}{'of BLAS':>9}"
+    say(f"{'layer':<9}{'product':<9}{'way':<10}{'Mflop':>8}{'MB':>7}{'bound by':>10}{'ms':>8}{'of BLAS':>9}"
           f"{'alone':>8}{'PyTorch':>9}{'ratio':>7}")  # fmt: skip
     rows = []
     for layer in layers:
@@ -201,11 +202,11 @@ def measure_layers(options: Options) -> dict[str, Any]:
             row["of_blas"] = flops / row["ms"] / rate / 1e6
             row["bound"] = "products" if flops / rate > moved / copy else "memory"
             rival = f"{row['torch_ms']:9.2f}{row['ms'] / row['torch_ms']:7.2f}" if torch else ""
-            print(f"{layer.name:<9}{product:<9}{row['way']:<10}{flops / 1e6:>8.0f}{moved / 1e6:>7.1f}{row['bound']:>10}"
-                  f"{row['ms']:8.2f}{row['of_blas']:8.0%} {row['alone_ms']:8.2f}{rival}", flush=True)  # fmt: skip
+            say(f"{layer.name:<9}{product:<9}{row['way']:<10}{flops / 1e6:>8.0f}{moved / 1e6:>7.1f}{row['bound']:>10}"
+                  f"{row['ms']:8.2f}{row['of_blas']:8.0%} {row['alone_ms']:8.2f}{rival}")  # fmt: skip
             rows.append(row)
     total, alone, others = (sum(row[key] for row in rows) for key in ("ms", "alone_ms", "torch_ms"))
-    print(f"{'all':<53}{total:8.1f}{'':9}{alone:8.1f}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
+    say(f"{'all':<53}{total:8.1f}{'':9}{alone:8.1f}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
     if options.plot:
         plot_roofline(rows, rate, copy, Path(options.plot))
     return record_of(options, rows, torch, gflops=rate, copy_gbytes=copy)
@@ -241,7 +242,7 @@ def measure_nets(options: Options) -> dict[str, Any]:
     print_machine(torch, rate)
     multiply_adds = describe(work.net, image_size(options.size), batch=options.batch).multiply_adds
     del work
-    print(f"{options.net:<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
+    say(f"{options.net:<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
           f"{'ratio':>7}")  # fmt: skip
     rows = []
     with ExitStack() as stack:
@@ -250,14 +251,14 @@ def measure_nets(options: Options) -> dict[str, Any]:
             mine, *others = take_turns(processes, options.runs, methodcaller("ask", name))
             row: dict[str, Any] = {"product": name, **times_of(mine, others), "peak_bytes": peaks["ours", name]}
             row["of_blas"] = passes * 2 * multiply_adds / row["ms"] / rate / 1e6
-            print(f"{name:<15}{row['ms']:8.1f}{row['of_blas']:8.0%} ", end="")
+            line = f"{name:<15}{row['ms']:8.1f}{row['of_blas']:8.0%} "
             if torch:
                 row["torch_peak_bytes"] = peaks[SIDES[1], name]
-                print(f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}", end="")
-            print(f"{row['spread']:{8 if torch else 24}.0%}{row['peak_bytes'] / 1e6:9.0f}", end="")
+                line += f"{row['torch_ms']:9.1f}{row['ms'] / row['torch_ms']:7.2f}"
+            line += f"{row['spread']:{8 if torch else 24}.0%}{row['peak_bytes'] / 1e6:9.0f}"
             if torch:
-                print(f"{row['torch_peak_bytes'] / 1e6:9.0f}{row['peak_bytes'] / row['torch_peak_bytes']:7.2f}", end="")
-            print(flush=True)
+                line += f"{row['torch_peak_bytes'] / 1e6:9.0f}{row['peak_bytes'] / row['torch_peak_bytes']:7.2f}"
+            say(line)
             rows.append(row)
     return record_of(options, rows, torch, gflops=rate)
 
@@ -284,12 +285,12 @@ def measure_ladder(options: Options) -> dict[str, Any]:
     print_machine()
     rows = []
     for layer in wanted_layers(options, "conv3_2"):
-        print(f"{layer.name}, forward: {layer.multiply_adds / 1e6:.0f} million multiply-adds")
-        print(f"{'rung':<22}{'ms':>12}{'extra MB':>10}{'error':>10}")
+        say(f"{layer.name}, forward: {layer.multiply_adds / 1e6:.0f} million multiply-adds")
+        say(f"{'rung':<22}{'ms':>12}{'extra MB':>10}{'error':>10}")
         for row in ladder(layer, options.runs):
             rows.append({"layer": layer.name, **row})
             error = f"{row['error']:10.1e}" if "error" in row else ""
-            print(f"{row['rung']:<22}{row['seconds'] * 1e3:12.1f}{row['bytes'] / 1e6:10.1f}{error}")
+            say(f"{row['rung']:<22}{row['seconds'] * 1e3:12.1f}{row['bytes'] / 1e6:10.1f}{error}")
     return record_of(options, rows)
 
 
@@ -298,11 +299,11 @@ def measure_memory(options: Options) -> dict[str, Any]:
     rows = []
     for layer in wanted_layers(options, "conv1_2"):
         found = memory(layer, options.batch)
-        print(f"{layer.name}: input {layer.inputs}x{layer.size}x{layer.size}, output {layer.outputs}x{layer.out}x"
+        say(f"{layer.name}: input {layer.inputs}x{layer.size}x{layer.size}, output {layer.outputs}x{layer.out}x"
               f"{layer.out}; megabytes beyond them and the weights")  # fmt: skip
-        print(f"{'':<10}" + "".join(f"{product:>9}" for product in PRODUCTS))
+        say(f"{'':<10}" + "".join(f"{product:>9}" for product in PRODUCTS))
         for way in WAYS:
-            print(f"{way:<10}" + "".join(f"{row['bytes'] / 1e6:9.1f}" for row in found if row["way"] == way))
+            say(f"{way:<10}" + "".join(f"{row['bytes'] / 1e6:9.1f}" for row in found if row["way"] == way))
         rows += [{"layer": layer.name, **row} for row in found]
     return record_of(options, rows)
 
@@ -311,7 +312,7 @@ def measure_overhead(options: Options) -> dict[str, Any]:
     print_machine()
     size = min(side_of(options), 8)
     row = overhead(size, options.runs)
-    print(f"FCN-8s of width 1 on {size}x{size} pixels: {row['step_us']:.0f} us forward and backward, "
+    say(f"FCN-8s of width 1 on {size}x{size} pixels: {row['step_us']:.0f} us forward and backward, "
           f"{row['by_hand_us']:.0f} us by hand: {row['us']:.1f} us for each of {row['ops']} ops")  # fmt: skip
     return record_of(options, [row])
 
@@ -322,11 +323,11 @@ def measure_profile(options: Options) -> dict[str, Any]:
     work = work_of(options)
     seconds = profile(work, options.runs)
     total = sum(seconds.values())
-    print(f"{options.net}, a training step: {total * 1e3:.0f} ms in the functions called")
+    say(f"{options.net}, a training step: {total * 1e3:.0f} ms in the functions called")
     for name, each in seconds.items():
-        print(f"{name:<34}{each * 1e3:10.1f} ms{each / total:8.1%}")
+        say(f"{name:<34}{each * 1e3:10.1f} ms{each / total:8.1%}")
     alone = products_alone(work, options.runs)
-    print(f"the matrix products of its convolutions alone, as products of columns: {alone * 1e3:.1f} ms")
+    say(f"the matrix products of its convolutions alone, as products of columns: {alone * 1e3:.1f} ms")
     rows = [{"function": name, "seconds": each} for name, each in seconds.items()]
     return record_of(options, rows, products_alone_seconds=alone)
 
@@ -338,16 +339,16 @@ def measure_ranks(options: Options, ranks: Alone) -> dict[str, Any]:
     nbytes = sum(parameter.data.nbytes for parameter in work.net.parameters())
     if ranks.size > 1:
         found = ranks_at_hand(work, ranks, options.runs)
-        print("{ranks} ranks: a message takes {us:.0f} us and 1 s for {gb:.2f} GB; a step alone {alone:.3f} s, with "
+        say("{ranks} ranks: a message takes {us:.0f} us and 1 s for {gb:.2f} GB; a step alone {alone:.3f} s, with "
               "the sum of gradients {predicted:.3f} s by the model and {measured:.3f} s measured".format(
                   us=found["alpha"] * 1e6, gb=found["beta"] / 1e9, **found))  # fmt: skip
     seconds = (found.get("alone") or median_seconds(work.step, options.runs)) / options.batch
-    print(f"{options.net}: {seconds:.2f} s for each image of a step, {nbytes / 1e6:.0f} MB of gradients")
-    print(f"speedup of a step: weak, {options.batch} images on each rank; strong, {IMAGES} images on all together")
-    print(f"{'network':<10}{'ranks':>6}{'sum s':>9}{'weak':>8}{'strong':>8}")
+    say(f"{options.net}: {seconds:.2f} s for each image of a step, {nbytes / 1e6:.0f} MB of gradients")
+    say(f"speedup of a step: weak, {options.batch} images on each rank; strong, {IMAGES} images on all together")
+    say(f"{'network':<10}{'ranks':>6}{'sum s':>9}{'weak':>8}{'strong':>8}")
     rows = prediction(seconds, nbytes, images=options.batch)
     for row in rows:
-        print(f"{row['network']:<10}{row['workers']:>6}{row['sum']:>9.3f}{row['weak']:>8.2f}{row['strong']:>8.2f}")
+        say(f"{row['network']:<10}{row['workers']:>6}{row['sum']:>9.3f}{row['weak']:>8.2f}{row['strong']:>8.2f}")
     return record_of(options, rows, ranks=found)
 
 
@@ -358,9 +359,9 @@ def measure_scaling(options: Options) -> dict[str, Any]:
     for name, rows in studies.items():
         key = next(iter(rows[0]))
         xs, ys = [row[key] for row in rows], [row["seconds"] for row in rows]
-        print(f"{key:>8}  seconds of a forward pass")
+        say(f"{key:>8}  seconds of a forward pass")
         for x, y in zip(xs, ys, strict=True):
-            print(f"{x:>8}  {y:.4f}")
+            say(f"{x:>8}  {y:.4f}")
         line = {"measured": (xs, ys)}
         if name == "pixels":
             line["in proportion to the pixels"] = (xs, [ys[-1] * (x / xs[-1]) ** 2 for x in xs])
@@ -371,7 +372,7 @@ def measure_scaling(options: Options) -> dict[str, Any]:
     first, last = studies["threads"][0], studies["threads"][-1]
     if last["threads"] > 1:
         gains = (first[key] / last[key] for key in ("seconds", "product_seconds"))
-        print("{} threads gain {:.2f}, in a large matrix product {:.2f}".format(last["threads"], *gains))
+        say("{} threads gain {:.2f}, in a large matrix product {:.2f}".format(last["threads"], *gains))
     if options.plot:
         viz.log_log(panels, Path(options.plot), points=["measured"])
     return record_of(options, studies)
@@ -381,12 +382,10 @@ def measure_loading(options: Options) -> dict[str, Any]:
     """Print what a step waits for its images."""
     print_machine()
     height, width = image_size(options.size)
-    print(
-        f"a step of {1e3 * STEP:.0f} ms waits for {options.batch} JPEG files of {height}x{width}, and to augment them:"
-    )
+    say(f"a step of {1e3 * STEP:.0f} ms waits for {options.batch} JPEG files of {height}x{width}, and to augment them:")
     rows = waiting((height, width), batch=options.batch, steps=2 * options.runs)
     for row in rows:
-        print(f"{row['workers']} workers {1e3 * row['seconds']:8.1f} ms")
+        say(f"{row['workers']} workers {1e3 * row['seconds']:8.1f} ms")
     return record_of(options, rows)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from minifcn import viz
 from minifcn.backend import to_device, to_host
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, say
 from minifcn.data.batches import Preprocessing
 from minifcn.data.files import read_image
 from minifcn.errors import UsageError
@@ -71,9 +71,9 @@ def main(argv: list[str]) -> int:
         x = preprocessing(middle(read_image(word), net.trunk.size))[None]
         with inference(net):
             shares = softmax(to_host(net(Tensor(to_device(x, device))).data))[0]
-        print(word)
+        say(word)
         for i in np.argsort(-shares, kind="stable")[: options.top]:
-            print(f"  {100 * shares[i]:>6.2f} %  {weights.classes[i]}")
+            say(f"  {100 * shares[i]:>6.2f} %  {weights.classes[i]}")
     return 0
 
 
@@ -93,5 +93,5 @@ def draw(
     row, column = (round(start + stride * int(i)) for i in best)
     viz.heat_map(image, heat, f"probability of {classes[chosen].split(',')[0]}", start=start, stride=stride, path=out)
     windows = "x".join(map(str, heat.shape))
-    print(f"{photo}: {windows} windows, {classes[chosen]} at most {100 * heat.max():.1f} %, around {column},{row}")
-    print(f"wrote {out}")
+    say(f"{photo}: {windows} windows, {classes[chosen]} at most {100 * heat.max():.1f} %, around {column},{row}")
+    say(f"wrote {out}")

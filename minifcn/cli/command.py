@@ -14,7 +14,11 @@ it is taken out of the arguments here, and lets every exception through.
     2    refused: the arguments, a file or the device cannot be used as given
     3    the training diverged
     130  interrupted from the keyboard (128 + SIGINT, as shells count)
-    141  nobody reads the output any more (128 + SIGPIPE): `minifcn describe | head`
+    141  the reader of the output has gone away (128 + SIGPIPE): `minifcn describe | head`
+
+`say` is the one place that prints. A name in a file may hold anything; on the terminal, an escape sequence could clear
+the screen or forge a line. So whatever is not printable becomes "?", and so does a letter that the terminal's encoding
+lacks.
 """
 
 import argparse
@@ -24,14 +28,17 @@ import difflib
 import os
 import re
 import shutil
+import signal
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+from typing import Any, NoReturn, TextIO, TypeVar, get_args, get_type_hints
 
 from minifcn.errors import MinifcnError, UsageError
+from minifcn.formats.limits import printable
 from minifcn.kernels.memory import keep_freed_memory
 from minifcn.tensor import OPS
 
@@ -46,26 +53,98 @@ def run(main: Main) -> NoReturn:
 
 def guard(main: Main, argv: list[str]) -> int:
     """The exit code of `main(argv)`, whatever happens in it. Exceptions become one line on stderr."""
+    open_streams()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as minifcn/__init__.py left it while it imported
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     keep_freed_memory()
+    try:
+        return _outcome(main, argv)
+    finally:
+        close_broken_streams()
+
+
+def _outcome(main: Main, argv: list[str]) -> int:
     if "--debug" in argv:
         return main([word for word in argv if word != "--debug"])
     try:
-        code = main(argv)
-        sys.stdout.flush()  # a reader that has gone away is noticed here at the latest, not at the interpreter's exit
-        return code
-    except MinifcnError as error:
-        return _say(with_flags(str(error)), error.exit_code)
-    except KeyboardInterrupt:
-        return _say("interrupted", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
-        return 141
-    except OSError as error:  # a full disk, a folder without permission: the machine's refusal rather than our mistake
-        return _say(f"{error.filename or 'input or output'}: {error.strerror or error}", 2)
-    except MemoryError as error:
-        return _say(out_of_memory(error), 2)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: warn(str(message))
+            code = main(argv)
+            sys.stdout.flush()  # a reader that has gone away is noticed here at the latest
+            return code
     except Exception as error:
-        return _say(f"unexpected {type(error).__name__}: {error} (add --debug to see where)", 1)
+        line, code = explained(error)
+    except KeyboardInterrupt:
+        line, code = "interrupted", 130
+    if line:
+        with contextlib.suppress(OSError):  # the terminal may have gone away, too
+            say(f"minifcn: {' '.join(line.split())}", to=sys.stderr)
+    return code
+
+
+def explained(error: Exception) -> tuple[str, int]:
+    """Return an exception in one line, and the exit code it stands for; no line for a reader that has gone away."""
+    if isinstance(error, MinifcnError):
+        return with_flags(str(error)), error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return "", 141
+    if isinstance(error, OSError):  # a full disk, a folder without permission: the machine refuses, we made no mistake
+        return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
+    if isinstance(error, MemoryError):
+        return out_of_memory(error), 2
+    return f"unexpected {type(error).__name__}: {error} (add --debug to see where)", 1
+
+
+# ------------------------------------------------------------------------------------------------------------- printing
+
+
+def say(*lines: str, to: TextIO | None = None) -> None:
+    """Print lines, on stdout unless `to` says otherwise; what is not printable or cannot be encoded becomes "?"."""
+    stream = to or sys.stdout
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    for line in lines:
+        print(printable(line).encode(encoding, "replace").decode(encoding), file=stream, flush=True)
+
+
+def relay(line: str) -> None:
+    """Print a line of the library, with its arguments as flags: what the `say` of a library function is given."""
+    say(with_flags(line))
+
+
+def warn(sentence: str) -> None:
+    """Print a warning on stderr: what `say` is where only warnings are said."""
+    say(f"warning: {with_flags(sentence)}", to=sys.stderr)
+
+
+def open_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr (`minifcn train 2>&-`) on the null device.
+
+    Otherwise Python sets `sys.stderr` to None, and the next file that is opened gets the number 2: what a library then
+    writes on stderr ends up in a checkpoint.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def close_broken_streams() -> None:
+    """Flush stdout and stderr; one that cannot be written loses what is buffered instead of failing at the exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 def out_of_memory(error: MemoryError) -> str:
@@ -105,18 +184,6 @@ def with_flags(message: str) -> str:
         return special.get(value, f"{name} {value}")
 
     return ARGUMENT.sub(flag, message)
-
-
-def warn(sentence: str) -> None:
-    """Print a warning on stderr: what the `say` of a library function is given where only warnings are said."""
-    print(f"warning: {with_flags(sentence)}", file=sys.stderr)
-
-
-def _say(message: str, code: int) -> int:
-    words = " ".join(message.split())
-    line = "".join(letter if letter.isprintable() else "?" for letter in words)  # it may quote a name out of a file
-    print(f"minifcn: {line}", file=sys.stderr)
-    return code
 
 
 def parse(options: type[T], argv: list[str], *, verb: str, default: T | None = None, after: str = "") -> T:
@@ -181,8 +248,7 @@ def read(
 def finish(options: type[T], given: dict[str, Any], *, verb: str, default: T, after: str = "") -> T:
     """Return `default` with the values that `read` found; or print the help, if that is asked for, and leave."""
     if given.pop("help", False):
-        print(help_text(options, verb=verb, default=default))
-        print(f"\n{after}" if after else "", end="\n" if after else "")
+        say(*help_text(options, verb=verb, default=default).split("\n"), *(["", *after.split("\n")] if after else []))
         raise SystemExit(0)
     return dataclasses.replace(default, **given)  # type: ignore[type-var]
 
@@ -226,10 +292,15 @@ def described(options: type) -> list[tuple[str, type, str, str]]:
     return found
 
 
+def terminal_width() -> int:
+    """Return how long a line of help may be; a narrow terminal breaks it once more."""
+    return min(max(shutil.get_terminal_size().columns, 60), 110)
+
+
 def help_text(options: type, *, verb: str, default: Any = None) -> str:
     """Return what `--help` prints: every option with its description and default, in sections."""
     default = default or options()
-    width = min(shutil.get_terminal_size().columns, 110)
+    width = terminal_width()
     lines = [f"usage: minifcn {verb} [options]", "", *textwrap.wrap(options.__doc__ or "", width), ""]
     for name, kind, about, section in described(options):
         if section:

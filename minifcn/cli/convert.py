@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, say
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.formats.files import read
@@ -43,10 +43,10 @@ def main(argv: list[str]) -> int:
     if options.plain:
         arrays = read(source, allow_nonfinite=options.allow_nonfinite)
         save_checkpoint(target, arrays, {"source": source.name})
-        print(f"{len(arrays)} arrays as they are\nwrote {target}")
+        say(f"{len(arrays)} arrays as they are", f"wrote {target}")
         return 0
     weights = open_weights(source, net=options.net, allow_nonfinite=options.allow_nonfinite)
     weights.save(target)
-    print(f"{weights}\nimages: {weights.preprocessing or 'not of three channels; prepare them yourself'}")
-    print(f"wrote {target}")
+    say(str(weights), f"images: {weights.preprocessing or 'not of three channels; prepare them yourself'}")
+    say(f"wrote {target}")
     return 0

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import numpy as np
 
-from minifcn.cli.command import parse_words, with_flags
+from minifcn.cli.command import parse_words, say, with_flags
 from minifcn.data.listed import Listed, read_lines
 from minifcn.data.opening import open_data, other_format
 from minifcn.data.tools.check import Findings, check, layout_hints
@@ -27,6 +27,7 @@ from minifcn.data.tools.make import make_tree
 from minifcn.data.tools.mapping import read_map
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import DataError, UsageError
+from minifcn.formats.checkpoint import replace_file
 from minifcn.training.progress import Bar
 from minifcn.training.ranges import check_ranges
 from minifcn.viz import gallery, overlay, png
@@ -35,9 +36,9 @@ USAGE = """\
 usage: minifcn data make DIR         write scenes of the embedded world
        minifcn data fetch NAME DIR   download a data set, check it, unpack it
        minifcn data check DIR        what is wrong in a folder of masks
-       minifcn data import FOLDER NEW   your pictures and labels, as you have them, ready to train on
+       minifcn data import FOLDER NEW   your own pictures, ready to train on
 
-`minifcn data make --help`, `... fetch --help`, `... check --help`, `... import --help` tell more.
+`minifcn data make --help` (or fetch, check, import) lists the options.
 Each takes --debug, which shows the traceback of an error."""
 
 
@@ -100,7 +101,7 @@ def main(argv: list[str]) -> int:
     if what in VERBS:
         return VERBS[what](argv)
     if "-h" in argv or "--help" in argv:
-        print(USAGE)
+        say(*USAGE.split("\n"))
         raise SystemExit(0)
     found = " ".join(argv) or "nothing to do"
     raise UsageError(
@@ -118,8 +119,8 @@ def make(argv: list[str]) -> int:
     if not counts:
         raise UsageError("data make: no images are asked for; expected at least one of --train, --val, --test")
     folder = make_tree(words[1], counts=counts, size=options.size, seed=options.seed)
-    print(f"wrote {folder}: {', '.join(f'{count} images of {split}' for split, count in counts.items())}")
-    print(f"to learn from them: minifcn train --data {shlex.quote(str(folder))}")
+    say(f"wrote {folder}: {', '.join(f'{count} images of {split}' for split, count in counts.items())}")
+    say(f"to learn from them: minifcn train --data {shlex.quote(str(folder))}")
     return 0
 
 
@@ -134,9 +135,9 @@ def fetch_command(argv: list[str]) -> int:
     source = source_of(name)
     place = Path(folder) / source.place
     if place.exists():
-        print(f"{place} is there already; remove it to fetch it again")
+        say(f"{place} is there already; remove it to fetch it again")
     else:
-        print(f"{source.what}, {source.size / 1e6:,.0f} MB ({source.terms})")
+        say(f"{source.what}, {source.size / 1e6:,.0f} MB ({source.terms})")
         try:
             with Bar(source.size, unit="B") as down, Bar(source.size, unit="B") as out:
                 fetch(
@@ -148,12 +149,12 @@ def fetch_command(argv: list[str]) -> int:
                     unpacking=lambda count: out.advance(count, note="unpacking"),
                 )
         except DataError:
-            print(with_flags(by_hand(name, folder)))
+            say(with_flags(by_hand(name, folder)))
             raise
-        print(f"wrote {place}")
+        say(f"wrote {place}")
     if name != "sbd":
-        print(f"to look through it: minifcn data check {shlex.quote(str(place))}")
-    print(f"to learn from it:   minifcn train --data {shlex.quote(str(place))}")
+        say(f"to look through it: minifcn data check {shlex.quote(str(place))}")
+    say(f"to learn from it:   minifcn train --data {shlex.quote(str(place))}")
     return 0
 
 
@@ -181,12 +182,12 @@ def check_command(argv: list[str]) -> int:
         if what := other_format(words[1]):
             return _read_through(words[1], what, options)
         for line in layout_hints(words[1]):
-            print(line)
+            say(line)
         raise
-    print(with_flags("\n".join(found.lines(first=options.first))))
+    say(*map(with_flags, found.lines(first=options.first)))
     if not options.write:
         if not found.faults.keys().isdisjoint(MENDED):
-            print(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
+            say(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
         if not found.count and not options.classes:
             _remember(open_data(words[1], options.split or None))
         return 2 if found.count else 0
@@ -194,9 +195,9 @@ def check_command(argv: list[str]) -> int:
         folder = correct(found, options.write, colours=colours, numbers=numbers, advance=bar.advance)
     left_out = found.looked_at - len(found.usable)
     without = f", {left_out} that cannot be used left out" if left_out else ""
-    print(f"\nwrote {folder}: {len(found.usable)} pairs{without}; what became what: {folder / 'mapping.txt'}\n")
+    say("", f"wrote {folder}: {len(found.usable)} pairs{without}; what became what: {folder / 'mapping.txt'}", "")
     again = _looked_through(str(folder), None, None)
-    print(with_flags("\n".join(again.lines(first=options.first))))
+    say(*map(with_flags, again.lines(first=options.first)))
     return 2 if again.count else 0
 
 
@@ -205,7 +206,7 @@ def _remember(data: Listed) -> None:
     try:
         data.remember()
     except UsageError as fault:
-        print(f"note: a training run will check every file again: {fault}")
+        say(f"note: a training run will check every file again: {fault}")
 
 
 def import_command(argv: list[str]) -> int:
@@ -230,21 +231,20 @@ def import_command(argv: list[str]) -> int:
             without=place,
             advance=bar.advance,
         )
-    print(with_flags("\n".join(found.lines(first=options.first))))
+    say(*map(with_flags, found.lines(first=options.first)))
     with Bar(len(found.items), unit="pair") as bar:
         left_out = write_tree(found, place, advance=bar.advance)
     for line in left_out[: options.first]:
-        print(with_flags(f"left out: {line}"))
+        say(with_flags(f"left out: {line}"))
     if len(left_out) > options.first:
-        print(f"left out: {len(left_out) - options.first} more (--first {len(left_out)} shows all)")
+        say(f"left out: {len(left_out) - options.first} more (--first {len(left_out)} shows all)")
     sheet = place / "overlays.png"
-    sheet.write_bytes(png(_overlays(place)))
-    print(
-        f"\nwrote {place}: {len(found.items) - len(left_out)} pairs; where each comes from: {place / 'sources.tsv'}\n"
-    )
-    print(with_flags("\n".join(_looked_through(str(place), None, None).lines(first=options.first))))
-    print(f"\nlook at {sheet}: do the colours lie on the things they name?")
-    print(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}")
+    replace_file(sheet, [png(_overlays(place))], sync=False)
+    pairs = f"{len(found.items) - len(left_out)} pairs"
+    say("", f"wrote {place}: {pairs}; where each comes from: {place / 'sources.tsv'}", "")
+    say(*map(with_flags, _looked_through(str(place), None, None).lines(first=options.first)))
+    say("", f"look at {sheet}: do the colours lie on the things they name?")
+    say(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}")
     return 0
 
 
@@ -266,12 +266,12 @@ def _read_through(folder: str, what: str, options: Check) -> int:
     data = open_data(folder, options.split or None)
     with Bar(len(data), unit="pair") as bar:
         problems = data.problems(bar.advance)
-    print(f"{folder} holds {what}: {len(data)} images, {len(data.classes)} classes")
+    say(f"{folder} holds {what}: {len(data)} images, {len(data.classes)} classes")
     for _, problem in problems[: options.first]:
-        print(f"  - {problem}")
+        say(f"  - {problem}")
     if len(problems) > options.first:
-        print(f"  - and {len(problems) - options.first} more (--first {len(problems)} shows all)")
-    print(f"{folder}: {len(problems)} of them cannot be used" if problems else f"{folder}: all is well")
+        say(f"  - and {len(problems) - options.first} more (--first {len(problems)} shows all)")
+    say(f"{folder}: {len(problems)} of them cannot be used" if problems else f"{folder}: all is well")
     if not problems:
         _remember(data)
     return 2 if problems else 0

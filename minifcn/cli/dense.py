@@ -14,9 +14,10 @@ from typing import Annotated
 import numpy as np
 
 from minifcn import viz
-from minifcn.cli.command import image_size, parse
+from minifcn.cli.command import image_size, parse, say
 from minifcn.errors import UsageError
 from minifcn.experiments.dense import border_picture, equal_cells, ways_of
+from minifcn.formats.checkpoint import replace_file
 from minifcn.geometry import Grid
 from minifcn.introspect.describe import describe, last
 from minifcn.models.zoo import TRUNKS, named
@@ -46,9 +47,9 @@ def main(argv: list[str]) -> int:
         )
     image = rng.standard_normal((1, 3, *size)).astype(np.float32)
     ways = ways_of(net)
-    print(f"{options.trunk} up to {options.until}: stride {factor}, sees {Grid.of(net.layers()).field} pixels")
-    print("random weights (seed 0), for costs and equalities only\n")
-    print(f"{'way':<18}{'output':>12}{'multiply-adds':>16}{'time':>10}")
+    say(f"{options.trunk} up to {options.until}: stride {factor}, sees {Grid.of(net.layers()).field} pixels")
+    say("random weights (seed 0), for costs and equalities only", "")
+    say(f"{'way':<18}{'output':>12}{'multiply-adds':>16}{'time':>10}")
     outputs = {}
     for name, way in ways.items():
         cost = describe(way, size).multiply_adds
@@ -57,15 +58,15 @@ def main(argv: list[str]) -> int:
             outputs[name] = last(way(image)).data
         seconds = time.perf_counter() - start
         shape = "x".join(map(str, outputs[name].shape[2:]))
-        print(f"{name:<18}{shape:>12}{cost / 1e9:>14.3f} G{seconds:>8.2f} s")
+        say(f"{name:<18}{shape:>12}{cost / 1e9:>14.3f} G{seconds:>8.2f} s")
     inner = (..., slice(factor, -factor), slice(factor, -factor))
     apart = abs(outputs["upsampled"] - outputs["  nonlinearly"])[inner].max(initial=0)
     learns = sum(p.size for name, p in ways["  nonlinearly"].named_parameters() if name.startswith("up."))
-    print(
-        f"\nnonlinear upsampling has {learns} numbers to learn; doubling {factor.bit_length() - 1} times, it starts ",
-        end="",
+    say(
+        "",
+        f"nonlinear upsampling has {learns} numbers to learn; doubling {factor.bit_length() - 1} times, it starts "
+        f"{apart:.1e} from bilinear off the border",
     )
-    print(f"{apart:.1e} from bilinear off the border")
     compare(net, outputs["shift-and-stitch"], outputs["rarefied"], size, options.picture)
     return 0
 
@@ -76,8 +77,8 @@ def compare(net: Module, stitched: np.ndarray, dense: np.ndarray, size: tuple[in
     rows, cols = equal_cells(net.layers(), size)
     inside = difference[rows.start : rows.stop, cols.start : cols.stop]
     share, most = 100 * inside.size / difference.size, inside.max() if inside.size else 0
-    print(f"rarefied and stitched differ by at most {difference.max():.1e}; on the {share:.0f} % of the cells that see")
-    print(f"no padding and no clipped window, by {most:.1e} (float32)")
+    say(f"rarefied and stitched differ by at most {difference.max():.1e}; on the {share:.0f} % of the cells that see")
+    say(f"no padding and no clipped window, by {most:.1e} (float32)")
     if picture:
-        Path(picture).write_bytes(viz.png(border_picture(difference, rows, cols)))
-        print(f"wrote {picture}: red where they differ, blue where they must not")
+        replace_file(Path(picture), [viz.png(border_picture(difference, rows, cols))], sync=False)
+        say(f"wrote {picture}: red where they differ, blue where they must not")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from minifcn.backend import DEVICES
-from minifcn.cli.command import image_size, parse_words
+from minifcn.cli.command import image_size, parse_words, say
 from minifcn.errors import UsageError
 from minifcn.experiments.bench.prediction import check
 from minifcn.introspect.describe import describe, mib
@@ -60,7 +60,8 @@ def main(argv: list[str]) -> int:
             raise
         raise UsageError(f"option {stray[0]} is not one of {words[0]}'s; leave it out") from fault
     own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
-    print(describe(net, image_size(options.size or own), batch=options.batch, device=options.device))
+    net_described = describe(net, image_size(options.size or own), batch=options.batch, device=options.device)
+    say(*str(net_described).split("\n"))
     return 0
 
 
@@ -69,7 +70,7 @@ def print_check(device: str) -> int:
     worst = 0.0
     for row in check(device=device):
         size = f"{row.size}x{row.size}"
-        print(f"{row.net:<14} {size}  {row.what:<14} predicted {mib(row.predicted):>11}, taken {mib(row.taken):>11}")
+        say(f"{row.net:<14} {size}  {row.what:<14} predicted {mib(row.predicted):>11}, taken {mib(row.taken):>11}")
         worst = max(worst, row.off)
-    print(f"off by {100 * worst:.1f} % at worst; a tenth is allowed")
+    say(f"off by {100 * worst:.1f} % at worst; a tenth is allowed")
     return int(worst > 0.1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, say
 from minifcn.errors import UsageError
 from minifcn.introspect.design import MOST, TRUNKS, LadderOf, chain_paths, design, listed, misfits, trunk_paths
 from minifcn.models.ladder import Rung
@@ -39,14 +39,14 @@ def main(argv: list[str]) -> int:
     if options.padding >= 0:
         ladder = LadderOf(paths_for(options.padding), skips, kernel)
         bad = misfits(ladder)
-        print(f"padding {options.padding}: crops {', '.join(str(rung.at) for rung in ladder.rungs)}; {listed(bad)}")
+        say(f"padding {options.padding}: crops {', '.join(str(rung.at) for rung in ladder.rungs)}; {listed(bad)}")
     best = design(paths_for, skips, kernel=kernel)
     grid = best.ladder.grids[best.ladder.last]
-    print(f"{best.ladder.last}: a cell every {grid.stride} pixels sees {grid.field}")
+    say(f"{best.ladder.last}: a cell every {grid.stride} pixels sees {grid.field}")
     for rung in best.ladder.rungs:
-        print(f"{rung.name:<16} kernel {rung.layer.kernel:>3}, stride {rung.layer.stride:>2}: {cropped(rung)}")
-    print(f"at any padding the last crop is padding - {best.before_image}")
-    print(f"padding {best.padding} is the smallest with which images of every size come out whole")
+        say(f"{rung.name:<16} kernel {rung.layer.kernel:>3}, stride {rung.layer.stride:>2}: {cropped(rung)}")
+    say(f"at any padding the last crop is padding - {best.before_image}")
+    say(f"padding {best.padding} is the smallest with which images of every size come out whole")
     return 0
 
 

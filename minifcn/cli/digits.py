@@ -14,7 +14,7 @@ from typing import Annotated
 import numpy as np
 
 from minifcn import viz
-from minifcn.cli.command import parse
+from minifcn.cli.command import parse, say
 from minifcn.data.digits import DIGITS, load_digits
 from minifcn.errors import UsageError
 from minifcn.experiments.digits import HELD_OUT, learn, search, sheet
@@ -60,18 +60,18 @@ def main(argv: list[str]) -> int:
     for epoch in range(options.epochs):
         loss = learn(net, sgd, images[known], labels[known], options.batch, rng)
         share = accuracy(net, [(images[held_out], labels[held_out])])
-        print(f"epoch {epoch + 1}: loss {loss:.3f}, accuracy {share:.3f} on {HELD_OUT} digits held out")
-    print(f"learned {len(known)} digits in {time.perf_counter() - start:.1f} s")
+        say(f"epoch {epoch + 1}: loss {loss:.3f}, accuracy {share:.3f} on {HELD_OUT} digits held out")
+    say(f"learned {len(known)} digits in {time.perf_counter() - start:.1f} s")
 
     shown = held_out[: options.rows * options.columns]
     paper, corners = sheet(images[shown], options.columns, rng)
     found = search(net, paper, corners)
     right = int((found.answers == labels[shown]).sum())
-    print(
+    say(
         f"the convolutional twin reads the whole sheet of {paper.shape[2]}x{paper.shape[3]} pixels at once: "
         f"{found.maps.shape[1]}x{found.maps.shape[2]} answers, {right} of {len(shown)} digits right"
     )
-    print(f"where a window lies on a digit it says what the classifier says, to {found.apart:.0e}")
+    say(f"where a window lies on a digit it says what the classifier says, to {found.apart:.0e}")
     draw(net, paper, found.maps, Path(options.picture))
     return 0
 
@@ -82,4 +82,4 @@ def draw(net: Classifier, paper: np.ndarray, maps: np.ndarray, picture: Path) ->
     second, best = np.sort(maps, axis=0)[-2:]
     heat = np.where(maps == best, best - second, 0)
     viz.heat_maps(paper[0, 0], heat, DIGITS, start=float(grid.start), stride=float(grid.stride), path=picture)
-    print(f"wrote {picture}: where each digit wins, and by how much")
+    say(f"wrote {picture}: where each digit wins, and by how much")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import __version__
+from minifcn.cli.command import say
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores
 from minifcn.training.device import cupy_packages, diagnose_gpu, pip_command
@@ -56,7 +57,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def main(argv: list[str]) -> int:
     """Print the report. Returns 0 when nothing needs mending, else 1."""
     if argv and argv[0] in ("-h", "--help"):
-        print(__doc__)
+        say(*(__doc__ or "").split("\n"))
         return 0
     if argv:
         raise UsageError(f"doctor takes no arguments, found {argv[0]!r}")
@@ -64,22 +65,22 @@ def main(argv: list[str]) -> int:
     cuda, cards = driver()
     found = f"NVIDIA, up to CUDA {cuda}, cards: {cards}" if cuda else "no NVIDIA driver"
     for name, value in [*machine(), ("CuPy", cupy_version()), ("driver", found)]:
-        print(f"{name:<14} {value}")
-    print(f"{'device':<14} {'gpu: ' if usable else 'cpu, because '}{reason}")
-    print(f"{'2x2 product':<14} cpu: {probe_cpu()}; gpu: {'right' if usable else 'not reached'}")
+        say(f"{name:<14} {value}")
+    say(f"{'device':<14} {'gpu: ' if usable else 'cpu, because '}{reason}")
+    say(f"{'2x2 product':<14} cpu: {probe_cpu()}; gpu: {'right' if usable else 'not reached'}")
     for name, purpose in {**PACKAGES, **EXTRAS}.items():
-        print(f"{name:<14} {version(name) or 'not installed':<14} {purpose}")
+        say(f"{name:<14} {version(name) or 'not installed':<14} {purpose}")
 
     missing = [name for name in PACKAGES if version(name) is None]
     cures = [pip_command("install", *missing)] if missing else []
     if cupy_packages() and not usable:
         cures.append(cure)
     if cures:
-        print(f"\nTo mend it:  {cures[0]}" + "\nThen ask again: there is more." * (len(cures) > 1))
+        say("", f"To mend it:  {cures[0]}", *["Then ask again: there is more."] * (len(cures) > 1))
         return 1
-    print("\nNothing to mend.")
+    say("", "Nothing to mend.")
     if cards and not usable:
-        print(f"There is a card here; to compute on it:  {cure}")
+        say(f"There is a card here; to compute on it:  {cure}")
     return 0
 
 

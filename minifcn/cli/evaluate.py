@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from minifcn.cli.command import parse_words, warn
+from minifcn.cli.command import parse_words, relay, say, warn
 from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Hidden, Second
 from minifcn.errors import DataError, UsageError
@@ -78,28 +78,28 @@ def main(argv: list[str]) -> int:
     hide = options.hide or trained.options.hide
     if hide:
         val = Hidden(val, hide, fill=trained.preprocessing.fill)
-    print(f"device {why}")
+    say(f"device {why}")
     with Bar(len(val), unit="image") as bar:
         matrix, second = evaluate_heads(
             trained.net.to(device), val, trained.inputs, batch=options.batch, progress=bar.advance
         )
     guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
-    print(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
-    print(table(matrix, guesses, absent))
+    say(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
+    say(*table(matrix, guesses, absent).split("\n"))
     skipped = [trained.classes[i] for i in matrix.skipped(absent)]
-    print(f"classes left out of the mean IU ({absent}): {', '.join(skipped) or 'none'}\n")
-    print(class_table(matrix, trained.classes))
+    say(f"classes left out of the mean IU ({absent}): {', '.join(skipped) or 'none'}", "")
+    say(*class_table(matrix, trained.classes).split("\n"))
     record = evaluation_record(matrix, guesses, classes=trained.classes, split=split, images=len(val), absent=absent)
     if second is not None:
         classes = Second(val).classes
-        print(f"\nthe second head\n{class_table(second, classes)}")
+        say("", "the second head", *class_table(second, classes).split("\n"))
         record["geometry"] = measures(second, classes)
     if options.json:
         Path(options.json).write_text(json_text(record), encoding="utf-8", newline="\n")
-        print(f"wrote {options.json}")
+        say(f"wrote {options.json}")
     if run_folder.is_dir() and not (options.data or options.hide) and not (run_folder / "evaluation.json").exists():
         write_json(run_folder / "evaluation.json", record)
-        print(f"wrote {write_report(run_folder)}")
+        say(f"wrote {write_report(run_folder)}")
     return 0
 
 
@@ -108,9 +108,9 @@ def data_of(trained: Trained, options: Options) -> tuple[Dataset, str, Dataset |
     o = trained.options
     o = dataclasses.replace(o, data=options.data or o.data, skip_bad=options.skip_bad)
     o = dataclasses.replace(o, val_split=options.split or o.val_split, max_val=o.max_val if o.data == WORLD else 0)
-    val = data_set(o, o.val_split, o.max_val, say=print)
+    val = data_set(o, o.val_split, o.max_val, say=relay)
     try:
-        return val, o.val_split, data_set(o, o.train_split, o.max_train, say=print)
+        return val, o.val_split, data_set(o, o.train_split, o.max_train, say=relay)
     except DataError as fault:
-        print(f"no baselines, which are counted on a training split: {fault}")
+        say(f"no baselines, which are counted on a training split: {fault}")
         return val, o.val_split, None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 from minifcn import __version__
-from minifcn.cli.command import parse_words, warn
+from minifcn.cli.command import parse_words, say, warn
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import replace_file
@@ -23,7 +23,7 @@ from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
 from minifcn.nn import Module
 from minifcn.training.trained import open_trained
-from minifcn.weights.onnx_graph import onnx_model
+from minifcn.weights.onnx_graph import one_size, onnx_model, smallest
 from minifcn.weights.published import open_weights, recognised
 from minifcn.weights.torch_state import state_file, torch_state
 
@@ -51,13 +51,21 @@ def main(argv: list[str]) -> int:
         if not isinstance(net, FCN | Classifier):
             raise UsageError(f"export: {type(net).__name__} cannot be written as ONNX; export to .safetensors instead")
         data = onnx_model(net, classes=classes, metadata=notes).SerializeToString()
-        told = "image (N, 3, H, W) -> scores, at any H and W" if isinstance(net, FCN) else "image -> scores"
+        told = takes(net)
     else:
         data = state_file(net, {**notes, "classes": list(classes)})
         told = f"{len(torch_state(net))} arrays in PyTorch's layout"
     replace_file(out, [data])
-    print(f"{told}\nimages: {preprocessing or 'not of three channels'}\nwrote {out}, {len(data):,} bytes")
+    say(told, f"images: {preprocessing or 'not of three channels'}", f"wrote {out}, {len(data):,} bytes")
     return 0
+
+
+def takes(net: FCN | Classifier) -> str:
+    """Return which images the exported net takes."""
+    side, least = one_size(net), smallest(net)
+    if side:
+        return f"image (N, 3, {side}, {side}) -> scores"
+    return f"image (N, 3, H, W) -> scores, at any H and W{f' of at least {least}' if least > 1 else ''}"
 
 
 def opened(path: Path, *, best: bool) -> Net:

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import numpy as np
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, say
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import meta_of
 from minifcn.formats.files import FORMATS, format_of, read
@@ -41,22 +41,22 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"inspect: expected one file, found {len(words)}: minifcn inspect FILE")
     path = Path(words[0])
     kind = format_of(path)
-    print(f"{path}: {FORMATS[kind][0]}, {path.stat().st_size:,} bytes")
+    say(f"{path}: {FORMATS[kind][0]}, {path.stat().st_size:,} bytes")
     if kind == "prototxt":
         layers = read_prototxt(path)
         rows = [(each.name, each.type, str(each.num_output or ""), f"{each.kernel}") for each in layers]
-        print("\n".join(text_table([("layer", "type", "outputs", "kernel"), *rows], left=2)))
+        say(*text_table([("layer", "type", "outputs", "kernel"), *rows], left=2))
         return 0
     arrays = read(path, allow_nonfinite=True)
-    print(f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} numbers\n")
+    say(f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} numbers", "")
     listed = list(arrays.items())[: options.most or None]
     heads = ("name", "shape", "dtype", "min", "max", "not finite")
-    print("\n".join(text_table([heads, *(row(name, array) for name, array in listed)], left=2)))
+    say(*text_table([heads, *(row(name, array) for name, array in listed)], left=2))
     if len(listed) < len(arrays):
-        print(f"... and {len(arrays) - len(listed)} more (--most 0 lists all)")
-    print()
+        say(f"... and {len(arrays) - len(listed)} more (--most 0 lists all)")
+    say("")
     for name, value in belongs(path).items():
-        print(f"{name:<8} {value}")
+        say(f"{name:<8} {value}")
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from minifcn.cli.command import parse_words, warn
+from minifcn.cli.command import parse_words, say, warn
 from minifcn.data.files import MAX_PIXELS, MOST_IN_TILES, read_frames
 from minifcn.errors import DataError, UsageError
 from minifcn.kernels.threads import cores, set_threads
@@ -82,9 +82,9 @@ def main(argv: list[str]) -> int:
     if options.explain:
         return explain(trained, words[0], images, out, options, why, device)
     out.mkdir(parents=True, exist_ok=True)
-    print(f"device {why}")
+    say(f"device {why}")
     if options.tile:
-        print(tiling)
+        say(str(tiling))
     predictor = Predictor(trained.net.to(device), trained.preprocessing, tiling, options.flip, scales)
     keep = ["scores"] * options.scores + ["entropy"] * options.confidence
     index = IndexPage(words[0], trained.classes, options.alpha)
@@ -96,13 +96,13 @@ def main(argv: list[str]) -> int:
             for number, image, many in framed(path, most=MOST_IN_TILES if options.tile else MAX_PIXELS):
                 frames = number + 1
                 name = f"{stem}-{number:04d}" if many else stem
-                print(f"{path}{f' frame {number}' if many else ''}: {image.shape[1]}x{image.shape[0]}")
+                say(f"{path}{f' frame {number}' if many else ''}: {image.shape[1]}x{image.shape[0]}")
                 found = predictor(image, keep=keep)
                 written = write_prediction(image, found, trained.classes, out / name, alpha=options.alpha)
                 covered = shares(found.label, trained.classes)
                 for label, share in covered.items():
-                    print(f"  {label:<16} {100 * share:>6.2f} %")
-                print(f"  wrote {out / name}{', '.join(written)}")
+                    say(f"  {label:<16} {100 * share:>6.2f} %")
+                say(f"  wrote {out / name}{', '.join(written)}")
                 index.add(name, path, image, found.label, covered)
         except DataError as fault:
             faults.append(str(fault))
@@ -110,7 +110,7 @@ def main(argv: list[str]) -> int:
                 taken.discard(stem)
     if index.count:
         index.write(out / "index.html")
-        print(f"wrote {out / 'index.html'}: every picture under its classes")
+        say(f"wrote {out / 'index.html'}: every picture under its classes")
     if faults:
         more = f" (the first of {len(faults)} such among {len(images)} images)" if len(faults) > 1 else ""
         raise DataError(f"{faults[0]}{more}")
@@ -127,11 +127,11 @@ def explain(trained: Trained, run: str, images: list[Path], out: Path, options: 
     if x >= width or y >= height:
         raise UsageError(f"option explain is {x},{y}; expected a pixel of {images[0]}, which has {width}x{height}")
     out.mkdir(parents=True, exist_ok=True)
-    print(f"device {why}")
+    say(f"device {why}")
     trained.net.to(device)
     path = out / f"{images[0].stem}-explain-{x}-{y}.html"
-    print(write_explanation(trained, image, (x, y), path, name=f"{images[0].name} at {x},{y}"))
-    print(f"wrote {path}")
+    say(write_explanation(trained, image, (x, y), path, name=f"{images[0].name} at {x},{y}"))
+    say(f"wrote {path}")
     return 0
 
 

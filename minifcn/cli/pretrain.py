@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shlex
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, say
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.models.zoo import NETS
@@ -24,12 +24,12 @@ def main(argv: list[str]) -> int:
     if len(words) != 1:
         raise UsageError(f"pretrain: expected one file, found {len(words)}: minifcn pretrain FILE.safetensors")
     set_threads(options.threads or cores())
-    pretrain(options, words[0], say=print)
+    pretrain(options, words[0], say=say)
     net = {"trunk": options.trunk, "layers": options.layers, "width": options.width}
     if options.trunk != "vgg":
         del net["layers"]
     if not options.trunk.startswith("vgg"):
         net |= {"padding": "safe", "stages": NETS[options.trunk].strides[0]}
     chosen = " ".join(f"--{name} {value}" for name, value in net.items())
-    print(f"to begin with it: minifcn train {chosen} --init {shlex.quote(words[0])}")
+    say(f"to begin with it: minifcn train {chosen} --init {shlex.quote(words[0])}")
     return 0

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from minifcn.cli.command import parse_words
+from minifcn.cli.command import parse_words, say
 from minifcn.errors import FormatError, UsageError
 from minifcn.experiments.reproduction.bound import upper_bound
 from minifcn.experiments.reproduction.cells import PRETRAIN, Job, jobs
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
     after = f"tables:\n{listed()}"
     words, options = parse_words(Options, argv, verb="reproduce", words="[TABLE ...]", after=after)
     if options.list:
-        print(listed())
+        say(*listed().split("\n"))
         return 0
     names = chosen(words, tuple(UNTRAINED))
     check(options)
@@ -75,13 +75,13 @@ def main(argv: list[str]) -> int:
     at_once = options.jobs or cores()
     if options.dry_run:
         return preview(plan, out, at_once)
-    runner = Runner(plan, out, at_once=at_once)
+    runner = Runner(plan, out, at_once=at_once, say=say)
     if plan:
-        print(f"{len(plan)} cells, {len(runner.done)} of them done; {at_once} at a time, in {out}")
+        say(f"{len(plan)} cells, {len(runner.done)} of them done; {at_once} at a time, in {out}")
     outcome = runner.run()
     command = shlex.join(["minifcn", "reproduce", *argv])
     if outcome.code:
-        print(f"stopped after {len(runner.done)} of {len(plan)} cells, everything is saved; to go on: {command}")
+        say(f"stopped after {len(runner.done)} of {len(plan)} cells, everything is saved; to go on: {command}")
         return outcome.code
     findings = Findings(
         command=command_shown(words, options),
@@ -98,12 +98,12 @@ def main(argv: list[str]) -> int:
         seconds=runner.times.whole,
     )
     for path in write(findings, out, options.page):
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     if outcome.failed:
-        print(f"{len(outcome.failed)} of {len(plan)} cells failed; the same command tries them again", file=sys.stderr)
+        say(f"{len(outcome.failed)} of {len(plan)} cells failed; the same command tries them again", to=sys.stderr)
     wrong = [row for row in findings.exact if not row.holds]
     for row in wrong:
-        print(f"FAILS: {row.section}, {row.claim}: expected {row.expected or row.paper}, found {row.ours}")
+        say(f"FAILS: {row.section}, {row.claim}: expected {row.expected or row.paper}, found {row.ours}")
     return 1 if outcome.failed or wrong else 0
 
 
@@ -132,9 +132,9 @@ def preview(plan: Sequence[Job], out: Path, at_once: int) -> int:
     waiting = [job for job in plan if job.folder not in known]
     for job in plan:
         state = "done" if job.folder in known else "goes on" if begun(job, out) else "to do"
-        print(f"{state:<8} {job.folder:<40} {', '.join(parent.folder for parent in job.parents)}".rstrip())
+        say(f"{state:<8} {job.folder:<40} {', '.join(parent.folder for parent in job.parents)}".rstrip())
     left = Times.read(out / "times.json").left(waiting, done)
-    print(
+    say(
         f"{len(plan)} cells, {len(done)} of them done; the others take about {clock(left)} of one core, "
         f"{clock(left / max(1, min(at_once, len(waiting))))} with {at_once} at a time"
     )
@@ -155,7 +155,7 @@ def results_of(done: Sequence[Job], out: Path) -> dict[tuple[str, int], Result]:
             try:
                 found[job.cell.name, job.seed] = read_result(folder_of(job, out), job)
             except FormatError as fault:
-                print(f"left out: {fault}", file=sys.stderr)
+                say(f"left out: {fault}", to=sys.stderr)
     return found
 
 

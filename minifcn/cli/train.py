@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minifcn.cli.command import finish, image_size, read, warn, with_flags
+from minifcn.cli.command import finish, image_size, read, relay, say, terminal_width, warn, with_flags
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import set_threads
 from minifcn.training import setup
 from minifcn.training.device import choose_device
 from minifcn.training.loop import KNOWN, Trainer
+from minifcn.training.net_record import CHOICES
 from minifcn.training.options import Options
 from minifcn.training.plan import plan
 from minifcn.training.ranks import ALONE, Alone, together
@@ -69,13 +69,13 @@ OVERFIT: dict[str, Any] = {
 
 def main(argv: list[str]) -> int:
     """Parse, train, report. Returns 0, or 1 if --overfit did not come to know its images."""
-    with together() as ranks:
+    with together(say=warn) as ranks:
         return trained(argv, ranks)
 
 
 def trained(argv: list[str], ranks: Alone) -> int:
     """`main` on one rank of a run."""
-    width = min(shutil.get_terminal_size().columns, 110)
+    width = terminal_width()
     names = textwrap.fill(f"recipes: {', '.join(RECIPES)}", width, break_on_hyphens=False)
     after = f"{textwrap.fill(DRY_RUN, width)}\n\n{names}"
     words, given = read(Options, argv, verb="train", optional=["dry_run"])
@@ -85,13 +85,13 @@ def trained(argv: list[str], ranks: Alone) -> int:
     size = image_size(dry) if dry else None
     options = finish(Options, given, verb="train", default=starting_point(given), after=after)
     device, why = choose_device(options.device)
-    print(f"device {why}")
+    say(f"device {why}")
     if device == "gpu":
         ranks.choose_card()
     set_threads(ranks.threads(options.threads))
     if dry is not None:
         for line in plan(options, size=size, device=device):
-            print(with_flags(line))
+            say(with_flags(line))
         return 0
     trainer = (resumed if options.resume else begun)(options, device, ranks)
     with trainer.folder:
@@ -99,10 +99,10 @@ def trained(argv: list[str], ranks: Alone) -> int:
             result = trainer.run()
         except Interrupted as stop:
             go_on = f"minifcn train --resume {shlex.quote(str(trainer.folder.path))}"
-            print(f"{stop}; to go on: {go_on}", file=sys.stderr if stop.exit_code else sys.stdout)
+            say(f"{stop}; to go on: {go_on}", to=sys.stderr if stop.exit_code else None)
             return stop.exit_code
     if options.overfit and result["pixel_accuracy"] < KNOWN:
-        print(f"pixel accuracy {result['pixel_accuracy']:.3f} on the images it saw: raise --epochs or --lr")
+        say(f"pixel accuracy {result['pixel_accuracy']:.3f} on the images it saw: raise --epochs or --lr")
         return 1
     return 0
 
@@ -125,10 +125,6 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
 
 
-def _say(line: str) -> None:
-    print(with_flags(line))
-
-
 def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = False) -> Trainer:
     """A new run, its folder made and its configuration written; `again` in a folder that has the configuration only."""
     path = Path(options.run if again else ranks.once(lambda: str(unused_folder(options))))
@@ -136,18 +132,18 @@ def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = 
         raise UsageError(missing)
     weights = starting_weights(options.init, say=warn) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
-        print(f"warning: {with_flags(line)}")
-    train, val = setup.data_sets(options, say=_say)
+        say(f"warning: {with_flags(line)}")
+    train, val = setup.data_sets(options, say=relay)
     was_there = path.exists()
     folder = run_folder(path, ranks, say=warn)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = setup.preprocessing(options, weights[0].preprocessing if weights else None)
         trainer = Trainer(
-            options, folder, train, val, preprocessing=preprocessing, device=device, say=_say, ranks=ranks
+            options, folder, train, val, preprocessing=preprocessing, device=device, say=relay, ranks=ranks
         )
         for line in start(trainer.net, weights) if weights else ():
-            print(line)
+            say(line)
         config = {
             "options": trainer.options.as_dict(),
             "classes": list(trainer.classes),
@@ -175,30 +171,30 @@ def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
     """A run as its newest good checkpoint left it."""
     path = Path(options.resume)
     original = options_of_run(path)
-    changed = [
-        f"{field.name} was {getattr(original, field.name)!r} and cannot become {getattr(options, field.name)!r}"
-        for field in dataclasses.fields(Options)
-        if field.name not in FREE_ON_RESUME and getattr(options, field.name) != getattr(original, field.name)
-    ]
+    was, wanted = original.as_dict(), options.as_dict()
+    changed = [name for name in was if name not in FREE_ON_RESUME and wanted[name] != was[name]]
     if changed:
-        raise UsageError(f"--resume {path}: {'; '.join(changed)}; start a new run for another choice")
+        found = "; ".join(f"{name} was {was[name]!r} and cannot become {wanted[name]!r}" for name in changed)
+        fits = not set(CHOICES) & set(changed)  # the net is the same: to train it longer, for one
+        cure = f", which begins with the weights of this one with --init {shlex.quote(str(path))}" if fits else ""
+        raise UsageError(f"--resume {path}: {found}; start a new run for another choice{cure}")
     if not ranks.once(lambda: bool(checkpoints(path))):
-        print(f"{path}: was interrupted before its first checkpoint, and starts again from its config.json")
+        say(f"{path}: was interrupted before its first checkpoint, and starts again from its config.json")
         return begun(dataclasses.replace(options, run=str(path), resume=""), device, ranks, again=True)
     folder = run_folder(path, ranks, create=False, say=warn)
     try:
-        train, val = setup.data_sets(options, say=_say)
+        train, val = setup.data_sets(options, say=relay)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
         preprocessing = of_checkpoint(checkpoint).preprocessing  # and its arrays fit before a net of that size is made
         options = dataclasses.replace(options, resume="")
         trainer = Trainer(
-            options, folder, train, val, preprocessing=preprocessing, device=device, say=_say, ranks=ranks
+            options, folder, train, val, preprocessing=preprocessing, device=device, say=relay, ranks=ranks
         )
         trainer.restore(checkpoint)
     except BaseException:
         folder.close()
         raise
-    print(f"resumed {path} after step {trainer.progress.step}")
+    say(f"resumed {path} after step {trainer.progress.step}")
     return trainer

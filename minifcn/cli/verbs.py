@@ -5,7 +5,7 @@ import importlib
 import sys
 
 from minifcn import __version__
-from minifcn.cli.command import guard
+from minifcn.cli.command import guard, say
 from minifcn.errors import UsageError
 
 VERBS = {
@@ -49,11 +49,11 @@ def main(argv: list[str] | None = None) -> int:
 def dispatch(argv: list[str]) -> int:
     """Hand the arguments after the verb to the verb's own `main`; only that verb's module is imported."""
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        say(*USAGE.split("\n"))
         return 0
     verb, *rest = argv
     if verb in ("-V", "--version"):
-        print(f"minifcn {__version__}")
+        say(f"minifcn {__version__}")
         return 0
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)

@@ -11,6 +11,7 @@ from the header and judged before any pixel is decoded, since a few kilobytes ca
 is a `DataError` in one line: the file, what was found, what was expected, and what to do.
 """
 
+import io
 import math
 import os
 import stat
@@ -25,6 +26,7 @@ import numpy as np
 from minifcn.data.palette import palette
 from minifcn.data.sample import VOID
 from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
+from minifcn.formats.checkpoint import replace_file
 
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
@@ -255,8 +257,16 @@ def _require_file(path: str | os.PathLike[str]) -> None:
 
 
 def _write(path: str | os.PathLike[str], picture: Any) -> None:
+    """Write a picture in the format of the name, entirely or not at all."""
+    from PIL import Image
+
+    path, file = Path(path), io.BytesIO()
+    kind = Image.registered_extensions().get(path.suffix.lower())
     try:
-        picture.save(path, quality=95)
+        if kind is None:
+            raise ValueError(f"unknown file extension: {path.suffix}")
+        picture.save(file, format=kind, quality=95)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot be written ({reason}); choose another folder or a .png name") from error
+    replace_file(path, [file.getvalue()], sync=False)

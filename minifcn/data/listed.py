@@ -43,11 +43,13 @@ class Part:
     def __init__(self, folder: Path, suffixes: tuple[str, ...], prefix: str = "") -> None:
         self.folder, self.suffixes, self.prefix = folder, suffixes, prefix
         self.files: dict[str, list[str]] = defaultdict(list)
+        self.others: dict[str, list[str]] = defaultdict(list)  # of another suffix
         # One listing answers for the whole split, where asking for each file would take thousands.
         for name in sorted(os.listdir(folder)):
             suffix = next((one for one in suffixes if name.lower().endswith(one)), None)
-            if suffix and name.startswith(prefix) and not name.startswith("."):
-                self.files[name[len(prefix) : -len(suffix)]].append(name)
+            if name.startswith(prefix) and not name.startswith("."):
+                stem = name[len(prefix) :].removesuffix(name[-len(suffix) :] if suffix else "")
+                (self.files if suffix else self.others)[stem if suffix else os.path.splitext(stem)[0]].append(name)
 
     def path(self, name: str) -> Path:
         """The file of an id; there must be exactly one."""
@@ -55,7 +57,11 @@ class Part:
         if len(names) != 1:
             found = "several files: " + ", ".join(sorted(names)) if names else "no file"
             wanted = " or ".join(self.prefix + name + suffix for suffix in self.suffixes)
-            raise DataError(f"{self.folder}: {found} for id {name}; expected {wanted}")
+            there = [] if names else self.others.get(name, [])
+            beside = (
+                f"; there is {', '.join(there[:4])}, in another format: write it again in this one" if there else ""
+            )
+            raise DataError(f"{self.folder}: {found} for id {name}; expected {wanted}{beside}")
         return self.folder / names[0]
 
 
@@ -145,7 +151,7 @@ class Listed(abc.ABC):
         if bad:
             raise DataError(
                 f"{bad[0]} (the first of {len(bad)} such among {len(self)} ids of split {self.split}); "
-                f"complete the data or leave them out with skip_bad=True"
+                f"complete the data or leave them out with `skip_bad=True`"
             )
 
     def _skip_bad(self) -> None:
@@ -201,6 +207,8 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); expected a list; check the path") from error
     if len(content) > MAX_LIST:
         raise DataError(f"{path}: more than {MAX_LIST} bytes; expected a list; is it another kind of file?")
+    if not content.strip():
+        raise DataError(f"{path}: is empty; expected one {'id' if ids else 'name'} a line; fill it or remove it")
     lines: dict[str, int] = {}
     for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         where = f"{path}, line {number}"
@@ -213,7 +221,8 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: {raw[:40]!r} is not UTF-8; expected plain text; correct the line") from error
         if not line.strip() or not line.isprintable():
-            raise DataError(f"{where}: found {line[:40]!r}; expected printable text; correct or remove the line")
+            found = f"found {line[:40]!r}" if line.strip() else "is blank"
+            raise DataError(f"{where}: {found}; expected printable text; correct or remove the line")
         if ids and not ID.fullmatch(line):
             raise DataError(f"{where}: {line[:40]!r} is no id; expected letters, digits, _ and -; correct the line")
         if line in lines:

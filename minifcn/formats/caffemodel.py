@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.formats.limits import SHARING, Collected, mapped, nbytes_of, refusal
+from minifcn.formats.limits import SHARING, Collected, bytes_of, nbytes_of, refusal
 from minifcn.formats.protobuf import BYTES, VARINT, Known, Wire, signed
 
 NET: Known = {2: ("layers", BYTES), 100: ("layer", BYTES)}
@@ -41,11 +41,11 @@ VALUES: dict[str, np.dtype] = {"data": np.dtype("<f4"), "double_data": np.dtype(
 
 
 def read_caffemodel(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """`{"conv1.0": weights, "conv1.1": bias, ...}`, read-only views of the mapped file, in its order.
+    """`{"conv1.0": weights, "conv1.1": bias, ...}`, read-only views of what was read, in its order.
 
     Raises FormatError for whatever is wrong with the file, and for NaN and infinity without `allow_nonfinite`.
     """
-    net = mapped(path)
+    net = bytes_of(path)
     wire = Wire(path)
     found = Collected(path, room=SHARING * len(net), allow_nonfinite=allow_nonfinite)
     layers = list(wire.fields(net, "net", NET))

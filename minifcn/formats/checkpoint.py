@@ -96,14 +96,15 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     return np.asarray(array, dtype=little, order="C")
 
 
-def replace_file(path: Path, pieces: Pieces, *, copy: Path | None = None) -> None:
+def replace_file(path: Path, pieces: Pieces, *, copy: Path | None = None, sync: bool = True) -> None:
     """Put `pieces` at `path` so that whoever looks, whenever, finds the whole old file or the whole new one.
 
     The temporary file has a name that cannot be guessed and is made new ("x"), so no file of another's is written over
     and no link followed. A link at `path` is replaced, and what it leads to is not touched.
 
     copy: another path, in the same folder, for the same pieces. Both are on the disk before either gets its name, the
-    copy first: whoever finds the new file at `path` finds the new copy, too.
+    copy first: whoever finds the new file at `path` finds the new copy, too. Without `sync` a power cut may leave an
+    empty file: enough for a picture, which can be drawn again.
     """
     paths = [path] if copy is None else [copy, path]
     temporary = {each: each.with_name(f"{each.name}.{secrets.token_hex(8)}.tmp") for each in paths}
@@ -117,10 +118,12 @@ def replace_file(path: Path, pieces: Pieces, *, copy: Path | None = None) -> Non
                     for piece in pieces:
                         file.write(piece)
                     file.flush()
-                    os.fsync(file.fileno())
+                    if sync:
+                        os.fsync(file.fileno())
             for each in paths:
                 os.replace(temporary[each], each)
-                _sync_folder(each.parent)
+                if sync:
+                    _sync_folder(each.parent)
         except BaseException:  # Ctrl-C as much as a full disk
             for each in temporary.values():
                 with contextlib.suppress(OSError):

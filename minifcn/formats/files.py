@@ -15,7 +15,7 @@ import numpy as np
 from minifcn.errors import FormatError
 from minifcn.formats.caffemodel import read_caffemodel
 from minifcn.formats.h5 import read_h5
-from minifcn.formats.limits import mapped
+from minifcn.formats.limits import bytes_of
 from minifcn.formats.mat import read_mat
 from minifcn.formats.npz import read_npz
 from minifcn.formats.safetensors import read_safetensors
@@ -45,7 +45,7 @@ FORMATS: dict[str, tuple[str, Reader | None]] = {
 def format_of(path: str | Path) -> str:
     """One of `FORMATS`. Raises `FormatError` for anything else, `UsageError` where there is no such file."""
     path = Path(path)
-    head = bytes(mapped(path)[:HEAD])
+    head = bytes(bytes_of(path, most=HEAD))
     if head[:4] == ZIP:
         name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
         return "npz" if name.endswith(b".npy") else "torch_zip"

@@ -26,9 +26,20 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import MinifcnError, UsageError
-from minifcn.formats.limits import DTYPES, MAX_TENSORS, Collected, Cursor, mapped, nbytes_of, refusal, unfolded_limit
+from minifcn.formats.limits import (
+    DTYPES,
+    MAX_TENSORS,
+    Collected,
+    Cursor,
+    bytes_of,
+    nbytes_of,
+    refusal,
+    size_of,
+    unfolded_limit,
+)
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HEAD = 128  # bytes that hold the first block
 MAX_DEPTH = 32
 MAX_CHUNKS = 100_000  # in all of a file
 SHUFFLE, DEFLATE, CHECKSUM = 2, 1, 3
@@ -42,7 +53,7 @@ def read_h5(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarra
     `allow_nonfinite`; UsageError where h5py is not installed.
     """
     path = Path(path)
-    found = Collected(path, room=unfolded_limit(len(mapped(path))), allow_nonfinite=allow_nonfinite)
+    found = Collected(path, room=unfolded_limit(size_of(path)), allow_nonfinite=allow_nonfinite)
     with opened(path) as file:
         for name, dataset in datasets(path, file, room=found.room):
             found.add(name, values(dataset))
@@ -60,7 +71,7 @@ def opened(path: Path, *, at: int = 0) -> Iterator[Any]:
         raise UsageError(
             f"{path}: found no h5py to read HDF5 with, expected it; pip install 'minifcn[interop]'"
         ) from error
-    _check_superblock(path, mapped(path)[at:], at)
+    _check_superblock(path, bytes_of(path, most=at + HEAD)[at:], at, size_of(path))
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
@@ -70,7 +81,7 @@ def opened(path: Path, *, at: int = 0) -> Iterator[Any]:
         raise refusal(path, "content", str(error) or type(error).__name__, "HDF5 that the library can read") from error
 
 
-def _check_superblock(path: Path, data: memoryview, at: int) -> None:
+def _check_superblock(path: Path, data: memoryview, at: int, size: int) -> None:
     """The first block: the file is as long as it says, and the library is led neither elsewhere nor to rare parts."""
     block = Cursor(path, data, "first block", start=at)
     if bytes(block.take(8, "signature")) != SIGNATURE:
@@ -88,9 +99,9 @@ def _check_superblock(path: Path, data: memoryview, at: int) -> None:
     if sizes != b"\x08\x08":
         raise refusal(path, "sizes of addresses", list(sizes), "8 bytes")
     base, second, end, fourth = (block.integer(8, "addresses") for _ in range(4))
-    if base != at or end > at + len(data):
+    if base != at or end > size:
         found = f"{base} to {end}"
-        raise refusal(path, "first and last byte", found, f"{at} to {at + len(data)} at most: truncated, or false")
+        raise refusal(path, "first and last byte", found, f"{at} to {size} at most: truncated, or false")
     # A driver is another file that holds the values; an extension may hold a picture of the library's own memory.
     if (fourth if version < 2 else second) != NOWHERE:
         raise refusal(path, "driver or extension", "one", "a file of one part, as h5py writes it by default")

@@ -8,7 +8,8 @@ A file says of itself how long its parts are. Three rules make a lie harmless:
 3. *What is refused is refused in one way*: a `FormatError` of one line, in which the file's own words are cut short and
    stripped of control characters (they end up in a terminal). See `refusal`.
 
-The file is mapped rather than read: what is never looked at costs no memory, and arrays are views of it.
+The file is read once, and arrays are views of what was read. (Mapping it would save the copy; but another process may
+cut a mapped file short, and the first look beyond its new end kills this one.)
 """
 
 import math
@@ -40,26 +41,41 @@ def refusal(path: Path, field: str, found: Any, expected: Any, *, then: str = FE
     return FormatError(f"{path}: {short(field)}: found {short(found)}, expected {short(expected)}; {then}")
 
 
+def printable(text: str) -> str:
+    """Return a line of text with "?" for each letter that is not printable: escape sequences, line ends, half pairs."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def short(thing: Any) -> str:
     """Text from a file that nobody vouches for, made fit for a message of one line."""
-    text = " ".join(str(thing)[:1000].split())
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = printable(" ".join(str(thing)[:1000].split()))
     return text if len(text) <= 160 else text[:160] + "..."
 
 
-def mapped(path: Path) -> memoryview:
-    """The bytes of a regular file, read-only and not yet in memory. UsageError when there is no such file."""
+def bytes_of(path: Path, *, most: int | None = None) -> memoryview:
+    """Return the bytes of a regular file, or its first `most`, read-only. UsageError when there is no such file."""
     try:
         if not path.is_file():  # a pipe or a device would never end
             found = "something that is no file" if path.exists() else "no file"
             raise UsageError(f"{path}: found {found}, expected a file of weights; check the path")
         with open(path, "rb") as file:
-            if not file.seek(0, 2):
-                raise refusal(path, "size", "0 bytes", "a file of weights")  # and mmap takes no empty file
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            size = file.seek(0, 2)
+            if not size:
+                raise refusal(path, "size", "0 bytes", "a file of weights")
+            file.seek(0)
+            read = memoryview(mmap.mmap(-1, min(size, most or size)))  # memory of our own; the system clears it lazily
+            if (got := file.readinto(read)) < len(read):
+                raise refusal(path, "size", f"{got} bytes", f"the {size} that were there when it was opened")
+            return read.toreadonly()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: found {reason}, expected a file that can be read; check the path") from error
+
+
+def size_of(path: Path) -> int:
+    """Return the size of a regular file in bytes. Raises as `bytes_of`."""
+    bytes_of(path, most=1)
+    return path.stat().st_size
 
 
 class Cursor:

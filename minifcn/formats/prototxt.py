@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.formats.limits import mapped, refusal
+from minifcn.formats.limits import bytes_of, refusal
 
 MAX_BYTES = 2**20  # ResNet-152 has 60 kB
 MAX_DEPTH = 32
@@ -61,7 +61,7 @@ class Layer:
 
 def read_prototxt(path: Path) -> list[Layer]:
     """The layers of a net in the order of the file, those of all phases. Raises FormatError for whatever is wrong."""
-    data = mapped(path)
+    data = bytes_of(path)
     if len(data) > MAX_BYTES:
         raise refusal(path, "size", f"{len(data)} bytes", f"at most {MAX_BYTES} for a net in words")
     try:

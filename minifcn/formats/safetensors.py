@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.formats.limits import FETCH_AGAIN, SHARING, Collected, from_bfloat16, mapped, nbytes_of, refusal
+from minifcn.formats.limits import FETCH_AGAIN, SHARING, Collected, bytes_of, from_bfloat16, nbytes_of, refusal, size_of
 from minifcn.formats.strict_json import parse_json
 
 MAX_HEADER = 16 * 2**20  # bytes: a header is read and parsed before anything vouches for it
@@ -49,11 +49,12 @@ def packed(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byt
 
 
 def read_safetensors(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """`{name: array}`, read-only views of the mapped file in the order of its header; bfloat16 as float32, exactly.
+    """`{name: array}`, read-only views of what was read, in the order of its header; bfloat16 as float32, exactly.
 
     Raises FormatError for whatever is wrong with the file, and for NaN and infinity without `allow_nonfinite`.
     """
-    data = mapped(path)
+    header_end(path, bytes_of(path, most=8), size_of(path))  # before the rest is read: it may be without end
+    data = bytes_of(path)
     found = Collected(path, room=SHARING * len(data), allow_nonfinite=allow_nonfinite)
     for name, kind, array in views(path, data, DTYPES | {"BF16": np.dtype("<u2")}):
         found.add(name, from_bfloat16(array) if kind == "BF16" else array)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.formats.limits import SHARING, Collected, Cursor, mapped, nbytes_of, refusal
+from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, refusal
 from minifcn.formats.opcodes import Machine
 from minifcn.formats.torch_tensors import Storage, collect, read_pickle
 
@@ -27,7 +27,7 @@ VERSION = 1001
 def read_torch_legacy(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
     """The tensors of an old `.pth`: read-only views of the file, with their strides; else as `read_torch_zip`."""
     path = Path(path)
-    data = mapped(path)
+    data = bytes_of(path)
     cursor = Cursor(path, data, "magic number")
     for field, expected in (("magic number", MAGIC), ("format version", VERSION)):
         cursor.field = field

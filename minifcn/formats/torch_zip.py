@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.formats.archive import STORED, read_archive, unfold
-from minifcn.formats.limits import SHARING, Collected, Cursor, mapped, nbytes_of, refusal
+from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, refusal
 from minifcn.formats.torch_tensors import Storage, collect, read_pickle
 
 
@@ -25,7 +25,7 @@ def read_torch_zip(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np
     Raises FormatError for every other pickle than one of plain tensors, and for a damaged, compressed or doubled entry.
     """
     path = Path(path)
-    data = mapped(path)
+    data = bytes_of(path)
     entries = read_archive(path, data)
     for entry in entries.values():
         if entry.method != STORED:

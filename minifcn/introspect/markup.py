@@ -6,9 +6,12 @@ import base64
 import html
 from collections.abc import Iterator, Sequence
 
+from minifcn.formats.limits import printable
+
 
 def text_table(rows: Sequence[Sequence[str]], *, left: int) -> Iterator[str]:
     """Yield a line for each row, in columns as wide as they must be: the first `left` to the left, the rest right."""
+    rows = [[printable(cell) for cell in row] for row in rows]  # a line end in a name would break the table
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(row)]

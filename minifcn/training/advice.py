@@ -51,14 +51,15 @@ def first_loss(loss: float, classes: int) -> str:
 
 
 def warnings_about(
-    loss: float, matrix: ConfusionMatrix, classes: Sequence[str], *, lr: float, trunk: bool
+    loss: float, matrix: ConfusionMatrix, classes: Sequence[str], *, lr: float, trunk: bool, steps: int = 2
 ) -> Iterator[str]:
     """What a teacher would point at: a loss that stays at ln C, and a net that says one class everywhere.
 
-    lr: the learning rate of the last step. trunk: whether all weights of the trunk are zero.
+    lr: the learning rate of the last step. trunk: whether all weights of the trunk are zero. steps: those that the loss
+    is the mean of; the loss of the first step is before anything was learned, and says nothing of what comes.
     """
     expected = math.log(len(classes))
-    if len(classes) > 1 and abs(loss - expected) < 0.01 * expected:
+    if len(classes) > 1 and abs(loss - expected) < 0.01 * expected and (steps > 1 or trunk or lr == 0):
         if trunk:
             cause = "all weights of the trunk are zero, so that no gradient gets through: initialise or load them"
         elif lr == 0:
@@ -71,5 +72,5 @@ def warnings_about(
     if predicted[most] > 0.99 > true[most]:
         yield (
             f"{100 * predicted[most]:.1f} % of the pixels are called {classes[most]} ({100 * true[most]:.1f} % are): "
-            "train longer, or with a higher learning rate"
+            "train longer (a new run with `init=RUN` begins where this one ends), or with a higher learning rate"
         )

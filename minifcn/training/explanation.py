@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn import viz
+from minifcn.formats.checkpoint import replace_file
 from minifcn.introspect.explain import Explanation, Field, explain
 from minifcn.introspect.markup import Html, inline, tag
 from minifcn.training.index_page import SIDE, nearest, small_jpeg
@@ -32,7 +33,7 @@ def write_explanation(trained: Trained, image: np.ndarray, at: tuple[int, int], 
         section("The gradient at the image", *gradient_picture(found, image, trained.classes)),
         Html(f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"),
     ]
-    path.write_text(page(name, sections, above=f"minifcn predict --explain: {trained.name}"), encoding="utf-8")
+    replace_file(path, [page(name, sections, above=f"minifcn predict --explain: {trained.name}").encode()])
     return sentence
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn import viz
+from minifcn.formats.checkpoint import replace_file
 from minifcn.introspect.markup import Html, inline, tag
 from minifcn.training.report import page, section
 
@@ -70,7 +71,7 @@ class IndexPage:
         legend = tag("p", *(entry(index, self.classes[index]) for index in sorted(self.present)))
         script = Html(f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>")
         sections = [section("Pictures", tag("p", how + left_out, class_="quiet"), legend, *self.figures), script]
-        path.write_text(page(path.resolve().parent.name, sections, above="minifcn predict"), encoding="utf-8")
+        replace_file(path, [page(path.resolve().parent.name, sections, above="minifcn predict").encode()])
 
 
 def entry(index: int, name: str) -> Html:

@@ -26,6 +26,7 @@ from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
+from minifcn.formats.checkpoint import replace_file
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
@@ -187,8 +188,11 @@ class Trainer:
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
-        with self._bar.hidden():
-            self._say(line)
+        try:
+            with self._bar.hidden():
+                self._say(line)
+        except OSError as fault:  # no reason to lose the work
+            self._signals.lost(fault)
 
     # ------------------------------------------------------------------------------------------------------- the stages
 
@@ -228,7 +232,7 @@ class Trainer:
         first, self._logged = p.step, time.perf_counter()
         total = self.steps_per_stage * len(o.strides)
         with (
-            Signals() as self._signals,
+            self._signals,
             Bar(total, unit="step", done=p.step) as self._bar,
             Prefetch(self._load, workers=o.workers) as self._prefetch,
             unheard(),
@@ -246,9 +250,10 @@ class Trainer:
                 enough = p.step - first == o.stop_after and not self.finished
                 if measure or enough or code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=best)
-                    code = max(self.ranks.gather(self._signals.code))  # it may have come while saving
+                    found = self.ranks.gather([self._signals.code, self._signals.why])  # it may have come while saving
+                    code, why = max(found, key=lambda each: each[0])
                     if enough or code:
-                        raise Interrupted(f"stopped after step {p.step}, everything is saved", code)
+                        raise Interrupted(f"stopped after step {p.step}{why}, everything is saved", code)
         return self.finish()
 
     def _next_stage(self) -> None:
@@ -513,7 +518,8 @@ class Trainer:
         )
         trunk = self._trunk_is_zero()
         loss = p.measured() if o.loss == "cross_entropy" else math.nan  # of the others nobody knows where they start
-        for warning in warnings_about(loss, matrix, self.classes, lr=self.optimizer.lr, trunk=trunk):
+        lr = self.optimizer.lr
+        for warning in warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step):
             self.say(f"warning: {warning}")
         improved = matrix.mean_iu() > p.best
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
@@ -579,7 +585,11 @@ class Trainer:
 
     def _append(self, record: dict[str, Any]) -> None:
         with self._tolerant():
-            self.ranks.once(lambda: runlog.append(self._path("metrics.jsonl"), record))
+            self.ranks.once(lambda: self._log_line(record))
+
+    def _log_line(self, record: dict[str, Any]) -> None:
+        self.folder.check()
+        runlog.append(self._path("metrics.jsonl"), record)
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
@@ -617,6 +627,7 @@ class Trainer:
 
     def finish(self) -> dict[str, Any]:
         """Measure, draw, write the report, and say where everything is."""
+        self.folder.check()
         measured = self._evaluated()
         return self.ranks.once(lambda: self._finished(*measured))
 
@@ -629,7 +640,8 @@ class Trainer:
         runlog.write_json(self._path("evaluation.json"), result)
         self._draw_samples(self._path("samples"))
         report = write_report(self.folder.path)
-        self.say(table(matrix, guesses))
+        for line in table(matrix, guesses).split("\n"):
+            self.say(line)
         for path in (report, *map(self._path, ("curves.png", "confusion.png", "samples", "checkpoints"))):
             self.say(f"wrote {path}")
         return result
@@ -642,4 +654,4 @@ class Trainer:
             with self._measured_net():
                 label = predict(self.net, *images)[0]
             picture = viz.triptych(sample.image, sample.label, label, self.classes)
-            (folder / f"{i:03d}-{sample.id}.png").write_bytes(viz.png(picture))
+            replace_file(folder / f"{i:03d}-{sample.id}.png", [viz.png(picture)], sync=False)

@@ -67,9 +67,9 @@ def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu"
     for stage, stride in enumerate(o.strides):
         net = setup.network(o, images.classes, stride, geometry=images.geometry, init="zero")
         if stage:
-            yield f"\nstage {stage + 1} of {len(o.strides)}: FCN-{stride}s, from the net before"
+            yield from ("", f"stage {stage + 1} of {len(o.strides)}: FCN-{stride}s, from the net before")
         else:
-            yield f"\nstage 1 of {len(o.strides)}: FCN-{stride}s"
+            yield from ("", f"stage 1 of {len(o.strides)}: FCN-{stride}s")
             yield from (start(net, weights) if weights else ())
         if o.frozen:
             net.freeze(*o.frozen)

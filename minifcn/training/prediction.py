@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from minifcn import viz
 from minifcn.backend import to_device, to_host
 from minifcn.data.batches import Preprocessing
 from minifcn.data.files import write_mask
+from minifcn.formats.checkpoint import replace_file
 from minifcn.inference import inference
 from minifcn.models.tiling import Span, Tiling
 from minifcn.nn import Module
@@ -151,11 +153,14 @@ def write_prediction(
     found = found if isinstance(found, Prediction) else Prediction(found)
     label = found.label
     write_mask(start.with_name(f"{start.name}-mask.png"), label)
-    start.with_name(f"{start.name}-overlay.png").write_bytes(viz.png(viz.overlay(image, label, alpha=alpha)))
-    start.with_name(f"{start.name}-legend.png").write_bytes(viz.png(viz.legend(classes, label)))
+    pictures = {"overlay": viz.overlay(image, label, alpha=alpha), "legend": viz.legend(classes, label)}
+    for name, picture in pictures.items():
+        replace_file(start.with_name(f"{start.name}-{name}.png"), [viz.png(picture)], sync=False)
     written = ["-mask.png", "-overlay.png", "-legend.png"]
     if found.scores is not None:
-        np.savez_compressed(start.with_name(f"{start.name}-scores.npz"), scores=found.scores, classes=np.array(classes))
+        file = io.BytesIO()
+        np.savez_compressed(file, scores=found.scores, classes=np.array(classes))
+        replace_file(start.with_name(f"{start.name}-scores.npz"), [file.getbuffer()], sync=False)
         written.append("-scores.npz")
     if found.entropy is not None:
         write_grey(start.with_name(f"{start.name}-confidence.png"), found.entropy)
@@ -170,7 +175,9 @@ def write_grey(path: Path, values: np.ndarray) -> None:
     grey = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), 512):
         grey[top : top + 512] = np.rint(values[top : top + 512] * np.float32(255))
-    Image.fromarray(grey).save(path)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, format="PNG")
+    replace_file(path, [file.getbuffer()], sync=False)
 
 
 def shares(label: np.ndarray, classes: Sequence[str]) -> dict[str, float]:

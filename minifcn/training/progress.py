@@ -53,7 +53,7 @@ class Bar:
         self._bar: Any = None
 
     def __enter__(self) -> Bar:
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr is not None and sys.stderr.isatty()  # None: closed
         if terminal or in_notebook():
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm

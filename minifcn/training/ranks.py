@@ -32,6 +32,7 @@ from minifcn.errors import DivergedError, MinifcnError, UsageError
 from minifcn.kernels.threads import cores
 from minifcn.nn import Module
 from minifcn.tensor import Parameter
+from minifcn.training.progress import silent
 
 T = TypeVar("T")
 
@@ -361,8 +362,10 @@ def _by_slurm() -> bool:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[Alone]:
+def together(*, say: Callable[[str], None] = silent) -> Iterator[Alone]:
     """Join the ranks. Inside, only rank 0 prints; what ends one rank ends all of them, in the same way.
+
+    `say` hears a warning.
 
     A rank that fails says so to the others, who raise the same exception where they wait for it. If they do not come
     within GRACE seconds, it ends alone, and the launcher ends the others.
@@ -377,10 +380,9 @@ def together() -> Iterator[Alone]:
     end = sys.modules["mpi4py.MPI"].Finalize
     try:
         if ranks.neighbours > ranks.cores:
-            print(
-                f"warning: {ranks.neighbours} ranks share the {ranks.cores} cores of this machine, which is slower "
-                "than one rank for each core",
-                file=sys.stderr,
+            say(
+                f"{ranks.neighbours} ranks share the {ranks.cores} cores of this machine, which is slower than one rank "
+                "for each core"
             )
         yield ranks
         _, reason = ranks.agree_on_end(None)

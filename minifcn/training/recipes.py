@@ -28,6 +28,7 @@ from minifcn.errors import UsageError
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.vgg import VGG
+from minifcn.models.zoo import NETS, trunk_name
 from minifcn.training.options import Options, nearest
 from minifcn.training.setup import located
 
@@ -279,7 +280,10 @@ def missing_beginning(o: Options) -> str:
 
 
 def doubts(o: Options, nets: Sequence[str]) -> Iterator[str]:
-    """What a recipe of the paper was not made for; nets: whose weights it begins with, none for random numbers."""
+    """What an option or a recipe of the paper was not made for; nets: whose weights it begins with, none: random."""
+    name = trunk_name(o.trunk, o.layers)
+    if o.at_once and not NETS[name].skip_scale:
+        yield f"`at_once=True` scales nothing: {name} has no skips"
     if o.recipe not in PAPER or o.lr == 0:
         return
     begins = PAPER[o.recipe].begins.get(o.strides[0], "")

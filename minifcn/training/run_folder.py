@@ -264,16 +264,17 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, create: bool = True, say: Say = silent) -> None:
-        self.path = Path(path)
-        self._checkpoints = self.path / "checkpoints"
-        self._say = say
+        self._given = self._absolute = Path(path)
+        self._say, self._held = say, -1
         self._lock = contextlib.ExitStack()
         if not create and not self.path.is_dir():
             raise UsageError(f"{self.path}: found no such folder, expected the folder of an earlier run")
         try:
             with explained(self.path, "the run folder cannot be written"):
                 check_kinds(self.path)
+                self._absolute = self._given.absolute()
                 self._checkpoints.mkdir(parents=True, exist_ok=True)
+                self._hold()
                 self._take_lock()
                 self._remove_unfinished()
                 probe = self._checkpoints / f"probe.{secrets.token_hex(8)}.tmp"
@@ -282,6 +283,18 @@ class RunFolder:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def path(self) -> Path:
+        """The path as it was given; once the process has gone to another directory, the absolute one."""
+        with contextlib.suppress(OSError):  # there is no directory any more
+            if self._given.absolute() == self._absolute:
+                return self._given
+        return self._absolute
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def save(self, step: int, tensors: Mapping[str, np.ndarray], meta: dict[str, Any], *, best: bool = False) -> Path:
         """Write the checkpoint of `step`, and a copy as the best if it is; then remove all but the last two.
@@ -293,6 +306,7 @@ class RunFolder:
         200 behind, and they are removed. Raises as `save_checkpoint`; every earlier checkpoint is then still there.
         """
         path = step_path(self.path, step)
+        self.check()
         with explained(path, "cannot be saved; what was saved before is intact"):
             self._remove_unfinished()
             pieces = pieces_of(path, tensors, meta)
@@ -304,6 +318,15 @@ class RunFolder:
                 if old not in last_two:
                     old.unlink()
         return path
+
+    def check(self) -> None:
+        """Raise UsageError if another folder, of another run perhaps, has taken this one's place."""
+        with contextlib.suppress(OSError):  # where there is none, writing says so
+            if self._held >= 0 and not os.path.samestat(os.fstat(self._held), os.stat(self.path)):
+                raise UsageError(
+                    f"{self.path}: the run folder was replaced by another one while its run was writing to it; nothing "
+                    "is written there; put the run's own folder back and resume it, or start the run again elsewhere"
+                )
 
     def latest(self) -> Checkpoint | None:
         """Return the newest good checkpoint, None in a new folder: `load_latest`."""
@@ -326,6 +349,12 @@ class RunFolder:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _hold(self) -> None:
+        """Keep the folder open, so that its number on the disk is not given to another one."""
+        if os.name == "posix":  # elsewhere a folder cannot be opened, nor moved while a file in it is open
+            self._held = os.open(self.path, os.O_RDONLY)
+            self._lock.callback(os.close, self._held)
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed process was writing: we hold the lock, so no other process is writing it now."""
@@ -351,7 +380,8 @@ class Followed(RunFolder):
     """The folder of a run that another process, rank 0, has locked and writes: here it is only read."""
 
     def __init__(self, path: str | Path, *, say: Say = silent) -> None:
-        self.path, self._say, self._lock = Path(path), say, contextlib.ExitStack()
+        self._given, self._absolute = Path(path), Path(path).absolute()
+        self._say, self._held, self._lock = say, -1, contextlib.ExitStack()
 
     def discard(self) -> None:
         """Leave the folder to the process that made it."""

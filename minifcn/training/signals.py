@@ -1,4 +1,4 @@
-"""Handle Ctrl-C and SIGTERM: stop after the current step, or at once on the second signal."""
+"""Stop a run in order: on Ctrl-C, SIGTERM, or when its terminal or the reader of its output goes away."""
 
 from __future__ import annotations
 
@@ -19,16 +19,29 @@ class Interrupted(MinifcnError):
 
 
 class Signals:
-    """Inside, the first Ctrl-C or SIGTERM is only remembered (`code` is then 130 or 143); the second ends at once."""
+    """Inside, the first signal to stop is only remembered, and the second ends the process at once.
 
-    code = 0
+    The signals are Ctrl-C, SIGTERM and SIGHUP, which a terminal sends when it is closed. One that is ignored stays so:
+    `nohup` ignores SIGHUP, and a shell ignores Ctrl-C for a process in the background. `code` is the exit code, 0
+    before: 130, 143 or 129; or as `lost` sets it. `why` says the reason where it is not a signal.
+    """
+
+    def __init__(self) -> None:
+        self.code, self.why = 0, ""
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        self._before: dict[int, Any] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not the main thread: then there is nobody to interrupt
-                self._before[number] = signal.signal(number, self._remember)
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
+        for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:
+            with contextlib.suppress(ValueError):  # not the main thread, which alone receives signals
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._remember)
         return self
+
+    def lost(self, fault: OSError) -> None:
+        """Take note that the output cannot be written: `train | head` ends with 141, as of SIGPIPE; a full disk, 2."""
+        if not self.code:
+            self.code, self.why = 141 if isinstance(fault, BrokenPipeError) else 2, f" (output: {fault.strerror})"
 
     def _remember(self, number: int, frame: Any) -> None:
         if self.code:

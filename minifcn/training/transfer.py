@@ -88,9 +88,11 @@ def begin(net: FCN, weights: WeightSet) -> str:
     taken = transplant(net, {name: array for name, array in arrays.items() if name in own})
     unused = layers(name for name in arrays if name not in own)
     new = layers(name for name, _ in net.named_parameters() if name not in taken)
-    first, *_, last = layers(taken)
+    kept = layers(taken)
+    count = "1 layer" if len(kept) == 1 else f"{len(kept)} layers"
+    ends = " to ".join(dict.fromkeys((kept[0], kept[-1])))
     return (
-        f"weights of {weights.net} from {weights.path.name}: {len(layers(taken))} layers taken, {first} to {last}; "
+        f"weights of {weights.net} from {weights.path.name}: {count} taken, {ends}; "
         f"left there: {', '.join(unused) or 'nothing'}; new: {', '.join(new) or 'nothing'}"
     )
 

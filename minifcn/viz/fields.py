@@ -12,7 +12,7 @@ from minifcn.errors import UsageError
 from minifcn.geometry import Grid
 from minifcn.viz.colours import INK, check_image
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import figure_png
+from minifcn.viz.plots import new_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,9 +46,6 @@ def receptive_fields(
     shows the centres of all its (rows, columns) cells as dots, and only those cells are chosen from. Written to `path`
     too if one is given. Raises `UsageError` without a layer, or for a size of a layer that `grids` does not name.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     check_image(image)
     sizes = sizes or {}
     unknown = [name for name in sizes if name not in grids]
@@ -63,7 +60,9 @@ def receptive_fields(
     margin = 0.03 * max(bottom - top, right - left)
     top, left, bottom, right = top - margin, left - margin, bottom + margin, right + margin
     tall = 6.4 * (bottom - top) / (right - left)
-    figure = Figure(figsize=(9.2, min(max(tall, 2.4), 9.0)), layout="constrained")
+    figure = new_figure(figsize=(9.2, min(max(tall, 2.4), 9.0)), layout="constrained")
+    from matplotlib.patches import Rectangle
+
     axes = figure.subplots()
     around = Rectangle((left, top), right - left, bottom - top, facecolor="#f2f3f5", edgecolor="#c9ced6", hatch="///")
     axes.add_patch(around)
@@ -89,7 +88,7 @@ def receptive_fields(
     handles = axes.patches[2::2]  # after the surroundings, each box has its white edge before it
     figure.legend(handles=handles, loc="outside right upper", frameon=False, labelcolor=INK, fontsize=9)
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from minifcn.errors import ShapeError
 from minifcn.viz.colours import INK, check_image
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import figure_png
+from minifcn.viz.plots import new_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,8 +32,6 @@ def heat_maps(
     share one scale; what is not above 0 is left clear. Written to `path` too if one is given. Raises ShapeError unless
     each class has one map.
     """
-    from matplotlib.figure import Figure
-
     if image.ndim != 2 or maps.ndim != 3 or len(maps) != len(classes):
         raise ShapeError(
             f"heat maps: image {image.shape}, maps {maps.shape}; expected (H, W) and ({len(classes)}, h, w)"
@@ -41,7 +39,7 @@ def heat_maps(
     columns = min(5, len(maps))
     rows = -(-len(maps) // columns)
     tall = 12.8 * image.shape[0] / image.shape[1] * (1 + rows / columns)
-    figure = Figure(figsize=(12.8, tall + 0.25 * rows), layout="constrained")
+    figure = new_figure(figsize=(12.8, tall + 0.25 * rows), layout="constrained")
     places = figure.add_gridspec(1 + rows, columns, height_ratios=[columns, *[1.1] * rows])
     every = [figure.add_subplot(places[0, :])]
     every += [figure.add_subplot(places[1 + i // columns, i % columns]) for i in range(len(maps))]
@@ -59,7 +57,7 @@ def heat_maps(
         axes.set_ylim(image.shape[0] - 0.5, -0.5)
         axes.set_title(plain(name), fontsize=9, color=INK)
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure
 
 
@@ -78,8 +76,6 @@ def heat_map(
     interpolated, and half a cell beyond the outermost it ends, for no window looks there. Written to `path` too if one
     is given.
     """
-    from matplotlib.figure import Figure
-
     check_image(image)
     if heat.ndim != 2:
         raise ShapeError(f"a heat map is (h, w), found {heat.shape}")
@@ -88,7 +84,7 @@ def heat_map(
     wide = np.array([np.interp(columns, np.arange(heat.shape[1]), line) for line in tall.T])
     inside = [(at >= -0.5) & (at <= count - 0.5) for at, count in zip((rows, columns), heat.shape, strict=True)]
     strength = np.logical_and.outer(*inside) * (0.25 + 0.6 * np.clip(wide, 0, 1))
-    figure = Figure(figsize=(10.6, 1 + 4.6 * image.shape[0] / image.shape[1]), layout="constrained")
+    figure = new_figure(figsize=(10.6, 1 + 4.6 * image.shape[0] / image.shape[1]), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes in (left, right):
         axes.imshow(image)
@@ -97,5 +93,5 @@ def heat_map(
     right.set_title(plain(title), fontsize=11, color=INK)
     figure.colorbar(paint, ax=right, fraction=0.04, alpha=1)
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure

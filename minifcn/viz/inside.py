@@ -12,7 +12,7 @@ from minifcn.backend import Array, to_host
 from minifcn.errors import ShapeError, UsageError
 from minifcn.viz.colours import ACCENT, INK, SECOND
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import figure_png
+from minifcn.viz.plots import new_figure, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ def feature_maps(
     ends = [-1, 0, 1] if signed else [0, 1]
     bar.set_ticks(ends, labels=[f"{end * peaks[0]:.3g}" if shared else ("-max", "0", "max")[end + 1] for end in ends])
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure
 
 
@@ -100,7 +100,7 @@ def kernels(
         note = ", ".join(filter(None, (_some(len(rows), len(w), "filters"), _some(wide, incoming, "inputs"))))
     figure, _ = _tiled(tiles, [""] * len(tiles), wide, {"cmap": "gray", "vmin": 0, "vmax": 1}, title, note)
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure
 
 
@@ -117,18 +117,17 @@ def _tiled(
     tiles: Sequence[np.ndarray], captions: Sequence[str], columns: int, scale: Mapping[str, Any], title: str, note: str
 ) -> tuple[Figure, Any]:
     """Tiles in rows on one pair of axes, each one wide, with its caption above it."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
     height, width = tiles[0].shape[:2]
     tall, room = height / width, 0.22 if any(captions) else 0.0
     rows = -(-len(tiles) // columns)
     inch = min(1.1, 9.0 / columns)
     down = tall + GAP + room
     head = 0.35 if title or note else 0.0
-    figure = Figure(
+    figure = new_figure(
         figsize=(max(2.4, inch * columns * (1 + GAP) + 0.9), inch * rows * down + head), layout="constrained"
     )
+    from matplotlib import colormaps
+
     axes = figure.subplots()
     colours = colormaps[scale["cmap"]].with_extremes(bad="#3fa34d")
     for place, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
@@ -165,8 +164,6 @@ def gradient_flow(
 
         gradient_flow({name: p.grad for name, p in net.named_parameters() if name.endswith(".w")})
     """
-    from matplotlib.figure import Figure
-
     if not gradients:
         raise UsageError("gradient flow: found no layer; expected gradients by name")
     found = {name: None if g is None else np.asarray(to_host(g), dtype=np.float64) for name, g in gradients.items()}
@@ -182,7 +179,7 @@ def gradient_flow(
             against[name] = np.asarray(to_host(weights[name]), dtype=np.float64)
     bars, marks, words = _measured(found, against if weights is not None else None)
     low = min(bars.values(), default=1.0) / 4
-    figure = Figure(figsize=(7.6, 0.9 + 0.24 * len(found)), layout="constrained")
+    figure = new_figure(figsize=(7.6, 0.9 + 0.24 * len(found)), layout="constrained")
     axes = figure.subplots()
     for place, name in enumerate(found):
         if name in words:
@@ -202,7 +199,7 @@ def gradient_flow(
     axes.grid(axis="x", color="#eceef1")
     axes.set_axisbelow(True)
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +14,33 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minifcn.errors import ShapeError
+from minifcn.formats.checkpoint import replace_file
 from minifcn.metrics import ConfusionMatrix
 from minifcn.viz.colours import ACCENT, FAINT, INK, SECOND
 from minifcn.viz.panels import plain, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def new_figure(**options: Any) -> Figure:
+    """Return a matplotlib figure, whatever MPLBACKEND says: for a file, no backend is needed."""
+    try:
+        from matplotlib.figure import Figure
+    except ValueError:  # MPLBACKEND names a backend that is not installed, as a process that Jupyter started may see it
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # half imported
+        named = os.environ.pop("MPLBACKEND")
+        try:
+            from matplotlib.figure import Figure
+        finally:
+            os.environ["MPLBACKEND"] = named
+    return Figure(**options)
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, entirely or not at all."""
+    replace_file(path, [figure_png(figure)], sync=False)
 
 
 def figure_png(figure: Figure, *, dpi: int = 150) -> bytes:
@@ -55,16 +78,14 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path | None = None) -> Fi
     `history` is a run's metrics.jsonl, a record per item. The loss is drawn faint as it was and strong as the mean of
     its neighbourhood, beside ln C, where a net that knows nothing begins. Written to `path` too if one is given.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = new_figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     trained = [record for record in history if record.get("kind") == "train"]
     validated = [record for record in history if record.get("kind") == "val"]
     _draw_loss(left, *_series(trained, "loss"), len(validated[0].get("iu") or ()) if validated else 0)
     _draw_measures(right, validated)
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure
 
 
@@ -138,9 +159,6 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | N
     Beside a name stands its share of all true pixels. Rows without true pixels are left grey. Up to 25 classes the
     cells carry their percentages; beyond, colour alone. Written to `path` too if one is given.
     """
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
     confusion = ConfusionMatrix.of(matrix)
     if len(classes) != confusion.classes:
         raise ShapeError(f"the confusion matrix has {confusion.classes} classes but {len(classes)} names were given")
@@ -149,7 +167,9 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | N
     count = len(classes)
     inches = min(max(0.44 * count, 2.4), 13.0)
     letters = min(9.0, max(4.0, 55.0 * inches / count))
-    figure = Figure(figsize=(inches + 2.6, inches + 1.9), layout="constrained")
+    figure = new_figure(figsize=(inches + 2.6, inches + 1.9), layout="constrained")
+    from matplotlib.colors import PowerNorm
+
     axes = figure.subplots()
     axes.set_facecolor("#e7e9ed")
     # Below 100 % the colours are spread out: a confusion of a few per cent should be seen.
@@ -177,7 +197,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | N
     else:
         figure.colorbar(drawn, ax=axes, shrink=0.5, aspect=30, label="% of the class's true pixels")
     if path is not None:
-        path.write_bytes(figure_png(figure))
+        write_figure(figure, path)
     return figure
 
 
@@ -210,10 +230,9 @@ def log_log(panels: Sequence[Panel], path: Path, *, points: Sequence[str] = ()) 
 
     The series named in `points` are drawn as points, the others as lines.
     """
-    from matplotlib.figure import Figure
+    figure = new_figure(figsize=(1 + 4.4 * len(panels), 3.6), layout="constrained")
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = Figure(figsize=(1 + 4.4 * len(panels), 3.6), layout="constrained")
     for axes, (title, x, y, series) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
         dress(axes, title)
         for (name, (xs, ys)), colour in zip(series.items(), (ACCENT, SECOND, INK, FAINT), strict=False):
@@ -229,4 +248,4 @@ def log_log(panels: Sequence[Panel], path: Path, *, points: Sequence[str] = ()) 
             axes.set_xticks(at)
             axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8.5)
-    path.write_bytes(figure_png(figure))
+    write_figure(figure, path)

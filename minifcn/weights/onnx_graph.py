@@ -3,10 +3,15 @@
 An exporter that traces one run writes down the sizes it saw. This one reads the modules, and where a size matters (the
 crops of the ladder) it writes the question, `Shape`, instead of the answer. So the height and the width of the input
 are free, and the offsets in the graph are the ones that `Grid` computed.
+
+A map may be smaller than the window of a pool: the window is then clipped, by Caffe's rule, and ONNX Runtime would
+fail. Where that can happen the graph first pads the map. So an FCN takes images from one pixel on; the metadata states
+the smallest side, `smallest`, for what cannot. A classifier whose last layers take one size declares that size.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from minifcn.backend import to_host
-from minifcn.errors import UsageError
+from minifcn.errors import GeometryError, UsageError
+from minifcn.geometry import out_size
 from minifcn.models.classifier import Classifier, GlobalAverage
 from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.trunk import Parallel, Residual, Trunk
@@ -48,6 +54,7 @@ class Writer:
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
         self.names = {id(parameter): name for name, parameter in net.named_parameters()}
+        self.sides = {IMAGE: smallest(net)}  # of each value that a module gave: its side for the smallest image
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """One more node; the name of its only output."""
@@ -71,12 +78,39 @@ class Writer:
         end = self.node("Add", self.node("Shape", like, start=2, end=4), begin)
         return self.node("Slice", x, begin, end, self.constant(np.array([2, 3], np.int64)))
 
+    def at_least(self, x: str, side: int) -> str:
+        """`x` with -inf below and to the right of it, where it is smaller than `side`: a maximum does not see it."""
+        size = self.node("Shape", x, start=2, end=4)
+        missing = self.node("Sub", self.constant(np.array([side, side], np.int64)), size)
+        after = self.node("Max", missing, self.constant(np.array([0, 0], np.int64)))
+        pads = self.node("Concat", self.constant(np.zeros(6, np.int64)), after, axis=0)
+        return self.node("Pad", x, pads, self.constant(np.array(-np.inf, np.float32)))
+
+
+def smallest(net: Module) -> int:
+    """Return the smallest side of an image on which every window of a net fits."""
+    layers = net.trunk.layers() if isinstance(net, FCN) else net.layers()
+    for side in range(1, 1 << 12):
+        with contextlib.suppress(GeometryError):
+            out_size(layers, side)
+            return side
+    raise UsageError(f"export: found no image on which the windows of this {type(net).__name__} fit")
+
+
+def one_size(net: Module) -> int:
+    """Return the side of the images that a net takes where it takes one size and no other; 0 for all others."""
+    if not isinstance(net, Classifier) or any(isinstance(module, GlobalAverage) for module in net.modules()):
+        return 0
+    return net.trunk.size
+
 
 def write(writer: Writer, module: Module, x: str) -> str:
     """The nodes of `module` around `x`; the name of what comes out. `UsageError` for a module that has no form here."""
     for kind in type(module).__mro__:
         if kind in FORMS:
-            return FORMS[kind](writer, module, x)
+            y = FORMS[kind](writer, module, x)
+            writer.sides[y] = out_size(module.layers(), writer.sides[x]) if x in writer.sides else 1
+            return y
     raise UsageError(f"export: {type(module).__name__} cannot be written as ONNX; export to .safetensors instead")
 
 
@@ -100,7 +134,10 @@ def pool(writer: Writer, module: Any, x: str) -> str:
         if module.layer.padding or module.layer.dilation > 1 or module.layer.stride > 1:
             raise UsageError("export: an average pool with a border, dilation or stride cannot be written as ONNX")
         return writer.node("AveragePool", x, kernel_shape=[module.layer.kernel] * 2)
-    return writer.node("MaxPool", x, ceil_mode=int(module.layer.ceil), **sliding(module))
+    layer = module.layer
+    if layer.ceil and writer.sides[x] + 2 * layer.padding <= layer.extent - layer.stride:
+        x = writer.at_least(x, layer.extent - 2 * layer.padding)
+    return writer.node("MaxPool", x, ceil_mode=int(layer.ceil), **sliding(module))
 
 
 def upsample(writer: Writer, module: Any, x: str) -> str:
@@ -210,14 +247,15 @@ def onnx_model(net: FCN | Classifier, *, classes: Sequence[str], metadata: Mappi
         writer.nodes.append(onnx.helper.make_node("Identity", [value], [name], name=name))
     helper, number = onnx.helper, onnx.TensorProto.FLOAT
     first = next(net.parameters())
-    takes = helper.make_tensor_value_info(IMAGE, number, ["N", first.shape[1], "H", "W"])
+    one = one_size(net)
+    takes = helper.make_tensor_value_info(IMAGE, number, ["N", first.shape[1], *([one, one] if one else ["H", "W"])])
     maps: list[Any] = ["H", "W"] if isinstance(net, FCN) else []
     gives = [helper.make_tensor_value_info(name, number, ["N", f"{name}_classes", *maps]) for name in results]
     constants = [onnx.numpy_helper.from_array(array, name) for name, array in writer.constants.items()]
     graph = helper.make_graph(writer.nodes, type(net).__name__, [takes], gives, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     model.producer_name = "minifcn"
-    notes = {**metadata, "classes": list(classes)}
+    notes = {**metadata, "classes": list(classes), "smallest": one or writer.sides[IMAGE]}
     helper.set_model_props(model, {name: json.dumps(value) for name, value in notes.items()})
     onnx.checker.check_model(model, full_check=True)
     return model

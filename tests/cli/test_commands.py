@@ -362,6 +362,14 @@ def test_options_of_a_run_stay_as_they_are(run: Path, capsys: pytest.CaptureFixt
     )
 
 
+@pytest.mark.parametrize("longer", [["--epochs", "4"], ["--lr", "3"], ["--seed", "9", "--batch", "1"]], ids=" ".join)
+def test_another_training_of_the_same_net_begins_with_its_weights(
+    longer: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(["train", "--resume", str(run), *longer], capsys)
+    assert line.endswith(f"for another choice, which begins with the weights of this one with --init {run}")
+
+
 def test_a_run_may_go_on_with_its_data_elsewhere(tree: Path, quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     """What was moved is found by --data; other images are refused."""
     tree.rename("here")

@@ -9,7 +9,7 @@ import pytest
 
 from minifcn.cli.verbs import main
 from minifcn.data.batches import CAFFE, Preprocessing
-from minifcn.errors import FormatError, UsageError
+from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.formats.files import FORMATS, format_of, read
 from minifcn.models.alexnet import AlexNet
@@ -23,7 +23,7 @@ from minifcn.nn import evaluating
 from minifcn.training import setup
 from minifcn.training.options import from_dict
 from minifcn.training.trained import open_trained
-from minifcn.weights.onnx_graph import onnx_model
+from minifcn.weights.onnx_graph import onnx_model, smallest
 from minifcn.weights.published import DATA, WeightSet, open_weights
 from minifcn.weights.torch_state import torch_state
 
@@ -303,6 +303,45 @@ def test_onnxruntime_computes_the_same_at_every_size(name, onnxruntime):
         for output, y in ours.items():
             assert y.shape == theirs[output].shape and abs(y).max() > 1e-3
             np.testing.assert_allclose(theirs[output], y, rtol=1e-4, atol=1e-4 * min(1, abs(y).max()))
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_onnxruntime_computes_the_same_on_images_from_one_pixel_on(name, onnxruntime):
+    """Where a map is smaller than the window of a pool, ONNX Runtime failed, or ended the whole process."""
+    net = lively(NETS[name]())
+    model = onnx_model(net, classes=["a"], metadata={})
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["smallest"]) == 1
+    rng = np.random.default_rng(0)
+    for height, width in [(1, 1), (1, 40), (40, 1), (33, 2), *((side, side) for side in range(2, 34))]:
+        x = rng.standard_normal((1, 3, height, width)).astype(np.float32)
+        with evaluating(net):
+            ours = net(x)
+        ours = ours["sem"].data if isinstance(ours, dict) else ours.data
+        np.testing.assert_allclose(session.run(None, {"image": x})[0], ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("trunk", [VGG, AlexNet, GoogLeNet])
+def test_a_classifier_declares_its_one_size(trunk, onnxruntime):
+    model = onnx_model(classifier(trunk, width=1, classes=5), classes=["a"], metadata={})
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert session.get_inputs()[0].shape[2:] == [trunk.size, trunk.size]
+    with pytest.raises(Exception, match="invalid dimensions"):
+        session.run(None, {"image": np.zeros((1, 3, trunk.size - 1, trunk.size), np.float32)})
+
+
+@pytest.mark.parametrize("side", [20, 21, 22, 40])
+def test_a_classifier_of_any_size_states_its_smallest(side, onnxruntime):
+    net = lively(classifier(SqueezeNet, width=1, classes=5))
+    least = smallest(net)
+    session = onnxruntime.InferenceSession(onnx_model(net, classes=["a"], metadata={}).SerializeToString())
+    assert json.loads(session.get_modelmeta().custom_metadata_map["smallest"]) == least
+    x = np.random.default_rng(0).standard_normal((1, 3, least + side - 20, least)).astype(np.float32)
+    with evaluating(net):
+        np.testing.assert_allclose(session.run(None, {"image": x})[0], net(x).data, rtol=1e-4, atol=1e-4)
+        if least > 1:
+            with pytest.raises(MinifcnError):
+                net(x[:, :, :, : least - 1])
 
 
 @pytest.mark.parametrize("trunk", [VGG, AlexNet, GoogLeNet, SqueezeNet])

@@ -121,12 +121,31 @@ def test_a_value_beyond_the_classes_is_refused(tree):
     assert "holds 1 at 47 of 48 pixels" in message and "0..0 or 255" in message
 
 
-@pytest.mark.parametrize(
-    "content", [b"sky\n\x1b[2J\n", b"sky\nsky\n", b"sky\n\n", b"", b"sky\n\xff\n", b"\xef\xbb\xbfsky"]
-)
+@pytest.mark.parametrize("content", [b"sky\n\x1b[2J\n", b"sky\nsky\n", b"sky\n\n", b"sky\n\xff\n", b"\xef\xbb\xbfsky"])
 def test_a_broken_list_of_class_names_is_refused(tree, content):
     (tree / "class_names.txt").write_bytes(content)
     assert "class_names.txt, line" in refusal(lambda: VOCSegmentation(tree))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \n\n"])
+def test_an_empty_list_is_called_empty(tree, content):
+    (tree / "class_names.txt").write_bytes(content)
+    assert "class_names.txt: is empty; expected one name a line" in refusal(lambda: VOCSegmentation(tree))
+    (tree / "class_names.txt").unlink()
+    (tree / "ImageSets" / "Segmentation" / "train.txt").write_bytes(content)
+    assert "train.txt: is empty; expected one id a line" in refusal(lambda: VOCSegmentation(tree))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".jpg"])
+def test_a_file_of_another_suffix_is_named_beside_the_one_that_is_missing(tree, suffix):
+    masks = tree / "SegmentationClass"
+    name = sorted(masks.iterdir())[0]
+    name.rename(name.with_suffix(suffix))
+    message = refusal(lambda: VOCSegmentation(tree))
+    assert (
+        f"no file for id {name.stem}; expected {name.name}; there is {name.stem}{suffix}, in another format" in message
+    )
+    assert "leave them out with `skip_bad=True`" in message  # which a command writes as --skip-bad
 
 
 def test_the_number_of_classes_leaves_room_for_void(tree):
@@ -145,10 +164,9 @@ def test_the_number_of_classes_leaves_room_for_void(tree):
         (b"/etc/passwd\n", 1, "no id"),
         (b"9\na\\b\n", 2, "no id"),
         (b"9\na\0b\n", 2, "printable"),
-        (b"9\n\n2008-a\n", 2, "''"),
-        (b"9\n2008-a\n\n", 3, "''"),
+        (b"9\n\n2008-a\n", 2, "is blank"),
+        (b"9\n2008-a\n\n", 3, "is blank"),
         (b"9\n \t\n", 2, "printable"),
-        (b"", 1, "''"),
         (b"9\n2008-a \n", 2, "'2008-a ' is no id"),
         (b"9 1\n2008-a 1\n", 1, "'9 1' is no id"),
         (b"9\n2008-a\n9\n", 3, "also line 1"),

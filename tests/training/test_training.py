@@ -1037,6 +1037,14 @@ def test_what_is_suspicious_is_said_with_its_cause(
         assert re.search(pattern, line), line
 
 
+def test_one_step_is_too_few_to_say_that_the_loss_stays() -> None:
+    first = {"steps": 1, "lr": 0.1, "trunk": False}
+    assert list(warnings_about(1.0986, matrix(GOOD), CLASSES, **first)) == []
+    for cause in ({"lr": 0.0}, {"trunk": True}):  # of these, one step is enough
+        assert len(list(warnings_about(1.0986, matrix(GOOD), CLASSES, **{**first, **cause}))) == 1
+    assert len(list(warnings_about(1.0986, matrix(GOOD), CLASSES, **{**first, "steps": 2}))) == 1
+
+
 def test_nothing_is_learned_with_one_class_and_nobody_is_warned() -> None:
     assert list(warnings_about(0.0, matrix([[5]]), ("all",), lr=0.1, trunk=False)) == []
 

@@ -55,6 +55,13 @@ def words(options: dict[str, Any]) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- --init
 
 
+@pytest.mark.parametrize("parts", [(".w",), (".w", ".b")])
+def test_weights_of_a_single_layer_are_taken_and_counted(parts: tuple[str, ...], imagenet: WeightSet) -> None:
+    net = setup.network(preset("transfer"), 21, 8)
+    first = {name: array for name, array in imagenet.arrays.items() if name.endswith(tuple(f"conv1{p}" for p in parts))}
+    assert "squeezenet1_0_imagenet.npz: 1 layer taken, conv1;" in begin(net, replace(imagenet, arrays=first))
+
+
 def test_the_trunk_takes_its_layers_and_the_rest_is_new(imagenet: WeightSet) -> None:
     net = setup.network(preset("transfer"), 21, 8)
     told = begin(net, imagenet)

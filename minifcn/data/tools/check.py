@@ -66,9 +66,14 @@ KINDS = {
     "no mask": ("ids without a mask", "SegmentationClass needs ID.png."),
     "several": ("ids with several files", "Which is meant? Remove the others."),
     "format": (
-        "masks that are no PNG",
+        "masks in a format that loses numbers",
         "JPEG and the like change a pixel's number to its neighbours' liking. Make the masks again as PNG; saving "
         "these as PNG does not bring the numbers back.",
+    ),
+    "lossless": (
+        "masks in another format than PNG",
+        "Their numbers may be right: these formats lose none (a TIFF only if it holds a JPEG). Save the same numbers "
+        "as 8-bit PNG, for example with PIL.Image.fromarray(numbers.astype('uint8')).save('ID.png').",
     ),
     "image": ("images that cannot be read", "Replace them or take them out of the lists."),
     "mask": ("masks that cannot be read", "Replace them or take them out of the lists."),
@@ -95,6 +100,10 @@ KINDS = {
     "constant": SILENT["constant"],
     "void": ("masks of nothing but 255", "255 is void: nothing can be learned from these, and nothing measured."),
 }
+
+
+OTHERS = {"format": (".jpg", ".jpeg", ".webp"), "lossless": (".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")}
+"""The suffixes of masks that are there in another format, by what is wrong with them."""
 
 
 class Findings:
@@ -347,8 +356,9 @@ def _whole_folder(found: Findings, images: Part, masks: Part, member: dict[str, 
         found.faults["empty"].append(f"{masks.folder}")
     for name in sorted(os.listdir(masks.folder)):
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in (".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".npy") and stem not in masks.files:
-            found.faults["format"].append(f"{MASKS / name}")
+        kind = next((kind for kind, suffixes in OTHERS.items() if suffix.lower() in suffixes), "")
+        if kind and stem not in masks.files:
+            found.faults[kind].append(f"{MASKS / name}")
     found.faults["name"] += [f"{MASKS / files[0]}" for name, files in masks.files.items() if not ID.fullmatch(name)]
     png = found.folder / "SegmentationClassPNG"
     if png.is_dir():

@@ -17,6 +17,7 @@ from minifcn.data.files import write_image, write_mask
 from minifcn.data.shapes import CLASSES, Shapes
 from minifcn.data.voc import IMAGES, MASKS, SPLITS
 from minifcn.errors import UsageError
+from minifcn.formats.checkpoint import replace_file
 
 
 def make_tree(
@@ -60,4 +61,4 @@ def new_tree(root: Path, what: str) -> Iterator[None]:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Text that is the same bytes on every system."""
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    replace_file(path, [f"{line}\n".encode() for line in lines], sync=False)

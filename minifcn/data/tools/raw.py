@@ -17,7 +17,7 @@ import numpy as np
 from minifcn.data.files import IMAGE_FORMATS, MAX_PIXELS, ORIENTATION, as_rgb, bits_of_png, opened
 from minifcn.data.tools.mapping import packed
 from minifcn.errors import DataError, FormatError, UsageError
-from minifcn.formats.limits import mapped
+from minifcn.formats.limits import bytes_of
 from minifcn.formats.npz import read_npy
 
 FORMATS = (*IMAGE_FORMATS, "TIFF")
@@ -160,7 +160,7 @@ def _whole(path: Path, numbers: Any) -> np.ndarray:
 def _array(path: Path) -> np.ndarray:
     """The numbers of a `.npy`, (H, W), read without running anything."""
     try:
-        values = read_npy(path, "mask", mapped(path))
+        values = read_npy(path, "mask", bytes_of(path))
     except (FormatError, UsageError) as error:
         raise DataError(str(error)) from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):

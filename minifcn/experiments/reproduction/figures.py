@@ -10,14 +10,12 @@ import numpy as np
 
 from minifcn.experiments.reproduction.results import Curve
 from minifcn.viz.colours import ACCENT, FAINT, INK, SECOND
-from minifcn.viz.plots import dress, figure_png
+from minifcn.viz.plots import dress, figure_png, new_figure
 
 
 def bars(rows: Mapping[str, tuple[float, float, float]], title: str) -> bytes:
     """A PNG: for each row what the paper has (NaN: nothing), and our mean with its spread."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 0.9 + 0.5 * len(rows)), layout="constrained")
+    figure = new_figure(figsize=(7.2, 0.9 + 0.5 * len(rows)), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))
     paper, ours, spread = np.array(list(rows.values()), dtype=np.float64).reshape(-1, 3).T
@@ -38,9 +36,7 @@ AXES = (("steps", "step"), ("images", "images"), ("seconds", "seconds of trainin
 
 def loss_curves(curves: Mapping[str, Sequence[Curve]]) -> bytes:
     """A PNG, figure 5 of the paper: the loss over steps, images and seconds, a line for each seed of each setting."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.8, 3.4), layout="constrained")
+    figure = new_figure(figsize=(10.8, 3.4), layout="constrained")
     top = max((float(curve.loss.max()) for each in curves.values() for curve in each if len(curve.loss)), default=1.0)
     for axes, (field, label) in zip(figure.subplots(1, 3), AXES, strict=True):
         _dressed(axes, "training loss per pixel", label)

@@ -23,6 +23,7 @@ from minifcn.experiments.reproduction.row import HEADER
 from minifcn.experiments.reproduction.row import Row as ExactRow
 from minifcn.experiments.reproduction.tables import DAGGER, Results, Table, summary
 from minifcn.experiments.reproduction.verdict import HELD, REVERSED, UNDECIDED, Verdict
+from minifcn.formats.checkpoint import replace_file
 from minifcn.kernels.threads import cores
 from minifcn.training import report
 from minifcn.training.progress import clock
@@ -242,14 +243,14 @@ def write_markdown(found: Iterable[Section], path: Path) -> list[Path]:
             if isinstance(block, Picture):
                 images.mkdir(exist_ok=True)
                 file = images / f"reproduction-{block.name}.png"
-                file.write_bytes(block.png)
+                replace_file(file, [block.png], sync=False)
                 written.append(file)
                 lines += [f"![{block.alt}](images/{file.name})", ""]
             elif isinstance(block, TextTable):
                 lines += [_line(block.head), "|---" * len(block.head) + "|", *map(_line, block.rows), ""]
             else:
                 lines += [block, ""]
-    path.write_text("\n".join(lines), encoding="utf-8", newline="\n")
+    replace_file(path, ["\n".join(lines).encode()])
     return written
 
 
@@ -260,7 +261,7 @@ def _line(cells: Sequence[str]) -> str:
 def write_html(found: Iterable[Section], path: Path) -> Path:
     """The page as one HTML file that needs no other."""
     parts = [report.section(section.title, *map(_html, section.blocks)) for section in found]
-    path.write_text(report.page(TITLE, parts, above="minifcn reproduce"), encoding="utf-8")
+    replace_file(path, [report.page(TITLE, parts, above="minifcn reproduce").encode()])
     return path
 
 

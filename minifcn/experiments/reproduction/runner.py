@@ -24,7 +24,7 @@ from minifcn.experiments.reproduction.cells import EVALUATE, PRETRAIN, TRAIN, Jo
 from minifcn.experiments.reproduction.results import number, read_pretrained, read_result
 from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.strict_json import read_json
-from minifcn.training.progress import Bar, clock
+from minifcn.training.progress import Bar, clock, silent
 from minifcn.training.run_folder import locked
 from minifcn.training.signals import Signals
 
@@ -196,7 +196,7 @@ class Runner:
         *,
         at_once: int,
         command: Command = command_of,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = silent,
     ) -> None:
         self.jobs, self.out, self.at_once, self.command, self._say = list(jobs), out, at_once, command, say
         self.done = [job for job in self.jobs if finished(job, out)]

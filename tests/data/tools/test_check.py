@@ -87,6 +87,10 @@ def as_jpeg(tree: Path) -> None:
     mask(tree, "a").unlink()
 
 
+def renamed(suffix: str) -> Callable[[Path], None]:
+    return lambda tree: mask(tree, "a").rename(mask(tree, "a").with_suffix(suffix)) and None
+
+
 def turned(tree: Path) -> None:
     write_mask(mask(tree, "a"), LABEL.T.copy())
 
@@ -179,6 +183,9 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
         "constant",
         "a: all 1, 2, 3",
     ),
+    "tiff": (renamed(".tif"), "lossless", "SegmentationClass/a.tif"),
+    "array": (renamed(".npy"), "lossless", "SegmentationClass/a.npy"),
+    "bmp": (renamed(".bmp"), "lossless", "SegmentationClass/a.bmp"),
     "broken image": (
         lambda t: (t / "JPEGImages" / "a.png").write_bytes(b"GIF"),
         "image",
