@@ -381,8 +381,8 @@ def together(*, say: Callable[[str], None] = silent) -> Iterator[Alone]:
     try:
         if ranks.neighbours > ranks.cores:
             say(
-                f"{ranks.neighbours} ranks share the {ranks.cores} cores of this machine, which is slower than one rank "
-                "for each core"
+                f"{ranks.neighbours} ranks share the {ranks.cores} cores of this machine, which is slower than one "
+                "rank for each core"
             )
         yield ranks
         _, reason = ranks.agree_on_end(None)
