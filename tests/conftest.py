@@ -6,6 +6,7 @@
     torch        PyTorch, or a skip; marks the test `oracle`
     sklearn      scikit-learn, or a skip; marks the test `notebooks`
     onnxruntime, h5py, scipy_io   the package, or a skip; marks the test `interop`
+    mpiexec      the launcher of MPI, beside mpi4py, or a skip; marks the test `mpi`
     chromium     Chromium without a window and a network (browser.py), or a skip; marks the test `browser`
     data_root    the folder MINIFCN_DATA names, or a skip; marks the test `data`
 
@@ -28,7 +29,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: BLAS, which rea
 
 import numpy as np
 import pytest
-from ci_groups import GROUPS
+from ci_groups import GROUPS, launcher
 
 from minifcn.training.device import probe_gpu
 
@@ -97,6 +98,15 @@ def scipy_io() -> Any:
 
 
 @pytest.fixture(scope="session")
+def mpiexec() -> str:
+    pytest.importorskip("mpi4py", reason="mpi4py, which connects ranks, is not installed")
+    found = launcher()
+    if not found:
+        pytest.skip("mpiexec, which starts ranks, is not installed")
+    return found
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     from browser import Chromium, found
 
@@ -128,6 +138,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.notebooks)
         if {"onnxruntime", "h5py", "scipy_io"} & set(names):
             item.add_marker(pytest.mark.interop)
+        if "mpiexec" in names:
+            item.add_marker(pytest.mark.mpi)
         if "site" in names:
             item.add_marker(pytest.mark.docs)
         if "chromium" in names:

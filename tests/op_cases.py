@@ -382,6 +382,7 @@ CASES: dict[str, dict[str, Case]] = {
         all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=4)),
         one_image_all_void=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2, void=2), {"normalize": "batch"}),
         weighted=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"weights": np.array([0.5, 2.0, 1.5])}),
+        part_of_a_batch=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"divisor": 11}),
         sampled=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"sampling": np.array([[[1, 0, 1], [0, 1, 1]]])}),
         weighted_and_sampled=(
             numbers(1, 3, 2, 2),
@@ -400,6 +401,7 @@ CASES: dict[str, dict[str, Case]] = {
         "focal_loss",
         valid=(numbers(2, 3, 2, 2), labels(3, 2, 2, 2)),
         sum=(numbers(2, 3, 2, 1), labels(3, 2, 2, 1), {"normalize": "sum", "gamma": 1.0}),
+        part_of_a_batch=(numbers(1, 3, 2, 3), labels(3, 1, 2, 3, void=1), {"divisor": 11}),
         batch=(numbers(2, 3, 1, 2), labels(3, 2, 1, 2), {"normalize": "batch", "gamma": 3.5}),
         void=(numbers(2, 3, 2, 2), labels(3, 2, 2, 2, void=3)),
         another_void=(numbers(1, 3, 2, 2), labels(3, 1, 2, 2, void=1, ignore=-1), {"ignore_index": -1}),

@@ -11,6 +11,9 @@
     minifcn bench overhead --size 8                   what autograd costs an op
     minifcn bench profile                             what the time of a training step is spent on
     minifcn bench scaling --width 16 --size 1024      time against pixels, width and threads
+    minifcn bench loading --size 375x500 --batch 4    how long a training loop waits for images, with workers
+    minifcn bench scaling --ranks                     what 1 to 20 ranks would gain, by a model of the network
+    mpiexec -n 2 minifcn bench scaling --ranks        the same, and the model beside two ranks at hand
 
 The rivals take turns (A B A B), so that whatever else the machine does meets both; each number is the median of the
 turns. PyTorch runs on as many threads, with whichever of its two memory layouts is faster for the product at hand.
@@ -35,14 +38,17 @@ from typing import Annotated, Any
 import numpy as np
 
 from minifcn import __version__, viz
-from minifcn.cli.command import image_size, parse_words, say
+from minifcn.cli.command import image_size, parse_words, say, warn
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
+from minifcn.experiments.bench.loading import STEP, waiting
 from minifcn.experiments.bench.rival import import_torch, layouts, torch_net
+from minifcn.experiments.bench.scaling import IMAGES, prediction, ranks_at_hand
 from minifcn.experiments.bench.stopwatch import (
     Elsewhere,
     copy_rate,
     matrix_rate,
+    median_seconds,
     serve,
     take_turns,
 )
@@ -62,14 +68,15 @@ from minifcn.experiments.bench.studies import (
 from minifcn.formats.checkpoint import replace_file
 from minifcn.introspect.describe import describe
 from minifcn.kernels.convolution import WAYS, convolution
-from minifcn.kernels.threads import cores, set_threads, threads
+from minifcn.kernels.threads import set_threads, threads
 from minifcn.models.zoo import named
 from minifcn.training.ranges import check_choices, check_ranges
+from minifcn.training.ranks import Alone, together
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling [options]`."""
+    """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling|loading [options]`."""
 
     net: Annotated[
         str, "nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"
@@ -92,23 +99,32 @@ class Options:
     runs: Annotated[int, "turns each rival takes"] = 5
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
     torch: Annotated[bool, "measure PyTorch beside, if it is installed"] = True
+    ranks: Annotated[bool, "scaling: predict a training step of --net on several ranks"] = False
     json: Annotated[str, "write the numbers to this file, too"] = ""
     plot: Annotated[str, "layers, scaling: draw them into this PNG file"] = ""
 
 
 def main(argv: list[str]) -> int:
+    with together(say=warn) as ranks:
+        return measured(argv, ranks)
+
+
+def measured(argv: list[str], ranks: Alone) -> int:
+    """`main` on one rank; only `scaling --ranks` may be run on several."""
     words, options = parse_words(Options, argv, verb="bench", after=__doc__ or "")
     if words[:1] != ["side"] and (len(words) != 1 or words[0] not in TABLES):
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
     if options.way:
         check_choices(options, {"way": WAYS})
     check(options)
-    set_threads(options.threads or cores())
+    if ranks.size > 1 and not options.ranks:
+        raise UsageError(f"bench: {ranks.size} ranks were started; expected one, or `ranks=True` in bench scaling")
+    set_threads(ranks.threads(options.threads))
     with convolution(options.way) if options.way else contextlib.nullcontext():
         if words[0] == "side":
             return serve_side(words[1:], options)
-        record = TABLES[words[0]](options)
-    if options.json:
+        record = measure_ranks(options, ranks) if options.ranks else TABLES[words[0]](options)
+    if options.json and ranks.first:
         replace_file(Path(options.json), [json.dumps(record, indent=1).encode()])
     return 0
 
@@ -316,6 +332,26 @@ def measure_profile(options: Options) -> dict[str, Any]:
     return record_of(options, rows, products_alone_seconds=alone)
 
 
+def measure_ranks(options: Options, ranks: Alone) -> dict[str, Any]:
+    """Print a model of several ranks for a training step of `--net`, beside the ranks at hand if there are some."""
+    print_machine()
+    work, found = work_of(options), {}
+    nbytes = sum(parameter.data.nbytes for parameter in work.net.parameters())
+    if ranks.size > 1:
+        found = ranks_at_hand(work, ranks, options.runs)
+        say("{ranks} ranks: a message takes {us:.0f} us and 1 s for {gb:.2f} GB; a step alone {alone:.3f} s, with "
+              "the sum of gradients {predicted:.3f} s by the model and {measured:.3f} s measured".format(
+                  us=found["alpha"] * 1e6, gb=found["beta"] / 1e9, **found))  # fmt: skip
+    seconds = (found.get("alone") or median_seconds(work.step, options.runs)) / options.batch
+    say(f"{options.net}: {seconds:.2f} s for each image of a step, {nbytes / 1e6:.0f} MB of gradients")
+    say(f"speedup of a step: weak, {options.batch} images on each rank; strong, {IMAGES} images on all together")
+    say(f"{'network':<10}{'ranks':>6}{'sum s':>9}{'weak':>8}{'strong':>8}")
+    rows = prediction(seconds, nbytes, images=options.batch)
+    for row in rows:
+        say(f"{row['network']:<10}{row['workers']:>6}{row['sum']:>9.3f}{row['weak']:>8.2f}{row['strong']:>8.2f}")
+    return record_of(options, rows, ranks=found)
+
+
 def measure_scaling(options: Options) -> dict[str, Any]:
     print_machine()
     studies = scaling(options.width or 64, max(64, side_of(options)), options.runs)
@@ -342,6 +378,17 @@ def measure_scaling(options: Options) -> dict[str, Any]:
     return record_of(options, studies)
 
 
+def measure_loading(options: Options) -> dict[str, Any]:
+    """Print what a step waits for its images."""
+    print_machine()
+    height, width = image_size(options.size)
+    say(f"a step of {1e3 * STEP:.0f} ms waits for {options.batch} JPEG files of {height}x{width}, and to augment them:")
+    rows = waiting((height, width), batch=options.batch, steps=2 * options.runs)
+    for row in rows:
+        say(f"{row['workers']} workers {1e3 * row['seconds']:8.1f} ms")
+    return record_of(options, rows)
+
+
 TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
     "nets": measure_nets,
     "layers": measure_layers,
@@ -350,4 +397,5 @@ TABLES: dict[str, Callable[[Options], dict[str, Any]]] = {
     "overhead": measure_overhead,
     "profile": measure_profile,
     "scaling": measure_scaling,
+    "loading": measure_loading,
 }

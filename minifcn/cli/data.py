@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 
 from minifcn.cli.command import parse_words, say, with_flags
-from minifcn.data.listed import read_lines
+from minifcn.data.listed import Listed, read_lines
 from minifcn.data.opening import open_data, other_format
 from minifcn.data.tools.check import Findings, check, layout_hints
 from minifcn.data.tools.correct import MENDED, correct
@@ -188,6 +188,8 @@ def check_command(argv: list[str]) -> int:
     if not options.write:
         if not found.faults.keys().isdisjoint(MENDED):
             say(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
+        if not found.count and not options.classes:
+            _remember(open_data(words[1], options.split or None))
         return 2 if found.count else 0
     with Bar(len(found.usable), unit="mask") as bar:
         folder = correct(found, options.write, colours=colours, numbers=numbers, advance=bar.advance)
@@ -197,6 +199,14 @@ def check_command(argv: list[str]) -> int:
     again = _looked_through(str(folder), None, None)
     say(*map(with_flags, again.lines(first=options.first)))
     return 2 if again.count else 0
+
+
+def _remember(data: Listed) -> None:
+    """Leave stamps of the files beside the data, so that a training run need not read them all before it begins."""
+    try:
+        data.remember()
+    except UsageError as fault:
+        say(f"note: a training run will check every file again: {fault}")
 
 
 def import_command(argv: list[str]) -> int:
@@ -262,6 +272,8 @@ def _read_through(folder: str, what: str, options: Check) -> int:
     if len(problems) > options.first:
         say(f"  - and {len(problems) - options.first} more (--first {len(problems)} shows all)")
     say(f"{folder}: {len(problems)} of them cannot be used" if problems else f"{folder}: all is well")
+    if not problems:
+        _remember(data)
     return 2 if problems else 0
 
 

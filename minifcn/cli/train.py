@@ -1,7 +1,8 @@
 """`minifcn train`: train a net and write a run folder with metrics, pictures and a report.
 
 Without arguments it trains FCN-8s on the embedded world. `--config RUN/config.json` repeats a run, `--resume RUN` goes
-on with one that was stopped. `--dry-run` says what a run would do.
+on with one that was stopped. `--dry-run` says what a run would do. `mpiexec -n 4 minifcn train` shares each step among
+four processes (`training/ranks.py`).
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from typing import Any
 
 from minifcn.cli.command import finish, image_size, read, relay, say, terminal_width, warn, with_flags
 from minifcn.errors import UsageError
-from minifcn.kernels.threads import cores, set_threads
+from minifcn.kernels.threads import set_threads
 from minifcn.training import setup
 from minifcn.training.device import choose_device
 from minifcn.training.loop import KNOWN, Trainer
 from minifcn.training.net_record import CHOICES
 from minifcn.training.options import Options
 from minifcn.training.plan import plan
+from minifcn.training.ranks import ALONE, Alone, together
 from minifcn.training.recipes import RECIPES, doubts, missing_beginning, preset
 from minifcn.training.run_folder import (
-    RunFolder,
     check_unused,
     checkpoints,
     free_folder,
     options_of_run,
     read_config,
+    run_folder,
 )
 from minifcn.training.runlog import write_json
 from minifcn.training.signals import Interrupted
@@ -47,6 +49,7 @@ FREE_ON_RESUME = {
     "samples",
     "device",
     "threads",
+    "workers",
     "on_save_error",
     "detect_anomaly",
 }
@@ -66,6 +69,12 @@ OVERFIT: dict[str, Any] = {
 
 def main(argv: list[str]) -> int:
     """Parse, train, report. Returns 0, or 1 if --overfit did not come to know its images."""
+    with together(say=warn) as ranks:
+        return trained(argv, ranks)
+
+
+def trained(argv: list[str], ranks: Alone) -> int:
+    """`main` on one rank of a run."""
     width = terminal_width()
     names = textwrap.fill(f"recipes: {', '.join(RECIPES)}", width, break_on_hyphens=False)
     after = f"{textwrap.fill(DRY_RUN, width)}\n\n{names}"
@@ -77,12 +86,14 @@ def main(argv: list[str]) -> int:
     options = finish(Options, given, verb="train", default=starting_point(given), after=after)
     device, why = choose_device(options.device)
     say(f"device {why}")
-    set_threads(options.threads or cores())
+    if device == "gpu":
+        ranks.choose_card()
+    set_threads(ranks.threads(options.threads))
     if dry is not None:
         for line in plan(options, size=size, device=device):
             say(with_flags(line))
         return 0
-    trainer = (resumed if options.resume else begun)(options, device)
+    trainer = (resumed if options.resume else begun)(options, device, ranks)
     with trainer.folder:
         try:
             result = trainer.run()
@@ -114,13 +125,9 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     return dataclasses.replace(options, **{name: value for name, value in OVERFIT.items() if name not in kept})
 
 
-def begun(options: Options, device: str, *, again: bool = False) -> Trainer:
+def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = False) -> Trainer:
     """A new run, its folder made and its configuration written; `again` in a folder that has the configuration only."""
-    path = Path(options.run or free_folder(options.recipe))
-    if not again:
-        if (path / "config.json").exists():
-            raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
-        check_unused(path)
+    path = Path(options.run if again else ranks.once(lambda: str(unused_folder(options))))
     if missing := missing_beginning(options):
         raise UsageError(missing)
     weights = starting_weights(options.init, say=warn) if options.init else []
@@ -128,11 +135,13 @@ def begun(options: Options, device: str, *, again: bool = False) -> Trainer:
         say(f"warning: {with_flags(line)}")
     train, val = setup.data_sets(options, say=relay)
     was_there = path.exists()
-    folder = RunFolder(path, say=warn)
+    folder = run_folder(path, ranks, say=warn)
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = setup.preprocessing(options, weights[0].preprocessing if weights else None)
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=relay)
+        trainer = Trainer(
+            options, folder, train, val, preprocessing=preprocessing, device=device, say=relay, ranks=ranks
+        )
         for line in start(trainer.net, weights) if weights else ():
             say(line)
         config = {
@@ -142,14 +151,23 @@ def begun(options: Options, device: str, *, again: bool = False) -> Trainer:
             "images": {"train": len(trainer.train_set), "val": len(trainer.val_set)},
             "environment": trainer.environment,
         }
-        write_json(path / "config.json", config)
+        ranks.once(lambda: write_json(path / "config.json", config))
     except BaseException:
         (folder.close if was_there else folder.discard)()
         raise
     return trainer
 
 
-def resumed(options: Options, device: str) -> Trainer:
+def unused_folder(options: Options) -> Path:
+    """Return the folder for a new run; `UsageError` if the one that is named holds a run."""
+    path = Path(options.run or free_folder(options.recipe))
+    if (path / "config.json").exists():
+        raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
+    check_unused(path)
+    return path
+
+
+def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
     """A run as its newest good checkpoint left it."""
     path = Path(options.resume)
     original = options_of_run(path)
@@ -160,10 +178,10 @@ def resumed(options: Options, device: str) -> Trainer:
         fits = not set(CHOICES) & set(changed)  # the net is the same: to train it longer, for one
         cure = f", which begins with the weights of this one with --init {shlex.quote(str(path))}" if fits else ""
         raise UsageError(f"--resume {path}: {found}; start a new run for another choice{cure}")
-    if not checkpoints(path):
+    if not ranks.once(lambda: bool(checkpoints(path))):
         say(f"{path}: was interrupted before its first checkpoint, and starts again from its config.json")
-        return begun(dataclasses.replace(options, run=str(path), resume=""), device, again=True)
-    folder = RunFolder(path, create=False, say=warn)
+        return begun(dataclasses.replace(options, run=str(path), resume=""), device, ranks, again=True)
+    folder = run_folder(path, ranks, create=False, say=warn)
     try:
         train, val = setup.data_sets(options, say=relay)
         checkpoint = folder.latest()
@@ -171,7 +189,9 @@ def resumed(options: Options, device: str) -> Trainer:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
         preprocessing = of_checkpoint(checkpoint).preprocessing  # and its arrays fit before a net of that size is made
         options = dataclasses.replace(options, resume="")
-        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, device=device, say=relay)
+        trainer = Trainer(
+            options, folder, train, val, preprocessing=preprocessing, device=device, say=relay, ranks=ranks
+        )
         trainer.restore(checkpoint)
     except BaseException:
         folder.close()

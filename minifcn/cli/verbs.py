@@ -27,6 +27,7 @@ VERBS = {
     "amortize": "patch by patch against all at once: the timing experiment of section 3.1",
     "bench": "how fast the operations are here, and how much memory they take",
 }
+RANKED = ("train", "bench")  # the verbs that several processes of MPI may share
 MODULES = {"inspect": "inspect_weights"}  # no module is named like one of Python's own
 
 USAGE = "\n".join(
@@ -58,7 +59,20 @@ def dispatch(argv: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(VERBS)}"
         raise UsageError(f"unknown verb {verb!r}: {hint}")
+    if verb not in RANKED:
+        refuse_ranks(verb)
     return importlib.import_module(f"minifcn.cli.{MODULES.get(verb, verb)}").main(rest)
+
+
+def refuse_ranks(verb: str) -> None:
+    """Raise `UsageError` if a launcher of MPI started several of this process: they would write the same files."""
+    from minifcn.training.ranks import launched
+
+    size, rank = launched()
+    if size > 1:
+        if rank:
+            raise SystemExit(UsageError.exit_code)  # one of them says it
+        raise UsageError(f"{size} processes were started, and `minifcn {verb}` is one; expected {' or '.join(RANKED)}")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 FILES = (
+    "prefetch",
     "sample",
     "palette",
     "files",

@@ -119,18 +119,20 @@ def collate(samples: Sequence[Sample], preprocessing: Preprocessing) -> tuple[np
     return stacked(samples, [preprocessing(sample.image) for sample in samples], 0), labels
 
 
-def stacked(samples: Sequence[Sample], planes: Sequence[np.ndarray], nothing: int) -> np.ndarray:
+def stacked(
+    samples: Sequence[Sample], planes: Sequence[np.ndarray], nothing: int, *, size: tuple[int, int] = (0, 0)
+) -> np.ndarray:
     """Planes (C, h, w), one array for each sample, as (N, C, H, W) of their type, filled up with `nothing`.
 
-    H and W are the largest. Raises `DataError` for a plane whose size is not that of its sample's image, and
-    `UsageError` where there is none at all.
+    H and W are the largest, and at least `size`. Raises `DataError` for a plane whose size is not that of its sample's
+    image, and `UsageError` where there is none at all.
     """
     if not samples:
         raise UsageError("collate: no samples; expected at least one")
     for sample, plane in zip(samples, planes, strict=True):
         if plane.shape[1:] != sample.image.shape[:2]:
             raise DataError(f"{sample.id}: label {plane.shape[1:]}; expected that of image {sample.image.shape}")
-    sizes = np.array([plane.shape for plane in planes]).max(axis=0)
+    sizes = np.array([(0, *size), *(plane.shape for plane in planes)]).max(axis=0)
     whole = np.full((len(planes), *sizes), nothing, dtype=planes[0].dtype)
     for row, plane in zip(whole, planes, strict=True):
         row[:, : plane.shape[1], : plane.shape[2]] = plane

@@ -5,6 +5,7 @@ nothing. A `Wrapper` shows another data set with something changed: `Subset` and
 `inputs.py`.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -62,6 +63,11 @@ class Wrapper:
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[index]
 
+    def unchanged(self, index: int) -> bool:
+        """Whether the files of a picture are those that `minifcn data check` found good."""
+        inner = getattr(self.dataset, "unchanged", None)
+        return inner is not None and inner(index)
+
 
 class Subset(Wrapper):
     """Some pictures of a data set, in the order given."""
@@ -74,6 +80,9 @@ class Subset(Wrapper):
     def __getitem__(self, index: int) -> Sample:
         return self.dataset[self.indices[index]]
 
+    def unchanged(self, index: int) -> bool:
+        return super().unchanged(self.indices[index])
+
 
 class Cached(Wrapper):
     """A data set that keeps what it has read, up to `limit` bytes: no picture is decoded twice, or drawn twice."""
@@ -82,28 +91,35 @@ class Cached(Wrapper):
         super().__init__(dataset)
         self._kept: dict[int, Sample] = {}
         self._room = limit
+        self._lock = threading.Lock()  # samples are loaded on several threads
 
     def __getitem__(self, index: int) -> Sample:
         if index in self._kept:
             return self._kept[index]
         sample = self.dataset[index]
         size = sum(plane.nbytes for plane in vars(sample).values() if isinstance(plane, np.ndarray))
-        if size <= self._room:
-            self._kept[index] = sample
-            self._room -= size
+        with self._lock:
+            if size <= self._room and index not in self._kept:
+                self._kept[index] = sample
+                self._room -= size
         return sample
 
-    def read_all(self, look: Callable[[Sample], None] = lambda sample: None) -> None:
-        """Read every sample once, so that a broken file is found now and not in an hour. `DataError` counts them.
+    def faults(self, part: slice = slice(None), look: Callable[[Sample], None] = lambda sample: None) -> list[str]:
+        """Read the samples of this part once, and return what is wrong with those that cannot be read.
 
-        `look` is called with each sample.
+        `look` is called with each sample. Those that were checked before and have not changed since are not read.
         """
-        faults = []
-        for index in range(len(self)):
+        found = []
+        for index in range(len(self))[part]:
             try:
-                look(self[index])
+                if not self.unchanged(index):
+                    look(self[index])
             except DataError as fault:
-                faults.append(str(fault))
+                found.append(str(fault))
+        return found
+
+    def refuse(self, faults: Sequence[str]) -> None:
+        """Raise `DataError` if there are faults: a broken file should be found now, and not in an hour."""
         if faults:
             raise DataError(
                 f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "

@@ -82,15 +82,17 @@ def log_depth(depth: np.ndarray) -> np.ndarray:
     return np.where(known, np.log(np.where(known, depth, 1) * 1000) - LOG_DEPTH, 0).astype(np.float32)
 
 
-def collate_inputs(samples: Sequence[Sample], inputs: Inputs) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def collate_inputs(
+    samples: Sequence[Sample], inputs: Inputs, *, size: tuple[int, int] = (0, 0)
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """The images for each net (N, C, H, W), the labels (N, H, W) and the second labels, all void where there are none.
 
-    Stacked as by `collate`.
+    Stacked as by `collate`; H and W are at least `size`.
     """
-    labels = stacked(samples, [sample.label[None] for sample in samples], VOID)[:, 0].astype(np.int64)
+    labels = stacked(samples, [sample.label[None] for sample in samples], VOID, size=size)[:, 0].astype(np.int64)
     second = [np.full_like(s.label, VOID) if s.geometry is None else s.geometry for s in samples]
-    geometry = stacked(samples, [plane[None] for plane in second], VOID)[:, 0].astype(np.int64)
-    images = [stacked(samples, list(planes), 0) for planes in zip(*map(inputs, samples), strict=True)]
+    geometry = stacked(samples, [plane[None] for plane in second], VOID, size=size)[:, 0].astype(np.int64)
+    images = [stacked(samples, list(planes), 0, size=size) for planes in zip(*map(inputs, samples), strict=True)]
     return images, labels, geometry
 
 

@@ -10,6 +10,9 @@ A list becomes file names, so an id is letters, digits, `_` and `-` and nothing 
 
 import abc
 import difflib
+import functools
+import hashlib
+import json
 import os
 import re
 import warnings
@@ -22,9 +25,14 @@ import numpy as np
 from minifcn.data.files import MAX_PIXELS
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.mat import read_mat
+from minifcn.formats.strict_json import read_json
 
 ID = re.compile(r"[A-Za-z0-9_-]+")
+CHECKED = "minifcn-checked.json"
+"""The file beside the data in which `minifcn data check` leaves a stamp of each id whose files are good."""
+MAX_CHECKED = 256 * 2**20
 MAX_LIST = 16 * 2**20
 """Bytes of the longest list that is read: a million ids."""
 
@@ -88,6 +96,39 @@ class Listed(abc.ABC):
                 found.append((name, str(error)))
             advance()
         return found
+
+    def unchanged(self, index: int) -> bool:
+        """Whether the files of a pair are those that `remember` found good, so that they need not be read to know."""
+        name = self.ids[index]
+        return bool(stamp := self._checked.get(name)) and stamp == self._stamp(name)
+
+    def remember(self) -> Path:
+        """Write a stamp of every id beside the data, and return the file; UsageError if it cannot be written.
+
+        To be called when all of them are found good. Stamps of other ids, such as those of another split, stay.
+        """
+        stamps = self._checked | {name: self._stamp(name) for name in self.ids}
+        path = self.folder / CHECKED
+        replace_file(path, [json.dumps(stamps, indent=0).encode()])
+        vars(self)["_checked"] = stamps
+        return path
+
+    @functools.cached_property
+    def _checked(self) -> dict[str, str]:
+        try:
+            return read_json(self.folder / CHECKED, most=MAX_CHECKED, what="stamps of files")
+        except FormatError:  # there is none, or it is damaged: then everything is read
+            return {}
+
+    def _stamp(self, name: str) -> str:
+        """Return what changes with a file of an id: a digest of their names, sizes and times, and of the classes."""
+        try:
+            files = [(path.name, path.stat()) for path in self._paths(name)]
+        except (DataError, OSError):
+            return ""
+        stats: list[object] = [type(self).__name__, self.classes]
+        stats += [(file, stat.st_size, stat.st_mtime_ns) for file, stat in files]
+        return hashlib.sha256(repr(stats).encode()).hexdigest()[:32]
 
     @abc.abstractmethod
     def _read(self, name: str) -> Sample:

@@ -51,13 +51,23 @@ def log_softmax_where(x: Array, counts: Array) -> Array:
     return log_p
 
 
-def weighted(op: str, x: Array, counts: Array, label: Array, weights: Array | None, normalize: str) -> Array:
+def weighted(
+    op: str,
+    x: Array,
+    counts: Array,
+    label: Array,
+    weights: Array | None,
+    normalize: str,
+    divisor: int | None,
+) -> Array:
     """Return the weight of each pixel in the loss (N, H, W), divided by Z."""
     if normalize not in NORMALIZATIONS:
         raise ShapeError(f"{op}: normalize is {normalize!r}; expected one of {', '.join(NORMALIZATIONS)}")
     if weights is not None and weights.shape != (x.shape[1],):
         raise ShapeError(f"{op}: weights have shape {weights.shape}; expected ({x.shape[1]},)")
-    if normalize == "valid":
+    if divisor is not None:
+        z = max(divisor, 1)
+    elif normalize == "valid":
         z = xp_of(x).maximum(counts.sum(), 1).astype(x.dtype)
     else:
         z = 1 if normalize == "sum" else x.shape[0]
@@ -74,17 +84,19 @@ def softmax_cross_entropy(
     weights: Array | None = None,
     sampling: Array | None = None,
     normalize: str = "valid",
+    divisor: int | None = None,
 ) -> ValueAndGradients:
     """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] ln softmax(x[n,:,i,j])_l with l = labels[n,i,j]: one number.
 
     x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore_index` where a pixel has none. `weights` (C,) weighs
     the classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`,
     the released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image
-    that is all void has loss 0 and gradient 0. PyTorch's `reduction="sum"` is `normalize="sum"`, and its `"mean"`
-    without weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
+    that is all void has loss 0 and gradient 0. Where x is a part of a batch, `divisor` is the Z of all of it: the
+    losses of the parts then add up to the loss of the batch. PyTorch's `reduction="sum"` is `normalize="sum"`, and its
+    `"mean"` without weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
     """
     counts, label = counting("softmax_cross_entropy", x, labels, ignore_index, sampling)
-    weight = weighted("softmax_cross_entropy", x, counts, label, weights, normalize)[:, None]
+    weight = weighted("softmax_cross_entropy", x, counts, label, weights, normalize, divisor)[:, None]
     xp = xp_of(x)
     if not finite(x):
         x = xp.where(weight != 0, x, 0)  # else an infinite score would count where the pixel does not
@@ -124,6 +136,7 @@ def focal_loss(
     weights: Array | None = None,
     sampling: Array | None = None,
     normalize: str = "valid",
+    divisor: int | None = None,
 ) -> ValueAndGradients:
     """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] (1 - p)^gamma ln p with p = softmax(x[n,:,i,j])_l, l = labels[n,i,j].
 
@@ -134,7 +147,7 @@ def focal_loss(
     if not gamma >= 1:
         raise ShapeError(f"focal_loss: gamma is {gamma}; expected at least 1 (softmax_cross_entropy is gamma 0)")
     counts, label = counting("focal_loss", x, labels, ignore_index, sampling)
-    weight = weighted("focal_loss", x, counts, label, weights, normalize)
+    weight = weighted("focal_loss", x, counts, label, weights, normalize, divisor)
     xp = xp_of(x)
     log_p = log_softmax_where(x, weight != 0)
     at_label = xp.take_along_axis(log_p, label, axis=1)[:, 0]

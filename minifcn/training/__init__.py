@@ -4,6 +4,7 @@ FILES = (
     "device",
     "progress",
     "signals",
+    "ranks",
     "runlog",
     "environment",
     "divergence",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,16 @@ from minifcn.tensor import Tensor
 def largest_gradients(net: Module) -> dict[str, float]:
     """max |gradient| of every parameter that has one."""
     return {name: float(to_host(abs(p.grad).max())) for name, p in net.named_parameters() if p.grad is not None}
+
+
+def merged(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the largest of each name in several such records; what is not finite is larger than all that is."""
+    gradients: dict[str, float] = {}
+    for each in found:
+        for name, size in each.items():
+            if name not in gradients or not size <= gradients[name]:
+                gradients[name] = size
+    return gradients
 
 
 def worst(gradients: Mapping[str, float]) -> str:

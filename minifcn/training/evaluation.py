@@ -5,6 +5,8 @@ One confusion matrix for the whole set, never an average over images (FCN, secti
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from minifcn.backend import device_of, to_device, to_host
 from minifcn.data.batches import Preprocessing
-from minifcn.data.dataset import Dataset
+from minifcn.data.dataset import Dataset, Subset
 from minifcn.data.inputs import Inputs, Second, collate_inputs
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
@@ -20,6 +22,7 @@ from minifcn.introspect.markup import text_table
 from minifcn.metrics import Absent, ConfusionMatrix
 from minifcn.nn import Module
 from minifcn.tensor import Tensor
+from minifcn.training.ranks import ALONE, Alone
 
 
 def device_of_net(net: Module) -> str:
@@ -77,11 +80,16 @@ def evaluate_heads(
     *,
     batch: int = 8,
     progress: Callable[[int], None] = lambda images: None,
+    ranks: Alone = ALONE,
 ) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
-    """`evaluate` for the labels and, where the net has a head for them, for the second labels (geometry)."""
+    """`evaluate` for the labels and, where the net has a head for them, for the second labels (geometry).
+
+    Each rank evaluates its share of the images, and all return the same sums.
+    """
     matrix, second = ConfusionMatrix(len(dataset.classes), VOID), None
+    mine = Subset(dataset, range(len(dataset))[ranks.share(len(dataset), multiple=batch)])
     with inference(net):  # around all batches: the filters are transformed once
-        for samples in batches_of_equal_size(dataset, batch):
+        for samples in batches_of_equal_size(mine, batch):
             images, labels, geometry = collate_inputs(samples, inputs)
             first, *others = predict_heads(net, *images).values()
             matrix.update(labels, first)
@@ -90,7 +98,10 @@ def evaluate_heads(
                     second = ConfusionMatrix(len(Second(dataset).classes), VOID)
                 second.update(geometry, each)
             progress(len(samples))
-    return matrix, second
+    counts = ranks.gather([None if each is None else each.matrix.tolist() for each in (matrix, second)])
+    seconds = [ConfusionMatrix.of(geometry, VOID) for _, geometry in counts if geometry is not None]
+    total = functools.reduce(operator.add, [ConfusionMatrix.of(label, VOID) for label, _ in counts])
+    return total, functools.reduce(operator.add, seconds) if seconds else None
 
 
 BASELINES = ("majority class", "pixel position")

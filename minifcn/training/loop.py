@@ -1,16 +1,17 @@
 """The training loop: draw images, step, measure and save.
 
 Everything random is drawn for its place (`rng(seed, purpose, stage, epoch, ...)`), never from a stream that has run
-on; only dropout draws in sequence, and its generator's state is saved. So a run that is stopped and resumed at any
-step goes on bit for bit as if it had not been.
+on. So a run that is stopped and resumed at any step goes on bit for bit as if it had not been, and several ranks draw
+what one would.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -21,6 +22,7 @@ from minifcn.backend import rng, to_device, to_host
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, collate_inputs
+from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
@@ -28,12 +30,13 @@ from minifcn.formats.checkpoint import replace_file
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.nn import drawing
 from minifcn.optim import SGD, Adam, WeightAverage, learning_rate
 from minifcn.sampling import class_weights, count, sample, sample_balanced
 from minifcn.tensor import Tensor
 from minifcn.training import runlog, setup
 from minifcn.training.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
-from minifcn.training.divergence import largest_gradients, not_finite, unheard, watching, worst
+from minifcn.training.divergence import largest_gradients, merged, not_finite, unheard, watching, worst
 from minifcn.training.environment import differences, environment
 from minifcn.training.evaluation import (
     baselines,
@@ -48,22 +51,51 @@ from minifcn.training.evaluation import (
 from minifcn.training.net_record import NetRecord
 from minifcn.training.options import Options
 from minifcn.training.progress import Bar, clock, silent
+from minifcn.training.ranks import ALONE, Alone
 from minifcn.training.report import write_report
 from minifcn.training.resume import Progress, checked_progress, fingerprint
 from minifcn.training.run_folder import Checkpoint, RunFolder
 from minifcn.training.signals import Interrupted, Signals
-from minifcn.training.step import train_step
+from minifcn.training.step import backward
 from minifcn.training.trained import AVERAGE, part, restore_net
 
-ORDER, AUGMENT, SAMPLING = 0, 1, 2  # what a random stream is for
+ORDER, AUGMENT, SAMPLING, DROPOUT = 0, 1, 2, 3  # what a random stream is for
 KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
 
 
-class Shown(NamedTuple):
-    """What is remembered of a batch: the ids of its images, and how many of its pixels are learned from."""
+class Batch(NamedTuple):
+    """A batch of a step, or this rank's part of it: `part` of its `images`, collated.
 
-    ids: list[str]
+    `keep` says which pixels count (None: all). `divisors` are those of the loss of each head, where this is
+    not the whole batch.
+    """
+
+    number: int
+    images: int
+    part: slice
+    inputs: list[np.ndarray]
+    labels: np.ndarray
+    geometry: np.ndarray
+    keep: np.ndarray | None
+    divisors: tuple[int | None, int | None] = (None, None)
+
+
+class Shown(NamedTuple):
+    """What is remembered of a part of a batch: the batch's number, and how many pixels are learned from."""
+
+    number: int
     pixels: int
+
+
+def learned_from(labels: np.ndarray, keep: np.ndarray | None) -> int:
+    """Return how many pixels have a label and are kept."""
+    return int(((labels != VOID) if keep is None else (labels != VOID) & (keep != 0)).sum())
+
+
+def largest(samples: Sequence[Sample]) -> list[int]:
+    """Return the largest height and width among the samples; zeros if there are none."""
+    sizes: list[int] = np.max([(0, 0), *(sample.label.shape for sample in samples)], axis=0).tolist()
+    return sizes
 
 
 class Trainer:
@@ -83,15 +115,19 @@ class Trainer:
         preprocessing: Preprocessing | None = None,
         device: str = "cpu",
         say: Callable[[str], None] = silent,
+        ranks: Alone = ALONE,
     ) -> None:
-        self.options, self.folder, self.device, self._say = options, folder, device, say
-        self.progress = Progress()
+        self.options, self.folder, self.device, self._say, self.ranks = options, folder, device, say, ranks
+        self.progress, self._signals = Progress(), Signals()
+        self._prefetch = Prefetch(self._load, workers=0)
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)
-        faults = Silent()
-        learned.read_all(faults.sample)
-        measured.read_all(faults.sample)
-        for warning in faults.sentences():
+        seen = Silent()
+        for images in (learned, measured):
+            faults = ranks.gather(images.faults(ranks.share(len(images)), look=seen.sample))
+            images.refuse(list(itertools.chain(*faults)))
+        self._check_share(len(learned))
+        for warning in dict.fromkeys(itertools.chain(*ranks.gather(list(seen.sentences())))):
             say(f"warning: {warning}")
         self.train_set: Dataset = learned
         self.val_set: Dataset = measured
@@ -106,8 +142,9 @@ class Trainer:
             self.train_set, self.val_set = hidden
         self.augment = setup.augmentation(options, self.preprocessing.fill)
         self._class_weights = self._counted_weights()
-        self.environment = environment(device)
-        self._bar, self._signals = Bar(0, unit="step"), Signals()
+        self.environment = environment(device) | {"ranks": ranks.size}
+        self._bar = Bar(0, unit="step")
+        self._code = 0  # of the signal that a rank got
         self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now
         self._logged = time.perf_counter()
         self.net: FCN | LateFusion
@@ -129,8 +166,25 @@ class Trainer:
         """What each class weighs in the loss, None for alike."""
         if not self.options.class_balance:
             return None
-        counts = [count(self.train_set[i].label, len(self.classes)) for i in range(len(self.train_set))]
-        return to_device(class_weights(np.sum(counts, axis=0), power=self.options.class_balance), self.device)
+        mine = range(len(self.train_set))[self.ranks.share(len(self.train_set))]
+        counts = sum(count(self.train_set[i].label, len(self.classes)) for i in mine)
+        total = np.sum(self.ranks.gather(np.asarray(counts).tolist()), axis=0)
+        return to_device(class_weights(total, power=self.options.class_balance), self.device)
+
+    def _check_share(self, images: int) -> None:
+        """Raise `UsageError` where some ranks would have nothing to do in any step."""
+        o, ranks = self.options, self.ranks.size
+        if not o.adds_up and min(o.accumulate, math.ceil(images / o.batch)) < ranks:
+            raise UsageError(
+                f"{ranks} ranks share steps of {o.accumulate} batches, and a dice loss or a balanced sample looks at "
+                "a whole batch; expected at least one batch for each rank: choose a larger `accumulate=...`"
+            )
+        per_step = min(o.batch * o.accumulate, images)
+        if per_step < self.ranks.size:
+            raise UsageError(
+                f"{self.ranks.size} ranks share steps of {per_step} image{'s' * (per_step > 1)}; expected at least one "
+                "image for each rank: start fewer ranks, or choose a larger `batch=...` or `accumulate=...`"
+            )
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
@@ -172,29 +226,38 @@ class Trainer:
         """Train to the end and return what `evaluation.json` holds. Raises `Interrupted`, `DivergedError`."""
         o, p = self.options, self.progress
         self._announce()
+        self.ranks.check_alike(self.net)
         if p.step == 0:
             self.save()  # what cannot be saved should be known before the first step
         first, self._logged = p.step, time.perf_counter()
         total = self.steps_per_stage * len(o.strides)
-        with self._signals as signals, Bar(total, unit="step", done=p.step) as self._bar, unheard():
+        with (
+            self._signals,
+            Bar(total, unit="step", done=p.step) as self._bar,
+            Prefetch(self._load, workers=o.workers) as self._prefetch,
+            unheard(),
+        ):
             while not self.finished:
                 if p.stage_done:
                     self._next_stage()
                 self._one_step()
+                code = self._code
                 self._bar.advance(note=f"loss {p.loss / max(p.pixels, 1):.3f}, {self._speed():.0f} images/s")
                 measure = self._is_due()
                 if measure or p.step % max(10, self.steps_per_epoch // 10) == 0:
                     self._log()
                 best = measure and self._measure()
                 enough = p.step - first == o.stop_after and not self.finished
-                if measure or enough or signals.code or (o.save_every and p.step % o.save_every == 0):
+                if measure or enough or code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=best)
-                    if enough or signals.code:  # it may have come while saving
-                        done = f"stopped after step {p.step}{signals.why}"
-                        raise Interrupted(f"{done}, everything is saved", signals.code)
+                    found = self.ranks.gather([self._signals.code, self._signals.why])  # it may have come while saving
+                    code, why = max(found, key=lambda each: each[0])
+                    if enough or code:
+                        raise Interrupted(f"stopped after step {p.step}{why}, everything is saved", code)
         return self.finish()
 
     def _next_stage(self) -> None:
+        self._prefetch.clear()
         p, coarser = self.progress, self.net
         p.stage, p.stage_began, p.stage_done = p.stage + 1, p.step, False
         self._begin_stage(coarser)
@@ -210,70 +273,166 @@ class Trainer:
     # --------------------------------------------------------------------------------------------------------- one step
 
     def _one_step(self) -> None:
-        p, shown = self.progress, list[Shown]()
-        done, o = p.step - p.stage_began, self.options
+        p, done = self.progress, self.progress.step - self.progress.stage_began
+        o = self.options
         self.optimizer.lr = learning_rate(
             done, self.steps_per_stage, lr=self._stage_rate(), schedule=o.schedule, warmup=o.warmup
         )
-        try:
-            losses = train_step(self.optimizer, self._losses(shown))
-        except DivergedError as fault:
-            self._diverged(str(fault), shown[-1].ids)
+        batches = self._drawn(p.step)
+        reports = self.ranks.gather(self._backward(batches))
+        for report in reports:
+            if report["fault"]:
+                number, _ = report["shown"][-1]
+                self._diverged(report["fault"], [self.train_set.ids[i] for i in batches[number]])
+        has_gradient = np.any([report["has_gradient"] for report in reports], axis=0)
+        self.ranks.add_gradients(list(itertools.compress(self.net.parameters(), has_gradient)))
+        self.optimizer.step(accumulated=len(batches))
         if self.average:
             self.average.update(done + 1)
-        for batch, loss in zip(shown, losses, strict=True):
-            self._count(batch, loss)
+        self._count_all(batches, reports)
         p.step += 1
-        self._measured = None
+        self._code, self._measured = max(report["code"] for report in reports), None
 
-    def _batches(self) -> Iterator[list[Sample]]:
-        """Draw the samples of this step, one batch after another."""
-        o, p = self.options, self.progress
-        epoch, position = divmod(p.step - p.stage_began, self.steps_per_epoch)
-        draw, images = rng(o.seed, ORDER, p.stage, epoch), len(self.train_set)
+    def _backward(self, batches: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Compute the gradients of this rank's part of the batches, and return what the other ranks need to know."""
+        shown, losses, fault = list[Shown](), list[float](), ""
+        try:
+            losses = backward(self._losses(self._mine(batches), shown))
+        except DivergedError as found:
+            fault = str(found)
+        has_gradient = [parameter.grad is not None for parameter in self.net.parameters()]
+        return {
+            "shown": shown,
+            "losses": losses,
+            "fault": fault,
+            "has_gradient": has_gradient,
+            "code": self._signals.code,
+        }
+
+    def _count_all(self, batches: Sequence[np.ndarray], reports: Sequence[dict[str, Any]]) -> None:
+        """Count each batch, from the reports of all ranks on their parts of it."""
+        parts = [pair for report in reports for pair in zip(report["shown"], report["losses"], strict=True)]
+        for number, batch in enumerate(batches):
+            mine = [(pixels, loss) for (place, pixels), loss in parts if place == number]
+            self._count(len(batch), sum(pixels for pixels, _ in mine), sum(loss for _, loss in mine))
+
+    def _epoch_of(self, step: int) -> tuple[int, int]:
+        """Return the epoch of this stage that the step belongs to, and its place in the epoch, both from 0."""
+        return divmod(step - self.progress.stage_began, self.steps_per_epoch)
+
+    def _drawn(self, step: int) -> list[np.ndarray]:
+        """Draw the images of a step: their numbers, for each batch."""
+        o, (epoch, position), images = self.options, self._epoch_of(step), len(self.train_set)
+        draw = rng(o.seed, ORDER, self.progress.stage, epoch)
         order = draw.integers(images, size=images) if o.with_replacement else draw.permutation(images)
         per_step = o.batch * o.accumulate
         chosen = order[position * per_step : (position + 1) * per_step]
-        for i in range(0, len(chosen), o.batch):
-            yield [self._sample(int(image), epoch) for image in chosen[i : i + o.batch]]
+        return [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
+
+    def _in_parts(self, batches: Sequence[np.ndarray]) -> bool:
+        """Whether each batch of a step is split between the ranks: there are too few for each rank to have one."""
+        return len(batches) < self.ranks.size and self.options.adds_up
+
+    def _shares(self, batches: Sequence[np.ndarray]) -> dict[int, slice]:
+        """Return what this rank computes: some of the batches, or a part of each where there are too few for all."""
+        if self._in_parts(batches):
+            return {number: self.ranks.share(len(batch)) for number, batch in enumerate(batches)}
+        mine = range(len(batches))[self.ranks.share(len(batches))]
+        return {number: slice(0, len(batches[number])) for number in mine}
+
+    def _places(self, step: int) -> Iterator[tuple[int, int]]:
+        """Yield the step and number of each batch that this rank computes, from this step to the end of the stage."""
+        for each in range(step, self.progress.stage_began + self.steps_per_stage):
+            yield from ((each, number) for number in self._shares(self._drawn(each)))
+
+    def _load(self, place: tuple[int, int]) -> Batch | list[Sample]:
+        """Load a batch; where it is a part, whose final size other ranks know, the samples of it."""
+        step, number = place
+        batches = self._drawn(step)
+        share, (epoch, _) = self._shares(batches)[number], self._epoch_of(step)
+        samples = [self._sample(int(image), epoch) for image in batches[number][share]]
+        if self._in_parts(batches):
+            return samples
+        return self._batch(step, number, len(samples), share, samples)
 
     def _sample(self, i: int, epoch: int) -> Sample:
         sample = self.train_set[i]
         return self.augment(sample, rng(self.options.seed, AUGMENT, self.progress.stage, epoch, i))
 
+    def _batch(
+        self,
+        step: int,
+        number: int,
+        images: int,
+        part: slice,
+        samples: list[Sample],
+        *,
+        size: tuple[int, int] = (0, 0),
+    ) -> Batch:
+        inputs, labels, geometry = collate_inputs(samples, self.inputs, size=size)
+        keep, (balanced, p) = None, self.options.sampled
+        if p < 1:
+            # the sample of the whole batch; a balanced one looks at the labels, and is never of a part
+            whole = labels if balanced else np.broadcast_to(labels[:1], (images, *labels.shape[1:]))
+            keep = self._sampled(whole, p, rng(self.options.seed, SAMPLING, step, number), balanced=balanced)[part]
+        return Batch(number, images, part, inputs, labels, geometry, keep)
+
+    def _mine(self, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Yield what this rank computes in this step."""
+        step = self.progress.step
+        places, samples = list(itertools.product([step], self._shares(batches))), dict[int, list[Sample]]()
+        for place in places:
+            found = self._prefetch.take(place, itertools.islice(self._places(step), 1 + places.index(place), None))
+            if isinstance(found, Batch):
+                yield found
+            else:
+                samples[place[1]] = found
+        if samples:
+            yield from self._parts(batches, samples)
+
+    def _parts(self, batches: Sequence[np.ndarray], samples: Mapping[int, list[Sample]]) -> Iterator[Batch]:
+        """Yield this rank's part of each batch, whose size and divisors all ranks find together."""
+        sizes = np.max(self.ranks.gather([largest(mine) for mine in samples.values()]), axis=0)
+        counts, parts, shares = np.zeros((len(batches), 2), int), list[Batch](), self._shares(batches)
+        for number, mine in samples.items():
+            if mine:
+                images, size = len(batches[number]), (int(sizes[number][0]), int(sizes[number][1]))
+                part = self._batch(self.progress.step, number, images, shares[number], mine, size=size)
+                counts[number] = [learned_from(truth, part.keep) for truth in (part.labels, part.geometry)]
+                parts.append(part)
+        valid = np.sum(self.ranks.gather(counts.tolist()), axis=0)
+        for part in parts:
+            divisors = {"sum": (1, 1), "batch": (part.images, part.images), "valid": valid[part.number].tolist()}
+            yield part._replace(divisors=divisors[self.options.normalize])
+
     def _stage_rate(self) -> float:
         return self.options.rates[self.progress.stage]
 
-    def _losses(self, shown: list[Shown]) -> Iterator[Tensor]:
-        """Compute the loss of each batch of this step, and add the batch to `shown`."""
-        o = self.options
-        for number, samples in enumerate(self._batches()):
-            images, labels, geometry = collate_inputs(samples, self.inputs)
-            keep, learned = None, labels != VOID
-            balanced, p = o.sampled
-            if p < 1:
-                keep = self._sampled(labels, p, rng(o.seed, SAMPLING, self.progress.step, number), balanced=balanced)
-                learned &= keep != 0
-            shown.append(Shown([each.id for each in samples], int(learned.sum())))
-            yield self._loss(self._scores(images), labels, geometry, keep)
+    def _losses(self, batches: Iterable[Batch], shown: list[Shown]) -> Iterator[Tensor]:
+        """Compute the loss of each of these batches, and add the batch to `shown`."""
+        for batch in batches:
+            shown.append(Shown(batch.number, learned_from(batch.labels, batch.keep)))
+            yield self._loss(self._scores(batch), batch)
 
     def _sampled(self, labels: np.ndarray, p: float, draw: np.random.Generator, *, balanced: bool) -> np.ndarray:
         """Return which pixels of a batch count."""
         return sample_balanced(labels, p, draw, classes=len(self.classes)) if balanced else sample(labels, p, draw)
 
-    def _scores(self, images: Sequence[np.ndarray]) -> Any:
-        with watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
-            return self.net.train()(*(Tensor(to_device(x, self.device)) for x in images))
+    def _scores(self, batch: Batch) -> Any:
+        masks = drawing(rng(self.options.seed, DROPOUT, self.progress.step, batch.number), batch.images, batch.part)
+        with masks, watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
+            return self.net.train()(*(Tensor(to_device(x, self.device)) for x in batch.inputs))
 
-    def _loss(self, scores: Any, labels: Any, geometry: Any, keep: Any) -> Tensor:
+    def _loss(self, scores: Any, batch: Batch) -> Tensor:
         """The loss of the labels, plus that of the second labels where the net has a head for them, both unweighted."""
-        device, options = self.device, {"normalize": self.options.normalize}
-        if keep is not None:
-            options["sampling"] = to_device(keep, device)
-        if not isinstance(scores, dict):
-            return self._one_loss(scores, to_device(labels, device), **options, weights=self._class_weights)
-        first = self._loss(scores["sem"], labels, geometry, keep)
-        return first + self._one_loss(scores["geo"], to_device(geometry, device), **options)
+        device, keep = self.device, None if batch.keep is None else to_device(batch.keep, self.device)
+        options = {"normalize": self.options.normalize, "sampling": keep}
+        first, second = ({**options, "divisor": divisor} for divisor in batch.divisors)
+        two_heads, labels = isinstance(scores, dict), to_device(batch.labels, device)
+        loss = self._one_loss(scores["sem"] if two_heads else scores, labels, weights=self._class_weights, **first)
+        if not two_heads:
+            return loss
+        return loss + self._one_loss(scores["geo"], to_device(batch.geometry, device), **second)
 
     def _one_loss(self, scores: Tensor, labels: Any, **options: Any) -> Tensor:
         """The loss of one head, of the kind that the options name."""
@@ -282,24 +441,25 @@ class Trainer:
             return ops.focal_loss(scores, labels, gamma=self.options.focal_gamma, **options)
         if kind == "cross_entropy":
             return ops.softmax_cross_entropy(scores, labels, **options)
-        dice = ops.dice_loss(scores, labels, sampling=options.get("sampling"))
+        dice = ops.dice_loss(scores, labels, sampling=options["sampling"])
         return dice if kind == "dice" else dice + ops.softmax_cross_entropy(scores, labels, **options)
 
-    def _count(self, batch: Shown, loss: float) -> None:
+    def _count(self, images: int, pixels: int, loss: float) -> None:
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
-        p, images = self.progress, len(batch.ids)
-        total = loss * {"sum": 1, "batch": images, "valid": max(batch.pixels, 1)}[self.options.normalize]
-        if p.step == 0 and p.pixels == 0 < batch.pixels and self.options.loss == "cross_entropy":
+        p = self.progress
+        total = loss * {"sum": 1, "batch": images, "valid": max(pixels, 1)}[self.options.normalize]
+        if p.step == 0 and p.pixels == 0 < pixels and self.options.loss == "cross_entropy":
             # two heads: ln C + ln G, which is ln(C G)
-            self.say(first_loss(total / batch.pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
-        p.seen(total, batch.pixels, images)
+            self.say(first_loss(total / pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
+        p.seen(total, pixels, images)
 
     def _diverged(self, what: str, ids: Sequence[str] = ()) -> NoReturn:
         """Leave a description of the step, and stop: the last checkpoint is older and good."""
-        step, gradients, path = self.progress.step + bool(ids), largest_gradients(self.net), self._path("diverged.json")
+        step, path = self.progress.step + bool(ids), self._path("diverged.json")
+        gradients = merged(self.ranks.gather(largest_gradients(self.net)))
         facts = {"what": what, "step": step, "ids": list(ids), "lr": self.optimizer.lr, "max_gradient": gradients}
         with contextlib.suppress(OSError):  # a full disk must not hide the reason
-            runlog.write_json(path, facts)
+            self.ranks.once(lambda: runlog.write_json(path, facts))
         where = f" on {', '.join(ids[:4])}{' ...' if len(ids) > 4 else ''}" if ids else ""
         name = worst(gradients) if gradients else ""
         largest = f", the largest gradient ({gradients[name]:.3g}) at {name}" if name else ""
@@ -332,7 +492,7 @@ class Trainer:
     @property
     def _epoch(self) -> int:
         """The epoch of this stage, from 0, that the last step belongs to."""
-        return (self.progress.step - 1 - self.progress.stage_began) // self.steps_per_epoch
+        return self._epoch_of(self.progress.step - 1)[0]
 
     def _log(self) -> None:
         p, speed = self.progress, self._speed()
@@ -371,7 +531,9 @@ class Trainer:
         """Return the confusion matrices of the net as it is now: of the labels, and of the second labels if any."""
         if self._measured is None:
             with self._measured_net():
-                self._measured = evaluate_heads(self.net, self.val_set, self.inputs, batch=self.options.batch)
+                self._measured = evaluate_heads(
+                    self.net, self.val_set, self.inputs, batch=self.options.batch, ranks=self.ranks
+                )
         return self._measured
 
     def _measured_net(self) -> contextlib.AbstractContextManager[Any]:
@@ -402,26 +564,32 @@ class Trainer:
         broken = not_finite(tensors)
         if broken:
             self._diverged(f"{len(broken)} arrays of the net, {broken[0]} first, are no longer finite")
+        self.ranks.check_alike(self.net)
         meta = {
             "net": self.record.as_dict(),
             "options": self.options.as_dict(),
             "progress": vars(p),
-            "generators": [generator.bit_generator.state for generator in self.net.generators()],
             "images": fingerprint(self.train_set.ids),
             "environment": self.environment,
         }
         saved = False
         with self._tolerant():
-            runlog.sync(self._path("metrics.jsonl"))
-            self.folder.save(p.step, tensors, meta, best=best)
+            self.ranks.once(lambda: self._write(tensors, meta, best=best))
             saved = True
         if not saved and best and not self.folder.best_is_of(p.step):
             p.best = beaten  # the next net that beats the best one on the disk takes its place
 
+    def _write(self, tensors: dict[str, np.ndarray], meta: dict[str, Any], *, best: bool) -> None:
+        runlog.sync(self._path("metrics.jsonl"))
+        self.folder.save(self.progress.step, tensors, meta, best=best)
+
     def _append(self, record: dict[str, Any]) -> None:
         with self._tolerant():
-            self.folder.check()
-            runlog.append(self._path("metrics.jsonl"), record)
+            self.ranks.once(lambda: self._log_line(record))
+
+    def _log_line(self, record: dict[str, Any]) -> None:
+        self.folder.check()
+        runlog.append(self._path("metrics.jsonl"), record)
 
     @contextlib.contextmanager
     def _tolerant(self) -> Iterator[None]:
@@ -438,7 +606,7 @@ class Trainer:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint of this run; `FormatError` or `UsageError` if it is of another net or other data."""
-        path, meta, strides = checkpoint.path, checkpoint.meta, self.options.strides
+        meta, strides = checkpoint.meta, self.options.strides
         self.progress = checked_progress(checkpoint, classes=self.classes, ids=self.train_set.ids, strides=strides)
         self._begin_stage(None)
         restore_net(self.net, checkpoint)
@@ -447,22 +615,23 @@ class Trainer:
             try:
                 self.average.load_state_dict(part(checkpoint.tensors, AVERAGE))
             except FormatError as fault:
-                raise FormatError(f"{path}: {fault}") from fault
-        try:
-            for generator, state in zip(self.net.generators(), meta["generators"], strict=True):
-                generator.bit_generator.state = state
-        except (KeyError, TypeError, ValueError) as fault:
-            raise FormatError(f"{path}: generators cannot be read ({fault}); use an earlier checkpoint") from fault
-        for difference in differences(meta.get("environment", {}), self.environment):
+                raise FormatError(f"{checkpoint.path}: {fault}") from fault
+        changed = differences(meta.get("environment", {}), self.environment)
+        if meta.get("generators") and self.options.dropout:
+            changed.append("dropout drew from a stream and now draws anew in each step")
+        for difference in changed:
             self.say(f"warning: {difference}: the run goes on, but not bit for bit the same")
-        runlog.forget_after(self._path("metrics.jsonl"), self.progress.step)
+        self.ranks.once(lambda: runlog.forget_after(self._path("metrics.jsonl"), self.progress.step))
 
     # ------------------------------------------------------------------------------------------------------ the results
 
     def finish(self) -> dict[str, Any]:
         """Measure, draw, write the report, and say where everything is."""
         self.folder.check()
-        matrix, second = self._evaluated()
+        measured = self._evaluated()
+        return self.ranks.once(lambda: self._finished(*measured))
+
+    def _finished(self, matrix: ConfusionMatrix, second: ConfusionMatrix | None) -> dict[str, Any]:
         guesses = baselines(self.train_set, self.val_set)
         result = evaluation_record(matrix, guesses, classes=self.classes, split=self._split(), images=len(self.val_set))
         if second is not None:

@@ -168,6 +168,7 @@ class Options:
     samples: Annotated[int, "validation images to draw at the end"] = 6
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
+    workers: Annotated[int, "threads that load the images of the next steps (0: none); the result is the same"] = 1
     on_save_error: Annotated[str, '"stop" or "warn", when a checkpoint cannot be written'] = "stop"
     detect_anomaly: Annotated[bool, "check every layer's output, and name the first that is not finite"] = False
 
@@ -205,6 +206,11 @@ class Options:
         if any(word.strip() not in self._ladder.split(",") for word in words):
             raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
         return tuple(int(word) for word in words)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether the loss of a batch is the sum of the losses of its parts."""
+        return "dice" not in self.loss and not self.sampled[0]
 
     @property
     def sampled(self) -> tuple[bool, float]:
@@ -296,6 +302,7 @@ RANGES = (
     ("save_every", 0, math.inf),
     ("samples", 0, 1000),
     ("threads", 0, 1024),
+    ("workers", 0, 256),
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
     "trunk": ("vgg", *(name for name, net in NETS.items() if net.strides)),

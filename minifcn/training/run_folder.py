@@ -27,6 +27,7 @@ from minifcn.formats.strict_json import read_json
 from minifcn.training.net_record import CHOICES, read_record
 from minifcn.training.options import Options, from_dict, nearest
 from minifcn.training.progress import silent
+from minifcn.training.ranks import Alone
 
 MOST_CONFIG_BYTES = 1 << 20
 CONFIG_FIELDS = ("options", "classes", "preprocessing", "images", "environment")
@@ -381,6 +382,24 @@ class RunFolder:
         file.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
         file.flush()
         self._lock.callback(_emptied, file)
+
+
+class Followed(RunFolder):
+    """The folder of a run that another process, rank 0, has locked and writes: here it is only read."""
+
+    def __init__(self, path: str | Path, *, say: Say = silent) -> None:
+        self._given, self._absolute = Path(path), Path(path).absolute()
+        self._say, self._held, self._lock = say, -1, contextlib.ExitStack()
+
+    def discard(self) -> None:
+        """Leave the folder to the process that made it."""
+
+
+def run_folder(path: str | Path, ranks: Alone, *, create: bool = True, say: Say = silent) -> RunFolder:
+    """Return the `RunFolder` at `path` on rank 0, which writes, and a `Followed` one on the others."""
+    made: list[RunFolder] = []
+    ranks.once(lambda: made.append(RunFolder(path, create=create, say=say)))
+    return made[0] if ranks.first else Followed(path, say=say)
 
 
 def _emptied(lock: BinaryIO) -> None:

@@ -22,16 +22,24 @@ from minifcn.tensor import Tensor
 def train_step(optimizer: Optimizer, losses: Iterable[Tensor]) -> list[float]:
     """Update once with the gradients of `losses`, the batches of a step, and return the value of each loss.
 
-    `losses` may be a generator, which then computes the loss of a batch when the batch before has its gradients.
     Raises `DivergedError`, and updates nothing, if a loss is not finite.
+    """
+    values = backward(losses)
+    optimizer.step(accumulated=len(values))
+    return values
+
+
+def backward(losses: Iterable[Tensor]) -> list[float]:
+    """Add up the gradients of `losses`, and return the value of each; `DivergedError` if one is not finite.
+
+    `losses` may be a generator, which then computes the loss of a batch when the batch before has its gradients.
     """
     values = []
     for loss in losses:
-        values.append(loss.item())
         loss.backward()
+        values.append(loss.item())  # which waits for a GPU, when all its work has been queued
         if not math.isfinite(values[-1]):
             raise DivergedError(f"the loss is {values[-1]}")
-    optimizer.step(accumulated=len(values))
     return values
 
 

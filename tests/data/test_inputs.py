@@ -198,7 +198,7 @@ def test_two_heads_learn_the_sum_of_two_losses(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", heads="label+geometry", steps=1)
     images, labels, geometry = collate_inputs([run.train_set[0], run.train_set[1]], run.inputs)
     scores = run.net(Tensor(images[0]))
-    loss = run._loss(scores, labels, geometry, None).item()
+    loss = run._loss(scores, run._batch(0, 0, 2, slice(0, 2), [run.train_set[0], run.train_set[1]])).item()
     alone = [ops.softmax_cross_entropy(scores[n], y).item() for n, y in (("sem", labels), ("geo", geometry))]
     assert loss == pytest.approx(sum(alone)) == pytest.approx(math.log(8) + math.log(3))
     with run.folder:

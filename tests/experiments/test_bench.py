@@ -3,6 +3,9 @@
 import contextlib
 import io
 import json
+import os
+import pathlib
+import subprocess
 import sys
 import weakref
 
@@ -13,8 +16,9 @@ from minifcn import ops
 from minifcn.cli import bench
 from minifcn.cli.bench import main
 from minifcn.errors import MinifcnError, UsageError
-from minifcn.experiments.bench import studies
+from minifcn.experiments.bench import loading, studies
 from minifcn.experiments.bench.rival import layouts, torch_net
+from minifcn.experiments.bench.scaling import prediction, sum_seconds
 from minifcn.experiments.bench.stopwatch import Elsewhere, extra_bytes, peak_bytes, serve
 from minifcn.experiments.bench.studies import (
     PRODUCTS,
@@ -352,6 +356,38 @@ def test_scaling_is_measured_and_drawn(tmp_path, capsys):
     assert all(row["seconds"] > 0 and row["product_seconds"] > 0 for row in studies["threads"])
     assert "2 threads gain" in capsys.readouterr().out
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ranks_are_predicted(tmp_path, capsys):
+    """The sum of n bytes takes 2 (p - 1)/p n / beta, and more; strong scaling waits for the rank with most images."""
+    words = ["scaling", "--ranks", "--size", "32", "--width", "1", "--padding", "same", "--runs", "1"]
+    assert main([*words, "--json", str(tmp_path / "r.json")]) == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert [row["workers"] for row in rows] == [1, 2, 4, 8, 12, 16, 20] * 3
+    assert all(row["weak"] == row["strong"] == 1 and row["sum"] == 0 for row in rows if row["workers"] == 1)
+    assert "0 MB of gradients" in capsys.readouterr().out
+    assert sum_seconds(4, 8 << 20, 1e-3, 1e9) == pytest.approx(2 * 6e-3 + 1.5 * (8 << 20) / 1e9)
+    rows = prediction(10.0, 100, images=2)
+    sixteen = next(row for row in rows if row["workers"] == 16)
+    assert sixteen["strong"] == pytest.approx(10, rel=1e-3) and sixteen["weak"] == pytest.approx(16, rel=1e-3)
+
+
+def test_ranks_at_hand_are_measured_beside_the_model(mpiexec, tmp_path):
+    words = ["scaling", "--ranks", "--size", "32", "--width", "1", "--padding", "same", "--runs", "1"]
+    command = [mpiexec, "-n", "2", sys.executable, "-m", "minifcn", "bench", *words, "--json", "r.json"]
+    env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.count("2 ranks: a message takes") == 1, done
+    found = json.loads((tmp_path / "r.json").read_text())["ranks"]
+    assert found["ranks"] == 2 and 0 < found["alone"] < found["predicted"] and found["measured"] > 0
+    command = [mpiexec, "-n", "2", sys.executable, "-m", "minifcn", "bench", "nets"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "2 ranks were started" in done.stderr
+
+
+def test_waiting_for_images_is_measured():
+    rows = loading.waiting((64, 80), batch=1, steps=2, seconds=0.0)
+    assert [row["workers"] for row in rows] == [0, 1, 2, 4] and all(row["seconds"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize(

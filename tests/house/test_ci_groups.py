@@ -87,6 +87,7 @@ def test_the_suite_counts_what_ran(workers: str, tmp_path: pathlib.Path) -> None
         "tutorials": {"ran": 0, "skipped": {}},
         "docs": {"ran": 0, "skipped": {}},
         "browser": {"ran": 0, "skipped": {}},
+        "mpi": {"ran": 0, "skipped": {}},
         "interop": {"ran": 0, "skipped": {}},
         "lite0": {"ran": 0, "skipped": {}},
         "gpu": {"ran": 0, "skipped": {"Skipped: no card": 1, "Skipped: never": 1}},

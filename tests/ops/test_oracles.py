@@ -299,7 +299,7 @@ def test_resizing_is_upsampling_away_from_the_border(factor):
 @cases_of("softmax_cross_entropy")
 def test_cross_entropy_is_its_definition(case):
     x, truth = case.inputs
-    o = {"ignore_index": 255, "weights": None, "sampling": None, "normalize": "valid"} | case.options
+    o = {"ignore_index": 255, "weights": None, "sampling": None, "normalize": "valid", "divisor": 0} | case.options
     total, valid = 0.0, 0
     for n, i, j in np.ndindex(truth.shape):
         label = int(truth[n, i, j])
@@ -308,7 +308,7 @@ def test_cross_entropy_is_its_definition(case):
         valid += 1
         p = math.exp(x[n, label, i, j]) / sum(math.exp(score) for score in x[n, :, i, j])
         total -= math.log(p) * (1 if o["weights"] is None else float(o["weights"][label]))
-    divisor = {"sum": 1, "valid": max(valid, 1), "batch": len(x)}[o["normalize"]]
+    divisor = o["divisor"] or {"sum": 1, "valid": max(valid, 1), "batch": len(x)}[o["normalize"]]
     assert value(case).item() == pytest.approx(total / divisor, rel=1e-12, abs=1e-14)
 
 
@@ -413,16 +413,18 @@ def bilinear_weights(torch, channels, size):
     return torch.outer(*lines).expand(channels, 1, *size)
 
 
-def torch_loss(torch, x, truth, ignore_index=255, weights=None, sampling=None, normalize="valid"):
+def torch_loss(torch, x, truth, ignore_index=255, weights=None, sampling=None, normalize="valid", divisor=0):
     truth = truth.long().clone()
     if sampling is not None:
         truth[sampling == 0] = ignore_index
     loss = torch.nn.functional.cross_entropy(x, truth, weight=weights, ignore_index=ignore_index, reduction="sum")
     valid = max(int((truth != ignore_index).sum()), 1)
-    return loss / {"sum": 1, "valid": valid, "batch": len(x)}[normalize]
+    return loss / (divisor or {"sum": 1, "valid": valid, "batch": len(x)}[normalize])
 
 
-def torch_focal(torch, x, truth, gamma=2.0, ignore_index=255, weights=None, sampling=None, normalize="valid"):
+def torch_focal(
+    torch, x, truth, gamma=2.0, ignore_index=255, weights=None, sampling=None, normalize="valid", divisor=0
+):
     truth = truth.long().clone()
     if sampling is not None:
         truth[sampling == 0] = ignore_index
@@ -431,7 +433,7 @@ def torch_focal(torch, x, truth, gamma=2.0, ignore_index=255, weights=None, samp
     log_p = torch.log_softmax(x, dim=1).gather(1, truth[:, None])[:, 0]
     loss = -((1 - log_p.exp()) ** gamma * log_p) * counts
     loss = loss if weights is None else loss * weights[truth]
-    return loss.sum() / {"sum": 1, "valid": max(int(counts.sum()), 1), "batch": len(x)}[normalize]
+    return loss.sum() / (divisor or {"sum": 1, "valid": max(int(counts.sum()), 1), "batch": len(x)}[normalize])
 
 
 def torch_dice(torch, x, truth, ignore_index=255, sampling=None, smooth=1.0):

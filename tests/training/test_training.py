@@ -58,6 +58,7 @@ TINY: dict[str, Any] = {
     "epochs": 2,
     "samples": 0,
     "threads": 1,
+    "workers": 0,
 }
 # Everything that draws a random number, or is carried from step to step: ten images in steps of 2 x 2, two stages
 FULL = TINY | {
@@ -128,8 +129,8 @@ class Seen:
         self.batches: list[tuple[tuple[str, ...], bytes]] = []
         collate = training.collate_inputs
 
-        def recording(samples: Any, inputs: Any) -> Any:
-            images, *labels = collate(samples, inputs)
+        def recording(samples: Any, inputs: Any, **size: Any) -> Any:
+            images, *labels = collate(samples, inputs, **size)
             shown = b"".join(array.tobytes() for array in (*images, *labels))
             self.batches.append((tuple(sample.id for sample in samples), shown))
             return images, *labels
@@ -345,6 +346,24 @@ class failing:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_checkpoint_with_the_state_of_dropout_goes_on_and_says_so(tmp_path: Path) -> None:
+    """Older runs drew the masks of dropout from a stream, and kept its state."""
+    with pytest.raises(Interrupted), (one := trainer(tmp_path / "run", dropout=0.5, stop_after=2)).folder:
+        one.run()
+    checkpoint, said = load_latest(tmp_path / "run"), list[str]()
+    assert checkpoint is not None and "generators" not in checkpoint.meta
+    with (again := trainer(tmp_path / "run", dropout=0.5)).folder:
+        again.say = said.append  # type: ignore[method-assign]
+        again.restore(checkpoint)
+        assert said == []
+        again.restore(replace(checkpoint, meta=checkpoint.meta | {"generators": [{}]}))
+    assert said == [
+        "warning: dropout drew from a stream and now draws anew in each step: the run goes on, but not bit for bit "
+        "the same"
+    ]
+
+
+@pytest.mark.usefixtures("quick")
 def test_another_machine_is_named_with_both_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -425,8 +444,6 @@ def test_other_classes_are_refused_with_both_lists(stopped: Path, tmp_path: Path
         ({"progress": {"step": 1}}, "progress is .*; expected the fields"),
         ("step", "progress step is 'x'; expected int"),
         ("stage_began", "progress stage_began is -1; expected int"),
-        ({"generators": []}, "generators cannot be read"),
-        ({"generators": [{}, {}]}, "generators cannot be read"),
         ({"images": 7}, "trained on images it does not name"),
     ],
 )
@@ -438,6 +455,47 @@ def test_a_record_that_is_none_is_refused(stopped: Path, tmp_path: Path, meta: A
     one = trainer(tmp_path / "other", width=2)
     with one.folder, pytest.raises((FormatError, UsageError), match=message):
         one.restore(replace(checkpoint, meta=checkpoint.meta | meta))
+
+
+# ------------------------------------------------------------------------------------- images are loaded in advance
+
+
+@pytest.mark.usefixtures("quick")
+def test_any_number_of_workers_loads_the_same(tmp_path: Path) -> None:
+    """Also where a run with one number is stopped, and goes on with another."""
+    with (one := trainer(tmp_path / "0", **FULL)).folder:
+        one.run()
+    tensors, log_lines = state(tmp_path / "0")[0], log(tmp_path / "0")
+    for workers in (1, 3):
+        with (one := trainer(tmp_path / str(workers), **FULL | {"workers": workers})).folder:
+            one.run()
+        assert state(tmp_path / str(workers))[0] == tensors and log(tmp_path / str(workers)) == log_lines
+    run = tmp_path / "stopped"
+    with pytest.raises(Interrupted), (one := trainer(run, **FULL | {"workers": 3, "stop_after": 5})).folder:
+        one.run()
+    assert main(["train", "--resume", str(run), "--workers", "2"]) == 0
+    assert state(run)[0] == tensors and log(run) == log_lines
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_image_that_vanishes_is_said_in_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was computed before it is as good as without workers."""
+    steps = []
+    for workers in (0, 2):
+        with (one := trainer(tmp_path / str(workers), workers=workers, batch=1)).folder:
+            bad, take = one._drawn(3)[0][0], one._sample
+
+            def sample(i: int, epoch: int, *, bad: int = bad, take: Any = take) -> Sample:
+                if i == bad:
+                    raise DataError("a.png: cannot be read")
+                return take(i, epoch)
+
+            monkeypatch.setattr(one, "_sample", sample)
+            with pytest.raises(DataError, match=r"a\.png: cannot be read"):
+                one.run()
+        steps.append(one.progress.step)
+        assert not one._prefetch._begun
+    assert steps == [3, 3]
 
 
 # ----------------------------------------------------------------------------------------------------- signals (row 13)

@@ -232,7 +232,9 @@ def test_the_recipe_takes_the_steps_that_pytorch_takes(
         import minifcn.training.loop as training
 
         collate = training.collate_inputs
-        monkeypatch.setattr(training, "collate_inputs", lambda *args: fed.append(collate(*args)) or fed[-1])
+        monkeypatch.setattr(
+            training, "collate_inputs", lambda *args, **size: fed.append(collate(*args, **size)) or fed[-1]
+        )
         ours, theirs = [], []
         for step in range(5):
             loss, pixels = trainer.progress.loss, trainer.progress.pixels

@@ -4,6 +4,8 @@ FILES = (
     "stopwatch",
     "rival",
     "studies",
+    "scaling",
+    "loading",
     "compare",
     "prediction",
 )

@@ -177,7 +177,19 @@ def digest(job: Job) -> str:
 
 
 # Options that change nothing in what a net learns, or name a place.
-UNDECIDING = {"recipe", "config", "resume", "run", "init", "samples", "device", "threads", "save_every", "stop_after"}
+UNDECIDING = {
+    "recipe",
+    "config",
+    "resume",
+    "run",
+    "init",
+    "samples",
+    "device",
+    "threads",
+    "workers",
+    "save_every",
+    "stop_after",
+}
 UNDECIDING |= {"on_save_error", "detect_anomaly", "skip_bad"}
 
 
