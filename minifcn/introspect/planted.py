@@ -141,9 +141,7 @@ def planted() -> dict[str, Planted]:
         "overlaps overwritten": conv(
             0, lambda gy, right, x, w, **_: painted(gy, w, x.shape[2:], add=False), "+= and not ="
         ),
-        "channels swapped": conv(
-            1, lambda gy, right, *_, **__: right(gy)[:, [2, 1, 0]].copy(), "channels are exchanged"
-        ),
+        "channels swapped": conv(1, lambda gy, right, *_, **__: right(gy)[:, ::-1].copy(), "channels are exchanged"),
         "batch averaged": conv(1, lambda gy, right, x, *_, **__: right(gy) / len(x), "0.5 times"),
         "gy mirrored": conv(1, lambda gy, right, *_, **__: right(gy[..., ::-1].copy()), "mirrored"),
         "gy moved": conv(0, lambda gy, right, *_, **__: right(xp_of(gy).roll(gy, 1, axis=-1)), "moved by one"),
