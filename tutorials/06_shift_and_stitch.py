@@ -495,6 +495,7 @@ answer = ...  # a function of a list of (multiply-adds, stride)
 
 n06.check_cost(answer)
 
+
 # %% tags=["solution"] jupyter={"source_hidden": true}
 def solution(layers: list[tuple[int, int]]) -> float:
     factor = math.prod(stride for _, stride in layers)

@@ -201,9 +201,11 @@ def in_this_way(way):
 
 
 for way, file in WAYS.items():
-    print(f"{way:<9}{(file.__doc__ or '').strip().splitlines()[0]}")
+    print(f"{way:<11}{(file.__doc__ or '').strip().splitlines()[0]}")
 COLOURS = "#9aa4b2", "#c2571a", "#2f8f5b", "#1f5fbf", "#7a4fb5", "#1b1f24"  # of the ways, in all plots below
-rungs = {"taps": one_tap_at_a_time, "all columns": all_columns, **{way: in_this_way(way) for way in WAYS}}
+# Those that can compute this layer: a way may be for one kind of layer alone.
+SERVING = [way for way, file in WAYS.items() if not hasattr(file, "serves") or file.serves(g, 64, 64)]
+rungs = {"taps": one_tap_at_a_time, "all columns": all_columns, **{way: in_this_way(way) for way in SERVING}}
 
 # %% tags=["varies"]
 set_threads(1)
@@ -217,7 +219,7 @@ for name, work in rungs.items():
     memory = extra_bytes(work) / 1e6 if DEVICE == "cpu" else float("nan")
     ladder[name] = seconds_of(work), memory, error
     print(f"{name:<24}{ladder[name][0] * 1e3:>10.1f}{memory:>10.1f}{error:>10.1e}")
-fastest = min(WAYS, key=lambda way: ladder[way][0])
+fastest = min(SERVING, key=lambda way: ladder[way][0])
 gains = six / ladder["im2col"][0], ladder["im2col"][0] / ladder[fastest][0]
 print(f"six loops to im2col: {gains[0]:,.0f} times as fast; im2col to {fastest}: {gains[1]:.1f} times")
 assert gains[0] > 100 and gains[0] > 10 * gains[1]
@@ -418,7 +420,7 @@ viz.show(figure)
 # %% tags=["varies"]
 figure = Figure(figsize=(7, 2.6), layout="constrained")
 axes = figure.subplots()
-for way, colour in zip(WAYS, COLOURS, strict=False):
+for way, colour in zip(SERVING, COLOURS, strict=False):
     errors = abs(to_host(in_this_way(way)()) - exact).ravel() / abs(exact).max()
     axes.hist(np.log10(errors + 1e-12), bins=np.linspace(-11, -4, 100), histtype="step", color=colour, label=way)
 axes.set(xlabel="log10 of the error, by the largest output", yticks=[])
@@ -510,7 +512,7 @@ points = {}
 for each in vgg_layers(16, 256 - 200)[:-2]:  # padded by 100 they are as large as an image of 256
     x, w, g = fresh(each)
     across = each.multiply_adds / each.least_bytes(1)
-    for way in WAYS:
+    for way in SERVING:
         points.setdefault(way, []).append((across, 2 * each.multiply_adds / seconds_of(in_this_way(way), 3) / 1e9))
 figure = Figure(figsize=(7, 3.4), layout="constrained")
 axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Notebook 10: train on real photographs."""
+"""Notebook 10: train a net, and read its run."""
 
 import numpy as np
 
