@@ -405,7 +405,7 @@ class Trainer:
         try:
             for generator, state in zip(self.net.generators(), meta["generators"], strict=True):
                 generator.bit_generator.state = state
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
             raise FormatError(f"{path}: generators cannot be read ({fault}); use an earlier checkpoint") from fault
         for difference in differences(meta.get("environment", {}), self.environment):
             self.say(f"warning: {difference}: the run goes on, but not bit for bit the same")

@@ -291,7 +291,7 @@ def from_dict(found: Any, *, source: str | Path) -> Options:
     types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}
     for name, value in found.items():
         if name not in types:
-            raise UsageError(f"{source}: option {name!r} does not exist{nearest(str(name), types)}")
+            raise UsageError(f"{source}: option {name!r:.80} does not exist{nearest(str(name)[:80], types)}")
         wanted = types[name]
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         if not fits or (isinstance(value, bool) and wanted is not bool) or isinstance(value, np.ndarray):
