@@ -56,7 +56,7 @@ with atheris.instrument_imports(include=["minifcn"]) if atheris and "--only" in 
     from minifcn.formats.checkpoint import load_checkpoint, pieces_of, read_meta
     from minifcn.formats.files import format_of, read
     from minifcn.formats.h5 import read_h5
-    from minifcn.formats.limits import DTYPES, mapped
+    from minifcn.formats.limits import DTYPES, Collected, mapped
     from minifcn.formats.mat import read_mat
     from minifcn.formats.npz import read_npy, read_npz
     from minifcn.formats.prototxt import read_prototxt
@@ -140,7 +140,7 @@ def mat73_files(folder: Path) -> list[bytes]:
 PROTOTXT = b"""name: "net"  # a comment
 input: "data" input_dim: 1 input_dim: 3
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
-  convolution_param { num_output: 64 kernel_size: 3 kernel_size: 5 pad: 1 bias_term: false weight_filler < std: 1e-2 > } }
+  convolution_param { num_output: 64 kernel_size: 3 kernel_size: 5 bias_term: false weight_filler < std: 1e-2 > } }
 layers { name: 'fc' type: INNER_PRODUCT inner_product_param { num_output: [10, 20]; } blobs_lr: 1. }
 """
 
@@ -283,8 +283,9 @@ def zip_read(path: Path) -> None:
 
 
 def npy_read(path: Path) -> dict[str, np.ndarray]:
-    data = mapped(path)
-    return {"a": read_npy(path, "a", data)}
+    found = Collected(path, room=BYTES, allow_nonfinite=False)
+    found.add("a", read_npy(path, "a", mapped(path)))
+    return found.arrays
 
 
 TARGETS = {
@@ -367,7 +368,7 @@ WORDS = [
 
 
 def changed(draw: random.Random, data: bytes, others: list[bytes], most: int = 1 << 16) -> bytes:
-    """Return `data` after a few edits: bits, numbers and words exchanged, parts cut, doubled, moved, or from another file."""
+    """Return `data` after a few edits: bits, numbers and words exchanged, parts cut, doubled, moved, or of others."""
     new = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 2, 3, 5))):
         at, length = draw.randrange(len(new) + 1), draw.choice((1, 2, 4, 8, 16, 64))

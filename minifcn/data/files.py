@@ -212,17 +212,18 @@ def opened(path: str | os.PathLike[str], *, formats: tuple[str, ...], what: str 
 
 
 class _Counted(io.BufferedReader):
-    """A file that is read from at most `MOST_READS` times."""
+    """A file that is read from at most `MOST_READS` times, and never for more than is left: that would be reserved."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(io.FileIO(path))
-        self._left = MOST_READS
+        self._left, self._size = MOST_READS, os.path.getsize(path)
 
     def read(self, size: int | None = -1) -> bytes:
         self._left -= 1
         if self._left < 0:
             raise OSError(f"over {MOST_READS} comments or other pieces")
-        return super().read(size)
+        left = self._size - self.tell()
+        return super().read(left if size is None or not 0 <= size < left else size)
 
 
 def _require_modest(path: str | os.PathLike[str], picture: Any, what: str) -> None:

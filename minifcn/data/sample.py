@@ -20,7 +20,8 @@ MOST_MARKS = 8  # accents and the like on one letter; Tibetan needs four
 def fault_of_name(name: str) -> str:
     """Return what keeps a class from having this name, "" if nothing does: its length, or marks piled on one letter.
 
-    Names stand in tables and pictures. A long one makes those wide and slow, a pile of marks covers the lines around it.
+    Names stand in tables and pictures. A long one makes those wide and slow, a pile of marks covers the lines
+    around it.
     """
     if len(name) > MOST_LETTERS:
         return f"a name of {len(name)} letters ({name[:20]!r} ...), of at most {MOST_LETTERS}"

@@ -64,7 +64,7 @@ class Published:
     unused: str = "$^"
 
     def network(self, classes: int | None = None) -> Module:
-        """Return the net without memory for its weights, to be compared or loaded; `classes` instead of its own number."""
+        """Return the net without memory for its weights, to be compared or loaded; `classes` replaces its number."""
         return self.make(init="meta", **({} if classes is None else {"classes": classes}))
 
 

@@ -249,7 +249,7 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
             kind = answer.headers.get_content_type()
             if kind in ("text/html", "application/xhtml+xml"):
                 raise DataError(
-                    f"{source.address}: the answer is a web page ({kind}); expected an archive; is there a login page "
+                    f"{source.address}: the answer is a web page ({short(kind)}); expected an archive; is there a login page "
                     f"between you and the network?"
                 )
             piece = answer.headers.get("Content-Range", "")
@@ -279,11 +279,11 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
         reason = short(error.reason)  # the server's words, or urllib's of three lines
         raise DataError(f"{source.address}: the server answers {error.code} {reason}; try again later") from error
     except urllib.error.URLError as error:
-        raise DataError(f"{source.address}: no connection ({error.reason}); is there a network?") from error
+        raise DataError(f"{source.address}: no connection ({short(error.reason)}); is there a network?") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, OSError) and error.filename:  # ours, not the server's
             raise DataError(f"{error.filename}: cannot be written ({error.strerror}); choose another folder") from error
-        raise _CutError(str(error) or type(error).__name__) from error
+        raise _CutError(short(error) or type(error).__name__) from error
 
 
 def _copy(source: Source, answer: Any, file: Any, piece: bytes, had: int, report: Report) -> None:
