@@ -249,7 +249,7 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
             kind = answer.headers.get_content_type()
             if kind in ("text/html", "application/xhtml+xml"):
                 raise DataError(
-                    f"{source.address}: the answer is a web page ({short(kind)}); expected an archive; is there a login page "
+                    f"{source.address}: the answer is a web page ({kind}); expected an archive; is there a login page "
                     f"between you and the network?"
                 )
             piece = answer.headers.get("Content-Range", "")
