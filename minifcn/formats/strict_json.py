@@ -22,7 +22,7 @@ def parse_json(text: str, *, most: int = MOST_LETTERS) -> Any:
     """Return the value of a JSON text; `ValueError` for what is no JSON or lies beyond the limits."""
     if len(text) > most:
         raise ValueError(f"{len(text)} letters, of at most {most}")
-    values = max(MOST_VALUES, MOST_VALUES * most // MOST_LETTERS)
+    values = MOST_VALUES if most <= MOST_LETTERS else most // 2  # annotations are numbers above all
     if (marks := sum(map(text.count, "[{:,"))) > values:  # one in front of each value, or more
         raise ValueError(f"{marks} marks in front of values, of at most {values}")
     too_deep = f"more than {MOST_DEPTH} levels in one another"

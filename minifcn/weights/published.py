@@ -345,8 +345,8 @@ def _converted(path: Path, meta: Mapping[str, Any], net: str, allow_nonfinite: b
         raise FormatError(f"{path}: {fault}") from fault
     if len(classes) > MAX_CLASSES:
         raise FormatError(f"{path}: names {len(classes)} classes; expected at most {MAX_CLASSES}")
-    if fault := fault_of_names(classes):
-        raise FormatError(f"{path}: holds {fault}; expected what `minifcn convert` writes")
+    if problem := fault_of_names(classes):
+        raise FormatError(f"{path}: holds {problem}; expected what `minifcn convert` writes")
     ours = bool(output) and re.fullmatch(OURS, name)  # a trunk: it can begin an FCN, and need not be built here
     if (name not in PUBLISHED and not ours) or (net and net != name):
         raise FormatError(f"{path}: holds weights of {short(name)}; expected {net or 'a net known here'}")

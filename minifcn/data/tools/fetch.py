@@ -376,7 +376,7 @@ class _Answer(http.client.HTTPResponse):
 
     def __init__(self, sock: Any, *arguments: Any, most: int, **options: Any) -> None:
         super().__init__(sock, *arguments, **options)
-        self.watched = _Watched(self.fp.detach(), most)  # type: ignore[attr-defined]
+        self.watched = _Watched(self.fp.detach(), most)
         self.fp = io.BufferedReader(self.watched)
 
     def begin(self) -> None:
@@ -400,7 +400,8 @@ class _Https(urllib.request.HTTPSHandler):
     most = 0
 
     def https_open(self, req: Any) -> Any:
-        return self.do_open(partial(_connection, http.client.HTTPSConnection, self.most), req, context=self._context)
+        context = self._context  # type: ignore[attr-defined]
+        return self.do_open(partial(_connection, http.client.HTTPSConnection, self.most), req, context=context)
 
 
 class _Http(urllib.request.HTTPHandler):
