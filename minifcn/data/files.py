@@ -121,9 +121,10 @@ def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
         bits = bits_of_png(path)
         if picture.mode == "P":
             return "palette", np.array(picture)
-        if picture.mode == "1" or (picture.mode == "L" and bits < 8):
-            stretched = np.array(picture.convert("L"))
-            return f"{bits} bit{'s' if bits > 1 else ''}", stretched // np.uint8(255 // (2**bits - 1))
+        if picture.mode == "1":
+            return "1 bit", np.array(picture).view(np.uint8) & np.uint8(1)  # Pillow has 255 for True
+        if picture.mode == "L" and bits < 8:
+            return f"{bits} bits", np.array(picture) // np.uint8(255 // (2**bits - 1))
         if picture.mode == "L":
             return "grey", np.array(picture)
         if picture.mode == "LA":

@@ -169,14 +169,14 @@ class Options:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
         if "+" in self.inputs and self.two_heads:
             raise UsageError(
-                f"option heads is {self.heads!r} with inputs {self.inputs!r}; expected one net for two heads"
+                f"option heads is {self.heads!r:.80} with inputs {self.inputs!r:.80}; expected one net for two heads"
             )
         if self.sampling <= 0:
             raise UsageError(f"option sampling is {self.sampling}; expected a probability above 0, at most 1")
         strides = self.strides
         if sorted(set(strides), reverse=True) != list(strides):
             raise UsageError(
-                f"option stages is {self.stages!r}; expected strides from coarse to fine, as {self._ladder}"
+                f"option stages is {self.stages!r:.80}; expected strides from coarse to fine, as {self._ladder}"
             )
         self.rates  # noqa: B018  raises what is wrong with stage_lr
 
@@ -185,7 +185,9 @@ class Options:
         """The strides to train in turn, as numbers."""
         words = self.stages.split(",")
         if any(word.strip() not in self._ladder.split(",") for word in words):
-            raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
+            raise UsageError(
+                f"option stages is {self.stages!r:.80}; expected some of {self._ladder}, from coarse to fine"
+            )
         return tuple(int(word) for word in words)
 
     @property
@@ -204,7 +206,7 @@ class Options:
             factors = [math.nan]
         if not all(0 <= factor <= 1e6 for factor in factors) or len(factors) < stages - 1:
             raise UsageError(
-                f"option stage_lr is {self.stage_lr!r}; expected a number of at least 0, or one for each stage after "
+                f"option stage_lr is {self.stage_lr!r:.80}; expected a number from 0, or one for each stage after "
                 f"the first of {self.stages}, separated by commas"
             )
         return tuple(self.lr * math.prod(factors[:stage]) for stage in range(stages))
