@@ -31,6 +31,18 @@ from minifcn.formats.checkpoint import replace_file
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
 
+FREE_PIXELS = {"photograph": 2 * 2**20, "colour mask": 16 * 2**20, "mask": MAX_PIXELS}
+PIXELS_PER_BYTE = 100
+"""Beyond the free ones, a picture has at most so many pixels for each byte of its file. A photograph has 2 to 30; one
+colour deflates to a thousand, so that 95 kB would take a gigabyte of memory. A mask may well be of one class."""
+
+MOST_READS = 50_000
+"""How often Pillow may read from a file: it takes comments and small pieces in single bytes or by the dozen."""
+
+MOST_PARTS = {"jpeg": (b"\xff\xda", 50, "scans"), "ppm_plain": (b"#", 1000, "comments")}
+"""What each decoder goes over the picture once more for, and how many of them it may meet: a progressive JPEG has about
+ten scans. In the numbers of a JPEG no ff is followed by da."""
+
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF")
 """What may be tried on a photograph. Pillow knows many more, but one (EPS) it hands to another program, and the
 decoder of another (TIFF) prints its own complaints past everybody."""
@@ -76,13 +88,13 @@ def read_mask(path: str | os.PathLike[str], *, classes: int) -> np.ndarray:
     """
     if not 1 <= classes <= VOID:
         raise UsageError(f"read_mask: classes={classes}; expected 1..{VOID}, since {VOID} means void")
-    with opened(path, formats=("PNG",)) as picture:
+    with opened(path, formats=("PNG",), what="mask") as picture:
         _require_indices(path, picture)
-        label = np.array(picture)
-    strange = np.unique(label[(label >= classes) & (label != VOID)])
-    if strange.size:
-        values = ", ".join(str(value) for value in strange[:8]) + (", ..." if strange.size > 8 else "")
-        pixels = int(np.isin(label, strange).sum())
+        label, counts = np.array(picture), picture.histogram()
+    strange = [value for value in range(classes, VOID) if counts[value]]
+    if strange:
+        values = ", ".join(map(str, strange[:8])) + (", ..." if len(strange) > 8 else "")
+        pixels = sum(counts[value] for value in strange)
         raise DataError(
             f"{path}: mask holds {values} at {pixels} of {label.size} pixels; expected 0..{classes - 1} or {VOID} "
             f"(void); correct the mask or the list of classes"
@@ -111,14 +123,15 @@ def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
     "palette" and "grey" are masks that `read_mask` takes, if their numbers are classes; "1 bit", "2 bits", "4 bits",
     "16 bits" and "grey with transparency" hold numbers that it does not believe, "colours" holds none.
     """
-    with opened(path, formats=("PNG",)) as picture:
+    with opened(path, formats=("PNG",), what="mask") as picture:
         _require_upright(path, picture)
         bits = bits_of_png(path)
         if picture.mode == "P":
             return "palette", np.array(picture)
-        if picture.mode == "1" or (picture.mode == "L" and bits < 8):
-            stretched = np.array(picture.convert("L"))
-            return f"{bits} bit{'s' if bits > 1 else ''}", stretched // np.uint8(255 // (2**bits - 1))
+        if picture.mode == "1":
+            return "1 bit", np.array(picture).view(np.uint8) & np.uint8(1)  # Pillow has 255 for True
+        if picture.mode == "L" and bits < 8:
+            return f"{bits} bits", np.array(picture) // np.uint8(255 // (2**bits - 1))
         if picture.mode == "L":
             return "grey", np.array(picture)
         if picture.mode == "LA":
@@ -138,7 +151,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     from PIL import ImageOps
 
     with opened(path, formats=IMAGE_FORMATS) as picture:
-        return np.array(as_rgb(path, ImageOps.exif_transpose(picture)))
+        ImageOps.exif_transpose(picture, in_place=True)
+        return np.array(as_rgb(path, picture))
 
 
 def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS) -> Iterator[np.ndarray]:
@@ -176,8 +190,10 @@ def as_rgb(path: str | os.PathLike[str], picture: Any, *, bits: int = 16) -> Any
         # Pillow's own conversion clips at 255 here, which turns nearly everything white.
         return Image.fromarray(np.minimum(np.asarray(picture) >> (bits - 8), 255).astype(np.uint8)).convert("RGB")
     if picture.has_transparency_data:
-        paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
+        paper = Image.new("RGB", picture.size, "white")
+        layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        paper.paste(layer, mask=layer)
+        return paper
     if picture.mode not in ("RGB", "L", "1", "P", "CMYK", "YCbCr"):
         raise DataError(f"{path}: image mode {picture.mode}; expected 8 or 16 bits a sample; save it as 8-bit RGB")
     return picture.convert("RGB")
@@ -214,20 +230,20 @@ def opened(
     formats: tuple[str, ...],
     most: int = MAX_PIXELS,
     cure: str = "scale it down first",
+    what: str = "photograph",
 ) -> Iterator[Any]:
     """Open a picture with Pillow, header only; whatever Pillow then finds wrong with it is a `DataError`."""
     from PIL import Image
 
     _require_file(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and refuses
-            found = Image.open(path, formats=formats)
-        with found as picture:
-            width, height = picture.size
-            if width * height > most:
-                raise DataError(_too_large(path, f"{width}x{height} pixels", most, cure))
-            yield picture
+        with _Counted(path) as file:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and refuses
+                found = Image.open(file, formats=formats)
+            with found as picture:
+                _require_modest(path, picture, what, most, cure)
+                yield picture
     except MinifcnError:
         raise
     except Image.DecompressionBombError as error:
@@ -237,6 +253,39 @@ def opened(
     except Exception as error:  # Pillow promises no set of exceptions for broken files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: cannot be decoded ({reason}); expected a whole picture; replace the file") from error
+
+
+class _Counted(io.BufferedReader):
+    """A file that is read from at most `MOST_READS` times, and never for more than is left: that would be reserved."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(io.FileIO(path))
+        self._left, self._size = MOST_READS, os.path.getsize(path)
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise OSError(f"over {MOST_READS} comments or other pieces")
+        left = self._size - self.tell()
+        return super().read(left if size is None or not 0 <= size < left else size)
+
+
+def _require_modest(path: str | os.PathLike[str], picture: Any, what: str, most: int, cure: str) -> None:
+    """Refuse a picture that is large, or so much larger than its file that decoding it would be a bomb."""
+    width, height = picture.size
+    if width * height > most:
+        raise DataError(_too_large(path, f"{width}x{height} pixels", most, cure))
+    size = os.path.getsize(path)
+    kind = "colour mask" if what == "mask" and picture.mode not in ("1", "L", "P") else what
+    most = max(FREE_PIXELS[kind], PIXELS_PER_BYTE * size)
+    if width * height > most:
+        raise DataError(
+            f"{path}: header announces {width}x{height} pixels in a file of {size} bytes; expected at most {most}; is "
+            f"it of one colour? scale it down first"
+        )
+    part, most, name = MOST_PARTS.get(picture.tile[0][0] if picture.tile else "", (b"", 0, ""))
+    if part and (count := Path(path).read_bytes().count(part)) > most:
+        raise DataError(f"{path}: has {count} {name}; expected at most {most}; save it again")
 
 
 def _too_large(path: str | os.PathLike[str], found: str, most: int, cure: str) -> str:

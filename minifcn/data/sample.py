@@ -4,12 +4,38 @@ Dense prediction wants an answer at every pixel, so the answer sheet is itself a
 width of `image`, and holds one class index per pixel. Where nobody can say, it holds `VOID`.
 """
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 VOID = 255
 """The label of a pixel that is neither learned from nor counted; PASCAL VOC draws it around every object."""
+
+MOST_LETTERS = 200  # of the name of a class; the longest of ImageNet has 121
+MOST_MARKS = 8  # accents and the like on one letter; Tibetan needs four
+
+
+def fault_of_name(name: str) -> str:
+    """Return what keeps a class from having this name, "" if nothing does: its length, or marks piled on one letter.
+
+    Names stand in tables and pictures. A long one makes those wide and slow, a pile of marks covers the lines
+    around it.
+    """
+    if len(name) > MOST_LETTERS:
+        return f"a name of {len(name)} letters ({name[:20]!r} ...), of at most {MOST_LETTERS}"
+    marks = 0
+    for letter in name:
+        marks = marks + 1 if unicodedata.category(letter).startswith("M") else 0
+        if marks > MOST_MARKS:
+            return f"a name with more than {MOST_MARKS} combining marks on one letter"
+    return ""
+
+
+def fault_of_names(names: Iterable[str]) -> str:
+    """Return what is wrong with the first of several names that cannot be a class's, "" if all can."""
+    return next(filter(None, map(fault_of_name, names)), "")
 
 
 @dataclass(frozen=True)

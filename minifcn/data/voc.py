@@ -22,7 +22,7 @@ from pathlib import Path
 
 from minifcn.data.files import read_image, read_mask
 from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_lines, require_fit
-from minifcn.data.sample import VOID, Sample
+from minifcn.data.sample import VOID, Sample, fault_of_names
 from minifcn.errors import DataError
 
 VOC_CLASSES = (
@@ -175,4 +175,6 @@ def _classes_of(folder: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
         classes = read_lines(names_file) if names_file.is_file() else VOC_CLASSES
     if isinstance(classes, str) or not 1 <= len(classes) <= VOID or len(set(classes)) != len(classes):
         raise DataError(f"{folder}: {len(classes)} class names; expected 1..{VOID} different ones; correct the list")
+    if fault := fault_of_names(classes):
+        raise DataError(f"{folder}: {fault}; shorten it")
     return tuple(classes)

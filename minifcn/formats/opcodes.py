@@ -37,6 +37,7 @@ from minifcn.formats.limits import FETCH_AGAIN, Cursor, refusal, short
 
 MAX_WORDS = 200_000  # 30 or so for a tensor, of which the largest nets have a few thousand
 MAX_INTEGER = 16  # bytes; the magic number in front of old PyTorch files has ten
+MAX_KEY = 2**31  # an integer of 61 bits or more can have the hash of another: 20,000 such keys take seconds
 SAVE_STATE = "save the weights alone, torch.save(net.state_dict()), or take another file"
 ORDERED_DICT = "collections.OrderedDict"
 
@@ -165,6 +166,8 @@ class Machine:
         for key, value in zip(values[::2], values[1::2]):
             if type(key) not in (str, int):
                 raise self.refusal(f"a key that is a {type(key).__name__}", "a text or an integer")
+            if type(key) is int and not -MAX_KEY <= key < MAX_KEY:
+                raise self.refusal(f"the key {key}", "one of at most 32 bits")
             if key in target:
                 raise self.refusal(f"the key {short(key)} twice", "each key once")
             target[key] = value

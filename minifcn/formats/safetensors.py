@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from minifcn.formats.limits import FETCH_AGAIN, SHARING, Collected, bytes_of, from_bfloat16, nbytes_of, refusal, size_of
-from minifcn.formats.strict_json import parse_json
+from minifcn.formats.strict_json import MOST_LETTERS, parse_json
 
-MAX_HEADER = 16 * 2**20  # bytes: a header is read and parsed before anything vouches for it
+MAX_HEADER = MOST_LETTERS  # bytes: a header is read and parsed before anything vouches for it
 
 DTYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype("?"), "I8": np.dtype("i1"), "I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8"),

@@ -12,7 +12,8 @@ from typing import Any
 
 from minifcn.errors import FormatError
 
-MOST_LETTERS = 16 * 2**20  # as many as the header of a file of weights may have
+MOST_LETTERS = 4 * 2**20  # as many as the header of a file of weights may have
+MOST_VALUES = 300_000  # for 20,000 arrays with name, kind, shape and place; each takes some 100 bytes of memory
 MOST_DEPTH = 50
 MOST_DIGITS = 100  # of a whole number; the state of a random generator has 39
 
@@ -21,6 +22,9 @@ def parse_json(text: str, *, most: int = MOST_LETTERS) -> Any:
     """Return the value of a JSON text; `ValueError` for what is no JSON or lies beyond the limits."""
     if len(text) > most:
         raise ValueError(f"{len(text)} letters, of at most {most}")
+    values = MOST_VALUES if most <= MOST_LETTERS else most // 2  # annotations are numbers above all
+    if (marks := sum(map(text.count, "[{:,"))) > values:  # one in front of each value, or more
+        raise ValueError(f"{marks} marks in front of values, of at most {values}")
     too_deep = f"more than {MOST_DEPTH} levels in one another"
     try:
         value = json.loads(

@@ -57,13 +57,14 @@ def averaging(trunk: Trunk, *, classes: int, init: Init) -> Classifier:
 def classifier(
     trunk: type[Trunk], *, classes: int = 1000, init: str = "he", seed: int = 0, **options: Any
 ) -> Classifier:
-    """The classifier of a trunk, with random weights ("he", from `seed`) or none ("zero", to be transplanted into).
+    """The classifier of a trunk, with random weights ("he", from `seed`) none ("zero", to be transplanted into), or
+    without memory for them ("meta", to be loaded).
 
     `options` are the trunk's: width, dropout, in_channels, ...
     """
-    if init not in ("he", "zero"):
-        raise UsageError(f'init is {init!r}; expected "he" or "zero"')
+    if init not in ("he", "zero", "meta"):
+        raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
     rng = np.random.default_rng(seed)
-    weights = rng if init == "he" else "zero"
+    weights = rng if init == "he" else init
     make: Callable[..., Trunk] = trunk
     return Classifier(make(**{**trunk.classic, **options}, init=weights, rng=rng), classes=classes, init=weights)

@@ -18,6 +18,7 @@ from typing import Any
 
 from minifcn.data.batches import Preprocessing
 from minifcn.data.inputs import Inputs
+from minifcn.data.sample import VOID, fault_of_names
 from minifcn.errors import FormatError
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
@@ -90,4 +91,6 @@ def _classes(path: Path, found: Mapping[str, Any], field: str) -> tuple[str, ...
     classes: Any = found.get(field)
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise FormatError(f"{path}: {field} are {classes!r:.80}; expected a list of names")
+    if fault := fault_of_names(classes) or (f"{len(classes)} names, of at most {VOID}" if len(classes) > VOID else ""):
+        raise FormatError(f"{path}: {field} are {fault}; expected a checkpoint of `minifcn train`")
     return tuple(classes)

@@ -185,7 +185,7 @@ class Options:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
         if "+" in self.inputs and self.two_heads:
             raise UsageError(
-                f"option heads is {self.heads!r} with inputs {self.inputs!r}; expected one net for two heads"
+                f"option heads is {self.heads!r:.80} with inputs {self.inputs!r:.80}; expected one net for two heads"
             )
         self.sampled  # noqa: B018  raises what is wrong with sampling
         if "dice" in self.loss and self.normalize != "valid":
@@ -195,7 +195,7 @@ class Options:
         strides = self.strides
         if sorted(set(strides), reverse=True) != list(strides):
             raise UsageError(
-                f"option stages is {self.stages!r}; expected strides from coarse to fine, as {self._ladder}"
+                f"option stages is {self.stages!r:.80}; expected strides from coarse to fine, as {self._ladder}"
             )
         self.rates  # noqa: B018  raises what is wrong with stage_lr
 
@@ -204,7 +204,9 @@ class Options:
         """The strides to train in turn, as numbers."""
         words = self.stages.split(",")
         if any(word.strip() not in self._ladder.split(",") for word in words):
-            raise UsageError(f"option stages is {self.stages!r}; expected some of {self._ladder}, from coarse to fine")
+            raise UsageError(
+                f"option stages is {self.stages!r:.80}; expected some of {self._ladder}, from coarse to fine"
+            )
         return tuple(int(word) for word in words)
 
     @property
@@ -244,7 +246,7 @@ class Options:
             factors = [math.nan]
         if not all(0 <= factor <= 1e6 for factor in factors) or len(factors) < stages - 1:
             raise UsageError(
-                f"option stage_lr is {self.stage_lr!r}; expected a number of at least 0, or one for each stage after "
+                f"option stage_lr is {self.stage_lr!r:.80}; expected a number from 0, or one for each stage after "
                 f"the first of {self.stages}, separated by commas"
             )
         return tuple(self.lr * math.prod(factors[:stage]) for stage in range(stages))
@@ -335,7 +337,7 @@ def from_dict(found: Any, *, source: str | Path) -> Options:
     types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}
     for name, value in found.items():
         if name not in types:
-            raise UsageError(f"{source}: option {name!r} does not exist{nearest(str(name), types)}")
+            raise UsageError(f"{source}: option {name!r:.80} does not exist{nearest(str(name)[:80], types)}")
         wanted = types[name]
         fits = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
         fits = fits or (name == "sampling" and isinstance(value, str))

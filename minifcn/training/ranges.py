@@ -16,7 +16,7 @@ def check_ranges(options: Any, ranges: Iterable[tuple[str, float, float]]) -> No
         value = getattr(options, name)
         if not (isinstance(value, (int, float)) and least <= value <= most):
             bound = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
-            raise UsageError(f"option {name} is {value!r}; expected a number {bound}")
+            raise UsageError(f"option {name} is {value!r:.80}; expected a number {bound}")
 
 
 def check_choices(options: Any, choices: Mapping[str, Iterable[Any]]) -> None:

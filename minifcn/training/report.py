@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from minifcn import viz
+from minifcn.data.sample import fault_of_names
 from minifcn.errors import DataError, MinifcnError
 from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.strict_json import parse_json
@@ -127,6 +128,8 @@ def _as_evaluation(text: str) -> Evaluation:
     confusion = ConfusionMatrix.of(data["confusion"])
     if not isinstance(data["classes"], list) or len(data["classes"]) != confusion.classes:
         raise DataError(f"classes must list {confusion.classes} names, as many as the confusion matrix has rows")
+    if fault := fault_of_names(map(str, data["classes"])):
+        raise DataError(f"classes hold {fault}")
     absent = data.get("absent", "skip")
     return Evaluation(confusion, [str(name) for name in data["classes"]], absent, confusion.skipped(absent), data)
 

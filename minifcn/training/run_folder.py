@@ -130,7 +130,7 @@ def read_config(path: Path) -> Options:
     found = read_json(path, most=MOST_CONFIG_BYTES, what="a run's config.json")
     for field in found:
         if field not in CONFIG_FIELDS:
-            raise UsageError(f"{path}: field {field!r:.80} does not exist{nearest(field, CONFIG_FIELDS)}")
+            raise UsageError(f"{path}: field {field!r:.80} does not exist{nearest(field[:80], CONFIG_FIELDS)}")
     if "options" not in found:
         raise UsageError(f"{path}: has no field options; expected a run's config.json")
     return from_dict(found["options"], source=path)

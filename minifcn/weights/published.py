@@ -23,6 +23,7 @@ import numpy as np
 
 from minifcn.data.batches import CAFFE, Preprocessing
 from minifcn.data.inputs import HHA, NYUD, SIFT_FLOW
+from minifcn.data.sample import fault_of_names
 from minifcn.data.voc import VOC_CLASSES
 from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.formats.checkpoint import load_checkpoint, meta_of, save_checkpoint
@@ -63,8 +64,8 @@ class Published:
     unused: str = "$^"
 
     def network(self, classes: int | None = None) -> Module:
-        """The net, with zeros for weights; `classes` in the place of its own number of them."""
-        return self.make(init="zero", **({} if classes is None else {"classes": classes}))
+        """Return the net without memory for its weights, to be compared or loaded; `classes` replaces its number."""
+        return self.make(init="meta", **({} if classes is None else {"classes": classes}))
 
 
 # By who published them: the names of the layers, what the images go through, and `Published.unused`
@@ -344,6 +345,8 @@ def _converted(path: Path, meta: Mapping[str, Any], net: str, allow_nonfinite: b
         raise FormatError(f"{path}: {fault}") from fault
     if len(classes) > MAX_CLASSES:
         raise FormatError(f"{path}: names {len(classes)} classes; expected at most {MAX_CLASSES}")
+    if problem := fault_of_names(classes):
+        raise FormatError(f"{path}: holds {problem}; expected what `minifcn convert` writes")
     ours = bool(output) and re.fullmatch(OURS, name)  # a trunk: it can begin an FCN, and need not be built here
     if (name not in PUBLISHED and not ours) or (net and net != name):
         raise FormatError(f"{path}: holds weights of {short(name)}; expected {net or 'a net known here'}")

@@ -211,6 +211,9 @@ def test_too_many_megapixels_are_refused_before_decoding(tmp_path, width, height
 def test_fifty_megapixels_may_be_tried(tmp_path):
     path = png(tmp_path / "large.png", 10_000, 5_000, bits=8, colour=0)
     with refused(path, "cannot be decoded"):
+        read_mask(path, classes=3)  # which may be of one class, and small
+    path.write_bytes(path.read_bytes() + bytes(500_000))
+    with refused(path, "cannot be decoded"):
         read_image(path)
 
 

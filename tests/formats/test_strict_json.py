@@ -34,7 +34,8 @@ def test_what_is_json_is_read(text: str) -> None:
         ("[" * (MOST_DEPTH + 1) + "]" * (MOST_DEPTH + 1), "more than 50 levels in one another"),
         ('{"a":' * 51 + "1" + "}" * 51, "more than 50 levels in one another"),
         ("[" * 100_000, "more than 50 levels in one another"),
-        (" " * MOST_LETTERS + "1", "16777217 letters, of at most 16777216"),
+        ("[" + "[]," * 200_000 + "1]", "400001 marks in front of values, of at most 300000"),
+        (" " * MOST_LETTERS + "1", "4194305 letters, of at most 4194304"),
     ],
 )
 def test_what_is_not_is_refused_with_the_reason(text: str, says: str) -> None:

@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import os
+import re
 import shlex
 import shutil
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,9 @@ from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import short
 
 CHUNK = 2**20  # bytes copied at a time
-TIMEOUT = 60  # seconds without a byte
+TIMEOUT = 60  # seconds without a byte, or until the head of an answer is whole
+SLOWEST = 2**12  # bytes a second, over the last `TIMEOUT` seconds: 2 GB would take six days
+MOST_DIGITS = 18  # of a length that a server announces
 TRIES = 3  # after a cut, while each brings something
 Report = Callable[[int], None]
 
@@ -239,7 +245,7 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
     _require_https(source.address, trusted)
     request = urllib.request.Request(source.address, headers=headers)  # noqa: S310  the line above
     try:
-        with _opener(trusted).open(request, timeout=TIMEOUT) as answer:
+        with _opener(trusted, most=2 * source.limit + CHUNK).open(request, timeout=TIMEOUT) as answer:
             kind = answer.headers.get_content_type()
             if kind in ("text/html", "application/xhtml+xml"):
                 raise DataError(
@@ -253,7 +259,9 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
                 report(-had)
                 had = 0
             announced = answer.headers.get("Content-Length", "")
-            total = had + int(announced) if announced.isdecimal() else None
+            if len(announced) > MOST_DIGITS:
+                raise DataError(_too_much(source, f"a length of {len(announced)} digits is announced"))
+            total = had + int(announced) if re.fullmatch("[0-9]+", announced) else None
             if total is not None and total > source.limit:
                 raise DataError(_too_much(source, f"{total:,} bytes are announced"))
             first = answer.read(CHUNK if had else 512)
@@ -271,11 +279,11 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
         reason = short(error.reason)  # the server's words, or urllib's of three lines
         raise DataError(f"{source.address}: the server answers {error.code} {reason}; try again later") from error
     except urllib.error.URLError as error:
-        raise DataError(f"{source.address}: no connection ({error.reason}); is there a network?") from error
-    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"{source.address}: no connection ({short(error.reason)}); is there a network?") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, OSError) and error.filename:  # ours, not the server's
             raise DataError(f"{error.filename}: cannot be written ({error.strerror}); choose another folder") from error
-        raise _CutError(str(error) or type(error).__name__) from error
+        raise _CutError(short(error) or type(error).__name__) from error
 
 
 def _copy(source: Source, answer: Any, file: Any, piece: bytes, had: int, report: Report) -> None:
@@ -336,28 +344,99 @@ def _require_https(address: str, trusted: str) -> None:
         raise DataError(f"{address[:200]}: is not https; expected an address that nobody on the way can change")
 
 
+class _Watched(io.RawIOBase):
+    """The bytes of an answer, as long as they come in time and are not many more than were asked for.
+
+    The time of a socket ends each wait alone: a server that sends a byte now and then, or `100 Continue` for ever,
+    would never end. Here the head has to be there after `TIMEOUT`, and after that each byte buys 1 / `SLOWEST` seconds,
+    of which at most `TIMEOUT` are kept.
+    """
+
+    def __init__(self, raw: Any, most: int) -> None:
+        self.raw, self.left, self.in_head, self.until = raw, most, True, time.monotonic() + TIMEOUT
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self.raw.readinto(buffer) or 0
+        now = time.monotonic()
+        self.left -= count
+        if now > self.until or self.left < 0:
+            raise TimeoutError("more bytes than the file has" if self.left < 0 else "it is too slow")
+        if not self.in_head:
+            self.until = min(self.until + count / SLOWEST, now + TIMEOUT)
+        return count
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose bytes are watched."""
+
+    def __init__(self, sock: Any, *arguments: Any, most: int, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.watched = _Watched(self.fp.detach(), most)
+        self.fp = io.BufferedReader(self.watched)
+
+    def begin(self) -> None:
+        super().begin()
+        self.watched.in_head, self.watched.until = False, time.monotonic() + TIMEOUT
+
+    def _get_chunk_left(self) -> int | None:
+        left: int | None = super()._get_chunk_left()  # type: ignore[misc]
+        if left is not None and left < 0:  # http.client takes "-1" for all that comes, and keeps it in memory
+            raise http.client.IncompleteRead(b"")
+        return left
+
+
+def _connection(kind: Any, most: int, host: str, **options: Any) -> Any:
+    made = kind(host, **options)
+    made.response_class = partial(_Answer, most=most)
+    return made
+
+
+class _Https(urllib.request.HTTPSHandler):
+    most = 0
+
+    def https_open(self, req: Any) -> Any:
+        context = self._context  # type: ignore[attr-defined]
+        return self.do_open(partial(_connection, http.client.HTTPSConnection, self.most), req, context=context)
+
+
+class _Http(urllib.request.HTTPHandler):
+    most = 0
+
+    def http_open(self, req: Any) -> Any:
+        return self.do_open(partial(_connection, http.client.HTTPConnection, self.most), req)
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, trusted: str) -> None:
         self.trusted = trusted
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        try:
-            _require_https(newurl, self.trusted)
-        except DataError:
-            fp.close()  # urllib would have closed it on following
-            raise
+        fp.close()  # urllib would read the page that comes with it, however long
+        _require_https(newurl, self.trusted)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener(trusted: str) -> urllib.request.OpenerDirector:
-    """urllib without files, ftp and data: addresses, none of which a redirect shall lead to."""
+def _opener(trusted: str, *, most: int) -> urllib.request.OpenerDirector:
+    """Return urllib's without files, ftp and data: addresses, none of which a redirect shall lead to.
+
+    most: the bytes that an answer may have in all.
+    """
     opener = urllib.request.OpenerDirector()
     handlers: list[urllib.request.BaseHandler] = [
-        *(urllib.request.ProxyHandler(), urllib.request.HTTPSHandler(), _Redirects(trusted)),
+        *(urllib.request.ProxyHandler(), _Https(), _Redirects(trusted)),
         *(urllib.request.HTTPErrorProcessor(), urllib.request.HTTPDefaultErrorHandler()),
     ]
     if trusted:
-        handlers.append(urllib.request.HTTPHandler())
+        handlers.append(_Http())
     for handler in handlers:
+        if isinstance(handler, _Https | _Http):
+            handler.most = most
         opener.add_handler(handler)
     return opener

@@ -58,7 +58,7 @@ class RawMask:
 
 def read_header(path: Path) -> Header:
     """Return what the header of a picture says; nothing is decoded."""
-    with opened(path, formats=FORMATS) as picture:
+    with opened(path, formats=FORMATS, what="mask") as picture:
         return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture))
 
 
@@ -117,7 +117,7 @@ def read_raw_mask(path: Path, *, page: int = 0) -> RawMask:
     """Return a mask as it is stored. DataError for what can hold no class numbers."""
     if path.suffix.lower() == ".npy":
         return RawMask(".npy", _array(path))
-    with opened(path, formats=FORMATS) as picture:
+    with opened(path, formats=FORMATS, what="mask") as picture:
         picture.seek(page)
         _require_room(path, picture)
         turned, mode, name = _orientation(picture), picture.mode, picture.format

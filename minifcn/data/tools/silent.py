@@ -114,7 +114,7 @@ class Silent:
 
 def palette_of(path: Path) -> dict[int, int]:
     """Return the colour, as 0xRRGGBB, of each number of a mask with a palette; {} for others. Nothing is decoded."""
-    with opened(path, formats=("PNG",)) as picture:
+    with opened(path, formats=("PNG",), what="mask") as picture:
         found = picture.getpalette("RGB") if picture.mode == "P" else None
     if not found:
         return {}
@@ -139,7 +139,7 @@ def warnings_of(dataset: Listed) -> Iterator[str]:
             continue  # the reader says it
     for name, mask in list(palettes.values())[:100]:  # one of each palette
         try:
-            with opened(mask, formats=FORMATS) as picture:
+            with opened(mask, formats=FORMATS, what="mask") as picture:
                 silent.mask(name, np.array(picture), mask)
         except DataError:
             continue

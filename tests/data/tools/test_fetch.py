@@ -4,14 +4,18 @@ The server is one of our own on this machine, which speaks http: `trusted` lets 
 nobody who types a command.
 """
 
+import contextlib
 import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import os
 import re
+import socket
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +107,26 @@ def server() -> Iterator[Server]:
     yield one
     one.http.shutdown()
     one.http.server_close()
+
+
+class RawServer:
+    """A server that answers with the bytes of `parts`, one after another, whatever is asked."""
+
+    def __init__(self, parts: Callable[[], Iterator[bytes]], wait: float) -> None:
+        self.parts, self.wait = parts, wait
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}/"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # closed, here or there
+            while True:
+                connection, _ = self.socket.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(2**16)
+                    for part in self.parts():
+                        connection.sendall(part)
+                        time.sleep(self.wait)
 
 
 @pytest.fixture
@@ -448,6 +472,72 @@ HARM = {
     "half a gzip": (gzip.compress(TREE)[:100], "cannot be unpacked"),
     "half a file": (tar(member("a", b"x" * 5000))[:3000], "it ends inside a"),
 }
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-tar\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def drip(start: bytes) -> Callable[[], Iterator[bytes]]:
+    """`start`, and then a byte at a time, for ever."""
+    return lambda: itertools.chain([start], itertools.repeat(b"a"))
+
+
+def endless(start: bytes, part: bytes) -> Callable[[], Iterator[bytes]]:
+    return lambda: itertools.chain([start], itertools.repeat(part * 1000))
+
+
+@pytest.mark.parametrize(
+    ("parts", "wait", "says"),
+    [
+        (endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), 0.01, "too slow"),
+        (endless(b"", b"HTTP/1.1 102 Processing\r\nA: b\r\n\r\n"), 0.01, "cut|answers 102"),
+        (drip(b""), 0.05, "too slow"),  # of the first line of the head
+        (drip(HEAD + b"A: "), 0.05, "too slow"),
+        (drip(HEAD + b"Content-Length: 40000\r\n\r\n"), 0.05, "too slow"),
+        (drip(HEAD + b"\r\n"), 0.05, "too slow"),
+        (endless(CHUNKED + b"0\r\n", b"Trailer: a\r\n"), 0, "more bytes|cut"),
+        (endless(CHUNKED + b"-1\r\n", b"a"), 0, "cut"),
+        (drip(CHUNKED + b"-5\r\n"), 0.05, "cut"),
+        (lambda: iter([HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n"]), 0, "a length of 5000 digits"),
+        (lambda: iter([HEAD + b"Content-Length: " + b"9" * 19 + b"\r\n\r\n"]), 0, "a length of 19 digits"),
+        (lambda: iter([HEAD + "Content-Length: \u00b2\r\n\r\n".encode("latin-1") + TREE[:99]]), 0, "found 99 bytes"),
+        (lambda: iter([b"HTTP/1.1 " + b"2" * 5000 + b" OK\r\n\r\n"]), 0, "cut"),
+        (endless(b"HTTP/1.1 302 Found\r\nLocation: /b\r\n\r\n", b"a"), 0, "302"),  # a page without end, not read
+    ],
+)
+def test_a_server_cannot_hold_a_download_for_ever(
+    parts: Callable[[], Iterator[bytes]],
+    wait: float,
+    says: str,
+    source: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A deadline for the head, and a least speed afterwards; and not many more bytes than were asked for."""
+    monkeypatch.setattr(fetching, "TIMEOUT", 0.3)
+    raw = RawServer(parts, wait)
+    try:
+        began = time.monotonic()
+        with pytest.raises(DataError, match=says) as caught, at_most(10 * 2**20):
+            download(replace(source, address=raw.address + "voc.tar"), tmp_path, trusted=raw.address)
+        assert time.monotonic() - began < 20
+        assert len(str(caught.value)) < 700 and str(caught.value).isprintable()
+    finally:
+        raw.socket.close()
+
+
+def test_a_slow_server_that_is_fast_enough_is_waited_for(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole takes longer than the time for a head: each byte buys some."""
+    monkeypatch.setattr(fetching, "TIMEOUT", 0.5)
+    head = HEAD + b"Content-Length: %d\r\n\r\n" % len(TREE)
+    raw = RawServer(lambda: iter([head, *(TREE[at : at + 4000] for at in range(0, len(TREE), 4000))]), 0.1)
+    try:
+        assert download(replace(source, address=raw.address + "voc.tar"), tmp_path, trusted=raw.address).is_file()
+    finally:
+        raw.socket.close()
 
 
 @pytest.mark.parametrize("harm", HARM)
