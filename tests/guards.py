@@ -31,7 +31,7 @@ GUARDS = [
     guard(
         1,
         CKPT + "test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_we_go_on",
-        (CHECKPOINT, "                    os.fsync(file.fileno())\n", ""),
+        (CHECKPOINT, "                        os.fsync(file.fileno())\n", "                        pass\n"),
     ),
     guard(
         1, RUNS + "test_the_step_and_the_best_are_one_commit", (CHECKPOINT, "else [copy, path]", "else [path, copy]")
@@ -101,7 +101,11 @@ GUARDS = [
     guard(
         13,
         TRAINING + "test_a_signal_finishes_the_step_saves_and_says_how_to_go_on",
-        ("training/signals.py", "for number in (signal.SIGINT, signal.SIGTERM):", "for number in ():"),
+        (
+            "training/signals.py",
+            "for number in [getattr(signal, name) for name in names if hasattr(signal, name)]:",
+            "for number in ():",
+        ),
     ),
     # hostile weight files
     guard(
@@ -216,7 +220,7 @@ GUARDS = [
     guard(
         28,
         FILES + "test_too_many_megapixels_are_refused_before_decoding",
-        ("data/files.py", "if width * height > MAX_PIXELS:", "if False:"),
+        ("data/files.py", "if width * height > most:", "if False:"),
     ),
     guard(
         29,
@@ -230,7 +234,7 @@ GUARDS = [
     guard(
         30,
         TRAINING + "test_images_without_a_label_teach_nothing_and_harm_nothing",
-        ("ops/loss.py", "z = xp.maximum(counts.sum(), 1).astype(x.dtype)", "z = counts.sum().astype(x.dtype)"),
+        ("ops/loss.py", "z = xp_of(x).maximum(counts.sum(), 1).astype(x.dtype)", "z = counts.sum().astype(x.dtype)"),
     ),
     guard(
         31,
@@ -334,7 +338,7 @@ GUARDS = [
     guard(
         42,
         "cli/test_out_of_memory.py::test_training_ends_in_one_line_and_keeps_its_checkpoint",
-        ("cli/command.py", "    except MemoryError as error:\n        return _say(out_of_memory(error), 2)\n", ""),
+        ("cli/command.py", "    if isinstance(error, MemoryError):\n        return out_of_memory(error), 2\n", ""),
     ),
     guard(
         44,

@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 01 A tensor that remembers
+# # 01 · A tensor that remembers
 #
 # To train a network you ask one question about every weight: *if it grew a little, would the loss fall?* The gradient
 # answers all of these questions at once. In this notebook you build the program that computes it.
@@ -24,6 +24,9 @@
 # **The paper.** Learning is "whole-image-at-a-time by dense feedforward computation and backpropagation" (section 1),
 # and section 3 needs one property of gradients: the gradient of a sum over all cells of the last layer is the sum of
 # the gradients of the cells. You will see it at the end.
+#
+# **Before you begin.** You need Python and a little NumPy, and what a derivative is. No notebook comes before this
+# one. Reading takes about half an hour, all exercises together 60 minutes.
 
 # %% tags=["varies"]
 import inspect
@@ -46,7 +49,7 @@ DEVICE = "cpu"  # or "gpu"
 print(f"device {DEVICE}, {threads()} threads")
 
 # %% [markdown]
-# ## What is a gradient?
+# ## 1 · What is a gradient?
 #
 # Take a function of one number and move the number a little. The output moves, too. The ratio of the two changes is
 # the slope:
@@ -80,7 +83,7 @@ viz.show(figure)
 # To go downhill, step against the slope. With a million weights this needs two evaluations of the net per weight, two
 # million in all. The chain rule computes all slopes with one pass forward and one pass back.
 #
-# ## One operation: its value, and one gradient for each input
+# ## 2 · One operation: its value, and one gradient for each input
 #
 # Let the loss be $L$, and let $y = x_1 x_2$ be a value on the way to it. Suppose you know $g = \partial L / \partial
 # y$. Then the chain rule says
@@ -147,7 +150,7 @@ answer = ...
 n01.check_sigmoid(answer)
 
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% tags=["solution"] jupyter={"source_hidden": true}
 def sigmoid(x):
     y = 1 / (1 + np.exp(-x))
 
@@ -157,10 +160,73 @@ def sigmoid(x):
     return y, (grad_x,)
 
 
-assert n01.check_sigmoid(sigmoid)
+assert n01.check_sigmoid.accepts(sigmoid)
 
 # %% [markdown]
-# ## The record: a node for each value
+# ## 3 · Two gradients to derive once
+#
+# Two gradients are behind most mistakes of beginners: that of a matrix product, and that of an input that was
+# broadcast. Derive each once, one letter at a time, and check it by moving numbers.
+#
+# **The matrix product.** Let $Y = X W$, so $y_{ij} = \sum_k x_{ik} w_{kj}$, and let $g_{ij} = \partial L / \partial
+# y_{ij}$. Which outputs does $x_{ik}$ take part in? In those of its own row $i$: in column $j$ with the slope
+# $w_{kj}$. So
+#
+# $$ \frac{\partial L}{\partial x_{ik}} = \sum_j g_{ij}\, w_{kj} = (g\, W^T)_{ik} $$
+#
+# And $w_{kj}$ takes part in the outputs of its column $j$: in row $i$ with the slope $x_{ik}$. So
+#
+# $$ \frac{\partial L}{\partial w_{kj}} = \sum_i x_{ik}\, g_{ij} = (X^T g)_{kj} $$
+#
+# The shapes help to remember it: $g$ is shaped like $Y$, and of the possible products only one has the shape of $X$,
+# and one that of $W$.
+
+
+# %%
+def by_moving(loss, array):
+    """The slope of `loss(array)` for each element of the array, which is moved by a little and put back."""
+    slopes = np.zeros_like(array)
+    for at in np.ndindex(array.shape):
+
+        def of_one_number(value, at=at):
+            moved = array.copy()
+            moved[at] = value
+            return loss(moved)
+
+        slopes[at] = slope(of_one_number, array[at])
+    return slopes
+
+
+draw = np.random.default_rng(SEED)
+X, W, g = draw.standard_normal((4, 3)), draw.standard_normal((3, 2)), draw.standard_normal((4, 2))
+assert np.allclose(g @ W.T, by_moving(lambda X: (g * (X @ W)).sum(), X))
+assert np.allclose(X.T @ g, by_moving(lambda W: (g * (X @ W)).sum(), W))
+print(f"X {X.shape} @ W {W.shape} -> Y {(X @ W).shape}; gradients g @ W.T {(g @ W.T).shape}, X.T @ g {(X.T @ g).shape}")
+
+# %% [markdown]
+# **Broadcasting.** NumPy adds a row of three biases to four rows of numbers: $y_{ij} = x_{ij} + b_j$. The row was
+# used four times, once for each $i$, so $b_j$ takes part in four outputs, each with slope 1, and the four parts add
+# up:
+#
+# $$ \frac{\partial L}{\partial b_j} = \sum_i g_{ij} $$
+#
+# The rule for any shape: **sum over every axis along which the input was repeated**. A gradient always has the shape
+# of its input, so if you forget the sum, the shape is wrong. (In `minifcn/ops/arithmetic.py` this is `sum_to`.)
+
+# %%
+x, b, g = draw.standard_normal((4, 3)), draw.standard_normal(3), draw.standard_normal((4, 3))
+assert np.allclose(g.sum(axis=0), by_moving(lambda b: (g * (x + b)).sum(), b))
+
+column = draw.standard_normal((4, 1))  # now each number is repeated along a row
+assert np.allclose((g * x).sum(axis=1, keepdims=True), by_moving(lambda c: (g * (x * c)).sum(), column))
+
+parameter = minifcn.Parameter(to_device(b, DEVICE))
+(parameter + to_device(x, DEVICE)).backward(to_device(g, DEVICE))
+assert np.allclose(to_host(parameter.grad), g.sum(axis=0))
+print(f"gy {g.shape}; at b {b.shape} the sum over rows; at a column {column.shape} the sum over columns")
+
+# %% [markdown]
+# ## 4 · The record: a node for each value
 #
 # A `Node` is a point in the graph. It has an edge to each value it was computed from. An edge holds *which* value
 # that is (its node), and *how* a gradient gets there (the function). A `Tensor` is an array with its node. A tensor
@@ -235,7 +301,7 @@ print("the sum leads to", len(y.node.edges[0][0].edges), "parents: x * x, and x 
 assert len(y.node.edges[0][0].edges) == 2
 
 # %% [markdown]
-# ## The backward pass
+# ## 5 · The backward pass
 #
 # Start at the result with `gy = 1`. Call each edge's function with the gradient of its node; the result belongs to
 # the parent. But `x` above was used three times: as both factors and as a summand. Each use contributes a part, and
@@ -288,17 +354,17 @@ answer = ...
 n01.check_calls(answer)
 
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% tags=["solution"] jupyter={"source_hidden": true}
 def both_counts(depth):
     # Level by level 2, 4, 8 ... deliveries: a geometric series. Counted: two edges for each of the nodes.
     return 2 ** (depth + 1) - 2, 2 * depth
 
 
-assert n01.check_calls(both_counts)
+assert n01.check_calls.accepts(both_counts)
 assert calls == [both_counts(depth)[0] for depth in depths]
 
 # %% [markdown]
-# ## The engine
+# ## 6 · The engine
 
 
 # %%
@@ -352,7 +418,7 @@ print("a thousand doublings, each halved again: dy/dx =", start.node.grad)
 assert start.node.grad == 1.0
 
 # %% [markdown]
-# ## Does it learn?
+# ## 7 · Does it learn?
 #
 # Here is a small version of the task of this course: label every point of a plane. Points in a ring are 1, all others
 # are 0. The net takes a point's two coordinates and a constant 1, and has three layers of weights.
@@ -404,7 +470,7 @@ viz.show(figure)
 # %% [markdown]
 # It learns, with an engine of sixty lines that contains nothing about rings.
 #
-# ## The same with minifcn
+# ## 8 · The same with minifcn
 #
 # `minifcn.tensor` is this engine with more checks: it raises errors for wrong input, and frees memory during the
 # backward pass. Do both find the same gradients for the net above, from the same weights?
@@ -441,11 +507,12 @@ print(inspect.getsource(minifcn.tensor.count_uses))
 print(inspect.getsource(minifcn.tensor.backward))
 
 # %% [markdown]
-# ## The graph, drawn
+# ## 9 · The graph, drawn
 #
-# This is the computation of the loss as minifcn recorded it. Inputs are at the top. Each arrow has the name of the
-# gradient that runs along it, upwards. The darker a box, the more its gradients remember (in a notebook, rest the
-# pointer on it).
+# This is the computation of the loss as minifcn recorded it. Inputs are at the top, the loss is at the bottom, and
+# the arrows point the way of the forward pass, downwards. Beside each arrow stands the gradient function that goes
+# the other way in the backward pass, upwards. The darker a box, the more its gradients remember (in a notebook, rest
+# the pointer on it).
 
 # %%
 drawn
@@ -461,7 +528,7 @@ constants = [step for step in drawn.steps if step.op in ("sub", "mean")]
 assert constants and not any(step.nbytes for step in constants)  # a difference and a mean remember no array
 
 # %% [markdown]
-# ## Why a node never holds an array
+# ## 10 · Why a node never holds an array
 #
 # It would be natural to let a node hold its value: `node.data = y`. Many engines do. Ours does not, in order to save
 # memory. An intermediate array then stays in memory exactly as long as some gradient function mentions it. `add`
@@ -537,15 +604,14 @@ assert refused
 answer = ...
 n01.check_remembered(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% tags=["solution"] jupyter={"source_hidden": true}
 # a's gradient is gy * b. b needs no gradient, so a is not remembered; add remembers nothing, relu its result.
 a, c = (minifcn.Parameter(to_device(np.ones((2, 2)), DEVICE)) for _ in range(2))
 b = to_device(np.ones((2, 2)), DEVICE)
-print(graph(ops.relu(a * b + c).sum()))
-assert n01.check_remembered({"b", "relu"})
+assert n01.check_remembered.accepts({"b", "relu"})
 
 # %% [markdown]
-# ## The gradient of a sum is the sum of the gradients
+# ## 11 · The gradient of a sum is the sum of the gradients
 #
 # Section 3 of the paper: if the loss is a sum over the cells of the last layer, $\ell(x; \theta) = \sum_{ij}
 # \ell'(x_{ij}; \theta)$, then its gradient is the sum of the gradients of the cells. So a whole image is a batch of
@@ -577,7 +643,41 @@ assert np.allclose(sum(parts), whole)
 viz.show(figure)
 
 # %% [markdown]
-# ## Read on
+# ## Summary
+#
+# An operation is its value and one gradient function for each input. The record of a forward pass is a graph of nodes
+# whose edges hold these functions; the backward pass calls each once, when all contributions to its node have
+# arrived. The gradient of a product of matrices is a product with the transposed other factor; an input that was
+# broadcast gets the sum over its copies. An array stays in memory only as long as a gradient function mentions it.
+#
+# ### Quiz
+#
+# Answer with three letters, such as `"abc"`.
+#
+# 1. In $y = x w$, which array must stay in memory so that the gradient at $x$ can be computed?
+#    * (a) $x$
+#    * (b) $w$
+#    * (c) $y$
+#
+# 2. A bias $b$ of shape (5,) is added to maps of shape (8, 5). What is the gradient at $b$?
+#    * (a) `gy`
+#    * (b) `gy.sum(axis=0)`
+#    * (c) `gy.mean(axis=0)`
+#
+# 3. Why does `backward` count the edges to each node before it starts?
+#    * (a) to visit a node only when its gradient is complete
+#    * (b) to free memory
+#    * (c) to find parameters
+
+# %%
+letters = ...
+n01.check_quiz(letters)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n01.check_quiz.accepts("bba")
+
+# %% [markdown]
+# ## Where to read on
 #
 # * `minifcn/tensor.py`: the whole engine on one page. You know all of its ideas now.
 # * `minifcn/ops/arithmetic.py`: how to write an operation that broadcasts, and why its gradient sums.

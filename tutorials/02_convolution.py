@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 02 Convolution is a matrix product
+# # 02 · Convolution is a matrix product
 #
 # One operation takes nearly all the time of a convolutional network. You can write it as six loops, which are easy to
 # understand and very slow, or as one matrix product, which a computer does fastest.
@@ -28,6 +28,9 @@
 #
 # An output depends on a window of side $k$, and the windows step by $s$. (The paper prints $\le k$; there are $k$
 # values of $\delta i$.) Section 3.3 builds upsampling from the gradient that you derive below.
+#
+# **Before you begin.** You need notebook 01: an operation is its value and one gradient for each input. Reading takes
+# about half an hour, all exercises together 75 minutes.
 
 # %% tags=["varies"]
 import inspect
@@ -72,7 +75,7 @@ def box(axes, row, col, height, width, colour, **options):
 
 
 # %% [markdown]
-# ## What does a convolution do to a photograph?
+# ## 1 · What does a convolution do to a photograph?
 #
 # A convolution moves nine weights over the image. At each place it multiplies them with the nine pixels below them
 # and adds the products. The nine numbers determine what the result shows.
@@ -99,7 +102,7 @@ assert np.allclose(to_host(maps.data)[0, 0], image[0, 0])  # the first filter ch
 viz.show(figure)
 
 # %% [markdown]
-# ## Six loops
+# ## 2 · Six loops
 #
 # With $C$ input channels and $O$ output channels, stride $s$, and without padding:
 #
@@ -171,7 +174,7 @@ print(f"{multiply_adds:,} multiply-adds on {platform.machine()}, {threads()} thr
 print(f"six loops {loops * 1000:8.1f} ms\nconv2d    {library * 1000:8.1f} ms, {loops / library:,.0f} times as fast")
 
 # %% [markdown]
-# ## Windows
+# ## 3 · Windows
 #
 # Four numbers determine where the windows lie: kernel, stride, padding, dilation. Along one axis, output $i$ uses the
 # pixels
@@ -219,17 +222,16 @@ answer = ...
 n02.check_outputs(answer)
 
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% tags=["solution"] jupyter={"source_hidden": true}
 def outputs(size, kernel, stride, padding, dilation):
     span = (kernel - 1) * dilation + 1  # from the first pixel under the kernel to the last
     return (size + 2 * padding - span) // stride + 1
 
 
-assert n02.check_outputs(outputs)
-print(inspect.getsource(Windows.out_size))
+assert n02.check_outputs.accepts(outputs)
 
 # %% [markdown]
-# ## Windows become columns
+# ## 4 · Windows become columns
 #
 # The three inner loops are a dot product: the weights as one long row, the pixels of the window as one long column.
 # All windows side by side are a matrix. Then the whole layer is one product of two matrices:
@@ -274,7 +276,7 @@ assert np.allclose(y, theirs)
 print(f"({w.reshape(5, -1).shape[0]}, {w[0].size}) @ {columns.shape} -> y {y.shape}, as conv2d says")
 
 # %% [markdown]
-# ## Three gradients, on paper
+# ## 5 · Three gradients, on paper
 #
 # The loss $L$ sends $g_{o,i,j} = \partial L / \partial y_{o,i,j}$ back. Take stride 1 and follow one letter at a time
 # through $y_{o,i,j} = b_o + \sum_{c,u,v} w_{o,c,u,v} \, x_{c,i+u,j+v}$.
@@ -333,8 +335,8 @@ viz.show(figure)
 
 # %% [markdown]
 # In the middle, with stride 1, a pixel is in nine windows, with a different weight in each. At a corner it is in one.
-# With stride 2 the number depends on where the pixel lies: 1, 2 or 4. Remember this checkerboard; it returns in
-# notebook 07.
+# With stride 2 the number depends on where the pixel lies: 1, 2 or 4. Remember this checkerboard: in notebook 07 it
+# is the best-known pitfall of upsampling.
 #
 # ### Exercise 2: the gradient at the image
 #
@@ -346,7 +348,7 @@ answer = ...
 n02.check_grad_x(answer)
 
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% tags=["solution"] jupyter={"source_hidden": true}
 def grad_x(gy, w, size, stride):
     gx = np.zeros(size)
     for i, j in np.ndindex(gy.shape):
@@ -355,10 +357,10 @@ def grad_x(gy, w, size, stride):
     return gx
 
 
-assert n02.check_grad_x(grad_x)
+assert n02.check_grad_x.accepts(grad_x)
 
 # %% [markdown]
-# ## Three gradients, in the source
+# ## 6 · Three gradients, in the source
 #
 # With columns, the two longer formulas become matrix products, too:
 #
@@ -420,7 +422,7 @@ print(f"largest relative error below 1e-7: {error < 1e-7}")
 assert error < 1e-7
 
 # %% [markdown]
-# ## One matrix, and its transpose
+# ## 7 · One matrix, and its transpose
 #
 # For fixed weights a convolution is linear in the image. So it *is* a matrix $A$ with a row for each output and a
 # column for each pixel, mostly zeros. Images in which one pixel is 1 give the columns of $A$. Gradients in which one
@@ -482,17 +484,16 @@ for kernel, stride, padding, dilation, groups in (
 answer = ...
 n02.check_adjoint(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
+# %% tags=["solution"] jupyter={"source_hidden": true}
 draw = np.random.default_rng(SEED)
 x, w = draw.standard_normal((6, 7)), draw.standard_normal((3, 3))
 y = n02.forward(x, w)
 gy = draw.standard_normal(y.shape)
 kept = [name for name, f in n02.suspects.items() if np.isclose((y * gy).sum(), (x * f(gy, w, x.shape)).sum())]
-print(kept)
-assert n02.check_adjoint(kept[0])
+assert n02.check_adjoint.accepts(kept[0])
 
 # %% [markdown]
-# ## The gradient, used forward
+# ## 8 · The gradient, used forward
 #
 # `spread` takes a small map and adds a window for each of its numbers. As the gradient of a convolution with stride 2
 # it makes a larger map out of a smaller one. Called forward, it is upsampling: the paper's "backwards strided
@@ -514,7 +515,41 @@ numbers(right, to_host(large.data)[0, 0], title="each paints a kernel, 2 pixels 
 viz.show(figure)
 
 # %% [markdown]
-# ## Read on
+# ## Summary
+#
+# A convolution multiplies every window of the image with the same weights. With the windows as columns it is one
+# matrix product, and so are its gradients: `gy` times the columns for the weights, the weights times `gy`, added back
+# into the image, for the image. The gradient at the image is the transpose of the convolution, and two dot products
+# test it.
+#
+# ### Quiz
+#
+# Answer with three letters, such as `"abc"`.
+#
+# 1. An image of 32 pixels, a kernel of 5, stride 1, padding 2. How many outputs are there along an axis?
+#    * (a) 28
+#    * (b) 30
+#    * (c) 32
+#
+# 2. Which pixels does an output of a 3x3 kernel with dilation 2 span?
+#    * (a) 5x5, of which it uses 9
+#    * (b) 6x6, of which it uses 9
+#    * (c) 5x5, of which it uses 25
+#
+# 3. What does `col2im` do where two windows overlap?
+#    * (a) it keeps the later one
+#    * (b) it takes the mean
+#    * (c) it adds
+
+# %%
+letters = ...
+n02.check_quiz(letters)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n02.check_quiz.accepts("cac")
+
+# %% [markdown]
+# ## Where to read on
 #
 # * `minifcn/kernels/im2col.py`: windows, columns and back, with the padding and dilation left out above.
 # * `minifcn/kernels/products.py`: the three products in bounded memory.

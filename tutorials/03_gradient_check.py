@@ -21,7 +21,11 @@
 # * say what happens at a tie, where there is no derivative.
 #
 # *The paper: all of it is trained "by dense feedforward computation and backpropagation" (section 1), and section 3.3
-# builds its upsampling by reversing the forward and backward passes of convolution. Both need the backward pass right.*
+# builds its upsampling by reversing the forward and backward passes of convolution. Both need the backward pass
+# right.*
+#
+# **Before you begin.** You need notebook 01, and of notebook 02 what a convolution is. Reading takes about half an
+# hour, all exercises together 60 minutes.
 
 # %% tags=["varies"]
 import inspect
@@ -137,11 +141,19 @@ except ShapeError as refusal:
 slopes = ...  # instead of this line: def slopes(function, x, eps): ...
 n03.check_slopes(slopes)
 
-# %% tags=["solution"] jupyter={"source_hidden": true}
-from solutions import n03 as solved
 
-print(inspect.getsource(solved.slopes))
-n03.check_slopes(solved.slopes)
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def solution(function, x, eps):
+    found = np.empty_like(x)
+    for at in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[at] += eps
+        down[at] -= eps
+        found[at] = (function(up) - function(down)) / (2 * eps)
+    return found
+
+
+assert n03.check_slopes.accepts(solution)
 
 # %% [markdown]
 # ## 2 · From one number to an op
@@ -151,7 +163,8 @@ n03.check_slopes(solved.slopes)
 #
 # $$ \frac{\partial}{\partial x_i} \sum_j v_j\, y_j(x) = \big(\texttt{grad\_x}(v)\big)_i $$
 #
-# This is the core of `minifcn/gradcheck.py`.
+# This is the core of `minifcn/gradcheck.py`. (Beside the slopes it returns how large the numbers were that it added
+# up, and what rounding can change: an error counts in relation to the first, and the second is allowed.)
 
 # %%
 from minifcn.gradcheck import differences
@@ -239,6 +252,10 @@ viz.show(figure)
 # The two matrices differ and have the same column sums. Other faults of this kind mix up the *places* of the output
 # gradient: ones look the same when moved, mirrored or transposed. So take library ops, break their gradients in this
 # way, and try both checks.
+#
+# (An op of the library takes Tensors. The plain function behind it, which takes arrays and returns `y, (grad_x, ...)`
+# as in notebook 01, is in its attribute `__wrapped__`: that is where Python's decorators keep the function that they
+# wrap.)
 
 
 # %%
@@ -325,15 +342,16 @@ n03.check_fault(fault)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 x6, w3, v6 = (put(rng.standard_normal(shape)) for shape in ((1, 1, 6, 6), (1, 1, 3, 3), (1, 1, 6, 6)))
+errors = {}
 for name, suspect in n03.SUSPECTS.items():
 
     def in_w(w, suspect=suspect):
         y, (_, grad_w) = suspect(x6, w)
         return y, (grad_w,)
 
-    of_x = largest_error(lambda x, suspect=suspect: suspect(x, w3), x6, v6)
-    print(f"{name}: x {told(of_x)}, w {told(largest_error(in_w, w3, v6))}")
-n03.check_fault(solved.fault)
+    errors[f"{name} x"] = largest_error(lambda x, suspect=suspect: suspect(x, w3), x6, v6)
+    errors[f"{name} w"] = largest_error(in_w, w3, v6)
+assert n03.check_fault.accepts(max(errors, key=errors.get))
 
 # %% [markdown]
 # ### Exercise 3: another blind check
@@ -346,11 +364,46 @@ blind = ...
 n03.check_blind(blind)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-print(solved.blind)
-n03.check_blind(solved.blind)
+solution = np.diag([1.0, 2.0, 3.0, 4.0])  # any symmetric matrix
+assert n03.check_blind.accepts(solution)
 
 # %% [markdown]
-# ## 4 · A whole net: one direction
+# ## 4 · The gradient detective
+#
+# A check says *that* a gradient is wrong, and at which element. What is the fault? There are only so many: the kernel
+# is not flipped, the stride is forgotten, the padding is not cut off, two channels are exchanged, `=` stands for
+# `+=`, a mask has `>=`, a factor is missing. `investigate` in `minifcn/introspect/detective.py` measures the whole
+# Jacobian by differences, computes what each of these faults *would* return, and compares. `planted()` is a library
+# of ops with such faults, each in code of its own. Let it loose on all of them.
+
+# %%
+from minifcn.introspect.detective import investigate
+from minifcn.introspect.planted import planted
+
+faults, cases = planted(), {}
+for name, fault in faults.items():
+    cases[name] = investigate(fault.function, *map(put, fault.inputs), **fault.options)
+    print(f"{name:<26}{cases[name].verdicts[fault.position]}")
+assert all(fault.words in cases[name].verdicts[fault.position] for name, fault in faults.items())
+assert len(faults) == 20
+
+# %% [markdown]
+# You can see some of these faults yourself. The picture shows the error of every element (left), and its mean by
+# pixel or by kernel tap (right). A stride that is forgotten is wrong nearly everywhere. Overlaps that are overwritten
+# are wrong inside, where windows overlap, and right in a corner, where a pixel is in one window alone. The third is
+# wrong in one row.
+
+# %%
+shown = {name: cases[name].errors["input 0"] for name in ("stride forgotten", "overlaps overwritten", "border wrong")}
+corner = cases["overlaps overwritten"].errors["input 0"]
+assert abs(corner[..., 0, 0]).max() < 1e-6 < abs(corner[..., 2, 2]).max()
+viz.show(viz.gradient_errors(shown), dpi=70)
+
+# %% [markdown]
+# Try it on an op of your own: `print(investigate(op, x, w))`. It is a list of suspects and no proof: for a fault that
+# is not on the list it says so.
+#
+# ## 5 · A whole net: one direction
 #
 # Element by element, a check needs two evaluations for each number. Even a very thin FCN-8s has a hundred thousand.
 
@@ -387,6 +440,10 @@ assert error < 1e-6
 # %% [markdown]
 # Is one number enough? Hide a layer in the net that passes its values on unchanged, but whose gradient is one per
 # cent too large. Then compare the two slopes along twelve directions, with the fault and without.
+#
+# (The layer makes its own node of the graph. A `Node` of the library is that of notebook 01 with a name and a shape;
+# its edges are triples: the parent, the gradient function, and the parent's version, a number that changes when a
+# weight is changed.)
 
 
 # %% tags=["varies"]
@@ -448,7 +505,7 @@ hidden.factor = 1.0
 assert gradcheck_along(loss, parameters, seed=SEED) < 1e-6
 
 # %% [markdown]
-# ## 5 · Ties, where there is no derivative
+# ## 6 · Ties, where there is no derivative
 #
 # A ReLU has a kink at 0, and a max pool has one wherever two pixels of a window share the maximum. The slope to the
 # right of the kink differs from the slope to the left. The difference takes their mean; the op has to choose one.
@@ -522,9 +579,50 @@ assert crossed[1e-7] == 0 < crossed[1e-6] < 12
 inputs = ...  # instead of this line: def inputs(shape, gap): ...
 n03.check_inputs(inputs)
 
+
 # %% tags=["solution"] jupyter={"source_hidden": true}
-print(inspect.getsource(solved.inputs))
-n03.check_inputs(solved.inputs)
+def solution(shape, gap):
+    count = int(np.prod(shape))
+    steps = np.arange(count) - count // 2  # ..., -2, -1, 0, 1, ...: all different
+    steps = np.where(steps >= 0, steps + 1, steps)  # and none of them 0
+    return np.random.default_rng(0).permutation(gap * steps).reshape(shape)
+
+
+assert n03.check_inputs.accepts(solution)
+
+# %% [markdown]
+# ## Summary
+#
+# Central differences in float64 check a gradient without its formula; the step is about the cube root of the
+# rounding. The output gradient must be random, because ones hide faults. A whole net is checked along one direction.
+# At a tie or a kink there is no derivative, so the inputs must avoid them. A detective compares a wrong gradient with
+# those that known faults would make.
+#
+# ### Quiz
+#
+# Answer with three letters, such as `"abc"`.
+#
+# 1. Which check finds that a backward pass mirrors `gy`?
+#    * (a) one with `gy` of ones
+#    * (b) one with random `gy`
+#    * (c) both
+#
+# 2. A gradient at the weights agrees with the differences after it is turned by half a turn. What is likely?
+#    * (a) the kernel is not flipped
+#    * (b) the stride is forgotten
+#    * (c) a factor is wrong
+#
+# 3. A check of a max pool fails at pixels that are equal. What do you do?
+#    * (a) correct the gradient
+#    * (b) raise the tolerance
+#    * (c) take inputs without ties
+
+# %%
+letters = ...
+n03.check_quiz(letters)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n03.check_quiz.accepts("bac")
 
 # %% [markdown]
 # ## Where to read on
@@ -532,5 +630,6 @@ n03.check_inputs(solved.inputs)
 # * `minifcn/gradcheck.py`: `gradcheck` and `gradcheck_along`, a page each.
 # * `tests/op_cases.py` and `tests/ops/test_ops.py`: inputs for every op, and five faults planted in each of its
 #   gradients, all of which must be found.
+# * `minifcn/introspect/detective.py`: the suspects; `minifcn/introspect/planted.py`: ops with their faults.
 # * `minifcn/ops/pool.py`: how the first of equal pixels is found.
 # * Next: notebook 04, where pools determine what a cell sees.

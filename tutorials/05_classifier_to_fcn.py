@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 05 From a classifier to a fully convolutional network
+# # 05 · From a classifier to a fully convolutional network
 #
 # A classifier says **what** is on an image of one size. This notebook makes it say **where**, on an image of any
 # size, without any further training. Afterwards you will be able to
@@ -20,6 +20,9 @@
 # - work out what this saves, by counting and with a clock.
 #
 # In the paper: section 3.1, figure 2, and the timings at the end of that section.
+#
+# **Before you begin.** You need notebook 02 (a convolution), and of notebook 04 what a cell sees. Reading takes about
+# half an hour, all exercises together 60 minutes.
 
 # %% tags=["varies"]
 import inspect
@@ -52,7 +55,7 @@ DEVICE = "cpu"  # "gpu": the same notebook on CuPy
 print(f"device {DEVICE}, {threads()} threads")
 
 # %% [markdown]
-# ## 1. A classifier of digits
+# ## 1 · A classifier of digits
 #
 # scikit-learn includes 1,797 handwritten digits. LeNet takes 28x28 pixels, so they are enlarged to that size. A
 # quarter is held out; the picture shows the first digit of each kind.
@@ -101,7 +104,7 @@ for epoch in range(1, 6):
 assert accuracy > 0.95
 
 # %% [markdown]
-# ## 2. It takes one size and no other
+# ## 2 · It takes one size and no other
 #
 # Here is a strip with four digits. A person can read it without further training. LeNet raises an error.
 
@@ -136,7 +139,7 @@ assert w.shape[1] == maps[0].size == 20 * 4 * 4
 viz.show(viz.feature_maps(maps[0], columns=10, title="what ip1 is given: 20 maps of 4x4 cells"))
 
 # %% [markdown]
-# ## 3. A fully connected layer is a convolution
+# ## 3 · A fully connected layer is a convolution
 #
 # One output of `ip1` multiplies every number of the maps with its own weight, and adds up:
 #
@@ -174,18 +177,20 @@ print("the classifier on a digit:", answers(net, one).shape, "  the twin:", answ
 assert np.allclose(answers(net, one), answers(twin, one)[:, :, 0, 0], atol=1e-4)
 
 # %% [markdown]
-# **Exercise 1.** Write that reshape yourself. Note the order in which maps are flattened.
+# ### Exercise 1: the reshape
+#
+# Write that reshape yourself. Note the order in which maps are flattened.
 
 # %%
 answer = ...  # a function of w (O, I), channels, kernel
 
 n05.check_fc_to_conv(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-assert n05.check_fc_to_conv(lambda w, channels, kernel: w.reshape(len(w), channels, kernel, kernel))
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n05.check_fc_to_conv.accepts(lambda w, channels, kernel: w.reshape(len(w), channels, kernel, kernel))
 
 # %% [markdown]
-# ## 4. The whole strip at once
+# ## 4 · The whole strip at once
 #
 # Now take the strip. The classifier raised an error; the twin returns a row of answers: ten scores at 41 places.
 
@@ -230,7 +235,9 @@ print(f"{alone.size} numbers; equal to 4 decimals: {np.allclose(alone, row, atol
 assert alone.shape == row.shape and np.allclose(alone, row, atol=1e-4)
 
 # %% [markdown]
-# **Exercise 2.** Which pixels does cell $(i, j)$ of the map depend on? Give them such that `x[top:bottom,
+# ### Exercise 2: the window of a cell
+#
+# Which pixels does cell $(i, j)$ of the map depend on? Give them such that `x[top:bottom,
 # left:right]` is the window.
 
 # %%
@@ -238,11 +245,13 @@ answer = ...  # a function of i and j that returns (top, left, bottom, right)
 
 n05.check_window(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-assert n05.check_window(lambda i, j: (4 * i, 4 * j, 4 * i + 28, 4 * j + 28))
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n05.check_window.accepts(lambda i, j: (4 * i, 4 * j, 4 * i + 28, 4 * j + 28))
 
 # %% [markdown]
-# **Exercise 3.** How many answers per side does the twin give for a square image of `size` pixels? Try 28, 32 and
+# ### Exercise 3: how many answers?
+#
+# How many answers per side does the twin give for a square image of `size` pixels? Try 28, 32 and
 # then 29: the pools count a last window that extends past the edge, as Caffe's do.
 
 # %%
@@ -250,11 +259,11 @@ answer = ...  # a function of size
 
 n05.check_cells(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-assert n05.check_cells(lambda size: -(-(size - 28) // 4) + 1)
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n05.check_cells.accepts(lambda size: -(-(size - 28) // 4) + 1)
 
 # %% [markdown]
-# ## 5. A sheet: one map per digit
+# ## 5 · A sheet: one map per digit
 #
 # Nothing changes in two dimensions. `minifcn.experiments.digits.sheet` scatters the ten digits over a sheet, and the
 # twin answers at every fourth pixel of every fourth row. The picture shows the best class of each window at its
@@ -285,7 +294,7 @@ viz.show(figure)
 # surgery gives it its structure and a good start.
 
 # %% [markdown]
-# ## 6. A photograph
+# ## 6 · A photograph
 #
 # SqueezeNet 1.0 was trained on ImageNet's 1000 classes, on images of 227x227 pixels. Its weights are included in the
 # library. Two photographs side by side make one large image. What is on it?
@@ -327,7 +336,7 @@ assert most_probable(photo[:, 600:])[0][1] == "espresso"
 assert most_probable(photo)[0][0] < 0.2
 
 # %% [markdown]
-# ## 7. A classifier without fully connected layers
+# ## 7 · A classifier without fully connected layers
 #
 # SqueezeNet has none. Its last layer is an **average**: each class has a map of scores, and its score is the mean of
 # that map. It accepts larger images, and averages over all of them. To get one answer per window, replace the average
@@ -339,26 +348,28 @@ print(inspect.getsource(classify.dense))
 # %%
 windows_net = classify.dense(squeezenet)
 print("at the end of the classifier:", type(squeezenet.top.pool10).__name__)
-print("at the end of the dense net: ", type(windows_net.top.pool10).__name__, windows_net.top.pool10.layer)
+print("at the end of the dense net: ", type(windows_net.top.pool10).__name__)
 x = preprocessing(classify.middle(photo[:, :600], 227))[None]
 same = np.allclose(answers(squeezenet, x), answers(windows_net, x)[:, :, 0, 0], atol=1e-4)
 print("on one window both say the same, to 4 decimals:", same)
 assert same
 
 # %% [markdown]
-# **Exercise 4.** Cover the output above, and work out the side of that window from the layers: a 7x7 convolution of
-# stride 2, three 3x3 pools of stride 2 in ceil mode, and at the end a 1x1 convolution with padding 1.
+# ### Exercise 4: the side of the average
+#
+# Work out the side of that window from the layers: a 7x7 convolution of stride 2, three 3x3 pools of stride 2 in ceil
+# mode, and at the end a 1x1 convolution with padding 1.
 
 # %%
 answer = ...  # a whole number
 
 n05.check_average(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-assert n05.check_average(15)
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n05.check_average.accepts(15)
 
 # %% [markdown]
-# ## 8. Figure 2 of the paper
+# ## 8 · Figure 2 of the paper
 #
 # The photograph goes through the dense net once. Take the five domestic cats of ImageNet out of its 1000 maps, and
 # add up their probabilities.
@@ -388,7 +399,7 @@ viz.show(viz.heat_map(photo, shares[espresso], "espresso?", **place), dpi=55)
 # smooth and so coarse, and why they do not follow outlines.
 
 # %% [markdown]
-# ## 9. Is it the classifier's answer?
+# ## 9 · Is it the classifier's answer?
 #
 # For LeNet a cell was, up to rounding, the classifier's answer for the window. Check it again: cut some windows of
 # 227 pixels out of the photograph, give them to the classifier, and compare.
@@ -425,7 +436,7 @@ assert (where.field, grid.field) == (379, 28)
 # numbers differ.
 
 # %% [markdown]
-# ## 10. A first, blurred segmentation
+# ## 10 · A first, blurred segmentation
 #
 # Which class has the highest score in each window? This is already a segmentation, from a net that was trained to
 # classify. The cat and the cup are in the right places. Between them the classes are nonsense, for the same reason as
@@ -443,7 +454,7 @@ small = viz.overlay(photo, label, 0.6)[::3, ::3]
 viz.show(np.concatenate([small, viz.legend(names, label, width=small.shape[1], size=11)]))
 
 # %% [markdown]
-# ## 11. What it saves
+# ## 11 · What it saves
 #
 # Windows overlap. Patch by patch, a classifier computes the overlaps again for each window; the twin computes
 # everything once. Here are the multiply-adds, counted before anything runs, for LeNet on 100x100 pixels and for the
@@ -483,6 +494,39 @@ assert (round(paper_batched, 1), round(paper_alone, 1)) == (5.5, 24.5)
 machine = environment(DEVICE)
 print(f"{machine['machine']}, {cores()} cores, Python {machine['python']}, NumPy {machine['numpy']}")
 done = amortize(["--net", "lenet", "--size", "100", "--threads", "1"])
+
+# %% [markdown]
+# ## Summary
+#
+# A fully connected layer on maps of 4x4 cells is a convolution with a kernel of 4x4, and its weights are only
+# reshaped. The net that results takes images of any size and gives one answer for each window, at a fraction of the
+# cost of separate windows. Where padding does not reach, each answer equals the classifier's.
+#
+# ### Quiz
+#
+# Answer with three letters, such as `"abc"`.
+#
+# 1. What changes in a classifier when it becomes fully convolutional?
+#    * (a) the values of its weights
+#    * (b) the shapes of some weights
+#    * (c) the number of its weights
+#
+# 2. LeNet has windows of 28 pixels with stride 4. How many answers a side has an image of 60 pixels?
+#    * (a) 8
+#    * (b) 9
+#    * (c) 15
+#
+# 3. Why do the dense SqueezeNet's answers differ from the classifier's on windows that are cut out?
+#    * (a) rounding
+#    * (b) another stride
+#    * (c) padding
+
+# %%
+letters = ...
+n05.check_quiz(letters)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n05.check_quiz.accepts("bbc")
 
 # %% [markdown]
 # ## Where to read on

@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 06 Shift-and-stitch is filter rarefaction
+# # 06 · Shift-and-stitch is filter rarefaction
 #
 # A net with strides answers at every 16th or 32nd pixel. You can get dense answers from it in two ways: shift the
 # image and run it again, or dilate the filters. This notebook shows that the two give the same result. Afterwards you
@@ -21,6 +21,9 @@
 # - compute what either way costs in multiply-adds and in memory before it runs.
 #
 # In the paper: section 3.2, and a remark of section 4.2 that is off by one.
+#
+# **Before you begin.** You need notebooks 04 (strides and cells) and 05 (a fully convolutional net). Reading takes
+# about half an hour, all exercises together 60 minutes.
 
 # %% tags=["varies"]
 import copy
@@ -50,7 +53,7 @@ DEVICE = "cpu"  # "gpu": the same notebook on CuPy
 print(f"device {DEVICE}, {threads()} threads")
 
 # %% [markdown]
-# ## 1. In one dimension, by hand
+# ## 1 · In one dimension, by hand
 #
 # Here is the smallest net with a stride: the larger of each pair of numbers, then a filter of three weights over the
 # pairs. It answers once for every two pixels. Shifted by one pixel, the image is divided into other pairs, and the
@@ -106,7 +109,7 @@ cells(axes, 3, 2.5, 1, stitched, COLOURS)
 viz.show(figure)
 
 # %% [markdown]
-# ## 2. The same without moving anything
+# ## 2 · The same without moving anything
 #
 # You do not have to run twice. Remove the stride: the larger of each pixel and its neighbour, at every pixel. All
 # pairs of both runs are now in one row of 13. What if the filter slides over that row?
@@ -140,18 +143,25 @@ assert np.array_equal(one_run, stitched)
 # and it applies layer by layer: each layer is rarefied by **all** strides removed before it. The literature calls it
 # *à trous* ("with holes"), or dilation. A dilated convolution skips the zeros instead of multiplying with them.
 #
-# **Exercise 1.** Write that rule for a filter of any size.
+# ### Exercise 1: a filter taken apart
+#
+# Write that rule for a filter of any size.
 
 # %%
 answer = ...  # a function of f (k, k) and s
 
 n06.check_rarefied_filter(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-from solutions import n06 as solved
 
-print(inspect.getsource(solved.rarefied_filter))
-assert n06.check_rarefied_filter(solved.rarefied_filter)
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def solution(f: np.ndarray, s: int) -> np.ndarray:
+    extent = s * (len(f) - 1) + 1
+    apart = np.zeros((extent, extent), f.dtype)
+    apart[::s, ::s] = f
+    return apart
+
+
+assert n06.check_rarefied_filter.accepts(solution)
 
 # %% [markdown]
 # The effect of dilation in the library: a single 1 is sent through a 3x3 convolution, with dilation 1, 2 and 4. The
@@ -172,7 +182,7 @@ for axes, dilation in zip(figure.subplots(1, 3), (1, 2, 4), strict=True):
 viz.show(figure)
 
 # %% [markdown]
-# ## 3. In two dimensions, by hand
+# ## 3 · In two dimensions, by hand
 #
 # Now take a net with two strides of 2: convolution, pool, convolution, pool, convolution. Its weights are random
 # whole numbers, and the pixels of the photograph are whole numbers. Then every sum is exact in any order, and you can
@@ -249,16 +259,23 @@ axes.set_axis_off()
 viz.show(figure)
 
 # %% [markdown]
-# **Exercise 2.** Write `stitch` for maps `(f*f, h, w)` in the order of the picture above.
+# ### Exercise 2: stitch
+#
+# Write `stitch` for maps `(f*f, h, w)` in the order of the picture above.
 
 # %%
 answer = ...  # a function of parts (f*f, h, w) and f
 
 n06.check_interlace(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-print(inspect.getsource(solved.interlace))
-assert n06.check_interlace(solved.interlace)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def solution(parts: np.ndarray, factor: int) -> np.ndarray:
+    _, h, w = parts.shape
+    return parts.reshape(factor, factor, h, w).transpose(2, 0, 3, 1).reshape(h * factor, w * factor)
+
+
+assert n06.check_interlace.accepts(solution)
 
 # %% [markdown]
 # The library has the two halves of the loop as operations with gradients, and the whole loop as one function. All
@@ -271,7 +288,7 @@ print("by hand and by the library, equal to the bit:", np.array_equal(stitched, 
 assert np.array_equal(stitched, by_hand)
 
 # %% [markdown]
-# ## 4. The rarefied net
+# ## 4 · The rarefied net
 #
 # The rule for a chain of layers: every stride becomes 1, and the layers after it are dilated by it. This includes the
 # windows of pools.
@@ -312,7 +329,7 @@ print("float32, equal to five digits:", np.allclose(a, b, rtol=0, atol=1e-5 * ab
 assert np.allclose(a, b, rtol=0, atol=1e-5 * abs(b).max())
 
 # %% [markdown]
-# ## 5. Removing the stride is not enough
+# ## 5 · Removing the stride is not enough
 #
 # What if you remove the strides and leave the filters as they are? The paper calls it a tradeoff: the filters see
 # finer detail, and a smaller part of the image. The picture shows what one cell sees on the photograph:
@@ -327,7 +344,7 @@ assert [grid.field for grid in grids.values()] == [20, 10]
 viz.show(viz.receptive_fields(photo, grids), dpi=60)
 
 # %% [markdown]
-# ## 6. The 14 that is 13
+# ## 6 · The 14 that is 13
 #
 # Section 4.2 describes a variant, pool5 with stride 1, for which fc6 has to grow from 7x7 to 14x14 in order to keep
 # its receptive field. By the rule, seven weights with one gap between each two of them span 13 cells. The field
@@ -350,19 +367,27 @@ print("with a dense 14x14 instead:", Grid.of(dense14).field)
 assert set(fields.values()) == {404} and Grid.of(dense14).field == 420 and Layer(7, dilation=2).extent == 13
 
 # %% [markdown]
-# **Exercise 3.** How many cells does fc6 (7x7) span when a list of strides is removed before it?
+# ### Exercise 3: how far fc6 spans
+#
+# How many cells does fc6 (7x7) span when a list of strides is removed before it?
 
 # %%
 answer = ...  # a function of a list of strides
 
 n06.check_fc6_extent(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-print(inspect.getsource(solved.fc6_extent))
-assert n06.check_fc6_extent(solved.fc6_extent)
+# %% tags=["solution"] jupyter={"source_hidden": true}
+import math
+
+
+def solution(strides: list[int]) -> int:
+    return math.prod(strides) * (7 - 1) + 1
+
+
+assert n06.check_fc6_extent.accepts(solution)
 
 # %% [markdown]
-# ## 7. Where they differ: the border
+# ## 7 · Where they differ: the border
 #
 # The net above had no padding. VGG has padding 1 in every convolution. Here are its layers up to pool3, on an image
 # of 96x96. Red is where stitched and rarefied differ; blue is where the `Grid` says that they must be equal. The thin
@@ -419,7 +444,7 @@ assert list(np.flatnonzero(mixed != padded(x, 1))) == [1]
 # cell whose whole field lies on every shifted image meets neither, and there the two are equal: `Grid.inside` counts
 # those cells.
 #
-# ## 8. What it costs
+# ## 8 · What it costs
 #
 # Count, before anything runs, for VGG at its real width up to pool3 on 96x96 pixels. With stride 8, shift-and-stitch
 # runs everything 64 times, and holds the maps of 64 images at once. Rarefied filters run once, on maps that grow only
@@ -460,7 +485,9 @@ axes.spines[["top", "right"]].set_visible(False)
 viz.show(figure)
 
 # %% [markdown]
-# **Exercise 4.** Given each layer's multiply-adds in the strided net and its stride, how many times cheaper are
+# ### Exercise 4: what it costs
+#
+# Given each layer's multiply-adds in the strided net and its stride, how many times cheaper are
 # rarefied filters than shift-and-stitch? (Leave the border aside.)
 
 # %%
@@ -468,9 +495,18 @@ answer = ...  # a function of a list of (multiply-adds, stride)
 
 n06.check_cost(answer)
 
-# %% jupyter={"source_hidden": true} tags=["solution"]
-print(inspect.getsource(solved.cost))
-assert n06.check_cost(solved.cost)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def solution(layers: list[tuple[int, int]]) -> float:
+    factor = math.prod(stride for _, stride in layers)
+    before, rarefied = 1, 0
+    for multiply_adds, stride in layers:
+        before *= stride
+        rarefied += multiply_adds * before**2
+    return factor**2 * sum(multiply_adds for multiply_adds, _ in layers) / rarefied
+
+
+assert n06.check_cost.accepts(solution)
 
 # %% [markdown]
 # Now the time, with a thin VGG, on the machine on which this page was made. `minifcn dense` compares any trunk.
@@ -480,7 +516,7 @@ print(f"{cores()} cores, {threads()} threads\n")
 done = four_ways(["--size", "96x96"])
 
 # %% [markdown]
-# ## 9. A finer heat map
+# ## 9 · A finer heat map
 #
 # There are steps between coarse and dense: remove some strides and keep the others. Here is the heat map of notebook
 # 05, of *espresso* by SqueezeNet, with a cell every 16, 8 and 4 pixels, from the same weights. Look closely.
@@ -533,7 +569,40 @@ print(f"the moved photograph by   {abs(odd - moved[:, :22]).mean():.2f} on avera
 assert abs(odd - moved[:, :22]).mean() < abs(odd - line).mean() / 2
 
 # %% [markdown]
-# ## 10. And the paper?
+# ## Summary
+#
+# A net with stride f gives an answer for every pixel if it runs on f x f shifted images and the outputs are
+# interlaced. The same result comes from one run without strides whose filters are taken apart (à trous). Both are
+# exact; the second computes less. The paper uses neither, because upsampling with skips is cheaper and better.
+#
+# ### Quiz
+#
+# Answer with three letters, such as `"abc"`.
+#
+# 1. How often does shift-and-stitch run a net of stride 8?
+#    * (a) 8 times
+#    * (b) 16 times
+#    * (c) 64 times
+#
+# 2. A filter of 3 after a stride of 2 that is removed: how many cells does it span?
+#    * (a) 5
+#    * (b) 6
+#    * (c) 7
+#
+# 3. Do rarefied filters change the receptive field of an output?
+#    * (a) yes, it doubles
+#    * (b) no
+#    * (c) yes, it halves
+
+# %%
+letters = ...
+n06.check_quiz(letters)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n06.check_quiz.accepts("cab")
+
+# %% [markdown]
+# ## 10 · And the paper?
 #
 # It calls this another tradeoff: the answers are denser and the fields stay as large, but no filter sees finer detail
 # than it was made for. And, as you have counted, it is expensive. The authors tried shift-and-stitch, but do not use

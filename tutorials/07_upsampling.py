@@ -20,6 +20,9 @@
 # * decide whether upsampling should be learned.
 #
 # *The paper: section 3.3, and the upsampling layers of section 4.*
+#
+# **Before you begin.** You need notebook 02 (the gradient at the image), and `Grid` from notebook 04. Reading takes
+# about half an hour, all exercises together 75 minutes.
 
 # %% tags=["varies"]
 import inspect
@@ -147,17 +150,21 @@ viz.show(figure)
 #
 # Write the transposed convolution of a line: `paint(x, w, stride)` takes n numbers and a kernel of k, and returns
 # `(n - 1) * stride + k` pixels.
-# - 1) * stride + k pixels.
 
 # %%
 paint = ...  # instead of this line: def paint(x, w, stride): ...
 n07.check_paint(paint)
 
-# %% tags=["solution"] jupyter={"source_hidden": true}
-from solutions import n07 as solved
 
-print(inspect.getsource(solved.paint))
-n07.check_paint(solved.paint)
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def solution(x, w, stride):
+    y = np.zeros((len(x) - 1) * stride + len(w))
+    for i, value in enumerate(x):
+        y[i * stride : i * stride + len(w)] += value * w  # added: kernels overlap
+    return y
+
+
+assert n07.check_paint.accepts(solution)
 
 # %% [markdown]
 # ## 3 · Which kernel interpolates?
@@ -229,7 +236,57 @@ assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
 
 # %% [markdown]
 # The even kernel gives 1.25, 1.75, 2.25 ...: new pixels lie *beside* the cells. The odd one gives 1, 1.5, 2 ...:
-# every other new pixel lies *on* a cell. Section 5 needs this.
+# every other new pixel lies *on* a cell. Section 6 needs this.
+#
+# ## 4 · The checkerboard
+#
+# Both kernels above are tents. What if the weights are not tents, but random or learned? A pixel is painted by all
+# kernels that cover it, and notebook 02 counted them: with a kernel of 3 and a stride of 2 one pixel gets a single
+# contribution, its neighbour two, and the next one four. So even a constant map comes out as a checkerboard. It is
+# the best-known pitfall of upsampling. It goes away if the stride divides the kernel: then every pixel inside gets
+# equally many. Here each kernel paints ones, for two kernels, and the same kernel of 3 as a tent.
+
+# %%
+constant = put(np.ones((1, 1, 6, 6)))
+kernels_ = {"ones, kernel 3": np.ones((3, 3)), "ones, kernel 4": np.ones((4, 4)), "tent, kernel 3": bilinear(3)}
+figure = Figure(figsize=(8, 2.9), layout="constrained")
+inside_ = {}
+for axes, (name, values) in zip(figure.subplots(1, 3), kernels_.items(), strict=True):
+    up = to_host(ops.conv_transpose2d(constant, put(values)[None, None], stride=2).data)[0, 0]
+    inside_[name] = up[2:-2, 2:-2]
+    axes.imshow(up, cmap="Blues", vmin=0, vmax=5)
+    for (row, column), value in np.ndenumerate(up):
+        axes.text(column, row, f"{value:g}", ha="center", va="center", fontsize=6, color=viz.INK)
+    axes.set(title=f"{name}, stride 2", xticks=[], yticks=[])
+assert set(inside_["ones, kernel 3"].ravel()) == {1, 2, 4}
+assert set(inside_["ones, kernel 4"].ravel()) == {4} and np.allclose(inside_["tent, kernel 3"], 1)
+viz.show(figure)
+
+# %% [markdown]
+# A kernel of 3 *can* avoid it, as its tent shows: 1/2, 1, 1/2 adds up to 1 everywhere. But nothing keeps learned
+# weights there. How strong is the pattern for random kernels? Measure the spread of the four kinds of pixels (even or
+# odd row, even or odd column), divided by their mean, for kernels of ones with some noise.
+
+# %%
+noise = rng.normal(size=(200, 8, 8))
+spread = {}
+for k in (2, 3, 4, 5, 6, 7, 8):
+    each = []
+    for weights in 1 + 0.3 * noise[:, :k, :k]:
+        up = to_host(ops.conv_transpose2d(put(np.ones((1, 1, 8, 8))), put(weights)[None, None], stride=2).data)[0, 0]
+        phases = [up[8 + a, 8 + b] for a in (0, 1) for b in (0, 1)]
+        each.append(np.std(phases) / np.mean(phases))
+    spread[k] = float(np.mean(each))
+figure = Figure(figsize=(6, 2.4), layout="constrained")
+axes = figure.subplots()
+axes.bar(list(spread), list(spread.values()), color=[viz.ACCENT if k % 2 == 0 else viz.SECOND for k in spread])
+axes.set(xlabel="kernel, at stride 2", ylabel="spread / mean", title="checkerboard of noisy kernels")
+axes.spines[["top", "right"]].set_visible(False)
+assert all(spread[odd] > spread[odd + 1] for odd in (3, 5, 7)) and spread[3] > 3 * spread[4]
+viz.show(figure)
+
+# %% [markdown]
+# So use a kernel that the stride divides, begin with a tent, or fix the tent, as the released nets do.
 #
 # ### Exercise 2: the bilinear kernel
 #
@@ -239,12 +296,18 @@ assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
 kernel_of = ...  # instead of this line: def kernel_of(k): ...
 n07.check_bilinear(kernel_of)
 
+
 # %% tags=["solution"] jupyter={"source_hidden": true}
-print(inspect.getsource(solved.bilinear))
-n07.check_bilinear(solved.bilinear)
+def solution(k):
+    f, c = (k + 1) // 2, (k - 1) / 2
+    line = 1 - abs(np.arange(k) - c) / f
+    return np.outer(line, line)
+
+
+assert n07.check_bilinear.accepts(solution)
 
 # %% [markdown]
-# ## 4 · The border ring
+# ## 5 · The border ring
 #
 # Upsample a map of ones. Inside it stays 1. In a ring as wide as $k - s$, one of the tents is missing, and the values
 # are too small; in the corners three of four are missing.
@@ -321,11 +384,11 @@ ring = ...
 n07.check_ring(ring)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-print("63 - 32 - 18 =", solved.ring)
-n07.check_ring(solved.ring)
+solution = 63 - 32 - 18  # the ring is k - s wide, the crop takes 18 of it
+assert n07.check_ring.accepts(solution)
 
 # %% [markdown]
-# ## 5 · Odd or even: where does the grid land?
+# ## 6 · Odd or even: where does the grid land?
 #
 # Why is the kernel 64 after VGG and 63 after AlexNet? A `Grid` knows the positions of the cells of a map in the
 # image: cell $i$ at pixel `stride * i + start`. A pool of 2 puts its cells *between* pixels, a pool of 3 *on* them.
@@ -389,12 +452,17 @@ assert (alexnet.rungs[-1].layer.kernel, alexnet.rungs[-1].at) == (63, 18)
 choose = ...  # instead of this line: def choose(layers, stride): ...
 n07.check_kernel(choose)
 
+
 # %% tags=["solution"] jupyter={"source_hidden": true}
-print(inspect.getsource(solved.kernel))
-n07.check_kernel(solved.kernel)
+def solution(layers, stride):
+    # an odd kernel keeps the cells' fraction of a pixel, an even one moves them by half a pixel
+    return 2 * stride - 1 if Grid.of(layers).start.denominator == 1 else 2 * stride
+
+
+assert n07.check_kernel.accepts(solution)
 
 # %% [markdown]
-# ## 6 · Fixed or learned?
+# ## 7 · Fixed or learned?
 #
 # A transposed convolution has weights, so it can learn. The paper's first version learned the upsampling between the
 # skips and fixed the last; the released version fixes all of it. What can learning gain? Halve a photograph, and let
@@ -484,8 +552,62 @@ assert np.allclose(answers["dense"], answers["grouped"], atol=1e-5)
 assert np.allclose(answers["dense"], answers["fixed"], atol=1e-5)
 
 # %% [markdown]
+# ## Summary
+#
+# Upsampling is the gradient of a strided convolution, called forward: its matrix is the transpose. A tent-shaped
+# kernel interpolates, except in a ring at the border. If the stride does not divide the kernel, pixels get unequal
+# numbers of contributions, and a checkerboard appears. Whether the kernel must be odd or even follows from where the
+# cells lie.
+#
+# ### Quiz
+#
+# Answer with three letters, such as `"abc"`.
+#
+# 1. A transposed convolution with kernel 3 and stride 2, all weights 1, on a map of ones: what comes out?
+#    * (a) a constant
+#    * (b) a checkerboard
+#    * (c) zeros
+#
+# 2. Is a transposed convolution the inverse of the convolution?
+#    * (a) yes
+#    * (b) only for stride 1
+#    * (c) no
+#
+# 3. After pools of 2, which kernel upsamples by 32 so that scores lie on pixels?
+#    * (a) 63
+#    * (b) 64
+#    * (c) 65
+
+# %%
+letters = ...
+n07.check_quiz(letters)
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+assert n07.check_quiz.accepts("bcb")
+
+# %% [markdown]
 # That is 1,806,336 weights, and one in 21 is used.
 #
+# One more remark of the paper: "A stack of deconvolution layers and activation functions can even learn a nonlinear
+# upsampling" (section 3.3). `nonlinear` in `minifcn/models/upsampling.py` puts such a stack into any FCN. It doubles
+# until the stride is reached, with ReLUs between, and begins as a linear interpolation. Change its weights a little,
+# and it is linear no longer: the answer to a sum of two maps is not the sum of the answers. What it costs is in
+# notebook 06, section 8.
+
+# %%
+from minifcn.models.upsampling import Deconvolutions
+
+stack = Deconvolutions(2, Layer(8, 4, transpose=True)).to(DEVICE).astype(np.float64)
+a, b = (put(rng.normal(size=(1, 2, 5, 5))) for _ in range(2))
+gaps = []
+for noise in (0, 0.1):
+    for p in stack.parameters():
+        p.data = p.data + noise * put(rng.normal(size=p.shape))
+    gaps.append(float(abs(to_host(stack(a).data + stack(b).data - stack(a + b).data)).max()))
+print(f"as it begins, linear: {gaps[0] < 1e-12}; with other weights: {gaps[1] < 1e-12}")
+assert gaps[0] < 1e-12 < 1e-2 < gaps[1]
+
+# %% [markdown]
 # ## Where to read on
 #
 # * `minifcn/ops/conv.py`: both ops on one page; `minifcn/kernels/im2col.py`: `im2col` and `col2im`, which they use.

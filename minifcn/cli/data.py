@@ -149,7 +149,7 @@ def fetch_command(argv: list[str]) -> int:
                     unpacking=lambda count: out.advance(count, note="unpacking"),
                 )
         except DataError:
-            say(with_flags(by_hand(name, folder)))
+            say(*map(with_flags, by_hand(name, folder).split("\n")))
             raise
         say(f"wrote {place}")
     if name != "sbd":

@@ -1,4 +1,4 @@
-"""Look at a net without training it: layers, cost, memory, ladder design and figure."""
+"""Look at a net without training it: layers, cost, memory, ladder design and figure; find its wrong gradients."""
 
 FILES = (
     "markup",
@@ -8,4 +8,6 @@ FILES = (
     "design",
     "describe",
     "explain",
+    "detective",
+    "planted",
 )

@@ -576,7 +576,7 @@ class Trainer:
         with self._tolerant():
             self.ranks.once(lambda: self._write(tensors, meta, best=best))
             saved = True
-        if not saved:
+        if not saved and best and not self.folder.best_is_of(p.step):
             p.best = beaten  # the next net that beats the best one on the disk takes its place
 
     def _write(self, tensors: dict[str, np.ndarray], meta: dict[str, Any], *, best: bool) -> None:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from minifcn.errors import FormatError, UsageError
-from minifcn.formats.checkpoint import NewerFormatError, explained, load_checkpoint, pieces_of, replace_file
+from minifcn.formats.checkpoint import NewerFormatError, explained, load_checkpoint, meta_of, pieces_of, replace_file
 from minifcn.formats.limits import short
 from minifcn.formats.strict_json import read_json
 from minifcn.training.net_record import CHOICES, read_record
@@ -37,7 +37,8 @@ PAGES = ("report.html", "curves.png", "confusion.png")
 FOLDERS = ("checkpoints", "samples", "predictions")
 CHECKPOINT = r"(step-\d{8,}|best)\.safetensors"
 # what a kill leaves of a file that was being written; earlier versions gave it no token
-UNFINISHED = re.compile(rf"({CHECKPOINT}|probe|{'|'.join(map(re.escape, FILES))})((\.[0-9a-f]{{16}})?\.tmp){{1,2}}")
+OURS = "|".join(map(re.escape, (*FILES, *PAGES)))
+UNFINISHED = re.compile(rf"({CHECKPOINT}|probe|{OURS})((\.[0-9a-f]{{16}})?\.tmp){{1,2}}|.+\.png\.[0-9a-f]{{16}}\.tmp")
 
 Say = Callable[[str], None]
 
@@ -319,6 +320,12 @@ class RunFolder:
                     old.unlink()
         return path
 
+    def best_is_of(self, step: int) -> bool:
+        """Whether the best checkpoint on the disk is that of `step`: its copy may be saved where the step's is not."""
+        with contextlib.suppress(OSError):
+            return bool(meta_of(best_path(self.path)).get("progress", {}).get("step") == step)
+        return False
+
     def check(self) -> None:
         """Raise UsageError if another folder, of another run perhaps, has taken this one's place."""
         with contextlib.suppress(OSError):  # where there is none, writing says so
@@ -358,7 +365,8 @@ class RunFolder:
 
     def _remove_unfinished(self) -> None:
         """Remove what a killed process was writing: we hold the lock, so no other process is writing it now."""
-        for folder in (self.path, self._checkpoints):
+        samples = [self.path / "samples"] if (self.path / "samples").is_dir() else []
+        for folder in (self.path, self._checkpoints, *samples):
             for entry in list(os.scandir(folder)):
                 if UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     os.unlink(entry)

@@ -1,4 +1,4 @@
-"""Draw what is inside a net: feature maps, filters and gradient sizes."""
+"""Draw what is inside a net: feature maps, filters, gradient errors and gradient sizes."""
 
 from __future__ import annotations
 
@@ -146,6 +146,50 @@ def _tiled(
     if heading:
         axes.set_title(heading.replace("$", r"\$"), fontsize=10.5, color=INK, loc="left")
     return figure, axes
+
+
+def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path | None = None) -> Figure:
+    """Where gradients are wrong: a row for each input, from `introspect.detective.Case.errors`.
+
+    On the left each element, blue where the gradient is too small and red where it is too large; the maps of a 4-D
+    gradient stand side by side, images or filters below each other. On the right, for 4-D, the mean |error| at each
+    pixel or kernel tap. Rows are scaled alone, and the largest error is written above; errors below 1e-6 are shown as
+    zero. Written to `path` too if one is given. Raises `UsageError` without a gradient.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    if not errors:
+        raise UsageError("gradient errors: found no gradient; expected errors by name")
+    figure = Figure(figsize=(7.6, 0.3 + 1.9 * len(errors)), layout="constrained")
+    rows = figure.subplots(len(errors), 2, squeeze=False, width_ratios=(2.4, 1))
+    for (left, right), (name, array) in zip(rows, errors.items(), strict=True):
+        error = np.asarray(to_host(array), dtype=np.float64)
+        peak = _peak(error)
+        error = np.where(np.abs(error) < 1e-6, 0.0, error)
+        sheet = np.atleast_2d(error)
+        if error.ndim > 2:
+            maps = error.reshape(-1, *error.shape[-3:])
+            maps = np.pad(maps, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=np.nan)  # a gap between two maps
+            sheet = maps.transpose(0, 2, 1, 3).reshape(maps.shape[0] * maps.shape[2], -1)[:-1, :-1]
+        scale = peak if peak >= 1e-6 else 1.0
+        colours = colormaps["RdBu_r"].with_extremes(bad="white")
+        left.imshow(np.ma.masked_invalid(sheet), cmap=colours, vmin=-scale, vmax=scale)
+        told = f"largest error {peak:.3g}" if peak >= 1e-6 else "no error"
+        left.set_title(f"{plain(name)}: {told}".replace("$", r"\$"), fontsize=9.5, color=INK, loc="left")
+        if error.ndim == 4:
+            right.imshow(np.abs(error).mean(axis=(0, 1)), cmap="Reds", vmin=0)
+            right.set_title("mean |error| by pixel or tap", fontsize=9.5, color=INK)
+        else:
+            right.set_axis_off()
+        for axes in (left, right):
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color("#9aa4b2")
+    if title:
+        figure.suptitle(plain(title).replace("$", r"\$"), fontsize=10.5, color=INK)
+    if path is not None:
+        write_figure(figure, path)
+    return figure
 
 
 def gradient_flow(

@@ -2,6 +2,7 @@
 
 import importlib
 import pathlib
+import re
 import sys
 
 import numpy as np
@@ -22,7 +23,7 @@ def _course(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names(module: str) -> list[str]:
     text = (TUTORIALS / "exercises" / f"{module}.py").read_text(encoding="utf-8")
-    return [line.split("(")[0].removeprefix("def check_") for line in text.split("\n") if line.startswith("def check_")]
+    return re.findall(r"^(?:def )?check_(\w+)(?:\(| = )", text, re.MULTILINE)
 
 
 EACH = pytest.mark.parametrize(("module", "name"), [(module, name) for module in modules() for name in names(module)])
@@ -30,6 +31,8 @@ EACH = pytest.mark.parametrize(("module", "name"), [(module, name) for module in
 
 def parts(module: str, name: str):
     check = getattr(importlib.import_module(f"exercises.{module}"), f"check_{name}")
+    if name == "quiz":
+        return check, check.key, ["".join("bca"["abc".index(letter)] for letter in check.key), check.key[:2], "xyz"]
     solution = getattr(importlib.import_module(f"solutions.{module}"), name)
     return check, solution, importlib.import_module(f"wrong_answers.{module}").WRONG[name]
 
@@ -60,6 +63,63 @@ def test_no_answer_yet_and_answers_of_another_kind(module: str, name: str, capsy
     for odd in ("forty-two", -1e9, [], {}, lambda: 0, object(), np.zeros((2, 3, 5, 7))):
         assert check(odd) is False
         assert capsys.readouterr().out.startswith("not right: ")
+
+
+def other_styles(answer):
+    """The same answer as people also write it."""
+    if isinstance(answer, bool):
+        return
+    if isinstance(answer, int):
+        yield from (np.int64(answer), float(answer), np.array(answer), np.float32(answer))
+    elif isinstance(answer, str):
+        yield from (answer.lower(), answer.upper(), f" {answer} ", " ".join(answer.split()))
+    elif isinstance(answer, set | frozenset):
+        yield from (sorted(answer), tuple(answer), {name.replace(" ", "") for name in answer})
+    elif isinstance(answer, tuple):
+        yield from (list(answer), np.array([float(part) for part in answer]))
+    elif isinstance(answer, np.ndarray):
+        yield from (answer.tolist(), answer.astype(np.float32))
+    elif callable(answer):
+
+        def listed(value):
+            return [listed(part) for part in value] if isinstance(value, tuple) else value
+
+        yield lambda *args: listed(answer(*args))
+
+
+@EACH
+def test_the_same_answer_in_another_style_is_right(module: str, name: str) -> None:
+    check, solution, _ = parts(module, name)
+    for number, answer in enumerate(other_styles(solution)):
+        assert check.accepts(answer), f"style {number}: {answer!r}"
+
+
+@EACH
+def test_an_error_in_the_answers_own_code_is_shown_with_its_line(module: str, name: str, capsys) -> None:
+    check, solution, _ = parts(module, name)
+    if not callable(solution):
+        return
+
+    def mistaken(*arguments):
+        count = len(arguments)
+        return count / 0
+
+    assert check(mistaken) is False
+    said = capsys.readouterr().out
+    assert (
+        said
+        == "not right: your function raised ZeroDivisionError: division by zero (in its line 3, `return count / 0`)\n"
+    )
+
+
+def test_a_quiz_names_the_questions_to_think_about_again(capsys: pytest.CaptureFixture[str]) -> None:
+    check = importlib.import_module("exercises").quiz("b: one", "a: two", "c: three")
+    assert check("bac") and check("B, A, C") and check(["b", "a", "c"]) and check(("b", "A", "c"))
+    assert not check("bca") and not check("ba") and not check("bad") and not check(3)
+    said = capsys.readouterr().out.split("\n")
+    assert said[0] == "right: one; two; three"
+    assert said[4] == "not right: 1 of 3; think again about question 2 and 3"
+    assert "expected 3 letters" in said[5] and "expected 3 letters" in said[6] and "TypeError" in said[7]
 
 
 def test_the_form_of_an_exercise(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import base64
 import copy
 import importlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -54,6 +55,11 @@ def badly_begun(cells: list[Cell]) -> list[str]:
     first, code = cells[0], next(cell for cell in cells if cell.kind == "code")
     found = [] if first.kind == "markdown" and first.source.startswith("# ") else ["the first cell is no title"]
     found += ["the first words name no section of the paper"] if "ection" not in first.source else []
+    found += ["the title has no number, as in `# 01 · Title`"] if not re.match(r"# \d\d · \S", first.source) else []
+    found += (
+        ["the first words do not say what is needed"] if "**Before you begin.** You need" not in first.source else []
+    )
+    found += ["the first words name no minutes"] if not re.search(r"\d+\s+minutes", first.source) else []
     for pattern in (r"^SEED = \d+$", r'^DEVICE = "cpu"', r"\bthreads\(\)", r"^(import|from) "):
         if not re.search(pattern, code.source, re.MULTILINE):
             found.append(f"the first code cell has nothing like {pattern}")
@@ -69,9 +75,19 @@ def badly_begun(cells: list[Cell]) -> list[str]:
 
 
 def badly_ended(cells: list[Cell]) -> list[str]:
-    """The last cell says where to read on."""
-    last = cells[-1]
-    return [] if last.kind == "markdown" and "minifcn/" in last.source else ["the last cell names no source file"]
+    """The last cell says where to read on; before it come a summary and a quiz."""
+    last, said = cells[-1], "\n".join(cell.source for cell in cells if cell.kind == "markdown")
+    found = [] if last.kind == "markdown" and "minifcn/" in last.source else ["the last cell names no source file"]
+    return found + [f"there is no {name}" for name in ("## Summary", "### Quiz") if f"{name}\n" not in said]
+
+
+def spoilt(notebook: dict) -> list[str]:
+    """A solution shows nothing: it is folded, and its output would not be."""
+    return [
+        f"cell {number} has the tag `solution` and prints something"
+        for number, cell in enumerate(notebook["cells"])
+        if "solution" in cell["metadata"].get("tags", []) and cell.get("outputs")
+    ]
 
 
 def magic(cells: list[Cell]) -> list[str]:
@@ -106,7 +122,7 @@ def test_a_notebook_keeps_to_the_rules(source: pathlib.Path) -> None:
     notebook = load(source.with_suffix(".ipynb"))
     cells = cells_of_notebook(notebook)
     found = [*badly_begun(cells), *badly_ended(cells), *magic(cells), *unfolded(cells), *not_run(notebook)]
-    assert not found + complaints(notebook)
+    assert not found + spoilt(notebook) + complaints(notebook)
 
 
 @EACH
@@ -116,9 +132,9 @@ def test_its_exercises_have_checkers_solutions_and_wrong_answers(source: pathlib
     checkers, solutions = (importlib.import_module(f"{folder}.{module}") for folder in ("exercises", "solutions"))
     wrong = importlib.import_module(f"wrong_answers.{module}").WRONG
     asked = exercises_of(cells_of_text(source.read_text(encoding="utf-8")))
-    assert 2 <= len(asked) <= 4
+    assert "quiz" in asked and 2 <= len(asked - {"quiz"}) <= 4
     assert asked == {name.removeprefix("check_") for name in vars(checkers) if name.startswith("check_")}
-    assert asked == set(wrong) and asked <= set(vars(solutions))
+    assert asked - {"quiz"} == set(wrong) and set(wrong) <= set(vars(solutions))
 
 
 def test_every_notebook_has_both_its_files() -> None:
@@ -131,6 +147,19 @@ def test_every_photograph_has_its_credit() -> None:
     photos = notebooks.TUTORIALS / "photos"
     credits = re.findall(r"^\| `(\S+)` \|.*\| (?:public domain|CC0) \|$", (photos / "CREDITS.md").read_text(), re.M)
     assert sorted(credits) == sorted(path.name for path in photos.iterdir() if path.suffix != ".md")
+
+
+def test_numbers_of_the_re_run_are_those_of_its_page() -> None:
+    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    for line in (notebooks.TUTORIALS / "logs" / "reproduction.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        table = page.split(f"\n## {record.pop('table')}\n")[1].split("\n## ")[0]
+        head, row = (
+            next(row for row in table.split("\n") if row.startswith(start))
+            for start in ("|  |", f"| {record.pop('row')} |")
+        )
+        values = dict(zip(head.split("|")[2:-1], row.split("|")[2:-1], strict=True))
+        assert {name.strip(): float(value.split("±")[0]) for name, value in values.items()} == record
 
 
 @needs_jupyter
@@ -209,9 +238,11 @@ TEXT = """# ---
 # ---
 
 # %% [markdown]
-# # A title
+# # 01 · A title
 #
 # Section 3.
+#
+# **Before you begin.** You need nothing. All exercises together take 5 minutes.
 
 # %% tags=["varies"]
 import minifcn
@@ -224,6 +255,13 @@ print(threads())
 
 # %% jupyter={"source_hidden": true} tags=["solution"]
 check_sum(2)
+
+# %% [markdown]
+# ## Summary
+#
+# ### Quiz
+#
+# Which?
 
 # %% [markdown]
 # Read `minifcn/tensor.py`.
@@ -254,7 +292,12 @@ def test_the_rules_let_a_good_notebook_pass() -> None:
 @pytest.mark.parametrize(
     ("was", "becomes", "complaint"),
     [
-        ("# # A title", "# A title", "no title"),
+        ("# # 01 · A title", "# A title", "no title"),
+        ("01 · A title", "01. A title", "no number"),
+        ("You need", "It needs", "what is needed"),
+        ("5 minutes", "long", "no minutes"),
+        ("## Summary", "## In short", "no ## Summary"),
+        ("### Quiz", "### Exercise", "no ### Quiz"),
         ("Section 3", "Chapter 3", "no section"),
         ("SEED = 0", "seed = 0", "SEED"),
         ('DEVICE = "cpu"', 'DEVICE = "gpu"', "DEVICE"),
@@ -307,6 +350,14 @@ def test_a_notebook_out_of_step_is_seen() -> None:
     unrun = notebook_of(TEXT)
     unrun["cells"][2]["execution_count"] = None
     assert not_run(unrun)
+
+
+def test_a_solution_that_prints_is_seen() -> None:
+    notebook = notebook_of(TEXT)
+    solution = next(cell for cell in notebook["cells"] if "solution" in cell["metadata"].get("tags", []))
+    assert spoilt(notebook) == []
+    solution["outputs"] = [{**STREAM, "text": "42"}]
+    assert spoilt(notebook)
 
 
 def picture(shade: int, width: int = 80, at: int = 0) -> str:

@@ -253,6 +253,7 @@ def refusals():
     yield lambda: viz.kernels(np.zeros((3, 3))), ShapeError, r"found \(3, 3\); expected \(O, I, kh, kw\)"
     yield lambda: viz.kernels(np.zeros((1, 3, 3, 3)), order="gbr"), UsageError, 'order is .gbr.; expected "rgb" or'
     yield lambda: viz.gradient_flow({}), UsageError, "found no layer"
+    yield lambda: viz.gradient_errors({}), UsageError, "found no gradient"
     yield lambda: viz.gradient_flow({"a": np.ones(2)}, {}), ShapeError, r"a has a gradient \(2,\) and weights none"
     yield lambda: viz.gradient_flow({"a": np.ones(2)}, {"a": np.ones(3)}), ShapeError, r"weights \(3,\)"
 
@@ -400,6 +401,19 @@ def test_other_filters_are_grey_a_row_for_each_output():
     single = viz.kernels(w[:, :1], columns=3).axes[0]
     assert len(single.images) == 5 and single.images[3].get_extent()[0] == 0
     assert (viz.kernels(np.zeros((1, 1, 2, 2))).axes[0].images[0].get_array() == 0.5).all()
+
+
+def test_gradient_errors_are_where_they_are():
+    error = np.zeros((2, 3, 4, 5))
+    error[1, 2, 0, 3] = -0.5
+    figure = viz.gradient_errors({"x": error, "b": np.array([1e-9, 0])}, title="a case")
+    sheet, by_place, line = (axes.images[0].get_array() for axes in figure.axes if axes.images)
+    assert sheet.shape == (2 * 5 - 1, 3 * 6 - 1) and np.argwhere(np.ma.filled(sheet, 0)).tolist() == [[5, 15]]
+    assert by_place.shape == (4, 5) and by_place[0, 3] == 0.5 / 6 and np.count_nonzero(by_place) == 1
+    assert not line.any() and [axes.get_title(loc="left") for axes in figure.axes[::2]] == [
+        "x: largest error 0.5",
+        "b: no error",
+    ]
 
 
 def test_gradient_flow_measures_each_layer_and_drops_none():

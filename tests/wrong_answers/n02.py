@@ -39,5 +39,5 @@ WRONG = {
         lambda gy, w, size, stride: np.zeros(gy.shape),
         lambda gy, w, size, stride: np.full(size, gy.sum() * w.sum()),
     ],
-    "adjoint": ["A", "B", "c"],
+    "adjoint": ["A", "B", "D"],
 }

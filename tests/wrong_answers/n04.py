@@ -28,6 +28,6 @@ WRONG = {
         lambda outer, inner: (inner[0] + outer[0] - 1, outer[1] * inner[1]),  # as if the stride were 1
         lambda outer, inner: outer[0] * inner[0],  # no stride
     ],
-    "vgg19": [404, 410, 432, 516, 461, 460.0],
-    "padding": [97, 64, 66, 49, 100, 65.0],
+    "vgg19": [404, 410, 432, 516, 461, 460.5],
+    "padding": [97, 64, 66, 49, 100, 65.5],
 }

@@ -8,15 +8,21 @@ A checker is written as a function that returns that sentence:
             return wrong(f"a window of 3x3 has 9 pixels, you say {answer}")
         return right("and so has every other one")
 
-`@exercise` prints what it returns, and turns it into True or False. Nothing done yet (`...` or None) is "not yet", and
-an answer that breaks the checker, because it has another type or raises an error itself, is an answer to talk about.
+`@exercise` prints what it returns, and turns it into True or False; `check_area.accepts(answer)` does so without
+printing. Nothing done yet (`...` or None) is "not yet". NumPy's numbers and whole floats arrive as Python's integers.
+An answer that raises an error is wrong: the sentence names the error, and the line if it is one of the answer's own.
+
+`quiz("b: because ...", "a: ...", "c: ...")` makes the checker of three questions with the answers a, b and c.
 """
 
 from __future__ import annotations
 
 import functools
+import linecache
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 
 class Verdict(str):
@@ -35,19 +41,62 @@ def wrong(why: str) -> Verdict:
     return Verdict(f"not right: {why}")
 
 
-def exercise(check: Callable[[Any], Verdict]) -> Callable[[Any], bool]:
+def exercise(check: Callable[[Any], Verdict]) -> Any:
     """Lift a function from an answer to a verdict to one that prints the verdict and returns whether it was right."""
+
+    def judged(answer: Any) -> Verdict:
+        if answer is None or answer is ...:
+            return Verdict("not yet: put your answer in place of the dots and run the cell again")
+        try:
+            return check(plain(answer))
+        except Exception as error:  # whatever the answer does: the reader wants a sentence and no traceback
+            return wrong(" ".join(failure(answer, error).split()))
 
     @functools.wraps(check)
     def checked(answer: Any = ...) -> bool:
-        if answer is None or answer is ...:
-            verdict = Verdict("not yet: put your answer in place of the dots and run the cell again")
-        else:
-            try:
-                verdict = check(answer)
-            except Exception as error:  # whatever the answer does: the reader wants a sentence and no traceback
-                verdict = wrong(f"checking your answer ended in {type(error).__name__}: {error}")
+        verdict = judged(answer)
         print(verdict)
         return verdict.right
 
+    checked.accepts = lambda answer: judged(answer).right  # type: ignore[attr-defined]
+    return checked
+
+
+def plain(answer: Any) -> Any:
+    """Return a number as Python has it, a whole one as an integer; anything else as it is."""
+    if isinstance(answer, np.generic) or (isinstance(answer, np.ndarray) and answer.ndim == 0):
+        answer = answer.item()
+    return int(answer) if isinstance(answer, float) and answer.is_integer() else answer
+
+
+def failure(answer: Any, error: Exception) -> str:
+    """Say what an answer raised: in which of its own lines, if it is a function and one of its lines was running."""
+    said = f"{type(error).__name__}: {error}"
+    file, line, trace = getattr(getattr(answer, "__code__", None), "co_filename", None), 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if not line:
+        return f"checking your answer ended in {said}"
+    text = linecache.getline(file or "", line).strip()
+    place = f"line {line - answer.__code__.co_firstlineno + 1}" + (f", `{text}`" if text else "")
+    return f"your function raised {said} (in its {place})"
+
+
+def quiz(*answers: str) -> Any:
+    """Return the checker of a quiz: each answer is "letter: why". It takes "bac", "b a c", or a list of letters."""
+    key = [answer[0] for answer in answers]
+
+    def check_quiz(answer: Any) -> Verdict:
+        given = [letter for part in answer for letter in str(part).lower() if letter.isalpha()]
+        if len(given) != len(key) or not set(given) <= set("abc"):
+            return wrong(f"expected {len(key)} letters out of a, b and c, such as 'abc'; found {answer!r}")
+        missed = [str(number) for number, (a, b) in enumerate(zip(given, key, strict=True), start=1) if a != b]
+        if missed:
+            return wrong(f"{len(key) - len(missed)} of {len(key)}; think again about question {' and '.join(missed)}")
+        return right("; ".join(answer[2:].strip() for answer in answers))
+
+    checked = exercise(check_quiz)
+    checked.key = "".join(key)
     return checked

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import Verdict, exercise, right, wrong
+from . import Verdict, exercise, quiz, right, wrong
 
 
 @exercise
@@ -15,7 +15,8 @@ def check_sigmoid(answer: Callable[[np.ndarray], Any]) -> Verdict:
     """`answer(x)` returns `(value, (grad_x,))` of y = 1 / (1 + e^-x)."""
     x = np.linspace(-3, 4, 8).reshape(2, 4)
     given = answer(x.copy())
-    if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], tuple) and len(given[1]) == 1):
+    pairs = (tuple, list)
+    if not (isinstance(given, pairs) and len(given) == 2 and isinstance(given[1], pairs) and len(given[1]) == 1):
         return wrong("an operation returns its value and a tuple of gradient functions: (y, (grad_x,))")
     y, (grad_x,) = given
     if np.shape(y) != x.shape or not np.allclose(y, 1 / (1 + np.exp(-x))):
@@ -56,11 +57,12 @@ def check_remembered(answer: set[str]) -> Verdict:
     names = {"a", "b", "c", "a * b", "a * b + c", "relu"}
     if not isinstance(answer, set | frozenset | list | tuple):
         return wrong(f"expected a set of names, found {type(answer).__name__}")
-    if unknown := set(answer) - names:
+    spaced = {name.replace(" ", ""): name for name in names}  # "a*b" is "a * b"
+    given = {spaced.get("".join(str(name).split()), name) for name in answer}
+    if unknown := given - names:
         return wrong(f"{sorted(unknown, key=str)} is none of the names {sorted(names)}")
-    given = set(answer)
     if "a" in given:
-        return wrong("a would be needed for the gradient of b, and b is a constant: nobody wants that gradient")
+        return wrong("a would be needed for the gradient of b, and b is a constant: that gradient is not needed")
     if "c" in given or "a * b" in given:
         return wrong("the gradient of a sum is passed on as it came: add remembers neither of its inputs")
     if "a * b + c" in given:
@@ -69,3 +71,10 @@ def check_remembered(answer: set[str]) -> Verdict:
         why = {"b": "the gradient of a is gy * b", "relu": "the gradient of relu has to know what was positive"}
         return wrong(f"something is missing: {why[min(missing)]}")
     return right("two arrays: b for the gradient of a, and what came out of relu")
+
+
+check_quiz = quiz(
+    "b: the gradient at x is gy * w",
+    "b: b was used in 8 rows, and the parts add up",
+    "a: without the count a shared node is visited once for each path",
+)

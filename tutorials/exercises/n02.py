@@ -8,7 +8,7 @@ import numpy as np
 
 from minifcn.kernels.im2col import Windows
 
-from . import Verdict, exercise, right, wrong
+from . import Verdict, exercise, quiz, right, wrong
 
 
 @exercise
@@ -99,6 +99,7 @@ suspects = {"A": _suspect_a, "B": _suspect_b, "C": _suspect_c}
 @exercise
 def check_adjoint(answer: str) -> Verdict:
     """Which of the suspects is the adjoint of `forward`."""
+    answer = answer.strip().upper() if isinstance(answer, str) else answer
     if not isinstance(answer, str) or answer not in suspects:
         return wrong(f"expected one of the letters {', '.join(suspects)}, found {answer!r}")
     rng = np.random.default_rng(4)
@@ -107,3 +108,10 @@ def check_adjoint(answer: str) -> Verdict:
     if not np.isclose(there, back):
         return wrong(f"for random x, w and gy, <y, gy> is {there:.3f} and <x, {answer}> is {back:.3f}: not an adjoint")
     return right("a convolution again, with the kernel turned by half a turn")
+
+
+check_quiz = quiz(
+    "c: 32 + 2 * 2 - 5 + 1",
+    "a: 2 * (3 - 1) + 1 = 5 a side",
+    "c: a pixel in two windows gets two parts, which add up",
+)

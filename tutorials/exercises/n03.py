@@ -6,7 +6,7 @@ import numpy as np
 
 from minifcn import ops
 
-from . import exercise, right, wrong
+from . import exercise, quiz, right, wrong
 
 
 def central(function, x, eps):
@@ -71,9 +71,11 @@ SUSPECTS = _suspects()
 @exercise
 def check_fault(answer):
     """`answer`: which of the four has a wrong gradient, and of which input: such as "A x"."""
+    answer = " ".join(answer) if isinstance(answer, (list, tuple)) and len(answer) == 2 else answer
     if not isinstance(answer, str) or len(answer.split()) != 2:
         return wrong(f'expected a letter and an input, such as "A x" or "D w"; found {answer!r}')
     letter, argument = answer.split()
+    letter, argument = letter.upper(), argument.lower()
     if letter not in SUSPECTS or argument not in ("x", "w"):
         return wrong(f'{answer!r} is none of the eight gradients: "A x" to "D w"')
     if letter != "C":
@@ -121,3 +123,10 @@ def check_inputs(answer):
         if math.prod(shape) != x.size:
             return wrong(f"expected {math.prod(shape)} numbers, found {x.size}")
     return right("no ties, nothing at the kink of a ReLU: the derivative exists everywhere")
+
+
+check_quiz = quiz(
+    "b: ones look the same in a mirror",
+    "a: half a turn is a flipped kernel",
+    "c: at a tie there is no derivative",
+)

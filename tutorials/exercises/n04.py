@@ -8,7 +8,7 @@ from minifcn.geometry import Grid, Layer
 from minifcn.models.ladder import safe_padding
 from minifcn.models.vgg import VGG
 
-from . import exercise, right, wrong
+from . import exercise, quiz, right, wrong
 
 
 def vgg(padding=100, layers=16):
@@ -102,3 +102,10 @@ def check_padding(answer):
     if answer > expected:
         return wrong(f"{answer} is safe, but not the smallest: an image of 1 pixel still fits with one less")
     return wrong(f"with {answer} an image of 1 pixel gives pool5 fewer than 5 cells, and fc6 has no window; try more")
+
+
+check_quiz = quiz(
+    "a: 3 + (3 - 1) * 1",
+    "b: the last window extends past the edge and counts",
+    "b: (7 - 1) * 32",
+)

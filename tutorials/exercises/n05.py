@@ -9,7 +9,7 @@ import numpy as np
 from minifcn.geometry import out_size
 from minifcn.models.lenet import LeNet
 
-from . import Verdict, exercise, right, wrong
+from . import Verdict, exercise, quiz, right, wrong
 
 
 @exercise
@@ -72,9 +72,16 @@ def check_average(answer: int) -> Verdict:
         return wrong(
             f"{answer} is the side of {'the answer' if answer == 1 else 'the image'}; count cells of conv10's map"
         )
-    if type(answer) is not int or answer != 15:
+    if isinstance(answer, bool) or answer != 15:
         return wrong(
             f"you say {answer!r}; the side is a whole number: put 227 through conv1, the three pools in ceil mode, and "
             "conv10 with padding 1"
         )
     return right("227 -> 111 -> 55 -> 27 -> 13, and conv10's padding makes 15 of 13")
+
+
+check_quiz = quiz(
+    "b: w.reshape and nothing else",
+    "b: (60 - 28) / 4 + 1",
+    "c: inside the photograph the padding is replaced by pixels",
+)

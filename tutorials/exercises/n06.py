@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import Verdict, exercise, right, wrong
+from . import Verdict, exercise, quiz, right, wrong
 
 
 @exercise
@@ -101,3 +101,10 @@ def check_cost(answer: Callable) -> Verdict:
                 "runs f*f times; rarefied, a layer's map grows by the square of the strides up to it, its own included"
             )
     return right("what runs before the strides runs once, not f*f times")
+
+
+check_quiz = quiz(
+    "c: 8 shifts along each axis",
+    "a: 2 * (3 - 1) + 1",
+    "b: each output sees the same pixels through the same weights",
+)

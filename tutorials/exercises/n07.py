@@ -5,7 +5,7 @@ import numpy as np
 from minifcn import ops
 from minifcn.geometry import Grid, Layer
 
-from . import exercise, right, wrong
+from . import exercise, quiz, right, wrong
 
 
 @exercise
@@ -92,3 +92,10 @@ def check_kernel(answer):
                 f"the score at {start}, between two pixels of the image"
             )
     return right("cells on pixels want an odd kernel, cells between pixels an even one")
+
+
+check_quiz = quiz(
+    "b: pixels are under 1, 2 or 4 kernels",
+    "c: it is the transpose; what a stride dropped is lost",
+    "b: cells between pixels want an even kernel",
+)

@@ -8,7 +8,7 @@ from minifcn.models.alexnet import AlexNet
 from minifcn.models.ladder import Ladder
 from minifcn.models.vgg import VGG
 
-from . import exercise, right, wrong
+from . import exercise, quiz, right, wrong
 
 
 def paths(trunk, padding):
@@ -111,3 +111,10 @@ def check_fcn4s(answer):
     kernel = Layer(8, 4, transpose=True)
     start = Grid.through(Grid(ladder.grids["pool2"].stride), kernel).start
     return wrong(f"pool2 is not cropped at {first}; with stride 4 the last kernel is 8 and shifts by {start} pixels")
+
+
+check_quiz = quiz(
+    "b: the distance of the first cells, in cells of pool4",
+    "b: c enters twice",
+    "a: max(u, 0) is not u where u < 0",
+)

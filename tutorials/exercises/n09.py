@@ -5,7 +5,7 @@ import numpy as np
 from minifcn.geometry import Grid, Layer
 from minifcn.sampling import class_weights
 
-from . import exercise, right, wrong
+from . import exercise, quiz, right, wrong
 
 
 @exercise
@@ -74,3 +74,10 @@ def check_weights(answer):
             )
         return wrong(f"{counts}: weight * cells is {np.round(total, 3)}; it should be the same for every class")
     return right("the loss keeps its size, and every class its say")
+
+
+check_quiz = quiz(
+    "c: each kept cell stands for four",
+    "c: the convolutions run over the whole image",
+    "b: frequent classes are predicted less often",
+)

@@ -1,10 +1,10 @@
-"""Notebook 10: train on real photographs."""
+"""Notebook 10: train a net, and read its run."""
 
 import numpy as np
 
 from minifcn.metrics import ConfusionMatrix
 
-from . import exercise, right, wrong
+from . import exercise, quiz, right, wrong
 
 VERDICTS = ("healthy", "rate too low", "rate too high", "too few images")
 RUNS = {"A": "rate too high", "B": "healthy", "C": "too few images", "D": "rate too low"}
@@ -112,3 +112,10 @@ def check_diagnosis(answer):
         if answer[run] != verdict:
             return wrong(f"run {run} is not {answer[run]!r}: {hints[verdict]}")
     return right("the loss tells whether it learns, the validation set whether it learned the right thing")
+
+
+check_quiz = quiz(
+    "b: ln 21 = 3.04",
+    "a: background has most of the pixels",
+    "c: the net learns its few images by heart",
+)

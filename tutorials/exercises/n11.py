@@ -6,7 +6,7 @@ from minifcn.experiments.bench.studies import Layer
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows, im2col
 
-from . import exercise, right, wrong
+from . import exercise, quiz, right, wrong
 
 
 @exercise
@@ -96,3 +96,10 @@ def check_saving(answer):
             return wrong(f"{case}: {found:.3g} is the number of multiplications that are left")
         return wrong(f"{case}: you say {found:.3g}; {m}*{m} outputs need {m * m * r * r} multiplications by definition")
     return right("36 multiplications where there were 144, for F(4x4, 3x3)")
+
+
+check_quiz = quiz(
+    "a: (2 * 3 / 4)^2",
+    "c: one copy for each weight",
+    "b: the transforms lose a digit",
+)
