@@ -106,10 +106,12 @@ def read_any_json(path: Path) -> dict[str, Any]:
 
 
 def is_labelme(found: Mapping[str, Any]) -> bool:
+    """Whether the parsed JSON is one picture's polygons by labelme."""
     return isinstance(found.get("shapes"), list) and "imagePath" in found
 
 
 def is_coco(found: Mapping[str, Any]) -> bool:
+    """Whether the parsed JSON is a data set in COCO's form."""
     return all(isinstance(found.get(key), list) for key in ("images", "annotations", "categories"))
 
 
