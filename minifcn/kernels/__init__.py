@@ -6,7 +6,7 @@ threads.py       a few threads that take blocks of work in turn
 planes.py        work on single pixels (pooling, the masks of ReLU) a few planes at a time
 blocks.py        the three products in blocks that fit into the cache, on all cores
 depthwise.py     the three products where each channel is filtered alone, with banded matrices
-lines.py         the three products of a thin layer, each channel laid out as one long line
+lines.py         the three products of a thin layer, one matrix product for all kernel rows
 winograd.py      the three products of a 3x3 convolution with a quarter of the multiplications
 convolution.py   the three products for everybody to call: arguments checked, and who computes them
 """

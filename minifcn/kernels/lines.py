@@ -1,80 +1,75 @@
-"""The three products for thin layers, with each channel stored as one long line.
+"""The three products for thin layers: one matrix product for all kernel rows, one copy of a pixel for each column.
 
 A layer of 8 or 32 channels multiplies little. Its time goes into copies of short rows of pixels, nine for each pixel,
-and into matrix products with few rows, at which BLAS is slow. So lay all rows of all images behind one another, with
-the zeros of the padding in between (those after one row are those before the next). Then the window to the right
-begins one number further along the line, and the window below `width` numbers further along:
+and into matrix products with few rows, at which BLAS is slow. So take the rows of an image as they are. What kernel row
+i sees from one row of windows, kernel row i+1 sees from the row above: the columns of one kernel row serve all of them.
+And the weights of all kernel rows, below one another, are one matrix of kh*O rows:
 
-    columns[j] = the line, j numbers further along                          kw copies instead of kh*kw, each in one go
-    y = sum over kernel rows i of (w[:, :, i] @ columns), i*width further along
+    columns[c, j] = channel c, shifted by tap j             kw copies instead of kh*kw, zeros where it leaves the image
+    parts[i, o]   = w[o, :, i] @ columns                    one product; no row of padding is multiplied
+    y[o, row]     = sum over i of parts[i, o, row + i]      written straight to its place
 
-The weights of all kernel rows, below one another, make one product of kh*O rows instead of kh products of O. What row
-i makes of a place in the line belongs to the window that begins i*width before it, and is added there. For the weights'
-gradient the lines of gy are laid below one another in the same way, each kernel row's shifted.
-
-Windows that begin at the end of a line's row hang over into the next: they are computed with the others and left out.
-The line is cut into strips whose columns and products stay in the caches, and images are shared out to threads.
+For the weights' gradient the rows of gy are laid below one another in the same way, each kernel row's shifted. Blocks
+of rows or images are so small that columns and parts stay in the caches, and are shared out to threads.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from minifcn.backend import Array, xp_of
 from minifcn.kernels.blocks import kernel_rows, turn, turned_workspace
 from minifcn.kernels.im2col import Pair, Windows
-from minifcn.kernels.products import WORKSPACE, Block, blocks, finish
+from minifcn.kernels.products import WORKSPACE, Block, add_product, blocks, multiply
 from minifcn.kernels.threads import lanes, parallel
 
-CACHE = 2 << 20
-"""Bytes of columns and products in one strip: of the sizes tried, the quickest on one thread and on two."""
+CACHE = 3 << 20
+"""Bytes of columns and parts in one block: of the sizes tried, the quickest on one thread and on two."""
+BUFFERS = 3 * 8192
+"""Numbers that NumPy takes for itself to add arrays of several strides."""
 ALONE = 10_000_000
 """Multiply-adds below which one thread is quicker than two: here each has few and long steps, so that two pay soon."""
 PIECE = 8 << 20
-"""Bytes of lines, of pixels and of outputs together, that a thread works on at a time."""
-LEAST = 1024
-"""Windows in a strip at least, or the steps of the interpreter show."""
+"""Bytes of columns and parts in a block at most, where one of `CACHE` would hold less than 4 rows for each that it
+shares with the next."""
 
 
 def serves(g: Windows, i: int, o: int) -> bool:
     """Whether windows lie as close to one another as pixels do, and look at more than one, through few weights.
 
-    A single window's pixels must fit into a piece, too: those of a kernel that is spread widely (dilation) do not.
+    A single window's columns must fit into a piece, too: those of a kernel that is spread widely (dilation) do not.
     """
-    weights, seen = o * i // g.groups * math.prod(g.kernel), (i + o) * math.prod(g.span)
+    weights, seen = o * i // g.groups * math.prod(g.kernel), (i * g.kernel[1] + o * g.kernel[0]) * g.span[0]
     return g.stride == (1, 1) and g.kernel != (1, 1) and 4 * max(weights, seen) <= PIECE
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
-    xp, o, kh = xp_of(x), len(w), g.kernel[0]
-    y = xp.empty((len(x), o, *g.out_size(x.shape[2:])), dtype=x.dtype)
+    xp, out = xp_of(x), g.out_size(x.shape[2:])
+    y = xp.empty((len(x), g.groups, len(w) // g.groups, *out), dtype=x.dtype)
     weights, parts = stacked(w, g), crew(y.size * w[0].size, w, g)
+    bias = 0 if b is None else b.reshape(g.groups, -1, 1, 1, 1)
 
     def some_windows(block: Block) -> None:
-        line, shape = lay(x, g, block)
-        count, along = math.prod(shape), beginnings(shape, g)
-        total = xp.empty((g.groups, o // g.groups, along[-1] + count), dtype=x.dtype)
-        total[:, :, : along[-1]] = 0  # of the windows that would begin before the line
+        lines = columns(x, g, block)
+        product = xp.empty((g.groups, weights.shape[1], math.prod(lines.shape[2:])), dtype=x.dtype)
+        multiply(weights, lines.reshape(*lines.shape[:2], product.shape[2]), product)
+        product = product.reshape(g.groups, g.kernel[0], len(w) // g.groups, *lines.shape[2:])
+        made = y[block.images, :, :, block.rows, block.cols].transpose(1, 2, 0, 3, 4)
+        found = shifts(x.shape[2], g, block)
+        if found and found[0].windows == slice(0, block.shape[1]):
+            xp.add(product[:, found[0].row, :, :, found[0].pixels], bias, out=made)
+            found = found[1:]
+        else:  # no kernel row sees a pixel from every window
+            made[...] = bias
+        for each in found:
+            to = made[:, :, :, each.windows]
+            to += product[:, each.row, :, :, each.pixels]
+        if relu:
+            xp.maximum(made, xp.zeros(made.shape[3:], dtype=x.dtype), out=made)
 
-        def strip_of_pixels(strip: slice) -> None:
-            product = weights @ columns(line, g, strip)
-            product = product.reshape(g.groups, kh, o // g.groups, -1)
-            for row, first in enumerate(reversed(along)):
-                part = total[:, :, strip.start + first : strip.stop + first]
-                if row:
-                    part += product[:, row]
-                else:
-                    part[...] = product[:, row]
-
-        flat = total.reshape(o, -1)
-        for strip in strips(count, w, g):
-            strip_of_pixels(strip)
-            finish(flat[:, strip], b, relu)  # no later strip adds to these
-        finish(flat[:, count:], b, relu)
-        y[block.outputs] = windows(flat[:, along[-1] :], shape, block).transpose(1, 0, 2, 3)
-
-    parallel(some_windows, pieces(len(x), x.shape[1] + o, y.shape[2:], g, parts), parts)
-    return y
+    parallel(some_windows, pieces(len(x), out, w, g, parts), parts)
+    return y.reshape(len(x), len(w), *out)
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
@@ -85,28 +80,24 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     xp, o, i, (kh, kw) = xp_of(x), gy.shape[1], x.shape[1] // g.groups, g.kernel
     gw = xp.empty((o, i, kh, kw), dtype=x.dtype)
     parts = crew(gy.size * gw[0].size, gw, g)
-    found = pieces(len(x), x.shape[1] + o, gy.shape[2:], g, parts)
+    found = pieces(len(x), gy.shape[2:], gw, g, parts)
     sums = xp.zeros((parts, g.groups, kh * o // g.groups, i * kw), dtype=x.dtype)  # one for each thread
+    by_group = gy.reshape(len(gy), g.groups, -1, *gy.shape[2:])
 
     def some_windows(share: int) -> None:
         for block in found[share::parts]:
             add_block(sums[share], block)
 
     def add_block(total: Array, block: Block) -> None:
-        line, shape = lay(x, g, block)
-        count, along = math.prod(shape), beginnings(shape, g)
-        gradients = xp.zeros((g.groups, o // g.groups, along[-1] + count), dtype=x.dtype)
-        inside = windows(gradients.reshape(o, -1)[:, along[-1] :], shape, block)
-        inside[...] = gy[block.outputs].transpose(1, 0, 2, 3)
-        for strip in strips(count, gw, g):
-            total += strip_of_weights(line, gradients, along, strip)
-
-    def strip_of_weights(line: Array, gradients: Array, along: list[int], strip: slice) -> Array:
-        length = strip.stop - strip.start
-        shifted = xp.empty((g.groups, kh, o // g.groups, length), dtype=x.dtype)
-        for row, first in enumerate(reversed(along)):
-            shifted[:, row] = gradients[:, :, strip.start + first : strip.stop + first]
-        return shifted.reshape(g.groups, -1, length) @ columns(line, g, strip).transpose(0, 2, 1)
+        lines = columns(x, g, block)
+        gradients = by_group[block.images, :, :, block.rows, block.cols].transpose(1, 2, 0, 3, 4)
+        shifted = xp.zeros((g.groups, kh, o // g.groups, *lines.shape[2:]), dtype=x.dtype)
+        for each in shifts(x.shape[2], g, block):
+            shifted[:, each.row, :, :, each.pixels] = gradients[:, :, :, each.windows]
+        length = math.prod(lines.shape[2:])
+        add_product(
+            total, shifted.reshape(g.groups, kh * o // g.groups, length), lines.reshape(*lines.shape[:2], length)
+        )
 
     parallel(some_windows, range(parts), parts)
     by_row = sums.sum(axis=0).reshape(g.groups, kh, o // g.groups, i, kw)
@@ -118,91 +109,81 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
     """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
     if product == "spread":
         return turned_workspace(workspace, w, g, shape)
-    n, i, *size = shape
-    o, out = len(w), g.out_size(shape[2:])
+    n, _, height, _ = shape
+    out = g.out_size(shape[2:])
     parts = crew(n * math.prod(out) * w.size, w, g)
-    todo = pieces(n, i + o, out, g, parts)
-    _, height, width = cells((size[0], size[1]), g, todo[0])
-    count, along = todo[0].shape[0] * height * width, (g.span[0] - 1) * width
-    line = (i + o) * (count + along) + i * (g.span[1] - 1)
-    each = min(parts, len(todo)) * (line + per_place(w, g) * strips(count, w, g)[0].stop) * w.itemsize
+    todo = pieces(n, out, w, g, parts)
+    places = max(b.shape[0] * len(rows_under(height, g, b)) * b.shape[2] for b in todo[: 2 * len(g.kernel)])
+    each = min(parts, len(todo)) * (per_place(w, g) * places + BUFFERS) * w.itemsize
     if product == "correlate":
         return w.nbytes + each
     return parts * w.nbytes + max(each + parts * w.nbytes, w.nbytes)
 
 
-def lay(x: Array, g: Windows, block: Block) -> tuple[Array, tuple[int, int, int]]:
-    """The block's pixels as one line a channel (C, ...), zeros between them and after them, and its `cells`."""
-    n, height, width = shape = cells(x.shape[2:], g, block)
-    reach = (g.span[0] - 1) * width + g.span[1] - 1
-    line = xp_of(x).zeros((x.shape[1], n * height * width + reach), dtype=x.dtype)
-    there, here = block.overlap(x.shape[2:], g)
-    pixels = line[:, : n * height * width].reshape(-1, *shape)
-    pixels[:, :, *here] = x[block.images, :, *there].transpose(1, 0, 2, 3)
-    return line, shape
+@dataclass(frozen=True)
+class Shift:
+    """A row of the kernel: which rows of windows see pixels under it, and which of the block's pixels those are."""
+
+    row: int
+    windows: slice
+    pixels: slice
 
 
-def cells(size: Pair, g: Windows, block: Block) -> tuple[int, int, int]:
-    """The images, rows and columns of a block's line: each cell a pixel or padding, and where a window may begin.
-
-    Between two rows, and between two images, padding counts once as far as no window sees both sides of it.
-    """
-    (n, *out), (height, width), (eh, ew) = block.shape, block.slab_size(g), g.span
-    if tuple(out) == g.out_size(size):  # whole images
-        height, width = height - min(g.padding[0], eh - 1), width - min(g.padding[1], ew - 1)
-    return n, height, width
-
-
-def beginnings(shape: tuple[int, int, int], g: Windows) -> list[int]:
-    """How far along the line each row of the kernel begins."""
-    return [row * g.dilation[0] * shape[2] for row in range(g.kernel[0])]
+def shifts(height: int, g: Windows, block: Block) -> list[Shift]:
+    """Return the rows of the kernel that see any of the block's pixels, those that most windows share first."""
+    pixels, found = rows_under(height, g, block), []
+    for row in range(g.kernel[0]):
+        down = block.rows.start + row * g.dilation[0] - g.padding[0] - pixels.start
+        first, stop = max(0, -down), min(block.shape[1], len(pixels) - down)
+        if stop > first:
+            found.append(Shift(row, slice(first, stop), slice(first + down, stop + down)))
+    return sorted(found, key=lambda each: each.windows.start - each.windows.stop)
 
 
-def columns(line: Array, g: Windows, strip: slice) -> Array:
-    """What one row of the kernel sees from each place of the strip: (groups, C/groups*kw, places)."""
-    taken = xp_of(line).empty((len(line), g.kernel[1], strip.stop - strip.start), dtype=line.dtype)
+def rows_under(height: int, g: Windows, block: Block) -> range:
+    """Return the rows of the image that windows of the block see."""
+    first = block.rows.start - g.padding[0]
+    return range(max(0, first), max(0, first, min(height, first + block.slab_size(g)[0])))
+
+
+def columns(x: Array, g: Windows, block: Block) -> Array:
+    """Return what one row of the kernel sees from each row of pixels: (groups, C/groups*kw, images, rows, columns)."""
+    rows, (n, _, cols) = rows_under(x.shape[2], g, block), block.shape
+    taken = xp_of(x).empty((x.shape[1], g.kernel[1], n, len(rows), cols), dtype=x.dtype)
+    pixels = x[block.images, :, rows.start : rows.stop].transpose(1, 0, 2, 3)
     for tap in range(g.kernel[1]):
-        first = tap * g.dilation[1]
-        taken[:, tap] = line[:, strip.start + first : strip.stop + first]
-    return taken.reshape(g.groups, -1, taken.shape[2])
+        first = block.cols.start + tap * g.dilation[1] - g.padding[1]
+        low, high = min(max(0, -first), cols), max(0, min(cols, x.shape[3] - first))
+        taken[:, tap, :, :, :low] = 0
+        taken[:, tap, :, :, max(low, high) :] = 0
+        if high > low:
+            taken[:, tap, :, :, low:high] = pixels[..., first + low : first + high]
+    return taken.reshape(g.groups, len(taken) * g.kernel[1] // g.groups, *taken.shape[2:])
 
 
 def crew(multiply_adds: int, w: Array, g: Windows) -> int:
-    """Threads for such a product: as many as the workspace has strips for, or sums of the weights' gradient."""
-    each = max(LEAST * per_place(w, g), 2 * w.size) * w.itemsize
-    return max(1, min(lanes(multiply_adds, ALONE), WORKSPACE // each))
+    """Return the threads for such a product: as many as the workspace has pieces for, or sums of gradients."""
+    return max(1, min(lanes(multiply_adds, ALONE), WORKSPACE // max(PIECE, 2 * w.nbytes)))
 
 
-def pieces(n: int, channels: int, out: Pair, g: Windows, parts: int) -> list[Block]:
-    """Images, or rows of one, or parts of a row, whose lines (float32) are small enough, as many for each thread.
+def pieces(n: int, out: Pair, w: Array, g: Windows, parts: int) -> list[Block]:
+    """Return the windows in blocks: images, or rows of one, or parts of a row, as many for each thread.
 
-    Lines hold all pixels that the windows cover, which are more than the windows: `height` by `width` for an image.
+    A block takes up more rows of pixels than it has rows of windows, by those that windows of the next block see, too.
     """
-    room, (eh, ew) = min(PIECE, WORKSPACE // parts) // (4 * channels), g.span
-    height, width = out[0] + eh - 1, out[1] + ew - 1
-    images, rows, cols = room // (height * width), room // width - eh + 1, room // eh - ew + 1
-    at_once = max(images * out[0] * out[1], min(rows, out[0]) * out[1], min(cols, out[1]))
+    place, more = per_place(w, g) * w.itemsize, g.span[0] - 1
+    images = CACHE // (place * (out[0] + more) * out[1])
+    rows = max(CACHE // (place * out[1]) - more, min(4 * more, PIECE // (place * out[1]) - more))
+    at_once = max(images * out[0] * out[1], min(rows, out[0]) * out[1], min(out[1], PIECE // (place * g.span[0])))
     return blocks(n, out, at_once, parts)
 
 
-def strips(count: int, w: Array, g: Windows) -> list[slice]:
-    """`count` places of a line, cut so that the columns and the products of a strip fit into the cache."""
-    length = max(LEAST, CACHE // (per_place(w, g) * w.itemsize))
-    return [slice(first, min(first + length, count)) for first in range(0, count, length)]
-
-
 def per_place(w: Array, g: Windows) -> int:
-    """Numbers in the columns and in the product for one place of a line."""
+    """Return how many numbers the columns and the parts have for one pixel."""
     return w.shape[1] * g.groups * g.kernel[1] + len(w) * g.kernel[0]
 
 
 def stacked(w: Array, g: Windows) -> Array:
-    """The weights of each kernel row below those of the one before: (groups, kh*O/groups, I/groups*kw)."""
+    """Return the weights of each kernel row below those of the one before: (groups, kh*O/groups, I/groups*kw)."""
     rows = kernel_rows(w, g).swapaxes(0, 1)
     return rows.reshape(g.groups, -1, rows.shape[3])
-
-
-def windows(line: Array, shape: tuple[int, int, int], block: Block) -> Array:
-    """Those cells of a line at which windows of the block begin: (C, images, rows, columns), a view."""
-    _, rows, cols = block.shape
-    return line.reshape(-1, *shape)[:, :, :rows, :cols]

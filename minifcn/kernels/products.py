@@ -116,7 +116,8 @@ def strip(rows: int, b: Array) -> int:
     BLAS copies its matrices into an order of its own before it multiplies, and with few rows that is most of the work.
     OpenBLAS leaves out the copy below a million multiply-adds, and is then twice as fast, or three times.
     """
-    return min(512, 1_000_000 // (rows * b.shape[1])) if rows <= THIN and rows * b.shape[1] < 4000 else b.shape[2]
+    size = rows * b.shape[1]
+    return min(512, 1_000_000 // size) if size < (4000 if rows <= THIN else 1500) else b.shape[2]
 
 
 def in_strips(a: Array, length: int) -> Array:

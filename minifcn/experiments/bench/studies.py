@@ -29,7 +29,7 @@ from minifcn.inference import inference
 from minifcn.introspect.describe import channels
 from minifcn.kernels.convolution import WAYS, convolution, correlate, spread, weigh
 from minifcn.kernels.im2col import Windows, im2col
-from minifcn.kernels.lines import ALONE, CACHE, LEAST
+from minifcn.kernels.lines import ALONE, CACHE
 from minifcn.kernels.threads import lanes, parallel, set_threads, shares, threads
 from minifcn.models.paper import nyud_color_hha
 from minifcn.models.zoo import NETS
@@ -106,7 +106,7 @@ def product_alone(product: str, k: int, i: int, o: int, windows: int) -> Callabl
     this machine's BLAS; Winograd, which multiplies less, may be quicker.
     """
     parts = lanes(windows * k**2 * i * o, ALONE)
-    longest = max(LEAST, CACHE // (4 * k * (i + o)))
+    longest = CACHE // (4 * k * (i + o))
     count = parts * -(-windows // (parts * longest))  # of strips, as many for each thread
     length = -(-windows // count)
     rng = np.random.default_rng(0)
