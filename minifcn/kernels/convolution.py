@@ -23,6 +23,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from minifcn.backend import FLOATS, Array, Scope, device_of, xp_of
@@ -54,6 +56,8 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
     ShapeError if they do not fit one another.
     """
     _fit(x, w, b, g)
+    g, taps = seeing(g, x.shape[2:])
+    w = w if taps is None else w[:, :, *taps]
     way = choose(x, g, x.shape[1], len(w), len(x), g.out_size(x.shape[2:]))
     kept = {"u": _transformed(w)} if way == "winograd" else {}
     return kernel(x, way).correlate(x, w, g, b, relu, **kept)
@@ -66,7 +70,10 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair, b: Array | None = None) 
     transposed convolution, its input is called x in errors, and may get a bias b (I,).
     """
     _fit(gy, w, b, g, transposed=True)
-    way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), _windows(size, gy, g))  # from gy's channels to gx's
+    out = _windows(size, gy, g)
+    g, taps = seeing(g, size)
+    w = w if taps is None else w[:, :, *taps]
+    way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out)  # from gy's channels to gx's
     gx = kernel(gy, way).spread(gy, w, g, size)
     return gx if b is None else gx + b[:, None, None]
 
@@ -77,8 +84,33 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     if len(x) != len(gy) or x.shape[1] % g.groups or gy.shape[1] % g.groups:
         found = f"x holds {len(x)} images, gy {len(gy)}, with channels {x.shape[1]}, {gy.shape[1]}"
         raise ShapeError(f"{g.op}: {found}; expected as many images, and channels divisible by groups={g.groups}")
-    way = choose(x, g, x.shape[1], gy.shape[1], len(x), _windows(x.shape[2:], gy, g))
-    return kernel(x, way).weigh(x, gy, g)
+    out = _windows(x.shape[2:], gy, g)
+    part, taps = seeing(g, x.shape[2:])
+    gw = kernel(x, choose(x, part, x.shape[1], gy.shape[1], len(x), out)).weigh(x, gy, part)
+    if taps is None:
+        return gw
+    whole = xp_of(gw).zeros((*gw.shape[:2], *g.kernel), dtype=gw.dtype)
+    whole[:, :, *taps] = gw
+    return whole
+
+
+@lru_cache
+def seeing(g: Windows, size: Pair) -> tuple[Windows, tuple[slice, slice] | None]:
+    """Return the windows without the outer taps that see only padding, and which taps those that remain are.
+
+    On a small image most of a large kernel lies in the padding: fc6 (7x7) of an image of 64x64 looks at 2x2 pixels, and
+    needs 9 of its 49 taps. None for all taps.
+    """
+    taps, paddings = [], []
+    for n, out, k, s, p, d in zip(size, g.out_size(size), g.kernel, g.stride, g.padding, g.dilation, strict=True):
+        first, last = max(0, -(((out - 1) * s - p) // d)), min(k - 1, (n - 1 + p) // d)
+        taps.append(slice(first, last + 1))
+        paddings.append(p - first * d)
+    kernel = (taps[0].stop - taps[0].start, taps[1].stop - taps[1].start)
+    if kernel == g.kernel or min(kernel) < 1 or min(paddings) < 0:
+        return g, None
+    small = replace(g, kernel=kernel, padding=(paddings[0], paddings[1]))
+    return (small, (taps[0], taps[1])) if small.out_size(size) == g.out_size(size) else (g, None)
 
 
 def kernel(array: Array, way: str) -> Any:

@@ -133,6 +133,27 @@ def test_blocks_cover_every_window_once_whatever_their_size(case, limit, parts, 
         assert error(part, one) < 1e-13
 
 
+def test_taps_that_see_only_padding_are_left_out(monkeypatch):
+    assert convolution.seeing(Windows((7, 7), padding=(3, 3)), (2, 2))[0] == Windows((3, 3), padding=(1, 1))
+    assert convolution.seeing(Windows((7, 7), padding=(3, 3)), (4, 5)) == (Windows((7, 7), padding=(3, 3)), None)
+    geometries = itertools.product((1, 4, 5, 7), (1, 2), (0, 2, 3, 4, 8), (1, 2), (1, 2, 5))
+    cut = 0
+    for k, s, p, d, n in geometries:
+        g = Windows((k, 3), (s, 1), (p, 1), (d, 1))
+        if g.span[0] > n + 2 * p:
+            continue
+        rng, (rows, cols) = np.random.default_rng(k + n), g.out_size((n, 4))
+        x, w, gy = (rng.standard_normal(shape) for shape in ((2, 3, n, 4), (2, 3, k, 3), (2, 2, rows, cols)))
+        cut += convolution.seeing(g, (n, 4))[1] is not None
+        for found, exact in (
+            (correlate(x, w, g), products.correlate(x, w, g)),
+            (spread(gy, w, g, (n, 4)), products.spread(gy, w, g, (n, 4))),
+            (weigh(x, gy, g), products.weigh(x, gy, g)),
+        ):
+            assert found.shape == exact.shape and np.allclose(found, exact, rtol=1e-13, atol=1e-13)
+    assert cut > 20  # of these geometries
+
+
 def test_spread_fills_every_size_with_the_same_windows():
     g = Windows((3, 3), stride=(3, 2), padding=(1, 0))
     rng = np.random.default_rng(0)
