@@ -66,7 +66,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
         finish(product, None if b is None else b[part], relu)
         y[:, part] = product.reshape(-1, len(x), *out).transpose(1, 0, 2, 3)
 
-    if is_pointwise(g):
+    if pixels_pay(w, g, len(x), out):
         _mix(x, w[:, :, 0, 0], y, b, relu)
     elif few_windows(w, g, len(x), out):
         columns = all_columns(x, g, parts)
@@ -94,7 +94,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
         some = replace(g, groups=part.stop - part.start)
         gx[images, inputs] = products.spread(gy[images, outputs], w[outputs], some, size, limit)
 
-    if is_pointwise(g):
+    if pixels_pay(w, g, n, out):
         _mix(gy, w[:, :, 0, 0].T, gx)
     else:
         limit = WORKSPACE // parts
@@ -150,7 +150,7 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
     parts = lanes(count * w.size)
     if product == "spread" and turning_pays(w, g, n, out):
         return turned_workspace(workspace, w, g, shape)
-    if is_pointwise(g) and (product != "weigh" or not few_windows(w, g, n, out)):
+    if pixels_pay(w, g, n, out) if product != "weigh" else is_pointwise(g) and not few_windows(w, g, n, out):
         return w.nbytes if product == "weigh" else 0
     if product == "spread":
         return channels_workspace(w, g, shape, parts)
@@ -248,6 +248,11 @@ def one_row(g: Windows) -> Windows:
 def is_pointwise(g: Windows) -> bool:
     """A layer that mixes the channels of each pixel and looks no further."""
     return g == Windows((1, 1))
+
+
+def pixels_pay(w: Array, g: Windows, n: int, out: Pair) -> bool:
+    """Whether images are multiplied as they lie, one by one; not where each would read weights larger than itself."""
+    return is_pointwise(g) and (n == 1 or not few_windows(w, g, n, out))
 
 
 def few_windows(w: Array, g: Windows, n: int, out: Pair) -> bool:
