@@ -3,6 +3,7 @@
     minifcn bench nets                                FCN-8s whole: forward and a training step, time and peak memory
     minifcn bench nets --padding same --width 8 --size 128 --batch 4
     minifcn bench nets --net fcn-squeezenet --size 256x192    any FCN of `minifcn describe`, by the same name
+    minifcn bench nets --net all --runs 9             the nets that are trained on laptops, a depthwise layer and FCN-8s
     minifcn bench layers                              every layer of it at 500x500, forward and both gradients
     minifcn bench layers --only conv3_2,fc7 --runs 9
     minifcn bench layers --way im2col --json im2col.json --plot roofline.png
@@ -42,7 +43,7 @@ from minifcn.cli.command import image_size, parse_words, say, warn
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
 from minifcn.experiments.bench.loading import STEP, waiting
-from minifcn.experiments.bench.rival import import_torch, layouts, torch_net
+from minifcn.experiments.bench.rival import import_torch, layouts
 from minifcn.experiments.bench.scaling import IMAGES, prediction, ranks_at_hand
 from minifcn.experiments.bench.stopwatch import (
     Elsewhere,
@@ -55,6 +56,7 @@ from minifcn.experiments.bench.stopwatch import (
 from minifcn.experiments.bench.studies import (
     FCNS,
     PRODUCTS,
+    Depthwise,
     Layer,
     Work,
     ladder,
@@ -66,7 +68,6 @@ from minifcn.experiments.bench.studies import (
     vgg_layers,
 )
 from minifcn.formats.checkpoint import replace_file
-from minifcn.introspect.describe import describe
 from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads, threads
 from minifcn.models.zoo import named
@@ -79,12 +80,15 @@ class Options:
     """Measure: `minifcn bench nets|layers|ladder|memory|overhead|profile|scaling|loading [options]`."""
 
     net: Annotated[
-        str, "nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes"
+        str,
+        "nets: fcn8s, fcn-squeezenet, or another FCN that `minifcn describe` knows, with 21 classes; "
+        '"depthwise": a layer of 144 channels; "all": those of docs/performance.md, each in its size',
     ] = "fcn8s"
     size: Annotated[
         str, "nets: height x width of the image; else, and for a square one, its side (in scaling, of the largest)"
     ] = "500"
     width: Annotated[int, "channels, as the net counts them (0: its own; 64 of VGG-16)"] = 0
+    layers: Annotated[int, "nets: layers of VGG: 11, 13, 16 or 19 (0: the net's own)"] = 0
     batch: Annotated[int, "images at once"] = 1
     padding: Annotated[
         str,
@@ -116,7 +120,7 @@ def measured(argv: list[str], ranks: Alone) -> int:
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
     if options.way:
         check_choices(options, {"way": WAYS})
-    check(options)
+    check(options, words[0])
     if ranks.size > 1 and not options.ranks:
         raise UsageError(f"bench: {ranks.size} ranks were started; expected one, or `ranks=True` in bench scaling")
     set_threads(ranks.threads(options.threads))
@@ -129,10 +133,11 @@ def measured(argv: list[str], ranks: Alone) -> int:
     return 0
 
 
-def check(options: Options) -> None:
-    named(FCNS, options.net, f"option net is {options.net!r}")
+def check(options: Options, verb: str) -> None:
+    if (options.net, verb) not in (("all", "nets"), ("depthwise", "nets"), ("depthwise", "side")):
+        named(FCNS, options.net, f"option net is {options.net!r}")
     image_size(options.size)
-    least = {"width": 0, "batch": 1, "runs": 1, "threads": 0}
+    least = {"width": 0, "layers": 0, "batch": 1, "runs": 1, "threads": 0}
     check_ranges(options, [(name, number, math.inf) for name, number in least.items()])
     for name in ("json", "plot"):
         path = getattr(options, name)
@@ -215,19 +220,54 @@ def measure_layers(options: Options) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------------- nets
 
 
-def work_of(options: Options) -> Work:
+TRAINED: dict[str, dict[str, Any]] = {
+    "toy net, 64x64, batch 8": {"size": "64", "batch": 8, "width": 8, "padding": "same", "layers": 11},
+    "FCN-8s of width 8, 128x128, batch 4": {"size": "128", "batch": 4, "width": 8, "padding": "same"},
+    "FCN-SqueezeNet, 256x192": {"net": "fcn-squeezenet", "size": "256x192"},
+    "depthwise 5x5, 144 channels, 28x28, batch 8": {"net": "depthwise", "size": "28", "batch": 8},
+    "FCN-8s VGG-16, 500x500": {"size": "500"},
+}
+"""What `--net all` measures: nets that are trained on laptops, a layer of the photographs' trunk, and the paper's."""
+
+
+def work_of(options: Options) -> Work | Depthwise:
+    if options.net == "depthwise":
+        return Depthwise(size=image_size(options.size), batch=options.batch, channels=options.width or 144)
+    return net_of(options)
+
+
+def net_of(options: Options) -> Work:
     border: Any = int(options.padding) if options.padding.isdecimal() else options.padding
     given: dict[str, Any] = {"width": options.width} if options.width else {}
     if options.padding:
         given["padding"] = border
+    if options.layers:
+        given["layers"] = options.layers
     return Work(options.net, size=image_size(options.size), batch=options.batch, **given)
 
 
 def measure_nets(options: Options) -> dict[str, Any]:
+    """The net that the options name, or each of `TRAINED`."""
+    if options.net != "all":
+        return measure_net(options)
+    rows, record = [], {}
+    for name, chosen in TRAINED.items():
+        say(f"\n{name}")
+        record = measure_net(dataclasses.replace(options, **{"net": "fcn8s", **chosen}))
+        rows += [{"work": name, **row} for row in record["rows"]]
+    say(f"\n{'ratios to PyTorch':<46}{'forward':>9}{'step':>9}{'peak MB, forward and step':>28}")
+    for forward, step in zip(rows[::2], rows[1::2], strict=True):
+        times = "".join(f"{row['ms'] / row['torch_ms']:9.2f}" for row in (forward, step))
+        peaks = "".join(f"{row['peak_bytes'] / row.get('torch_peak_bytes', math.nan):14.2f}" for row in (forward, step))
+        say(f"{forward['work']:<46}{times}{peaks}")
+    return {**record, "options": dataclasses.asdict(options), "rows": rows}
+
+
+def measure_net(options: Options) -> dict[str, Any]:
     """Forward and training step of an FCN with 21 classes, ours and PyTorch's from the same weights."""
     torch, thin = import_torch(options.torch), work_of(dataclasses.replace(options, width=1, batch=1))
     if torch:  # what is refused is refused before anything is measured
-        torch_net(torch, thin.net, thin.x, thin.labels, torch.contiguous_format)
+        thin.rival(torch, torch.contiguous_format)
     sides, peaks = SIDES if torch else SIDES[:1], {}
     for side in sides[:2]:
         for name in ("forward", "step"):
@@ -235,12 +275,12 @@ def measure_nets(options: Options) -> dict[str, Any]:
                 peaks[side, name] = process.ask(f"{name}'s peak")
     rate, work = matrix_rate(), work_of(options)
     if torch:
-        scores, theirs = work.forward(), torch_net(torch, work.net, work.x, work.labels, layouts(torch)[0])[0]()
+        scores, theirs = work.forward(), work.rival(torch, layouts(torch)[0])[0]()
         if not np.allclose(scores, theirs.numpy(), rtol=1e-3, atol=1e-4 * float(np.abs(scores).max())):
             raise MinifcnError("ours and PyTorch's scores differ: report this")
         del scores, theirs
     print_machine(torch, rate)
-    multiply_adds = describe(work.net, image_size(options.size), batch=options.batch).multiply_adds
+    multiply_adds = work.multiply_adds()
     del work
     say(f"{options.net:<15}{'ms':>8}{'of BLAS':>9}{'PyTorch':>9}{'ratio':>7}{'spread':>8}{'peak MB':>9}{'PyTorch':>9}"
           f"{'ratio':>7}")  # fmt: skip
@@ -265,7 +305,7 @@ def measure_nets(options: Options) -> dict[str, Any]:
 
 def elsewhere(side: str, options: Options) -> Elsewhere:
     """The process in which one side does its work."""
-    names = ("net", "size", "width", "batch", "padding", "way", "threads")
+    names = ("net", "size", "width", "layers", "batch", "padding", "way", "threads")
     chosen = [f"--{name}={getattr(options, name)}" for name in names]
     return Elsewhere([sys.executable, "-m", "minifcn", "bench", "side", side, *chosen])
 
@@ -302,7 +342,7 @@ def measure_memory(options: Options) -> dict[str, Any]:
         say(f"{layer.name}: input {layer.inputs}x{layer.size}x{layer.size}, output {layer.outputs}x{layer.out}x"
               f"{layer.out}; megabytes beyond them and the weights")  # fmt: skip
         say(f"{'':<10}" + "".join(f"{product:>9}" for product in PRODUCTS))
-        for way in WAYS:
+        for way in layer.ways():
             say(f"{way:<10}" + "".join(f"{row['bytes'] / 1e6:9.1f}" for row in found if row["way"] == way))
         rows += [{"layer": layer.name, **row} for row in found]
     return record_of(options, rows)
@@ -320,7 +360,7 @@ def measure_overhead(options: Options) -> dict[str, Any]:
 def measure_profile(options: Options) -> dict[str, Any]:
     """What the time of a training step of `--net` is spent on."""
     print_machine()
-    work = work_of(options)
+    work = net_of(options)
     seconds = profile(work, options.runs)
     total = sum(seconds.values())
     say(f"{options.net}, a training step: {total * 1e3:.0f} ms in the functions called")
@@ -335,7 +375,7 @@ def measure_profile(options: Options) -> dict[str, Any]:
 def measure_ranks(options: Options, ranks: Alone) -> dict[str, Any]:
     """Print a model of several ranks for a training step of `--net`, beside the ranks at hand if there are some."""
     print_machine()
-    work, found = work_of(options), {}
+    work, found = net_of(options), {}
     nbytes = sum(parameter.data.nbytes for parameter in work.net.parameters())
     if ranks.size > 1:
         found = ranks_at_hand(work, ranks, options.runs)

@@ -133,7 +133,7 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     if multiply_adds == 0 or (forced is None and multiply_adds < SMALL):
         return "im2col"  # over before any preparation could pay
     if forced is not None:
-        return forced if forced != "blocks" and WAYS[forced].serves(g, i, o) else "blocks"
+        return forced if forced in ways(g, i, o) else "blocks"
     windows, thinner = n * out[0] * out[1], min(i, o)
     if 1 < g.groups == i == o and max(g.dilation) <= 2 and windows >= 8 * math.prod(g.span):
         return "depthwise" if depthwise.serves(g, i, o) else "blocks"
@@ -144,6 +144,11 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     thin = thinner >= 8 and ((max(i, o) <= 128 and o <= 2 * i) or 3 * o <= i)
     thin = thin and max(g.kernel) <= 3 and max(g.span) <= 5
     return "lines" if thin and windows > o and lines.serves(g, i, o) else "blocks"
+
+
+def ways(g: Windows, i: int, o: int) -> list[str]:
+    """Return the ways that can serve a layer of `i` to `o` channels: im2col and blocks serve all."""
+    return [name for name, way in WAYS.items() if way in (products, blocks) or way.serves(g, i, o)]
 
 
 def convolution(way: str) -> AbstractContextManager[None]:

@@ -195,6 +195,26 @@ def test_a_layer_without_a_rival_is_named(torch):
         main(["nets", "--net", "parsenet", "--size", "20", "--width", "1"])
 
 
+def test_the_table_of_nets_has_a_row_for_each(tmp_path, capsys, monkeypatch, torch):
+    small = {
+        "thin": {"size": "33", "width": 1, "layers": 11, "padding": "same"},
+        "layer": {"net": "depthwise", "size": "9"},
+    }
+    monkeypatch.setattr(bench, "TRAINED", small)
+    monkeypatch.setattr(bench, "Elsewhere", Told)
+    path = tmp_path / "nets.json"
+    assert main(["nets", "--net", "all", "--runs", "1", "--threads", "1", "--json", str(path)]) == 0
+    *_, thin, layer = capsys.readouterr().out.splitlines()
+    assert thin.split() == ["thin", *["0.25"] * 4] and layer.split() == ["layer", *["0.25"] * 4]
+    assert [row["work"] for row in json.loads(path.read_text())["rows"]] == ["thin", "thin", "layer", "layer"]
+
+
+def test_a_depthwise_layer_works_on_either_side(torch):
+    for side in bench.SIDES:
+        with bench.elsewhere(side, bench.Options(net="depthwise", size="9", width=4, threads=1)) as process:
+            assert process.ask("forward") > 0 and process.ask("step") > 0
+
+
 def test_nets_without_a_rival_tell_time_and_peak_memory(tmp_path, capsys):
     path = tmp_path / "nets.json"
     words = ["nets", "--size", "32", "--width", "1", "--runs", "1", "--no-torch", "--padding", "same"]
@@ -260,7 +280,7 @@ def test_memory_is_told_for_each_way(tmp_path, capsys):
     words = ["memory", "--size", "40", "--width", "4", "--only", "conv1_2,fc7", "--json", str(path)]
     assert main(words) == 0
     rows = json.loads(path.read_text())["rows"]
-    assert [row["layer"] for row in rows] == ["conv1_2"] * 12 + ["fc7"] * 12
+    assert [row["layer"] for row in rows] == ["conv1_2"] * 12 + ["fc7"] * 6  # 1x1: im2col and blocks
     assert all(0 <= row["bytes"] < 128 << 20 for row in rows)
     assert "winograd" in capsys.readouterr().out
 
@@ -275,7 +295,6 @@ def test_the_ladder_has_every_rung(tmp_path, capsys):
         "all columns at once",
         "im2col",
         "blocks",
-        "depthwise",
         "lines",
         "winograd",
     ]
@@ -403,6 +422,8 @@ def test_waiting_for_images_is_measured():
         (["nets", "--runs", "0"], "option runs is 0; expected a number of at least 1"),
         (["nets", "--padding", "some"], "VGG: padding is 'some'; expected \"same\" or a whole number"),
         (["nets", "--net", "fcn8", "--no-torch"], "option net is 'fcn8'; expected one of fcn32s, fcn16s, fcn8s"),
+        (["profile", "--net", "depthwise"], "option net is 'depthwise'; expected one of fcn32s"),
+        (["profile", "--net", "all"], "option net is 'all'; expected one of fcn32s"),
         (["nets", "--size", "9y9"], "option size is '9y9'; expected height x width"),
         (
             ["layers", "--padding", "safe"],

@@ -281,6 +281,13 @@ def test_choose():
         pass
 
 
+def test_the_ways_of_a_layer_are_those_that_serve_it():
+    same = Windows((3, 3), padding=(1, 1))
+    assert convolution.ways(same, 8, 8) == ["im2col", "blocks", "lines", "winograd"]
+    assert convolution.ways(Windows((1, 1)), 8, 8) == ["im2col", "blocks"]
+    assert convolution.ways(Windows((5, 5), stride=(2, 2), groups=8), 8, 8) == ["im2col", "blocks", "depthwise"]
+
+
 def test_float64_takes_the_exact_way_whatever_is_forced():
     x, w, _, b, g = (a.astype("float64") if isinstance(a, np.ndarray) else a for a in arrays("3x3 wide"))
     with convolution.convolution("winograd"):

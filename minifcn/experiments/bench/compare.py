@@ -12,9 +12,9 @@ import numpy as np
 
 from minifcn import viz
 from minifcn.errors import MinifcnError, UsageError
-from minifcn.experiments.bench.rival import import_torch, layouts, torch_net, torch_products
+from minifcn.experiments.bench.rival import import_torch, layouts, torch_products
 from minifcn.experiments.bench.stopwatch import peak_while, seconds_of, take_turns
-from minifcn.experiments.bench.studies import Layer, Work
+from minifcn.experiments.bench.studies import Depthwise, Layer, Work
 from minifcn.kernels.convolution import choose
 
 SIDES = ["ours", "torch", "torch-channels-last"]
@@ -63,7 +63,7 @@ def plot_roofline(rows: Sequence[dict[str, Any]], rate: float, copy: float, path
     viz.log_log([("every product of every layer", *labels, series)], path, points=[name for name, _ in rates])
 
 
-def tasks_of(side: str, work: Work) -> dict[str, Callable[[], float]]:
+def tasks_of(side: str, work: Work | Depthwise) -> dict[str, Callable[[], float]]:
     """Return what `serve` does for one of `SIDES`: "forward", "step" and their peaks of memory, each by name."""
     forward, step = work.forward, work.step
     if side != "ours":
@@ -71,7 +71,7 @@ def tasks_of(side: str, work: Work) -> dict[str, Callable[[], float]]:
         if not torch:
             raise UsageError(f"bench side {side}: PyTorch is not installed; pip install torch")
         layout = layouts(torch)[SIDES.index(side) - 1]
-        forward, step = torch_net(torch, work.net, work.x, work.labels, layout)
+        forward, step = work.rival(torch, layout)
     tasks = {"forward": forward, "step": step}
     seconds: dict[str, Callable[[], float]] = {name: partial(seconds_of, task) for name, task in tasks.items()}
     return seconds | {f"{name}'s peak": partial(peak_while, task) for name, task in tasks.items()}

@@ -72,6 +72,26 @@ def layouts(torch: Any) -> tuple[Any, ...]:
     return (torch.contiguous_format, torch.channels_last) if torch else ()
 
 
+def torch_depthwise(
+    torch: Any, x: np.ndarray, w: np.ndarray, gy: np.ndarray, layout: Any
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """A depthwise layer with padding "same" in PyTorch: its forward pass, and that with both gradients."""
+    images, weights, gradients = (torch.from_numpy(a.copy()) for a in (x, w, gy))
+    images, gradients = (a.contiguous(memory_format=layout) for a in (images, gradients))
+    padding, groups = [n // 2 for n in w.shape[2:]], x.shape[1]
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return torch.nn.functional.conv2d(images, weights, padding=padding, groups=groups)
+
+    def step() -> Any:
+        forward()
+        backward, wanted = torch.ops.aten.convolution_backward, [True, True, False]
+        return backward(gradients, images, weights, None, [1, 1], padding, [1, 1], False, [0, 0], groups, wanted)
+
+    return forward, step
+
+
 def torch_net(
     torch: Any, net: FCN, x: np.ndarray, labels: np.ndarray, layout: Any
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:

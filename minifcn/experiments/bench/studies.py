@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from minifcn import ops
+from minifcn.experiments.bench.rival import torch_depthwise, torch_net
 from minifcn.experiments.bench.stopwatch import extra_bytes, matrix_product, median_seconds, take_turns
 from minifcn.inference import inference
-from minifcn.introspect.describe import channels
-from minifcn.kernels.convolution import WAYS, convolution, correlate, spread, weigh
+from minifcn.introspect.describe import channels, describe
+from minifcn.kernels.convolution import convolution, correlate, spread, ways, weigh
 from minifcn.kernels.im2col import Windows, im2col
 from minifcn.kernels.lines import ALONE, CACHE
 from minifcn.kernels.threads import lanes, parallel, set_threads, shares, threads
@@ -66,6 +67,10 @@ class Layer:
     def multiply_adds(self) -> int:
         """Of any of the three products, for one image, computed as it is defined."""
         return self.out**2 * self.kernel**2 * self.inputs * self.outputs
+
+    def ways(self) -> list[str]:
+        """The ways that can compute it."""
+        return ways(self.windows, self.inputs, self.outputs)
 
     def least_bytes(self, batch: int) -> int:
         """What any of the three products has to move at least: both images and the weights, each once."""
@@ -161,6 +166,40 @@ class Work:
     def step(self) -> None:
         train_step(self.solver, [self.loss()])
 
+    def multiply_adds(self) -> int:
+        """Of a forward pass."""
+        return describe(self.net, self.x.shape[2:], batch=len(self.x)).multiply_adds
+
+    def rival(self, torch: Any, layout: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """Return PyTorch's forward pass and training step."""
+        return torch_net(torch, self.net, self.x, self.labels, layout)
+
+
+class Depthwise:
+    """A depthwise layer of 5x5 on 144 channels, as trunks for photographs have it, beside `Work`: its `step()` makes
+    both gradients."""
+
+    def __init__(self, *, size: tuple[int, int], batch: int = 1, channels: int = 144) -> None:
+        rng = np.random.default_rng(0)
+        shapes = (batch, channels, *size), (channels, 1, 5, 5), (batch, channels, *size)
+        self.x, self.w, self.gy = (rng.standard_normal(shape, dtype="float32") for shape in shapes)
+        self.windows = Windows((5, 5), padding=(2, 2), groups=channels)
+
+    def forward(self) -> np.ndarray:
+        return correlate(self.x, self.w, self.windows)
+
+    def step(self) -> None:
+        self.forward()
+        spread(self.gy, self.w, self.windows, self.x.shape[2:]), weigh(self.x, self.gy, self.windows)
+
+    def multiply_adds(self) -> int:
+        """Of the forward pass."""
+        return self.gy.size * 25
+
+    def rival(self, torch: Any, layout: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
+        """Return the same in PyTorch, with copies of the arrays."""
+        return torch_depthwise(torch, self.x, self.w, self.gy, layout)
+
 
 # -------------------------------------------------------------------------------------------------------------- ladder
 
@@ -191,7 +230,7 @@ def ladder(layer: Layer, runs: int) -> list[dict[str, Any]]:
     def whole_columns() -> np.ndarray:
         return w.reshape(len(w), -1) @ im2col(x, layer.windows).reshape(w[0].size, -1)
 
-    rungs = {"all columns at once": ("", whole_columns), **{way: (way, forward) for way in WAYS}}
+    rungs = {"all columns at once": ("", whole_columns), **{way: (way, forward) for way in layer.ways()}}
     exact = correlate(x.astype("float64"), w.astype("float64"), layer.windows)
     for rung, (way, work) in rungs.items():
         with convolution(way) if way else nullcontext():
@@ -368,7 +407,7 @@ def memory(layer: Layer, batch: int) -> list[dict[str, Any]]:
     """Bytes that each product of a layer takes beyond its arrays, each way."""
     products = layer.products(*layer.arrays(batch))
     rows = []
-    for way in WAYS:
+    for way in layer.ways():
         with convolution(way):
             rows += [{"way": way, "product": name, "bytes": extra_bytes(work)} for name, work in products.items()]
     return rows
