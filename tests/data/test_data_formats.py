@@ -340,7 +340,7 @@ def test_pascal_context_says_what_it_misses(tmp_path: Path) -> None:
         ("1: a\n1: b", "a number stands twice"),
         ("1: bedclothes\n2: pool table\n3: pooltable\n4: bed clothes", "line 4: 'bedclothes' is also number 1"),
         ("1: a\r\n2: b", "CR LF"),
-        ("", "line 1"),
+        ("", "labels.txt: is empty"),
     ],
 )
 def test_a_broken_list_of_labels_is_refused(tmp_path: Path, content: str, words: str) -> None:
