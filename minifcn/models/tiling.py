@@ -25,8 +25,7 @@ from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.nn import Linear, Module, Sliding
 
-Span = tuple[int, int]
-"""The first pixel of a range along one axis, and the one after its last."""
+Span = tuple[int, int]  # the first pixel of a range along one axis, and the one after its last
 
 
 def reach(layers: Iterable[Layer]) -> Fraction:
