@@ -24,8 +24,8 @@ EPS = 1e-5
 CLOSE = 1e-4
 """Two gradients are the same if they differ by less than this part of their largest number."""
 
+# A sentence that names a fault, and the gradient that it would make, or whether it explains the one found.
 Guess = tuple[str, Any]
-"""A sentence that names a fault, and the gradient that it would make, or whether it explains the one found."""
 
 
 @dataclass(frozen=True)
