@@ -8,6 +8,7 @@ import json
 import pathlib
 import shutil
 import sys
+from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
@@ -79,7 +80,15 @@ def add_what_is_no_page(app: Sphinx, fault: Exception | None) -> None:
             shutil.copytree(HERE / "explorer", out / "docs" / "explorer", dirs_exist_ok=True)
 
 
+def forget_what_has_no_source(app: Sphinx, env: Any) -> None:
+    """Drop modules without a source, such as builtins, from the index of sources: it would link to no page."""
+    known = getattr(env, "_viewcode_modules", {})
+    for name in [name for name, found in known.items() if not found]:
+        del known[name]
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("env-check-consistency", forget_what_has_no_source)
     app.connect("source-read", fold_solutions)
     app.connect("doctree-read", link_explorer, priority=100)  # before Sphinx collects downloads
     app.connect("autodoc-process-docstring", docstrings.process)
