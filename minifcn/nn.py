@@ -419,10 +419,10 @@ class BatchNorm2d(Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return ops.batch_norm(x, self.w, self.b, mean=self.mean.data, var=self.var.data, eps=self.eps)
-        y = ops.batch_norm(x, self.w, self.b, eps=self.eps)
+        mean, var = x.data.mean(axis=(0, 2, 3)), x.data.var(axis=(0, 2, 3))
+        y = ops.batch_norm(x, self.w, self.b, mean=mean, var=var, own=True, eps=self.eps)
         count = x.data[:, 0].size
-        unbiased = x.data.var(axis=(0, 2, 3)) * (count / max(count - 1, 1))
-        for kept, batch in ((self.mean, x.data.mean(axis=(0, 2, 3))), (self.var, unbiased)):
+        for kept, batch in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
             kept.data = (1 - self.momentum) * kept.data + self.momentum * batch
         return y
 

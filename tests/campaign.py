@@ -130,23 +130,33 @@ def forked(
 
     report: draw the pictures of the report, which takes longer than the run.
     """
-    said, calls = work / "said", work / "calls"
+    calls = work / "calls"
+
+    def task() -> int:
+        if not report:
+            loop.write_report = lambda folder: folder / "report.html"
+        with layer or nullcontext():
+            code = guard(minifcn, argv)
+        if layer:
+            calls.write_text("\n".join(layer.calls))
+        return code
+
+    code, said = in_a_fork(work / "said", task)
+    return code, said, calls.read_text().splitlines() if layer and code == 0 else []
+
+
+def in_a_fork(said: Path, task: Callable[[], int]) -> tuple[int, str]:
+    """The exit code of a task in a process of its own, minus the signal that ended it, and what it said."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             with open(said, "wb") as file:
                 os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-            if not report:
-                loop.write_report = lambda folder: folder / "report.html"
-            with layer or nullcontext():
-                code = guard(minifcn, argv)
-            if layer:
-                calls.write_text("\n".join(layer.calls))
+            code = task()
         finally:
             os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, said.read_text(), calls.read_text().splitlines() if layer and code == 0 else []
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.read_text(errors="replace")
 
 
 def saved(calls: list[str], name: str) -> int:
@@ -265,25 +275,19 @@ def tested(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
 
     By a fork, which forgets this source and keeps all other modules: starting an interpreter takes longer than a test.
     """
-    said = copy.parent / "said"
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            with open(said, "wb") as file:
-                os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-            os.environ["PYTHONPATH"] = sys.path[0] = str(copy)
-            os.chdir(copy)
-            for name, module in list(sys.modules.items()):
-                ours = str(getattr(module, "__file__", "")).startswith((f"{ROOT}/minifcn/", f"{ROOT}/tests/"))
-                if name != "__main__" and ours:  # and not what a .venv in this folder holds
-                    del sys.modules[name]
-            signal.alarm(300)
-            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests])
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return code, said.read_text(errors="replace").strip()[-300:]
+
+    def task() -> int:
+        os.environ["PYTHONPATH"] = sys.path[0] = str(copy)
+        os.chdir(copy)
+        for name, module in list(sys.modules.items()):
+            ours = str(getattr(module, "__file__", "")).startswith((f"{ROOT}/minifcn/", f"{ROOT}/tests/"))
+            if name != "__main__" and ours:  # and not what a .venv in this folder holds
+                del sys.modules[name]
+        signal.alarm(300)
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+
+    code, said = in_a_fork(copy.parent / "said", task)
+    return code, said.strip()[-300:]
 
 
 def write(folder: Path, texts: dict[str, str]) -> None:

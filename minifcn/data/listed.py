@@ -194,19 +194,25 @@ def ids_in_folder(part: Part) -> tuple[str, ...]:
     return tuple(sorted(part.files))
 
 
+def read_small(path: Path, *, expected: str) -> bytes:
+    """Return the bytes of a list; `DataError` if it cannot be read or has more than `MAX_LIST` bytes."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_LIST + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); expected {expected}") from error
+    if len(content) > MAX_LIST:
+        raise DataError(f"{path}: more than {MAX_LIST} bytes; expected {expected}")
+    return content
+
+
 def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
     """The lines of a small list, each once and none blank; the first that is not plain text is refused by number.
 
     A byte order mark and Windows line ends are refused too, and by name: both are invisible in an editor, and would
     become part of the first id, or of all of them. With `ids` every line must be an id.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LIST + 1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a list; check the path") from error
-    if len(content) > MAX_LIST:
-        raise DataError(f"{path}: more than {MAX_LIST} bytes; expected a list; is it another kind of file?")
+    content = read_small(path, expected="a list; check the path")
     if not content.strip():
         raise DataError(f"{path}: is empty; expected one {'id' if ids else 'name'} a line; fill it or remove it")
     lines: dict[str, int] = {}

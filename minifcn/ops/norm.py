@@ -42,24 +42,24 @@ def local_response_norm(
 
 @op
 def batch_norm(
-    x: Array, w: Array, b: Array, *, mean: Array | None = None, var: Array | None = None, eps: float = 1e-5
+    x: Array, w: Array, b: Array, *, mean: Any = None, var: Any = None, own: bool = False, eps: float = 1e-5
 ) -> ValueAndGradients:
     """Return y_c = w_c z_c + b_c with z_c = (x_c - mean_c) / sqrt(var_c + eps): each channel at its own scale.
 
     x (N, C, H, W), w and b (C,). Without `mean` and `var` (C,) they are the batch's own, over N, H and W, and gradients
-    flow through them; given, they are constants, as in a net that has stopped learning them. Errors: `ShapeError`.
+    flow through them; given, they are constants, as in a net that has stopped learning them. `own=True` says that those
+    given are the batch's own, computed before. Errors: `ShapeError`.
     Ioffe and Szegedy, "Batch normalization" (ICML 2015).
     """
     images(x, op="batch_norm")
-    own = mean is None and var is None
-    for name, array in ({"w": w, "b": b} | ({} if own else {"mean": mean, "var": var})).items():
+    if mean is None and var is None:
+        mean, var, own = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3)), True
+    for name, array in {"w": w, "b": b, "mean": mean, "var": var}.items():
         if getattr(array, "shape", None) != x.shape[1:2] or array.dtype != x.dtype:
             found = f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}".rstrip()
             raise ShapeError(f"batch_norm: {name} is {found}; expected {x.dtype} {x.shape[1:2]}, one for each channel")
-    centre: Any = x.mean(axis=(0, 2, 3)) if own else mean
-    variance: Any = x.var(axis=(0, 2, 3)) if own else var
-    scale = 1 / xp_of(x).sqrt(variance + eps)[:, None, None]
-    z = (x - centre[:, None, None]) * scale
+    scale = 1 / xp_of(x).sqrt(var + eps)[:, None, None]
+    z = (x - mean[:, None, None]) * scale
 
     def grad_x(gy):
         gz = gy * w[:, None, None]

@@ -1,5 +1,6 @@
 """NYUDv2, SIFT Flow and PASCAL-Context in their own formats, and how a folder is recognised."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,18 @@ def make_siftflow(root: Path, inner: str = SCENES) -> Path:
     ids_file(root / "trainval.txt", "coast_bea1")
     ids_file(root / "test.txt", "street_par3")
     return root
+
+
+def test_ids_come_in_the_order_of_their_names_whatever_the_folder_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 38: a folder lists its files in whatever order they came into it."""
+    make_nyud(tmp_path / "nyud"), make_siftflow(tmp_path / "siftflow")
+    listdir = os.listdir
+    for backward in (False, True):
+        monkeypatch.setattr(os, "listdir", lambda *args, back=backward: sorted(listdir(*args), reverse=back))
+        assert NYUD(tmp_path / "nyud", None).ids == ("5001", "5003", "5010")
+        assert SIFTFlow(tmp_path / "siftflow", None).ids == ("coast_bea1", "street_par3")
 
 
 @pytest.mark.parametrize("inner", [SCENES, ""])

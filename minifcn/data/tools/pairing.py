@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minifcn.data.listed import MAX_LIST
+from minifcn.data.listed import read_small
 from minifcn.data.tools.mapping import meant_by
 from minifcn.data.tools.raw import MASK_SUFFIXES, PICTURE_SUFFIXES
-from minifcn.errors import DataError, UsageError
+from minifcn.errors import UsageError
 
 MAX_FILES = 200_000
 MAX_DEPTH = 12
@@ -280,13 +280,7 @@ def listed_as(folder: Path, image: Path) -> set[str]:
 
 def read_list(path: Path) -> list[str]:
     """Return the first word of every line of a list: an id, a file name, a path, or a pair of those."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LIST + 1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected a list of pictures") from error
-    if len(content) > MAX_LIST:
-        raise DataError(f"{path}: more than {MAX_LIST} bytes; expected a list of pictures")
+    content = read_small(path, expected="a list of pictures")
     lines = (line.strip() for line in content.decode("utf-8-sig", "replace").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 

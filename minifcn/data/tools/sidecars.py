@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minifcn.data.listed import MAX_LIST
+from minifcn.data.listed import MAX_LIST, read_small
 from minifcn.data.sample import VOID
 from minifcn.data.tools.mapping import packed
 from minifcn.errors import DataError, FormatError
@@ -123,13 +123,9 @@ ADE20K = re.compile(r"(\d{1,3})\s+[\d.]+\s+\d+\s+\d+\s+([^\d\s].*)")
 
 
 def _of_lines(path: Path) -> list[Entry]:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LIST + 1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected class names") from error
-    if len(content) > MAX_LIST or b"\0" in content:
-        raise DataError(f"{path}: no text of at most {MAX_LIST} bytes; expected class names, one a line")
+    content = read_small(path, expected="class names, one a line")
+    if b"\0" in content:
+        raise DataError(f"{path}: found a zero byte, no text; expected class names, one a line")
     lines = [line.strip() for line in content.decode("utf-8-sig", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if len(lines) > MOST_NAMES:
