@@ -110,6 +110,21 @@ def graph(t: Tensor) -> Graph:
     return Graph([_step(node, numbers, seen) for node in nodes])
 
 
+def memories(node: Node) -> list[tuple[str, tuple[Memory, ...]]]:
+    """Return each gradient of a node, by its name, with the arrays that it remembers; [] once they are released."""
+    seen: dict[int, int] = {}
+    edges = node.edges or ()
+    return [(gradient.__name__, tuple(_memories((node.prepare, gradient), 0, seen))) for _, gradient, _ in edges]
+
+
+def held(nodes: Iterable[Node]) -> int:
+    """Return the bytes that the gradients of all `nodes` remember now, each array counted once."""
+    seen: dict[int, int] = {}
+    edges = ((number, node.prepare, way) for number, node in enumerate(nodes) for _, way, _ in node.edges or ())
+    kept = (memory for number, *functions in edges for memory in _memories(functions, number, seen))
+    return sum(memory.nbytes for memory in kept if memory.again is None)
+
+
 def readable(nbytes: int) -> str:
     """A number of bytes for people: 1536 -> '1.5 KiB'."""
     if nbytes < 1024:

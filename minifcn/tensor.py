@@ -21,6 +21,8 @@ Gradients = tuple[Gradient | None, ...]
 ValueAndGradients = tuple[Array, Gradients] | tuple[Array, Gradients, Gradient]  # see `op`
 OPS: dict[str, Callable[..., Tensor]] = {}
 RECORDING = Scope("recording", True)
+WATCHER: Scope[Any] = Scope("watcher", None)
+"""Gets a call for every op and every node on the way back: `introspect/frames.py` makes pictures of them."""
 Axes = int | tuple[int, ...] | None
 
 
@@ -287,7 +289,10 @@ def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
             if isinstance(x, Tensor) and x.node is not None and gradient is not None:
                 x.node.dtype = x.data.dtype
                 edges.append((x.node, gradient, x.node.version))
-        return Tensor(y, Node(name, y.shape, tuple(edges), *prepare) if edges else None)
+        result = Tensor(y, Node(name, y.shape, tuple(edges), *prepare) if edges else None)
+        if watcher := WATCHER():
+            watcher.forward(name, inputs, result)
+        return result
 
     if name in OPS:
         raise ValueError(f"an op named {name} is registered already")
@@ -345,7 +350,7 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
         found = f"{type(gy).__name__} {getattr(gy, 'dtype', '')} {getattr(gy, 'shape', '')}".rstrip()
         raise ShapeError(f"backward: gy must be an array like the value, {y.dtype} {y.shape}, and is {found}")
 
-    uses = count_uses(y.node)
+    uses, watcher = count_uses(y.node), WATCHER()
     grads, ready = {y.node: (gy, False)}, [y.node]  # each with whether no other place has the array
     while ready:
         node = ready.pop()
@@ -356,6 +361,8 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
             node.grad = as_array(gy if owned else gy.copy()) if node.grad is None else node.grad + gy
         elif keep_grads:
             node.grad = gy
+        if watcher:
+            watcher.backward(node, gy)
         if node.prepare:
             gy = node.prepare(gy)
         if not (keep_graph or is_leaf):
@@ -363,6 +370,8 @@ def backward(y: Tensor, gy: Array | None = None, *, keep_graph: bool = False, ke
         handed_on = owned and len(edges) == 1 and not keep_grads
         for parent, gradient, _ in edges:
             gx = gradient(gy)
+            if watcher:
+                watcher.flows(parent, gradient, gx)
             if gx.shape != parent.shape or (parent.dtype is not None and parent.dtype != gx.dtype):
                 raise GradientError(
                     f"{node.op}: a gradient is {gx.dtype} {gx.shape}, and its input {parent.dtype} {parent.shape}"

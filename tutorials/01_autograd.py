@@ -41,6 +41,7 @@ from minifcn import viz
 from minifcn.backend import to_device, to_host, xp_of
 from minifcn.errors import GraphError
 from minifcn.graph import graph
+from minifcn.introspect.frames import frames
 from minifcn.kernels.threads import threads
 
 SEED = 1
@@ -526,6 +527,31 @@ print(drawn)
 assert drawn.to_svg().startswith("<svg") and drawn._repr_svg_() == drawn.to_svg()
 constants = [step for step in drawn.steps if step.op in ("sub", "mean")]
 assert constants and not any(step.nbytes for step in constants)  # a difference and a mean remember no array
+
+# %% [markdown]
+# The same once more, in motion: a whole training step of this net, frame by frame. Drag the slider, or press Play.
+# The bars show how many bytes the gradients hold: they rise in the forward pass and fall in the backward pass. Point at
+# a cell to read its number.
+
+
+# %%
+class Rings(minifcn.nn.Module):
+    def __init__(self):
+        self.w1, self.w2, self.w3 = (minifcn.Parameter(to_device(w, DEVICE)) for w in start)
+
+    def forward(self, x):
+        return minifcn.ops.relu(minifcn.ops.relu(x @ self.w1) @ self.w2) @ self.w3
+
+
+net = Rings()
+film = frames(
+    lambda: ((net(minifcn.Tensor(points)) - truth) ** 2).mean(),
+    minifcn.SGD(net, lr=0.1),
+    named={"points": points, "truth": truth},
+)
+forward = [frame.held for frame in film.frames if frame.phase == "forward"]
+assert forward == sorted(forward) and film.frames[-1].held == 0
+film
 
 # %% [markdown]
 # ## 10 · Why a node never holds an array

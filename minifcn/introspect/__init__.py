@@ -1,4 +1,4 @@
-"""Look at a net without training it: layers, cost, memory, ladder design and figure; find its wrong gradients."""
+"""Look at a net: layers, cost, memory, ladder design and figure; find its wrong gradients; watch a step."""
 
 FILES = (
     "markup",
@@ -10,4 +10,5 @@ FILES = (
     "explain",
     "detective",
     "planted",
+    "frames",
 )
