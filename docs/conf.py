@@ -18,6 +18,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import docstrings  # noqa: E402  beside this file
+import pictures  # noqa: E402
 
 import minifcn  # noqa: E402
 
@@ -50,7 +51,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = html_css_files = ["site.css"]
 
-EXPLORER = "explorer/index.html"
+EXPLORER = "explorer/"
 START = '<!doctype html><meta charset="utf-8"><title>minifcn</title><meta http-equiv="refresh" content="0; url={0}">'
 
 
@@ -65,9 +66,9 @@ def fold_solutions(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def link_explorer(app: Sphinx, page: nodes.document) -> None:
-    """The explorer is a page that Sphinx does not make: links to it stay links, and are no downloads."""
+    """The explorables are pages that Sphinx does not make: links to them stay links, and are no downloads."""
     for node in list(page.findall(addnodes.download_reference)):
-        if node["reftarget"].endswith(EXPLORER):
+        if EXPLORER in node["reftarget"] and node["reftarget"].endswith(".html"):
             link = nodes.reference("", "", *node.children, refuri=node["reftarget"])
             node.replace_self(link)
 
@@ -77,7 +78,8 @@ def add_what_is_no_page(app: Sphinx, fault: Exception | None) -> None:
         out = pathlib.Path(app.outdir)
         (out / "index.html").write_text(START.format(f"{root_doc}.html") + "\n", encoding="utf-8")
         if (HERE / EXPLORER).exists():
-            shutil.copytree(HERE / "explorer", out / "docs" / "explorer", dirs_exist_ok=True)
+            shutil.copytree(HERE / EXPLORER, out / "docs" / EXPLORER, dirs_exist_ok=True)
+            pictures.film(out / "docs" / EXPLORER / "step.html")
 
 
 def forget_what_has_no_source(app: Sphinx, env: Any) -> None:

@@ -1,22 +1,27 @@
-"""Draw the pictures of the README and of the pages from a run on the embedded world.
+"""Draw the pictures of the README and of the pages, those of scenes from a run on the embedded world.
 
 make train
 .venv/bin/python docs/pictures.py runs/toy
+.venv/bin/python docs/pictures.py     (only those that need no run)
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from minifcn import viz
-from minifcn.data import Shapes, collate
+from minifcn import SGD, FCN8s, ops, viz
+from minifcn.data import Preprocessing, Shapes, collate
+from minifcn.introspect.frames import frames
 from minifcn.training import setup
 from minifcn.training.evaluation import predict
 from minifcn.training.trained import open_trained
 
 SCENES = 8
 FOLDER = Path(__file__).parent / "images"
+PHOTOS = Path(__file__).parent.parent / "tutorials" / "photos"
+UNIT = 10  # pixels of a square
 
 
 def hha(folder: Path = FOLDER) -> None:
@@ -31,9 +36,52 @@ def hha(folder: Path = FOLDER) -> None:
     (folder / "hha.png").write_bytes(viz.png(np.vstack(rows)))
 
 
-def main(run: str, folder: Path = FOLDER) -> None:
-    """`world.png`: the first scenes of the run's validation set, with truth and prediction. And `hha.png`."""
+def moving(folder: Path = FOLDER) -> None:
+    """`convolution.gif`: a kernel moves over a photograph, and its output appears: red and blue edges."""
+    with Image.open(PHOTOS / "chelsea.jpg") as photo:
+        grey = np.asarray(photo.convert("L").resize((30, 22)), np.float32)
+    w = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]], np.float32)
+    y = ops.conv2d(grey[None, None], w[None, None], None).data[0, 0]
+    part = np.clip(2 * np.abs(y) / np.abs(y).max(), 0, 1)[..., None]
+    edges = 255 - part * (255 - np.where(y[..., None] < 0, [33, 102, 172], [178, 24, 43]))
+    pictures = []
+    for place in range(0, y.size, 4):
+        i, j = divmod(place, y.shape[1])
+        right = np.full((*grey.shape, 3), 235.0)
+        done = np.arange(y.size).reshape(y.shape) <= place
+        right[1:-1, 1:-1][done] = edges[done]
+        left = large(np.repeat(grey[..., None], 3, axis=2), (i, j), 3)
+        pictures.append(Image.fromarray(np.hstack([left, large(right, (i + 1, j + 1), 1)])))
+    palette = pictures[-1].quantize(128, dither=Image.Dither.NONE)
+    first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    first.save(folder / "convolution.gif", save_all=True, append_images=others, duration=70, loop=0)
+
+
+def large(picture: np.ndarray, at: tuple[int, int], cells: int) -> np.ndarray:
+    """A picture with each pixel as a square, and the outline of `cells` x `cells` of them."""
+    drawn = picture.astype(np.uint8).repeat(UNIT, axis=0).repeat(UNIT, axis=1)
+    drawn = np.pad(drawn, ((4, 4), (4, 4), (0, 0)), constant_values=255)
+    (top, left), side = (4 + UNIT * place for place in at), UNIT * cells
+    box = drawn[top : top + side, left : left + side]
+    box[:2] = box[-2:] = box[:, :2] = box[:, -2:] = 11, 107, 203
+    return drawn
+
+
+def film(path: Path) -> None:
+    """A page: one training step of a thin FCN-8s on a scene of the world, frame by frame."""
+    world = Shapes("train", count=1, size=64)
+    x, labels = collate([world[0]], Preprocessing.fit(world))
+    net = FCN8s(classes=len(world.classes), width=2, layers=11, dropout=0, seed=0)
+    named = {"image": x, "labels": labels}
+    frames(lambda: ops.softmax_cross_entropy(net(x), labels), SGD(net, lr=0.03), named=named).save(path)
+
+
+def main(run: str = "", folder: Path = FOLDER) -> None:
+    """`world.png`: the first scenes of the run's validation set, with truth and prediction. And those without a run."""
     hha(folder)
+    moving(folder)
+    if not run:
+        return
     trained = open_trained(run)
     _, scenes = setup.data_sets(trained.options)
     rows = []

@@ -1,0 +1,176 @@
+"""The pages about kernels and stitching, docs/explorer/, in a real browser: their numbers are those of the library."""
+
+import json
+import pathlib
+import random
+
+import numpy as np
+import pytest
+from browser import Chromium, Page
+
+from minifcn import ops
+from minifcn.geometry import Layer
+from minifcn.stitch import rarefied
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+FOLDER = ROOT / "docs" / "explorer"
+pytestmark = pytest.mark.slow("starts a browser")
+
+
+def opened(chromium: Chromium, name: str, **size: int) -> Page:
+    page = chromium.page(**size)
+    page.open((FOLDER / name).as_uri())
+    return page
+
+
+# ---- convolution -------------------------------------------------------------------------------------------------
+
+
+def random_cases(count: int) -> list[dict]:
+    rng = random.Random(3)
+    pick = {"kind": ("conv", "transposed"), "n": range(1, 9), "k": range(1, 6), "stride": range(1, 5)}
+    pick |= {"padding": range(7), "dilation": range(1, 4)}
+    cases = [{key: rng.choice(values) for key, values in pick.items()} for _ in range(count)]
+    for case in cases:
+        case["image"], case["weights"] = (
+            [[round(rng.uniform(-1, 1), 3) for _ in range(case[side])] for _ in range(case[side])]
+            for side in ("n", "k")
+        )
+    return cases
+
+
+def expected(case: dict) -> list | None:
+    """The output and its counts by the library, or None where it has no output."""
+    layer = Layer(case["k"], case["stride"], case["padding"], case["dilation"], transpose=case["kind"] == "transposed")
+    if layer.transpose and (case["n"] - 1) * layer.stride + layer.extent - 2 * layer.padding < 1:
+        return None
+    if not layer.transpose and case["n"] + 2 * layer.padding < layer.extent:
+        return None
+    op = ops.conv_transpose2d if layer.transpose else ops.conv2d
+    window = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    x, w = (np.array(case[key])[None, None] for key in ("image", "weights"))
+    return [op(x, w, None, **window).data[0, 0], op(np.ones_like(x), np.ones_like(w), None, **window).data[0, 0]]
+
+
+def differing(page: Page, cases: list[dict]) -> int:
+    script = """JSON.stringify(CASES.map(({ image, weights, ...o }) =>
+        typeof outSide(o) === "string" ? null : [apply(o, image, weights).y, apply(o, image, weights).counts]))"""
+    wrong = 0
+    for case, result in zip(cases, json.loads(page.run(script.replace("CASES", json.dumps(cases)))), strict=True):
+        wanted = expected(case)
+        if wanted is None or result is None:
+            wrong += wanted is not result
+        else:
+            wrong += not all(np.shape(a) == b.shape and np.allclose(a, b) for a, b in zip(result, wanted, strict=True))
+    return wrong
+
+
+def test_the_kernel_page_computes_what_the_library_does(chromium: Chromium) -> None:
+    cases = random_cases(300)
+    refused = sum(expected(case) is None for case in cases)
+    assert 10 < refused < 200
+    assert differing(opened(chromium, "convolution.html"), cases) == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "planted"),
+    [
+        ("u * dilation, j", "u, j"),
+        ("i * stride - padding", "i * stride"),
+        ("Math.floor(room / stride) + 1", "Math.ceil(room / stride) + 1"),
+        ("(n - 1) * stride + extent - 2 * padding", "n * stride + extent - 2 * padding"),
+        ("weights[tap[0]][tap[1]]", "weights[tap[1]][tap[0]]"),
+    ],
+)
+def test_a_fault_planted_in_the_page_is_noticed(chromium: Chromium, tmp_path: pathlib.Path, rule, planted) -> None:
+    source = (FOLDER / "convolve.js").read_text(encoding="utf-8")
+    assert source.count(rule) == 1
+    (tmp_path / "convolve.js").write_text(source.replace(rule, planted), encoding="utf-8")
+    (tmp_path / "index.html").write_text('<!DOCTYPE html><script src="convolve.js"></script>', encoding="utf-8")
+    page = chromium.page()
+    page.open((tmp_path / "index.html").as_uri())
+    assert differing(page, random_cases(60)) > 0
+
+
+def test_dragging_the_kernel_moves_the_window(chromium: Chromium) -> None:
+    page = opened(chromium, "convolution.html")
+    drag = """(() => { const cell = document.querySelector('#input rect[data-y="4"][data-x="1"]');
+        const box = cell.getBoundingClientRect(), at = { clientX: box.x + 5, clientY: box.y + 5, bubbles: true };
+        cell.dispatchEvent(new PointerEvent("pointerdown", at)); window.dispatchEvent(new PointerEvent("pointerup"));
+        return [state.at, document.querySelectorAll("#input rect.under").length, $("sum").textContent]; })()"""
+    at, under, said = page.run(drag)
+    assert (at, under) == (3 * 4 + 0, 9) and said.startswith("Output cell 3, 0 = ")
+    page.run("weights = [[0, 0, 0], [0, 2, 0], [0, 0, 0]]; draw()")
+    value = page.run("document.querySelector('#output rect.chosen + text').textContent")
+    assert value == page.run("shown(2 * IMAGES.noise(6)[4][1])")
+    page.run("play()")
+    assert page.run("$('play').textContent") == "Pause"
+    assert page.complaints == []
+
+
+def test_the_checkerboard_and_its_cure(chromium: Chromium) -> None:
+    page = opened(chromium, "convolution.html")
+    page.run("$('checkerboard').click()")
+    assert "get 1, 2, 4 products: a checkerboard" in page.run("$('even').textContent")
+    page.run("$('k').value = 4; $('k').dispatchEvent(new Event('input'))")
+    assert page.run("$('even').textContent") == ""
+    page.run("$('padding').value = 6; $('padding').dispatchEvent(new Event('input'))")
+    page.run("$('n').value = 1; $('n').dispatchEvent(new Event('input'))")
+    assert "cuts away the whole output" in page.run("$('problem').textContent")
+    assert page.complaints == []
+
+
+# ---- shift and stitch --------------------------------------------------------------------------------------------
+
+
+def library(x: list[float], f: int, k: int, weights: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """The dense answers on one axis: of the rarefied windows, and of every shift, interlaced."""
+    row, w = np.array(x, float)[None, None, None], np.array(weights[:k], float)[None, None, None]
+    coarse = [Layer(f, f), Layer(k)]
+
+    def answers(image: np.ndarray, chain: list[Layer]) -> np.ndarray:
+        pool, conv = chain
+        pooled = ops.max_pool2d(image, kernel_size=(1, f), stride=(1, pool.stride))
+        return ops.conv2d(pooled, w, None, dilation=(1, conv.dilation)).data[0, 0, 0]
+
+    dense = answers(row, rarefied(coarse))
+    runs = [answers(np.pad(row[..., s:], ((0, 0), (0, 0), (0, 0), (0, s))), coarse) for s in range(f)]
+    return dense, np.array([runs[i % f][i // f] for i in range(len(dense))])
+
+
+def test_both_ways_are_those_of_the_library(chromium: Chromium) -> None:
+    page = opened(chromium, "stitch.html")
+    weights, compared = page.run("WEIGHTS"), 0
+    for f in (1, 2, 3, 4):
+        for k in (1, 2, 3):
+            for n in (12, 13, 20):
+                for image in page.run("Object.keys(IMAGES)"):
+                    found = page.run(f"compute({json.dumps({'n': n, 'f': f, 'k': k, 'image': image})})")
+                    dense, stitched = library(found["x"], f, k, weights)
+                    np.testing.assert_allclose(found["rarefied"], dense, atol=1e-12)
+                    np.testing.assert_allclose(found["stitched"], stitched, atol=1e-12)
+                    assert found["most"] == 0
+                    compared += 1
+    assert compared == 108 and page.complaints == []
+
+
+def test_the_stitch_page_says_what_a_cell_is_made_of(chromium: Chromium) -> None:
+    page = opened(chromium, "stitch.html")
+    page.run("document.querySelector('#stitched rect[data-x=\"3\"]').dispatchEvent(new PointerEvent('pointerenter'))")
+    assert page.run("$('cell').textContent") == (
+        "Pixel 3 sees the pixels 3 to 6. Shift-and-stitch has it from run 1, cell 1; "
+        "the spread filter takes the cells 3, 5 of the dense pool."
+    )
+    assert page.run("document.querySelectorAll('#input rect.under').length") == 4
+    page.run("location.hash = '#n=4&f=4&k=3'")
+    page.run("read(location.hash); draw()")
+    assert "see 12 pixels, and the input has 4" in page.run("$('problem').textContent")
+    page.run("location.hash = '#n=__proto__&f=-3&image=toString'; read(location.hash); draw()")
+    assert page.run("[state.f, state.image]") == [1, "noise"] and page.complaints == []
+
+
+@pytest.mark.parametrize("name", ["convolution.html", "stitch.html"])
+def test_it_fits_a_phone(chromium: Chromium, name) -> None:
+    page = opened(chromium, name, width=390, height=800)
+    assert page.run("document.documentElement.scrollWidth") <= 390
+    assert [request for request in page.requests if not request.startswith("file:")] == []
