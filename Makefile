@@ -5,6 +5,7 @@
 # make bench      measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
 # make tutorials  sets up .venv with Jupyter and opens the course
 # make notebooks  runs the notebooks again and writes their outputs (ARGS="01 02" for some of them)
+# make release    makes build/release: the course without solutions, and slides, for teachers
 # make docs       makes the documentation, build/docs/index.html (it takes MathJax from npm; the pages need no network)
 # make lint       ruff, the format of ruff, and mypy
 # make clean      removes .venv and what the tools left behind; never a run
@@ -19,7 +20,7 @@ DOCS := build/docs
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help train test test-all campaign bench tutorials notebooks docs lint clean
+.PHONY: help train test test-all campaign bench tutorials notebooks release docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +46,10 @@ tutorials: $(VENV)/ready-to-learn
 
 notebooks: $(VENV)/ready-to-learn
 	$(BIN)/python tests/notebooks.py $(ARGS)
+
+release: $(VENV)/ready-to-run
+	$(BIN)/python tutorials/teaching/release.py build/release
+	@echo "the course for students: build/release"
 
 docs: $(VENV)/ready-to-document
 	$(BIN)/python docs/mathjax.py $(DOCS)/_static/mathjax

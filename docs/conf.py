@@ -26,7 +26,7 @@ project, author, release = "minifcn", "minifcn contributors", minifcn.__version_
 copyright = "minifcn contributors, MIT licence"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "tutorials/*.ipynb"]
+include_patterns = ["docs/*.md", "tutorials/*.ipynb", "tutorials/teaching/*.md"]
 exclude_patterns = [".*", "build", "dist", "runs", "**/.ipynb_checkpoints"]
 
 nb_execution_mode = "off"

@@ -18,6 +18,7 @@ FILES = (
     "digits",
     "amortize",
     "doctor",
+    "grade",
     "bench",
     "verbs",
 )

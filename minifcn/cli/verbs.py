@@ -25,6 +25,7 @@ VERBS = {
     "doctor": "what this machine offers, and the one command that mends what is wrong",
     "digits": "LeNet learns to read digits in seconds, and finds them on a larger sheet",
     "amortize": "patch by patch against all at once: the timing experiment of section 3.1",
+    "grade": "which exercises of a notebook of the course are solved",
     "bench": "how fast the operations are here, and how much memory they take",
 }
 RANKED = ("train", "bench")  # the verbs that several processes of MPI may share

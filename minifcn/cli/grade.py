@@ -1,0 +1,51 @@
+"""`minifcn grade`: which exercises of a notebook of the course are solved.
+
+    minifcn grade tutorials/01_autograd.ipynb
+    minifcn grade handed-in/01_autograd.ipynb --json grades.json
+
+The exit code is 0 if every exercise is solved, and 1 if one is not.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from minifcn.cli.command import parse_words, say
+from minifcn.errors import UsageError
+from minifcn.experiments.grading import grade
+from minifcn.formats.checkpoint import replace_file
+from minifcn.introspect.markup import text_table
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run a notebook of the course in a process with limits, and say which of its exercises are solved.
+
+    The checkers are those of the course folder, whatever lies beside the notebook.
+    """
+
+    course: Annotated[str, "the folder of the course, which has exercises/; by default that of this repository"] = ""
+    seconds: Annotated[int, "for each cell, and of processor time in all"] = 300
+    json: Annotated[str, "also write the grades to this file"] = ""
+
+
+def main(argv: list[str]) -> int:
+    """Print a line for each exercise. Returns the exit code."""
+    words, options = parse_words(Options, argv, verb="grade", words="NOTEBOOK")
+    if len(words) != 1:
+        raise UsageError(f"found {len(words)} notebooks; expected one: minifcn grade NOTEBOOK")
+    if options.seconds < 1:
+        raise UsageError(f"found `seconds={options.seconds}`; expected at least 1")
+    notebook = Path(words[0]).expanduser()
+    course = Path(options.course).expanduser() if options.course else None
+    grades = grade(notebook, course=course, seconds=options.seconds)
+    say(*text_table([(one.exercise, "solved" if one.passed else "-", one.said) for one in grades], left=3))
+    solved = sum(one.passed for one in grades)
+    say(f"{solved} of {len(grades)} solved")
+    if options.json:
+        each = [asdict(one) for one in grades]
+        record = {"notebook": notebook.name, "solved": solved, "of": len(grades), "exercises": each}
+        replace_file(Path(options.json).expanduser(), [json.dumps(record, indent=1).encode()])
+        say(f"wrote {options.json}")
+    return int(solved < len(grades))
