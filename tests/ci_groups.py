@@ -76,7 +76,7 @@ def silent(counted: dict[str, dict], groups: dict[str, Callable[[], str]]) -> li
     ]
 
 
-def strangers(names: list[str]) -> list[str]:
+def unexpected(names: list[str]) -> list[str]:
     """What a wheel of minifcn should not hold."""
     return [name for name in names if not name.startswith("minifcn/") and ".dist-info/" not in name]
 
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
         complaints = silent(counted, GROUPS)
     else:
         names = zipfile.ZipFile(file).namelist()
-        complaints = [f"the wheel holds {name}" for name in strangers(names)]
+        complaints = [f"the wheel holds {name}" for name in unexpected(names)]
         data = "squeezenet1_0_imagenet.npz synset_words.txt LICENSE-squeezenet.txt LICENSE-synset_words.txt".split()
         needed = {"minifcn/py.typed", "minifcn/cli/verbs.py", *(f"minifcn/weights/data/{name}" for name in data)}
         complaints += [f"the wheel lacks {name}" for name in sorted(needed - set(names))]

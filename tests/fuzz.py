@@ -223,7 +223,7 @@ MAPS = [b"128 0 0 1\n0 0 0 0 black\n", b"7 1\n65535 255 void\n"]
 LABELS = "".join(f"{i + 1}: {IN_LABELS.get(name, name)}\n" for i, name in enumerate(TAUGHT)).encode()
 
 
-# --------------------------------------------------------------------------------------------------- checksums mended
+# --------------------------------------------------------------------------------------------------- checksums fixed
 
 
 def png_sealed(data: bytes) -> bytes:

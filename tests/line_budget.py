@@ -3,8 +3,8 @@
     python tests/line_budget.py
 
 The course is every file that lies loose in the package, with everything that those files import, and what is imported
-there in turn: a student should be able to read all of it. A budget is raised by an edit here that somebody has to
-defend, and never met by writing denser lines.
+there in turn: a student should be able to read all of it. A budget is raised by an edit here that has to be
+justified, and never met by writing denser lines.
 """
 
 import ast

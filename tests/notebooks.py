@@ -246,8 +246,8 @@ def main(argv: list[str]) -> int:
             notebook = run(source)
         except Exception as error:
             # What went wrong in a cell arrives with the cell and a traceback in colours.
-            told = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-            short = told if len(told) < 1300 else f"{told[:600]}\n[...]\n{told[-600:]}"
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+            short = plain if len(plain) < 1300 else f"{plain[:600]}\n[...]\n{plain[-600:]}"
             print(f"{source.name}: {type(error).__name__}: {short}", file=sys.stderr)
             failed = 1
             continue

@@ -126,10 +126,10 @@ function svg(tag, attributes = {}, text = "") {
   return made;
 }
 
-/** An empty drawing in the box `id`, as wide as the box is; `told` is the text for a screen reader. */
-function canvas(id, height, told) {
+/** An empty drawing in the box `id`, as wide as the box is; `label` is the text for a screen reader. */
+function canvas(id, height, label) {
   const width = Math.max($(id).clientWidth, 280);
-  const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": told });
+  const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
   $(id).replaceChildren(made);
   return [made, width];
 }
@@ -274,12 +274,12 @@ function drawEnd(layer, before, after) {
   const low = shown[0].start;
   const high = Math.max(cells - 1 + padding, ...shown.map(({ start }) => start + extent - 1));
   const row = 26;
-  const told = layer.transpose
+  const sentence = layer.transpose
     ? `The last windows of ${layer.name}: each of its ${before} input cells paints ${kernel} of its output cells` +
       `${padding ? `, and what falls into the padding of ${padding} is cut` : ""}.`
     : `The end of the axis under ${layer.name}, whose input has ${before} cells: ${atTheEnd({ over: `${end.over}`, unseen: `${end.unseen}`, dropped: end.dropped }) || "every window fits, and every cell is seen"}.`;
-  $("end-text").textContent = told;
-  const [drawing, width] = canvas("end", (shown.length + 1) * row + 20, told);
+  $("end-text").textContent = sentence;
+  const [drawing, width] = canvas("end", (shown.length + 1) * row + 20, sentence);
   const gutter = 56;
   const pitch = Math.min((width - gutter - 6) / (high - low + 1), 26);
   const x = (i) => gutter + (i - low) * pitch;

@@ -304,7 +304,7 @@ class Ladder {
     const at = this.grids.get(skip).offset(score, skip, name);
     if (at > 0n) return [rung(at, "skip"), score];
     if (at < 0n) return [rung(-at, "score"), score.cropped(-at)];
-    // Equal starts: whichever is the larger at the far end is cut, and ceil pooling decides which that is.
+    // Equal starts: the one that is larger at the far end is cut, and ceil pooling decides which one that is.
     return [rung(0n, this.skipIsLarger(skip, layer) ? "skip" : "score"), score];
   }
 

@@ -17,7 +17,7 @@
     mpiexec -n 2 minifcn bench scaling --ranks        the same, and the model beside two ranks at hand
 
 The rivals take turns (A B A B), so that whatever else the machine does meets both; each number is the median of the
-turns. PyTorch runs on as many threads, with whichever of its two memory layouts is faster for the product at hand.
+turns. PyTorch runs on as many threads, with the faster of its two memory layouts for each product.
 Whole nets are each in a process of their own, for their time and their memory: `minifcn bench side` is that process.
 """
 

@@ -10,7 +10,7 @@ so that `python -m minifcn.train` and `minifcn train` (cli.py) leave in the same
 it is taken out of the arguments here, and lets every exception through.
 
     0    done
-    1    a mistake of ours: an exception nobody foresaw
+    1    a bug in minifcn: an unexpected exception
     2    refused: the arguments, a file or the device cannot be used as given
     3    the training diverged
     130  interrupted from the keyboard (128 + SIGINT, as shells count)

@@ -4,8 +4,8 @@
     minifcn convert squeezenet1_1.pth squeezenet.safetensors
     minifcn convert anything.h5 arrays.safetensors --plain          the arrays alone, under their own names
 
-The format is told by the file's first bytes, and the net by the names and shapes in it; what fits no net is refused,
-naming the first layer that differs from the nearest. With the weights goes what the net's images have to go through.
+The format is detected by the file's first bytes, and the net by the names and shapes in it. A file that fits no net is
+refused, with the first layer that differs from the nearest net. The checkpoint also holds the net's preprocessing.
 """
 
 from __future__ import annotations

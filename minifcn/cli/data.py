@@ -20,7 +20,7 @@ from minifcn.cli.command import parse_words, say, with_flags
 from minifcn.data.listed import Listed, read_lines
 from minifcn.data.opening import open_data, other_format
 from minifcn.data.tools.check import Findings, check, layout_hints
-from minifcn.data.tools.correct import MENDED, correct
+from minifcn.data.tools.correct import FIXED, correct
 from minifcn.data.tools.fetch import BY_HAND, SOURCES, by_hand, fetch, source_of
 from minifcn.data.tools.importing import recognise, write_tree
 from minifcn.data.tools.make import make_tree
@@ -186,7 +186,7 @@ def check_command(argv: list[str]) -> int:
         raise
     say(*map(with_flags, found.lines(first=options.first)))
     if not options.write:
-        if not found.faults.keys().isdisjoint(MENDED):
+        if not found.faults.keys().isdisjoint(FIXED):
             say(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
         if not found.count and not options.classes:
             _remember(open_data(words[1], options.split or None))

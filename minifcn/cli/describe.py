@@ -32,10 +32,10 @@ class Options:
         str,
         'the first layer\'s padding: a number, "same" or "safe" (empty: the net\'s own, the paper\'s 100 for its nets)',
     ] = ""
-    classes: Annotated[int, "what is to be told apart (0: as published)"] = 0
+    classes: Annotated[int, "number of classes (0: as published)"] = 0
     layers: Annotated[int, "which VGG, 11, 13, 16 or 19 (0: 16)"] = 0
     batch: Annotated[int, "images at once"] = 1
-    device: Annotated[str, '"cpu" or "gpu": whose memory is told; no GPU is needed for that'] = "cpu"
+    device: Annotated[str, '"cpu" or "gpu": whose memory to report; no GPU is needed'] = "cpu"
     check: Annotated[
         bool,
         "instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction",

@@ -3,8 +3,8 @@
     minifcn doctor            or  python -m minifcn.doctor
 
 Most of a run's speed is decided by three things it never mentions: which BLAS multiplies the matrices, on how many
-threads, and whether the GPU takes part. This prints them, proves each by multiplying two 2x2 matrices, and leaves with
-exit code 0 if there is nothing to mend, 1 if there is. A machine without a GPU has nothing to mend.
+threads, and whether the GPU takes part. This prints them, tests each by multiplying two 2x2 matrices, and returns
+exit code 0 if there is nothing to fix, 1 if there is. A machine without a GPU has nothing to fix.
 """
 
 import ctypes
@@ -57,7 +57,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def main(argv: list[str]) -> int:
-    """Print the report. Returns 0 when nothing needs mending, else 1."""
+    """Print the report. Return 0 if there is nothing to fix, else 1."""
     if argv and argv[0] in ("-h", "--help"):
         say(*(__doc__ or "").split("\n"))
         return 0
@@ -78,9 +78,9 @@ def main(argv: list[str]) -> int:
     if cupy_packages() and not usable:
         cures.append(cure)
     if cures:
-        say("", f"To mend it:  {cures[0]}", *["Then ask again: there is more."] * (len(cures) > 1))
+        say("", f"To fix it:  {cures[0]}", *["Then run minifcn doctor again: there is more to fix."] * (len(cures) > 1))
         return 1
-    say("", "Nothing to mend.")
+    say("", "Nothing to fix.")
     if cards and not usable:
         say(f"There is a card here; to compute on it:  {cure}")
     return 0
@@ -100,7 +100,7 @@ def machine() -> list[tuple[str, str]]:
 
 
 def blas() -> str:
-    """The library behind `@`, with its version and threads where threadpoolctl can tell."""
+    """Return the library behind `@`, with its version and threads if threadpoolctl knows them."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
@@ -120,7 +120,7 @@ def cupy_version() -> str:
 def driver() -> tuple[str, int]:
     """The newest CUDA the NVIDIA driver knows and its number of cards, as `("12.9", 1)`; `("", 0)` without a driver.
 
-    This asks the driver itself, so that it can be told apart from a CuPy that does not find its way there.
+    This asks the driver itself, so that a missing driver differs from a CuPy that does not find it.
     """
     version, cards = ctypes.c_int(), ctypes.c_int()
     try:

@@ -4,8 +4,8 @@
     minifcn export runs/toy state.safetensors        a state dict for PyTorch, under the layers' plain names
     minifcn export weights.safetensors model.onnx    weights that `minifcn convert` wrote, or any that fit a net
 
-Neither file says how to prepare a picture unless somebody writes it down, so the preprocessing goes into the metadata
-of both, as JSON: order of the colours, scale, mean and std, for (x * scale - mean) / std on 0..255.
+Neither format has a place for the preprocessing of a picture, so it goes into the metadata of both, as JSON: the order
+of the colours, scale, mean and std, for (x * scale - mean) / std on 0..255.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def main(argv: list[str]) -> int:
         if not isinstance(net, FCN | Classifier):
             raise UsageError(f"export: {type(net).__name__} cannot be written as ONNX; export to .safetensors instead")
         data = onnx_model(net, classes=classes, metadata=notes).SerializeToString()
-        told = takes(net)
+        summary = takes(net)
     else:
         data = state_file(net, {**notes, "classes": list(classes)})
-        told = f"{len(torch_state(net))} arrays in PyTorch's layout"
+        summary = f"{len(torch_state(net))} arrays in PyTorch's layout"
     replace_file(out, [data])
-    say(told, f"images: {preprocessing or 'not of three channels'}", f"wrote {out}, {len(data):,} bytes")
+    say(summary, f"images: {preprocessing or 'not of three channels'}", f"wrote {out}, {len(data):,} bytes")
     return 0
 
 

@@ -4,7 +4,7 @@
     minifcn train --init trunk.safetensors --stages 32,16,8
     minifcn pretrain alexnet.safetensors --trunk alexnet --width 2
 
-How it is done is told in pretraining.py.
+training/pretraining.py explains the method.
 """
 
 from __future__ import annotations

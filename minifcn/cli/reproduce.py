@@ -55,7 +55,7 @@ class Options:
     page: Annotated[str, "write the page to this Markdown file, too, its pictures into images/ beside it"] = ""
     list: Annotated[bool, "list the tables, and leave"] = False
     dry_run: Annotated[
-        bool, "tell what would be run, what of it is done, and about how long the rest takes; and leave"
+        bool, "list what would be run, what is done already, and about how long the rest takes; then exit"
     ] = False
 
 

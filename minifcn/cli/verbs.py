@@ -22,7 +22,7 @@ VERBS = {
     "dense": "dense prediction four ways: what each costs, and where they agree",
     "data": "a data set written, fetched, or looked through for all that is wrong with it",
     "reproduce": "the paper re-run at the scale of a laptop, row by row beside its own numbers",
-    "doctor": "what this machine offers, and the one command that mends what is wrong",
+    "doctor": "check this machine and suggest fixes",
     "digits": "LeNet learns to read digits in seconds, and finds them on a larger sheet",
     "amortize": "patch by patch against all at once: the timing experiment of section 3.1",
     "grade": "which exercises of a notebook of the course are solved",

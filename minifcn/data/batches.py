@@ -49,7 +49,7 @@ class Preprocessing:
         """Red first, 0..1, and zero mean and unit variance per channel over `count` pictures of `dataset`.
 
         The pictures are taken evenly from first to last, so that the same data set always gives the same numbers.
-        The sums are over integers, hence exact.
+        The sums are over integers, so they are exact.
         """
         if len(dataset) == 0 or count < 1:
             raise UsageError(f"Preprocessing.fit: {count} of {len(dataset)} pictures; expected at least one")

@@ -123,5 +123,5 @@ class Cached(Wrapper):
         if faults:
             raise DataError(
                 f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "
-                "mend them, or leave them out with `skip_bad=True`"
+                "fix them, or leave them out with `skip_bad=True`"
             )

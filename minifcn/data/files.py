@@ -4,7 +4,7 @@ A photograph and a mask are both image files, and there the likeness ends. The n
 brightnesses: they may be scaled, converted and compressed, and still show the same thing. The numbers in a mask are
 *names*: 7 is not a little more than 6, it is a car and not a bus. So a photograph is converted to 8-bit RGB from
 whatever it was, and a mask is never converted at all: it is a PNG (nothing lossy) of indices, or it is refused.
-Depth is the third kind: lengths, in 16 bits, in a unit that the file does not tell.
+Depth is the third kind: lengths, in 16 bits, in a unit that the file does not name.
 
 Every file is doubted until it has been checked. What a file is, its content says and not its name. Its size is read
 from the header and judged before any pixel is decoded, since a few kilobytes can announce gigabytes. Every refusal
@@ -45,7 +45,7 @@ ten scans. In the numbers of a JPEG no ff is followed by da."""
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "GIF")
 """What may be tried on a photograph. Pillow knows many more, but one (EPS) it hands to another program, and the
-decoder of another (TIFF) prints its own complaints past everybody."""
+decoder of another (TIFF) prints its own messages to stderr."""
 
 FRAME_FORMATS = (*IMAGE_FORMATS, "TIFF")
 """What may hold several pictures in one file, or one."""

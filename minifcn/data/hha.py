@@ -68,10 +68,10 @@ def hha(
 ) -> Array:
     """The HHA picture (H, W, 3) uint8 of a depth map (H, W) in metres: disparity, height, angle, in this order.
 
-    Depth 0 means unknown, and such a pixel is (0, 0, 0). `measured` (H, W) says which pixels the sensor saw and nobody
-    filled in afterwards: planes are fitted through these alone; without it, through all that is known. Where a window
-    holds no plane the angle is 180 degrees, as in the reference. `gravity` is the direction in which things fall, if
-    it is known; without it `find_gravity` looks for it.
+    Depth 0 means unknown, and such a pixel is (0, 0, 0). `measured` (H, W) marks the pixels that the sensor saw and
+    that were not filled in afterwards: planes are fitted through these alone; without it, through all known ones. Where
+    a window holds no plane the angle is 180 degrees, as in the reference. `gravity` is the direction in which things
+    fall, if it is known; without it `find_gravity` looks for it.
 
     Raises UsageError without a camera, ShapeError and DataError for what is no depth map.
     """

@@ -1,6 +1,6 @@
 """NYUDv2: 1,449 indoor images with depth, in 40 classes (Gupta et al. 2013).
 
-Three ways of laying it out on disk are told apart by what lies there, and read:
+Three layouts on disk are recognised by their files:
 
 - as in the paper's reference, with the numbers of Gupta et al., 5001 to 6449:
 

@@ -1,7 +1,7 @@
 """A sample: one image, its label and whatever else is known about its pixels.
 
 Dense prediction wants an answer at every pixel, so the answer sheet is itself a picture: `label` has the height and
-width of `image`, and holds one class index per pixel. Where nobody can say, it holds `VOID`.
+width of `image`, and holds one class index per pixel. Where the class is unknown, it holds `VOID`.
 """
 
 import unicodedata

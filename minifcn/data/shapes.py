@@ -5,8 +5,8 @@ for each. Here a picture is computed instead, and the labels come with it. Nothi
 
 The world is made so that a pixel's colour says little about its class, as in photographs: what a thing *is* follows
 from its shape and from what surrounds it, and to see these a net needs a large receptive field. Balls, crates, tents
-and balloons wear the same paints, so that only the shape tells a ball from a crate, and only the place, sky or ground,
-a ball from a balloon. Ponds mirror the sky. Where exactly a thing ends is a second question, and needs a fine stride:
+and balloons wear the same paints, so that only the shape distinguishes a ball from a crate, and only the place, sky or
+ground, a ball from a balloon. Ponds mirror the sky. To see where exactly a thing ends, a net needs a fine stride:
 trunks, masts and chimneys are a few pixels wide.
 
 The drawing itself is the painter's algorithm: sky, hills, ground, ponds, shadows, then the standing things from far to
@@ -122,7 +122,7 @@ class Scene:
         self.depth[part] = np.where(inside, depth, self.depth[part])
         if label is not None:
             self.label[part][inside] = CLASSES.index(label)
-            # Nobody can say whether an edge pixel is inside; VOC's borders, 5 pixels of 500, say so.
+            # Whether an edge pixel is inside is unknown, so it is void: VOC's borders are 5 pixels of 500.
             self.label[part][np.abs(outline) < max(0.75, 0.005 * self.pixels)] = VOID
 
     def place(self, name: str, thing: Thing, x: float, base: float, z: float) -> None:

@@ -1,8 +1,8 @@
 """How each object of the embedded world is drawn, at any resolution.
 
-To draw by computation is to answer, for every pixel at once, two questions: how far is it from the outline, and what
-colour is there? The distance (metres, negative inside) serves three times: its sign is the label, its last half pixel
-softens the drawn edge, and a narrow band around zero is what nobody can label, the void border.
+A drawing answers two questions for every pixel: how far is it from the outline, and what colour is there? The distance
+(metres, negative inside) serves three times: its sign is the label, its last half pixel softens the drawn edge, and a
+narrow band around zero cannot be labelled: it is the void border.
 
 A thing answers in its own metres: `u` to the right of its middle, `v` up from the ground, arrays that broadcast to the
 part of the picture it is asked for. All its random numbers are drawn when it is made, before anything is drawn, so the

@@ -4,8 +4,8 @@ Each format has one file here, and in it one function, `read_<format>(path, *, a
 `{name: array}` under the file's own names and in the file's own order. The arrays are fresh, or read-only views of the
 mapped file, which must not be rewritten while they are in use.
 
-A file of weights is a stranger's letter: it was downloaded. Every reader believes a length only after comparing it with
-the bytes that are there, runs nothing that the file says, and refuses whatever is wrong with one `FormatError`."""
+A file of weights was downloaded, so it is not trusted. Every reader compares a length with the bytes that are there
+before it uses it, runs no code from the file, and refuses a faulty file with one `FormatError`."""
 
 FILES = (
     "limits",

@@ -136,7 +136,7 @@ def _entry(path: Path, data: memoryview, rows: Cursor) -> tuple[Entry, int, int]
 
 
 def _name(path: Path, raw: memoryview) -> str:
-    """The name of an entry, which has to be harmless wherever somebody unpacks it."""
+    """Return the name of an entry, after checking that it is safe to unpack anywhere."""
     try:
         name = bytes(raw).decode("utf-8")
     except UnicodeDecodeError:

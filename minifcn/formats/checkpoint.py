@@ -6,8 +6,8 @@ A training run is hours of work held in one file that is rewritten again and aga
    the old and the new one. The cure costs four lines: write a temporary file beside it, fsync it (so that the bytes are
    on the disk and not only in memory), rename it over the old one (which the file system does entirely or not at all),
    fsync the folder (so that the new name is on the disk, too). See `replace_file`.
-2. *The bytes change afterwards*: half a copy, a bad sector, one flipped bit, which in a weight is a slightly worse
-   network that nobody notices. The cure is a digest over every byte of the file. See `_digest`.
+2. *The bytes change afterwards*: half a copy, a bad sector, one flipped bit, which in a weight makes a slightly worse
+   network and no error. The cure is a digest over every byte of the file. See `_digest`.
 3. *Two processes write into one folder*. The cure is a lock which the system takes back when its owner dies. See
    `RunFolder` in training/run_folder.py.
 
@@ -37,7 +37,7 @@ FORMAT_VERSION = 1
 EARLIER = "use an earlier checkpoint"
 
 # The digest covers every byte of the file but its own 64, which follow this key in the header. The header is JSON and
-# the record a string inside it, hence the escaped quotes; it is the record's first entry, so the first match is it.
+# the record a string inside it, so its quotes are escaped; it is the record's first entry, so the first match is it.
 _DIGEST_KEY = rb"\"file_sha256\":\""
 _DIGEST_SIZE = 64
 
@@ -97,13 +97,13 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def replace_file(path: Path, pieces: Pieces, *, copy: Path | None = None, sync: bool = True) -> None:
-    """Put `pieces` at `path` so that whoever looks, whenever, finds the whole old file or the whole new one.
+    """Write `pieces` to `path` so that a reader finds, at any moment, the whole old file or the whole new one.
 
     The temporary file has a name that cannot be guessed and is made new ("x"), so no file of another's is written over
     and no link followed. A link at `path` is replaced, and what it leads to is not touched.
 
     copy: another path, in the same folder, for the same pieces. Both are on the disk before either gets its name, the
-    copy first: whoever finds the new file at `path` finds the new copy, too. Without `sync` a power cut may leave an
+    copy first: if the new file is at `path`, the new copy is there, too. Without `sync` a power cut may leave an
     empty file: enough for a picture, which can be drawn again.
     """
     paths = [path] if copy is None else [copy, path]
@@ -226,7 +226,7 @@ def _digest_at(path: Path, header: bytes) -> int:
 def _digest(data: bytes | memoryview, at: int) -> str:
     """sha256 over every byte but the digest's own, which start at `at`.
 
-    The rule is the same in every format version: so a damaged file and one from a later minifcn can be told apart.
+    The rule is the same in every format version, so that a damaged file differs from one of a later minifcn.
     """
     view = memoryview(data)
     return _sha256(view[:at], view[at + _DIGEST_SIZE :])

@@ -1,7 +1,7 @@
 """Detect the format of a weight file by its first bytes, and read it.
 
-Each of the formats begins with something that the others do not. A zip is one of two, and its first entry tells which;
-MATLAB writes two formats under one name; a prototxt is the only one that is text.
+Each format begins with bytes that no other begins with. A zip holds one of two formats, and its first entry decides
+which; MATLAB writes two formats under one name; a prototxt is the only one that is text.
 """
 
 from __future__ import annotations

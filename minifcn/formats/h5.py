@@ -6,11 +6,10 @@ which an array is numbers inside this file, and refuses the rest by name, before
 
 * links: hard ones alone, and no folder twice (one that contains itself has no end);
 * datasets: bools, integers and floats; no objects, texts, references or compounds;
-* their values: in this file and all of them, for 10^12 elements that nobody wrote are a short line in a header; whole
-  or in chunks, which may be shuffled, deflated and checksummed, since other filters are programs that get loaded.
+* their values: in this file, and all of them present, since a short header can declare 10^12 elements; whole or
+  in chunks, which may be shuffled, deflated and checksummed, since other filters are programs that get loaded.
 
-Attributes are passed over. Keras keeps there, as `model_config`, the net in words and now and then as code: nobody
-here evaluates it.
+Attributes are skipped. Keras stores the net there as `model_config`, sometimes with code, which is never evaluated.
 
 The bytes are read by the HDF5 library, in C, and what it believes can be checked here only where that is simple: in the
 first block of the file, which says how long the file has to be and where the library goes next.

@@ -47,7 +47,7 @@ def printable(text: str) -> str:
 
 
 def short(thing: Any) -> str:
-    """Text from a file that nobody vouches for, made fit for a message of one line."""
+    """Return text from an untrusted file in a form that fits into a message of one line."""
     text = printable(" ".join(str(thing)[:1000].split()))
     return text if len(text) <= 160 else text[:160] + "..."
 

@@ -6,7 +6,7 @@ each) and its content, filled up to a multiple of eight. A matrix is an element 
     flags (its class), sizes, name, real part, and the imaginary part of a complex one
 
 and from version 7 on it is deflated as a whole. SciPy reads this format, too, and the tests compare with it; but a file
-of 179 bytes that tells of 2 GB makes it ask for 2 GB. Here a length is believed when its bytes are there.
+of 179 bytes that declares 2 GB makes it allocate 2 GB. Here a length is used only if its bytes are there.
 
 Version 7.3 is an HDF5 file behind 512 bytes of head, and goes the way of `h5.py`.
 

@@ -12,8 +12,8 @@ numbered boxes (the memo), and what lies on the stack in the end is the object. 
     .                     stop: the top of the stack is the answer
 
 That would be harmless. But the language has two more words: `c` pushes any importable object by its name, and `R` pops
-arguments and a callable, and *calls* it. `cos\nsystem\n` and `R` are a shell. Hence the rule that a pickle from a
-stranger must not be unpickled, and hence PyTorch's files, all of which are pickles, are a problem.
+arguments and a callable, and *calls* it. `cos\nsystem\n` and `R` are a shell. So an untrusted pickle must not be
+unpickled, and PyTorch's files, which all contain pickles, are a problem.
 
 Here is the answer. Of the language's seventy words this machine knows some thirty, those that files of weights use.
 `c` finds nothing but the names it was given, and `R` calls nothing but our own functions. It also counts: words (each

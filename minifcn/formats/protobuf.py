@@ -6,11 +6,10 @@ A field is a number with a tag in its low three bits, then its value:
     tag 1   8 bytes
     tag 2   a length (a varint) and so many bytes: a text, an array, or a message, which is fields again
     tag 5   4 bytes
-    tag 3, 4  the start and the end of a group, which nobody has written since 2008
+    tag 3, 4  the start and the end of a group, which has been obsolete since 2008
 
-A message does not say which of its bytes are messages themselves: only who knows the field numbers can tell. So a
-reader goes down into the fields it knows and steps over all others by their length, however deep *they* are nested:
-nothing here recurses.
+A message does not say which of its fields are messages themselves: that depends on the field numbers. So a reader
+enters the fields it knows and skips all others by their length, however deep *they* are nested: nothing here recurses.
 """
 
 from collections.abc import Iterator

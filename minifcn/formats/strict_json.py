@@ -1,7 +1,7 @@
 """Read JSON from an untrusted file: one meaning, finite numbers, and limits on size and depth.
 
 Python's reader takes more than JSON and takes it silently: the last of two equal keys, NaN and Infinity, a number of
-400 digits that no float can hold. Here these are a `ValueError` with the reason, whichever file holds the JSON.
+400 digits that no float can hold. Here each of these is a `ValueError` with the reason.
 """
 
 import json

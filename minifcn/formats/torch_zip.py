@@ -5,8 +5,8 @@
     NAME/byteorder    "little" or "big"; older files have none and are little
     NAME/version      and other notes, which are passed over
 
-PyTorch compresses none of it, in order to map it into memory. So nothing compressed is taken: it would be somebody
-else's work, and the one way to be larger than one's file.
+PyTorch compresses none of it, in order to map it into memory. So compressed entries are refused: PyTorch did not
+write them, and they are the only way for the content to be larger than the file.
 """
 
 from pathlib import Path

@@ -8,7 +8,7 @@ blocks.py        the three products in blocks that fit into the cache, on all co
 depthwise.py     the three products where each channel is filtered alone, with banded matrices
 lines.py         the three products of a thin layer, one matrix product for all kernel rows
 winograd.py      the three products of a 3x3 convolution with a quarter of the multiplications
-convolution.py   the three products for everybody to call: arguments checked, and who computes them
+convolution.py   the public three products: check the arguments, choose the implementation
 """
 
 FILES = (

@@ -208,7 +208,7 @@ def correlate_rows(y: Array, x: Array, by_row: Array, g: Windows, block: Block, 
             total[:, :, :length] += more[:, :, :length]
     total = total.reshape(-1, n * h * w)
     finish(total[:, :length], b, relu)
-    # The windows that hang over the lower edge of their image are nobody's: the block has `rows` of h.
+    # The windows that hang over the lower edge of their image belong to no output: the block has `rows` of h.
     y[block.outputs] = total.reshape(-1, n, h, w)[:, :, : block.shape[1]].transpose(1, 0, 2, 3)
 
 

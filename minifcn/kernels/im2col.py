@@ -91,7 +91,7 @@ def im2col(x: Array, g: Windows) -> Array:
 def col2im(columns: Array, g: Windows, size: Pair) -> Array:
     """The adjoint of `im2col`: columns (C, kh, kw, N, H', W') -> x (N, C, H, W), each value added to its pixel.
 
-    `size` is (H, W): with a stride above 1 several sizes have the same windows, so it cannot be told from H', W'.
+    `size` is (H, W): with a stride above 1 several sizes have the same windows, so H', W' do not determine it.
     """
     c, _, _, n, *out = columns.shape
     (ph, pw), (h, w) = g.padding, size

@@ -2,7 +2,7 @@
 
 NumPy lets go of Python's lock while it copies and multiplies, so threads do run at once. BLAS has threads of its own,
 but they split one product, and everything around it (building columns, transforming tiles, adding the bias) would
-still run on one core. So BLAS is told to use one thread while several blocks are in work, and told back afterwards.
+still run on one core. So BLAS is limited to one thread while blocks are processed, then restored.
 
 Nothing starts at import. The pool comes with the first large convolution, and a process made by `fork` starts its own.
 Which thread takes which block is a matter of timing, therefore no result may depend on it: every task writes its own
@@ -133,7 +133,7 @@ def _controller() -> Any:
 
 
 def _forget() -> None:
-    """In a forked child: the pool's threads stayed with the parent, and so did whoever holds the lock."""
+    """Start over in a forked child: the pool's threads, and a thread that holds the lock, stayed in the parent."""
     global _pool, _busy
     _pool, _busy = None, threading.Lock()
 

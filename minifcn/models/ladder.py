@@ -99,7 +99,7 @@ class Ladder:
             return Rung(name, skip, layer, at, "skip", score.stride), score
         if at < 0:
             return Rung(name, skip, layer, -at, "score", score.stride), score.cropped(-at)
-        # Equal starts: whichever is the larger at the far end is cut, and ceil pooling decides which that is.
+        # Equal starts: the one that is larger at the far end is cut, and ceil pooling decides which one that is.
         cut = "skip" if self._skip_is_larger(skip, layer) else "score"
         return Rung(name, skip, layer, 0, cut, score.stride), score
 

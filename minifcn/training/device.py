@@ -2,7 +2,7 @@
 
 Between a GPU and an array lie a driver, CUDA's libraries, and a CuPy built for both. Each can be missing, too old, or
 there twice, and CuPy then fails in its own words, often only at the first product. `diagnose_gpu` goes the way step by
-step and names the first thing that is wrong in one line, beside the one command that mends it.
+step and names the first thing that is wrong in one line, and the one command that fixes it.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ from minifcn.errors import DeviceError
 
 
 def diagnose_gpu() -> tuple[bool, str, str]:
-    """`(usable, reason, cure)`: the first thing that is wrong on the way to a GPU, and the one command that mends it.
+    """`(usable, reason, cure)`: the first thing that keeps the GPU from working, and the one command that fixes it.
 
     Never raises and never warns: a broken CuPy can fail in as many ways as there are drivers, and none of them is a
     reason not to train on the CPU.
@@ -54,7 +54,7 @@ def choose_device(wish: str) -> tuple[str, str]:
     if usable:
         return "gpu", f"gpu: {reason}"
     if wish == "gpu":
-        raise DeviceError(f"the GPU cannot be used: {reason}; to mend it: {cure}")
+        raise DeviceError(f"the GPU cannot be used: {reason}; to fix it: {cure}")
     return "cpu", f"cpu, because {reason}"
 
 
@@ -93,7 +93,7 @@ def _try_device(cupy: Any) -> tuple[bool, str, str]:
 
 
 def pip_command(*words: str) -> str:
-    """`pip` of the interpreter that is running now: another one would mend another environment."""
+    """Return a command for the pip of the running interpreter: another one would change another environment."""
     return shlex.join([sys.executable, "-m", "pip", *words])
 
 

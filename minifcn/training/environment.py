@@ -14,7 +14,7 @@ from minifcn.kernels.threads import threads
 
 
 def environment(device: str) -> dict[str, Any]:
-    """By name. Sums are split between threads, and a sum in another order is another float: hence the counts."""
+    """Return versions and thread counts by name. Threads split sums, and the order of a sum changes its last digits."""
     found: dict[str, Any] = {
         "minifcn": __version__,
         "python": platform.python_version(),

@@ -135,7 +135,7 @@ def baselines(train: Dataset, test: Dataset, *, grid: int = 64) -> dict[str, Con
     return matrices
 
 
-# ------------------------------------------------------------------------------------------------------ how it is told
+# ------------------------------------------------------------------------------------------------------ how it is shown
 
 
 def shares(matrix: ConfusionMatrix, classes: Sequence[str], *, most: int = 4) -> str:

@@ -469,7 +469,7 @@ class Trainer:
             f"{self.optimizer.lr:.3g} (`lr=...`){search}; the last checkpoint is intact"
         )
 
-    # --------------------------------------------------------------------------------------------------- what it tells
+    # ------------------------------------------------------------------------------------------------- what it reports
 
     def _announce(self) -> None:
         o = self.options
@@ -517,7 +517,7 @@ class Trainer:
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
         trunk = self._trunk_is_zero()
-        loss = p.measured() if o.loss == "cross_entropy" else math.nan  # of the others nobody knows where they start
+        loss = p.measured() if o.loss == "cross_entropy" else math.nan  # where the others start is not known
         lr = self.optimizer.lr
         for warning in warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step):
             self.say(f"warning: {warning}")

@@ -2,10 +2,10 @@
 
     minifcn train --recipe heavy16-voc-fcn8s --stages 32,16,8 --data VOCdevkit --init vgg16.caffemodel --dry-run
 
-The images it would learn from, what the net would begin with, and for each stage every layer with the shape it makes,
-its learning rate (weights / biases) and its multiply-adds, the steps, and the most memory that one of them takes.
-Nothing is computed and nothing is written. What is not there yet, a folder of images or a file of weights, is said, and
-the rest is told for images of 500x500 pixels, or of the size that is asked for: `--dry-run=375x500`.
+The plan lists the images to learn from and the weights to begin with. For each stage it lists every layer with its
+output shape, its learning rate (weights / biases) and its multiply-adds, then the steps and the most memory that one
+step takes. Nothing is computed and nothing is written. A folder of images or a file of weights that does not exist yet
+is reported, and the rest is planned for images of 500x500 pixels, or of the size given: `--dry-run=375x500`.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def _images(o: Options, size: tuple[int, int] | None) -> tuple[Images, list[str]
         geometry = len(Second(train).classes) if o.two_heads else 0
         sides = size or ((o.crop, o.crop) if o.crop else first.image.shape[:2])
         images = Images(len(train), sides, labelled_pixels(train, o.crop), len(train.classes), geometry)
-        whence = f" of {o.train_data}" if o.train_data else ""
-        of_each = f"{len(train)} images to learn from (split {o.train_split}{whence}), {len(val)} to measure on"
+        source = f" of {o.train_data}" if o.train_data else ""
+        of_each = f"{len(train)} images to learn from (split {o.train_split}{source}), {len(val)} to measure on"
         said.append(f"data: {o.data}: {of_each}; {len(train.classes)} classes{_and(geometry)}")
     except MinifcnError as fault:
         if o.recipe not in PAPER or Path(located(o.data)).exists():  # there, and of no use
@@ -97,7 +97,7 @@ def _images(o: Options, size: tuple[int, int] | None) -> tuple[Images, list[str]
         images = Images(0, (height, width), height * width, len(paper.classes), geometry)
         said = [
             f"data: {fault}",
-            f"told for {images.classes} classes{_and(geometry)}, as the recipe's data set has them",
+            f"planned for {images.classes} classes{_and(geometry)}, as the recipe's data set has them",
         ]
     return images, said
 
@@ -124,13 +124,13 @@ def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, devic
     yield f"{steps} of {per_step} image{'s' * (per_step > 1)}, {o.batch} at once, here of {height}x{width} pixels"
     meaning = rate_meaning(o, rate=rate, pixels=images.pixels, images=min(o.batch, images.train or o.batch))
     yield f"learning rate {rate:g}: {meaning}"
-    told = describe(net, images.size, batch=o.batch, passes=o.accumulate, device=device)
-    yield from table(told, learning_rates(dataclasses.replace(o, lr=rate), net))
-    kept = told.gradients * (2 if isinstance(setup.solver(o, net), Adam) else 1)
+    cost = describe(net, images.size, batch=o.batch, passes=o.accumulate, device=device)
+    yield from table(cost, learning_rates(dataclasses.replace(o, lr=rate), net))
+    kept = cost.gradients * (2 if isinstance(setup.solver(o, net), Adam) else 1)
     weights = sum(parameter.data.nbytes for parameter in net.parameters())
     yield (
-        f"a training step holds at most {mib(weights + kept + told.training)}: parameters {mib(weights)}, what the "
-        f"optimizer keeps {mib(kept)}, activations and gradients {mib(told.training)}"
+        f"a training step holds at most {mib(weights + kept + cost.training)}: parameters {mib(weights)}, what the "
+        f"optimizer keeps {mib(kept)}, activations and gradients {mib(cost.training)}"
     )
 
 
@@ -143,12 +143,12 @@ def learning_rates(o: Options, net: FCN | LateFusion) -> dict[str, str]:
     return {name: " / ".join(rates) for name, rates in found.items()}
 
 
-def table(told: Description, rates: dict[str, str]) -> Iterator[str]:
+def table(cost: Description, rates: dict[str, str]) -> Iterator[str]:
     """The layers in the order in which they run, and their sum."""
     lines: list[Sequence[str]] = [("layer", "kind", "shape", "learning rate", "parameters", "multiply-adds")]
-    for row in told.rows:
+    for row in cost.rows:
         shape = "x".join(map(str, row.shape[1:]))
         numbers = (count(row.parameters), giga(row.multiply_adds))
         lines.append((row.name, row.kind, shape, rates.get(row.name, ""), *numbers))
-    lines.append(("all", "", "", "", count(told.parameters), giga(told.multiply_adds)))
+    lines.append(("all", "", "", "", count(cost.parameters), giga(cost.multiply_adds)))
     yield from text_table(lines, left=4)

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def silent(line: str) -> None:
-    """Do nothing with a line: what `say` is where nobody wants to hear."""
+    """Do nothing: the default for `say`, which prints a line."""
 
 
 def in_notebook() -> bool:
@@ -42,7 +42,7 @@ class CellOutput:
 
 
 class Bar:
-    """`with Bar(100, unit="image") as bar: ... bar.advance()`. `shown` says whether anybody sees it.
+    """`with Bar(100, unit="image") as bar: ... bar.advance()`. `shown` is true while a bar is drawn.
 
     tqdm draws it: on stderr where that is a terminal, and it is gone at the end; below the cell in a notebook, where it
     stays. Without tqdm, or where stderr is a file, nothing is drawn.

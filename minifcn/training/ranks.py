@@ -109,7 +109,7 @@ class Ranks(Alone):
     def __init__(self, comm: Any, mpi: Any) -> None:
         self._mpi, self._gradients, self._messages = mpi, comm.Dup(), comm.Dup()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        self._told: BaseException | None = None  # the last exception that all ranks have heard of
+        self._shared: BaseException | None = None  # the last exception that all ranks know
         self._patience = float(os.environ.get(TIMEOUT) or PATIENCE)
         self._processes: list[tuple[str, int]] = []
         mine = [platform.node(), os.getpid(), sorted(_affinity())]
@@ -144,8 +144,8 @@ class Ranks(Alone):
         found = self._exchange({"facts": facts}, self._patience)
         for rank, said in enumerate(found):
             if "facts" not in said:
-                self._told = rebuilt(said, rank)
-                raise self._told
+                self._shared = rebuilt(said, rank)
+                raise self._shared
         return [said["facts"] for said in found]
 
     def once(self, task: Callable[[], T]) -> T:
@@ -154,7 +154,7 @@ class Ranks(Alone):
             try:
                 found = task()
             except Exception as fault:
-                self._told = fault
+                self._shared = fault
                 self._exchange(described(fault), self._patience)
                 raise
         return self.gather(found)[0]
@@ -239,7 +239,7 @@ class Ranks(Alone):
         Returns whether the others have heard, and what the run ends by: what another rank says, if this one has no
         reason of its own, and a `LostError` if the others go on.
         """
-        if fault is not None and fault is self._told:
+        if fault is not None and fault is self._shared:
             return True, fault
         if isinstance(fault, LostError):
             return False, fault
@@ -251,7 +251,7 @@ class Ranks(Alone):
         if others and (fault is None or isinstance(fault, SystemExit)):
             said, rank = others[0]
             early = LostError(f"rank {self.rank} left the run early; the last checkpoint is intact")
-            self._told = fault = rebuilt(said, rank) if "kind" in said else early
+            self._shared = fault = rebuilt(said, rank) if "kind" in said else early
         return True, fault
 
 

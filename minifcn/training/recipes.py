@@ -117,7 +117,7 @@ class Paper:
         }
 
 
-# The classifiers that the trunks were. Their files are the user's: docs/weights.md tells which are read.
+# The classifiers that the trunks were. Their files are the user's: docs/weights.md lists which are read.
 VGG16, CAFFENET, GOOGLENET = "vgg16.caffemodel", "caffenet.caffemodel", "googlenet.caffemodel"
 VGG_TRUNK = {"trunk": "vgg", "layers": 16, "width": VGG.own_width, "padding": "100", "dropout": 0.5}
 ALEX_TRUNK = {"trunk": "alexnet", "width": AlexNet.own_width, "padding": "100", "dropout": 0.5}
@@ -209,7 +209,7 @@ def _ladder(
 
 
 def _nyud(edition: str, solver: Mapping[str, Any], rates: Mapping[int, float]) -> dict[str, Paper]:
-    """The nets of table 4. Late fusion begins with nets that have learned, hence at the rate of FCN-16s."""
+    """The nets of table 4. Late fusion begins with trained nets, so with the rate of FCN-16s."""
     names = {what: f"{edition}-nyud-fcn32s-{what}" for what in SEEN}
     found = {
         names[what]: NYUDV2.recipe({**solver, "inputs": inputs}, {32: rates[32]}, {32: VGG16}, 32)

@@ -27,7 +27,7 @@ from minifcn.optim import SGD, Adam, caffe_multipliers
 from minifcn.training.options import MEANS, WORLD, Options
 from minifcn.training.progress import silent
 
-WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless told otherwise
+WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless the options say otherwise
 HOLD_OUT = 2015  # the seed of the images that hold_out takes away
 VARIABLE = "$MINIFCN_DATA"
 

@@ -11,7 +11,7 @@ from minifcn.errors import MinifcnError
 
 
 class Interrupted(MinifcnError):
-    """Somebody asked the run to stop; everything is saved."""
+    """A run was asked to stop; everything is saved."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -70,7 +70,7 @@ def start(net: FCN | LateFusion, weights: Sequence[WeightSet]) -> list[str]:
 
 
 def begin(net: FCN, weights: WeightSet) -> str:
-    """Give the trunk of `net` its weights, and tell which layers took them, which are not needed, and which are new.
+    """Load weights into the trunk of `net`. Return a line: layers that took them, layers left there, and new ones.
 
     Of a published net nothing else is taken; of a net of ours the scores are, too, where they are as large. Weights
     that end early leave the rest of the trunk as it is, and a plane beyond the three of a photograph begins as if it

@@ -175,8 +175,8 @@ def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path 
         scale = peak if peak >= 1e-6 else 1.0
         colours = colormaps["RdBu_r"].with_extremes(bad="white")
         left.imshow(np.ma.masked_invalid(sheet), cmap=colours, vmin=-scale, vmax=scale)
-        told = f"largest error {peak:.3g}" if peak >= 1e-6 else "no error"
-        left.set_title(f"{plain(name)}: {told}".replace("$", r"\$"), fontsize=9.5, color=INK, loc="left")
+        size = f"largest error {peak:.3g}" if peak >= 1e-6 else "no error"
+        left.set_title(f"{plain(name)}: {size}".replace("$", r"\$"), fontsize=9.5, color=INK, loc="left")
         if error.ndim == 4:
             right.imshow(np.abs(error).mean(axis=(0, 1)), cmap="Reds", vmin=0)
             right.set_title("mean |error| by pixel or tap", fontsize=9.5, color=INK)

@@ -43,7 +43,7 @@ TORCH = Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.22
 LITE = Preprocessing("RGB", 1 / 255, (127 / 255,) * 3, (128 / 255,) * 3)
 HALVES = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-# What `minifcn pretrain` calls the trunks that it trains: of any width, hence none of those below
+# What `minifcn pretrain` calls the trunks that it trains. They have any width, so they are not in the list below.
 OURS = r"objects-[a-z0-9.]{1,20}-width[0-9]{1,3}"
 MAX_CLASSES = 100_000
 DATA = Path(__file__).parent / "data"
@@ -99,14 +99,14 @@ PUBLISHED = {name: Published(net.make, *SOURCES[net.published]) for name, net in
 class Comparison:
     """One net beside the arrays of a file: how many of its `wanted` arrays are there, and the first that differs.
 
-    `strangers` counts the arrays of the file that are no layer's. `fault` is empty where the net fits. `output` is the
+    `unmatched` counts the arrays of the file that no layer takes. `fault` is empty where the net fits. `output` is the
     trunk's last output whose weights are there, "" if all are.
     """
 
     net: str
     found: int
     wanted: int
-    strangers: int
+    unmatched: int
     fault: str
     output: str
     classes: int | None
@@ -134,14 +134,14 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     faults = [_difference(their, shape, arrays) for _, their, shape in rows]
     known = {their for _, their, _ in rows}
     faults += _constants(net, arrays, known)
-    strangers = [each for each in arrays if each not in known and not _unused(published, each)]
-    faults += [f"{each} is no layer of it" for each in strangers]
+    unmatched = [each for each in arrays if each not in known and not _unused(published, each)]
+    faults += [f"{each} is no layer of it" for each in unmatched]
     taken: dict[str, np.ndarray] = {}
     if not any(faults):
         taken = {own: arrays[their].reshape(shape) for own, their, shape in rows}
     output = groups[last][0] if last < len(groups) - 1 else ""
     found = sum(their in arrays and not _difference(their, shape, arrays) for _, their, shape in rows)
-    return Comparison(name, found, len(rows), len(strangers), next(filter(None, faults), ""), output, classes, taken)
+    return Comparison(name, found, len(rows), len(unmatched), next(filter(None, faults), ""), output, classes, taken)
 
 
 Row = tuple[str, str, tuple[int, ...]]  # our name, theirs, the shape
@@ -234,7 +234,7 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
         raise UsageError(f"{path}: fits {' and '.join(one.net for one in fits)} alike; say which with `net=...`")
     if fits:
         return fits[0]
-    best = max(compared, key=lambda one: (one.found > 0, one.found - one.strangers))
+    best = max(compared, key=lambda one: (one.found > 0, one.found - one.unmatched))
     if not best.found and not net:
         some = ", ".join(map(short, list(arrays)[:3]))
         cure = "minifcn convert `plain=True` copies arrays of no net, too"
@@ -254,8 +254,8 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
 class WeightSet:
     """The weights of a published net by our names, and what its images go through.
 
-    `output` is the trunk's output at which the weights end, "" if the net is whole; `classes` the names of what it
-    tells apart (none for a trunk). `preprocessing` is None where a picture of three channels is not what it takes.
+    `output` is the trunk's output at which the weights end, "" if the net is whole; `classes` the names of
+    its classes (none for a trunk). `preprocessing` is None where a picture of three channels is not what it takes.
     """
 
     path: Path

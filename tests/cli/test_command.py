@@ -118,7 +118,7 @@ def test_nothing_to_mend(healthy: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     printed = capsys.readouterr().out
     for name in ("minifcn", "Python", "NumPy", "BLAS", "threads", "CuPy", "driver", "device", "2x2 product"):
         assert re.search(rf"^{name}  +\S", printed, re.MULTILINE), name
-    assert "Nothing to mend" in printed and "cpu, because CuPy is not installed" in printed and "CURE" not in printed
+    assert "Nothing to fix" in printed and "cpu, because CuPy is not installed" in printed and "CURE" not in printed
     assert "cpu: right" in printed
 
 
@@ -126,20 +126,20 @@ def test_a_card_without_cupy_is_an_offer(healthy: pytest.MonkeyPatch, capsys: py
     healthy.setattr(doctor, "driver", lambda: ("12.9", 1))
     assert doctor.main([]) == 0
     printed = capsys.readouterr().out
-    assert "Nothing to mend" in printed and "pip install CURE" in printed and "up to CUDA 12.9, cards: 1" in printed
+    assert "Nothing to fix" in printed and "pip install CURE" in printed and "up to CUDA 12.9, cards: 1" in printed
 
 
 def test_two_cupys_are_mended_by_one_command(healthy: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     healthy.setattr(doctor, "cupy_packages", lambda: ["cupy-cuda11x", "cupy-cuda12x"])
     assert doctor.main([]) == 1
     printed = capsys.readouterr().out
-    assert "cupy-cuda11x 1.0, cupy-cuda12x 1.0" in printed and "To mend it:  pip install CURE" in printed
+    assert "cupy-cuda11x 1.0, cupy-cuda12x 1.0" in printed and "To fix it:  pip install CURE" in printed
 
 
 def test_a_missing_package_is_mended_first(healthy: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     healthy.setattr(doctor, "version", lambda name: None if name in ("tqdm", "torch") else "1.0")
     assert doctor.main([]) == 1
-    assert re.search(r"^To mend it:  .*-m pip install tqdm$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^To fix it:  .*-m pip install tqdm$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_gpu_in_use_is_named(fake_gpu: FakeCupy, capsys: pytest.CaptureFixture[str]) -> None:

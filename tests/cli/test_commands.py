@@ -57,7 +57,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on the embedded world that nobody may change."""
+    """A finished run on the embedded world, which tests only read."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     assert main(["train", *TINY, "--samples", "2", "--run", str(folder)]) == 0
     return folder
@@ -541,7 +541,7 @@ def test_skipped_images_are_one_plain_line(tmp_path: Path, quick: None, capsys: 
         (tree / "JPEGImages" / f"{name}.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     argv = ["train", *TINY, "--data", "tree", "--run", "r"]
     line = refused(argv, capsys)
-    assert "train-000001.jpg: " in line and "(the first of 2 such among 4 images); mend them, or leave" in line
+    assert "train-000001.jpg: " in line and "(the first of 2 such among 4 images); fix them, or leave" in line
     assert main([*argv, "--skip-bad", "--stop-after", "1"]) == 0
     out, error = capsys.readouterr()
     assert "split train: left out 2 of 4 images that cannot be used; the first: " in out and error == ""
@@ -745,7 +745,7 @@ def earlier(meta: dict[str, Any]) -> dict[str, Any]:
 def test_a_record_is_believed_only_when_it_is_checked(
     change: dict[str, Any], line: str, verb: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its digest says that it is as somebody wrote it, not that it makes sense. Here without a record of the net."""
+    """Its digest shows that it is unchanged, not that it makes sense. Here without a record of the net."""
     tensors, meta = load_checkpoint(step_path(run, 6))
     save_checkpoint("forged.safetensors", tensors, earlier(meta) | change)
     photograph("x.png")

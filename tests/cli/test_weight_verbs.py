@@ -42,7 +42,7 @@ def lively(net, seed=1):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run folder as `minifcn train` leaves it, whose net has been trained by nobody."""
+    """A run folder as `minifcn train` leaves it, with an untrained net."""
     folder = tmp_path_factory.mktemp("run")
     options = from_dict({"width": 2, "seed": 3}, source="here")
     classes = [f"thing {i}" for i in range(5)]
@@ -244,7 +244,7 @@ def test_converted_weights_are_hostile_until_they_are_checked(tmp_path):
 
 
 def test_an_fcn_of_others_predicts_with_its_own_preprocessing(tmp_path, monkeypatch, capsys):
-    """What stands in the file decides: the same weights, told that red is first, see other classes."""
+    """The file's preprocessing decides: the same weights with red first see other classes."""
     from minifcn.data.files import read_mask, write_image
     from minifcn.weights import published as pretrained
 
@@ -394,7 +394,7 @@ def test_a_state_dict_has_plain_names(run, tmp_path, capsys):
 
 
 def test_pytorch_loads_the_state_dict_and_computes_the_same(run, torch, tmp_path):
-    """FCN-8s as somebody would write it in PyTorch, every layer under the name that the file has."""
+    """FCN-8s as one would write it in PyTorch, every layer under the name that the file has."""
     from safetensors.torch import load_file
 
     nn, crop = torch.nn, lambda x, like: x[:, :, : like.shape[2], : like.shape[3]]

@@ -16,7 +16,7 @@ X = np.random.default_rng(0).standard_normal((3, 4))
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
-    """The faulty ops below are not everybody's ops."""
+    """Keep the faulty ops below out of the registry."""
     monkeypatch.setattr(minifcn.tensor, "OPS", dict(OPS))
 
 

@@ -1,4 +1,4 @@
-"""`with inference(net):` computes the same numbers, sooner, and holds everybody to the promise that makes it right."""
+"""`with inference(net):` computes the same numbers, sooner, and enforces the promise that makes it right."""
 
 import concurrent.futures
 

@@ -23,7 +23,7 @@ from minifcn.tensor import OPS, Node, Parameter, Tensor, edges_of, no_grad, op
 
 @pytest.fixture
 def registry(monkeypatch):
-    """Ops made in a test are entered here, and not in everybody's registry."""
+    """Ops made in a test are registered here, and not in the registry of all ops."""
     monkeypatch.setattr(minifcn.tensor, "OPS", dict(OPS))
     return minifcn.tensor.OPS
 
@@ -742,7 +742,7 @@ def test_a_parameter_changed_after_the_forward_pass_is_refused():
 
 def test_an_input_written_in_place_changes_the_gradient():
     """Row 40, the other half: an array belongs to its owner. A gradient reads what it remembers when it runs, so what
-    is written into an input between forward and backward is seen there. backward cannot know; `changed()` tells it."""
+    is written into an input between forward and backward is seen there. backward cannot know; `changed()` says so."""
     x, w = Tensor(np.array([1.0, 2.0])), parameter(2)
     loss = (x * w).sum()
     x.data[:] = 10.0

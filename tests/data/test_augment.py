@@ -126,7 +126,7 @@ def test_a_picture_smaller_than_the_crop_is_set_into_it_whole():
 
 
 def test_scaling_keeps_labels_under_their_pixels():
-    # Red is four times the column, so an interpolated red tells where, to a quarter of a pixel, it was taken.
+    # Red is four times the column, so an interpolated red shows, to a quarter of a pixel, where it was taken.
     column = np.broadcast_to(np.arange(60, dtype=np.uint8), (48, 60))
     row = np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None], (48, 60))
     sample = Sample("ramp", np.dstack([4 * column, 4 * row, column]), column, row.astype(np.float32), row)

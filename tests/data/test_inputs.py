@@ -301,8 +301,8 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_finer_net_starts_from_a_run_and_says_what_it_took(coarse: Path) -> None:
     (weights,) = starting_weights(str(coarse))
     net = setup.network(Options(**{**TINY, "stages": "16"}), 8, 16)
-    told = begin(net, weights)
-    assert told.startswith("weights of FCN-32s from coarse: ") and told.endswith("new: score_pool4")
+    said = begin(net, weights)
+    assert said.startswith("weights of FCN-32s from coarse: ") and said.endswith("new: score_pool4")
     state = net.state_dict()
     for name, array in weights.arrays.items():
         np.testing.assert_array_equal(state[name], array)
@@ -327,8 +327,8 @@ def test_a_fourth_plane_begins_as_grey_and_late_fusion_takes_one_set_for_each(co
     np.testing.assert_allclose(w[:, 3], w[:, :3].mean(axis=1), rtol=1e-6)
     late = setup.network(Options(**{**TINY, "inputs": "rgb+hha"}), 8, 32)
     other = replace(weights, arrays={name: array + 1 for name, array in weights.arrays.items()})
-    told = start(late, [weights, other])
-    assert [line.split(":")[0] for line in told] == ["rgb", "hha"]
+    said = start(late, [weights, other])
+    assert [line.split(":")[0] for line in said] == ["rgb", "hha"]
     state = late.state_dict()
     np.testing.assert_array_equal(state["rgb.score_fr.w"] + 1, state["hha.score_fr.w"])
     with pytest.raises(

@@ -26,7 +26,7 @@ def rows(text: str, columns: int) -> list[list[str]]:
 
 
 def test_file(name: str) -> pathlib.Path | None:
-    """The test file of that name, in whichever room it lies; None where there is none."""
+    """The test file of that name, in any room; None if there is none."""
     return next((ROOT / "tests").rglob(name), None)
 
 
@@ -132,7 +132,7 @@ def test_the_map_notices(column: int, cell: str, complaint: str) -> None:
 
 
 def blocks(name: str) -> list[str]:
-    """The Python of a page, each block below as many empty lines as put it at its place: errors tell the line."""
+    """Return the Python of a page, each block after empty lines, so that errors show the page's line."""
     text = page(name)
     return [
         "\n" * text[: found.start(1)].count("\n") + found[1]

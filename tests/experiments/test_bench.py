@@ -98,7 +98,7 @@ def test_layers_are_measured_and_written(tmp_path, capsys):
     assert "conv5_3" in capsys.readouterr().out
 
 
-class Told(contextlib.nullcontext):
+class Pretended(contextlib.nullcontext):
     """Instead of a process, which another test starts: PyTorch takes four times as much of everything."""
 
     def __init__(self, command):
@@ -114,7 +114,7 @@ class Told(contextlib.nullcontext):
     "words", ["--padding 100 --size 33", "--padding same --size 33", "--net fcn-squeezenet --size 40x33 --batch 2"]
 )
 def test_whole_nets_agree_with_the_rival(words, capsys, monkeypatch, torch):
-    monkeypatch.setattr(bench, "Elsewhere", Told)
+    monkeypatch.setattr(bench, "Elsewhere", Pretended)
     assert main(["nets", *words.split(), "--width", "1", "--runs", "1", "--threads", "1"]) == 0
     head, *lines = [
         line for line in capsys.readouterr().out.splitlines() if line.startswith(("fcn", "forward", "step"))
@@ -201,7 +201,7 @@ def test_the_table_of_nets_has_a_row_for_each(tmp_path, capsys, monkeypatch, tor
         "layer": {"net": "depthwise", "size": "9"},
     }
     monkeypatch.setattr(bench, "TRAINED", small)
-    monkeypatch.setattr(bench, "Elsewhere", Told)
+    monkeypatch.setattr(bench, "Elsewhere", Pretended)
     path = tmp_path / "nets.json"
     assert main(["nets", "--net", "all", "--runs", "1", "--threads", "1", "--json", str(path)]) == 0
     *_, thin, layer = capsys.readouterr().out.splitlines()
@@ -334,10 +334,10 @@ def test_a_profile_adds_up(capsys, tmp_path):
     wanted = {"conv2d value", "conv2d passing", "conv2d grad_x", "conv2d grad_w", "conv2d grad_b", "update"}
     assert wanted <= rows.keys() and min(rows.values()) > 0
     assert list(rows.values()) == sorted(rows.values(), reverse=True)
-    told = capsys.readouterr().out
-    shares = [float(line.split()[-1].rstrip("%")) for line in told.splitlines() if line.endswith("%")]
+    printed = capsys.readouterr().out
+    shares = [float(line.split()[-1].rstrip("%")) for line in printed.splitlines() if line.endswith("%")]
     assert len(shares) == len(rows) and abs(sum(shares) - 100) < 1
-    assert "convolutions alone" in told.splitlines()[-1]
+    assert "convolutions alone" in printed.splitlines()[-1]
 
 
 def test_the_products_alone_are_those_of_every_convolution(monkeypatch):

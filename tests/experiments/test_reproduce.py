@@ -326,7 +326,7 @@ with open({str(folder / "lock")!r}, "a+b") as lock:
 
     def say(line: str) -> None:
         lines.append(line)
-        release.touch()  # only once it has been told of
+        release.touch()  # only once it has been reported
 
     one = Runner([job], Path("out"), at_once=1, command=fake(), say=say)
     assert one.run().failed == {} and orphan.wait(30) == 0

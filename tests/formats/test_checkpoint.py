@@ -27,7 +27,7 @@ def small(tmp_path: Path) -> Path:
 
 
 def forged(path: Path, header: Any, body: bytes = b"") -> Path:
-    """A file with this header (bytes, or JSON), whose digest is right: somebody meant it."""
+    """A file with this header (bytes, or JSON), with a valid digest, as an attacker would write it."""
     text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
     return signed(path, len(text).to_bytes(8, "little") + text + body)
 

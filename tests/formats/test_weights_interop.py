@@ -168,7 +168,7 @@ def test_what_is_no_array_of_numbers_is_refused(keras: Callable[..., Path], h5py
 def test_a_trillion_elements_are_refused_before_one_is_read(
     keras: Callable[..., Path], h5py: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    """Row 22. 10^12 numbers that nobody wrote take no space in the file, and 4 TB in memory."""
+    """Row 22. 10^12 numbers that were never written take no space in the file, and 4 TB in memory."""
     path = keras(lambda file: file.create_dataset("w", shape=(10**12,), dtype="f4", **options))
     monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda *_: pytest.fail("a dataset was read"))
     assert "w: found 4000000000000 bytes, expected at most" in refused(read_h5, path)

@@ -1,4 +1,4 @@
-"""`.npz`: what NumPy writes comes back bit for bit; what anybody else might send is refused in bounded memory."""
+"""`.npz`: what NumPy writes comes back bit for bit; anything else is refused in bounded memory."""
 
 import io
 import struct
@@ -120,7 +120,7 @@ def test_an_archive_of_the_large_kind_is_read(tmp_path: Path, monkeypatch: pytes
     data = (tmp_path / "a.npz").read_bytes()
     assert archive.END_64 in data and b"\xff\xff\xff\xff" in data[row_of(data) :]
     assert content(read_npz(tmp_path / "a.npz")) == content(SMALL)
-    # The two end records say the same, or one of them is believed by somebody else.
+    # The two end records say the same, or another reader believes the other one.
     (tmp_path / "b.npz").write_bytes(data[:-12] + struct.pack("<H", 7) + data[-10:])
     assert "in one end record" in refused(read_npz, tmp_path / "b.npz")
 
@@ -346,7 +346,7 @@ def test_every_truncation_is_refused_and_every_flip_refused_or_the_same(tmp_path
     assert {survives(read_npz, path, part) is None for part in truncations(data)} == {True}
     found = [survives(read_npz, path, flipped) for flipped in flips(data)]
     assert all(each in (None, content(small)) for each in found)
-    assert found.count(None) > 0.8 * len(found)  # dates and the like are nobody's business
+    assert found.count(None) > 0.8 * len(found)  # dates and the like are not checked
 
 
 def test_random_edits_are_refused_or_valid(tmp_path: Path, rng: np.random.Generator) -> None:

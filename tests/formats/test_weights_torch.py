@@ -653,7 +653,7 @@ def test_random_edits_are_refused_or_valid(tmp_path: Path, rng: np.random.Genera
             survives(read, path, mutated)
             for mutated in mutations(rng, write(path, pickle, storages).read_bytes(), count=300)
         ]
-        for mutated in mutations(rng, pickle, count=600):  # under a checksum that is right: somebody meant it
+        for mutated in mutations(rng, pickle, count=600):  # with a valid checksum, as an attacker would
             found.append(survives(read, path, write(path, mutated, storages).read_bytes()))
     assert None in found and any(found)
 

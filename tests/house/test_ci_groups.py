@@ -7,7 +7,7 @@ import sys
 import tomllib
 
 import pytest
-from ci_groups import GROUPS, WITHOUT_TESTS, extras, main, silent, strangers
+from ci_groups import GROUPS, WITHOUT_TESTS, extras, main, silent, unexpected
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -40,7 +40,7 @@ def test_a_silent_group_is_reported() -> None:
 
 
 def test_a_wheel_holds_the_package_alone(tmp_path: pathlib.Path) -> None:
-    assert strangers(["minifcn/cli/verbs.py", "minifcn-0.1.dist-info/METADATA", "tests/conftest.py"]) == [
+    assert unexpected(["minifcn/cli/verbs.py", "minifcn-0.1.dist-info/METADATA", "tests/conftest.py"]) == [
         "tests/conftest.py"
     ]
     counted = tmp_path / "groups.json"

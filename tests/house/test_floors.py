@@ -171,7 +171,7 @@ def runs_text(name: str, source: str) -> Iterator[str]:
 
 
 def untyped(name: str, source: str) -> Iterator[str]:
-    """Public functions and methods whose signature leaves a type out. The gradients inside an op are nobody's API."""
+    """The public functions and methods whose signature leaves a type out. Gradients inside an op are not public."""
     for owner in [ast.parse(source), *(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))]:
         for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
             if function.name.startswith("_") and function.name != "__init__":

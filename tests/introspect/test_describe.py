@@ -37,9 +37,9 @@ def vgg(padding=100, **options):
 
 
 def test_the_full_trunk_at_500_pixels():
-    told = describe(vgg(), 500)
-    assert round(told.multiply_adds / 1e9) == 181 and round(told.activations / 2**20) == 568
-    assert told.parameters == 134_260_544
+    cost = describe(vgg(), 500)
+    assert round(cost.multiply_adds / 1e9) == 181 and round(cost.activations / 2**20) == 568
+    assert cost.parameters == 134_260_544
     assert round(describe(vgg(), 64).multiply_adds / 1e9) == 22
 
 
@@ -68,12 +68,12 @@ def test_what_comes_up_the_ladder(net, out):
 )
 def test_the_classifiers_are_as_large_and_as_costly_as_is_well_known(name, millions, giga):
     net = NETS[name](init="zero")
-    told = describe(net, net.trunk.size)
-    assert (round(told.parameters / 1e6, 1), float(f"{told.multiply_adds / 1e9:.{2 if giga < 1 else 1}f}")) == (
+    cost = describe(net, net.trunk.size)
+    assert (round(cost.parameters / 1e6, 1), float(f"{cost.multiply_adds / 1e9:.{2 if giga < 1 else 1}f}")) == (
         millions,
         giga,
     )
-    assert told.rows[-1].shape == (1, 1000) and told.rows[-1].grid is None
+    assert cost.rows[-1].shape == (1, 1000) and cost.rows[-1].grid is None
 
 
 # ---- what it says is what happens ----------------------------------------------------------------------------------
@@ -104,10 +104,10 @@ def test_shapes_are_those_of_a_run(rng):
     for name, layer in net.sequence().items():
         x = layer(x)
         shapes.append((name, x.shape))
-    told = {row.name: row.shape for row in rows}
-    assert [(name, told[name]) for name, _ in shapes if name in told] == [(n, s) for n, s in shapes if n in told]
-    assert list(told) == ["conv", "norm", "pool", "fork.wide", "fork.narrow", "mean", "score"]
-    assert told["fork.wide"][1] == 3
+    cost = {row.name: row.shape for row in rows}
+    assert [(name, cost[name]) for name, _ in shapes if name in cost] == [(n, s) for n, s in shapes if n in cost]
+    assert list(cost) == ["conv", "norm", "pool", "fork.wide", "fork.narrow", "mean", "score"]
+    assert cost["fork.wide"][1] == 3
     mean = {row.name: row.grid for row in rows}["mean"]
     assert mean.stride == 8 and mean.field == 3 + 2 * 2 + 4 * 4 + 4  # the wide branch is what it sees
     assert mean.start == Fraction(1) + 0 + 0 + 4 + 2  # half of 3/2, pool centred, one cell cropped, half of a pool
@@ -116,9 +116,9 @@ def test_shapes_are_those_of_a_run(rng):
 @pytest.mark.parametrize("name", NETS)
 def test_every_net_of_the_paper_can_be_described(name):
     net = NETS[name](width=1)
-    told = describe(net, net.trunk.size if name in TRUNKS else 40)
-    assert told.parameters == sum(p.size for p in net.parameters())
-    assert told.training >= told.inference > 0 and told.multiply_adds > 0  # equal where only a score layer learns
+    cost = describe(net, net.trunk.size if name in TRUNKS else 40)
+    assert cost.parameters == sum(p.size for p in net.parameters())
+    assert cost.training >= cost.inference > 0 and cost.multiply_adds > 0  # equal where only a score layer learns
 
 
 def test_multiply_adds_by_hand(rng):
@@ -144,8 +144,8 @@ def test_nothing_runs_and_nothing_changes(rng, monkeypatch):
     for product in ("correlate", "spread", "weigh"):
         for way in convolution.WAYS.values():
             monkeypatch.setattr(way, product, refused)
-    told = describe(net, 64)
-    assert told.training > told.inference > 0
+    cost = describe(net, 64)
+    assert cost.training > cost.inference > 0
     assert rng.bit_generator.state == drawn and ways == convolution.WAYS
     assert net.training and not net.drop.training and net.score.w.frozen
     assert all("forward" not in vars(part) for part in net.modules())
@@ -159,15 +159,15 @@ def test_the_memory_is_what_the_arrays_take(padding):
     set_threads(1)
     try:
         net = FCN8s(width=2, padding=padding, classes=4)
-        told = describe(net, 128)
-        assert told.inference == pytest.approx(measured(infer, net, 128), rel=0.1)
-        assert told.training == pytest.approx(measured(train_step, net, 128), rel=0.1)
+        cost = describe(net, 128)
+        assert cost.inference == pytest.approx(measured(infer, net, 128), rel=0.1)
+        assert cost.training == pytest.approx(measured(train_step, net, 128), rel=0.1)
     finally:
         set_threads(None)
 
 
 class MemoryHook:
-    """CuPy's, as far as it is used: inside `with hook:` the pool tells it of every piece."""
+    """CuPy's, as far as it is used: inside `with hook:` the pool reports every piece to it."""
 
     active: ClassVar[list["MemoryHook"]] = []
 
@@ -230,9 +230,9 @@ def test_the_pool_is_booked_beyond_the_level_before(pool):
 def test_the_memory_of_a_gpu_is_what_its_arrays_take(make, size, pool, rng):
     """What the libraries behind CuPy take for themselves is unknown here: a real GPU is allowed a tenth."""
     net = make(rng)
-    told = describe(net, size, device="gpu")
-    assert told.inference == pytest.approx(measured(infer, net, size, device="gpu"), rel=0.02)
-    assert told.training == pytest.approx(measured(train_step, net, size, device="gpu"), rel=0.02)
+    cost = describe(net, size, device="gpu")
+    assert cost.inference == pytest.approx(measured(infer, net, size, device="gpu"), rel=0.02)
+    assert cost.training == pytest.approx(measured(train_step, net, size, device="gpu"), rel=0.02)
     assert isinstance(next(p.data for p in net.parameters()), DeviceArray)
 
 
@@ -334,10 +334,10 @@ def test_a_classifier_takes_images_of_one_size(size):
 
 def test_late_fusion_gets_an_image_for_each_net_with_its_own_channels():
     color, depth = (FCN32s(width=1, classes=4, in_channels=count, init="zero") for count in (3, 1))
-    told = describe(LateFusion(color=color, depth=depth), 40)
-    assert told.multiply_adds == describe(color, 40).multiply_adds + describe(depth, 40).multiply_adds
-    assert {row.name.split(".")[0] for row in told.rows} == {"color", "depth"}
-    assert told.parameters == sum(p.size for _, p in [*color.named_parameters(), *depth.named_parameters()])
+    cost = describe(LateFusion(color=color, depth=depth), 40)
+    assert cost.multiply_adds == describe(color, 40).multiply_adds + describe(depth, 40).multiply_adds
+    assert {row.name.split(".")[0] for row in cost.rows} == {"color", "depth"}
+    assert cost.parameters == sum(p.size for _, p in [*color.named_parameters(), *depth.named_parameters()])
 
 
 def test_layers_that_do_not_fit_are_named(rng):

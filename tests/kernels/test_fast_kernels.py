@@ -242,16 +242,16 @@ def test_many_threads_lay_out_lines_in_one_workspace(x_shape, g, count):
 
 @pytest.mark.parametrize("x_shape", [(1, 32, 200, 700), (16, 32, 64, 64)], ids=["rows", "images"])
 def test_the_memory_of_lines_is_foretold(x_shape):
-    """A net's peak, as `minifcn describe` tells it, is made of such numbers; blocks of a thread do not pile up."""
+    """`minifcn describe` adds up such numbers to a net's peak; blocks of a thread do not pile up."""
     threads.set_threads(1)
     g, out = Windows((3, 3), padding=(1, 1)), x_shape[2:]
     x, w = np.ones(x_shape, "float32"), np.ones((32, 32, 3, 3), "float32")
-    for work, told in (
+    for work, expected in (
         (lambda: lines.correlate(x, w, g), lines.workspace("correlate", w, g, x_shape)),
         (lambda: lines.spread(x, w, g, out), lines.workspace("spread", w, g, x_shape)),
         (lambda: lines.weigh(x, x, g), lines.workspace("weigh", w, g, x_shape)),
     ):
-        assert extra_bytes(work) == pytest.approx(told, rel=0.05)
+        assert extra_bytes(work) == pytest.approx(expected, rel=0.05)
 
 
 def test_choose():
@@ -308,7 +308,7 @@ def test_filters_are_kept_only_while_asked_to(monkeypatch):
             assert np.array_equal(convolution.correlate(x, w, g), plain)
         assert len(count) == 2
         for _ in range(2):
-            convolution.correlate(x, other, g)  # nobody has promised to leave these weights alone
+            convolution.correlate(x, other, g)  # there is no promise to leave these weights alone
         assert len(count) == 4
         with convolution.caching_filters([other]):
             for _ in range(2):

@@ -38,7 +38,7 @@ def is_glibc() -> bool:
     return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
 
-@pytest.mark.skipif(not is_glibc(), reason="only glibc's malloc can be told to keep memory")
+@pytest.mark.skipif(not is_glibc(), reason="only glibc's malloc has a switch to keep memory")
 def test_a_step_gets_the_pages_of_the_step_before() -> None:
     assert pages() > 100
     assert pages("keep") < 20

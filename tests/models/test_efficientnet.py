@@ -92,7 +92,7 @@ def pytorch(torch, arrays, image):
 def test_it_is_pytorchs(torch, size):
     arrays = published(np.random.default_rng(0))
     found = compare("efficientnet-lite0", arrays)
-    assert (found.fault, found.found, found.strangers, found.classes) == ("", 100, 0, 1000)
+    assert (found.fault, found.found, found.unmatched, found.classes) == ("", 100, 0, 1000)
     net = NETS["efficientnet-lite0"](init="zero").load_state_dict(found.arrays).eval()
     image = np.random.default_rng(1).standard_normal((2, 3, *size)).astype("float32")
     exact = pytorch(torch, arrays, image)

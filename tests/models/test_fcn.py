@@ -59,7 +59,7 @@ def count(net, prefix=""):
 
 @pytest.mark.parametrize(("net", "total"), [("32s", 134_346_581), ("16s", 134_357_354), ("8s", 134_362_751)])
 def test_as_many_parameters_as_published(net, total):
-    full = NETS[net](init="zero")  # zeros that nobody reads take no memory
+    full = NETS[net](init="zero")  # zeros that are never read take no memory
     assert count(full, "trunk.") == 134_260_544
     assert count(full) == total
 

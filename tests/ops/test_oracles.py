@@ -171,7 +171,7 @@ def test_fused_relu_is_relu_to_the_bit():
 
 
 def test_gradients_of_a_fused_relu_can_be_asked_by_hand_in_any_order():
-    """Whoever writes the next unit vector into the same gy, to see a Jacobian row by row, gets the next row."""
+    """Writing the next unit vector into the same gy, to see a Jacobian row by row, gives the next row."""
     rng = np.random.default_rng(0)
     x, w, b = (rng.standard_normal(shape) for shape in ((1, 1, 4, 4), (2, 1, 3, 3), (2,)))
     y, gradients = by_hand(ops.conv2d, x, w, b, relu=True)

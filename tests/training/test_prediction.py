@@ -34,7 +34,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run on the embedded world that nobody may change."""
+    """A run on the embedded world, which tests only read."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     options = ["--width", "2", "--lr", "0.02", "--batch", "2", "--epochs", "1", "--samples", "0", "--threads", "1"]
     assert main(["train", *options, "--max-train", "8", "--max-val", "2", "--run", str(folder)]) == 0

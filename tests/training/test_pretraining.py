@@ -156,8 +156,8 @@ def test_it_begins_the_fcn_on_the_same_trunk(trunk: str, tmp_path: Path) -> None
     padding = "same" if trunk == "vgg" else "safe"
     stride = NETS[RUNS[trunk]].strides[0]
     net = setup.network(Options(trunk=trunk, width=1, padding=padding, stages=str(stride)), 8, stride)
-    told = begin(net, weights)
-    assert told.startswith(f"weights of {weights.net} from a.safetensors: ") and "left there: nothing" in told
+    said = begin(net, weights)
+    assert said.startswith(f"weights of {weights.net} from a.safetensors: ") and "left there: nothing" in said
     own = {name: parameter.data for name, parameter in net.named_parameters() if name.startswith("trunk.")}
     assert own.keys() == weights.arrays.keys()
     assert all(np.array_equal(array, weights.arrays[name]) for name, array in own.items())

@@ -167,7 +167,7 @@ def shapes(net: Module) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("name", list(PAPER))
 def test_the_net_is_that_of_the_paper(name: str) -> None:
-    """By the names and shapes of all parameters, at full width; zeros that nobody touches take no memory."""
+    """By the names and shapes of all parameters, at full width; zeros that are never touched take no memory."""
     edition, _, place = name.partition("-")
     given: dict[str, Any] = {}
     if edition == "cvpr15":
@@ -232,45 +232,53 @@ def dry(name: str, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_every_recipe_passes_its_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """At full width, without its data and its weights; with the rates that its layers will have."""
     o = preset(name)
-    told = dry(name, "--dry-run=64", capsys=capsys)
-    assert f"{o.data}: no such folder" in told and f"told for {len(PAPER[name].classes)} classes" in told
-    assert f"{o.init.split(',')[0]}: found no file or run, and recipe {name} begins with it" in told
-    assert f"\nlearning rate {o.lr:g}: " in told and "a training step holds at most" in told
+    printed = dry(name, "--dry-run=64", capsys=capsys)
+    assert f"{o.data}: no such folder" in printed and f"planned for {len(PAPER[name].classes)} classes" in printed
+    assert f"{o.init.split(',')[0]}: found no file or run, and recipe {name} begins with it" in printed
+    assert f"\nlearning rate {o.lr:g}: " in printed and "a training step holds at most" in printed
     steps = f"{o.steps:,} steps of 1 image" if o.steps and o.accumulate == 1 else "of 20 images, 1 at once"
-    assert steps in told
+    assert steps in printed
     rates = {f"{o.lr:g} / {2 * o.lr:g}"} | ({f"{o.lr:g} / {o.lr:g}"} if o.trunk_bias == "alike" else set())
     for rate in rates | ({"frozen / frozen"} if o.freeze else set()):
-        assert rate in told
+        assert rate in printed
 
 
 def test_a_dry_run_tells_every_layer_and_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    told = dry("heavy16-voc-fcn8s", "--stages", "32,16,8", capsys=capsys)
+    printed = dry("heavy16-voc-fcn8s", "--stages", "32,16,8", capsys=capsys)
     for rate, stride in (("1e-10", 32), ("1e-12", 16), ("1e-14", 8)):
-        stage = told[told.index(f": FCN-{stride}s") :].partition("\nstage")[0]
+        stage = printed[printed.index(f": FCN-{stride}s") :].partition("\nstage")[0]
         assert f"\nlearning rate {rate}: the loss is summed" in stage and "100,000 steps of 1 image," in stage
         row = next(line.split() for line in stage.splitlines() if line.startswith("trunk.head.fc6"))
         assert row == f"trunk.head.fc6 Conv2d 4096x16x16 {rate} / 2{rate[1:]} 102,764,544 26.307 G".split()
-    assert "score_pool3  " in told and "134,362,751" in told and "BGR, 0..255, less (104.007, 116.669, 122.679)" in told
+    assert (
+        "score_pool3  " in printed
+        and "134,362,751" in printed
+        and "BGR, 0..255, less (104.007, 116.669, 122.679)" in printed
+    )
 
 
 def test_the_memory_of_a_step_is_what_describe_says_and_the_optimizer_keeps() -> None:
     o = Options(recipe="heavy16-voc-fcn32s", stages="32", data="nowhere", width=2, padding="100", momentum=0.9)
     net = setup.network(o, 21, 32)
-    told = describe(net, (80, 90), batch=o.batch)
+    printed = describe(net, (80, 90), batch=o.batch)
     weights = sum(p.data.nbytes for p in net.parameters())
     line = list(plan(o, size=(80, 90)))[-1]
-    assert line.startswith(f"a training step holds at most {(told.training + 2 * weights) / 2**20:.1f} MiB")
+    assert line.startswith(f"a training step holds at most {(printed.training + 2 * weights) / 2**20:.1f} MiB")
     more = list(plan(replace(o, accumulate=3), size=(80, 90)))[-1]
-    assert told.training < describe(net, (80, 90), batch=o.batch, passes=2).training <= told.training + 2 * weights
+    assert (
+        printed.training < describe(net, (80, 90), batch=o.batch, passes=2).training <= printed.training + 2 * weights
+    )
     assert more != line and list(plan(replace(o, accumulate=9), size=(80, 90)))[-1] == more
     assert list(plan(replace(o, optimizer="adam"), size=(80, 90)))[-1] != line
 
 
 def test_a_dry_run_on_data_counts_it_and_takes_the_size_of_the_first_image(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--max-train", "10", "--max-val", "3", "--world-size", "80", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "data: world: 10 images to learn from (split train), 3 to measure on; " in told
-    assert "16 steps of 8 images, 8 at once, here of 80x80 pixels" in told and "begins with random numbers" in told
+    printed = capsys.readouterr().out
+    assert "data: world: 10 images to learn from (split train), 3 to measure on; " in printed
+    assert (
+        "16 steps of 8 images, 8 at once, here of 80x80 pixels" in printed and "begins with random numbers" in printed
+    )
     assert main(["train", "--max-train", "10", "--max-val", "3", "--dry-run=96x128"]) == 0
     assert "here of 96x128 pixels" in capsys.readouterr().out
     assert main(["train", "--dry-run=big"]) == 2
@@ -283,7 +291,7 @@ def test_a_dry_run_on_data_counts_it_and_takes_the_size_of_the_first_image(capsy
 
 
 def test_a_dry_run_on_data_that_is_broken_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not there is one thing: then the recipe's own classes are told. There and of no use is another."""
+    """Not there is one thing: then the recipe's own classes are shown. There and of no use is another."""
     folder = tmp_path / "voc"
     argv = ["train", "--recipe", "heavy16-voc-fcn32s", "--device", "cpu", "--dry-run=64", "--data", str(folder)]
     assert main(argv) == 0 and "voc: no such folder" in capsys.readouterr().out
@@ -353,14 +361,14 @@ def test_voc_learns_from_sbd_and_never_from_what_it_is_measured_on(capsys: pytes
     make_tree(Path("VOCdevkit/VOC2012"), ids, val=ids[1:])
     argv = ["train", "--recipe", "heavy16-voc-fcn32s", "--layers", "11", *SMALL, "--init="]
     assert main([*argv, "--dry-run=32"]) == 0
-    told = capsys.readouterr().out
-    assert "measured on split val, for want of the paper's: " in told and "seg11valid" in told
-    assert "VOCdevkit: 3 images to learn from (split train), 2 to measure on; 21 classes" in told
+    printed = capsys.readouterr().out
+    assert "measured on split val, for want of the paper's: " in printed and "seg11valid" in printed
+    assert "VOCdevkit: 3 images to learn from (split train), 2 to measure on; 21 classes" in printed
     make_sbd(Path("sbd"), ids, ids[:2])
     assert main([*argv, "--train-data", "sbd"]) == 0
-    told = capsys.readouterr().out
-    assert "left out 1 of 2 images, which are learned from (sbd)" in told
-    assert "images: 2 to learn from, 1 to measure on" in told
+    printed = capsys.readouterr().out
+    assert "left out 1 of 2 images, which are learned from (sbd)" in printed
+    assert "images: 2 to learn from, 1 to measure on" in printed
     make_sbd(Path("all"), ids, ids)
     assert main([*argv, "--train-data", "all"]) == 2
     assert "VOCdevkit: split seg11valid has only images that are learned from" in capsys.readouterr().err
@@ -392,8 +400,12 @@ def test_the_command_of_the_issue_at_small_width(caffemodel: Path, capsys: pytes
     make_tree(Path("VOCdevkit/VOC2012"), ("2007_000032", "2008_000002"), seg11valid=("2008_000002",))
     assert main([*argv, "--init", str(caffemodel), "--dry-run"]) == 0
     taken = "weights of vgg16 from vgg16.caffemodel: 15 layers taken, conv1_1 to fc7; left there: fc8; new: score_fr"
-    told = capsys.readouterr().out
-    assert taken in told and "2 images to learn from (split train), 1 to measure on" in told and "warning" not in told
+    printed = capsys.readouterr().out
+    assert (
+        taken in printed
+        and "2 images to learn from (split train), 1 to measure on" in printed
+        and "warning" not in printed
+    )
     assert not Path("runs").exists()
     assert main([*argv, "--lr", "0"]) == 0  # the recipe knows the file's name
     said = capsys.readouterr().out

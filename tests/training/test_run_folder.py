@@ -396,7 +396,7 @@ def test_checkpoints_of_another_user_are_there(unprivileged: Path, closed: str) 
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder of somebody else, with a file that holds a word."""
+    """Return a folder of another owner, with a file that holds a word."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/file").write_text("theirs")
     return tmp_path / "outside"

@@ -692,7 +692,7 @@ def test_broken_files_are_counted_before_the_first_step(where: str, tmp_path: Pa
         Trainer(Options(**TINY), folder, *sets)
     assert str(caught.value) == (
         f"{where}-000003.png: mask of 3x3; expected 64x64 (the first of 2 such among 6 images); "
-        "mend them, or leave them out with `skip_bad=True`"
+        "fix them, or leave them out with `skip_bad=True`"
     )
 
 
@@ -985,7 +985,7 @@ def test_a_run_does_not_depend_on_the_order_of_files(tmp_path: Path, monkeypatch
     assert states[0] == states[1]
 
 
-# -------------------------------------------------------------------------------------------------------- what it tells
+# ------------------------------------------------------------------------------------------------------ what it reports
 
 
 def test_the_loss_starts_at_ln_c_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1222,7 +1222,7 @@ def test_the_bar_is_drawn_on_a_terminal_and_lines_elsewhere(tmp_path: Path) -> N
     while select.select([ours], [], [], 30)[0]:
         try:
             piece = os.read(ours, 4096)
-        except OSError:  # how a terminal says that nobody writes to it any more
+        except OSError:  # how a terminal says that no process writes to it any more
             break
         if not piece:
             break

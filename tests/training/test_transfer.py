@@ -64,9 +64,9 @@ def test_weights_of_a_single_layer_are_taken_and_counted(parts: tuple[str, ...],
 
 def test_the_trunk_takes_its_layers_and_the_rest_is_new(imagenet: WeightSet) -> None:
     net = setup.network(preset("transfer"), 21, 8)
-    told = begin(net, imagenet)
-    assert told.startswith("weights of squeezenet1_0 from squeezenet1_0_imagenet.npz: 25 layers taken, conv1 to fire9.")
-    assert told.endswith("; left there: conv10; new: context, score_fr, score_pool4")
+    said = begin(net, imagenet)
+    assert said.startswith("weights of squeezenet1_0 from squeezenet1_0_imagenet.npz: 25 layers taken, conv1 to fire9.")
+    assert said.endswith("; left there: conv10; new: context, score_fr, score_pool4")
     for name, parameter in net.named_parameters():
         if name in imagenet.arrays:
             assert np.array_equal(parameter.data, imagenet.arrays[name]), name
@@ -81,8 +81,8 @@ def test_weights_that_end_early_leave_the_rest_as_it_is(imagenet: WeightSet) -> 
     short |= {name: array for name, array in imagenet.arrays.items() if "fire5" in name}
     before = setup.network(preset("transfer-scratch"), 21, 8)
     net = setup.network(preset("transfer-scratch"), 21, 8)
-    told = begin(net, replace(imagenet, arrays=short))
-    taken, left = told.split("new: ")
+    said = begin(net, replace(imagenet, arrays=short))
+    taken, left = said.split("new: ")
     assert "conv1 to fire5.expand3x3" in taken and left.startswith("fire6.squeeze1x1, ") and "fire9.expand1x1" in left
     for (name, ours), (_, fresh) in zip(net.named_parameters(), before.named_parameters(), strict=True):
         assert np.array_equal(ours.data, short.get(name, fresh.data)), name

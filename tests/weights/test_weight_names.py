@@ -163,7 +163,7 @@ def test_other_numbers_of_classes():
     with pytest.raises(FormatError, match=r"score_fr.weight has shape \(6, 4096, 1, 1\); expected \(21, 4096, 1, 1\)"):
         matching("f", arrays)
     assert matching("f", arrays, net="voc-fcn32s").classes == 6
-    two = matching("f", theirs("siftflow-fcn32s"), net="siftflow-fcn32s")  # 33 and 3, whoever asks
+    two = matching("f", theirs("siftflow-fcn32s"), net="siftflow-fcn32s")  # 33 and 3 in every case
     assert two.classes is None and two.arrays["score_fr_sem.b"].shape == (33,)
 
 

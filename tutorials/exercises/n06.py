@@ -1,4 +1,4 @@
-"""Notebook 06, shift-and-stitch: can you interlace, take filters apart, and tell what either costs?"""
+"""Notebook 06, shift-and-stitch: can you interlace, take filters apart, and say what either costs?"""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ def check_confusion(answer):
         if np.array_equal(found, expected.T):
             return wrong(f"{case}: rows and columns are exchanged; the truth chooses the row")
         if found.sum() == truth.size:
-            return wrong(f"{case}: you counted {found.sum()} pixels; void pixels are nobody's, and must not be counted")
+            return wrong(
+                f"{case}: you counted {found.sum()} pixels; void pixels belong to no class, and must not be counted"
+            )
         if found.sum() != expected.sum():
             return wrong(f"{case}: you counted {found.sum()} pixels; expected {expected.sum()}")
         return wrong(f"{case}: the number of pixels is right, but they stand in other cells")
@@ -111,7 +113,7 @@ def check_diagnosis(answer):
     for run, verdict in RUNS.items():
         if answer[run] != verdict:
             return wrong(f"run {run} is not {answer[run]!r}: {hints[verdict]}")
-    return right("the loss tells whether it learns, the validation set whether it learned the right thing")
+    return right("the loss shows whether it learns, the validation set whether it learned the right thing")
 
 
 check_quiz = quiz(

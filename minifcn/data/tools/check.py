@@ -258,8 +258,8 @@ def check(
 ) -> Findings:
     """Look at every file of a VOC tree, or at those of one `split`. DataError where there is no such tree at all.
 
-    `classes` are the names of the classes; without them those of class_names.txt, or VOC's. `begin(n)` is told how
-    many pairs there are, `advance()` is called after each.
+    `classes` are the names of the classes; without them those of class_names.txt, or VOC's. `begin(n)` is called
+    with the number of pairs, `advance()` after each pair.
     """
     root = find_year_folder(folder)
     names = root / "class_names.txt"

@@ -20,7 +20,7 @@ from minifcn.data.tools.mapping import colour_name, remapped
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
 from minifcn.errors import DataError
 
-MENDED = ("colours", "depth", "values", "black and white", "line", "repeated", "no lists")
+FIXED = ("colours", "depth", "values", "black and white", "line", "repeated", "no lists")
 """The kinds of fault that are gone in the new folder; pairs that cannot be used are left out there as well."""
 
 
@@ -88,7 +88,7 @@ def _complete(
 
 
 def _names(found: Findings, colours: Mapping[int, int]) -> list[str]:
-    """The class names: the folder's own, or for colours that nobody has named, the colours."""
+    """Return the class names: the folder's own, or for colours without a name, the colours."""
     proposal = found.proposal()[0]
     if found.own_classes or proposal is None or proposal.sure:
         return list(found.classes)

@@ -1,7 +1,7 @@
 """Download data sets, verify their hashes and unpack them.
 
-A download can end in many ways, and only one of them is the file. So it goes into `NAME.part`, which nobody takes for
-the file; what is cut goes on where it stopped; and the name itself exists only once the hash is right. The addresses
+A download can end in many ways, and only one of them is the file. So it goes into `NAME.part`; a download that was cut
+continues where it stopped; and `NAME` itself exists only once the hash is right. The addresses
 are https, a redirect to anything else is refused, and so is a web page where an archive was asked for: the error page
 of a server, or the login page of a network. Unpacking has its own doubts (unpack.py), and its own folder, which moves
 into place in one step.
@@ -274,7 +274,7 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
                 raise _CutError(f"of {total:,}")
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and had:  # nothing lies beyond what we have: the hash will tell
+        if error.code == 416 and had:  # nothing lies beyond what we have: the hash decides
             return
         reason = short(error.reason)  # the server's words, or urllib's of three lines
         raise DataError(f"{source.address}: the server answers {error.code} {reason}; try again later") from error
@@ -341,7 +341,7 @@ def _require_space(root: Path, source: Source, *, downloaded: bool) -> None:
 
 def _require_https(address: str, trusted: str) -> None:
     if not (address.startswith("https://") or (trusted and address.startswith(trusted))):
-        raise DataError(f"{address[:200]}: is not https; expected an address that nobody on the way can change")
+        raise DataError(f"{address[:200]}: is not https; expected an address that is protected on the way")
 
 
 class _Watched(io.RawIOBase):

@@ -28,7 +28,7 @@ MAX_COLOURS = 1000  # a mask with more was scaled with interpolation, or was a J
 
 @dataclass(frozen=True)
 class Proposal:
-    """`mapping`, old to new, and in a sentence where it comes from; `sure` unless somebody has to look at it."""
+    """`mapping` from old to new numbers, and a sentence on its origin; `sure` unless a person has to check it."""
 
     mapping: Mapping[int, int]
     why: str

@@ -66,7 +66,7 @@ def unpack(
     with _opened(archive) as stream:
         tape = _Tape(stream)
         try:
-            with tarfile.open(fileobj=tape, mode="r:") as tar:  # type: ignore[call-overload]  # it reads, seeks, tells
+            with tarfile.open(fileobj=tape, mode="r:") as tar:  # type: ignore[call-overload]  # it has read, seek and tell()
                 while (member := tar.next()) is not None:
                     tar.members.clear()  # tarfile would keep them all
                     members += 1

@@ -119,11 +119,11 @@ def _made(f: Findings) -> Iterator[Block]:
         )
         return
     yield (
-        "In the place of PASCAL VOC there is the embedded world, whose scenes are painted; in the place of VGG-16 "
-        "there is VGG-11 with 8 channels in its first block, an eighth of its own; and training takes a minute, not "
-        "days, by Adam, which comes further in so few steps than the paper's SGD with momentum. Unless a table says "
-        "otherwise, its nets are FCN-8s, in one stage, from random weights, on scenes of 64 x 64. What else is "
-        "different stands beside each table."
+        "Instead of PASCAL VOC these runs use the embedded world, whose scenes are drawn; instead of VGG-16 they use "
+        "VGG-11 with 8 channels in its first block, an eighth of the original; and training takes a minute, not days, "
+        "with Adam, which gets further in so few steps than the paper's SGD with momentum. Unless a table says "
+        "otherwise, the nets are FCN-8s, trained in one stage from random weights on scenes of 64 x 64. Each table "
+        "lists its other differences."
     )
     yield (
         "Numbers are per cent on the validation scenes, *mean ± sample standard deviation* over the seeds, beside "

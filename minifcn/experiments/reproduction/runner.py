@@ -183,10 +183,10 @@ class _Running:
 
 
 class Runner:
-    """Runs `jobs` (each after those it starts from) in the folder `out`, `at_once` processes at a time.
+    """Run `jobs` in the folder `out`, `at_once` processes at a time, each job after those it depends on.
 
-    `command` says how a job is run, `say` prints a line. `run()` returns an `Outcome`; a job that fails is told of and
-    takes along those that start from it, and no others.
+    `command` returns the command line of a job, `say` prints a line. `run()` returns an `Outcome`. A job that fails is
+    reported; only the jobs that depend on it are skipped.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Runner:
         self.outcome = Outcome()
         self.times = Times.read(out / "times.json")
         self._bar = Bar(0, unit="cell")
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def run(self) -> Outcome:
         """Run all that is not done. `UsageError` if another command is at work in the same folder."""
@@ -255,8 +255,8 @@ class Runner:
                 self._fail(job, f"it starts from {broken.folder}")
             elif len(self.running) < self.at_once and all(parent.folder in done for parent in job.parents):
                 if in_use(folder_of(job, self.out)):  # by a process that outlived its runner; what it leaves is taken
-                    if job.folder not in self._told:
-                        self._told.add(job.folder)
+                    if job.folder not in self._reported:
+                        self._reported.add(job.folder)
                         self.say(f"{job.folder} is still in work by an earlier process; waiting for it")
                     continue
                 self.waiting.remove(job)

@@ -11,7 +11,7 @@ a claim "a is greater than b" is
     reversed    every d_i < 0 and -m > s
     undecided   otherwise: signs that differ, a tie, a seed that is missing or no number, fewer than two seeds
 
-That all signs agree happens by chance in one of four comparisons of three seeds, hence the second condition. It is a
+With three seeds, all signs agree by chance in one of four comparisons, so there is a second condition. It is a
 rule of thumb and no test of significance: three seeds allow none. The sample standard deviation is that of single
 differences (not of their mean), which asks for more than a standard error would, and less than max - min.
 """
@@ -49,8 +49,8 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 def verdict(differences: Sequence[float], *, says: str = GREATER) -> Verdict:
     """What the differences a - b, one for each seed, say of the claim that a is greater than b.
 
-    A claim that both are `EQUAL` is reversed by a difference that is decided, whichever its sign, and otherwise stays
-    undecided: not to have seen a difference is not to have seen that there is none.
+    A claim that both are `EQUAL` is reversed by a decided difference of either sign. Otherwise it stays undecided: that
+    no difference was seen does not show that there is none.
     """
     if not all(map(math.isfinite, differences)):
         return Verdict(UNDECIDED, math.nan, math.nan, len(differences))

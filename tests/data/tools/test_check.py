@@ -1,4 +1,4 @@
-"""A folder of images and masks, with every fault that users bring: each is found, counted, explained, and mended."""
+"""A folder of images and masks, with every fault that users bring: each is found, counted, explained, and fixed."""
 
 import os
 from collections.abc import Callable
@@ -295,7 +295,7 @@ def test_labelmes_own_files_are_recognised(tmp_path: Path, capsys: pytest.Captur
     assert "labelme2voc.py" in out and f"minifcn data import {tmp_path} NEW" in out
 
 
-# ------------------------------------------------------------------------------------------------- what is what, mended
+# -------------------------------------------------------------------------------------------------- what is what, fixed
 
 
 def test_colours_of_vocs_palette_become_their_numbers(tree: Path, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_colours_of_nobody_are_numbered_and_may_be_renumbered(tree: Path, tmp_pa
     assert np.array_equal(data[0].label, wanted)
     text = (tmp_path / "new" / "mapping.txt").read_text()
     assert "255 255 255 3\n" in text
-    (tmp_path / "map").write_text(text.replace("255 255 255 3", "255 255 255 255 what nobody knows"))
+    (tmp_path / "map").write_text(text.replace("255 255 255 3", "255 255 255 255 what is unknown"))
     argv = ["data", "check", str(tree), "--write", str(tmp_path / "newer"), "--map", str(tmp_path / "map")]
     assert main(argv) == 0
     data = VOCSegmentation(tmp_path / "newer", "train")

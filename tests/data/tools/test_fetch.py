@@ -1,7 +1,7 @@
 """Downloads that are cut, false or no downloads at all (row 33), and archives that mean harm (row 32).
 
-The server is one of our own on this machine, which speaks http: `trusted` lets it through, for download() and for
-nobody who types a command.
+The server is one of our own on this machine, which speaks http: `trusted` lets it through, for download() and
+not for commands.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ class Server:
             request.send_error(self.status if self.status != 200 else 416)
             return
         request.send_response(206 if start else 200)
-        request.send_header("Content-Type", "text/html" if self.page == "told" else "application/x-tar")
+        request.send_header("Content-Type", "text/html" if self.page == "declared" else "application/x-tar")
         if start:
             request.send_header("Content-Range", f"bytes {start + self.shift}-{len(self.content) - 1}/*")
         if self.announces:
@@ -225,10 +225,10 @@ def test_no_more_is_taken_than_the_file_has(announces: bool, server: Server, sou
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("page", ["told", "silent"])
+@pytest.mark.parametrize("page", ["declared", "silent"])
 def test_a_web_page_is_no_archive(page: str, server: Server, source: Source, tmp_path: Path) -> None:
     server.page = page
-    server.content = (b"Please log in." if page == "told" else b"\n <!DOCTYPE html><title>Log in</title>") * 20
+    server.content = (b"Please log in." if page == "declared" else b"\n <!DOCTYPE html><title>Log in</title>") * 20
     refused(lambda: get(source, tmp_path, server), "the answer is a web page", "expected an archive")
     assert not (tmp_path / "voc.tar").exists() and b"html" not in (b"".join(p.read_bytes() for p in tmp_path.iterdir()))
 
