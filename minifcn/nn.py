@@ -99,7 +99,7 @@ class Module:
                 yield from child.named_parameters(f"{prefix}{name}.")
 
     def generators(self) -> list[np.random.Generator]:
-        """The random generators that this net draws from, each once: their states belong into a checkpoint."""
+        """Return the random generators that this net draws from, each once."""
         held = (value for module in self.modules() for value in vars(module).values())
         return list(dict.fromkeys(value for value in held if isinstance(value, np.random.Generator)))
 

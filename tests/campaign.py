@@ -46,7 +46,7 @@ from guards import GUARDS, Guard
 from minifcn.cli.command import guard
 from minifcn.cli.verbs import main as minifcn
 from minifcn.errors import MinifcnError
-from minifcn.training import loop
+from minifcn.training import results
 from minifcn.training.run_folder import load_best, load_latest
 from minifcn.training.runlog import records
 
@@ -134,7 +134,7 @@ def forked(
 
     def task() -> int:
         if not report:
-            loop.write_report = lambda folder: folder / "report.html"
+            results.write_report = lambda folder: folder / "report.html"
         with layer or nullcontext():
             code = guard(minifcn, argv)
         if layer:

@@ -18,7 +18,7 @@ def guard(row: int, test: str, *edits: tuple[str, str, str]) -> Guard:
     return Guard(row, f"tests/{test}", edits)
 
 
-CHECKPOINT, FOLDER, LOOP = "formats/checkpoint.py", "training/run_folder.py", "training/loop.py"
+CHECKPOINT, FOLDER, RUN = "formats/checkpoint.py", "training/run_folder.py", "training/run_state.py"
 CKPT, RUNS, TRAINING = "formats/test_checkpoint.py::", "training/test_run_folder.py::", "training/test_training.py::"
 TORCH, NPZ, INTEROP = (f"formats/test_weights_{name}.py::" for name in ("torch", "npz", "interop"))
 VOC, FILES, FETCH = "data/test_voc.py::", "data/test_files.py::", "data/tools/test_fetch.py::"
@@ -62,17 +62,17 @@ GUARDS = [
     guard(
         7,
         TRAINING + "test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped",
-        (LOOP, '        self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))', "        pass"),
+        (RUN, '        self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))', "        pass"),
     ),
     guard(
         7,
         TRAINING + "test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped",
-        (LOOP, '        self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))', "        pass"),
+        (RUN, '        self.optimizer.load_state_dict(part(checkpoint.tensors, "momentum."))', "        pass"),
     ),
     guard(
         8,
         TRAINING + "test_another_machine_is_named_with_both_values",
-        (LOOP, 'self.say(f"warning: {difference}: the run goes on, but not bit for bit the same")', "pass"),
+        (RUN, 'self.say(f"warning: {difference}: the run goes on, but not bit for bit the same")', "pass"),
     ),
     guard(
         9,
@@ -290,7 +290,7 @@ GUARDS = [
     guard(
         34,
         TRAINING + "test_parameters_that_are_nan_are_never_saved",
-        (LOOP, "broken = not_finite(tensors)", "broken = []"),
+        (RUN, "broken = not_finite(tensors)", "broken = []"),
     ),
     guard(
         35,
@@ -417,6 +417,6 @@ GUARDS = [
     guard(
         0,
         TRAINING + "test_a_best_that_could_not_be_saved_is_not_the_one_to_beat",
-        (LOOP, "            p.best = beaten", "            pass"),
+        (RUN, "            p.best = beaten", "            pass"),
     ),
 ]

@@ -26,5 +26,9 @@ FILES = (
     "pretraining",
     "plan",
     "resume",
+    "loader",
+    "objective",
+    "run_state",
+    "results",
     "loop",
 )

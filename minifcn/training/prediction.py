@@ -21,8 +21,6 @@ from minifcn.nn import Module
 from minifcn.tensor import Tensor
 from minifcn.training.evaluation import device_of_net
 
-KEPT = ("scores", "entropy")
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -50,7 +48,7 @@ class Predictor:
     scales: tuple[float, ...] = (1.0,)
 
     def __call__(self, image: np.ndarray, *, keep: Sequence[str] = ()) -> Prediction:
-        """Return the prediction of an image (H, W, 3) uint8; `keep` names what is kept beside the label, of `KEPT`."""
+        """Return the prediction of an image (H, W, 3) uint8; `keep`: "scores", "entropy" or both, to keep."""
         height, width = image.shape[:2]
         copies = [scaled(image, factor) for factor in self.scales]
         label = np.empty((height, width), np.uint8)

@@ -20,7 +20,6 @@ from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.sampling import class_weights, count
 from minifcn.tensor import Tensor
-from minifcn.training import loop as training
 from minifcn.training import setup
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
@@ -198,7 +197,7 @@ def test_two_heads_learn_the_sum_of_two_losses(tmp_path: Path) -> None:
     run = trainer(tmp_path / "run", heads="label+geometry", steps=1)
     images, labels, geometry = collate_inputs([run.train_set[0], run.train_set[1]], run.inputs)
     scores = run.net(Tensor(images[0]))
-    loss = run._loss(scores, run._batch(0, 0, 2, slice(0, 2), [run.train_set[0], run.train_set[1]])).item()
+    loss = run.objective(scores, run.loader._batch(0, 0, 2, slice(0, 2), [run.train_set[0], run.train_set[1]])).item()
     alone = [ops.softmax_cross_entropy(scores[n], y).item() for n, y in (("sem", labels), ("geo", geometry))]
     assert loss == pytest.approx(sum(alone)) == pytest.approx(math.log(8) + math.log(3))
     with run.folder:
@@ -224,7 +223,7 @@ def test_a_sample_of_the_pixels_and_weighed_classes_reach_the_loss(
 ) -> None:
     seen: list[dict[str, Any]] = []
     loss = ops.softmax_cross_entropy
-    monkeypatch.setattr(training.ops, "softmax_cross_entropy", lambda *a, **o: seen.append(o) or loss(*a, **o))
+    monkeypatch.setattr(ops, "softmax_cross_entropy", lambda *a, **o: seen.append(o) or loss(*a, **o))
     run = trainer(tmp_path / "run", sampling=0.25, class_balance=1.0, batch=6)
     run._one_step()
     (options,) = seen
@@ -238,8 +237,8 @@ def test_a_sample_of_the_pixels_and_weighed_classes_reach_the_loss(
 def test_steps_in_the_place_of_epochs_and_images_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trainer(tmp_path / "run", steps=7, measure_steps=3, with_replacement=True, batch=2)
     drawn: list[int] = []
-    take = run._sample
-    monkeypatch.setattr(run, "_sample", lambda i, epoch: drawn.append(i) or take(i, epoch))
+    take = run.loader._sample
+    monkeypatch.setattr(run.loader, "_sample", lambda i, epoch: drawn.append(i) or take(i, epoch))
     measured = []
     monkeypatch.setattr(run, "_append", lambda record: measured.append(record) if record["kind"] == "val" else None)
     with run.folder:

@@ -20,9 +20,10 @@ from minifcn.errors import DataError
 from minifcn.formats import checkpoint
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
-from minifcn.training import loop, setup
+from minifcn.training import results, setup
 from minifcn.training.divergence import unheard
-from minifcn.training.loop import Batch, Trainer
+from minifcn.training.loader import Batch
+from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.ranks import ALONE, Alone, together
 from minifcn.training.run_folder import load_latest, run_folder
@@ -65,9 +66,8 @@ class Exact(Trainer):
         super()._begin_stage(coarser)
         self.net.astype(np.float64)
 
-    def _batch(self, *args: Any, **options: Any) -> Batch:
-        batch = super()._batch(*args, **options)
-        return batch._replace(inputs=[x.astype(np.float64) for x in batch.inputs])
+    def _scores(self, batch: Batch) -> Any:
+        return super()._scores(batch._replace(inputs=[x.astype(np.float64) for x in batch.inputs]))
 
     def _evaluated(self) -> tuple[ConfusionMatrix, None]:
         return ConfusionMatrix(len(self.classes), VOID), None
@@ -92,7 +92,7 @@ def run_case(name: str, folder: Path, ranks: Alone = ALONE) -> None:
 
 def run_cases(folder: Path) -> None:
     set_threads(1)
-    loop.write_report = lambda path: path  # type: ignore[assignment]  its pictures take longer than these runs
+    results.write_report = lambda path: path  # type: ignore[assignment]  its pictures take longer than these runs
     with together() as ranks:
         for name in CASES:
             if ranks.size in CASES[name][0]:
@@ -113,7 +113,7 @@ class Faulty(Trainer):
             weights = self.net.trunk.block3.conv3_1.w.data  # type: ignore[union-attr]
             match self.fault:
                 case "nan":
-                    self._prefetch = Prefetch(self._poisoned, workers=0)
+                    self.loader._prefetch = Prefetch(self._poisoned, workers=0)
                 case "drift":
                     weights[0] += 1e-6
                 case "exit":
@@ -129,7 +129,7 @@ class Faulty(Trainer):
                 case "terminate":
                     os.kill(os.getpid(), signal.SIGTERM)
                 case "data" | "bug" | "memory":
-                    self._prefetch = Prefetch(self._broken, workers=0)
+                    self.loader._prefetch = Prefetch(self._broken, workers=0)
         if self.fault == "disk" and self.progress.step == 2:
             checkpoint.os.fsync = _full  # type: ignore[attr-defined]  of rank 0, which alone writes
         super()._one_step()
@@ -141,7 +141,7 @@ class Faulty(Trainer):
 
     def _poisoned(self, place: tuple[int, int]) -> Any:
         self.net.score_fr.b.data[:] = np.nan  # type: ignore[union-attr]
-        return self._load(place)
+        return self.loader._load(place)
 
 
 FAULTS = "nan drift exit vanish stop kill interrupt terminate data bug memory disk".split()

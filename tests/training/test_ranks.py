@@ -22,7 +22,7 @@ from minifcn.kernels.threads import cores, set_threads
 from minifcn.nn import Dropout, drawing
 from minifcn.ops import softmax_cross_entropy
 from minifcn.tensor import Parameter, Tensor
-from minifcn.training import loop, ranks, setup
+from minifcn.training import ranks, results, setup
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.ranks import ALONE, Alone, LostError, buckets, described, launched, rebuilt
@@ -105,7 +105,7 @@ def test_ranks_learn_what_one_rank_learns(
     name: str, count: int, folders: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To the bit where whole batches are dealt out to two ranks; else gradients are added in another order."""
-    monkeypatch.setattr(loop, "write_report", lambda folder: folder)
+    monkeypatch.setattr(results, "write_report", lambda folder: folder)
     run_case(name, tmp_path)
     (ours, progress, log), (theirs, other_progress, other_log) = learned(tmp_path), learned(folders[count] / name)
     assert ours.keys() == theirs.keys()
@@ -128,7 +128,7 @@ def _evaluation(folder: Path) -> Any:
 def test_a_run_goes_on_with_another_number_of_ranks_and_says_so(
     folders: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "write_report", lambda folder: folder)
+    monkeypatch.setattr(results, "write_report", lambda folder: folder)
     steps = sorted((folders[2] / "whole stopped" / "checkpoints").glob("step-*"))
     found = load_latest(folders[2] / "whole stopped")
     assert found is not None and found.meta["environment"]["ranks"] == 2 and steps

@@ -26,8 +26,7 @@ from minifcn.models import vgg
 from minifcn.models.classifier import classifier
 from minifcn.models.zoo import NETS
 from minifcn.nn import Module
-from minifcn.training import loop as training
-from minifcn.training import setup
+from minifcn.training import results, setup
 from minifcn.training.options import MEANS, Options
 from minifcn.training.plan import plan
 from minifcn.training.recipes import PAPER, preset
@@ -151,7 +150,7 @@ def test_stages_that_are_none_are_left_to_the_options() -> None:
 def _one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """In a folder of its own, and without reports, whose pictures take longer than these runs."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(training, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(results, "write_report", lambda folder: folder / "report.html")
     yield
     set_threads(None)
 

@@ -21,8 +21,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minifcn.backend import rng
 from minifcn.cli import train
 from minifcn.cli.verbs import main
+from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Subset
 from minifcn.data.sample import VOID, Sample
 from minifcn.data.shapes import Shapes
@@ -33,8 +35,7 @@ from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.ops import softmax_cross_entropy
 from minifcn.tensor import Tensor
-from minifcn.training import loop as training
-from minifcn.training import setup
+from minifcn.training import loader, results, run_state, runlog, setup
 from minifcn.training.advice import first_loss, rate_meaning, warnings_about
 from minifcn.training.divergence import not_finite, unheard, watching
 from minifcn.training.environment import differences, environment
@@ -86,7 +87,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the report, whose pictures take longer than these runs."""
-    monkeypatch.setattr(training, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(results, "write_report", lambda folder: folder / "report.html")
 
 
 def arguments(options: dict[str, Any], **more: Any) -> list[str]:
@@ -127,7 +128,7 @@ class Seen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[tuple[tuple[str, ...], bytes]] = []
-        collate = training.collate_inputs
+        collate = loader.collate_inputs
 
         def recording(samples: Any, inputs: Any, **size: Any) -> Any:
             images, *labels = collate(samples, inputs, **size)
@@ -135,7 +136,7 @@ class Seen:
             self.batches.append((tuple(sample.id for sample in samples), shown))
             return images, *labels
 
-        monkeypatch.setattr(training, "collate_inputs", recording)
+        monkeypatch.setattr(loader, "collate_inputs", recording)
 
 
 # ------------------------------------------------------------------------------------------------------- resume (row 7)
@@ -263,13 +264,13 @@ def test_a_balanced_sample_has_as_many_pixels_of_each_class_as_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[np.ndarray, np.ndarray]] = []
-    balance = training.sample_balanced
+    balance = loader.sample_balanced
 
     def recording(labels: np.ndarray, *more: Any, **options: Any) -> np.ndarray:
         seen.append((labels, balance(labels, *more, **options)))
         return seen[-1][1]
 
-    monkeypatch.setattr(training, "sample_balanced", recording)
+    monkeypatch.setattr(loader, "sample_balanced", recording)
     folder = tmp_path / "run"
     assert main(["train", *arguments(TINY, sampling="balanced:0.2", run=folder, epochs=1)]) == 0
     labels, keep = seen[0]
@@ -372,7 +373,7 @@ def test_another_machine_is_named_with_both_values(
     assert main(["train", *arguments(TINY, run=run, stop_after=2)]) == 0
     real = environment("cpu")
     elsewhere = real | {"threads": 7, "blas": "abacus 1", "numpy": "1.0", "device": "gpu"}
-    monkeypatch.setattr(training, "environment", lambda device: elsewhere)
+    monkeypatch.setattr(run_state, "environment", lambda device: elsewhere)
     capsys.readouterr()
     assert main(["train", "--resume", str(run)]) == 0
     said = capsys.readouterr().out
@@ -483,18 +484,18 @@ def test_an_image_that_vanishes_is_said_in_its_step(tmp_path: Path, monkeypatch:
     steps = []
     for workers in (0, 2):
         with (one := trainer(tmp_path / str(workers), workers=workers, batch=1)).folder:
-            bad, take = one._drawn(3)[0][0], one._sample
+            bad, take = one.loader.drawn(3)[0][0], one.loader._sample
 
             def sample(i: int, epoch: int, *, bad: int = bad, take: Any = take) -> Sample:
                 if i == bad:
                     raise DataError("a.png: cannot be read")
                 return take(i, epoch)
 
-            monkeypatch.setattr(one, "_sample", sample)
+            monkeypatch.setattr(one.loader, "_sample", sample)
             with pytest.raises(DataError, match=r"a\.png: cannot be read"):
                 one.run()
         steps.append(one.progress.step)
-        assert not one._prefetch._begun
+        assert not one.loader._prefetch._begun
     assert steps == [3, 3]
 
 
@@ -639,7 +640,7 @@ def test_a_best_that_could_not_be_saved_is_not_the_one_to_beat(tmp_path: Path, m
         matrix.iou = next(ious)
         return matrix, None
 
-    monkeypatch.setattr(training, "evaluate_heads", evaluated)
+    monkeypatch.setattr(run_state, "evaluate_heads", evaluated)
     with (one := trainer(tmp_path / "run", epochs=3, on_save_error="warn")).folder:
         save = one.folder.save
 
@@ -656,10 +657,10 @@ def test_a_best_that_could_not_be_saved_is_not_the_one_to_beat(tmp_path: Path, m
 
 def test_a_log_that_cannot_be_written_is_the_same_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 2, for metrics.jsonl."""
-    monkeypatch.setattr(training.runlog, "append", failing(OSError(28, "No space left on device", "metrics.jsonl")))
+    monkeypatch.setattr(runlog, "append", failing(OSError(28, "No space left on device", "metrics.jsonl")))
     with (one := trainer(tmp_path / "a")).folder, pytest.raises(OSError, match="No space left"):
         one.run()
-    monkeypatch.setattr(training, "write_report", lambda folder: folder)
+    monkeypatch.setattr(results, "write_report", lambda folder: folder)
     with (one := trainer(tmp_path / "b", on_save_error="warn")).folder:
         assert one.run()["images"] == 2
 
@@ -742,8 +743,8 @@ def test_one_void_image_among_others_changes_nothing_for_them(tmp_path: Path) ->
     steps = []
     for name, data in (("alone", Subset(world, [0])), ("beside", beside)):
         choice = {"mirror": False, "dropout": 0.0, "batch": 2, "epochs": 1, "normalize": "valid"}
-        one = trainer(tmp_path / name, data, **choice)
-        one.preprocessing = training.Preprocessing.fit(world)
+        o, folder = Options(**TINY | choice), RunFolder(tmp_path / name)
+        one = Trainer(o, folder, data, data, preprocessing=Preprocessing.fit(world))
         with one.folder:
             one.run()
         steps.append(one.net.state_dict())
@@ -783,7 +784,7 @@ def test_measuring_sees_no_padding() -> None:
     rng = np.random.default_rng(0)
     for parameter in net.parameters():
         parameter.data = rng.normal(0, 0.3, parameter.shape).astype(np.float32)
-    preprocessing, done = training.Preprocessing.fit(data), list[int]()
+    preprocessing, done = Preprocessing.fit(data), list[int]()
     together = evaluate(net, data, preprocessing, batch=6, progress=done.append)
     alone = evaluate(net, data, preprocessing, batch=1)
     assert np.array_equal(together.matrix, alone.matrix) and done == [2, 1, 1, 2]
@@ -862,7 +863,7 @@ def test_a_loss_that_is_nan_stops_at_that_step(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "in step 4 on train-00000" in error and "the last checkpoint is intact" in error
     facts = json.loads((run / "diverged.json").read_text(encoding="utf-8"))
-    order = training.rng(0, training.ORDER, 0, 1).permutation(6)
+    order = rng(0, loader.ORDER, 0, 1).permutation(6)
     assert facts["step"] == 4 and facts["ids"] == [f"train-{i:06d}" for i in order[:2]]
     assert facts["lr"] == pytest.approx(0.02 * 0.5**0.9)  # the rate of this step, not of the one before
     if detect:
@@ -955,8 +956,8 @@ def test_a_seed_is_a_run(tmp_path: Path) -> None:
 def test_a_run_does_not_depend_on_how_python_hashes(tmp_path: Path) -> None:
     """Row 38: PYTHONHASHSEED."""
     program = (
-        "import hashlib, sys\nfrom minifcn import train, training\n"
-        "training.write_report = lambda folder: folder\n"
+        "import hashlib, sys\nfrom minifcn import train\nfrom minifcn.training import results\n"
+        "results.write_report = lambda folder: folder\n"
         "assert train.main(sys.argv[2:]) == 0\n"
     )
     digests = set()
@@ -998,7 +999,7 @@ def test_the_loss_starts_at_ln_c_and_says_so(tmp_path: Path, capsys: pytest.Capt
 def test_the_loss_that_is_shown_is_per_pixel_whatever_it_is_divided_by(normalize: str, tmp_path: Path) -> None:
     one = trainer(tmp_path / "run", normalize=normalize, lr=0.0, epochs=1, batch=4)
     with one.folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "write_report", lambda folder: folder)
+        patch.setattr(results, "write_report", lambda folder: folder)
         one.run()
     assert log(tmp_path / "run")[0]["loss"] == pytest.approx(math.log(8), rel=1e-5)
 

@@ -229,11 +229,11 @@ def test_the_recipe_takes_the_steps_that_pytorch_takes(
             groups.append({"params": [parameter], "weight_decay": decay, "factor": rate})
         oracle = torch.optim.AdamW(groups, lr=o.lr, betas=(o.momentum, 0.999), eps=1e-8)
 
-        import minifcn.training.loop as training
+        import minifcn.training.loader as loader
 
-        collate = training.collate_inputs
+        collate = loader.collate_inputs
         monkeypatch.setattr(
-            training, "collate_inputs", lambda *args, **size: fed.append(collate(*args, **size)) or fed[-1]
+            loader, "collate_inputs", lambda *args, **size: fed.append(collate(*args, **size)) or fed[-1]
         )
         ours, theirs = [], []
         for step in range(5):
@@ -325,7 +325,7 @@ def test_a_run_that_holds_out_says_so(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run") as folder:
         trainer = Trainer(o, folder, *setup.data_sets(o), say=lambda line: None)
         assert (len(trainer.train_set), len(trainer.val_set)) == (5, 3)
-        assert trainer._split() == "train, 3 held out"
+        assert trainer.split() == "train, 3 held out"
 
 
 def test_the_checkpoint_holds_adams_moments(tmp_path: Path) -> None:

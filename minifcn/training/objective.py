@@ -1,0 +1,45 @@
+"""The loss of a batch, of the kind that the options choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from minifcn import ops
+from minifcn.backend import to_device
+from minifcn.tensor import Tensor
+from minifcn.training.loader import Batch
+from minifcn.training.options import Options
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Return the loss of the scores of a batch: `objective(scores, batch)`.
+
+    `class_weights` holds the weight of each class, None if all weigh the same.
+    """
+
+    options: Options
+    device: str
+    class_weights: Any = None
+
+    def __call__(self, scores: Any, batch: Batch) -> Tensor:
+        """The loss of the labels, plus that of the second labels where the net has a head for them, both unweighted."""
+        device, keep = self.device, None if batch.keep is None else to_device(batch.keep, self.device)
+        options = {"normalize": self.options.normalize, "sampling": keep}
+        first, second = ({**options, "divisor": divisor} for divisor in batch.divisors)
+        two_heads, labels = isinstance(scores, dict), to_device(batch.labels, device)
+        loss = self._one_loss(scores["sem"] if two_heads else scores, labels, weights=self.class_weights, **first)
+        if not two_heads:
+            return loss
+        return loss + self._one_loss(scores["geo"], to_device(batch.geometry, device), **second)
+
+    def _one_loss(self, scores: Tensor, labels: Any, **options: Any) -> Tensor:
+        """The loss of one head, of the kind that the options name."""
+        kind = self.options.loss
+        if kind == "focal":
+            return ops.focal_loss(scores, labels, gamma=self.options.focal_gamma, **options)
+        if kind == "cross_entropy":
+            return ops.softmax_cross_entropy(scores, labels, **options)
+        dice = ops.dice_loss(scores, labels, sampling=options["sampling"])
+        return dice if kind == "dice" else dice + ops.softmax_cross_entropy(scores, labels, **options)
