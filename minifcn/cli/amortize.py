@@ -1,4 +1,4 @@
-"""`minifcn amortize`: patch by patch against all at once, timed.
+"""`minifcn amortize`: time a net patch by patch, and on the whole image at once.
 
 minifcn amortize                              CaffeNet on 500x500 pixels: 10x10 windows of 227
 minifcn amortize --net lenet --size 100

@@ -193,7 +193,7 @@ def wanted_layers(options: Options, default: str = "") -> list[Layer]:
 
 
 def measure_layers(options: Options) -> dict[str, Any]:
-    """The table, printed line by line, and returned as a record."""
+    """Print the table line by line, and return it as a record."""
     layers = wanted_layers(options)
     torch, rate, copy = import_torch(options.torch), matrix_rate(), copy_rate()
     print_machine(torch, rate)
@@ -247,7 +247,7 @@ def net_of(options: Options) -> Work:
 
 
 def measure_nets(options: Options) -> dict[str, Any]:
-    """The net that the options name, or each of `TRAINED`."""
+    """Return the net that the options name, or each of `TRAINED`."""
     if options.net != "all":
         return measure_net(options)
     rows, record = [], {}
@@ -304,7 +304,7 @@ def measure_net(options: Options) -> dict[str, Any]:
 
 
 def elsewhere(side: str, options: Options) -> Elsewhere:
-    """The process in which one side does its work."""
+    """Return the process in which one side does its work."""
     names = ("net", "size", "width", "layers", "batch", "padding", "way", "threads")
     chosen = [f"--{name}={getattr(options, name)}" for name in names]
     return Elsewhere([sys.executable, "-m", "minifcn", "bench", "side", side, *chosen])
@@ -358,7 +358,7 @@ def measure_overhead(options: Options) -> dict[str, Any]:
 
 
 def measure_profile(options: Options) -> dict[str, Any]:
-    """What the time of a training step of `--net` is spent on."""
+    """Return what the time of a training step of `--net` is spent on."""
     print_machine()
     work = net_of(options)
     seconds = profile(work, options.runs)

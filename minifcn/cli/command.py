@@ -1,13 +1,8 @@
 """How every command parses its options, reports errors and chooses its exit code.
 
 A command is a module with `main(argv: list[str]) -> int` that returns its exit code and raises a `MinifcnError` for
-whatever it refuses. It ends with
-
-    if __name__ == "__main__":
-        run(main)
-
-so that `python -m minifcn.train` and `minifcn train` (cli.py) leave in the same way. `--debug` belongs to all of them:
-it is taken out of the arguments here, and lets every exception through.
+whatever it refuses. `minifcn train` and `python -m minifcn.train` both run it through `guard`, so they exit in the same
+way. Every command takes `--debug`, which is handled here: it lets every exception through.
 
     0    done
     1    a bug in minifcn: an unexpected exception
@@ -52,7 +47,7 @@ def run(main: Main) -> NoReturn:
 
 
 def guard(main: Main, argv: list[str]) -> int:
-    """The exit code of `main(argv)`, whatever happens in it. Exceptions become one line on stderr."""
+    """Return the exit code of `main(argv)`, whatever happens in it. Exceptions become one line on stderr."""
     open_streams()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as minifcn/__init__.py left it while it imported
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -148,7 +143,7 @@ def close_broken_streams() -> None:
 
 
 def out_of_memory(error: MemoryError) -> str:
-    """A MemoryError in one line: which op asked for how much, what CuPy's pool holds, and what needs less.
+    """Return a MemoryError in one line: which op asked for how much, what CuPy's pool holds, and what needs less.
 
     The pool's unused blocks are given back to the device, so that whatever still has to be done can be done.
     """

@@ -23,7 +23,7 @@ from minifcn.weights.published import open_weights
 
 @dataclass(frozen=True)
 class Options:
-    """Weights of Caffe, PyTorch, NumPy, safetensors, Keras or MATLAB as a checkpoint: `minifcn convert IN OUT`."""
+    """Convert weights of Caffe, PyTorch, NumPy, Keras or MATLAB into a checkpoint: `minifcn convert IN OUT`."""
 
     net: Annotated[str, "the net it has to be, vgg16 for instance; by default the one that fits"] = ""
     plain: Annotated[bool, "copy the arrays under the names they have, whatever net they are of"] = False

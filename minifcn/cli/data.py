@@ -63,9 +63,9 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Check:
-    """Look through a VOC tree: what is wrong with images, masks, lists, and what helps. Exit code 2 if anything is.
+    """Check a VOC tree: report every fault of images, masks and lists, and how to fix it. Exit code 2 for any fault.
 
-    Of SBD, NYUDv2, SIFT Flow and PASCAL-Context, in their own formats, each pair that cannot be read.
+    For SBD, NYUDv2, SIFT Flow and PASCAL-Context, in their own formats, report each pair that cannot be read.
     """
 
     classes: Annotated[str, "a file with a class name a line, 0 first, instead of the folder's class_names.txt"] = ""
@@ -81,7 +81,7 @@ class Check:
 class Import:
     """Write the pictures and labels of FOLDER as a tree to train on, NEW: `minifcn data import FOLDER NEW`.
 
-    Found are pictures with masks, paired by name, and files of labelme, COCO and CVAT. FOLDER is not changed.
+    It finds pictures with masks, paired by name, and files of labelme, COCO and CVAT. FOLDER is not changed.
     """
 
     kind: Annotated[str, "masks, labelme, coco or cvat, where FOLDER holds several"] = ""
@@ -159,7 +159,7 @@ def fetch_command(argv: list[str]) -> int:
 
 
 def _catalogue() -> str:
-    """The names that can be fetched, and those that cannot and why."""
+    """Return the names that can be fetched, and those that cannot and why."""
     lines = ["NAME is one of"]
     lines += [f"  {name:<15} {one.what}, {one.size / 1e6:,.0f} MB" for name, one in SOURCES.items()]
     lines += ["to be fetched by hand, since no hash of them is known that could be relied on:"]
@@ -259,7 +259,7 @@ def _overlays(tree: Path, count: int = 4) -> np.ndarray:
 
 
 def _read_through(folder: str, what: str, options: Check) -> int:
-    """Of a data set in another format than VOC's: every pair that its reader refuses, and why."""
+    """Print, for a data set in another format than VOC's, every pair that its reader refuses, and why."""
     for name in ("write", "classes"):
         if getattr(options, name):
             raise UsageError(f"option --{name} is for trees of PASCAL VOC; {folder} holds {what}")

@@ -1,4 +1,4 @@
-"""`minifcn dense`: dense prediction, four ways side by side: what each costs, and where they agree.
+"""`minifcn dense`: compare four ways of dense prediction: what each costs, and where they agree.
 
 minifcn dense                                        VGG up to pool3, thin, on an image of 96x96 pixels
 minifcn dense --trunk alexnet --until pool2 --size 120x120 --picture border.png
@@ -26,7 +26,7 @@ from minifcn.nn import Module, evaluating
 
 @dataclass(frozen=True)
 class Options:
-    """The cost of dense prediction four ways: `minifcn dense --trunk vgg16 --until pool3 --size 96x96`."""
+    """Measure the cost of dense prediction four ways: `minifcn dense --trunk vgg16 --until pool3 --size 96x96`."""
 
     trunk: Annotated[str, "vgg16, alexnet, googlenet or squeezenet, with seeded random weights"] = "vgg16"
     until: Annotated[str, "the output of the trunk to make dense"] = "pool3"

@@ -1,4 +1,4 @@
-"""`minifcn describe NET`: what a net is and what it will cost, layer by layer, before anything runs.
+"""`minifcn describe NET`: list a net's layers, their cost and their memory, without running it.
 
 minifcn describe fcn8s --size 500x500
 minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def print_check(device: str) -> int:
-    """Print prediction and measurement for each net and size. Returns 1 if any is more than a tenth off."""
+    """Print prediction and measurement for each net and size. Return 1 if any is more than a tenth off."""
     worst = 0.0
     for row in check(device=device):
         size = f"{row.size}x{row.size}"

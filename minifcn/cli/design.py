@@ -1,11 +1,11 @@
-"""`minifcn design`: which kernels upsample, what is cropped where, how little padding will do.
+"""`minifcn design`: compute a ladder's kernels, crops and smallest safe padding.
 
     minifcn design vgg16 --skips pool4,pool3          crops 5, 9 and 28; padding 97 is the least (the paper takes 100)
     minifcn design alexnet                            kernel 63
     minifcn design alexnet --kernel 64                why not: the crop offset would be 37/2 at padding 100
     minifcn design 'a=3/1/1 p=2/2c b=3/1/1 q=2/2c fc=5' --skips p
 
-How a chain is written stands in `introspect/design.py`.
+`introspect/design.py` explains how to write a chain.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """`minifcn design`: prints the smallest safe padding, crops and kernels. Returns the exit code."""
+    """Print the smallest safe padding, crops and kernels. Return the exit code."""
     words, options = parse_words(Options, argv, verb="design")
     if not 0 <= options.kernel <= MOST or not -1 <= options.padding <= MOST:
         raise UsageError(f"kernel is {options.kernel}, padding {options.padding}; expected numbers from 0 to {MOST}")
@@ -51,6 +51,6 @@ def main(argv: list[str]) -> int:
 
 
 def cropped(rung: Rung) -> str:
-    """The crop of a rung, as `figure` writes it."""
+    """Return the crop of a rung, as `figure` writes it."""
     cut, like = (rung.skip, "score") if rung.cut == "skip" else ("score", rung.skip or "image")
     return f"crop({cut}, like={like}, at={rung.at})"

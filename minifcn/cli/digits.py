@@ -1,4 +1,4 @@
-"""`minifcn digits`: LeNet learns to read digits, and then finds them all over a sheet it has never seen.
+"""`minifcn digits`: train LeNet to read digits, then find them on a larger sheet.
 
 minifcn digits                            a few seconds; leaves digits.png
 """

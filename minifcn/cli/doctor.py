@@ -1,6 +1,6 @@
 """`minifcn doctor`: check this machine and suggest fixes.
 
-    minifcn doctor            or  python -m minifcn.doctor
+    minifcn doctor            or  python -m minifcn doctor
 
 Most of a run's speed is decided by three things it never mentions: which BLAS multiplies the matrices, on how many
 threads, and whether the GPU takes part. This prints them, tests each by multiplying two 2x2 matrices, and returns
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 
 
 def machine() -> list[tuple[str, str]]:
-    """Names and values: minifcn, Python, NumPy, its BLAS, threads."""
+    """Return names and values: minifcn, Python, NumPy, its BLAS, threads."""
     chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
     return [
         ("minifcn", f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}"),
@@ -113,12 +113,12 @@ def blas() -> str:
 
 
 def cupy_version() -> str:
-    """The installed CuPy packages by name; two of them are a fault, so all are named."""
+    """Return the installed CuPy packages by name; two of them are a fault, so all are named."""
     return ", ".join(f"{name} {version(name)}" for name in cupy_packages()) or "not installed"
 
 
 def driver() -> tuple[str, int]:
-    """The newest CUDA the NVIDIA driver knows and its number of cards, as `("12.9", 1)`; `("", 0)` without a driver.
+    """Return the newest CUDA that the driver knows and its cards, as `("12.9", 1)`; `("", 0)` without a driver.
 
     This asks the driver itself, so that a missing driver differs from a CuPy that does not find it.
     """
@@ -134,13 +134,13 @@ def driver() -> tuple[str, int]:
 
 
 def probe_cpu() -> str:
-    """Whether [[1, 2], [3, 4]] squared comes out right on the CPU."""
+    """Return whether [[1, 2], [3, 4]] squared comes out right on the CPU."""
     x = np.array([[1, 2], [3, 4]], dtype=np.float32)
     return "right" if (x @ x).tolist() == [[7, 10], [15, 22]] else f"WRONG: {(x @ x).tolist()}"
 
 
 def version(name: str) -> str | None:
-    """The version of an installed distribution, None if it is not there."""
+    """Return the version of an installed distribution, None if it is not there."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -53,7 +53,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Measure and print; a run folder that has no evaluation.json yet (its run was stopped) gets one, and a report."""
+    """Measure and print. A run folder without an evaluation.json (its run was stopped) gets one, and a report."""
     words, options = parse_words(Options, argv, verb="evaluate", words="RUN")
     if len(words) != 1:
         found = f"found {', '.join(words)}; " if words else ""
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
 
 
 def data_of(trained: Trained, options: Options) -> tuple[Dataset, str, Dataset | None]:
-    """(the data set to measure on, its split, the one to count the baselines on or None if there is none)."""
+    """Return the data set to measure on, its split, and the set to count the baselines on, None if there is none."""
     o = trained.options
     o = dataclasses.replace(o, data=options.data or o.data, skip_bad=options.skip_bad)
     o = dataclasses.replace(o, val_split=options.split or o.val_split, max_val=o.max_val if o.data == WORLD else 0)

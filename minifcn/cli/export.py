@@ -32,7 +32,7 @@ Net = tuple[Module, tuple[str, ...], Preprocessing | None]
 
 @dataclass(frozen=True)
 class Options:
-    """A net for other programs: `minifcn export RUN model.onnx` or `minifcn export RUN state.safetensors`."""
+    """Write a net for other programs: `minifcn export RUN model.onnx` or `minifcn export RUN state.safetensors`."""
 
     best: Annotated[bool, "the checkpoint that was best on the run's validation split, instead of the newest"] = False
 
@@ -69,7 +69,7 @@ def takes(net: FCN | Classifier) -> str:
 
 
 def opened(path: Path, *, best: bool) -> Net:
-    """The net of a run, of a checkpoint or of a file of weights, with its classes and its preprocessing."""
+    """Return the net of a run, of a checkpoint or of a file of weights, with its classes and its preprocessing."""
     if not path.is_dir() and recognised(path):
         weights = open_weights(path)
         return weights.network(), weights.classes, weights.preprocessing

@@ -3,8 +3,8 @@
     minifcn inspect model.pth
     minifcn inspect runs/toy/checkpoints/best.safetensors
 
-Its format, by its first bytes; every array with shape, dtype, smallest and largest number, and how many are not
-finite; the net that it fits, or where the nearest one differs; and what that net's images go through.
+It prints the format, found by the first bytes; every array with shape, dtype, smallest and largest number, and how many
+numbers are not finite; the net that the file fits, or where the nearest one differs; and that net's preprocessing.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from minifcn.weights.published import open_weights
 
 @dataclass(frozen=True)
 class Options:
-    """What is in a file of weights: `minifcn inspect FILE`."""
+    """List what a weight file contains: `minifcn inspect FILE`."""
 
     most: Annotated[int, "list at most so many arrays (0: all)"] = 60
 
 
 def main(argv: list[str]) -> int:
-    """Print the format, the arrays and the net. A file that cannot be read is refused; one that fits no net is not."""
+    """Print the format, the arrays and the net. A file that cannot be read is refused, one that fits no net is not."""
     words, options = parse_words(Options, argv, verb="inspect", words="FILE")
     if len(words) != 1:
         raise UsageError(f"inspect: expected one file, found {len(words)}: minifcn inspect FILE")
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
 
 def row(name: str, array: np.ndarray) -> tuple[str, ...]:
-    """What is worth knowing of an array; the smallest and the largest are those of its finite numbers."""
+    """Return what is worth knowing of an array; the smallest and the largest are those of its finite numbers."""
     finite = array[np.isfinite(array)].astype(np.float64)
     ends = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("", "")
     shape = "x".join(map(str, array.shape)) or "one number"
@@ -69,7 +69,7 @@ def row(name: str, array: np.ndarray) -> tuple[str, ...]:
 
 
 def belongs(path: Path) -> Mapping[str, str]:
-    """The net that the file is of, and what its images go through; or why that cannot be said."""
+    """Return the net that the file is of, and what its images go through; or why that cannot be said."""
     meta = meta_of(path)
     if "net" in meta or "stride" in meta:
         record = read_record(path, meta)

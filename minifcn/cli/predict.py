@@ -159,12 +159,12 @@ def framed(path: Path, *, most: int) -> Iterator[tuple[int, np.ndarray, bool]]:
 
 
 def beside(checkpoint: Path) -> Path:
-    """The run folder of a checkpoint, or the folder it lies in."""
+    """Return the run folder of a checkpoint, or the folder it lies in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
 def files(word: str) -> list[Path]:
-    """The images that a word of the command line means; `DataError` if there are none."""
+    """Expand one argument (file, folder or pattern) into image paths; `DataError` if there are none."""
     path = Path(word)
     if path.is_dir():
         found = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[:2] != "._")

@@ -6,8 +6,8 @@
     minifcn reproduce --quick                one seed and few images: does everything run?
     minifcn reproduce --dry-run              the training runs, what is done of them, how long the rest takes
 
-Every training run is a run folder in OUT/cells, shared by all tables that need it. Interrupt it whenever you like: the
-same command goes on, and does nothing twice.
+Every training run is a run folder in OUT/cells, shared by all tables that need it. You can interrupt it at any time;
+the same command continues, and does nothing twice.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Run what is missing, and write the page. Returns 0; 1 if a cell failed; 130 or 143 if interrupted."""
+    """Run what is missing, and write the page. Return 0; 1 if a cell failed; 130 or 143 if interrupted."""
     after = f"tables:\n{listed()}"
     words, options = parse_words(Options, argv, verb="reproduce", words="[TABLE ...]", after=after)
     if options.list:
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> int:
 
 
 def listed() -> str:
-    """The tables with their titles, a line each."""
+    """Return the tables with their titles, a line each."""
     titles = UNTRAINED | {name: table.title for name, table in TABLES.items()}
     return "\n".join(f"  {name:<14} {title}" for name, title in titles.items())
 
@@ -126,7 +126,7 @@ def check(options: Options) -> None:
 
 
 def preview(plan: Sequence[Job], out: Path, at_once: int) -> int:
-    """What would be run: a line for each cell and seed."""
+    """Return what would be run: a line for each cell and seed."""
     done = [job for job in plan if finished(job, out)]
     known = {job.folder for job in done}
     waiting = [job for job in plan if job.folder not in known]
@@ -142,13 +142,13 @@ def preview(plan: Sequence[Job], out: Path, at_once: int) -> int:
 
 
 def command_shown(words: Sequence[str], options: Options) -> str:
-    """The command that makes a page, without the places of this machine."""
+    """Return the command that makes a page, without the places of this machine."""
     more = ["--quick"] if options.quick else [f"--seeds {options.seeds}"] * (options.seeds != Options.seeds)
     return " ".join(["minifcn", "reproduce", *words, *more])
 
 
 def results_of(done: Sequence[Job], out: Path) -> dict[tuple[str, int], Result]:
-    """What the finished jobs have measured; a file that has spoiled since is left out."""
+    """Return what the finished jobs have measured; a file that has spoiled since is left out."""
     found = {}
     for job in done:
         if job.cell.kind != PRETRAIN:
@@ -160,7 +160,7 @@ def results_of(done: Sequence[Job], out: Path) -> dict[tuple[str, int], Result]:
 
 
 def write(findings: Findings, out: Path, page: str) -> list[Path]:
-    """The page in `out`, as Markdown and as HTML, and where else it is wanted."""
+    """Write the page into `out`, as Markdown and as HTML, and wherever else it is wanted."""
     found = list(sections(findings))
     written = [*write_markdown(found, out / "reproduction.md")[:1], write_html(found, out / "report.html")]
     return written + (write_markdown(found, Path(page)) if page else [])

@@ -68,7 +68,7 @@ OVERFIT: dict[str, Any] = {
 
 
 def main(argv: list[str]) -> int:
-    """Parse, train, report. Returns 0, or 1 if --overfit did not come to know its images."""
+    """Parse, train, report. Return 0, or 1 if --overfit did not learn its images."""
     with together(say=warn) as ranks:
         return trained(argv, ranks)
 
@@ -108,7 +108,7 @@ def trained(argv: list[str], ranks: Alone) -> int:
 
 
 def starting_point(given: Mapping[str, Any]) -> Options:
-    """The options that the command line then changes: of a run to resume, of a config file, or of a recipe."""
+    """Return the options that the command line then changes: of a run to resume, of a config file, or of a recipe."""
     resume, config, recipe = (given.get(name) for name in ("resume", "config", "recipe"))
     if sum(value is not None for value in (resume, config, recipe)) > 1:
         raise UsageError("--resume, --config and --recipe each say where the options come from; give one of them")
@@ -126,7 +126,7 @@ def starting_point(given: Mapping[str, Any]) -> Options:
 
 
 def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = False) -> Trainer:
-    """A new run, its folder made and its configuration written; `again` in a folder that has the configuration only."""
+    """Return a new run in a new folder with its configuration; `again`: in a folder that holds only a configuration."""
     path = Path(options.run if again else ranks.once(lambda: str(unused_folder(options))))
     if missing := missing_beginning(options):
         raise UsageError(missing)
@@ -168,7 +168,7 @@ def unused_folder(options: Options) -> Path:
 
 
 def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
-    """A run as its newest good checkpoint left it."""
+    """Return a run as its newest good checkpoint left it."""
     path = Path(options.resume)
     original = options_of_run(path)
     was, wanted = original.as_dict(), options.as_dict()

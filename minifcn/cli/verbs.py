@@ -10,23 +10,23 @@ from minifcn.errors import UsageError
 
 VERBS = {
     "train": "train a network; without arguments, on the embedded world",
-    "pretrain": "a trunk learns to name single things of the embedded world, for --init",
-    "evaluate": "the paper's four metrics of a run on a data set, beside two baselines",
+    "pretrain": "train a trunk as a classifier on the embedded world, for --init",
+    "evaluate": "compute the paper's four metrics of a run, beside two baselines",
     "predict": "segment images with a trained network",
-    "classify": "what is on a photograph, by SqueezeNet or weights of your own; a heat map of where",
-    "inspect": "what is in a file of weights, and which net it fits",
-    "convert": "weights of Caffe, PyTorch, NumPy, Keras or MATLAB as a checkpoint",
-    "export": "a trained net as ONNX, or as a state dict for PyTorch",
-    "describe": "every layer of a net, its cost and its memory, before anything runs",
-    "design": "the crops, kernels and smallest safe padding of any ladder, or why there is none",
-    "dense": "dense prediction four ways: what each costs, and where they agree",
-    "data": "a data set written, fetched, or looked through for all that is wrong with it",
-    "reproduce": "the paper re-run at the scale of a laptop, row by row beside its own numbers",
+    "classify": "name what a photograph shows, by SqueezeNet or your own weights; draw where",
+    "inspect": "list what a weight file contains, and which net it fits",
+    "convert": "convert weights of Caffe, PyTorch, NumPy, Keras or MATLAB into a checkpoint",
+    "export": "write a trained net as ONNX, or as a state dict for PyTorch",
+    "describe": "list every layer of a net, its cost and its memory, before anything runs",
+    "design": "compute the crops, kernels and smallest safe padding of a ladder, or why not",
+    "dense": "compare four ways of dense prediction: what each costs, where they agree",
+    "data": "make, fetch, check or import a data set",
+    "reproduce": "rerun the paper at the scale of a laptop, beside its own numbers",
     "doctor": "check this machine and suggest fixes",
-    "digits": "LeNet learns to read digits in seconds, and finds them on a larger sheet",
-    "amortize": "patch by patch against all at once: the timing experiment of section 3.1",
-    "grade": "which exercises of a notebook of the course are solved",
-    "bench": "how fast the operations are here, and how much memory they take",
+    "digits": "train LeNet to read digits in seconds, then find them on a larger sheet",
+    "amortize": "time a net patch by patch and all at once: the experiment of section 3.1",
+    "grade": "list which exercises of a notebook of the course are solved",
+    "bench": "measure how fast the operations are here, and how much memory they take",
 }
 RANKED = ("train", "bench")  # the verbs that several processes of MPI may share
 MODULES = {"inspect": "inspect_weights"}  # no module is named like one of Python's own
@@ -43,7 +43,7 @@ USAGE = "\n".join(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The entry point of the `minifcn` script: returns the exit code of the verb."""
+    """Run the `minifcn` script and return the exit code of the verb."""
     return guard(dispatch, sys.argv[1:] if argv is None else argv)
 
 

@@ -1,8 +1,8 @@
 """Augmentation: flip, scale, shift and crop images together with their masks.
 
-What moves the picture must move its labels by exactly as much, or the net learns that the edges of things lie beside
-them. But the two are not resampled alike: between two brightnesses there is a third, between a cat and a sofa there is
-no dog. So the image is interpolated, and every map of labels takes the nearest value.
+A picture and its labels must move by exactly as much, or the net learns the edges of things in the wrong place. But the
+two are resampled differently: there is a brightness between two others, but no dog between a cat and a sofa. So the
+image is interpolated, and every map of labels takes the nearest value.
 
 The paper tried mirroring and shifts of up to 32 pixels and saw no noticeable gain (section 4.3): its net had already
 seen a million photographs. A net trained from scratch on a few hundred gains more.
@@ -54,7 +54,7 @@ class Augmentation:
             raise UsageError(f"augmentation fill={self.fill}; expected three values 0..255, red first")
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A new sample; the one given stays as it was."""
+        """Return a new sample; the one given stays as it was."""
         if sample.label.shape != sample.image.shape[:2]:
             raise ShapeError(f"{sample.id}: label {sample.label.shape}; expected that of image {sample.image.shape}")
         factor = float(np.exp(rng.uniform(*np.log(self.scale))))
@@ -77,7 +77,7 @@ class Augmentation:
 
 
 def _pick(uniform: float, low: int, high: int) -> int:
-    """The integer of low..high, both included, that a number of [0, 1) points at."""
+    """Return the integer of low..high, both included, that a number of [0, 1) points at."""
     return low + int(uniform * (high - low + 1))
 
 
@@ -91,7 +91,7 @@ def _span(index: np.ndarray, start: int, length: int) -> np.ndarray:
 def _gathered(
     sample: Sample, rows: np.ndarray, columns: np.ndarray, fill: tuple[int, int, int] = IMAGENET_MEAN
 ) -> Sample:
-    """The sample at these rows and columns: one statement moves everything known about a pixel, so nothing drifts."""
+    """Return the sample at these rows and columns. All that is known about a pixel moves together."""
     outside = (rows[:, None] == OUTSIDE) | (columns == OUTSIDE)
 
     def take(plane: np.ndarray, nothing: int | tuple[int, int, int]) -> np.ndarray:
@@ -110,7 +110,7 @@ def _gathered(
 
 
 def _scaled(sample: Sample, factor: float) -> Sample:
-    """The sample enlarged by `factor`: the image interpolated, the rest at the nearest pixel."""
+    """Return the sample enlarged by `factor`: the image interpolated, the rest at the nearest pixel."""
     from PIL import Image
 
     height, width = sample.label.shape

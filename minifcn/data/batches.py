@@ -1,8 +1,8 @@
 """Preprocess images and stack them into float32 batches.
 
-Two conventions hide here that have cost people days. Nets trained in Caffe want blue first and 0..255 minus a mean;
-nets trained elsewhere want red first and 0..1, normalised. Feed one the other's pictures and nothing fails: it only
-recognises less. So a net and its `Preprocessing` belong together and are saved together.
+There are two conventions, and mixing them up costs days. Nets trained in Caffe expect blue first and 0..255 minus a
+mean; nets trained elsewhere expect red first and 0..1, normalised. A net that gets the other convention's pictures does
+not fail: it only recognises less. So a net and its `Preprocessing` belong together and are saved together.
 """
 
 import math
@@ -18,7 +18,7 @@ from minifcn.errors import DataError, FormatError, ShapeError, UsageError
 
 
 def _is_number(value: Any) -> bool:
-    """An int or a float of a sensible size; NaN and infinity fail the comparison."""
+    """Return whether a value is an int or a float of a sensible size; NaN and infinity fail the comparison."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
@@ -72,7 +72,7 @@ class Preprocessing:
         return red, green, blue
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The picture (H, W, 3) uint8, red first, as (3, H, W) float32."""
+        """Return the picture (H, W, 3) uint8, red first, as (3, H, W) float32."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ShapeError(f"preprocessing: found {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3)")
         channels = image if self.order == "RGB" else image[:, :, ::-1]
@@ -122,7 +122,7 @@ def collate(samples: Sequence[Sample], preprocessing: Preprocessing) -> tuple[np
 def stacked(
     samples: Sequence[Sample], planes: Sequence[np.ndarray], nothing: int, *, size: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
-    """Planes (C, h, w), one array for each sample, as (N, C, H, W) of their type, filled up with `nothing`.
+    """Return planes (C, h, w), one array for each sample, as (N, C, H, W) of their type, filled up with `nothing`.
 
     H and W are the largest, and at least `size`. Raises `DataError` for a plane whose size is not that of its sample's
     image, and `UsageError` where there is none at all.

@@ -64,7 +64,7 @@ class Wrapper:
         return self.dataset[index]
 
     def unchanged(self, index: int) -> bool:
-        """Whether the files of a picture are those that `minifcn data check` found good."""
+        """Return whether the files of a picture are those that `minifcn data check` found good."""
         inner = getattr(self.dataset, "unchanged", None)
         return inner is not None and inner(index)
 

@@ -16,7 +16,7 @@ INK = 16  # the largest value of a pixel in the file
 
 
 def load_digits(size: int = 28) -> tuple[np.ndarray, np.ndarray]:
-    """Images (1797, 1, size, size) float32, 0 paper and 1 ink, and labels (1797,) int64 from 0 to 9.
+    """Return images (1797, 1, size, size) float32, 0 paper and 1 ink, and labels (1797,) int64 from 0 to 9.
 
     Raises `UsageError` where scikit-learn is not installed.
     """

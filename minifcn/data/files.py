@@ -1,13 +1,13 @@
 """Read and write images and masks safely.
 
-A photograph and a mask are both image files, and there the likeness ends. The numbers in a photograph are
+A photograph and a mask are both image files, but they hold different things. The numbers in a photograph are
 brightnesses: they may be scaled, converted and compressed, and still show the same thing. The numbers in a mask are
 *names*: 7 is not a little more than 6, it is a car and not a bus. So a photograph is converted to 8-bit RGB from
 whatever it was, and a mask is never converted at all: it is a PNG (nothing lossy) of indices, or it is refused.
 Depth is the third kind: lengths, in 16 bits, in a unit that the file does not name.
 
-Every file is doubted until it has been checked. What a file is, its content says and not its name. Its size is read
-from the header and judged before any pixel is decoded, since a few kilobytes can announce gigabytes. Every refusal
+No file is trusted before it is checked. Its content decides what it is, not its name. Its size is read from the header
+and checked before any pixel is decoded, since a few kilobytes can declare gigabytes. Every refusal
 is a `DataError` in one line: the file, what was found, what was expected, and what to do.
 """
 
@@ -118,7 +118,7 @@ def read_depth(path: str | os.PathLike[str], *, per_metre: float) -> np.ndarray:
 
 
 def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
-    """(what kind of PNG a mask is, its numbers (H, W) or its colours (H, W, 3)), for who has to say what is wrong.
+    """Return the kind of a mask's PNG and its numbers (H, W) or colours (H, W, 3), for a report of what is wrong.
 
     "palette" and "grey" are masks that `read_mask` takes, if their numbers are classes; "1 bit", "2 bits", "4 bits",
     "16 bits" and "grey with transparency" hold numbers that it does not believe, "colours" holds none.
@@ -183,7 +183,7 @@ def _frame(path: str | os.PathLike[str], picture: Any) -> np.ndarray:
 
 
 def as_rgb(path: str | os.PathLike[str], picture: Any, *, bits: int = 16) -> Any:
-    """The same picture in mode RGB; of samples with 16 bits the lowest `bits` are used, and of those the upper 8."""
+    """Return the picture in mode RGB; of samples with 16 bits, the upper 8 of the lowest `bits` are used."""
     from PIL import Image
 
     if picture.mode.startswith("I;16"):
@@ -212,7 +212,7 @@ def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
 
 
 def bits_of_png(path: str | os.PathLike[str]) -> int:
-    """A PNG's bit depth, which follows signature, chunk head, width and height."""
+    """Return a PNG's bit depth, which follows signature, chunk head, width and height."""
     with open(path, "rb") as file:
         return file.read(25)[24]
 

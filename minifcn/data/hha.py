@@ -1,8 +1,8 @@
 """Encode a depth map as HHA: disparity, height and angle with gravity.
 
 A net that has learned from photographs expects three channels from 0 to 255 in which edges and surfaces show. A depth
-map has one channel, in metres, and hides what matters most indoors: that floors lie low and level, that walls stand.
-Gupta et al. (ECCV 2014) compute it and write it down, and the paper feeds that to its NYUDv2 nets (section 5, table 4):
+map has one channel, in metres, and does not show what matters most indoors: that floors are low and level, and walls
+upright. Gupta et al. (ECCV 2014) compute that, and the paper feeds it to its NYUDv2 nets (section 5, table 4):
 
     red     horizontal disparity    31000 / Z, where Z is the depth in centimetres, at least 100
     green   height above ground     in centimetres; the ground lies as deep as the lowest point in sight
@@ -66,7 +66,7 @@ def hha(
     measured: Array | None = None,
     gravity: tuple[float, float, float] | Array | None = None,
 ) -> Array:
-    """The HHA picture (H, W, 3) uint8 of a depth map (H, W) in metres: disparity, height, angle, in this order.
+    """Return the HHA picture (H, W, 3) uint8 of a depth map (H, W) in metres: disparity, height, angle, in this order.
 
     Depth 0 means unknown, and such a pixel is (0, 0, 0). `measured` (H, W) marks the pixels that the sensor saw and
     that were not filled in afterwards: planes are fitted through these alone; without it, through all known ones. Where
@@ -109,7 +109,7 @@ def rays(size: tuple[int, ...], camera: Camera) -> tuple[Array, Array]:
 
 
 def normals(depth: Array, camera: Camera, seen: Array | None = None, *, radius: int = NORMAL_RADIUS) -> Array:
-    """The unit normal (H, W, 3) of the plane that best fits the window of 2 radius + 1 pixels around each pixel.
+    """Return the unit normal (H, W, 3) of the plane that best fits the window of 2 radius + 1 pixels around each pixel.
 
     Normals point away from the eye: that of a floor points down. It is (0, 0, 0) where fewer than three pixels of
     the window are seen, or all on one line. The fit is over 1 / Z = p i + q j + r in columns i and rows j:
@@ -155,7 +155,7 @@ def window_sums(planes: Array, radius: int) -> Array:
 
 
 def find_gravity(normal: Array, start: tuple[float, float, float] = DOWN) -> Array:
-    """The direction (3,) in which things fall: what most floors and ceilings face, and most walls do not.
+    """Return the direction (3,) in which things fall: what most floors and ceilings face, and most walls do not.
 
     From a first guess, `start`, take the normals within t degrees of it or of its opposite for floors F, and those
     within t degrees of level for walls W. The best direction g is then the unit vector with the least

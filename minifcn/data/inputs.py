@@ -85,7 +85,7 @@ def log_depth(depth: np.ndarray) -> np.ndarray:
 def collate_inputs(
     samples: Sequence[Sample], inputs: Inputs, *, size: tuple[int, int] = (0, 0)
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """The images for each net (N, C, H, W), the labels (N, H, W) and the second labels, all void where there are none.
+    """Return the images for each net (N, C, H, W), the labels (N, H, W) and the second labels, void if there are none.
 
     Stacked as by `collate`; H and W are at least `size`.
     """

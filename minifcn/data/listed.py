@@ -52,7 +52,7 @@ class Part:
                 (self.files if suffix else self.others)[stem if suffix else os.path.splitext(stem)[0]].append(name)
 
     def path(self, name: str) -> Path:
-        """The file of an id; there must be exactly one."""
+        """Return the file of an id; there must be exactly one."""
         names = self.files.get(name, [])
         if len(names) != 1:
             found = "several files: " + ", ".join(sorted(names)) if names else "no file"
@@ -98,7 +98,7 @@ class Listed(abc.ABC):
         return found
 
     def unchanged(self, index: int) -> bool:
-        """Whether the files of a pair are those that `remember` found good, so that they need not be read to know."""
+        """Return whether the files of a pair have not changed since `remember` found them good."""
         name = self.ids[index]
         return bool(stamp := self._checked.get(name)) and stamp == self._stamp(name)
 
@@ -132,7 +132,7 @@ class Listed(abc.ABC):
 
     @abc.abstractmethod
     def _read(self, name: str) -> Sample:
-        """The sample of an id, or `DataError`: the one thing in which the formats differ."""
+        """Return the sample of an id, or `DataError`: the one thing in which the formats differ."""
 
     def _paths(self, name: str) -> list[Path]:
         return [part.path(name) for part in self.parts]
@@ -168,7 +168,7 @@ class Listed(abc.ABC):
 
 
 def ids_in_list(folder: Path, split: str) -> tuple[str, ...]:
-    """The ids of `folder`/`split`.txt; a list that is not there is refused with those that are."""
+    """Return the ids of `folder`/`split`.txt; a list that is not there is refused with those that are."""
     if not isinstance(split, str) or not ID.fullmatch(split):
         raise UsageError(f"split {split!r}; expected letters, digits, _ and -, such as 'train'")
     path = folder / f"{split}.txt"
@@ -183,7 +183,7 @@ def ids_in_list(folder: Path, split: str) -> tuple[str, ...]:
 
 
 def ids_in_folder(part: Part) -> tuple[str, ...]:
-    """The ids that have labels, in the order of names: the split None."""
+    """Return the ids that have labels, in the order of names: the split None."""
     for name in sorted(part.files):
         if not ID.fullmatch(name):
             raise DataError(
@@ -207,7 +207,7 @@ def read_small(path: Path, *, expected: str) -> bytes:
 
 
 def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
-    """The lines of a small list, each once and none blank; the first that is not plain text is refused by number.
+    """Return the lines of a small list, each once and none blank; a line that is not plain text is refused by number.
 
     A byte order mark and Windows line ends are refused too, and by name: both are invisible in an editor, and would
     become part of the first id, or of all of them. With `ids` every line must be an id.
@@ -238,7 +238,7 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
 
 
 def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarray:
-    """The whole numbers (H, W), `least` to `most`, of a variable ("S") or a field ("GTcls.Segmentation") of a .mat."""
+    """Return the integers (H, W), `least` to `most`, of a variable ("S") or field ("GTcls.Segmentation") of a .mat."""
     try:
         numbers = read_mat(path, only=[variable], allow_nonfinite=True)[variable]  # which the range below refuses
     except (FormatError, UsageError) as error:

@@ -126,7 +126,7 @@ class NYUD(Listed):
 
 
 def find_nyud(root: Path) -> Layout | None:
-    """The layout of the folder; None if it is not NYUDv2's."""
+    """Return the layout of the folder; None if it is not NYUDv2's."""
     if _folder(root, REFERENCE.image[0]) and _folder(root, REFERENCE.label[0]):
         return REFERENCE
     for layout, pattern in ((MULTI_TASK, f"segm_gt_{NUMBER}.png"), (LIGHT_WEIGHT, f"{NUMBER}_mask.png")):

@@ -1,8 +1,8 @@
 """Large single objects of the embedded world, one class per image, to pretrain classifiers.
 
-A trunk that is to segment begins better with what a classifier has learned from many pictures of single things (FCN,
-section 4.1). ImageNet is that for photographs; this is that for the embedded world: the same sky, hills and ground, the
-same things in the same paints, and no pixel labelled, only the whole picture.
+A segmentation net learns better if its trunk begins as a classifier trained on many pictures of single things (FCN,
+section 4.1). For photographs that is ImageNet. This is the counterpart for the embedded world: the same sky, hills and
+ground, the same things in the same paints, and a label for the whole picture only.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[..., Listed]]] = {
 
 
 def other_format(folder: str | os.PathLike[str]) -> str | None:
-    """What lies in `folder`, of `KINDS`, if it is a data set that is known and no tree of PASCAL VOC."""
+    """Return what lies in `folder`, of `KINDS`, if it is a data set that is known and no tree of PASCAL VOC."""
     known = (
         what
         for what, (lies_in, reader) in KINDS.items()
@@ -39,7 +39,7 @@ def other_format(folder: str | os.PathLike[str]) -> str | None:
 
 
 def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bool = False) -> Listed:
-    """The split of the data set in `folder`. UsageError where there is none that is known, or two.
+    """Return the split of the data set in `folder`. UsageError where there is none that is known, or two.
 
     PASCAL-Context goes first, because it has a tree of VOC with it.
     """

@@ -80,7 +80,7 @@ class PASCALContext(Listed):
 
 
 def is_pascal_context(root: Path) -> bool:
-    """Whether the folder holds `labels.txt` and `trainval`."""
+    """Return whether the folder holds `labels.txt` and `trainval`."""
     return (root / LABELS).is_file() and (root / ANNOTATIONS).is_dir()
 
 
@@ -94,7 +94,7 @@ def _find_tree(places: list[Path]) -> Path | None:
 
 
 def _class_of(path: Path) -> np.ndarray:
-    """The class of each number in labels.txt, (numbers + 1,) uint8; 0 for those that are none of the 59."""
+    """Return the class of each number in labels.txt, (numbers + 1,) uint8; 0 for those that are none of the 59."""
     numbers: dict[str, int] = {}
     for line_number, line in enumerate(read_lines(path), start=1):
         entry = re.fullmatch(r" *(\d{1,4}) *: *(\S.*)", line)

@@ -1,7 +1,7 @@
 """The embedded world: landscapes drawn by NumPy together with their labels.
 
-A net that segments needs thousands of pictures whose every pixel is labelled, and people need about an hour and a half
-for each. Here a picture is computed instead, and the labels come with it. Nothing is downloaded, nothing is stored.
+A segmentation net needs thousands of pictures with a label for every pixel, and a person needs about an hour and a half
+for each. Here a picture is computed together with its labels. Nothing is downloaded, nothing is stored.
 
 The world is made so that a pixel's colour says little about its class, as in photographs: what a thing *is* follows
 from its shape and from what surrounds it, and to see these a net needs a large receptive field. Balls, crates, tents
@@ -97,7 +97,7 @@ class Scene:
         return hha(self.depth, camera, measured=self.depth < FAR, gravity=DOWN)
 
     def part(self, left: float, right: float, top: float, bottom: float) -> Part:
-        """The rows and columns that cover a rectangle given in picture coordinates, and two pixels more."""
+        """Return the rows and columns that cover a rectangle given in picture coordinates, and two pixels more."""
         first_row, last_row = np.searchsorted(self.y[:, 0], (top, bottom))
         first_column, last_column = np.searchsorted(self.x[0], (left, right))
         return slice(max(first_row - 2, 0), last_row + 2), slice(max(first_column - 2, 0), last_column + 2)
@@ -199,7 +199,7 @@ def draw_pond(scene: Scene, rng: Generator, x: float, z: float) -> None:
 
 
 def draw_land(rng: Generator, size: tuple[int, int]) -> Scene:
-    """A landscape of (H, W) pixels with nothing in it, from far to near."""
+    """Return a landscape of (H, W) pixels with nothing in it, from far to near."""
     mood = choose(rng, MOODS)
     horizon = rng.uniform(0.36, 0.58)
     light = Light(rng.uniform(-1, 1), rng.uniform(0.3, 1), rgb(mood.sun), rgb(mood.shade) * 0.75)
@@ -235,7 +235,7 @@ def draw_things(scene: Scene, rng: Generator) -> None:
 
 
 def foot(scene: Scene, name: str, thing: Thing, z: float, lift: float) -> float:
-    """Where in the picture a thing of class `name` ends below: on the ground, or by `lift`, 0 to 1, up in the sky."""
+    """Return where in the picture a thing of class `name` ends: on the ground, or in the sky by `lift`, 0 to 1."""
     if name == "balloon":
         return -0.05 - lift * max(-scene.top - thing.height / z - 0.06, 0)
     return CAMERA / z
@@ -251,7 +251,7 @@ def draw_standing(scene: Scene, standing: Sequence[tuple[str, Thing, float, floa
 
 
 def finished(scene: Scene, rng: Generator, id: str) -> Sample:
-    """The scene as a picture of bytes, with the grain of a film, and all that is known of its pixels."""
+    """Return the scene as a picture of bytes, with the grain of a film, and all that is known of its pixels."""
     grain = rng.standard_normal(scene.image.shape, np.float32) * 0.012
     image = np.clip((scene.image + grain) * 255 + 0.5, 0, 255).astype(np.uint8)
     return Sample(id, image, scene.label, scene.depth, scene.geometry)

@@ -67,7 +67,7 @@ class SIFTFlow(Listed):
 
 
 def find_siftflow(root: str | os.PathLike[str]) -> Path | None:
-    """The folder that holds `Images` and `SemanticLabels`: `root`, or the `SiftFlowDataset` in it."""
+    """Return the folder that holds `Images` and `SemanticLabels`: `root`, or the `SiftFlowDataset` in it."""
     for folder in (Path(root), Path(root) / "SiftFlowDataset"):
         if (folder / IMAGES).is_dir() and (folder / SEMANTIC).is_dir():
             return folder

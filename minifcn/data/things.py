@@ -24,7 +24,7 @@ Array = np.ndarray
 
 
 def rgb(code: str) -> Array:
-    """A colour written as on the web, "ff8000", as three numbers from 0 to 1."""
+    """Return a colour written as on the web, "ff8000", as three numbers from 0 to 1."""
     return np.frombuffer(bytes.fromhex(code), np.uint8).astype(np.float32) / 255
 
 
@@ -48,7 +48,7 @@ def noise_tile() -> Array:
 
 
 def noise(u: ArrayLike, v: ArrayLike) -> Array:
-    """The noise at (u, v), in tiles (it repeats after 1), bilinear between the tile's points."""
+    """Return the noise at (u, v), in tiles (it repeats after 1), bilinear between the tile's points."""
     u, v = np.asarray(u, np.float32) * 512, np.asarray(v, np.float32) * 512
     left, above = np.floor(u), np.floor(v)
     right, below = u - left, v - above
@@ -103,13 +103,13 @@ def rectangle(u: Array, v: Array, half_width: float, low: float, high: float) ->
 
 
 def gable(u: Array, v: Array, half_width: float, low: float, high: float) -> Array:
-    """An upright triangle: distance to its sloping sides and its base."""
+    """Return an upright triangle: distance to its sloping sides and its base."""
     slope = (high - low) / half_width
     return np.maximum((np.abs(u) * slope + v - high) / np.hypot(slope, 1), low - v)
 
 
 def paint(rng: Generator) -> Callable[[Array, Array], Array]:
-    """A random coat of paint, the same kinds for everything that is painted: colour at (u, v)."""
+    """Return a random coat of paint, the same kinds for everything that is painted: colour at (u, v)."""
     a, b = (rgb(PAINTS[k]) for k in rng.choice(len(PAINTS), 2, replace=False))
     pattern = choose(rng, ("plain", "stripes", "stripes", "checks", "dots"))
     turn, pitch, worn = rng.uniform(0, np.pi), rng.uniform(0.35, 0.7), rng.uniform(0, 1, 2)
@@ -129,7 +129,7 @@ def paint(rng: Generator) -> Callable[[Array, Array], Array]:
 
 
 def sphere(rng: Generator, light: Light) -> Thing:
-    """A painted sphere that touches the ground; ball and balloon are this, in two places."""
+    """Return a painted sphere that touches the ground; ball and balloon are this, in two places."""
     radius, coat = rng.uniform(0.7, 1.4), paint(rng)
 
     def draw(u: Array, v: Array) -> tuple[Array, Array]:
@@ -143,7 +143,7 @@ def sphere(rng: Generator, light: Light) -> Thing:
 
 
 def crate(rng: Generator, light: Light) -> Thing:
-    """A painted box, its top and one side just visible."""
+    """Return a painted box, its top and one side just visible."""
     half, high, coat = rng.uniform(0.65, 1.35), rng.uniform(1.3, 2.7), paint(rng)
     side, top = rng.uniform(0.45, 0.75) * half * choose(rng, (-1, 1)), high * rng.uniform(0.78, 0.88)
 
@@ -155,7 +155,7 @@ def crate(rng: Generator, light: Light) -> Thing:
 
 
 def tent(rng: Generator, light: Light) -> Thing:
-    """A painted triangle with a dark door and a mast."""
+    """Return a painted triangle with a dark door and a mast."""
     half, high, coat = rng.uniform(1.0, 1.9), rng.uniform(1.6, 2.8), paint(rng)
     ridge = rng.uniform(-0.3, 0.3) * half
     mast, top = rng.uniform(0.04, 0.08), high * rng.uniform(1.08, 1.25)
@@ -170,7 +170,7 @@ def tent(rng: Generator, light: Light) -> Thing:
 
 
 def tree(rng: Generator, light: Light) -> Thing:
-    """A leafy crown, round or pointed, on a thin trunk."""
+    """Return a leafy crown, round or pointed, on a thin trunk."""
     half, crown, clear = rng.uniform(0.8, 1.6), rng.uniform(2.0, 3.6), rng.uniform(0.7, 1.5)
     trunk, leaf, bark = rng.uniform(0.09, 0.2), rgb(choose(rng, LEAVES)), rgb(choose(rng, BARK))
     pointed, (seed_u, seed_v) = rng.random() < 0.35, rng.uniform(0, 1, 2)

@@ -89,7 +89,7 @@ class VOCSegmentation(Listed):
 
 
 def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> Path:
-    """The folder that holds `JPEGImages` and `SegmentationClass`: `root`, or a year of the devkit at or in it."""
+    """Return the folder that holds `JPEGImages` and `SegmentationClass`: `root`, or a year of its devkit."""
     root = Path(root).expanduser()
     wanted = f"a folder with {IMAGES} and {MASKS}, or a VOCdevkit, or the folder a VOCdevkit lies in"
     if not root.is_dir():
@@ -115,12 +115,12 @@ def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> P
 
 
 def nearest_folder(path: Path) -> str:
-    """The last folder on the way to `path` that is there."""
+    """Return the last folder on the way to `path` that is there."""
     return next((str(parent) for parent in path.absolute().parents if parent.is_dir()), os.sep)
 
 
 def year_folders(root: Path, *, needs: Sequence[Path] = (IMAGES, MASKS)) -> dict[str, Path]:
-    """`{"2012": folder}` for every year of the devkit at or in `root`, of which each has the folders `needs`."""
+    """Return `{"2012": folder}` for every year of the devkit at or in `root`, of which each has the folders `needs`."""
     devkits = (root / "VOCdevkit", root / "TrainVal" / "VOCdevkit", root)
     return {
         folder.name.removeprefix("VOC"): folder
@@ -131,7 +131,7 @@ def year_folders(root: Path, *, needs: Sequence[Path] = (IMAGES, MASKS)) -> dict
 
 
 def _year_of(folder: Path) -> str:
-    """The year that the folder's name says, or nothing."""
+    """Return the year that the folder's name says, or nothing."""
     named = re.fullmatch(r"VOC(\d{4})", folder.resolve().name)
     return named[1] if named else ""
 
@@ -161,7 +161,7 @@ def _seg11valid(folder: Path, sbd: str | os.PathLike[str] | None) -> tuple[str, 
 
 
 def find_sbd(root: str | os.PathLike[str]) -> Path | None:
-    """The folder of SBD with `img` and `cls`: `root`, its `dataset`, or that of a `benchmark_RELEASE` in it."""
+    """Return the folder of SBD with `img` and `cls`: `root`, its `dataset`, or that of a `benchmark_RELEASE` in it."""
     for inner in ("", "dataset", "benchmark_RELEASE/dataset"):
         folder = Path(root) / inner
         if (folder / "img").is_dir() and (folder / "cls").is_dir():

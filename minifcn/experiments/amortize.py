@@ -46,12 +46,12 @@ def measure(
 
 
 def noise(net: Classifier, size: int, seed: int = 0) -> np.ndarray:
-    """An image (1, C, size, size) of float32 noise, with the C channels that the net takes."""
+    """Return an image (1, C, size, size) of float32 noise, with the C channels that the net takes."""
     return np.random.default_rng(seed).standard_normal((1, channels(net), size, size), dtype=np.float32)
 
 
 def square(net: Classifier, photo: np.ndarray, size: int) -> np.ndarray:
-    """The middle square of a photograph (H, W, 3) uint8 as the net is shown it: (1, C, size, size) float32."""
+    """Return the middle square of a photograph (H, W, 3) uint8 as the net is shown it: (1, C, size, size) float32."""
     side = min(photo.shape[:2])
     top, left = ((n - side) // 2 for n in photo.shape[:2])
     cut = CAFFE(photo[top : top + side, left : left + side])[None, : channels(net)]  # LeNet sees one colour
@@ -59,7 +59,7 @@ def square(net: Classifier, photo: np.ndarray, size: int) -> np.ndarray:
 
 
 def windows(image: np.ndarray, net: Classifier) -> np.ndarray:
-    """What each answer of the convolutional twin looks at, one patch after another: (cells^2, C, size, size).
+    """Return what each answer of the convolutional twin looks at, one patch after another: (cells^2, C, size, size).
 
     Where a pool's last window hangs over the edge (ceil mode), so does the patch; there it is filled with zeros.
     """
@@ -72,7 +72,7 @@ def windows(image: np.ndarray, net: Classifier) -> np.ndarray:
 
 
 def clock(net: Module, images: list[np.ndarray], repeat: int, device: str) -> tuple[float, float]:
-    """The quickest of `repeat` passes over all `images`: forward alone, and what backward takes after it."""
+    """Return the quickest of `repeat` passes over all `images`: forward alone, and what backward takes after it."""
     there = [to_device(x, device) for x in images]
     with evaluating(net):
         net(there[0])  # what is done once (kernels compiled, threads started) is done now
@@ -100,7 +100,7 @@ def backward_of(net: Module, x: Array) -> float:
 
 
 def seconds(work: Callable[[], list[Any]]) -> float:
-    """How long `work` takes until the arrays that it returns are there: a GPU answers before it has finished."""
+    """Return how long `work` takes until the arrays that it returns are there: a GPU answers before it has finished."""
     start = time.perf_counter()
     for array in work():
         to_host(array)

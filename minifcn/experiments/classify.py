@@ -28,7 +28,7 @@ MAX_SIDE = 4096
 
 
 def classifier_of(weights: WeightSet) -> tuple[Classifier, Preprocessing]:
-    """The classifier with these weights, and what its images go through; `UsageError` if it is another kind of net."""
+    """Return the classifier with these weights and its preprocessing; `UsageError` for another kind of net."""
     net = weights.network()
     if not isinstance(net, Classifier):
         raise UsageError(f"{weights.path}: {weights.net} labels pixels; it is no classifier")
@@ -44,7 +44,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def middle(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle square of a photograph, scaled to `size`: (H, W, 3) uint8 -> (size, size, 3)."""
+    """Return the middle square of a photograph, scaled to `size`: (H, W, 3) uint8 -> (size, size, 3)."""
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -55,7 +55,7 @@ def middle(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def dense(net: Classifier) -> Module:
-    """The classifier with an answer for every window of a larger image: (N, classes, h, w).
+    """Return the classifier with an answer for every window of a larger image: (N, classes, h, w).
 
     Fully connected layers become convolutions; an average over the whole map becomes one over as much of it as the
     classifier sees at its own size.
@@ -101,7 +101,7 @@ def heat_of(
 
 
 def class_number(word: str, classes: Sequence[str]) -> int:
-    """The class that `word` means: its number, one of its names, or words of just one. `UsageError` otherwise."""
+    """Return the class that `word` means: a number, a name, or words of just one name. `UsageError` otherwise."""
     if re.fullmatch(r"\d{1,6}", word):
         if int(word) < len(classes):
             return int(word)

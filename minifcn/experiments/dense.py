@@ -45,7 +45,7 @@ class Upsampled(Module):
 
 
 def ways_of(net: Trunk) -> dict[str, Module]:
-    """The trunk itself, and the ways to make its last output dense, by name."""
+    """Return the trunk itself, and the ways to make its last output dense, by name."""
     return {
         "strided": net,
         "upsampled": Upsampled(net),
@@ -56,14 +56,14 @@ def ways_of(net: Trunk) -> dict[str, Module]:
 
 
 def equal_cells(chain: list[Layer], size: tuple[int, int]) -> tuple[range, range]:
-    """The rows and columns of dense cells on which shift-and-stitch and rarefied filters are the same numbers."""
+    """Return the rows and columns of dense cells where shift-and-stitch and rarefied filters agree exactly."""
     grid, factor = Grid.of(rarefied(chain)), int(Grid.of(chain).stride)
     rows, cols = (grid.inside(n, factor=factor) for n in size)
     return rows, cols
 
 
 def border_picture(difference: np.ndarray, rows: range, cols: range) -> np.ndarray:
-    """(H, W, 3) uint8: red where the difference is more than rounding, on blue where it must not be, else on white."""
+    """Draw (H, W, 3) uint8: red where the difference is more than rounding; blue where it must not be, else white."""
     picture = np.full((*difference.shape, 3), 255, np.uint8)
     picture[rows.start : rows.stop, cols.start : cols.stop] = (190, 210, 255)
     picture[difference > 1e-4 * max(1.0, float(difference.max()))] = (200, 30, 30)

@@ -38,7 +38,7 @@ def learn(
 
 
 def sheet(images: np.ndarray, columns: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A sheet (1, 1, H, W) with the images strewn over it, and the upper left corner (N, 2) of each.
+    """Return a sheet (1, 1, H, W) with the images strewn over it, and the upper left corner (N, 2) of each.
 
     Corners are multiples of LeNet's stride, so that a window of its twin lies exactly on each digit.
     """

@@ -6,13 +6,13 @@ header, which says the same once more:
 
     header  entry   header  entry   ...   table of contents   (the same for large files)   end: where the table is
 
-That is an invitation: of two headers that differ, one program believes one and the next the other, an entry may be
-listed twice, two may lie on the same bytes, and a name may be `../../etc/passwd`. So here both have to say the same,
-the entries have to follow each other without overlap, and a name is a name. An entry is stored as it is or deflated;
-how far deflated ones may unfold is limited by the size of the whole file (`limits.unfolded_limit`), because the
-1,000 : 1 that a long run of zeros reaches is a bomb and no net. Nothing is ever written to disk.
+An attacker can use that: two headers may differ, and programs then read different things; an entry may be listed twice;
+two may share bytes; and a name may be `../../etc/passwd`. So here both headers must agree, the entries must follow each
+other without overlap, and a name must be a plain name. An entry is stored as it is or deflated. How far deflated ones
+may unfold is limited by the size of the whole file (`limits.unfolded_limit`): a ratio of 1,000 : 1, which a long run of
+zeros reaches, is a bomb and no net. Nothing is ever written to disk.
 
-Python's zipfile is kinder: it takes bytes before and comments after the archive, end records that differ, other counts
+Python's zipfile accepts more: bytes before and comments after the archive, end records that differ, other counts
 of entries, a name twice or with `..`, and two entries on the same bytes. The tests have such files, so it is not used.
 """
 
@@ -50,7 +50,7 @@ class Entry:
 
 
 def read_archive(path: Path, data: memoryview) -> dict[str, Entry]:
-    """The entries of a zip archive by name, in the order of its table; nothing is unfolded yet."""
+    """Return the entries of a zip archive by name, in the order of its table; nothing is unfolded yet."""
     count, table, end = _end(path, data)
     if count > MAX_ENTRIES or count * 46 > end - table:
         raise refusal(path, "zip", f"{count} entries", f"at most {min(MAX_ENTRIES, (end - table) // 46)}")
@@ -76,7 +76,7 @@ def read_archive(path: Path, data: memoryview) -> dict[str, Entry]:
 
 
 def _end(path: Path, data: memoryview) -> tuple[int, int, int]:
-    """How many entries there are, and where their table starts and ends."""
+    """Return how many entries there are, and where their table starts and ends."""
     size = len(data)
     # A comment could follow, and could look like another end. Neither NumPy nor PyTorch writes one.
     if size < 22 or bytes(data[-22:-18]) != END:
@@ -102,7 +102,7 @@ def _end(path: Path, data: memoryview) -> tuple[int, int, int]:
 
 
 def _entry(path: Path, data: memoryview, rows: Cursor) -> tuple[Entry, int, int]:
-    """The next row of the table, compared with the header it points at: the entry, and the bytes both take."""
+    """Return the next row of the table, compared with the header it points at: the entry, and the bytes both take."""
     if bytes(rows.take(4, "row")) != ROW:
         raise refusal(path, "zip table", "something else in the place of a row", "a row for each entry")
     _, _, flags, method, _, _, crc, packed, size, *lengths, disk, _, _, at = struct.unpack(
@@ -147,7 +147,7 @@ def _name(path: Path, raw: memoryview) -> str:
 
 
 def _wide(path: Path, field: str, raw: memoryview) -> Iterator[int]:
-    """The 64-bit numbers in an entry's extra field, where it has them."""
+    """Yield the 64-bit numbers in an entry's extra field, where it has them."""
     extra = Cursor(path, raw, f"{field}: extra field")
     while extra.left >= 4:
         kind, length = extra.integer(2, "kind"), extra.integer(2, "length")
@@ -157,7 +157,7 @@ def _wide(path: Path, field: str, raw: memoryview) -> Iterator[int]:
 
 
 def unfold(path: Path, entry: Entry) -> memoryview:
-    """The content of an entry: a view of the file if it is stored, fresh memory if not. Its checksum is compared."""
+    """Return the content of an entry, a view of the file if it is stored uncompressed. Its checksum is compared."""
     content = entry.packed if entry.method == STORED else _inflate(path, entry)
     if zlib.crc32(content) != entry.crc:
         found = f"checksum {zlib.crc32(content):08x}"

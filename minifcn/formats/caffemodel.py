@@ -6,7 +6,7 @@
                    before 2015 num = 1, channels = 2, height = 3, width = 4 in the place of shape
     BlobShape      dim = 1 (packed)
 
-The numbers are those of Caffe's caffe.proto; everything else in the file is stepped over. Two things are worth knowing.
+The numbers are those of Caffe's caffe.proto; everything else in the file is skipped. Two things matter.
 
 *The blobs have no names*, only an order: `conv1.0` are the weights of conv1 (O, I, H, W) and `conv1.1` its bias (O,).
 
@@ -41,7 +41,7 @@ VALUES: dict[str, np.dtype] = {"data": np.dtype("<f4"), "double_data": np.dtype(
 
 
 def read_caffemodel(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """`{"conv1.0": weights, "conv1.1": bias, ...}`, read-only views of what was read, in its order.
+    """Return `{"conv1.0": weights, "conv1.1": bias, ...}`, read-only views of what was read, in its order.
 
     Raises FormatError for whatever is wrong with the file, and for NaN and infinity without `allow_nonfinite`.
     """
@@ -61,7 +61,7 @@ def read_caffemodel(path: Path, *, allow_nonfinite: bool = False) -> dict[str, n
 
 
 def _layer(wire: Wire, message: memoryview, where: str, known: Known) -> tuple[str, list[memoryview]]:
-    """The layer's name and its blobs."""
+    """Return the layer's name and its blobs."""
     fields = list(wire.fields(message, where, known))
     blobs = [value for field, value in fields if field == "blobs"]
     single = _single(wire.path, where, (field for field in fields if field[0] != "blobs"))
@@ -94,7 +94,7 @@ def _array(wire: Wire, message: memoryview, name: str) -> np.ndarray:
 
 
 def _shape(wire: Wire, blob: dict[str, Any], name: str) -> tuple[int, ...]:
-    """The sizes that the blob claims to have: new, or old with every missing one 0, as in Caffe."""
+    """Return the sizes that the blob claims to have: new, or old with every missing one 0, as in Caffe."""
     new, old = None, None
     if "shape" in blob:
         where = f"{name}: shape"

@@ -63,7 +63,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], meta: d
 
 
 def pieces_of(path: Path, tensors: Mapping[str, np.ndarray], meta: dict[str, Any]) -> Pieces:
-    """The bytes of a checkpoint, in pieces to be written one after the other."""
+    """Return the bytes of a checkpoint, in pieces to be written one after the other."""
     plain = {name: _plain(name, array) for name, array in tensors.items()}
     record = {
         "file_sha256": "0" * _DIGEST_SIZE,
@@ -85,7 +85,7 @@ def pieces_of(path: Path, tensors: Mapping[str, np.ndarray], meta: dict[str, Any
 
 
 def _plain(name: str, array: np.ndarray) -> np.ndarray:
-    """The same values in C order, little endian, in which files have them."""
+    """Return the same values in C order, little endian, in which files have them."""
     if not isinstance(array, np.ndarray):
         raise ShapeError(f"tensor {name}: found {type(array).__name__}, expected a NumPy array (to_host makes one)")
     little = array.dtype.newbyteorder("<")
@@ -185,7 +185,7 @@ def load_checkpoint(path: str | Path, *, allow_nonfinite: bool = False) -> tuple
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
-    """The `meta` of a checkpoint from its header alone: cheap, for listings; only `load_checkpoint` checks digests."""
+    """Return the `meta` of a checkpoint from its header alone, which is cheap: no digest is checked."""
     path = Path(path)
     record = _parse_record(path, _read(path, header=True))
     _check_record(path, record)
@@ -240,7 +240,7 @@ def _sha256(*pieces: bytes | memoryview) -> str:
 
 
 def _parse_record(path: Path, header: bytes) -> dict[str, Any]:
-    """The JSON record in the header's metadata, with an integer as its `format_version`; the rest is unchecked."""
+    """Return the JSON record in the header's metadata. Only its `format_version` is checked: an integer."""
     try:
         record = parse_json(parse_json(header[8:].decode("utf-8"))["__metadata__"]["minifcn"])
         if type(record["format_version"]) is not int:
@@ -267,7 +267,7 @@ def _check_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def _damaged_part(path: Path, data: bytes, record: dict[str, Any]) -> str:
-    """The tensors that differ from their own digests; if none does, the damage is in the header."""
+    """Return the tensors that differ from their own digests; if none does, the damage is in the header."""
     try:
         expected = record["tensors"]
         damaged = [name for name, _, array in views(path, data) if _sha256(array.data) != expected.get(name)]

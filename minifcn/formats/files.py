@@ -43,7 +43,7 @@ FORMATS: dict[str, tuple[str, Reader | None]] = {
 
 
 def format_of(path: str | Path) -> str:
-    """One of `FORMATS`. Raises `FormatError` for anything else, `UsageError` where there is no such file."""
+    """Return one of `FORMATS`. Raises `FormatError` for anything else, `UsageError` where there is no such file."""
     path = Path(path)
     head = bytes(bytes_of(path, most=HEAD))
     if head[:4] == ZIP:
@@ -68,7 +68,7 @@ def format_of(path: str | Path) -> str:
 
 
 def _text(head: bytes) -> bool:
-    """Whether it begins like a text in UTF-8; the head may end in the middle of a letter."""
+    """Return whether it begins like a text in UTF-8; the head may end in the middle of a letter."""
     try:
         letters = codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
@@ -77,7 +77,7 @@ def _text(head: bytes) -> bool:
 
 
 def read(path: str | Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a file of weights of any format, under the file's own names. Raises what its reader raises."""
+    """Return the arrays of a weight file of any format, under the file's own names. Raises what its reader raises."""
     path = Path(path)
     _, reader = FORMATS[format_of(path)]
     if reader is None:

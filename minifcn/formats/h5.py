@@ -46,7 +46,7 @@ NOWHERE = 2**64 - 1  # the address of what is not there
 
 
 def read_h5(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """`{"conv1/conv1/kernel:0": array}`: fresh arrays under their paths in the file, in alphabetical order.
+    """Return `{"conv1/conv1/kernel:0": array}`: fresh arrays under their paths in the file, in alphabetical order.
 
     Raises FormatError for whatever is wrong with the file, links and objects included, and for NaN and infinity without
     `allow_nonfinite`; UsageError where h5py is not installed.
@@ -146,7 +146,7 @@ def datasets(path: Path, file: Any, *, room: int) -> list[tuple[str, Any]]:
 
 
 def _check_dataset(path: Path, name: str, dataset: Any, room: int) -> tuple[int, int]:
-    """The bytes of an array and its number of chunks, once it is known to be numbers that are all in this file."""
+    """Return the bytes of an array and its number of chunks, after checking that all its numbers are in this file."""
     import h5py
 
     if dataset.dtype.newbyteorder("=") not in DTYPES:
@@ -168,7 +168,7 @@ def _check_dataset(path: Path, name: str, dataset: Any, room: int) -> tuple[int,
 
 
 def _check_chunks(path: Path, name: str, dataset: Any, stored: Any, room: int) -> int:
-    """The number of chunks: all are there, and each unfolds to its size, which the library does not check."""
+    """Return the number of chunks: all are there, and each unfolds to its size, which the library does not check."""
     filters = [stored.get_filter(index)[0] for index in range(stored.get_nfilters())]
     if filters != [one for one in (SHUFFLE, DEFLATE, CHECKSUM) if one in filters]:
         raise refusal(path, name, f"filters {filters}", "shuffle (2), deflate (1), checksum (3), in this order")
@@ -193,6 +193,6 @@ def _check_chunks(path: Path, name: str, dataset: Any, stored: Any, room: int) -
 
 
 def values(dataset: Any) -> np.ndarray:
-    """The array of a dataset that has passed `datasets`, in the byte order of this machine."""
+    """Return the array of a dataset that has passed `datasets`, in the byte order of this machine."""
     array = np.asarray(dataset[()])
     return array.astype(array.dtype.newbyteorder("="), copy=False)

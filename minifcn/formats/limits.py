@@ -37,7 +37,7 @@ DTYPES = frozenset(map(np.dtype, ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4",
 
 
 def refusal(path: Path, field: str, found: Any, expected: Any, *, then: str = FETCH_AGAIN) -> FormatError:
-    """The one sentence, to be raised: `raise refusal(path, "shape", (3, -1), "sizes of at least 0")`."""
+    """Return the one sentence, to be raised: `raise refusal(path, "shape", (3, -1), "sizes of at least 0")`."""
     return FormatError(f"{path}: {short(field)}: found {short(found)}, expected {short(expected)}; {then}")
 
 
@@ -93,7 +93,7 @@ class Cursor:
         return len(self.data) - self.at
 
     def take(self, count: int, what: str) -> memoryview:
-        """The next `count` bytes, a view."""
+        """Return the next `count` bytes, a view."""
         if not 0 <= count <= self.left:
             at = f"{self.left} bytes left at byte {self.start + self.at}"
             raise refusal(self.path, f"{self.field}: {what}", at, f"{count} bytes: truncated, or a false length")
@@ -101,11 +101,11 @@ class Cursor:
         return self.data[self.at - count : self.at]
 
     def integer(self, size: int, what: str, *, signed: bool = False) -> int:
-        """The next `size` bytes as an integer, little endian."""
+        """Return the next `size` bytes as an integer, little endian."""
         return int.from_bytes(self.take(size, what), "little", signed=signed)
 
     def line(self, what: str, *, most: int = MAX_NAME) -> bytes:
-        """The bytes up to the next newline, which is passed over."""
+        """Return the bytes up to the next newline, which is passed over."""
         start = bytes(self.data[self.at : self.at + most + 1])
         end = start.find(b"\n")
         if end < 0:
@@ -115,7 +115,7 @@ class Cursor:
 
 
 def nbytes_of(path: Path, name: str, shape: Iterable[int], dtype: np.dtype) -> int:
-    """The size of an array in bytes, exact however large it is: Python's integers do not wrap around.
+    """Return the size of an array in bytes, exact however large it is: Python's integers do not wrap around.
 
     The caller compares it with the bytes that are there. Refuses sizes below 0, of another type and too many of them.
     """
@@ -129,7 +129,7 @@ def nbytes_of(path: Path, name: str, shape: Iterable[int], dtype: np.dtype) -> i
 
 
 def unfolded_limit(size: int) -> int:
-    """How many bytes a compressed file of `size` bytes may unfold to. 1 GB of zeros deflates to 1 MB: a bomb."""
+    """Return how many bytes a compressed file of `size` bytes may unfold to. 1 GB of zeros deflates to 1 MB: a bomb."""
     return max(ROOM, EXPANSION * size)
 
 

@@ -13,8 +13,8 @@ Version 7.3 is an HDF5 file behind 512 bytes of head, and goes the way of `h5.py
 Either way an array has MATLAB's shape, in which the first index runs fastest: what MATLAB calls size(w), NumPy calls
 w.shape. Cells, structs, texts, sparse and complex matrices are no weights, and are refused.
 
-Label maps come in such files, too, and beside them stand names, outlines and dates. `only` names what is wanted, as
-"S" or "GTcls.Segmentation", the field of a struct; all else is passed over, unread and unjudged.
+Label maps come in such files, too, beside names, outlines and dates. `only` lists what to read, such as "S" or
+"GTcls.Segmentation", the field of a struct; everything else is skipped without a check.
 """
 
 import zlib
@@ -45,7 +45,7 @@ HDF5_CLASSES = {
 
 
 def read_mat(path: Path, *, allow_nonfinite: bool = False, only: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """`{"w": array}`, the variables of the file with MATLAB's shapes; in version 7.3 a struct's field is `data/w`.
+    """Return `{"w": array}`: the variables, with MATLAB's shapes. In version 7.3 a struct's field is `data/w`.
 
     With `only` just these, of which a file of version 5 to 7 may have fields, too: `only=["GTcls.Segmentation"]`; one
     that is not there is refused.
@@ -96,7 +96,7 @@ def _read_elements(path: Path, data: memoryview, found: Collected, only: Sequenc
 
 
 def _element(cursor: Cursor, order: str, *, padded: bool = True) -> tuple[int, memoryview]:
-    """The kind and the content of the element at the cursor. Up to four bytes may stand in the tag itself."""
+    """Return the kind and the content of the element at the cursor. Up to four bytes may stand in the tag itself."""
     tag = np.frombuffer(cursor.take(8, "tag"), f"{order}u4").tolist()
     if small := tag[0] >> 16:
         kind = tag[0] & 0xFFFF
@@ -190,7 +190,7 @@ def _read_hdf5(path: Path, found: Collected) -> None:
 
 
 def _attribute(path: Path, name: str, dataset: Any, attribute: str) -> str:
-    """A short text that MATLAB has attached to the array; empty if there is none."""
+    """Return a short text that MATLAB has attached to the array; empty if there is none."""
     if attribute not in dataset.attrs:
         return ""
     stored = dataset.attrs.get_id(attribute)

@@ -26,7 +26,7 @@ TEXT = re.compile(
 
 
 def read_npz(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz`: views of the file where they are stored, fresh where they are deflated.
+    """Return the arrays of an `.npz`: views of the file where they are stored, fresh where they are deflated.
 
     Raises FormatError for what is no such file, for objects, text and other things that are no numbers, for entries
     that are damaged or listed twice, and for more than `limits.unfolded_limit` bytes.
@@ -43,7 +43,7 @@ def read_npz(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarr
 
 
 def read_npy(path: Path, name: str, data: memoryview) -> np.ndarray:
-    """The array of one `.npy`, a view of `data`."""
+    """Return the array of one `.npy`, a view of `data`."""
     cursor = Cursor(path, data, name)
     if bytes(cursor.take(6, "magic")) != MAGIC:
         raise refusal(path, name, "other first bytes", "those of a .npy file")
@@ -61,7 +61,7 @@ def read_npy(path: Path, name: str, data: memoryview) -> np.ndarray:
 
 
 def _described(path: Path, name: str, text: str) -> tuple[np.dtype, tuple[int, ...], bool]:
-    """What the text says: the dtype, the shape, and whether the first index is the one that runs fastest."""
+    """Return what the text says: the dtype, the shape, and whether the first index is the one that runs fastest."""
     match = TEXT.fullmatch(text)
     if not match:
         raise refusal(path, f"{name}: header", text, "the dtype, order and shape of an array of numbers")

@@ -50,7 +50,7 @@ class Name:
 
 
 class Machine:
-    """Runs one pickle, from `cursor` to its `.`: `Machine(cursor).run()` is what it computes.
+    """Run one pickle, from `cursor` to its `.`: `Machine(cursor).run()` returns what it computes.
 
     functions: `{"module.name": function of the argument tuple}`, called by `R`. constants: names that may only lie on
     the stack. persistent: called by `Q`, with which a file refers to what it keeps outside of the pickle.
@@ -101,7 +101,7 @@ class Machine:
         self.stack.append(value)
 
     def pop(self) -> Any:
-        """The top, if it lies above the last mark."""
+        """Return the top, if it lies above the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise self.refusal("an empty stack", "something on it")
         return self.stack.pop()
@@ -208,7 +208,7 @@ class Machine:
             raise self.refusal(f"a call of {callee}", "a call of what rebuilds tensors", then=SAVE_STATE)
 
     def pairs(self, arguments: tuple[Any, ...]) -> list[Any]:
-        """`[[key, value], ...]`, which Python 2 gave to OrderedDict, as keys and values in turn."""
+        """Return the keys and values, in turn, of `[[key, value], ...]`, which Python 2 gave to OrderedDict."""
         if not arguments:
             return []
         pairs = arguments[0]

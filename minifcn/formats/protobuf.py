@@ -27,14 +27,14 @@ Known = dict[int, tuple[str, int]]
 
 
 class Wire:
-    """Walks through the messages of one file, over at most `MAX_FIELDS` fields in all."""
+    """Walk through the messages of one file, over at most `MAX_FIELDS` fields in all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._room = MAX_FIELDS
 
     def fields(self, message: memoryview, where: str, known: Known) -> Iterator[tuple[str, Any]]:
-        """`(name, value)` of the `known` fields in `message`, in file order; the others are stepped over.
+        """Yield `(name, value)` of the `known` fields in `message`, in file order; the others are stepped over.
 
         The value is an integer under the tag of varints, a view of the file under the others. A known field with a tag
         that is not its own is refused, and so is any field that ends after the message does.
@@ -58,7 +58,7 @@ class Wire:
                 yield name, value
 
     def varints(self, data: memoryview, where: str) -> list[int]:
-        """A packed array of signed integers, each a varint."""
+        """Return a packed array of signed integers, each a varint."""
         cursor, numbers = Cursor(self.path, data, where), []
         while cursor.left:
             self._room -= 1
@@ -75,7 +75,7 @@ def _value(cursor: Cursor, tag: int, label: str) -> int | memoryview:
 
 
 def varint(cursor: Cursor, what: str) -> int:
-    """The varint at the cursor, 0 to 2^64 - 1. Refused after ten bytes, which hold 70 bits: 64 are all it may mean."""
+    """Return the varint at the cursor, 0 to 2^64 - 1; more than ten bytes, or more than 64 bits, are refused."""
     number = 0
     for shift in range(0, 70, 7):
         byte = cursor.take(1, what)[0]
@@ -88,5 +88,5 @@ def varint(cursor: Cursor, what: str) -> int:
 
 
 def signed(number: int) -> int:
-    """A varint as the signed integer it stands for: -1 is written as 2^64 - 1."""
+    """Return a varint as the signed integer it stands for: -1 is written as 2^64 - 1."""
     return number - 2**64 if number >= 2**63 else number

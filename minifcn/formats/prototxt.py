@@ -60,7 +60,7 @@ class Layer:
 
 
 def read_prototxt(path: Path) -> list[Layer]:
-    """The layers of a net in the order of the file, those of all phases. Raises FormatError for whatever is wrong."""
+    """Return the layers of a net in the order of the file, of all phases. Raises FormatError for any fault."""
     data = bytes_of(path)
     if len(data) > MAX_BYTES:
         raise refusal(path, "size", f"{len(data)} bytes", f"at most {MAX_BYTES} for a net in words")
@@ -75,7 +75,7 @@ def read_prototxt(path: Path) -> list[Layer]:
 
 
 def check_weights(path: Path, arrays: Mapping[str, np.ndarray], layers: list[Layer], *, net: Path | str) -> None:
-    """Whether `arrays`, as `read_caffemodel` gives them, are weights of the net with these `layers`.
+    """Check that `arrays`, as `read_caffemodel` returns them, are weights of the net with these `layers`.
 
     path, net: the two files, for messages. Every layer with weights has to have them, with its number of outputs, its
     kernel and its bias, and none may be left over. How many channels come in, only the arrays know. The leading ones of
@@ -97,7 +97,7 @@ def check_weights(path: Path, arrays: Mapping[str, np.ndarray], layers: list[Lay
 
 
 def _expected(layer: Layer, arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The names and shapes of the arrays that the layer has to have; nothing of a kind that is not known."""
+    """Yield the names and shapes of the arrays that the layer has to have; nothing of a kind that is not known."""
     if layer.type not in INPUT_AXIS:
         return
     weights, axis = arrays.get(f"{layer.name}.0", np.zeros(0)), INPUT_AXIS[layer.type]
@@ -116,7 +116,7 @@ def _expected(layer: Layer, arrays: Mapping[str, np.ndarray]) -> Iterator[tuple[
 
 
 def parse(text: str) -> Message:
-    """A message in words as `{name: [value, ...]}`: texts, numbers and messages. ValueError says what is wrong."""
+    """Return a message as `{name: [value, ...]}`: texts, numbers and messages. ValueError says what is wrong."""
     try:
         return _message(_tokens(text), "", 0)
     except StopIteration:
@@ -124,7 +124,7 @@ def parse(text: str) -> Message:
 
 
 def _tokens(text: str) -> Iterator[Token]:
-    """The tokens, each with its line; space and comments are passed over."""
+    """Yield the tokens, each with its line; space and comments are passed over."""
     line = 1
     for match in TOKEN.finditer(text):
         if match[2] is not None:
@@ -135,7 +135,7 @@ def _tokens(text: str) -> Iterator[Token]:
 
 
 def _message(tokens: Iterator[Token], end: str, depth: int) -> Message:
-    """The fields up to the mark `end`, or to the end of the file."""
+    """Return the fields up to the mark `end`, or to the end of the file."""
     message: Message = {}
     for name, line in tokens:
         if name == end:
@@ -176,7 +176,7 @@ def _values(word: str, tokens: Iterator[Token], line: int) -> list[Any]:
 
 
 def _value(word: str, line: int) -> str | int | float:
-    """A text (in quotes, or the name of an enumeration), or a number."""
+    """Return a text (in quotes, or the name of an enumeration), or a number."""
     if word[0] in "\"'":
         return word[1:-1]
     if NAME.fullmatch(word):
@@ -224,7 +224,7 @@ def _messages(message: Message, name: str) -> list[Message]:
 
 
 def _last(message: Message, name: str, default: Any) -> Any:
-    """The value of a field that means one: of several, the last one counts."""
+    """Return the value of a field that means one: of several, the last one counts."""
     value = (message.get(name) or [default])[-1]
     if isinstance(value, dict):
         raise ValueError(f"a message for {name}, which is a plain value")

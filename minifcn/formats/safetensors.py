@@ -49,7 +49,7 @@ def packed(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> byt
 
 
 def read_safetensors(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """`{name: array}`, read-only views of what was read, in the order of its header; bfloat16 as float32, exactly.
+    """Return `{name: array}`, read-only views in the order of the header; bfloat16 becomes float32, exactly.
 
     Raises FormatError for whatever is wrong with the file, and for NaN and infinity without `allow_nonfinite`.
     """
@@ -88,7 +88,7 @@ def views(
 
 
 def header_end(path: Path, start: bytes | memoryview, size: int, *, then: str = FETCH_AGAIN) -> int:
-    """Where the header of a file of `size` bytes ends, by the length in its first 8 bytes, once that is believable."""
+    """Return where the header ends, from the length in the first 8 bytes, checked against the file's `size`."""
     if size < 8:
         raise refusal(path, "size", f"{size} bytes", "at least the 8 of a length", then=then)
     length, most = int.from_bytes(start[:8], "little"), min(MAX_HEADER, size - 8)
@@ -99,7 +99,7 @@ def header_end(path: Path, start: bytes | memoryview, size: int, *, then: str = 
 
 
 def parse_header(path: Path, header: bytes, *, then: str = FETCH_AGAIN) -> dict[str, Any]:
-    """The header as JSON: an object whose `__metadata__`, if any, holds texts; what else it holds is unchecked."""
+    """Return the header, an object whose `__metadata__`, if any, holds texts; the rest of it is unchecked."""
     try:
         parsed = parse_json(header.decode("utf-8"))
         if type(parsed) is not dict or header[:1] != b"{":
@@ -115,7 +115,7 @@ def parse_header(path: Path, header: bytes, *, then: str = FETCH_AGAIN) -> dict[
 def _entry(
     path: Path, name: str, entry: Any, dtypes: dict[str, np.dtype], then: str
 ) -> tuple[str, tuple[Any, ...], int, int]:
-    """What the header says of one array: kind, shape, and where it begins and ends."""
+    """Return what the header says of one array: kind, shape, and where it begins and ends."""
     if type(entry) is not dict or entry.keys() != FIELDS:
         raise refusal(path, name, entry, f"an object of {', '.join(sorted(FIELDS))}", then=then)
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -25,7 +25,7 @@ VERSION = 1001
 
 
 def read_torch_legacy(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """The tensors of an old `.pth`: read-only views of the file, with their strides; else as `read_torch_zip`."""
+    """Return the tensors of an old `.pth`: read-only views of the file, with strides; else as `read_torch_zip`."""
     path = Path(path)
     data = bytes_of(path)
     cursor = Cursor(path, data, "magic number")
@@ -58,7 +58,7 @@ def read_torch_legacy(path: Path, *, allow_nonfinite: bool = False) -> dict[str,
 
 
 def _keys(path: Path, keys: Any, storages: dict[str, Storage]) -> list[str]:
-    """The keys of the storages: those the object refers to, each once."""
+    """Return the keys of the storages: those the object refers to, each once."""
     if type(keys) is not list or any(type(key) is not str for key in keys):
         raise refusal(path, "storage keys", "something else", "a list of texts")
     if sorted(keys) != sorted(storages):

@@ -63,7 +63,7 @@ class View:
 
 
 def read_pickle(cursor: Cursor) -> tuple[Any, dict[str, Storage]]:
-    """What a pickle of weights holds, with `View`s in the place of tensors, and the storages it refers to, by key."""
+    """Return what a pickle holds, with `View`s instead of tensors, and the storages that it refers to, by key."""
     storages: dict[str, Storage] = {}
     machine = Machine(
         cursor,
@@ -79,7 +79,7 @@ def read_pickle(cursor: Cursor) -> tuple[Any, dict[str, Storage]]:
 
 
 def _storage(path: Path, storages: dict[str, Storage], reference: Any) -> Storage:
-    """The storage behind `("storage", kind, key, device, numel)`; old files add a None."""
+    """Return the storage behind `("storage", kind, key, device, numel)`; old files add a None."""
     if type(reference) is not tuple or [type(each) for each in reference[:5]] != [str, Name, str, str, int]:
         raise refusal(path, "storage", "another reference", "its kind, key, device and size", then=SAVE_STATE)
     _, kind, key, _, numel = reference[:5]
@@ -95,7 +95,7 @@ def _storage(path: Path, storages: dict[str, Storage], reference: Any) -> Storag
 
 
 def _rebuild_tensor(path: Path, arguments: tuple[Any, ...]) -> View:
-    """`(storage, offset, sizes, strides)`, checked."""
+    """Return the view that the arguments `(storage, offset, sizes, strides)` describe, checked."""
     if [type(each) for each in arguments] != [Storage, int, tuple, tuple]:
         raise refusal(path, "tensor", "other arguments", "a storage, an offset, sizes and strides")
     storage, offset, shape, strides = arguments
@@ -115,7 +115,7 @@ def _rebuild_tensor(path: Path, arguments: tuple[Any, ...]) -> View:
 
 
 def _rebuild_tensor_v2(path: Path, arguments: tuple[Any, ...]) -> View:
-    """The same, then requires_grad, hooks, and in newer files marks like "negative": which would change the values."""
+    """Rebuild as above; requires_grad follows. Hooks, and marks like "negative" in newer files, are refused."""
     view = _rebuild_tensor(path, arguments[:4])
     extra = arguments[4:]
     if not 2 <= len(extra) <= 3 or type(extra[0]) is not bool or not all(each in (None, {}) for each in extra[1:]):
@@ -124,7 +124,7 @@ def _rebuild_tensor_v2(path: Path, arguments: tuple[Any, ...]) -> View:
 
 
 def _rebuild_parameter(path: Path, arguments: tuple[Any, ...]) -> View:
-    """`(tensor, requires_grad, hooks)`: the tensor."""
+    """Return the tensor of the arguments `(tensor, requires_grad, hooks)`."""
     if [type(each) for each in arguments] != [View, bool, dict] or arguments[2]:
         raise refusal(path, "parameter", "other arguments", "a tensor without hooks", then=SAVE_STATE)
     view: View = arguments[0]
@@ -132,7 +132,7 @@ def _rebuild_parameter(path: Path, arguments: tuple[Any, ...]) -> View:
 
 
 def collect(found: Collected, top: Any, numbers: Callable[[Storage], np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors in what a pickle holds, as arrays: nested names joined by dots, everything else passed over.
+    """Return the tensors in what a pickle holds, as arrays: nested names joined by dots, everything else passed over.
 
     numbers: gives the elements of a storage, a flat array of `storage.dtype` in either byte order.
     """
@@ -149,7 +149,7 @@ def collect(found: Collected, top: Any, numbers: Callable[[Storage], np.ndarray]
 
 
 def _tensors(path: Path, top: Any) -> Iterator[tuple[str, View]]:
-    """Every tensor with its name, in the file's order. A dict may hold itself: depth and visits are counted."""
+    """Yield every tensor with its name, in the file's order. A dict may hold itself: depth and visits are counted."""
     waiting: list[tuple[tuple[Any, ...], Any]] = [((), top)]
     visits = 0
     while waiting:
@@ -174,7 +174,7 @@ def _tensors(path: Path, top: Any) -> Iterator[tuple[str, View]]:
 
 
 def _array(numbers: np.ndarray, view: View) -> np.ndarray:
-    """The view, read-only; NumPy checks the bounds once more."""
+    """Return the view, read-only; NumPy checks the bounds once more."""
     # The stride of a size of 0 or 1 is never taken, and may be any number.
     strides = [
         stride * numbers.itemsize if size > 1 else numbers.itemsize for size, stride in zip(view.shape, view.strides)

@@ -19,7 +19,7 @@ from minifcn.formats.torch_tensors import Storage, collect, read_pickle
 
 
 def read_torch_zip(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
-    """The tensors of a `.pt` or `.pth`: read-only views of the file, with their strides.
+    """Return the tensors of a `.pt` or `.pth`: read-only views of the file, with their strides.
 
     Names of nested dicts are joined by dots; what is no tensor is passed over; a tensor saved alone is called "tensor".
     Raises FormatError for every other pickle than one of plain tensors, and for a damaged, compressed or doubled entry.

@@ -92,7 +92,7 @@ class Description:
 def describe(
     net: Module, size: int | tuple[int, int], *, batch: int = 1, passes: int = 1, device: str = "cpu"
 ) -> Description:
-    """What `net` does to a batch of images of `size`, and the memory that will take. Nothing is computed.
+    """Return what `net` does to a batch of images of `size`, and the memory that will take. Nothing is computed.
 
     passes: batches whose gradients are accumulated before a step.
 
@@ -126,14 +126,14 @@ def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
 
 
 def peak(program: Callable[[], Any], ledger: Ledger) -> int:
-    """The highest level of memory while `program` runs, beyond the level before."""
+    """Return the highest level of memory while `program` runs, beyond the level before."""
     level = ledger.restart()
     program()
     return ledger.peak - level
 
 
 def maps(net: Module, y: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
-    """What a loss is put on: the scores of every head of an FCN, the last output of a trunk."""
+    """Return what a loss is put on: the scores of every head of an FCN, the last output of a trunk."""
     return list(y.values()) if isinstance(net, FCN) and isinstance(y, Mapping) else [last(y)]
 
 
@@ -158,7 +158,7 @@ def last(y: Tensor | Mapping[str, Tensor]) -> Tensor:
 
 
 def channels(net: Module) -> int:
-    """The channels of the image: what the first convolution takes."""
+    """Return the channels of the image: what the first convolution takes."""
     for module in net.modules():
         if isinstance(module, Conv2d):
             return module.w.shape[1] * module.groups
@@ -233,7 +233,7 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
 
 
 def dropped(module: Dropout, x: Any) -> Any:
-    """What `Dropout` does, without drawing from its generator."""
+    """Do the same as `Dropout`, without drawing from its generator."""
     if not module.training or module.p == 0:
         return x
     outline = x.data if isinstance(x, Tensor) else x
@@ -246,7 +246,7 @@ def dropped(module: Dropout, x: Any) -> Any:
 
 
 def smallest(net: Module) -> int:
-    """The least side of an image that the longest chain of windows in `net` can take."""
+    """Return the least side of an image that the longest chain of windows in `net` can take."""
     chain = max((module.layers() for module in net.modules()), key=len)
     for size in range(1, int(Grid.of(chain).field)):
         with contextlib.suppress(GeometryError):

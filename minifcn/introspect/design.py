@@ -64,7 +64,7 @@ class Design:
 
 
 def design(paths_for: PathsFor, skips: Sequence[str] = (), *, kernel: int | None = None) -> Design:
-    """The ladder over `skips` of the trunk with paths `paths_for(padding)`, at the smallest padding safe at every size.
+    """Return the ladder over `skips`, at the smallest safe padding, of the trunk with paths `paths_for(padding)`.
 
     `kernel` forces the last upsampling's. Raises `GeometryError` with the reason where no padding helps, `UsageError`
     for skips that the trunk does not have.
@@ -85,12 +85,12 @@ def design(paths_for: PathsFor, skips: Sequence[str] = (), *, kernel: int | None
 
 
 def misfits(ladder: Ladder, most: int = MOST) -> list[int]:
-    """The sides from 1 to `most` that do not come out whole; they repeat with the stride, so one stride is enough."""
+    """Return the sides from 1 to `most` that do not come out whole; they repeat with the stride."""
     return [size for size in range(1, most + 1) if not ladder.fits(size)]
 
 
 def trunk_paths(trunk: Callable[..., Trunk]) -> PathsFor:
-    """The paths of a trunk by padding; its width does not matter."""
+    """Return the paths of a trunk by padding; its width does not matter."""
     rng = np.random.default_rng(0)
     return lambda padding: trunk(width=1, padding=padding, init="zero", rng=rng).paths()
 
@@ -99,7 +99,7 @@ LAYER = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<numbers>\d{1,5}(?:/\d{1,5})
 
 
 def chain_paths(text: str) -> PathsFor:
-    """The paths of a chain written as in this file's head. Raises `UsageError` for a word that is no layer."""
+    """Return the paths of a chain written as in this file's head. Raises `UsageError` for a word that is no layer."""
     chain: dict[str, Layer] = {}
     for number, word in enumerate(text.split(), start=1):
         match = LAYER.fullmatch(word)
@@ -123,7 +123,7 @@ def chain_paths(text: str) -> PathsFor:
 
 
 def listed(bad: list[int]) -> str:
-    """Which sides do not come out whole, in words."""
+    """Return which sides do not come out whole, in words."""
     if not bad:
         return f"all sides from 1 to {MOST} come out whole"
     return f"{len(bad)} of the sides from 1 to {MOST} do not come out whole, such as {', '.join(map(str, bad[:8]))}"

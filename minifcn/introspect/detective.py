@@ -70,7 +70,7 @@ class Evidence:
         return (self.slopes @ v.ravel()).reshape(self.found.shape)
 
     def same(self, a: Any, b: Any) -> bool:
-        """Whether two gradients agree, relative to the largest number in them."""
+        """Return whether two gradients agree, relative to the largest number in them."""
         a, b = np.asarray(a), np.asarray(b)
         scale = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
         return a.shape == b.shape and bool(np.abs(a - b).max(initial=0.0) <= CLOSE * scale)
@@ -170,7 +170,7 @@ def size_is_wrong(e: Evidence) -> Iterator[Guess]:
 
 
 def output_gradient_is_wrong(e: Evidence) -> Iterator[Guess]:
-    """The output gradient left out, or its places mixed up."""
+    """Yield the output gradient left out, or its places mixed up."""
     v = e.v
     yield "gy is not used: the gradient is the same whatever gy is", e.under(np.ones_like(v))
     if v.ndim:
@@ -185,7 +185,7 @@ def output_gradient_is_wrong(e: Evidence) -> Iterator[Guess]:
 
 
 def inputs_are_exchanged(e: Evidence) -> Iterator[Guess]:
-    """The gradient of another input of the same shape."""
+    """Yield the gradient of another input of the same shape."""
     for other, gradient in e.others.items():
         yield f"it is the gradient of input {other}: the two are exchanged", gradient
 
@@ -205,7 +205,7 @@ def kernel_is_not_flipped(e: Evidence) -> Iterator[Guess]:
 
 
 def an_option_is_forgotten(e: Evidence) -> Iterator[Guess]:
-    """The windows lie as if the stride or the dilation were 1."""
+    """Yield the windows lie as if the stride or the dilation were 1."""
     for option in ("stride", "dilation"):
         if e.found.ndim == 4 and e.options.get(option, 1) not in (1, (1, 1)):
             slopes, shape = e.slopes_of(list(e.inputs), {**e.options, option: 1})
@@ -215,7 +215,7 @@ def an_option_is_forgotten(e: Evidence) -> Iterator[Guess]:
 
 
 def padding_is_not_cut(e: Evidence) -> Iterator[Guess]:
-    """The gradient of the padded image, not cut, or cut on one side only."""
+    """Yield the gradient of the padded image, not cut, or cut on one side only."""
     if e.found.ndim != 4:
         return
     for steps in itertools.product(range(-2, 3), repeat=2):

@@ -20,7 +20,7 @@ class Figure(str):
 
 
 def figure(net: FCN) -> Figure:
-    """The steps of `net`, with the names of its layers and the crop offsets that its geometry gives."""
+    """Return the steps of `net`, with the names of its layers and the crop offsets that its geometry gives."""
     climbs = [head_lines(net, head) for head in net.heads]
     return Figure("\n\n".join("\n".join(lines) for lines in [trunk_lines(net.trunk, net.skips), *climbs]))
 
@@ -46,7 +46,7 @@ FUSED = {"sum": "{} + {}", "max": "maximum({}, {})", "concat": "concat({}, {})"}
 
 
 def commented(code: str, comment: str) -> str:
-    """A line of code, its comment where all comments begin."""
+    """Return a line of code, its comment where all comments begin."""
     return f"{code:<64} # {comment}"
 
 

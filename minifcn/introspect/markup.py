@@ -23,7 +23,7 @@ class Html(str):
 
 
 def tag(name: str, /, *children: str, class_: str | None = None, **attributes: str) -> Html:
-    """An element; children that are plain text are escaped, and so are the attributes' values."""
+    """Return an element; children that are plain text are escaped, and so are the attributes' values."""
     if class_:
         attributes["class"] = class_
     opened = name + "".join(f' {key}="{_escape(value)}"' for key, value in attributes.items())
@@ -40,7 +40,7 @@ def _escape(text: str) -> str:
 
 
 def inline(data: bytes, kind: str = "png") -> str:
-    """A PNG, or another `kind` of picture, as an address that holds it."""
+    """Return a PNG, or another `kind` of picture, as an address that holds it."""
     return f"data:image/{kind};base64," + base64.b64encode(data).decode("ascii")
 
 

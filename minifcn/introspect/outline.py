@@ -161,7 +161,7 @@ class Outline(np.lib.mixins.NDArrayOperatorsMixin):
         return self
 
     def virtual(self) -> np.ndarray:
-        """A real array of this shape that fills one number's memory, to ask NumPy about indices."""
+        """Return a real array of this shape that fills one number's memory, to ask NumPy about indices."""
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
     def view(self, shape: Any) -> Outline:
@@ -227,7 +227,7 @@ def shape_of(x: Any) -> tuple[int, ...]:
 
 
 def first(index: Any) -> int:
-    """The first row that an index like `[:, :, 5:9, 5:9]` or `[..., 5:9, 5:9]` keeps."""
+    """Return the first row that an index like `[:, :, 5:9, 5:9]` or `[..., 5:9, 5:9]` keeps."""
     row = index[-2] if isinstance(index, tuple) and len(index) > 1 else None
     return (row.start or 0) if isinstance(row, slice) else 0
 

@@ -34,7 +34,7 @@ class Classifier(Module):
         return self.top(self.trunk(image)[self.trunk.last])
 
     def layers(self) -> list[Layer]:
-        """All windows between the image and the answer."""
+        """Return all windows between the image and the answer."""
         return [*self.trunk.layers(), *self.top.layers()]
 
 
@@ -46,7 +46,7 @@ class GlobalAverage(Module):
 
 
 def averaging(trunk: Trunk, *, classes: int, init: Init) -> Classifier:
-    """A classifier for images of any size, from any trunk: the mean of the last map, scored.
+    """Return a classifier for images of any size, from any trunk: the mean of the last map, scored.
 
     The mean of scores is the score of the mean: this is what an FCN says of its cells, averaged.
     """

@@ -17,7 +17,7 @@ from minifcn.stitch import rarefy
 
 
 def FCN_dilated(output_stride: int = 8, *, trunk: Callable[..., Trunk] = VGG, **options: Any) -> FCN:
-    """An FCN without skips on a trunk rarefied to `output_stride`. Options as in `fcn`; the padding is the safe one.
+    """Return an FCN without skips on a trunk rarefied to `output_stride`. Options as in `fcn`; the padding is safe.
 
     Its parameters have the names and shapes of the net that is not rarefied: each loads the other's.
     """

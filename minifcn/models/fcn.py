@@ -169,7 +169,7 @@ def fcn(
     skip_scale: Mapping[str, float] | None = None,
     **options: Any,
 ) -> FCN:
-    """An FCN on the trunk that `trunk(padding=, init=, rng=, **options)` makes: `fcn(AlexNet, 32)`.
+    """Return an FCN on the trunk that `trunk(padding=, init=, rng=, **options)` makes: `fcn(AlexNet, 32)`.
 
     `skips` are names, coarse to fine, or the stride of the finest: `fcn(VGG, 8)` is FCN-8s. `padding` is "safe" (the
     smallest at which every size works), a number, or what else the trunk takes. `init` is "he", "zero" or "meta"
@@ -192,7 +192,7 @@ def fcn(
 
 
 def vgg_fcn(skips: Sequence[str] | int, *, padding: int | str = "same", **options: Any) -> FCN:
-    """An FCN on a VGG trunk; the paper's is padding=100, init="zero" with ImageNet weights put in.
+    """Return an FCN on a VGG trunk; the paper's is padding=100, init="zero" with ImageNet weights put in.
 
     `padding` is "same" (no border: the default, for nets trained from scratch), a number, or "safe" (97). `options` are
     those of `fcn` and of VGG: width (64 unless given), layers (16), in_channels (3) and dropout (0.5).

@@ -69,7 +69,7 @@ class Ladder:
         return [*(usable[skip] for skip in skips), Fraction(1)]
 
     def _name(self, below: str, skip: str, factor: int) -> str:
-        """The paper's names: by the factor at both ends of the ladder, in between by the map it climbs from."""
+        """Return the paper's names: by the factor at both ends of the ladder, in between by the map it climbs from."""
         if below == self.last and not skip:
             return "upscore"
         if not skip and factor > 2:
@@ -104,7 +104,7 @@ class Ladder:
         return Rung(name, skip, layer, 0, cut, score.stride), score
 
     def _skip_is_larger(self, skip: str, layer: Layer) -> bool:
-        """Whether the skip is at least as large as the score at every size; sizes repeat with the coarsest stride."""
+        """Return whether the skip is as large as the score, or larger, at every size; sizes repeat with the stride."""
         stride = int(self.grids[self.last].stride)
         for size in range(stride, 2 * stride):
             try:
@@ -116,7 +116,7 @@ class Ladder:
         return True
 
     def _climb(self, size: int) -> int:
-        """The size of the score after the rungs that exist so far, from an image of `size`; checks every crop."""
+        """Return the size of the score after the rungs so far, from an image of `size`; checks every crop."""
         score = out_size(self.paths[self.last], size)
         for rung in self.rungs:
             score = rung.layer.out_size(score)
@@ -131,7 +131,7 @@ class Ladder:
         return score
 
     def fits(self, size: int) -> bool:
-        """Whether an image with a side of `size` comes out at that size."""
+        """Return whether an image with a side of `size` comes out at that size."""
         try:
             return self._climb(size) == size
         except GeometryError:
@@ -139,7 +139,7 @@ class Ladder:
 
 
 def skips_to(paths: Paths, stride: int) -> tuple[str, ...]:
-    """The skips of the ladder whose finest has this stride: all outputs from there on, coarse to fine.
+    """Return the skips of the ladder whose finest has this stride: all outputs from there on, coarse to fine.
 
     `UsageError`, naming the strides there are, for any other.
     """
@@ -152,7 +152,7 @@ def skips_to(paths: Paths, stride: int) -> tuple[str, ...]:
 
 
 def safe_padding(paths_for: Callable[[int], Paths], skips: Sequence[str]) -> int:
-    """The smallest padding with which images of every size come out whole: 97 for VGG-16, where the paper takes 100.
+    """Return the smallest padding that fits images of every size: 97 for VGG-16, where the paper takes 100.
 
     A side larger by the total stride makes every map larger by a whole number of cells, and each crop needs only
     differences; so what holds for a period of sides holds for all. Tried are two of them: the smallest sides, and some

@@ -50,11 +50,11 @@ class Trunk(Module):
         return short
 
     def top(self, classes: int, *, init: Init) -> Sequential:
-        """The layers that make a classifier of this trunk: from its last output to (N, classes)."""
+        """Return the layers that make a classifier of this trunk: from its last output to (N, classes)."""
         raise UsageError(f"{type(self).__name__} is not the trunk of a classifier")
 
     def forward(self, x: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
-        """The outputs named in `keep`, and the last one."""
+        """Return the outputs named in `keep`, and the last one."""
         features = {}
         for name, stage in self.stages.items():
             x = getattr(self, stage)(x)
@@ -69,7 +69,7 @@ class Trunk(Module):
         return list(self.stages)[-1]
 
     def layers(self) -> list[Layer]:
-        """All windows between the image and the last output."""
+        """Return all windows between the image and the last output."""
         return list(self.paths()[self.last])
 
     def paths(self) -> dict[str, tuple[Layer, ...]]:
@@ -89,14 +89,14 @@ class Parallel(Module):
         vars(self).update(branches)
 
     def branches(self) -> dict[str, Module]:
-        """The branches, by name."""
+        """Return the branches, by name."""
         return {name: child for name, child in self.children() if isinstance(child, Module)}
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.concat(*(branch(x) for branch in self.branches().values()))
 
     def layers(self) -> list[Layer]:
-        """The windows of the branch that sees most; all must put their cells on the same grid.
+        """Return the windows of the branch that sees most; all must put their cells on the same grid.
 
         Raises `GeometryError` naming two branches whose cells do not lie on each other.
         """

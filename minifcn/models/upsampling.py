@@ -52,7 +52,7 @@ class Deconvolutions(Module):
 
 
 def pairs(incoming: int, outgoing: int) -> np.ndarray:
-    """(I, O): x to the pair (x, -x) where channels double, the pair to x where they halve, else each to itself."""
+    """Return a matrix (I, O): x to (x, -x) where channels double, the pair to x where they halve, else the identity."""
     if incoming == outgoing:
         return np.eye(incoming, dtype=np.float32)
     one = np.eye(min(incoming, outgoing), dtype=np.float32)
@@ -60,7 +60,7 @@ def pairs(incoming: int, outgoing: int) -> np.ndarray:
 
 
 def nonlinear(net: FCN) -> FCN:
-    """The same FCN object, every upsampling in it by a stack. Where it only doubles, that is one learned kernel."""
+    """Replace each upsampling of an FCN by a stack, and return the FCN. One that only doubles is one learned kernel."""
     for name, module in list(vars(net).items()):
         if isinstance(module, Upsample):
             channels = net.classes if isinstance(net.classes, int) else net.classes[name.rsplit("_", 1)[1]]

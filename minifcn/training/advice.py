@@ -15,7 +15,7 @@ from minifcn.training.options import Options
 
 
 def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:
-    """What a learning rate amounts to, whatever the loss is divided by: the step against the mean loss of a pixel.
+    """Return what a learning rate amounts to: the size of a step down the mean loss of a pixel.
 
     pixels: those with a label in an image. images: those in a batch.
     """
@@ -35,7 +35,7 @@ def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:
 
 
 def labelled_pixels(dataset: Dataset, crop: int, *, most: int = 16) -> int:
-    """How many pixels of an image have a label, on average over the first few; in a crop, if there is one."""
+    """Return how many pixels of an image have a label, on average over the first few; in a crop, if there is one."""
     labels = [dataset[i].label for i in range(min(most, len(dataset)))]
     known = sum(int((label != VOID).sum()) for label in labels)
     if crop:
@@ -44,7 +44,7 @@ def labelled_pixels(dataset: Dataset, crop: int, *, most: int = 16) -> int:
 
 
 def first_loss(loss: float, classes: int) -> str:
-    """The loss per pixel of the first batch beside what it has to be: all classes equally likely, so -ln(1/C)."""
+    """Return the first batch's loss per pixel beside what it should be: -ln(1/C), all classes being equally likely."""
     expected = math.log(classes)
     remark = "as scores of zero must give" if abs(loss - expected) < 1e-3 else "which only scores of zero would give"
     return f"loss per pixel at the start {loss:.4f}; ln {classes} = {expected:.4f}, {remark}"
@@ -53,10 +53,10 @@ def first_loss(loss: float, classes: int) -> str:
 def warnings_about(
     loss: float, matrix: ConfusionMatrix, classes: Sequence[str], *, lr: float, trunk: bool, steps: int = 2
 ) -> Iterator[str]:
-    """What a teacher would point at: a loss that stays at ln C, and a net that says one class everywhere.
+    """Yield warnings: a loss that stays at ln C, a net that predicts one class everywhere.
 
-    lr: the learning rate of the last step. trunk: whether all weights of the trunk are zero. steps: those that the loss
-    is the mean of; the loss of the first step is before anything was learned, and says nothing of what comes.
+    lr: the learning rate of the last step. trunk: whether all weights of the trunk are zero. steps: how
+    many steps the loss averages. The loss of the first step comes before any learning, so it gives no warning.
     """
     expected = math.log(len(classes))
     if len(classes) > 1 and abs(loss - expected) < 0.01 * expected and (steps > 1 or trunk or lr == 0):

@@ -1,8 +1,8 @@
 """Test whether the GPU works, and suggest fixes if it does not.
 
 Between a GPU and an array lie a driver, CUDA's libraries, and a CuPy built for both. Each can be missing, too old, or
-there twice, and CuPy then fails in its own words, often only at the first product. `diagnose_gpu` goes the way step by
-step and names the first thing that is wrong in one line, and the one command that fixes it.
+there twice, and CuPy's own message, often only at the first product, does not say which. `diagnose_gpu` checks them in
+turn and reports the first fault in one line, with the one command that fixes it.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ from minifcn.errors import DeviceError
 
 
 def diagnose_gpu() -> tuple[bool, str, str]:
-    """`(usable, reason, cure)`: the first thing that keeps the GPU from working, and the one command that fixes it.
+    """Return `(usable, reason, cure)`: what keeps the GPU from working, and the command that fixes it.
 
     Never raises and never warns: a broken CuPy can fail in as many ways as there are drivers, and none of them is a
     reason not to train on the CPU.
@@ -41,7 +41,7 @@ def diagnose_gpu() -> tuple[bool, str, str]:
 
 
 def choose_device(wish: str) -> tuple[str, str]:
-    """`(device, why in one line)` for the wish "cpu", "gpu" or "auto".
+    """Return `(device, why in one line)` for the wish "cpu", "gpu" or "auto".
 
     "auto" takes the GPU where it works. "gpu" insists: without a usable one it is a DeviceError with the reason and
     the cure, because a run that silently takes forty times as long is worse than one that does not start.
@@ -59,13 +59,13 @@ def choose_device(wish: str) -> tuple[str, str]:
 
 
 def probe_gpu() -> tuple[bool, str]:
-    """`(usable, reason in one line)`. Never raises, never warns."""
+    """Return `(usable, reason in one line)`. Never raises, never warns."""
     usable, reason, _ = diagnose_gpu()
     return usable, reason
 
 
 def cupy_packages() -> list[str]:
-    """The installed distributions that provide the module `cupy`; more than one is a fault."""
+    """Return the installed distributions that provide the module `cupy`; more than one is a fault."""
     names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
     return sorted(name for name in names if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
 

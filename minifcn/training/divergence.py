@@ -1,7 +1,7 @@
 """Find the layer that first produced a NaN or infinity, and suggest a fix.
 
-A learning rate that is too high makes weights grow, then overflow; from there on all is NaN, and NaN is contagious. So
-the loss is looked at in every step, the parameters before they are saved, and with `--detect-anomaly` every layer.
+A learning rate that is too high makes weights grow until they overflow; from then on everything is NaN. So the loss is
+checked in every step, the parameters before they are saved, and with `--detect-anomaly` every layer.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def merged(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def worst(gradients: Mapping[str, float]) -> str:
-    """The name of the largest; whatever is not finite is larger than all that is."""
+    """Return the name of the largest; whatever is not finite is larger than all that is."""
     return max(gradients, key=lambda name: gradients[name] if math.isfinite(gradients[name]) else math.inf)
 
 
 def not_finite(tensors: Mapping[str, np.ndarray]) -> list[str]:
-    """The names of arrays that hold a NaN or an infinity."""
+    """Return the names of arrays that hold a NaN or an infinity."""
     return [name for name, array in tensors.items() if not np.isfinite(array).all()]
 
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Inside, NumPy does not warn of overflow: CuPy never does, and what comes of it is checked for instead."""
+    """Inside, NumPy does not warn of overflow. CuPy never does, and the results are checked instead."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of helper threads, which have an errstate of their own
         yield
@@ -55,7 +55,7 @@ def unheard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def watching(net: Module) -> Iterator[None]:
-    """Inside, each layer's output is looked at, and the first that is not finite raises `DivergedError` by name."""
+    """Inside, each layer's output is checked; the first that is not finite raises `DivergedError` with its name."""
     watched = []
 
     def watch(name: str, module: Module) -> None:

@@ -33,5 +33,5 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was, one sentence each, with both values."""
+    """Return what is not as it was, one sentence each, with both values."""
     return [f"{key} was {was} and is {now[key]}" for key, was in before.items() if key in now and now[key] != was]

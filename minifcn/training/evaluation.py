@@ -26,12 +26,12 @@ from minifcn.training.ranks import ALONE, Alone
 
 
 def device_of_net(net: Module) -> str:
-    """ "cpu" or "gpu": where the parameters are."""
+    """Return "cpu" or "gpu": where the parameters are."""
     return "gpu" if "gpu" in {device_of(parameter.data) for parameter in net.parameters()} else "cpu"
 
 
 def predict(net: Module, *images: np.ndarray) -> np.ndarray:
-    """The class with the highest score at each pixel: (N, 3, H, W), preprocessed -> (N, H, W) uint8, on the host.
+    """Return the class with the highest score at each pixel: (N, 3, H, W) preprocessed -> (N, H, W) uint8, on the host.
 
     A net of late fusion takes several images. Of two heads, the first one's classes.
     """
@@ -39,7 +39,7 @@ def predict(net: Module, *images: np.ndarray) -> np.ndarray:
 
 
 def predict_heads(net: Module, *images: np.ndarray) -> dict[str, np.ndarray]:
-    """`predict` for each head of a net, by name; "" for the head of a net that has one."""
+    """Return `predict` for each head of a net, by name; "" for the head of a net that has one."""
     device = device_of_net(net)
     with inference(net):
         scores = net(*(Tensor(to_device(image, device)) for image in images))
@@ -48,7 +48,7 @@ def predict_heads(net: Module, *images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def batches_of_equal_size(dataset: Dataset, batch: int) -> Iterator[list[Sample]]:
-    """All samples in order, neighbours of one size together: the metrics must not see padding."""
+    """Yield all samples in order, neighbours of one size together: the metrics must not see padding."""
     group: list[Sample] = []
     for i in range(len(dataset)):
         sample = dataset[i]
@@ -68,7 +68,7 @@ def evaluate(
     batch: int = 8,
     progress: Callable[[int], None] = lambda images: None,
 ) -> ConfusionMatrix:
-    """The confusion matrix of `net` on every labelled pixel of `dataset`; `progress` hears of every few images done."""
+    """Return the confusion matrix of `net` over the labelled pixels of `dataset`; `progress(n)` reports images done."""
     inputs = preprocessing if isinstance(preprocessing, Inputs) else Inputs("rgb", preprocessing)
     return evaluate_heads(net, dataset, inputs, batch=batch, progress=progress)[0]
 
@@ -108,7 +108,7 @@ BASELINES = ("majority class", "pixel position")
 
 
 def baselines(train: Dataset, test: Dataset, *, grid: int = 64) -> dict[str, ConfusionMatrix]:
-    """What two guessers that see no image reach on `test`, having counted the labels of `train`.
+    """Return the confusion matrices, on `test`, of two baselines that see no image: they count the labels of `train`.
 
     "majority class" says the most frequent class everywhere. "pixel position" says the most frequent class at that
     place: at that very pixel where all training labels have one size, else in the same cell of a `grid` x `grid` grid.
@@ -139,14 +139,14 @@ def baselines(train: Dataset, test: Dataset, *, grid: int = 64) -> dict[str, Con
 
 
 def shares(matrix: ConfusionMatrix, classes: Sequence[str], *, most: int = 4) -> str:
-    """The most frequent classes with the share of pixels called so and truly so, in percent: "tree 12/14, ..."."""
+    """Return the most frequent classes with their predicted and true share of pixels in percent: "tree 12/14, ..."."""
     predicted, true = matrix.shares_predicted(), matrix.shares_true()
     order = np.argsort(-np.maximum(predicted, true))[:most]
     return ", ".join(f"{classes[i]} {100 * predicted[i]:.0f}/{100 * true[i]:.0f}" for i in order)
 
 
 def measures(matrix: ConfusionMatrix, classes: Sequence[str], absent: Absent = "skip") -> dict[str, Any]:
-    """The counts of one head and what follows from them."""
+    """Return the counts of one head and what follows from them."""
     return {
         "classes": list(classes),
         "confusion": matrix.matrix.tolist(),
@@ -158,7 +158,7 @@ def measures(matrix: ConfusionMatrix, classes: Sequence[str], absent: Absent = "
 
 
 def class_record(matrix: ConfusionMatrix) -> dict[str, Any]:
-    """What the log keeps of every class."""
+    """Return what the log keeps of every class."""
     return {
         "iu": matrix.iu().tolist(),
         "shares_true": matrix.shares_true().tolist(),
@@ -175,7 +175,7 @@ def evaluation_record(
     images: int,
     absent: Absent = "skip",
 ) -> dict[str, Any]:
-    """What `evaluation.json` holds."""
+    """Return what `evaluation.json` holds."""
     return {
         "split": split,
         "images": images,
@@ -185,7 +185,7 @@ def evaluation_record(
 
 
 def table(matrix: ConfusionMatrix, guesses: Mapping[str, ConfusionMatrix], absent: Absent = "skip") -> str:
-    """The four metrics of the net and of the baselines, as lines of text."""
+    """Return the four metrics of the net and of the baselines, as lines of text."""
     lines = [f"{'':<16} pixel acc.  mean acc.  mean IU  f.w. IU"]
     for name, each in {"this net": matrix, **guesses}.items():
         pixel, mean, iu, weighted = each.summary(absent).values()
@@ -194,7 +194,7 @@ def table(matrix: ConfusionMatrix, guesses: Mapping[str, ConfusionMatrix], absen
 
 
 def class_table(matrix: ConfusionMatrix, classes: Sequence[str]) -> str:
-    """A line for each class: its IU, how much of it was found, and its share of the pixels, true and predicted."""
+    """Return a line for each class: its IU, its accuracy, and its share of the pixels, true and predicted."""
     rows = [("class", "IU", "found", "share true", "predicted")]
     columns = (matrix.iu(), matrix.accuracy(), matrix.shares_true(), matrix.shares_predicted())
     for name, iu, accuracy, true, predicted in zip(classes, *columns, strict=True):

@@ -53,7 +53,7 @@ def verdict(found: Explanation, classes: Sequence[str]) -> str:
 
 
 def class_table(found: Explanation, classes: Sequence[str]) -> Html:
-    """The largest scores, and the probabilities that they mean."""
+    """Return the largest scores, and the probabilities that they mean."""
     shifted = np.exp(found.scores.astype(np.float64) - found.scores.max())
     probability = shifted / shifted.sum()
     rows = [(classes[i], f"{found.scores[i]:.4f}", f"{100 * probability[i]:.2f} %") for i in found.order[:MOST_CLASSES]]
@@ -61,7 +61,7 @@ def class_table(found: Explanation, classes: Sequence[str]) -> Html:
 
 
 def parts_table(found: Explanation, classes: Sequence[str]) -> Iterator[Html]:
-    """What each map adds to the first class and to the second, and the sums, which are the scores."""
+    """Yield what each map adds to the first class and to the second, and the sums, which are the scores."""
     first, second = found.order[0], found.order[min(1, len(found.order) - 1)]
     columns = [[float(part[i]) for part in found.parts.values()] for i in (first, second)]
     rows = [(name, *values) for name, *values in zip(found.parts, *columns, strict=True)]
@@ -78,7 +78,7 @@ def parts_table(found: Explanation, classes: Sequence[str]) -> Iterator[Html]:
 
 
 def field_picture(found: Explanation, image: np.ndarray) -> Iterator[Html]:
-    """The photograph with a box around what each layer's cell sees, and the table of the layers."""
+    """Yield the photograph with a box around what each layer's cell sees, and the table of the layers."""
     height, width = image.shape[:2]
     boxes = [viz.field_box(field.grid, *field.cell) for field in found.fields]
     edges = np.array([(-0.5, -0.5, height - 0.5, width - 0.5), *boxes])
@@ -109,7 +109,7 @@ def cells(field: Field) -> Iterator[Html]:
 
 
 def gradient_picture(found: Explanation, image: np.ndarray, classes: Sequence[str]) -> Iterator[Html]:
-    """The photograph, darkened where a change of a pixel would not change the answer."""
+    """Yield the photograph, darkened where a change of a pixel would not change the answer."""
     height, width = image.shape[:2]
     strength, (top, left) = np.abs(found.gradient).sum(axis=2), found.corner
     most = float(np.quantile(strength, 0.995)) or float(strength.max()) or 1.0

@@ -98,7 +98,7 @@ class Loader:
         return [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
 
     def _in_parts(self, batches: Sequence[np.ndarray]) -> bool:
-        """Whether each batch of a step is split between the ranks: there are too few for each rank to have one."""
+        """Return whether the ranks split each batch of a step, because there are fewer batches than ranks."""
         return len(batches) < self.ranks.size and self.options.adds_up
 
     def _shares(self, batches: Sequence[np.ndarray]) -> dict[int, slice]:

@@ -84,7 +84,7 @@ class Trainer(Run):
         self._say_rate()
 
     def _is_due(self) -> bool:
-        """Whether it is time to measure: after so many epochs or steps, and at the end of a stage."""
+        """Return whether to measure now: after the given epochs or steps, and at the end of a stage."""
         done = self.progress.step - self.progress.stage_began
         between = self.options.measure_steps or self.options.measure_every * self.steps_per_epoch
         return done % between == 0 or done == self.steps_per_stage
@@ -167,7 +167,7 @@ class Trainer(Run):
         self.say(f"learning rate {rate:g}: {rate_meaning(o, rate=rate, pixels=pixels, images=images)}")
 
     def _speed(self) -> float:
-        """Images per second since the last line of the log."""
+        """Return images per second since the last line of the log."""
         return self.progress.images / max(time.perf_counter() - self._logged, 1e-9)
 
     @property

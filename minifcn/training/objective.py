@@ -24,7 +24,7 @@ class Objective:
     class_weights: Any = None
 
     def __call__(self, scores: Any, batch: Batch) -> Tensor:
-        """The loss of the labels, plus that of the second labels where the net has a head for them, both unweighted."""
+        """Return the loss of the labels, plus that of the second labels if the net has a head for them."""
         device, keep = self.device, None if batch.keep is None else to_device(batch.keep, self.device)
         options = {"normalize": self.options.normalize, "sampling": keep}
         first, second = ({**options, "divisor": divisor} for divisor in batch.divisors)
@@ -35,7 +35,7 @@ class Objective:
         return loss + self._one_loss(scores["geo"], to_device(batch.geometry, device), **second)
 
     def _one_loss(self, scores: Tensor, labels: Any, **options: Any) -> Tensor:
-        """The loss of one head, of the kind that the options name."""
+        """Return the loss of one head, of the kind that the options name."""
         kind = self.options.loss
         if kind == "focal":
             return ops.focal_loss(scores, labels, gamma=self.options.focal_gamma, **options)

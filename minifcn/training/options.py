@@ -1,7 +1,7 @@
 """Every option of a training run.
 
 `Options` is the command line of `minifcn train`, the content of a run's `config.json` and what a checkpoint carries, so
-a run can be repeated from any of them. What comes out of a file is believed only after `from_dict`.
+a run can be repeated from any of them. `from_dict` checks options that come from a file.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ class Options:
         return self.steps or self.steps_per_epoch(images) * self.epochs
 
     def as_dict(self) -> dict[str, Any]:
-        """The options as JSON has them."""
+        """Return the options as JSON has them."""
         return dataclasses.asdict(self)
 
 
@@ -326,12 +326,12 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 def nearest(name: str, known: Any) -> str:
-    """What to say of a name that does not exist."""
+    """Return what to say of a name that does not exist."""
     return near(name, known) or f"; known are {', '.join(known)}"
 
 
 def from_dict(found: Any, *, source: str | Path) -> Options:
-    """Options out of a file: every key known, every value of its type and in its range, or `UsageError`."""
+    """Return options out of a file: every key known, every value of its type and in its range, or `UsageError`."""
     if not isinstance(found, Mapping):
         raise UsageError(f"{source}: options are {type(found).__name__}; expected names with values")
     types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}

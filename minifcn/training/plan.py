@@ -47,7 +47,7 @@ class Images:
 
 
 def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu") -> Iterator[str]:
-    """The lines of a dry run; `MinifcnError` for options that no run could have.
+    """Yield the lines of a dry run; `MinifcnError` for options that no run could have.
 
     size: height and width of an image, in the place of those of the first one.
     """
@@ -77,7 +77,7 @@ def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu"
 
 
 def _images(o: Options, size: tuple[int, int] | None) -> tuple[Images, list[str]]:
-    """The images of the run, or what is known of them where they are not there."""
+    """Return the images of the run, or what is known of them where they are not there."""
     said: list[str] = []
     try:
         train, val = setup.data_sets(o, say=said.append)
@@ -107,7 +107,7 @@ def _and(geometry: int) -> str:
 
 
 def _weights(o: Options) -> tuple[list[WeightSet], list[str]]:
-    """What the net begins with, if that is there."""
+    """Return what the net begins with, if that is there."""
     if not o.init:
         return [], ["begins with random numbers"]
     if missing := missing_beginning(o):
@@ -135,7 +135,7 @@ def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, devic
 
 
 def learning_rates(o: Options, net: FCN | LateFusion) -> dict[str, str]:
-    """The learning rate of each layer with parameters, of its weights and of its biases: "1e-10 / 2e-10"."""
+    """Return the learning rate of each layer with parameters, of its weights and of its biases: "1e-10 / 2e-10"."""
     multipliers, found = setup.solver(o, net).multipliers, dict[str, list[str]]()
     for name, parameter in net.named_parameters():
         rate = "frozen" if parameter.frozen else f"{o.lr * multipliers(name)[0]:g}"
@@ -144,7 +144,7 @@ def learning_rates(o: Options, net: FCN | LateFusion) -> dict[str, str]:
 
 
 def table(cost: Description, rates: dict[str, str]) -> Iterator[str]:
-    """The layers in the order in which they run, and their sum."""
+    """Yield the layers in the order in which they run, and their sum."""
     lines: list[Sequence[str]] = [("layer", "kind", "shape", "learning rate", "parameters", "multiply-adds")]
     for row in cost.rows:
         shape = "x".join(map(str, row.shape[1:]))

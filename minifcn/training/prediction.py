@@ -36,9 +36,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts images with a net: in tiles, and averaged over mirrored and scaled copies if asked for.
+    """Predict images with a net: in tiles, and averaged over mirrored and scaled copies if asked for.
 
-    Averaged are the scores, each taken back to the pixels of the image. A copy is scaled by a number of `scales`.
+    The scores of the copies are interpolated back to the pixels of the image and averaged. `scales` are the factors.
     """
 
     net: Module
@@ -67,7 +67,7 @@ class Predictor:
         return Prediction(label, scores, entropies)
 
     def _mean(self, copies: Sequence[np.ndarray], size: tuple[int, int], rows: Span, cols: Span) -> np.ndarray:
-        """The scores (C, h, w) of a part of the image, averaged over the copies, mirrored and not."""
+        """Return the scores (C, h, w) of a part of the image, averaged over the copies, mirrored and not."""
         first, *others = (
             self._of_copy(copy, size, rows, cols, mirrored=mirrored)
             for copy in copies
@@ -78,7 +78,7 @@ class Predictor:
     def _of_copy(
         self, copy: np.ndarray, size: tuple[int, int], rows: Span, cols: Span, *, mirrored: bool
     ) -> np.ndarray:
-        """The scores of a part of the image, from one copy of it: what the net sees is cut so that they are exact."""
+        """Return the scores of a part of the image, from one copy of it, cut so that the scores are exact."""
         if mirrored:
             copy, cols = copy[:, ::-1], (size[1] - cols[1], size[1] - cols[0])
         axes = [between(n, out, part) for n, out, part in zip(copy.shape[:2], size, (rows, cols), strict=True)]
@@ -93,7 +93,7 @@ class Predictor:
         return scores[..., ::-1] if mirrored else scores
 
     def _net_scores(self, image: np.ndarray) -> np.ndarray:
-        """The scores (C, h, w) of the first head."""
+        """Return the scores (C, h, w) of the first head."""
         x = Tensor(to_device(self.preprocessing(image)[None], device_of_net(self.net)))
         scores = self.net(x)
         first = next(iter(scores.values())) if isinstance(scores, dict) else scores

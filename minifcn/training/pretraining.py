@@ -67,7 +67,7 @@ class Pretraining:
         return f"objects-{trunk_name(self.trunk, self.layers)}-width{self.width}"
 
     def classifier(self) -> Classifier:
-        """The net, freshly initialised from the seed."""
+        """Return the net, freshly initialised from the seed."""
         make = TRUNKS[trunk_name(self.trunk, self.layers)]
         random = np.random.default_rng(self.seed)
         made = make(width=self.width, padding=border(make, self.size), dropout=0.0, init=random, rng=random)
@@ -87,7 +87,7 @@ RANGES = (
 
 
 def border(make: Callable[..., Trunk], size: int) -> int | str:
-    """The padding for pictures of this size: VGG's is "same"; others get the least that fills a cell of the last map.
+    """Return the padding for pictures of this size: "same" for VGG; else the least that fills a cell of the last map.
 
     The weights do not depend on it, and an FCN is free to have another.
     """
@@ -144,7 +144,7 @@ def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], Non
 
 
 def writable(path: str | Path) -> Path:
-    """The path, if a file of that name can be put there; `UsageError` if not."""
+    """Return the path, if a file of that name can be put there; `UsageError` if not."""
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path}: expected a name that ends in .safetensors, the format that is written")
@@ -155,7 +155,7 @@ def writable(path: str | Path) -> Path:
 
 
 def stacked(objects: Objects) -> tuple[np.ndarray, np.ndarray]:
-    """All pictures (N, H, W, 3) uint8 and their classes (N,): each is drawn once."""
+    """Return all pictures (N, H, W, 3) uint8 and their classes (N,): each is drawn once."""
     images = np.empty((len(objects), *objects.size, 3), np.uint8)
     labels = np.empty(len(objects), np.int64)
     for i, (image, label) in enumerate(objects):

@@ -365,7 +365,7 @@ def _by_slurm() -> bool:
 def together(*, say: Callable[[str], None] = silent) -> Iterator[Alone]:
     """Join the ranks. Inside, only rank 0 prints; what ends one rank ends all of them, in the same way.
 
-    `say` hears a warning.
+    `say` prints a warning.
 
     A rank that fails says so to the others, who raise the same exception where they wait for it. If they do not come
     within GRACE seconds, it ends alone, and the launcher ends the others.

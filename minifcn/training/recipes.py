@@ -93,8 +93,8 @@ OURS: dict[str, dict[str, Any]] = {
 class Paper:
     """A recipe of the paper: what holds on every rung, and for each stride its learning rate and what it begins with.
 
-    `stride` is the one it trains when asked for none. `classes` and `geometry` are those of its data set, for who has
-    to know them before the data is there.
+    `stride` is the one it trains when asked for none. `classes` and `geometry` are those of its data set,
+    for plans that are made before the data is there.
     """
 
     options: Mapping[str, Any]
@@ -105,7 +105,7 @@ class Paper:
     geometry: tuple[str, ...]
 
     def down(self, strides: Sequence[int]) -> dict[str, Any]:
-        """The options of training these strides in turn."""
+        """Return the options of training these strides in turn."""
         rates = [self.rates[stride] for stride in strides]
         factors = ",".join(f"{finer / coarser:.6g}" for coarser, finer in pairwise(rates))
         return {
@@ -153,13 +153,13 @@ class DataSet:
     geometry: tuple[str, ...] = ()
 
     def length(self, times: int = 0) -> dict[str, int]:
-        """How long the released nets learn, and how often they are measured."""
+        """Return how long the released nets learn, and how often they are measured."""
         return {"steps": (times or self.times) * self.block, "measure_steps": self.block}
 
     def recipe(
         self, options: Mapping[str, Any], rates: Mapping[int, float], begins: Mapping[int, str], stride: int
     ) -> Paper:
-        """A recipe on this data set."""
+        """Return a recipe on this data set."""
         return Paper({**self.options, **options}, rates, begins, stride, self.classes, self.geometry)
 
 
@@ -209,7 +209,7 @@ def _ladder(
 
 
 def _nyud(edition: str, solver: Mapping[str, Any], rates: Mapping[int, float]) -> dict[str, Paper]:
-    """The nets of table 4. Late fusion begins with trained nets, so with the rate of FCN-16s."""
+    """Return the nets of table 4. Late fusion begins with trained nets, so with the rate of FCN-16s."""
     names = {what: f"{edition}-nyud-fcn32s-{what}" for what in SEEN}
     found = {
         names[what]: NYUDV2.recipe({**solver, "inputs": inputs}, {32: rates[32]}, {32: VGG16}, 32)
@@ -250,7 +250,7 @@ RECIPES: dict[str, dict[str, Any]] = OURS | {name: recipe.down([recipe.stride]) 
 
 
 def preset(name: str, *, stages: str = "") -> Options:
-    """The options of a recipe; `UsageError` with the nearest name for one that does not exist.
+    """Return the options of a recipe; `UsageError` with the nearest name for one that does not exist.
 
     `stages`: the strides that are to be trained in turn, where they are not the recipe's own. One of the paper's then
     has the learning rates of these, and begins as the first of them does.
@@ -265,7 +265,7 @@ def preset(name: str, *, stages: str = "") -> Options:
 
 
 def missing_beginning(o: Options) -> str:
-    """What to say where a recipe of the paper begins with a file or a run that is not there; "" where it is."""
+    """Return what to say where a recipe of the paper begins with a file or a run that is not there; "" where it is."""
     if o.recipe not in PAPER or not o.init:
         return ""
     absent = [word.strip() for word in o.init.split(",") if not Path(located(word.strip())).exists()]
@@ -280,7 +280,7 @@ def missing_beginning(o: Options) -> str:
 
 
 def doubts(o: Options, nets: Sequence[str]) -> Iterator[str]:
-    """What an option or a recipe of the paper was not made for; nets: whose weights it begins with, none: random."""
+    """Return warnings about options that a net or recipe was not made for; nets: whose weights it begins with."""
     name = trunk_name(o.trunk, o.layers)
     if o.at_once and not NETS[name].skip_scale:
         yield f"`at_once=True` scales nothing: {name} has no skips"

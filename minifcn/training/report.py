@@ -40,7 +40,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 def write_report(run_dir: Path) -> Path:
     """Write `report.html`, `curves.png` and `confusion.png` into a run folder, and return the path of the page.
 
-    Read are config.json, metrics.jsonl, evaluation.json and samples/*.png, as far as they are there. Raises DataError
+    It reads config.json, metrics.jsonl, evaluation.json and samples/*.png, as far as they exist. Raises DataError
     if `run_dir` is not a folder.
     """
     run_dir = Path(run_dir)
@@ -111,7 +111,7 @@ def _as_mapping(text: str) -> dict[str, Any]:
 
 
 def _as_history(text: str, notes: list[str]) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl. A cut one costs no other; the last one, cut by a kill, is worth no note."""
+    """Return the records of a metrics.jsonl. Broken lines are noted, but for the last one, which a kill may cut."""
     lines = [line for line in text.splitlines() if line.strip()]
     history = []
     for number, line in enumerate(lines, start=1):
@@ -138,7 +138,7 @@ def _as_evaluation(text: str) -> Evaluation:
 
 
 def _scores(evaluation: Evaluation) -> Html:
-    """The four measures beside those of two predictors that look at no pixel."""
+    """Return the four measures beside those of two predictors that look at no pixel."""
     said = evaluation.said
     baselines = said.get("baselines")
     predictors = {"this net": said}
@@ -155,7 +155,7 @@ def _scores(evaluation: Evaluation) -> Html:
 
 
 def _averaging(evaluation: Evaluation) -> str:
-    """Which classes the means are over: without it, a mean IU cannot be compared with another."""
+    """Return which classes the means are over: without it, a mean IU cannot be compared with another."""
     count, skipped = evaluation.confusion.classes, evaluation.skipped
     if not skipped:
         return f"Mean IU is over all {count} classes (absent = {evaluation.absent})."
@@ -224,7 +224,7 @@ def table(
     looks: Mapping[int, str] = MappingProxyType({}),
     class_: str | None = None,
 ) -> Html:
-    """A table that scrolls by itself where the page is narrow; the first cell of a row is its heading.
+    """Return a table that scrolls by itself where the page is narrow; the first cell of a row is its heading.
 
     looks: `{column: CSS class of its cells}`.
     """
@@ -238,7 +238,7 @@ def table(
 
 
 def plot(path: Path, alt: str) -> Html:
-    """A plot in the size it was drawn for: its pixels are finer than those of a page."""
+    """Return a plot in the size it was drawn for: its pixels are finer than those of a page."""
     png = path.read_bytes()
     width = int.from_bytes(png[16:20], "big") * 2 // 3  # a PNG says its width in these bytes
     return tag("img", src=inline(png), alt=alt, width=str(width), class_="plot")
@@ -261,7 +261,7 @@ def _number(value: Any) -> str:
 
 
 def page(name: str, sections: Sequence[Html], *, above: str = "minifcn run") -> str:
-    """A whole page: its name as title and heading, a word above the heading, and the sections."""
+    """Return a whole page: its name as title and heading, a word above the heading, and the sections."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

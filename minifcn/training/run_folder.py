@@ -1,9 +1,9 @@
 """The folder of a run: its lock, its config.json, and the checkpoints it keeps.
 
 A run keeps its last two checkpoints and its best. A damaged one is passed over for the one before it, so a run that was
-killed at any moment goes on from what is whole. One that cannot be read (permissions, a bad disk) is not damaged:
-nothing is read in its place and nothing removed. What is written, cut and removed is what a run has written, and never
-lies behind a link.
+killed at any moment goes on from the newest whole one. One that cannot be read (permissions, a bad disk) is an error:
+no other is read instead, and nothing is removed. A run writes, cuts and removes only its own files, and never through
+a link.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Checkpoint:
 def load_latest(run: str | Path, *, say: Say = silent) -> Checkpoint | None:
     """Return the newest good checkpoint in the run folder `run`; None if there is none at all.
 
-    A damaged one is skipped, which `say` hears, and the one before it is tried, at last the best. FormatError when all
-    are damaged, or the newest is from a newer minifcn; UsageError when one cannot be read. Takes no lock: a run may be
-    looked at while it trains.
+    `say` prints each damaged one, which is skipped; then the one before it is tried, and last the best. FormatError
+    when all are damaged, or the newest is from a newer minifcn; UsageError when one cannot be read. Takes no lock: a run
+    may be looked at while it trains.
     """
     return _first_good(checkpoints(run), say)
 
@@ -72,12 +72,12 @@ def load_best(run: str | Path, *, say: Say = silent) -> Checkpoint | None:
 
 
 def best_path(run: str | Path) -> Path:
-    """Where the best checkpoint of a run lies."""
+    """Return the path of a run's best checkpoint."""
     return Path(run) / "checkpoints" / "best.safetensors"
 
 
 def step_path(run: str | Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Return the path of the checkpoint of a step."""
     return Path(run) / "checkpoints" / f"step-{step:08d}.safetensors"
 
 
@@ -94,7 +94,7 @@ def checkpoints(run: str | Path) -> list[Path]:
 
 
 def _step_of(name: str) -> int:
-    """The step in a checkpoint's name, -1 for the best."""
+    """Return the step in a checkpoint's name, -1 for the best."""
     return int(name[5:].partition(".")[0]) if name.startswith("step-") else -1
 
 
@@ -187,7 +187,7 @@ def check_unused(path: Path) -> None:
 
 
 def _left_over(entry: os.DirEntry[str]) -> bool:
-    """Whether a run that was killed before it began may have left this."""
+    """Return whether a run that was killed before it began may have left this."""
     if entry.name == "checkpoints" or not entry.is_file(follow_symlinks=False):
         return entry.name == "checkpoints" and entry.is_dir(follow_symlinks=False)
     if entry.name == "lock":
@@ -257,8 +257,8 @@ class RunFolder:
         with RunFolder("runs/first") as run:
             run.save(step, tensors, meta, best=score > best_score)
 
-    The lock's file holds our pid and the time. If they are there and the lock is not, the last run was killed, and
-    `say` hears it.
+    The lock's file holds our pid and the time. If they are there and the lock is free, the last run was killed, and
+    `say` prints so.
 
     create: make the folder if need be; without it (to resume) the folder has to exist.
     Raises UsageError when the folder is missing, cannot be written, leads elsewhere by a link or is in use.
@@ -321,7 +321,7 @@ class RunFolder:
         return path
 
     def best_is_of(self, step: int) -> bool:
-        """Whether the best checkpoint on the disk is that of `step`: its copy may be saved where the step's is not."""
+        """Return whether the best checkpoint on the disk is that of `step`: it may be saved though the step is not."""
         with contextlib.suppress(OSError):
             return bool(meta_of(best_path(self.path)).get("progress", {}).get("step") == step)
         return False

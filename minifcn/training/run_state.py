@@ -97,7 +97,7 @@ class Run:
         return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing)
 
     def _counted_weights(self) -> Any:
-        """What each class weighs in the loss, None for alike."""
+        """Return what each class weighs in the loss, None for alike."""
         if not self.options.class_balance:
             return None
         mine = range(len(self.train_set))[self.ranks.share(len(self.train_set))]

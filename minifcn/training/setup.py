@@ -35,7 +35,7 @@ VARIABLE = "$MINIFCN_DATA"
 def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Dataset, Dataset]:
     """Return the training and the validation set; `DataError` or `UsageError` for what cannot be used.
 
-    `say` hears in one line what `skip_bad` leaves out, and what else is not as asked for.
+    `say` prints what `skip_bad` leaves out, and what else differs from what was asked for, a line each.
     """
     train = data_set(dataclasses.replace(o, data=o.train_data or o.data), o.train_split, o.max_train, say=say)
     if not o.hold_out:
@@ -54,7 +54,7 @@ def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Datas
 
 
 def _measured_on(o: Options, say: Callable[[str], None]) -> Dataset:
-    """The validation split; where that is the paper's, and there is no list of it, VOC's own."""
+    """Return the validation split; where that is the paper's, and there is no list of it, VOC's own."""
     try:
         return data_set(o, o.val_split, o.max_val, say=say)
     except DataError as fault:

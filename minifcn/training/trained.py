@@ -49,7 +49,7 @@ class Trained:
 
 
 def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """The tensors below `prefix`, without it."""
+    """Return the tensors below `prefix`, without it."""
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
@@ -68,7 +68,7 @@ def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint, *, averaged: bool
 def open_trained(path: str | Path, *, best: bool = False, say: Say = silent) -> Trained:
     """Return the net of a run folder (its newest good checkpoint, or its best) or of a checkpoint file, ready to use.
 
-    `say` hears of a damaged checkpoint that was passed over.
+    `say` prints which damaged checkpoints were skipped.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,8 +1,7 @@
 """Start a trunk from the weights of a trained classifier (FCN, section 4.1).
 
-What is taken is everything between the image and the last feature map; the classifier's answer is left behind, and
-the layers that score are new. The images have to go through what the classifier's went through, so the weights bring
-their `Preprocessing` along.
+The FCN takes every layer between the image and the last feature map. The classifier's last layers are left out, and the
+score layers are new. The images need the classifier's preprocessing, so the weights come with their `Preprocessing`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def starting_weights(init: str, *, say: Say = silent) -> list[WeightSet]:
 
     "imagenet" are those that come with the library, "lite0" those of EfficientNet-Lite0 from the extra of that name.
 
-    Several, separated by commas, start the several nets of late fusion. `say` hears of a damaged checkpoint of a run.
+    Several, separated by commas, start the several nets of late fusion. `say` prints skipped checkpoints.
     """
     return [_weights(word.strip(), say) for word in init.split(",")]
 
@@ -106,7 +105,7 @@ def with_planes(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndar
 
 
 def differences(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """What keeps the arrays from being the first layers of the trunk with the shapes `own`, in order."""
+    """Yield what keeps the arrays from being the first layers of the trunk with the shapes `own`, in order."""
     names = list(own)
     end = max((place for place, name in enumerate(names, start=1) if name in arrays), default=1)
     for name in names[:end]:
@@ -120,5 +119,5 @@ def differences(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndar
 
 
 def layers(names: Iterator[str] | list[str]) -> list[str]:
-    """The layers that parameters of these names belong to, each once."""
+    """Return the layers that parameters of these names belong to, each once."""
     return list(dict.fromkeys(layer_of(name)[0] for name in names))

@@ -13,7 +13,7 @@ INK, FAINT, ACCENT, SECOND = "#1b1f24", "#c9ced6", "#1f5fbf", "#c2571a"
 
 
 def colourize(label: np.ndarray, colours: np.ndarray | None = None) -> np.ndarray:
-    """A label (H, W) of class numbers as a picture (H, W, 3) uint8, one colour per class, void hatched.
+    """Return a label (H, W) of class numbers as a picture (H, W, 3) uint8, one colour per class, void hatched.
 
     `colours` is (C, 3) uint8, the VOC palette unless given. Raises ShapeError for a label that is not two-dimensional
     and of integers, DataError for a class that has no colour.
@@ -29,7 +29,7 @@ def colourize(label: np.ndarray, colours: np.ndarray | None = None) -> np.ndarra
 def overlay(
     image: np.ndarray, label: np.ndarray, alpha: float = 0.5, *, colours: np.ndarray | None = None
 ) -> np.ndarray:
-    """The picture with its label laid over it: (1 - alpha) image + alpha colour, and outlines in the full colour.
+    """Return the picture with its label over it: (1 - alpha) image + alpha colour, and outlines in full colour.
 
     Void keeps the photograph, faded to white, for nothing is claimed there. Raises ShapeError unless `image` is
     (H, W, 3) uint8 and `label` is (H, W).
@@ -50,7 +50,7 @@ def overlay(
 
 
 def _outline(label: np.ndarray) -> np.ndarray:
-    """Where a pixel's class is not that of its right or lower neighbour."""
+    """Return where a pixel's class is not that of its right or lower neighbour."""
     edge = np.zeros(label.shape, dtype=bool)
     edge[:, :-1] |= label[:, :-1] != label[:, 1:]
     edge[:-1] |= label[:-1] != label[1:]

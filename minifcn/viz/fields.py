@@ -22,7 +22,7 @@ LAYERS = ("#e4572e", "#17a2b8", "#f3a712", "#8f5bd6", "#3fa34d", "#d6457f", "#2f
 
 
 def field_box(grid: Grid, row: int, col: int) -> tuple[float, float, float, float]:
-    """What the cell (row, col) of `grid` sees, as (top, left, bottom, right) in pixels.
+    """Return what the cell (row, col) of `grid` sees, as (top, left, bottom, right) in pixels.
 
     c +- field/2 around its centre c = stride * i + start. A pixel is a square with its centre at a whole number, so a
     field of 3 around pixel 5 reaches from 3.5 to 6.5. FCN, section 3.
@@ -93,7 +93,7 @@ def receptive_fields(
 
 
 def _nearest(grid: Grid, pixel: tuple[float, float], size: tuple[int, int] | None) -> tuple[int, int]:
-    """The cell whose centre is nearest to `pixel`; of a map of `size` cells, if that is known."""
+    """Return the cell whose centre is nearest to `pixel`; of a map of `size` cells, if that is known."""
     cells = [round((x - float(grid.start)) / float(grid.stride)) for x in pixel]
     if size is not None:
         cells = [min(max(cell, 0), count - 1) for cell, count in zip(cells, size, strict=True)]

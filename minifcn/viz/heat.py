@@ -26,7 +26,7 @@ def heat_maps(
     stride: float = 1.0,
     path: Path | None = None,
 ) -> Figure:
-    """Where a net sees which class: the image (H, W), and beneath it each of the maps (C, h, w) laid over it.
+    """Return where a net sees which class: the image (H, W), and beneath it each of the maps (C, h, w) laid over it.
 
     The centre of a map's first cell lies at pixel `start`, the next is `stride` pixels on, as `Grid` says. All maps
     share one scale; what is not above 0 is left clear. Written to `path` too if one is given. Raises ShapeError unless
@@ -70,7 +70,7 @@ def heat_map(
     stride: float = 1.0,
     path: Path | None = None,
 ) -> Figure:
-    """A photograph (H, W, 3) uint8 beside itself with `heat` (h, w) from 0 to 1 laid over it; `title` says what of.
+    """Return a photograph (H, W, 3) uint8 beside itself under `heat` (h, w) from 0 to 1, with a `title`.
 
     The centre of the first cell lies at pixel `start`, the next is `stride` pixels on; between the centres the heat is
     interpolated, and half a cell beyond the outermost it ends, for no window looks there. Written to `path` too if one

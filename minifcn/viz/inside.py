@@ -30,7 +30,7 @@ def feature_maps(
     title: str = "",
     path: Path | None = None,
 ) -> Figure:
-    """The first `most` of the maps (C, h, w) side by side, `columns` in a row, each cell a square.
+    """Return the first `most` of the maps (C, h, w) side by side, `columns` in a row, each cell a square.
 
     On one scale for all, so that a silent map looks silent; with `shared=False` each on its own, its largest size
     written above it. Maps without negative values go from black (0) to yellow; others from blue over white (0) to red.
@@ -70,7 +70,7 @@ def kernels(
     title: str = "",
     path: Path | None = None,
 ) -> Figure:
-    """The filters w (O, I, kh, kw) of a convolution, mid-grey where they are 0.
+    """Return the filters w (O, I, kh, kw) of a convolution, mid-grey where they are 0.
 
     Of colour images (I = 3) each filter is one colour picture, `columns` in a row; `order` "bgr" for Caffe's weights,
     whose first channel is blue. Otherwise each output has a row, with a grey picture for each of the first `inputs`
@@ -105,7 +105,7 @@ def kernels(
 
 
 def _peak(values: np.ndarray) -> float:
-    """The largest size of a finite value."""
+    """Return the largest size of a finite value."""
     return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
 
 
@@ -149,7 +149,7 @@ def _tiled(
 
 
 def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path | None = None) -> Figure:
-    """Where gradients are wrong: a row for each input, from `introspect.detective.Case.errors`.
+    """Return where gradients are wrong: a row for each input, from `introspect.detective.Case.errors`.
 
     On the left each element, blue where the gradient is too small and red where it is too large; the maps of a 4-D
     gradient stand side by side, images or filters below each other. On the right, for 4-D, the mean |error| at each
@@ -199,7 +199,7 @@ def gradient_flow(
     title: str = "",
     path: Path | None = None,
 ) -> Figure:
-    """How much gradient reaches each layer, on a logarithmic axis, the layers from the image downwards.
+    """Return how much gradient reaches each layer, on a logarithmic axis, the layers from the image downwards.
 
     A bar is the mean of |gradient|, the mark beyond it the largest. With `weights` of the same names the bar is the
     ratio of the root mean squares of gradient and weights, the part of itself by which a step of rate 1 would change a

@@ -15,7 +15,7 @@ from minifcn.viz.colours import INK, check_image, check_label, colourize
 
 
 def png(picture: np.ndarray) -> bytes:
-    """An RGB picture as the bytes of a PNG file."""
+    """Return an RGB picture as the bytes of a PNG file."""
     from PIL import Image
 
     check_image(picture)
@@ -32,7 +32,7 @@ def legend(
     width: int | None = None,
     size: int = 14,
 ) -> np.ndarray:
-    """Which colour is which class: an RGB picture, `width` pixels wide in as many columns as fit, else one column.
+    """Return the legend of the classes, an RGB picture `width` pixels wide, in as many columns as fit, at least one.
 
     With a label only what occurs in it is listed, void included; without one, every class. `size` is the height of
     the letters in pixels.
@@ -214,14 +214,14 @@ def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def font_of(size: int) -> Any:
-    """The typeface that comes inside Pillow: the same letters on every machine."""
+    """Return the typeface that comes inside Pillow: the same letters on every machine."""
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
 
 
 def plain(name: str) -> str:
-    """A class name on one line: names come from files, and may hold anything."""
+    """Return a class name on one line: names come from files, and may hold anything."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split()) or "(no name)"
 
 

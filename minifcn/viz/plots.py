@@ -44,7 +44,7 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def figure_png(figure: Figure, *, dpi: int = 150) -> bytes:
-    """A matplotlib figure as the bytes of a PNG file, the same bytes for the same figure."""
+    """Return a matplotlib figure as the bytes of a PNG file, the same bytes for the same figure."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         # A class name in letters the typeface lacks is drawn as boxes, which is no reason to say so on every run.
@@ -68,12 +68,12 @@ class Shown:
 
 
 def show(picture: np.ndarray | Figure, *, dpi: int = 80) -> Shown:
-    """An RGB picture (H, W, 3) uint8 or a matplotlib figure, for the last line of a notebook's cell."""
+    """Return an RGB picture (H, W, 3) uint8 or a matplotlib figure, for the last line of a notebook's cell."""
     return Shown(png(picture) if isinstance(picture, np.ndarray) else figure_png(picture, dpi=dpi))
 
 
 def curves(history: Sequence[Mapping[str, Any]], path: Path | None = None) -> Figure:
-    """How a run went: loss per pixel over steps on the left, the four measures on the validation set on the right.
+    """Return a run's curves: loss per pixel over steps on the left, the four validation measures on the right.
 
     `history` is a run's metrics.jsonl, a record per item. The loss is drawn faint as it was and strong as the mean of
     its neighbourhood, beside ln C, where a net that knows nothing begins. Written to `path` too if one is given.
@@ -122,7 +122,7 @@ def _draw_loss(axes: Any, steps: np.ndarray, losses: np.ndarray, classes: int) -
 
 
 def _neighbourhood_mean(values: np.ndarray, reach: int) -> np.ndarray:
-    """The mean of up to `reach` values on either side: fewer at the ends, where there are no more."""
+    """Return the mean of up to `reach` values on either side: fewer at the ends, where there are no more."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
     low, high = np.maximum(place - reach, 0), np.minimum(place + reach + 1, len(values))
@@ -154,7 +154,7 @@ def _draw_measures(axes: Any, validated: Sequence[Mapping[str, Any]]) -> None:
 
 
 def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | None = None) -> Figure:
-    """Where each class's true pixels went: rows are the truth and add up to 100 %, columns the prediction.
+    """Return where each class's true pixels went: rows are the truth and add up to 100 %, columns the prediction.
 
     Beside a name stands its share of all true pixels. Rows without true pixels are left grey. Up to 25 classes the
     cells carry their percentages; beyond, colour alone. Written to `path` too if one is given.

@@ -21,7 +21,7 @@ PLACES = re.compile(r"trunk|top|head|expand|block\d+")
 
 
 def layer_of(name: str) -> tuple[str, str]:
-    """(layer, part) of one of our parameters, without the places it stands in.
+    """Return (layer, part) of one of our parameters, without the places it stands in.
 
     >>> layer_of("trunk.block2.fire2.expand.expand1x1.w")
     ('fire2.expand1x1', 'weight')
@@ -54,12 +54,12 @@ def caffe_googlenet(layer: str, layers: Sequence[str]) -> str:
 
 
 def caffe_early_fusion(layer: str, layers: Sequence[str]) -> str:
-    """The first layer of the net for colour and depth has a name that no transplant finds."""
+    """Return the layer's name in Caffe: the first layer for colour and depth has its own, which no transplant finds."""
     return "conv1_1_bgrd" if layer == "conv1_1" else layer
 
 
 def caffe_late_fusion(layer: str, layers: Sequence[str]) -> str:
-    """Two nets side by side: `color.conv1_1` is `conv1_1color`."""
+    """Return the layer's name in Caffe, of two nets side by side: `color.conv1_1` is `conv1_1color`."""
     net, _, rest = layer.partition(".")
     return rest + net
 
@@ -79,7 +79,7 @@ def torchvision_alexnet(layer: str, layers: Sequence[str]) -> str:
 
 
 def torchvision_squeezenet(pools: tuple[int, int]) -> Rule:
-    """The rule of the version with pools after these two fire modules: each pool moves the numbers on by one."""
+    """Return the rule of the version with pools after these two fire modules: each pool moves the numbers on by one."""
 
     def rule(layer: str, layers: Sequence[str]) -> str:
         if not layer.startswith("fire"):
@@ -129,7 +129,7 @@ def paired(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def unnumbered(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A `.caffemodel` numbers the blobs of a layer: of `conv1.0` and `conv1.1` the first is the weight."""
+    """Return the arrays, `conv1.0` and `conv1.1` of a `.caffemodel` renamed to `conv1.weight` and `conv1.bias`."""
     if not all(re.search(r"\.[01]$", name) for name in arrays):
         return dict(arrays)
     return {name[:-1] + ("weight", "bias")[int(name[-1])]: array for name, array in arrays.items()}

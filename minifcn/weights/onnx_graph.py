@@ -63,13 +63,13 @@ class Writer:
         return output
 
     def constant(self, array: np.ndarray, name: str = "") -> str:
-        """An array that the graph holds."""
+        """Add an array to the graph and return its name."""
         name = name or f"constant_{len(self.constants)}"
         self.constants[name] = np.ascontiguousarray(array)
         return name
 
     def parameter(self, parameter: Parameter) -> str:
-        """A parameter under its own name."""
+        """Add a parameter to the graph and return its own name."""
         return self.constant(to_host(parameter.data), self.names[id(parameter)])
 
     def crop(self, x: str, like: str, at: int) -> str:
@@ -105,7 +105,7 @@ def one_size(net: Module) -> int:
 
 
 def write(writer: Writer, module: Module, x: str) -> str:
-    """The nodes of `module` around `x`; the name of what comes out. `UsageError` for a module that has no form here."""
+    """Add the nodes of `module` after `x`, and return the output's name. `UsageError` for an unknown module."""
     for kind in type(module).__mro__:
         if kind in FORMS:
             y = FORMS[kind](writer, module, x)
@@ -115,7 +115,7 @@ def write(writer: Writer, module: Module, x: str) -> str:
 
 
 def sliding(module: Any) -> dict[str, Any]:
-    """The window of a layer, as ONNX says it: the same along both axes, and on all four sides."""
+    """Return the window of a layer, as ONNX says it: the same along both axes, and on all four sides."""
     layer = module.layer
     window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
     return window | {"dilations": [layer.dilation] * 2}
@@ -185,7 +185,7 @@ def parallel(writer: Writer, module: Any, x: str) -> str:
 
 
 def stages(writer: Writer, trunk: Trunk, x: str) -> dict[str, str]:
-    """All outputs of a trunk, by name."""
+    """Return all outputs of a trunk, by name."""
     outputs = {}
     for name, stage in trunk.stages.items():
         outputs[name] = x = write(writer, getattr(trunk, stage), x)
@@ -230,7 +230,7 @@ FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
 
 
 def onnx_model(net: FCN | Classifier, *, classes: Sequence[str], metadata: Mapping[str, Any]) -> Any:
-    """The net as an `onnx.ModelProto`: "image" (N, channels, H, W) float32 to "scores", not yet probabilities.
+    """Return the net as an `onnx.ModelProto`: "image" (N, channels, H, W) float32 to "scores", not yet probabilities.
 
     The scores of an FCN are (N, classes, H, W), one output "scores_NAME" for each of several heads; those of a
     classifier (N, classes). `metadata` is recorded in the model, as JSON. Raises `UsageError` without the package onnx,
@@ -262,7 +262,7 @@ def onnx_model(net: FCN | Classifier, *, classes: Sequence[str], metadata: Mappi
 
 
 def import_onnx() -> Any:
-    """The package onnx, or a sentence about how to get it."""
+    """Return the package onnx, or a sentence about how to get it."""
     try:
         import onnx
     except ModuleNotFoundError as error:

@@ -148,7 +148,7 @@ Row = tuple[str, str, tuple[int, ...]]  # our name, theirs, the shape
 
 
 def _groups(net: Module, rule: Rule) -> Iterator[tuple[str, list[Row]]]:
-    """The parameters of `net` in the pieces in which a file may have them: each stage of a classifier, and its top."""
+    """Yield the parameters of `net` in the pieces that a file may hold: each stage of a classifier, and its top."""
     shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
     theirs = renamed(list(shapes), rule)
     stages = {}
@@ -160,7 +160,7 @@ def _groups(net: Module, rule: Rule) -> Iterator[tuple[str, list[Row]]]:
 
 
 def _classes(net: Module, rule: Rule, arrays: Mapping[str, np.ndarray]) -> int | None:
-    """The number of classes that the file's last bias has, if it has one of a sensible size."""
+    """Return the number of classes that the file's last bias has, if it has one of a sensible size."""
     own = [name for name, _ in net.named_parameters()]
     bias = next(name for name in reversed(own) if name.endswith(".b"))
     array = arrays.get(renamed(own, rule)[bias])
@@ -168,7 +168,7 @@ def _classes(net: Module, rule: Rule, arrays: Mapping[str, np.ndarray]) -> int |
 
 
 def _difference(name: str, shape: tuple[int, ...], arrays: Mapping[str, np.ndarray]) -> str:
-    """What is wrong with the array of this name, "" if nothing is."""
+    """Return what is wrong with the array of this name, "" if nothing is."""
     if name not in arrays:
         return f"{name} is missing; expected shape {shape}"
     array = arrays[name]
@@ -178,7 +178,7 @@ def _difference(name: str, shape: tuple[int, ...], arrays: Mapping[str, np.ndarr
 
 
 def _same(found: tuple[int, ...], own: tuple[int, ...]) -> bool:
-    """Equal, or a fully connected layer in another dress: (1, 1, O, I) in old Caffe, (O, C, k, k) as a convolution."""
+    """Return whether shapes fit: equal, or dense as (1, 1, O, I) in old Caffe or (O, C, k, k) as a convolution."""
     if found == own:
         return True
     plain = found[len(found) - len(own) :] if all(size == 1 for size in found[: -len(own)]) else found
@@ -192,7 +192,7 @@ def _unused(published: Published, name: str) -> bool:
 
 
 def _constants(net: Module, arrays: Mapping[str, np.ndarray], known: set[str]) -> list[str]:
-    """What a released FCN holds without ever learning it, and we compute: checked here, entered in `known`."""
+    """Return the faults of arrays that a released FCN holds and that we compute; add their names to `known`."""
     faults = []
     one = next((module for module in net.modules() if isinstance(module, FCN)), None)  # twins share theirs
     fixed = [name for name, child in one.children() if isinstance(child, Upsample) and child.w is None] if one else []
@@ -210,7 +210,7 @@ def _constants(net: Module, arrays: Mapping[str, np.ndarray], known: set[str]) -
 
 
 def _bilinear(array: np.ndarray, kernel: np.ndarray) -> bool:
-    """Whether `array` (C, C or 1, k, k) has the kernel on its diagonal, and nothing beside it."""
+    """Return whether `array` (C, C or 1, k, k) has the kernel on its diagonal, and nothing beside it."""
     if array.ndim != 4 or array.shape[2:] != kernel.shape or array.shape[1] not in (1, len(array)):
         return False
     own = array[np.arange(len(array)), np.arange(len(array)) % array.shape[1]]
@@ -218,7 +218,7 @@ def _bilinear(array: np.ndarray, kernel: np.ndarray) -> bool:
 
 
 def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "") -> Comparison:
-    """The published net that fits the arrays of a file: `net`, or else the one there is.
+    """Return the published net that fits the arrays of a file: `net`, or else the one there is.
 
     Raises `FormatError` naming the first layer that differs from `net`, or from the nearest; `UsageError` for a `net`
     that is not published, and where several fit that differ in what their images went through.
@@ -266,7 +266,7 @@ class WeightSet:
     arrays: dict[str, np.ndarray]
 
     def network(self) -> Module:
-        """The net with these weights; `UsageError` if they end before its last layer."""
+        """Return the net with these weights; `UsageError` if they end before its last layer."""
         if self.output:
             raise UsageError(
                 f"{self.path}: holds the weights of {self.net} up to {self.output} and no classifier; "
@@ -290,13 +290,13 @@ class WeightSet:
         save_checkpoint(path, self.arrays, self.meta())
 
     def meta(self) -> dict[str, Any]:
-        """What a checkpoint says of the arrays in it, for `open_weights` to read back."""
+        """Return what a checkpoint says of the arrays in it, for `open_weights` to read back."""
         known = {"net": self.net, "output": self.output, "classes": list(self.classes), "source": self.path.name}
         return {"weights": known, "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None}
 
 
 def open_weights(path: str | Path, *, net: str = "", allow_nonfinite: bool = False) -> WeightSet:
-    """The weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote."""
+    """Return the weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote."""
     path = Path(path)
     if (meta := weights_meta(path)) is not None:
         return _converted(path, meta, net, allow_nonfinite)
@@ -307,7 +307,7 @@ def open_weights(path: str | Path, *, net: str = "", allow_nonfinite: bool = Fal
 
 
 def class_names(fit: Comparison) -> tuple[str, ...]:
-    """The classes of a fitting net: the words of ImageNet and of PASCAL VOC where their number is right."""
+    """Return the classes of a fitting net: the words of ImageNet and of PASCAL VOC where their number is right."""
     if fit.output:
         return ()
     net = PUBLISHED[fit.net].network(fit.classes)
@@ -319,7 +319,7 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
 
 
 def recognised(path: Path) -> bool:
-    """Whether the file is of weights by its first bytes, or by what `minifcn convert` wrote: no checkpoint of a run."""
+    """Return whether a file holds weights and is no checkpoint of a run: by its first bytes or its record."""
     try:
         return format_of(path) not in ("safetensors", "prototxt") or weights_meta(path) is not None
     except MinifcnError:
@@ -327,7 +327,7 @@ def recognised(path: Path) -> bool:
 
 
 def weights_meta(path: Path) -> dict[str, Any] | None:
-    """What `WeightSet.save` wrote beside the weights; None for any other file."""
+    """Return what `WeightSet.save` wrote beside the weights; None for any other file."""
     meta = meta_of(path) if format_of(path) == "safetensors" else {}
     return meta if "weights" in meta else None
 
@@ -359,7 +359,7 @@ def _converted(path: Path, meta: Mapping[str, Any], net: str, allow_nonfinite: b
 
 
 def shipped(name: str) -> Path:
-    """A file of weights/data, or the one of that name in the data that MINIFCN_DATA names."""
+    """Return a file of weights/data, or the one of that name in the data that MINIFCN_DATA names."""
     places = [DATA / name]
     if folder := os.environ.get("MINIFCN_DATA"):
         places.append(Path(folder) / "weights" / "imagenet" / name)
@@ -384,7 +384,7 @@ def lite0_file() -> Path:
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes in the order of its nets: "tench, Tinca tinca"."""
+    """Return the names of ImageNet's 1000 classes in the order of its nets: "tench, Tinca tinca"."""
     lines = shipped(SYNSETS).read_text(encoding="utf-8").splitlines()
     return tuple(line.partition(" ")[2] for line in lines if line)
 

@@ -15,7 +15,7 @@ from minifcn.weights.names import ours, renamed
 
 
 def torch_state(net: Module) -> dict[str, np.ndarray]:
-    """The parameters as a state dict of PyTorch has them: `conv1_1.weight`, `score_fr.bias`, `upscore2.weight`.
+    """Return the parameters as a state dict of PyTorch has them: `conv1_1.weight`, `score_fr.bias`, `upscore2.weight`.
 
     Layers have their plain names, without the places they stand in. An upsampling that is fixed here is there a
     `ConvTranspose2d(C, C, k, stride=s, groups=C, bias=False)` like any other, so its kernel is written, too.
@@ -33,6 +33,6 @@ def torch_state(net: Module) -> dict[str, np.ndarray]:
 
 
 def state_file(net: Module, notes: Mapping[str, Any]) -> bytes:
-    """A safetensors file of `torch_state`, with `notes` in its metadata, each as JSON."""
+    """Return a safetensors file of `torch_state`, with `notes` in its metadata, each as JSON."""
     metadata = {name: json.dumps(value) for name, value in notes.items()}
     return packed(torch_state(net), {"format": "pt", **metadata})

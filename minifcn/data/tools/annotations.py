@@ -106,12 +106,12 @@ def read_any_json(path: Path) -> dict[str, Any]:
 
 
 def is_labelme(found: Mapping[str, Any]) -> bool:
-    """Whether the parsed JSON is one picture's polygons by labelme."""
+    """Return whether the parsed JSON is one picture's polygons by labelme."""
     return isinstance(found.get("shapes"), list) and "imagePath" in found
 
 
 def is_coco(found: Mapping[str, Any]) -> bool:
-    """Whether the parsed JSON is a data set in COCO's form."""
+    """Return whether the parsed JSON is a data set in COCO's form."""
     return all(isinstance(found.get(key), list) for key in ("images", "annotations", "categories"))
 
 
@@ -302,7 +302,7 @@ def _whole(path: Path, what: str, text: str) -> int:
 
 
 def _cvat_draw(path: Path, tag: str, given: Mapping[str, str]) -> Draw:
-    """How a shape of CVAT is filled: all as polygons of COCO's tools, which its exports use, masks as they are."""
+    """Return how a shape of CVAT is filled: as its exports do, like polygons of COCO's tools; masks as they are."""
 
     def number(what: str, usual: str = "") -> float:
         text = given.get(what, usual)

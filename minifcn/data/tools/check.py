@@ -1,8 +1,8 @@
 """Check a folder of images and masks, and report every problem with its fix.
 
 A loader refuses the first file that it cannot use. This looks at every file of a tree in the layout of PASCAL VOC,
-sorts what it finds by kind, and says of each kind what it means: for a beginner most of these faults look like a net
-that does not learn. It also counts the classes, and proposes numbers for masks that hold colours (mapping.py).
+sorts what it finds by kind, and explains each kind: to a beginner most of these faults look like a net that does not
+learn. It also counts the classes, and proposes numbers for masks that hold colours (mapping.py).
 
     found = check("data")
     print("\\n".join(found.lines()))
@@ -129,7 +129,7 @@ class Findings:
         return sum(len(where) for where in self.faults.values())
 
     def proposal(self) -> tuple[Proposal | None, Proposal | None]:
-        """(for the colours, for the numbers); None where there is nothing to propose."""
+        """Return (for the colours, for the numbers); None where there is nothing to propose."""
         colours = None
         if self.colours and not self.many_colours:
             known = self.table.colours if self.table else {}
@@ -141,7 +141,7 @@ class Findings:
         return colours, propose_numbers(self.numbers, len(self.classes)) if self.numbers else None
 
     def lines(self, *, first: int = 3) -> Iterator[str]:
-        """The report, with the `first` faults of each kind."""
+        """Yield the report, with the `first` faults of each kind."""
         yield from self._summary()
         if self.numbers and not self.faults.get("values"):
             yield ""
@@ -296,7 +296,7 @@ def check(
 
 
 def _lists(found: Findings, folder: Path, split: str | None, masks: Part) -> dict[str, tuple[str, ...]]:
-    """The ids of every list, or of one; whatever is wrong with a line is noted, and the line left out.
+    """Return the ids of every list, or of one; whatever is wrong with a line is noted, and the line left out.
 
     A file name, a path, or a pair of them stands for its id, if that has a mask; training refuses it all the same.
     """
@@ -337,7 +337,7 @@ def _lists(found: Findings, folder: Path, split: str | None, masks: Part) -> dic
 
 
 def _role(split: str) -> str:
-    """What a list is for, by its name: "train_aug" trains, "seg11valid" validates, "trainval" is both, so neither."""
+    """Return what a list is for, by its name: "train_aug" trains, "seg11valid" validates, "trainval" is neither."""
     if "trainval" in split.lower():
         return ""
     return next((role for role in ("train", "val", "test") if role in split.lower()), "")

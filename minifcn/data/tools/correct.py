@@ -68,7 +68,7 @@ def correct(
 def _complete(
     found: Findings, colours: Mapping[int, int], numbers: Mapping[int, int]
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """The two mappings for all that the masks hold: the user's, then the proposals, then numbers that are classes."""
+    """Return both mappings for all that the masks hold: the user's, then the proposals, then numbers of classes."""
     by_colour, by_number = found.proposal()
     own = {number: number for number in (*range(len(found.classes)), VOID)}
     all_colours = {**(by_colour.mapping if by_colour else {}), **colours}

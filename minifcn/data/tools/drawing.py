@@ -74,7 +74,7 @@ def draw_labelme(kind: str, found: Any, size: Size, picture: Any = None) -> np.n
 
 
 def _pasted(points: Points, size: Size, picture: Any) -> np.ndarray:
-    """A small mask, a PNG in base64, at its place in the large one."""
+    """Return a small mask, a PNG in base64, at its place in the large one."""
     from PIL import Image
 
     left, top, right, bottom = points.astype(int).ravel().tolist()
@@ -120,7 +120,7 @@ def draw_coco(points: Points, size: Size) -> np.ndarray:
 
 
 def _line(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The points (N, 2) from a to b, one for each step along the longer axis, always rounded from the same end."""
+    """Return the points (N, 2) from a to b, one a step along the longer axis, always rounded from the same end."""
     dx, dy = np.abs(b - a)
     long = 0 if dx >= dy else 1
     flip = a[long] > b[long]

@@ -133,7 +133,7 @@ BY_HAND = {
 
 
 def source_of(name: str) -> Source:
-    """The entry of that name. UsageError for a name that is none, or one that is fetched by hand."""
+    """Return the entry of that name. UsageError for a name that is none, or one that is fetched by hand."""
     if name in BY_HAND:
         what, page, size = BY_HAND[name]
         raise UsageError(
@@ -146,7 +146,7 @@ def source_of(name: str) -> Source:
 
 
 def by_hand(name: str, folder: str | os.PathLike[str]) -> str:
-    """What a user without a network has to do, in lines: from where, how large, which hash, and then which command."""
+    """Return lines for a user without a network: the address, the size, the hash, and then the command."""
     source = source_of(name)
     return "\n".join(
         [
@@ -204,7 +204,7 @@ def fetch(
 def download(
     source: Source, folder: str | os.PathLike[str], *, report: Report = lambda count: None, trusted: str = ""
 ) -> Path:
-    """The archive under its own name in `folder`, its hash checked; what was cut goes on from where it stopped.
+    """Return the archive in `folder`, its hash checked; a download that was cut continues where it stopped.
 
     `report(n)` is called with the bytes of each piece, first with those that were there already. Only https is spoken;
     addresses that begin with `trusted` are let through, which is for a server of your own.
@@ -237,7 +237,7 @@ class _CutError(Exception):
 
 
 def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
-    """What is missing of `part`, from the server. Raises _CutError if it is to be tried again, DataError if not."""
+    """Fetch what is missing of `part` from the server. Raises _CutError to try again, DataError to give up."""
     had = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "minifcn", "Accept-Encoding": "identity"}
     if had:
@@ -287,7 +287,7 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
 
 
 def _copy(source: Source, answer: Any, file: Any, piece: bytes, had: int, report: Report) -> None:
-    """`piece` and all that follows it."""
+    """Write `piece` and all that follows it."""
     while piece:
         had += len(piece)
         if had > source.limit:

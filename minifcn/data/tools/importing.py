@@ -1,10 +1,10 @@
-"""Bring a folder of pictures and labels, as people have it, into the layout of PASCAL VOC.
+"""Convert a folder of pictures and labels into the layout of PASCAL VOC.
 
     found = recognise("photos")              what is there: pairs by name, labelme, COCO or CVAT files; names; splits
     print("\\n".join(found.lines()))
     report = write_tree(found, "data")       a new tree with lists, class_names.txt, mapping.txt and sources.tsv
 
-The folder itself is never changed. What cannot be used is left out and named, with what would cure it.
+The folder itself is never changed. What cannot be used is left out and listed, with a way to fix it.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Found:
     left_out: list[str] = field(default_factory=list)
 
     def lines(self, *, first: int = 3) -> Iterator[str]:
-        """What was found, for the user to compare with what they know."""
+        """Yield what was found, for the user to compare with what they know."""
         yield f"{self.folder}: {KINDS[self.kind]}, {len(self.items)} pictures with labels"
         for one in self.items[:first]:
             label = one.mask or (one.drawn.source if one.drawn else None)
@@ -249,7 +249,7 @@ def _nothing(root: Path, files: Sequence[Path], left_out: Sequence[str]) -> str:
 
 
 def _ids(names: Sequence[Path], root: Path) -> dict[Path, str]:
-    """An id for every picture: its stem, or where two of the folder are alike, its path."""
+    """Return an id for every picture: its stem, or where two of the folder are alike, its path."""
     alike = len({_plain(path.stem) for path in names}) < len(names)
     ids: dict[Path, str] = {}
     taken: set[str] = set()
@@ -308,7 +308,7 @@ def _read_masks(
 
 
 def _layout(items: Sequence[Item], sidecar: Sidecar | None) -> str:
-    """A data set whose numbers are known, by the names that only its files have."""
+    """Return a data set whose numbers are known, by the names that only its files have."""
     masks = [item.mask for item in items if item.mask]
     every = {
         "cityscapes": r"(?i).*_gt(fine|coarse)_labelids",
@@ -384,7 +384,7 @@ def _split_of(drawn: Drawn) -> str:
 def _picture_of(
     drawn: Drawn, root: Path, by_path: Mapping[str, Path], by_name: Mapping[str, list[Path]]
 ) -> Path | None:
-    """The picture that an annotation names, among the files of the folder: by its path, or by a name that is unique."""
+    """Return the picture that an annotation names, among the files of the folder, by its path or a unique name."""
     name = drawn.name.replace("\\", "/")
     here = drawn.source.parent.relative_to(root).as_posix()
     for path in (posixpath.join(here, name), posixpath.join(here, "images", name), name):
@@ -470,7 +470,7 @@ def _order(split: str) -> tuple[int, str]:
 
 
 def _lists(found: Found, files: Sequence[Path]) -> dict[str, list[str]]:
-    """The ids of each list of pictures in the folder; a list that names none is noted."""
+    """Return the ids of each list of pictures in the folder; a list that names none is noted."""
     stems = {path.stem for path in files if path.suffix.lower() in PICTURE_SUFFIXES}
     texts = [path for path in files if path.suffix.lower() in (".txt", ".lst") and path.stem not in stems]
     texts = [path for path in texts if not NAMES.fullmatch(path.stem)]
@@ -557,7 +557,7 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
 
 
 def _label_of(found: Found, item: Item) -> np.ndarray:
-    """The classes (H, W) uint8 of one picture, upright."""
+    """Return the classes (H, W) uint8 of one picture, upright."""
     if item.mask is not None and found.meaning is not None:
         raw = read_raw_mask(item.mask, page=item.page)
         label = found.meaning.label(item.mask, raw)

@@ -1,8 +1,8 @@
 """Map the colours or numbers of masks to classes.
 
-Three things are met most often: masks saved as pictures in colours, black and white masks whose 255 means "object" and
-not void, and numbers that begin at 1. For each there is a mapping that is nearly always meant. It is proposed and never
-applied unasked: a mask's numbers are names, and only who made them knows them.
+Three kinds are most common: masks saved as pictures in colours, black and white masks whose 255 means "object" and not
+void, and numbers that begin at 1. For each there is a mapping that is nearly always right. It is proposed, and applied
+only on request: a mask's numbers are names, and only their author knows them.
 
 A colour is one number here, red * 65536 + green * 256 + blue, as in 0xRRGGBB.
 """
@@ -41,13 +41,13 @@ def packed(colours: np.ndarray) -> np.ndarray:
 
 
 def voc_colours(classes: int) -> dict[int, int]:
-    """`{0xRRGGBB: class}` in the palette of PASCAL VOC and of most programs since; void is 224, 224, 192."""
+    """Return `{0xRRGGBB: class}` in the palette of PASCAL VOC and of most programs since; void is 224, 224, 192."""
     colours = packed(palette(256))
     return {int(colours[number]): number for number in (*range(classes), VOID)}
 
 
 def propose_colours(pixels: Mapping[int, int], classes: int) -> Proposal | None:
-    """Numbers for the colours of masks, given how many pixels have each; None where they are too many to be classes."""
+    """Return numbers for colours of masks, given the pixels of each; None if there are too many to be classes."""
     known = voc_colours(classes)
     if set(pixels) <= set(known):
         return Proposal({colour: known[colour] for colour in sorted(pixels, key=known.get)}, "VOC's palette", sure=True)  # type: ignore[arg-type]
@@ -66,7 +66,7 @@ def propose_colours(pixels: Mapping[int, int], classes: int) -> Proposal | None:
 
 
 def propose_numbers(pixels: Mapping[int, int], classes: int) -> Proposal | None:
-    """Classes for the numbers of masks that are not classes as they stand; None where nothing is nearly always meant.
+    """Return classes for numbers of masks that are no classes yet; None if their meaning is not clear.
 
     An empty mapping says that the numbers are right.
     """
@@ -88,7 +88,7 @@ def propose_numbers(pixels: Mapping[int, int], classes: int) -> Proposal | None:
 
 
 def read_map(path: str | os.PathLike[str]) -> tuple[dict[int, int], dict[int, int]]:
-    """(colours, numbers), old to new, from a file of lines `R G B class` or `number class`; what follows is a remark.
+    """Return (colours, numbers), old to new, from lines `R G B class` or `number class`; what follows is a remark.
 
     Raises DataError with the first line that is neither.
     """
@@ -111,7 +111,7 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[int, int], dict[int, in
 
 
 def remapped(found: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
-    """A mask's numbers (H, W) or colours (H, W, 3) as classes (H, W) uint8. DataError for what the mapping lacks."""
+    """Return numbers (H, W) or colours (H, W, 3) as classes (H, W) uint8. DataError for what the mapping lacks."""
     keys = packed(found) if found.ndim == 3 else found
     there, where = np.unique(keys, return_inverse=True)
     missing = [int(key) for key in there if int(key) not in mapping]

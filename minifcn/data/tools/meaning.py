@@ -75,7 +75,7 @@ class Survey:
                 self.palettes[number].setdefault(colour, path)
 
     def conflict(self) -> str:
-        """A number that has two colours in two files, as a sentence; "" where the palettes agree."""
+        """Return a number that has two colours in two files, as a sentence; "" where the palettes agree."""
         for number, colours in sorted(self.palettes.items()):
             if len(colours) > 1:
                 (one, a), (two, b) = list(colours.items())[:2]
@@ -85,7 +85,7 @@ class Survey:
         return ""
 
     def misplaced(self) -> str:
-        """A colour of VOC's palette that stands at another number, as a sentence; "" where none does.
+        """Return a colour of VOC's palette that stands at another number, as a sentence; "" where none does.
 
         Only if all colours are VOC's: other palettes share a colour with it by chance.
         """
@@ -100,7 +100,7 @@ class Survey:
 
 
 def _counted(values: np.ndarray) -> dict[int, int]:
-    """How many pixels have each number, of those that could be classes: noise has millions."""
+    """Return how many pixels have each number, of those that could be classes: noise has millions."""
     found, counts = np.unique(values, return_counts=True)
     most = 2**16
     return dict(zip(found[:most].tolist(), counts[:most].tolist(), strict=True))
@@ -334,7 +334,7 @@ def _of_colours(
 
 
 def _named(names: Sequence[str], mapping: Mapping[int, int]) -> tuple[str, ...]:
-    """The names, with more for what the mapping has beyond them."""
+    """Return the names, with more for what the mapping has beyond them."""
     most = max((number for number in mapping.values() if number != VOID), default=0)
     return (*names, *(f"class {number}" for number in range(len(names), most + 1)))
 

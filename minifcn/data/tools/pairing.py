@@ -163,7 +163,7 @@ def take_apart(path: Path, folder: Path) -> Named:
 
 
 def _stripped(stem: str, endings: Sequence[str], beginnings: Sequence[str]) -> Iterator[str]:
-    """The stem without its ending or beginning, each that fits; "-", "." and " " count as "_".
+    """Yield the stem without its ending or beginning, each that fits; "-", "." and " " count as "_".
 
     A stem that says nothing else, as in `a/img.png` and `a/mask.png`, becomes "".
     """
@@ -241,7 +241,7 @@ def _sorted_by_role(files: Sequence[Named]) -> tuple[list[Named], list[Named]]:
 
 
 def _names_of(mask: Named) -> list[str]:
-    """What the picture of a mask may be called, the likeliest first."""
+    """Return what the picture of a mask may be called, the likeliest first."""
     names = [mask.stem]
     for name in _stripped(mask.stem, MASK_ENDINGS, MASK_BEGINNINGS):
         names += [name, *_stripped(name, IMAGE_ENDINGS, IMAGE_BEGINNINGS)]
@@ -249,7 +249,7 @@ def _names_of(mask: Named) -> list[str]:
 
 
 def _nearest(mask: Named, images: Sequence[Named]) -> list[Named]:
-    """The pictures of that name in the folder that corresponds; failing that in any, if their splits do not differ."""
+    """Return the pictures of that name in the corresponding folder, else in any, if their splits do not differ."""
     here = [image for image in images if image.place == mask.place]
     close = [image for image in here if image.path.parent == mask.path.parent]
     if here:

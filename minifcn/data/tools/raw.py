@@ -1,6 +1,6 @@
 """Read pictures and masks as people have them, before anything is known about what their numbers mean.
 
-`read_image` and `read_mask` (files.py) take what training takes. Here everything is read that can become that: TIFF
+`read_image` and `read_mask` (files.py) read what training accepts. This reads everything that can become that: TIFF
 and its pages, JPEG masks, `.npy` masks, 1 to 16 bits, three channels, palettes; and both sides of a pair are turned
 upright together when the photograph carries an EXIF orientation.
 """
@@ -68,7 +68,7 @@ def _orientation(picture: Any) -> int:
 
 
 def _pages(picture: Any) -> int:
-    """How many pages a TIFF has; of animations the first picture counts."""
+    """Return how many pages a TIFF has; of animations the first picture counts."""
     if picture.format != "TIFF":
         return 1
     pages = 1
@@ -158,7 +158,7 @@ def _whole(path: Path, numbers: Any) -> np.ndarray:
 
 
 def _array(path: Path) -> np.ndarray:
-    """The numbers of a `.npy`, (H, W), read without running anything."""
+    """Return the numbers of a `.npy`, (H, W), read without running anything."""
     try:
         values = read_npy(path, "mask", bytes_of(path))
     except (FormatError, UsageError) as error:

@@ -1,7 +1,7 @@
 """Class names and colours from the files that people keep beside their masks.
 
-Where such a file says what a number or a colour means, nothing is guessed. Read are lists of names, one a line
-(`classes.txt`, `labels.txt`), numbered names (`0: road`, `Pixel Value, Class`, ADE20K's `objectInfo150.txt`, JSON), and
+If such a file says what a number or a colour means, nothing is guessed. It can be a list of names, one a line
+(`classes.txt`, `labels.txt`), numbered names (`0: road`, `Pixel Value, Class`, ADE20K's `objectInfo150.txt`, JSON), or
 names with colours (CVAT's `labelmap.txt`, CamVid's `label_colors.txt`, Kaggle's `class_dict.csv`). A name such as
 "void" or "__ignore__" becomes void.
 """
@@ -99,7 +99,7 @@ Entry = tuple[int | None, int | None, str]  # number, colour, name; what is not 
 
 
 def _of_json(path: Path) -> list[Entry]:
-    """`{"0": "background", ...}` or `{"background": 0, ...}`."""
+    """Read `{"0": "background", ...}` or `{"background": 0, ...}`."""
     try:
         found = read_json(path, most=MAX_LIST, what="class names by number")
     except FormatError as error:
@@ -153,13 +153,13 @@ def _colour(path: Path, match: re.Match[str]) -> int:
 
 
 def _clean(name: str) -> str:
-    """A class name as a line of `class_names.txt`, whatever a file holds."""
+    """Return a class name as a line of `class_names.txt`, whatever a file holds."""
     name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())[:100].strip(" ,;:")
     return name or "?"
 
 
 def _ordered(path: Path, entries: list[Entry]) -> Sidecar:
-    """Classes in the order of their numbers, or of the lines; a background first where only colours are given."""
+    """Return classes in the order of their numbers or lines; background comes first if only colours are given."""
     coloured = any(colour is not None for _, colour, _ in entries)
     if coloured:
         entries = sorted(entries, key=lambda entry: not ZERO_NAMES.fullmatch(entry[2]))

@@ -122,7 +122,7 @@ def palette_of(path: Path) -> dict[int, int]:
 
 
 def warnings_of(dataset: Listed) -> Iterator[str]:
-    """What the headers of a split's files show, a sentence for each kind: for a look before training.
+    """Yield what the headers of a split's files show, a sentence for each kind: for a look before training.
 
     Only for data sets of photographs with PNG masks; others have formats of their own.
     """

@@ -113,7 +113,7 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
 
 
 def _is_wanted(member: tarfile.TarInfo, where: str, root: Path, links: set[PurePosixPath]) -> bool:
-    """Whether a member is a file or a folder. Links are noted in `links`; refused is what could write elsewhere."""
+    """Return whether a member is a file or a folder. Links go into `links`; what could write elsewhere is refused."""
     text = f"{member.name}{member.linkname}"
     try:
         tarfile.data_filter(member, str(root))

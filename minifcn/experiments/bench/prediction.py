@@ -56,7 +56,7 @@ def check(sizes: tuple[int, ...] = (160, 256), *, device: str = "cpu") -> Iterat
 
 
 def measured(program: Callable[[Module, Array, Array], Any], net: Module, size: int, *, device: str = "cpu") -> int:
-    """The most bytes that arrays on `device` took while `program` ran, beyond what was there before."""
+    """Return the most bytes that arrays on `device` took while `program` ran, beyond what was there before."""
     rng = np.random.default_rng(0)
     x = to_device(rng.standard_normal((1, channels(net), size, size)).astype(dtype_of(net)), device)
     labels = to_device(rng.integers(0, 2, (1, size, size)), device)
@@ -95,7 +95,7 @@ def counting(device: str) -> Iterator[Ledger]:
 
 
 def pool_hook(ledger: Ledger) -> Any:
-    """A context in which CuPy's pool reports to `ledger` every piece that it hands out or gets back."""
+    """Return a context in which CuPy's pool reports to `ledger` every piece that it hands out or gets back."""
     import cupy
 
     class Booking(cupy.cuda.MemoryHook):

@@ -48,7 +48,7 @@ def import_torch(wanted: bool = True) -> Any:
 def torch_products(
     torch: Any, product: str, x: np.ndarray, w: np.ndarray, gy: np.ndarray, padding: int
 ) -> list[Callable[[], Any]]:
-    """The same product in PyTorch, once for each of its memory layouts."""
+    """Return the same product in PyTorch, once for each of its memory layouts."""
     wanted = [product == "grad_x", product == "grad_w", False]
     rivals: list[Callable[[], Any]] = []
     for layout in layouts(torch):
@@ -75,7 +75,7 @@ def layouts(torch: Any) -> tuple[Any, ...]:
 def torch_depthwise(
     torch: Any, x: np.ndarray, w: np.ndarray, gy: np.ndarray, layout: Any
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """A depthwise layer with padding "same" in PyTorch: its forward pass, and that with both gradients."""
+    """Return a depthwise layer with padding "same" in PyTorch: its forward pass, and that with both gradients."""
     images, weights, gradients = (torch.from_numpy(a.copy()) for a in (x, w, gy))
     images, gradients = (a.contiguous(memory_format=layout) for a in (images, gradients))
     padding, groups = [n // 2 for n in w.shape[2:]], x.shape[1]

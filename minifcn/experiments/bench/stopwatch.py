@@ -27,14 +27,14 @@ PAUSE = 0.05
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
-    """How long the work takes."""
+    """Return how long the work takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def take_turns(rivals: Sequence[Any], runs: int, watch: Callable[[Any], float] = seconds_of) -> list[list[float]]:
-    """The seconds of each in `runs` turns, as `watch` measures them, after one turn that does not count."""
+    """Return the seconds of each in `runs` turns, as `watch` measures them, after one turn that does not count."""
     times: list[list[float]] = [[] for _ in rivals]
     for turn in range(runs + 1):
         for rival, seconds in zip(rivals, times, strict=True):
@@ -65,7 +65,7 @@ class Elsewhere:
             self.process.__exit__(*fault)  # no more tasks: it ends, and is waited for
 
     def ask(self, task: str) -> float:
-        """The number that the process answers when it has done `task`."""
+        """Return the number that the process answers when it has done `task`."""
         answer = ""
         with contextlib.suppress(BrokenPipeError):
             if self.process.stdin and self.process.stdout:
@@ -118,7 +118,7 @@ def copy_rate(megabytes: int = 64) -> float:
 
 
 def extra_bytes(work: Callable[[], np.ndarray]) -> int:
-    """The most that NumPy held at once while `work` ran, beyond the array that it returned."""
+    """Return the most that NumPy held at once while `work` ran, beyond the array that it returned."""
     tracemalloc.start()
     try:
         result = work()
@@ -128,7 +128,7 @@ def extra_bytes(work: Callable[[], np.ndarray]) -> int:
 
 
 def peak_while(work: Callable[[], Any]) -> float:
-    """The most memory that this process held while it did the work twice, in bytes."""
+    """Return the most memory that this process held while it did the work twice, in bytes."""
     forget_peak()
     for _ in range(2):
         work()
@@ -146,7 +146,7 @@ def forget_peak() -> bool:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held, since `forget_peak` where there is one."""
+    """Return the most memory that this process has held, since `forget_peak` where there is one."""
     try:
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))

@@ -69,11 +69,11 @@ class Layer:
         return self.out**2 * self.kernel**2 * self.inputs * self.outputs
 
     def ways(self) -> list[str]:
-        """The ways that can compute it."""
+        """Return the ways that can compute it."""
         return ways(self.windows, self.inputs, self.outputs)
 
     def least_bytes(self, batch: int) -> int:
-        """What any of the three products has to move at least: both images and the weights, each once."""
+        """Return what any of the three products has to move at least: both images and the weights, each once."""
         images = self.inputs * self.size**2 + self.outputs * self.out**2
         return 4 * (batch * images + self.kernel**2 * self.inputs * self.outputs)
 
@@ -129,7 +129,7 @@ def product_alone(product: str, k: int, i: int, o: int, windows: int) -> Callabl
 
 
 def vgg_layers(width: int, size: int, padding: int | str = 100) -> list[Layer]:
-    """The convolutions of FCN-8s on VGG-16, up to fc7, for an image of size x size; `padding` as `VGG` takes it."""
+    """Return the convolutions of FCN-8s on VGG-16, up to fc7, for an image of size x size; `padding` as in `VGG`."""
     border, last = (1, 3) if padding == "same" else (int(padding), 0)
     layers, channels, side = [], 3, size
     for block, (factor, count) in enumerate(((1, 2), (2, 2), (4, 3), (8, 3), (8, 3)), 1):
@@ -276,7 +276,7 @@ def nodes_below(y: Tensor) -> list[Node]:
 
 
 def calls_at(node: Node) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The functions that a walk calls at this node, each with its argument."""
+    """Yield the functions that a walk calls at this node, each with its argument."""
     gy = node.grad
     if node.prepare:
         yield node.prepare.__name__, partial(node.prepare, gy)
@@ -404,7 +404,7 @@ def scaling(width: int, largest: int, runs: int) -> dict[str, list[dict[str, flo
 
 
 def memory(layer: Layer, batch: int) -> list[dict[str, Any]]:
-    """Bytes that each product of a layer takes beyond its arrays, each way."""
+    """Return bytes that each product of a layer takes beyond its arrays, each way."""
     products = layer.products(*layer.arrays(batch))
     rows = []
     for way in layer.ways():

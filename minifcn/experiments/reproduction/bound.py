@@ -67,7 +67,7 @@ class Bound:
 def upper_bound(
     folder: str | os.PathLike[str] | None = None, *, split: str | None = None, factors: Sequence[int] = FACTORS
 ) -> Bound:
-    """The table for the masks of a VOC tree (`split=None`: all of them), the paper's figures in its first line.
+    """Return the table for the masks of a VOC tree (`split=None`: all of them), the paper's figures in its first line.
 
     Without a folder, for PASCAL VOC's masks in MINIFCN_DATA; where there are none the paper's line stands alone, and
     `skipped` says why. Raises `UsageError` for a factor below 1, `DataError` for what the tree has wrong.
@@ -121,7 +121,7 @@ def score(label: np.ndarray, matrices: dict[tuple[str, int], ConfusionMatrix]) -
 
 
 def cell_votes(masks: np.ndarray, factor: int) -> np.ndarray:
-    """How many pixels of each class are in each cell: (C, H, W) bool -> (C, ceil(H/f), ceil(W/f))."""
+    """Return how many pixels of each class are in each cell: (C, H, W) bool -> (C, ceil(H/f), ceil(W/f))."""
     rows = np.add.reduceat(masks, np.arange(0, masks.shape[1], factor), axis=1, dtype=np.int32)
     return np.add.reduceat(rows, np.arange(0, masks.shape[2], factor), axis=2)
 
@@ -137,7 +137,7 @@ def sampled(masks: np.ndarray, votes: np.ndarray, factor: int) -> np.ndarray:
 
 
 def middles(size: int, factor: int) -> np.ndarray:
-    """The middle pixel of every cell along one axis."""
+    """Return the middle pixel of every cell along one axis."""
     starts = np.arange(0, size, factor)
     return (starts + np.minimum(starts + factor, size) - 1) // 2
 
@@ -149,7 +149,7 @@ def majority(masks: np.ndarray, votes: np.ndarray, factor: int) -> np.ndarray:
 
 
 def shares(masks: np.ndarray, votes: np.ndarray, factor: int) -> np.ndarray:
-    """What part of a cell's votes each class has."""
+    """Return what part of a cell's votes each class has."""
     return (votes / np.maximum(votes.sum(axis=0), 1)).astype(np.float32)
 
 
@@ -162,13 +162,13 @@ def blocks(scores: np.ndarray, size: tuple[int, ...], factor: int) -> np.ndarray
 
 
 def bilinear(scores: np.ndarray, size: tuple[int, ...], factor: int) -> np.ndarray:
-    """The class whose score is best once interpolated."""
+    """Return the class whose score is best once interpolated."""
     rows, cols = (weights(n, cells, factor) for n, cells in zip(size, scores.shape[1:], strict=True))
     return highest(rows @ scores @ cols.T)
 
 
 def weights(size: int, cells: int, factor: int) -> np.ndarray:
-    """(size, cells): what each pixel takes of each cell; the middle of cell i is at f i + (f - 1) / 2."""
+    """Return (size, cells): what each pixel takes of each cell; the middle of cell i is at f i + (f - 1) / 2."""
     place = np.clip((np.arange(size) - (factor - 1) / 2) / factor, 0, cells - 1)
     return np.maximum(0, 1 - abs(place[:, None] - np.arange(cells))).astype(np.float32)
 

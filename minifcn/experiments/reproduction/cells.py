@@ -79,7 +79,7 @@ class Cell:
     kind: str = TRAIN
 
     def settings(self, seed: int, *, quick: bool = False) -> dict[str, Any]:
-        """The options of a run, by name, on top of their defaults. Where it lies and starts from is not among them."""
+        """Return the options of a run that differ from the defaults, without its folder and what it starts from."""
         options = dict(self.options) | ({} if self.kind == EVALUATE else {"seed": seed})
         for name, least, divisor in (("max_train", 4, QUICK), ("images", 112, QUICK), ("max_val", 8, 5)):
             if quick and name in options:
@@ -165,7 +165,7 @@ class Job:
 
 
 def digest(job: Job) -> str:
-    """A short hash of everything that decides what a job's result is; the defaults of its options are among it."""
+    """Return a short hash of everything that decides a job's result, with the defaults of its options."""
     decides = {
         "kind": job.cell.kind,
         "options": resolved(job),
@@ -194,7 +194,7 @@ UNDECIDING |= {"on_save_error", "detect_anomaly", "skip_bad"}
 
 
 def resolved(job: Job) -> dict[str, Any]:
-    """Every option of a job that decides its result; `UsageError` for one that does not exist or fit."""
+    """Return every option of a job that decides its result; `UsageError` for one that does not exist or fit."""
     if job.cell.kind == EVALUATE:
         return dict(job.settings)
     if job.cell.kind == PRETRAIN:
@@ -207,7 +207,7 @@ def resolved(job: Job) -> dict[str, Any]:
 def jobs(
     wanted: Iterable[str], seeds: Sequence[int], *, quick: bool = False, cells: Mapping[str, Cell] | None = None
 ) -> list[Job]:
-    """The wanted cells and all they start from, each once for each seed, every one after those it starts from."""
+    """Return the wanted cells and all they start from, once for each seed, each after those it starts from."""
     known = CELLS if cells is None else cells
     found: dict[tuple[str, int], Job] = {}
 

@@ -21,7 +21,7 @@ from minifcn.tensor import Parameter
 
 
 def rows() -> Iterator[Row]:
-    """The seven."""
+    """Yield the seven."""
     claim = "pixels along a side of a 3x3 window, over 0 <= delta <= k"
     yield row("section 3", claim, "4", pixels_of_a_window, expected="3", note="the index stops before k")
     claim = "outputs of AlexNet from 500x500"

@@ -14,7 +14,7 @@ from minifcn.viz.plots import dress, figure_png, new_figure
 
 
 def bars(rows: Mapping[str, tuple[float, float, float]], title: str) -> bytes:
-    """A PNG: for each row what the paper has (NaN: nothing), and our mean with its spread."""
+    """Return a PNG: for each row what the paper has (NaN: nothing), and our mean with its spread."""
     figure = new_figure(figsize=(7.2, 0.9 + 0.5 * len(rows)), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(rows))
@@ -35,7 +35,7 @@ AXES = (("steps", "step"), ("images", "images"), ("seconds", "seconds of trainin
 
 
 def loss_curves(curves: Mapping[str, Sequence[Curve]]) -> bytes:
-    """A PNG, figure 5 of the paper: the loss over steps, images and seconds, a line for each seed of each setting."""
+    """Return figure 5 of the paper as a PNG: the loss over steps, images and seconds, a line for each seed."""
     figure = new_figure(figsize=(10.8, 3.4), layout="constrained")
     top = max((float(curve.loss.max()) for each in curves.values() for curve in each if len(curve.loss)), default=1.0)
     for axes, (field, label) in zip(figure.subplots(1, 3), AXES, strict=True):
@@ -56,7 +56,7 @@ def _dressed(axes: Any, title: str, x: str) -> None:
 
 
 def number(text: str) -> float:
-    """What the paper has in a cell of a table, without its mark; NaN for none."""
+    """Return what the paper has in a cell of a table, without its mark; NaN for none."""
     try:
         return float(text.rstrip("†"))
     except ValueError:

@@ -82,7 +82,7 @@ class Findings:
 
 
 def sections(f: Findings) -> Iterator[Section]:
-    """The page, from top to bottom."""
+    """Yield the page, from top to bottom."""
     yield Section("How it was made", list(_made(f)))
     if f.tables and not f.quick:
         yield Section("What held", list(_verdicts(f)))
@@ -139,7 +139,7 @@ def _made(f: Findings) -> Iterator[Block]:
 
 
 def machine_kind() -> str:
-    """The cores that may be used and their kind; no name and no place."""
+    """Return the cores that may be used and their kind; no name and no place."""
     kind = ""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
@@ -165,7 +165,7 @@ def _numbers(measure: str, verdict: Verdict) -> tuple[str, str, str]:
 
 
 def _shown(measure: str, value: float, sign: str = "-", *, seconds: int = 1) -> str:
-    """A value of a measure as text, shares in per cent; `seconds` are the digits of seconds."""
+    """Return a value of a measure as text, shares in per cent; `seconds` are the digits of seconds."""
     if not math.isfinite(value):
         return "–"
     scale, digits = (100, 1) if measure in SHARES else (1, 3 if measure == "loss" else seconds)
@@ -233,7 +233,7 @@ def _ours(f: Findings, cell: str, measure: str) -> str:
 
 
 def write_markdown(found: Iterable[Section], path: Path) -> list[Path]:
-    """The page as Markdown, its pictures in images/ beside it; returns what was written, the page first."""
+    """Write the page as Markdown, its pictures in images/ beside it, and return the paths, the page first."""
     written, lines = [path], [f"# {TITLE}", ""]
     images = path.parent / "images"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def write_html(found: Iterable[Section], path: Path) -> Path:
-    """The page as one HTML file that needs no other."""
+    """Return the page as one HTML file that needs no other."""
     parts = [report.section(section.title, *map(_html, section.blocks)) for section in found]
     replace_file(path, [report.page(TITLE, parts, above="minifcn reproduce").encode()])
     return path

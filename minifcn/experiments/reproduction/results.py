@@ -41,7 +41,7 @@ class Result:
     per_step: int = 1  # images
 
     def curve(self) -> Curve:
-        """The training loss by step, image and second; empty if there is no log, or none to be believed."""
+        """Return the training loss by step, image and second; empty if there is no log, or none to be believed."""
         try:
             return read_curve(self.log, self.per_step) if self.log else Curve.empty()
         except (OSError, FormatError):
@@ -49,13 +49,13 @@ class Result:
 
 
 def number(found: object, most: float) -> float:
-    """What a file has where a number from 0 to `most` belongs; NaN if it is something else."""
+    """Return what a file has where a number from 0 to `most` belongs; NaN if it is something else."""
     usable = isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found <= most
     return float(found) if usable and isinstance(found, (int, float)) else math.nan
 
 
 def confusion_of(found: Mapping[str, Any], path: Path) -> ConfusionMatrix:
-    """The counts in an evaluation, checked; `FormatError` naming the field that cannot be."""
+    """Return the counts in an evaluation, checked; `FormatError` naming the field that cannot be."""
     rows, classes = found.get("confusion"), found.get("classes")
     if not isinstance(classes, list) or not 1 <= len(classes) <= MOST_CLASSES:
         raise FormatError(f"{path}: field classes is no list of 1 to {MOST_CLASSES} names")
@@ -76,7 +76,7 @@ def confusion_of(found: Mapping[str, Any], path: Path) -> ConfusionMatrix:
 
 
 def read_result(folder: Path, job: Job) -> Result:
-    """The result of a finished job; `FormatError` if there is none, or none to be believed."""
+    """Return the result of a finished job; `FormatError` if there is none, or none to be believed."""
     path = folder / "evaluation.json"
     found = read_json(path, most=MOST_EVALUATION, what="an evaluation.json")
     geometry = found.get("geometry")
@@ -93,7 +93,7 @@ def read_result(folder: Path, job: Job) -> Result:
 
 
 def read_pretrained(path: Path) -> float:
-    """The accuracy of the classifier whose trunk is in this file; `FormatError` if it is damaged or another file."""
+    """Return the accuracy of the classifier whose trunk is in a file; `FormatError` for a damaged or other file."""
     _, meta = load_checkpoint(path)
     record = meta.get("pretraining")
     found = record.get("accuracy") if isinstance(record, dict) else None
@@ -121,7 +121,7 @@ class Curve:
         return cls(nothing, nothing, nothing, nothing)
 
     def final_loss(self) -> float:
-        """The mean over the last tenth of the records; NaN without any."""
+        """Return the mean over the last tenth of the records; NaN without any."""
         return float(self.loss[-max(1, len(self.loss) // 10) :].mean()) if len(self.loss) else math.nan
 
 

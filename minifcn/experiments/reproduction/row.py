@@ -55,7 +55,7 @@ def row(
     expected: str = "",
     note: str = "",
 ) -> Row:
-    """The row of a claim that `compute()` checks: it returns what comes out, or that and a note as a tuple.
+    """Return the row of a claim that `compute()` checks: it returns what comes out, or that and a note as a tuple.
 
     A net that the library refuses to build is an answer, too: "refused: ..." with the reason.
     """
@@ -68,7 +68,7 @@ def row(
 
 
 def listed(values: Iterable[object], between: str = ", ") -> str:
-    """The values as text, one after another."""
+    """Return the values as text, one after another."""
     return between.join(map(str, values))
 
 

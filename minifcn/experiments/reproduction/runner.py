@@ -49,12 +49,12 @@ class Outcome:
 
 
 def folder_of(job: Job, out: Path) -> Path:
-    """The run folder of a job."""
+    """Return the run folder of a job."""
     return out / "cells" / job.folder
 
 
 def log_of(job: Job, out: Path) -> Path:
-    """Where the output of a job's process goes."""
+    """Return where the output of a job's process goes."""
     return out / "log" / f"{job.folder}.txt"
 
 
@@ -71,22 +71,22 @@ def fault_of(job: Job, out: Path) -> str:
 
 
 def finished(job: Job, out: Path) -> bool:
-    """Whether a job has a result that can be believed."""
+    """Return whether a job has a result that can be believed."""
     return not fault_of(job, out)
 
 
 def weights_of(job: Job, out: Path) -> Path:
-    """What others start from: the run folder, or the trunk in a file of its own."""
+    """Return what others start from: the run folder, or the trunk in a file of its own."""
     return folder_of(job, out) / "trunk.safetensors" if job.cell.kind == PRETRAIN else folder_of(job, out)
 
 
 def begun(job: Job, out: Path) -> bool:
-    """Whether a job has a checkpoint to go on from."""
+    """Return whether a job has a checkpoint to go on from."""
     return any((folder_of(job, out) / "checkpoints").glob("*.safetensors"))
 
 
 def in_use(folder: Path) -> bool:
-    """Whether another process holds the lock of a run folder."""
+    """Return whether another process holds the lock of a run folder."""
     try:
         with locked(folder, create=False):
             return False
@@ -97,7 +97,7 @@ def in_use(folder: Path) -> bool:
 
 
 def command_of(job: Job, out: Path) -> list[str]:
-    """The command line that runs a job, or goes on with it."""
+    """Return the command line that runs a job, or goes on with it."""
     folder = folder_of(job, out)
     parents = [str(weights_of(parent, out)) for parent in job.parents]
     if job.cell.kind == EVALUATE:
@@ -113,7 +113,7 @@ def command_of(job: Job, out: Path) -> list[str]:
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
-    """Options as a command line has them."""
+    """Return options as a command line has them."""
     words = []
     for name, value in settings.items():
         flag = name.replace("_", "-")
@@ -122,7 +122,7 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def tail(path: Path, lines: int = TAIL) -> str:
-    """The last lines of a process's output, as one printable line."""
+    """Return the last lines of a process's output, as one printable line."""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 4096))
@@ -146,7 +146,7 @@ class Times:
 
     @classmethod
     def read(cls, path: Path) -> Times:
-        """What the file says; nothing, if it says what cannot be."""
+        """Return what the file says; nothing, if it says what cannot be."""
         try:
             found = read_json(path, most=MOST_TIMES, what="the times of a reproduction")
         except FormatError:

@@ -45,7 +45,7 @@ CVPR15, HEAVY16 = Rule.of("cvpr15-voc-fcn32s"), Rule.of("heavy16-voc-fcn32s")
 
 
 def rows() -> Iterator[Row]:
-    """The rules, then quotients of published figures."""
+    """Yield the rules, then quotients of published figures."""
     yield row("TPAMI", "momentum 0.9 in batches of 20, as one of single images", "0.99", momentum_of_one)
     for name, rule, step in (("CVPR 2015", CVPR15, "1.0e-03"), ("released nets", HEAVY16, "1.9e-03")):
         claim = "what a steady gradient of 1 a pixel moves a weight by in a step, in the end"
@@ -78,7 +78,7 @@ class Weight(Module):
         self.w = Parameter(np.full(1, start))
 
     def pulled(self, gradient: float) -> Tensor:
-        """A loss with that gradient."""
+        """Return a loss with that gradient."""
         return (self.w * gradient).sum()
 
 

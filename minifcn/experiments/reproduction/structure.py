@@ -34,13 +34,13 @@ AMONG = f"of the sides {SIDES.start} to {SIDES.stop - 1}"
 
 
 def rows() -> Iterator[Row]:
-    """All of it."""
+    """Yield all of it."""
     for part in (table_1, released, border, cost):
         yield from part()
 
 
 def table_1() -> Iterator[Row]:
-    """What the table says but for times and results, and the strides of figure 3."""
+    """Yield what the table says but for times and results, and the strides of figure 3."""
     for name, (net, layers, parameters, stride) in TABLE_1.items():
         yield row("table 1", f"{name}: convolutional layers", str(layers), partial(depth_of, net))
         yield row("table 1", f"{name}: parameters", f"{parameters}M", partial(parameters_of, net))
@@ -52,7 +52,7 @@ def table_1() -> Iterator[Row]:
 
 
 def released() -> Iterator[Row]:
-    """What stands as a number in the prototxts, where we have a rule."""
+    """Yield what stands as a number in the prototxts, where we have a rule."""
     where = "released nets"
     for data in ("voc", "siftflow", "pascalcontext"):
         for stride, crops in CROPS.items():
@@ -96,7 +96,7 @@ LAST = "p - 81, p - 73, p - 69, p - 67"
 
 
 def cost() -> Iterator[Row]:
-    """What the border of 100 pixels costs."""
+    """Yield what the border of 100 pixels costs."""
     for size, giga in ((500, 181), (64, 22)):
         claim = f"multiply-adds of the VGG-16 trunk, border included, on {size}x{size}"
         yield row("released nets", claim, "", partial(multiply_adds, size), expected=f"{giga} G")
@@ -106,12 +106,12 @@ def cost() -> Iterator[Row]:
 
 
 def thin(name: str) -> Any:
-    """A net with a single channel where its own has 64: the same geometry, in a moment."""
+    """Return a net with a single channel where its own has 64: the same geometry, in a moment."""
     return NETS[name](width=1)
 
 
 def depth_of(name: str) -> int:
-    """The most convolutions on any path through the graph of a net's scores, found in the graph itself."""
+    """Return the most convolutions on any path through the graph of a net's scores, found in the graph itself."""
     y: Tensor = thin(name).eval()(np.zeros((1, 3, 9, 9), np.float32))
     longest: dict[Node, int] = {}
     waiting = [y.node] if y.node else []
@@ -183,7 +183,7 @@ def vgg_paths(padding: int | str) -> Mapping[str, Sequence[Layer]]:
 
 
 def size_on_top(stride: int) -> int:
-    """The score of 500 pixels after each upsampling; a skip is cut to it, so it only grows."""
+    """Return the score of 500 pixels after each upsampling; a skip is cut to it, so it only grows."""
     net = thin(f"voc-fcn{stride}s")
     size = out_size(net.trunk.layers(), 500)
     for rung in net.ladder.rungs:
@@ -229,7 +229,7 @@ def skip_offsets() -> str:
 
 
 def last_offsets() -> str:
-    """The constants, from two paddings each."""
+    """Return the constants, from two paddings each."""
     rules = []
     for skips in SKIPS.values():
         missing = {padding - Ladder(vgg_paths(padding), skips).rungs[-1].at for padding in (81, 100)}

@@ -47,7 +47,7 @@ class Claim:
         return [value(results, self.a, s, self.measure) - value(results, self.b, s, self.measure) for s in seeds]
 
     def verdict(self, results: Results, seeds: Sequence[int]) -> Verdict:
-        """What the differences say."""
+        """Return what the differences say."""
         return verdict(self.differences(results, seeds), says=self.says)
 
 
@@ -84,7 +84,7 @@ def summary(results: Results, cell: str, seeds: Sequence[int], measure: str) -> 
 
 
 def chosen(words: Sequence[str], also: Sequence[str] = ()) -> list[str]:
-    """The names of the wanted tables, all without words, in the order of the page; `also` are names of other parts."""
+    """Return the names of the wanted tables (without words, of all) in the page's order; `also` names other parts."""
     known = [*also, *TABLES]
     for word in words:
         if word not in known:

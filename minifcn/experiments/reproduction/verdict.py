@@ -37,7 +37,7 @@ class Verdict:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, NaN of nothing, and the sample standard deviation, NaN of fewer than two."""
+    """Return the mean, NaN of nothing, and the sample standard deviation, NaN of fewer than two."""
     if not values:
         return math.nan, math.nan
     mean = math.fsum(values) / len(values)
@@ -47,7 +47,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def verdict(differences: Sequence[float], *, says: str = GREATER) -> Verdict:
-    """What the differences a - b, one for each seed, say of the claim that a is greater than b.
+    """Return what the differences a - b, one for each seed, say of the claim that a is greater than b.
 
     A claim that both are `EQUAL` is reversed by a decided difference of either sign. Otherwise it stays undecided: that
     no difference was seen does not show that there is none.
