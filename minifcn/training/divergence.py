@@ -1,7 +1,7 @@
 """Find the layer that first produced a NaN or infinity, and suggest a fix.
 
 A learning rate that is too high makes weights grow until they overflow; from then on everything is NaN. So the loss is
-checked in every step, the parameters before they are saved, and with `--detect-anomaly` every layer.
+checked in every step, the parameters before they are saved, and with `detect_anomaly` every layer.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from minifcn.training.run_state import Run
 from minifcn.training.signals import Interrupted
 from minifcn.training.step import backward
 
-KNOWN = 0.99  # the pixel accuracy at which --overfit has done its work
+KNOWN = 0.99  # the pixel accuracy at which `overfit` has done its work
 
 
 class Trainer(Run):

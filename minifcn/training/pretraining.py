@@ -107,7 +107,7 @@ def border(make: Callable[..., Trunk], size: int) -> int | str:
 def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], None] = silent) -> dict[str, Any]:
     """Train, measure after each epoch, write the trunk to `path` at the end, and return what is known of it.
 
-    The file is a checkpoint that `minifcn train --init` takes, and holds the same record as its meta "pretraining":
+    The file is a checkpoint that `init` of `minifcn train` takes, and holds the same record as its meta "pretraining":
     `options`, `accuracy`, `chance` (that of the most frequent class) and `loss`. Whatever ends the training earlier
     leaves no file. Raises `UsageError` for a path that cannot be written to, before anything else.
     """

@@ -8,8 +8,8 @@ set and a net of `models.zoo.NETS`:
     minifcn train --recipe heavy16-voc-fcn8s --stages 32,16,8 --data VOCdevkit --init vgg16.caffemodel
 
 FCN-16s and FCN-8s begin with the coarser net and have a rate of their own, so a recipe knows the rate and the beginning
-of every rung. Without `--stages` it is one of the paper's solvers: heavy16-voc-fcn8s has the rate 1e-14 and begins with
-the run of heavy16-voc-fcn16s. With `--stages 32,16,8` it begins with VGG's weights and the rate 1e-10, and goes down.
+of every rung. Without `stages` it is one of the paper's solvers: heavy16-voc-fcn8s has the rate 1e-14 and begins with
+the run of heavy16-voc-fcn16s. With `stages="32,16,8"` it begins with VGG's weights and the rate 1e-10, and goes down.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class Checkpoint:
 def load_latest(run: str | Path, *, say: Say = silent) -> Checkpoint | None:
     """Return the newest good checkpoint in the run folder `run`; None if there is none at all.
 
-    `say` prints each damaged one, which is skipped; then the one before it is tried, and last the best. FormatError
-    when all are damaged, or the newest is from a newer minifcn; UsageError when one cannot be read. Takes no lock: a run
+    `say` prints each damaged one, which is skipped; then the one before it is tried, at last the best. FormatError
+    if all are damaged, or the newest is from a newer minifcn; UsageError if one cannot be read. Takes no lock: a run
     may be looked at while it trains.
     """
     return _first_good(checkpoints(run), say)

@@ -1,7 +1,7 @@
 """Rewrite a folder's masks as class numbers, in a new folder, as `check` proposes.
 
 The new folder is a whole VOC tree, so that it can be learned from as it is; the old one is not touched. In it is also
-`mapping.txt`, what became what, in the form that `--map` reads: change a line, write again.
+`mapping.txt`, what became what, in the form that `map` reads: change a line, write again.
 """
 
 from __future__ import annotations

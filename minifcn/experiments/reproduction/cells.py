@@ -57,7 +57,7 @@ MOMENTUM = SMALL | {
     "optimizer": "sgd", "lr": 5e-7, "normalize": "sum", "schedule": "fixed", "batch": 1, "epochs": 4,
     "measure_every": 4,
 }  # fmt: skip
-QUICK = 16  # what --quick divides the training images by; measured on a fifth of the images
+QUICK = 16  # what `quick` divides the training images by; measured on a fifth of the images
 
 
 # ------------------------------------------------------------------------------------------------------------ the cells
