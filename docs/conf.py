@@ -18,6 +18,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import docstrings  # noqa: E402  beside this file
+import links  # noqa: E402
 import pictures  # noqa: E402
 
 import minifcn  # noqa: E402
@@ -57,7 +58,7 @@ START = '<!doctype html><meta charset="utf-8"><title>minifcn</title><meta http-e
 
 def fold_solutions(app: Sphinx, name: str, source: list[str]) -> None:
     """What JupyterLab folds is folded here, too: cells tagged `solution`."""
-    if name.startswith("tutorials/"):
+    if name.startswith("tutorials/") and "/" not in name.removeprefix("tutorials/"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
             if "solution" in cell["metadata"].get("tags", []):
@@ -95,3 +96,4 @@ def setup(app: Sphinx) -> None:
     app.connect("doctree-read", link_explorer, priority=100)  # before Sphinx collects downloads
     app.connect("autodoc-process-docstring", docstrings.process)
     app.connect("build-finished", add_what_is_no_page)
+    links.setup(app)

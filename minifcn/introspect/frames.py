@@ -34,7 +34,7 @@ MOST_FRAMES = 200
 
 
 @dataclass(frozen=True)
-class Shown:
+class Panel:
     """An array in a frame: `planes` of numbers, cut to what can be looked at, and what was cut away, in words."""
 
     name: str
@@ -58,8 +58,8 @@ class Frame:
     phase: str
     title: str
     says: str
-    takes: tuple[Shown, ...]
-    gives: tuple[Shown, ...]
+    takes: tuple[Panel, ...]
+    gives: tuple[Panel, ...]
     remembers: tuple[str, ...]
     held: int
     readable: str
@@ -174,8 +174,8 @@ class Watcher:
         phase: str,
         title: str,
         says: str,
-        takes: Sequence[Shown],
-        gives: Sequence[Shown],
+        takes: Sequence[Panel],
+        gives: Sequence[Panel],
         remembers: Sequence[str],
     ) -> None:
         """Add the frame, with the bytes that are held now."""
@@ -201,7 +201,7 @@ class Watcher:
         return name
 
 
-def shown(name: str, array: Array) -> Shown:
+def shown(name: str, array: Array) -> Panel:
     """Return the array as it is shown: of the leading axes the first planes, of the last two every k-th place."""
     whole = np.atleast_2d(to_host(array))
     planes = whole.reshape(-1, *whole.shape[-2:])
@@ -210,7 +210,7 @@ def shown(name: str, array: Array) -> Shown:
     cut = [f"the first {PLANES} of {len(planes)} planes"] * (len(planes) > PLANES)
     cut += [f"one row and column of {max(rows, columns)}"] * (max(rows, columns) > 1)
     numbers = [[[rounded(v) for v in row] for row in plane] for plane in few.tolist()]
-    return Shown(name, tuple(array.shape), numbers, ", ".join(cut))
+    return Panel(name, tuple(array.shape), numbers, ", ".join(cut))
 
 
 def rounded(value: float) -> float | None:

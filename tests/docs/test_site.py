@@ -100,6 +100,13 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(site: pathl
     assert wrong_links(site) == []
 
 
+def test_names_of_functions_and_tests_are_links(site: pathlib.Path) -> None:
+    shown = parsed(site / "docs" / "paper-map.html").links
+    assert sum(link.startswith("api.html#minifcn.") for link in shown) > 36
+    tests = {link for link in shown if link.startswith("../tests/test_")}
+    assert len(tests) > 40 and all(re.search(r"#L-[1-9]\d*$", link) for link in tests)
+
+
 def test_a_broken_link_is_noticed(tmp_path: pathlib.Path) -> None:
     good = '<a href="b.html#there"><a href="#here"><p id="here"><img src="x.png"><a href="https://example.org/">'
     (tmp_path / "x.png").write_bytes(b"")
