@@ -1,6 +1,7 @@
 """Make links of the names on the pages: a function leads to the API page, a test to its source.
 
-`ops.conv2d` in a page's text is looked up among the objects that the API page documents, with `minifcn.` before it; a class, by its name alone.
+`ops.conv2d` in a page's text is looked up among the objects that the API page documents, with `minifcn.` before it; a
+class, by its name alone.
 `test_ops.py::test_adjoint` leads to a page of that file, which is made here, at the line of the test.
 """
 
