@@ -17,8 +17,8 @@ WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 DOCS := build/docs
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 
 .PHONY: help train test test-all campaign bench tutorials notebooks release docs lint clean
 .DELETE_ON_ERROR:

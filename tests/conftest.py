@@ -14,6 +14,7 @@ With MINIFCN_TEST_GROUPS=FILE the run leaves there, per marker, how many tests r
 it (ci_groups.py), so that a group whose package is installed cannot skip itself into silence.
 """
 
+import gc
 import json
 import os
 import pathlib
@@ -126,6 +127,12 @@ def data_root() -> pathlib.Path:
     return pathlib.Path(folder)
 
 
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests live until the end: the garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that asks for `torch`, `sklearn`, `data_root` and the like belongs to that group without saying so."""
     for item in items:
@@ -146,6 +153,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
         if "data_root" in names:
             item.add_marker(pytest.mark.data)
+    items.sort(key=lambda item: item.get_closest_marker("tutorials") is None)  # the longest first
 
 
 class _Count:

@@ -8,6 +8,7 @@ justified, and never met by writing denser lines.
 """
 
 import ast
+import functools
 import io
 import pathlib
 import sys
@@ -22,28 +23,38 @@ ENTRANCES = ("__init__.py", "__main__.py", "train.py")
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of a source, of which many questions are asked."""
+    return ast.parse(source)
+
+
+@functools.cache
 def code_lines(source: str) -> int:
     """The lines of `source` that hold code: any token but a comment, outside docstrings."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in LAYOUT:
             lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return len(lines)
 
 
-def imported(name: str, source: str) -> Iterator[str]:
+@functools.cache
+def imported(name: str, source: str) -> tuple[str, ...]:
     """Every module the file imports, anywhere in it, relative names resolved: "numpy", "minifcn.ops.conv.conv2d"."""
     here = ["minifcn", *name.removesuffix(".py").split("/")][:-1]
-    for node in ast.walk(ast.parse(source)):
+    found: list[str] = []
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = here[: len(here) - node.level + 1] if node.level else []
             base = [*above, *(node.module or "").split(".")] if node.module else above
-            yield from (".".join([*base, alias.name]) for alias in node.names)
+            found += (".".join([*base, alias.name]) for alias in node.names)
+    return tuple(found)
 
 
 def files_of(module: str) -> Iterator[pathlib.Path]:

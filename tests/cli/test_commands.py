@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hostile_files import MEGABYTE, at_most
 from PIL import Image
+from some_slow import slow_but
 
 from minifcn.cli import evaluate as evaluate_command
 from minifcn.cli.command import help_text
@@ -742,7 +743,7 @@ def earlier(meta: dict[str, Any]) -> dict[str, Any]:
         ({"progress": {"step": "x"}}, "has no progress"),
     ],
 )
-@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+@pytest.mark.parametrize("verb", slow_but(["predict"], ["evaluate", "predict"], "the same reader again"))
 def test_a_record_is_believed_only_when_it_is_checked(
     change: dict[str, Any], line: str, verb: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -753,6 +754,9 @@ def test_a_record_is_believed_only_when_it_is_checked(
     assert refused([verb, "forged.safetensors", *["x.png"] * (verb == "predict")], capsys).startswith(
         f"forged.safetensors: {line}"
     )
+
+
+VERBS = ["evaluate", "predict x.png", "export out.onnx", "train --resume"]
 
 
 @pytest.mark.parametrize(
@@ -775,7 +779,7 @@ def test_a_record_is_believed_only_when_it_is_checked(
         ([["width", 1]], "net is [['width', 1]]; expected a record of a net"),
     ],
 )
-@pytest.mark.parametrize("verb", ["evaluate", "predict x.png", "export out.onnx", "train --resume"])
+@pytest.mark.parametrize("verb", slow_but(["predict x.png"], VERBS, "each claim in another verb"))
 def test_a_record_of_a_net_is_checked(
     change: Any, line: str, verb: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -796,7 +800,10 @@ def of_verb(verb: str, checkpoint: Path) -> list[str]:
     return [name, *words, str(checkpoint.parent.parent)] if name == "train" else [name, str(checkpoint), *words]
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "predict x.png", "export out.safetensors", "train --resume"])
+@pytest.mark.parametrize(
+    "verb",
+    slow_but(["predict x.png"], [verb.replace("onnx", "safetensors") for verb in VERBS], "each claim in another verb"),
+)
 @pytest.mark.parametrize("form", [dict, earlier])
 def test_a_net_larger_than_its_file_is_never_built(
     form: Callable[..., dict[str, Any]], verb: str, run: Path, capsys: pytest.CaptureFixture[str]
@@ -818,6 +825,7 @@ def weights_in(path: str) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in read(path).items()}
 
 
+@pytest.mark.slow("each verb with two versions of a run, of which one goes on")
 def test_a_checkpoint_of_an_earlier_version_is_used_as_before(
     run: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_cases import META, SMALL, disk_almost_full, refused
+from some_slow import slow_but
 
 from minifcn import viz
 from minifcn.cli import command
@@ -143,13 +144,16 @@ def test_the_words_of_files_reach_no_terminal(tmp_path: Path, capsys: pytest.Cap
 # ------------------------------------------------------------------------------------------------------------ encodings
 
 
+PROCESSES = pytest.mark.slow("two processes for each encoding")
+
+
 @pytest.mark.parametrize(
     "env",
     [
-        {"PYTHONIOENCODING": "cp1252"},
         {"PYTHONIOENCODING": "ascii"},
-        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
-        {"PYTHONIOENCODING": "utf-8"},
+        pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=PROCESSES),
+        pytest.param({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, marks=PROCESSES),
+        pytest.param({"PYTHONIOENCODING": "utf-8"}, marks=PROCESSES),
     ],
     ids=str,
 )
@@ -176,7 +180,10 @@ def test_a_run_ends_well_on_a_terminal_without_letters(name: bytes) -> None:
 # ----------------------------------------------------------------------------------------------------- closed streams
 
 
-@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+CLOSED = ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+@pytest.mark.parametrize("closed", slow_but(CLOSED[-1:], CLOSED, "two processes for each"))
 def test_a_closed_stream_is_no_error(closed: str, weights: Path) -> None:
     found = ran("inspect", str(weights), sh=f'"$@" {closed}')
     assert found.returncode == 0 and found.stderr == b"" and (found.stdout == b"") == (" >&-" in f" {closed}")
@@ -222,7 +229,10 @@ def test_help_on_a_terminal_of_any_width(
     assert end.value.code == 0 and f"usage: minifcn {verb}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("backend", ["nonsense", "module://nowhere.to_be_found", "qtagg", ""])
+BACKENDS = ["nonsense", "module://nowhere.to_be_found", "qtagg", ""]
+
+
+@pytest.mark.parametrize("backend", slow_but(BACKENDS[1:2], BACKENDS, "draws in a process of its own"))
 def test_pictures_need_no_backend(backend: str) -> None:
     """Jupyter leaves MPLBACKEND to the processes it starts, where its backend may not be installed."""
     script = (
@@ -332,7 +342,10 @@ def test_an_interruption_while_importing_shows_no_traceback(start: str, tmp_path
 # --------------------------------------------------------------------------------------------------------- directories
 
 
-@pytest.mark.parametrize("file", ["minifcn/train.py", "minifcn/__main__.py", "minifcn"])
+SCRIPTS = ["minifcn/train.py", "minifcn/__main__.py", "minifcn"]
+
+
+@pytest.mark.parametrize("file", slow_but(SCRIPTS[:1], SCRIPTS, "a process for each"))
 def test_a_file_run_as_a_script_uses_the_package_it_lies_in(file: str, tmp_path: Path) -> None:
     """And not the modules beside it, nor another minifcn that is installed."""
     shutil.copytree(ROOT / "minifcn", tmp_path / "minifcn", ignore=shutil.ignore_patterns("__pycache__"))
@@ -366,7 +379,12 @@ def test_a_run_folder_stays_where_it_was_after_a_change_of_directory(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("argv", "code"), [(["inspect", "WEIGHTS"], 0), (["predict", "nowhere", "x.png"], 2), (["train", *TINY], 2)]
+    ("argv", "code"),
+    [
+        (["inspect", "WEIGHTS"], 0),
+        (["predict", "nowhere", "x.png"], 2),
+        pytest.param(["train", *TINY], 2, marks=PROCESSES),
+    ],
 )
 def test_a_working_directory_that_was_deleted(argv: list[str], code: int, weights: Path) -> None:
     argv = [str(weights) if word == "WEIGHTS" else word for word in argv]
@@ -427,10 +445,16 @@ WRITES = {
 }
 
 
+@pytest.fixture(scope="module")
+def matplotlib_was_used() -> None:
+    """It writes files of its own the first time."""
+    viz.curves([])
+
+
+@pytest.mark.usefixtures("matplotlib_was_used")
 @pytest.mark.parametrize("name", WRITES)
 def test_a_full_disk_names_the_file_and_leaves_nothing_cut(name: str, tmp_path: Path) -> None:
     with_results(tmp_path)
-    viz.curves([])  # matplotlib writes files of its own the first time
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with disk_almost_full():
         message = refused(UsageError, WRITES[name], tmp_path)

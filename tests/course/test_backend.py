@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn.backend import rng, to_device, to_host, xp_of
 from minifcn.errors import DeviceError
@@ -105,7 +106,10 @@ def in_the_presence_of(cupy: str | None, packages: list[str], folder: pathlib.Pa
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("situation", SITUATIONS)
+QUICK = ("not installed", "two packages", "a library is missing", "no driver", "wrong product")
+
+
+@pytest.mark.parametrize("situation", slow_but(QUICK, SITUATIONS, "a process for each situation"))
 def test_a_gpu_that_cannot_be_used(situation: str, tmp_path: pathlib.Path) -> None:
     cupy, packages, because, mended_by = SITUATIONS[situation]
     usable, reason, cure, probed, auto, cpu, refusal = in_the_presence_of(cupy, packages, tmp_path)

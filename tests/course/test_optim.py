@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn import ops
 from minifcn.errors import FormatError, GraphError, MinifcnError, UsageError
@@ -303,7 +304,11 @@ def test_momentum_of_another_net_is_refused_and_changes_nothing(state, named, rn
 # ---- row 36, and whether it learns at all ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{"lr": 0.0}, {"lr": 0.0, "weight_decay": 0.5}, {"lr": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    slow_but([{"lr": 0.1}], [{"lr": 0.0}, {"lr": 0.0, "weight_decay": 0.5}, {"lr": 0.1}], "ten thousand steps"),
+    ids=str,
+)
 def test_nothing_drifts_in_ten_thousand_steps_of_nothing(options):
     """A zero rate, or a zero gradient: the weights stay, to the bit."""
     net = Net(np.float32)

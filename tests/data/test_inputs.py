@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn import ops
 from minifcn.cli.verbs import main
@@ -166,7 +167,7 @@ def test_a_run_hides_what_it_is_told_in_training_and_in_measuring(tmp_path: Path
 # ---------------------------------------------------------------------------------------------------- nets and training
 
 
-@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("inputs", slow_but(["hha", "rgb+depth"], INPUTS, "trains for a moment"))
 def test_every_input_has_its_net_which_learns_in_all_its_parts(inputs: str, tmp_path: Path) -> None:
     world = [replace(each, hha=each.image) for each in Shapes("train", count=3, size=64)]
 

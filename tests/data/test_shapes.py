@@ -48,6 +48,7 @@ def test_a_picture_depends_on_seed_split_and_index_alone():
         few[4]
 
 
+@pytest.mark.slow("draws hundreds of pictures")
 def test_splits_and_seeds_share_no_picture():
     worlds = [Shapes(split, count=25, seed=seed) for split in ("train", "val", "test") for seed in (0, 1, 2**32)]
     pictures = {sample.image.tobytes() for world in worlds for sample in world}
@@ -145,6 +146,7 @@ def test_depth_and_geometry_tell_one_story():
         assert np.all(sample.geometry[sample.label == CLASSES.index("pond")] == ground)
 
 
+@pytest.mark.slow("draws hundreds of pictures")
 def test_sizes_vary_fourfold_and_parts_are_thin(monkeypatch, train):
     place, widths = Scene.place, {}
 
@@ -226,6 +228,7 @@ def features(patches):
     return patches.reshape(-1, 243).astype(np.float32) / 64 - 2
 
 
+@pytest.mark.slow("fits a classifier to patches of 300 pictures")
 def test_a_patch_of_9_by_9_does_not_give_the_class_away(train, val, rng):
     """A multinomial softmax on patches, fitted by plain gradient descent with momentum."""
     (images, labels), (val_images, val_labels) = train, (val[0][:25], val[1][:25])

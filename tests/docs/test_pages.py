@@ -140,6 +140,7 @@ def blocks(name: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow("runs each block of the page")
 def test_the_theory_runs() -> None:
     found, names = blocks("theory.md"), {"__name__": "theory"}
     for block in found:

@@ -79,6 +79,7 @@ def test_the_product_alone_multiplies_as_much_as_the_layer(monkeypatch):
         assert len(done) == 2, product  # one for each thread
 
 
+@pytest.mark.slow("measures layers in many ways, and draws them")
 def test_layers_are_measured_and_written(tmp_path, capsys):
     path = tmp_path / "layers.json"
     words = ["layers", "--size", "12", "--width", "2", "--runs", "1", "--only", "conv1_1,conv5_3,fc6", "--no-torch"]

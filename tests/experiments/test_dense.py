@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn import ops
 from minifcn.cli.command import guard
@@ -206,7 +207,9 @@ TRUNKS = [
 
 
 @pytest.mark.parametrize("weights", [integers, randomized])
-@pytest.mark.parametrize(("trunk", "options", "stride"), TRUNKS)
+@pytest.mark.parametrize(
+    ("trunk", "options", "stride"), slow_but([TRUNKS[0], *TRUNKS[5:]], TRUNKS, "a deep trunk on a large image")
+)
 def test_every_trunk_moved_is_itself_rarefied(trunk, options, stride, weights, rng):
     """On all cells inside. Not moved: dense[::f, ::f] is the strided net. A stride of 32 has 1024 moved images, so of
     large ones four here; interlacing is tested above and in the ops.
@@ -418,7 +421,7 @@ def test_only_doubling_can_be_stacked(stride):
 # ---- a dilated trunk -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stride", [4, 8, 16])
+@pytest.mark.parametrize("stride", slow_but([16], [4, 8, 16], "large maps of scores"))
 def test_a_dilated_fcn_has_the_weights_of_another_and_finer_scores(stride):
     coarse, net = FCN32s(width=1, padding=100, classes=3), FCN_dilated(stride, width=1, classes=3)
     assert {n: p.shape for n, p in net.named_parameters()} == {n: p.shape for n, p in coarse.named_parameters()}

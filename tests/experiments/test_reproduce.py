@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn.cli.verbs import main
 from minifcn.errors import FormatError, UsageError
@@ -98,7 +99,7 @@ def test_the_spread_is_the_sample_standard_deviation() -> None:
 # ---------------------------------------------------------------------------------------------------------------- cells
 
 
-@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("quick", slow_but([True], [False, True], "each cell of the table again"))
 def test_every_cell_has_options_that_exist_and_fit(quick: bool) -> None:
     plan = jobs(CELLS, [0, 1, 2], quick=quick)
     assert len(plan) == 3 * len(CELLS) and len({job.folder for job in plan}) == len(plan)
@@ -693,6 +694,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minifcn.cli.reproduce.TABLES", {"tiny": table})
 
 
+@pytest.mark.slow("trains four cells, in processes of their own")
 def test_two_real_cells_from_end_to_end(tiny: None, capsys: pytest.CaptureFixture[str]) -> None:
     """Trained by the real trainer, each in its process; the second time nothing is."""
     Path("docs").mkdir()
@@ -714,6 +716,7 @@ def test_two_real_cells_from_end_to_end(tiny: None, capsys: pytest.CaptureFixtur
     assert "2 cells, 1 of them done" in capsys.readouterr().out and "resumed" in log.read_text()
 
 
+@pytest.mark.slow("trains until it diverges, in a process of its own")
 def test_a_cell_that_diverges_is_told_of_and_the_page_is_written(
     tiny: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ from formats.test_weights_torch import ORDERED_DICT, pickled, state, tensor, tex
 from fuzz import BYTES, REFUSALS, SECONDS, TARGETS, Row, available, changed, checkpoint_of, fault_of, fuzz
 from hostile_files import at_most
 from PIL import Image
+from some_slow import slow_but
 
 from minifcn.cli.verbs import main
 from minifcn.data.files import read_image, read_mask, read_mask_as_it_is
@@ -201,7 +202,18 @@ PAST: dict[str, tuple[Callable[[Path], Any], Callable[[], bytes], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", PAST)
+HEAVY = ("a flat WebP", "PNG chunks", "95 kB of 49 megapixels", "keys in an OrderedDict", "a flat colour mask")
+HEAVY += (
+    "PPM comments",
+    "PNG of empty data",
+    "JPEG comments",
+    "100,000 classes",
+    "a flat 16-bit mask",
+    "keys in an old file",
+)
+
+
+@pytest.mark.parametrize("name", slow_but(PAST.keys() - {*HEAVY}, PAST, "reads a file of many pieces or megapixels"))
 def test_a_past_fault_is_refused_at_once(name: str, tmp_path: Path) -> None:
     read, make, says = PAST[name]
     path = tmp_path / "file"
@@ -263,7 +275,7 @@ def quickly(argv: list[str]) -> int:
 CLAIMS = [{"width": 256}, {"width": 512, "layers": 19}, {"width": 512, "inputs": "rgb+depth", "fusion": "concat"}]
 
 
-@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("claim", slow_but(CLAIMS[:1], CLAIMS, "six commands for each claim"))
 def test_a_small_checkpoint_that_claims_a_large_net_is_refused_by_every_command(
     claim: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -366,6 +378,7 @@ def test_a_report_leaves_out_an_evaluation_with_such_names(name: str, tmp_path: 
 # ---------------------------------------------------------------------------------------------------- the fuzzer itself
 
 
+@pytest.mark.slow("waits longer than a reader may take")
 def test_the_fuzzer_finds_what_is_wrong(tmp_path: Path) -> None:
     """A reader that breaks each of the rules is found out, and a right one is not."""
 

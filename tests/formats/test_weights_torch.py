@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile_files import MEGABYTE, at_most, content, flips, mutations, refused, survives, truncations
+from some_slow import slow_but
 
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats import opcodes
@@ -314,7 +315,7 @@ NESTED = {
 
 
 @both
-@pytest.mark.parametrize("kind", NESTED)
+@pytest.mark.parametrize("kind", slow_but(["tuples"], NESTED, "eight files of 10,000 levels"))
 def test_row_16_nested_so_deep_that_printing_or_comparing_would_crash(
     tmp_path: Path, write: Writer, read: Any, kind: str
 ) -> None:
@@ -632,6 +633,7 @@ def test_a_bool_that_is_neither(tmp_path: Path, write: Writer, read: Any) -> Non
     assert "neither 0 nor 1" in refused(read, write(tmp_path / "b.pt", pickle, {"0": b"\0\1\0\1\0\2"}, **options))
 
 
+@pytest.mark.slow("each bit of a file: thousands of readings")
 @both
 def test_every_truncation_is_refused_and_every_flip_refused_or_valid(tmp_path: Path, write: Writer, read: Any) -> None:
     path = write(tmp_path / "a.pt", state(w=tensor()), {"0": W.tobytes()})
@@ -643,6 +645,7 @@ def test_every_truncation_is_refused_and_every_flip_refused_or_valid(tmp_path: P
         assert all(each in (None, content({"w": W})) for each in found)
 
 
+@pytest.mark.slow("hundreds of damaged files are read")
 @both
 def test_random_edits_are_refused_or_valid(tmp_path: Path, rng: np.random.Generator, write: Writer, read: Any) -> None:
     path = tmp_path / "a.pt"

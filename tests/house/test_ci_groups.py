@@ -67,7 +67,7 @@ def test_asks(data_root): pass
 """
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow("starts two workers"))])
 def test_the_suite_counts_what_ran(workers: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
     (tmp_path / "ci_groups.py").write_text((ROOT / "tests" / "ci_groups.py").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """Every `xp.name` in the package exists in NumPy and in CuPy: the list that make_cupy_names.py wrote says so."""
 
 import ast
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -11,9 +12,10 @@ from fake_device import CUPY_NAMES
 PACKAGE = pathlib.Path(__file__).parent.parent.parent / "minifcn"
 
 
-def xp_names(source: str) -> Iterator[tuple[int, str]]:
+@functools.cache
+def xp_names(source: str) -> tuple[tuple[int, str], ...]:
     """`(line, "linalg.norm")` for every `xp.linalg.norm` and `xp_of(x).linalg.norm`: whole dotted names only."""
-    tree = ast.parse(source)
+    tree, found = ast.parse(source), []
     inner = {node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute) or node in inner:
@@ -25,7 +27,8 @@ def xp_names(source: str) -> Iterator[tuple[int, str]]:
             root = root.value
         called = root.func if isinstance(root, ast.Call) else root
         if isinstance(called, ast.Name) and called.id == ("xp_of" if isinstance(root, ast.Call) else "xp"):
-            yield node.lineno, ".".join(path)
+            found.append((node.lineno, ".".join(path)))
+    return tuple(found)
 
 
 def in_cupy(name: str) -> bool:

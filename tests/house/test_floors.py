@@ -5,6 +5,7 @@ planted offence as well as the package.
 """
 
 import ast
+import functools
 import importlib
 import pathlib
 import subprocess
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from line_budget import COURSE_BUDGET, PACKAGE_BUDGET, code_lines, count, course, files_of, imported
+from line_budget import COURSE_BUDGET, PACKAGE_BUDGET, code_lines, count, course, files_of, imported, parsed
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "minifcn"
@@ -59,6 +60,7 @@ LAZY = {"matplotlib", "cupy", "cupyx", "PIL", "tqdm", "pooch", "threadpoolctl", 
 LAZY |= {"sklearn", "onnx", "onnxruntime", "h5py"}
 
 
+@functools.cache
 def sources() -> dict[str, str]:
     """`{"ops/conv.py": text}` for every file of the package."""
     return {
@@ -68,7 +70,7 @@ def sources() -> dict[str, str]:
 
 def order_of(package: str, files: dict[str, str]) -> list[str]:
     """The list FILES in a folder's __init__.py, easy to hard; a missing one is an empty one."""
-    for node in ast.parse(files.get(f"{package}/__init__.py", "")).body:
+    for node in parsed(files.get(f"{package}/__init__.py", "")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "FILES":
             return list(ast.literal_eval(node.value))
     return []
@@ -133,7 +135,7 @@ def names_a_library(name: str, source: str) -> Iterator[str]:
 
 def loads_early(name: str, source: str) -> Iterator[str]:
     """Heavy libraries imported outside a function."""
-    waiting: list[ast.AST] = list(ast.parse(source).body)
+    waiting: list[ast.AST] = list(parsed(source).body)
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -157,7 +159,7 @@ def runs_text(name: str, source: str) -> Iterator[str]:
     for module in imported(name, source):
         if module.split(".")[0] in FORBIDDEN_MODULES:
             yield f"{name} imports {module}"
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if not isinstance(node, ast.Call):
             continue
         called = node.func
@@ -172,7 +174,7 @@ def runs_text(name: str, source: str) -> Iterator[str]:
 
 def untyped(name: str, source: str) -> Iterator[str]:
     """The public functions and methods whose signature leaves a type out. Gradients inside an op are not public."""
-    for owner in [ast.parse(source), *(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))]:
+    for owner in [parsed(source), *(node for node in parsed(source).body if isinstance(node, ast.ClassDef))]:
         for function in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
             if function.name.startswith("_") and function.name != "__init__":
                 continue

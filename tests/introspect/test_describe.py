@@ -219,12 +219,17 @@ def test_the_pool_is_booked_beyond_the_level_before(pool):
     assert (kept, ledger.peak, ledger.live) == (None, 24 * 512, -8 * 512) and not MemoryHook.active
 
 
+LARGE = pytest.mark.slow("a larger net, measured")
+
+
 @pytest.mark.parametrize(
     ("make", "size"),
     [
         (lambda rng: NETS["fcn8s"](width=2, classes=4), 96),
-        (lambda rng: NETS["fcn32s"](width=8, classes=5), 160),  # columns in more than one block
-        (lambda rng: NETS["fcn-squeezenet"](classes=12), 96),
+        pytest.param(
+            lambda rng: NETS["fcn32s"](width=8, classes=5), 160, marks=LARGE
+        ),  # columns in more than one block
+        pytest.param(lambda rng: NETS["fcn-squeezenet"](classes=12), 96, marks=LARGE),
     ],
 )
 def test_the_memory_of_a_gpu_is_what_its_arrays_take(make, size, pool, rng):
@@ -381,6 +386,7 @@ def test_the_command_refuses(argv, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow("measures a net")
 def test_the_check_judges(monkeypatch, capsys):
     monkeypatch.setattr(prediction, "CHECKED", (("fcn32s", {"width": 1, "padding": "same"}),))
     assert main(["--check"]) == 0

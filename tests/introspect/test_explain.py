@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn.errors import UsageError
 from minifcn.introspect.explain import contributions, explain, total
@@ -37,7 +38,10 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("same padding", "max, all learned", "concat, fixed")
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK, NETWORKS, "explains three places of a whole net"))
 def test_what_each_map_adds_sums_to_the_score(name: str, rng: np.random.Generator) -> None:
     net, image = at_random(NETWORKS[name](), rng), rng.standard_normal((3, 50, 70))
     with evaluating(net):

@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 from test_kernels import CASES, error
 
 from minifcn.errors import UsageError
@@ -136,8 +137,18 @@ def test_the_filter_transform_of_winograd_is_the_one_of_the_paper():
     assert np.allclose(y[0, 0], w[0, 0, ::-1, ::-1], atol=1e-6)
 
 
-@pytest.mark.parametrize("piece", [1, 1000, 20_000])
-@pytest.mark.parametrize("case", [name for name in LINES if ALL[name][0][2] < 70 and ALL[name][2].padding < (100, 100)])
+SMALL = [name for name in LINES if ALL[name][0][2] < 70 and ALL[name][2].padding < (100, 100)]
+MANY = ("3x3 thin, first layer", "5x5 thin, groups", "depthwise 5x5", "depthwise, strided", "bilinear")
+
+
+def cut(cases, sizes):
+    """Every case in pieces of every size; a large one in small pieces takes thousands of them."""
+    every = [(case, size) for case in cases for size in sizes]
+    quick = [(case, size) for case, size in every if case not in MANY or size == sizes[-1]]
+    return slow_but(quick, every, "thousands of pieces")
+
+
+@pytest.mark.parametrize(("case", "piece"), cut(SMALL, [1, 1000, 20_000]))
 def test_lines_may_be_cut_anywhere(case, piece, monkeypatch):
     """Into single images, rows and parts of rows: no window is lost or counted twice."""
     for name, value in (("PIECE", piece), ("CACHE", piece // 4)):
@@ -149,8 +160,7 @@ def test_lines_may_be_cut_anywhere(case, piece, monkeypatch):
     assert error(lines.weigh(x, gy, g), products.weigh(wide_x, wide_gy, g)) < 3e-6
 
 
-@pytest.mark.parametrize("cache", [1, 3000, 20_000])
-@pytest.mark.parametrize("case", DEPTHWISE)
+@pytest.mark.parametrize(("case", "cache"), cut(DEPTHWISE, [1, 3000, 20_000]))
 def test_depthwise_may_be_cut_anywhere(case, cache, monkeypatch):
     """Into single channels, images, rows and parts of rows: no window is lost or counted twice."""
     monkeypatch.setattr(depthwise, "CACHE", cache)

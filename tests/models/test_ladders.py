@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 from test_classifiers import depth
 from test_fcn import labels, loss_of, photo, randomized, run_figure, same_state
 
@@ -302,7 +303,10 @@ TOLERANCE = 1e-7
 DIRECTIONS = (0, 1)
 
 
-@pytest.mark.parametrize("name", ALL)
+QUICK = [name for name in ALL if name not in FCNS or name.startswith("voc") or name in ("parsenet", "fcn-alexnet")]
+
+
+@pytest.mark.parametrize("name", slow_but(QUICK, ALL, "a whole net, one after the other"))
 def test_the_gradient_of_the_whole_net(name):
     """Along two directions, so closely that 1 % more in the gradient of any one parameter would be noticed."""
     net, loss = problem(ALL[name])
@@ -575,7 +579,7 @@ def test_every_kind_of_net_learns_the_same_on_every_device(name, device):
         np.testing.assert_allclose(here[key], there[key], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ON_A_DEVICE)
+@pytest.mark.parametrize("name", slow_but(["SqueezeNet", "two heads"], ON_A_DEVICE, "two steps of a whole net, twice"))
 def test_every_kind_of_net_learns_on_the_strict_device_in_float32(name, fake_gpu):
     here = two_steps(ON_A_DEVICE[name], "cpu", np.float32)
     with fake_gpu.no_float64():

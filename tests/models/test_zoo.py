@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn.errors import UsageError
 from minifcn.models.alexnet import AlexNet, AlexNet2014
@@ -31,7 +32,9 @@ def test_a_net_is_what_its_record_says(name):
         assert isinstance(net.trunk, TRUNKS[name].func)
 
 
-@pytest.mark.parametrize("name", [name for name in NETS if NETS[name].strides])
+@pytest.mark.parametrize(
+    "name", slow_but(["vgg11", "squeezenet1.1"], [name for name in NETS if NETS[name].strides], "builds each ladder")
+)
 def test_its_strides_and_the_scales_of_its_skips_are_those_of_an_fcn_on_it(name):
     known = NETS[name]
     for stride in known.strides:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from op_cases import ALL, CASES, STRAIGHT, Case, by_hand
 
+import minifcn.gradcheck
 import minifcn.tensor
 from minifcn import ops
 from minifcn.backend import to_device, to_host, xp_of
@@ -185,6 +186,16 @@ def with_fault(case: Case, argument: int, corrupt):
 @every_case
 def test_planted_faults_are_caught(case, monkeypatch):
     _, exact = run(case)
+    differences, seen = minifcn.gradcheck.differences, {}
+
+    def once(function, arrays, i, v, eps, options, places=None):
+        """The differences know nothing of the gradient, and are the same for each of its faults."""
+        key = argument, eps, places and tuple(places)
+        if key not in seen:
+            seen[key] = differences(function, arrays, i, v, eps, options, places)
+        return seen[key]
+
+    monkeypatch.setattr(minifcn.gradcheck, "differences", once)
     for argument in case.differentiable:
         for name, corrupt in CORRUPTIONS.items():
             differs = not np.array_equal(corrupt(exact[argument]), exact[argument])

@@ -5,6 +5,7 @@ A few of its tries run here; `make campaign` runs them all.
 
 import ast
 import errno
+import functools
 import os
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def campaign(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600)
 
 
+@pytest.mark.slow("hundreds of runs, each with a fault")
 def test_a_few_calls_of_a_run_each_with_every_fault(tmp_path: Path) -> None:
     done = campaign("--only", "calls", "--part", "23/40")
     assert done.returncode == 0 and "| 0 |" in done.stdout, done.stdout + done.stderr
@@ -78,6 +80,7 @@ def test_a_few_kills_of_a_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow("starts a process for each question")
 def test_a_loss_is_found(tmp_path: Path) -> None:
     """A folder that lacks its newest step, its best, or a whole newest checkpoint."""
     words = "import sys; from campaign import Path, left_in; print(left_in(Path(sys.argv[1]), latest=2, best=2))"
@@ -100,6 +103,12 @@ def test_a_loss_is_found(tmp_path: Path) -> None:
     assert "damaged" in found()
 
 
+@functools.cache
+def functions_of(file: str) -> set[str]:
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
 @pytest.mark.parametrize("number", range(len(GUARDS)))
 def test_a_guard_is_in_the_source_and_its_test_in_the_suite(number: int) -> None:
     guard = GUARDS[number]
@@ -108,10 +117,7 @@ def test_a_guard_is_in_the_source_and_its_test_in_the_suite(number: int) -> None
         assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times: change tests/guards.py"
         ast.parse(text.replace(old, new))
     file, _, name = guard.test.partition("::")
-    functions = [
-        node.name for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body if hasattr(node, "name")
-    ]
-    assert not name or name in functions, guard.test
+    assert not name or name in functions_of(file), guard.test
 
 
 def test_every_fault_has_a_guard_or_a_reason() -> None:

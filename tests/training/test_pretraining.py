@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn.cli.verbs import main
 from minifcn.data.batches import Preprocessing
@@ -89,6 +90,7 @@ def drawn() -> Any:
     return functools.cache(lambda split, count, seed: stacked(Objects(split, count=count, seed=seed)))
 
 
+@pytest.mark.slow("trains until it beats a guess")
 def test_a_short_training_beats_a_guess_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: Any
 ) -> None:
@@ -128,6 +130,7 @@ def test_accuracy_counts_every_picture_once_whatever_the_batch() -> None:
             assert accuracy(net, batches(known[0], labels, preprocessing, batch=batch)) == share
 
 
+@pytest.mark.slow("pretrains three times")
 def test_the_same_again_bit_for_bit_and_another_seed_is_another_net(tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.safetensors" for name in "abc"]
     for file, seed in zip(files, (3, 3, 4), strict=True):
@@ -148,7 +151,7 @@ def test_the_trunk_has_learned_when_it_is_written(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------- what becomes of a file
 
 
-@pytest.mark.parametrize("trunk", RUNS)
+@pytest.mark.parametrize("trunk", slow_but(["squeezenet1.1"], RUNS, "trains each trunk for a moment"))
 def test_it_begins_the_fcn_on_the_same_trunk(trunk: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     pretrain(Pretraining(**SHORT, trunk=trunk), path, say=lambda _: None)
@@ -163,6 +166,7 @@ def test_it_begins_the_fcn_on_the_same_trunk(trunk: str, tmp_path: Path) -> None
     assert all(np.array_equal(array, weights.arrays[name]) for name, array in own.items())
 
 
+@pytest.mark.slow("pretrains, then trains")
 def test_train_takes_it_with_its_preprocessing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, run = str(tmp_path / "a.safetensors"), str(tmp_path / "run")
     assert main(["pretrain", path, *words(SHORT)]) == 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from caffe_files import blob, layer
+from some_slow import slow_but
 from test_data_formats import make_context, make_nyud, make_siftflow
 from test_voc import make_tree
 from test_voc_years import make_sbd
@@ -102,7 +103,12 @@ def test_no_recipe_changes_an_image(name: str) -> None:
     assert o.padding == ("safe" if o.trunk == "googlenet" else "100")
 
 
-@pytest.mark.parametrize("name", list(PAPER))
+QUICK = ["heavy16-voc-fcn8s-atonce", "heavy16-nyud-fcn32s-color-hha", "heavy16-siftflow-fcn8s", "cvpr15-voc-fcn32s"]
+QUICK += ["cvpr15-voc-fcn-alexnet", "cvpr15-voc-fcn-googlenet", "cvpr15-pascalcontext-fcn8s"]
+every_recipe = pytest.mark.parametrize("name", slow_but(QUICK, PAPER, "a net at full width"))
+
+
+@every_recipe
 def test_multipliers_are_those_of_the_prototxt(name: str) -> None:
     """Biases learn twice as fast and do not decay; in the released CaffeNet, only that of the score."""
     o = preset(name)
@@ -164,7 +170,7 @@ def shapes(net: Module) -> dict[str, tuple[int, ...]]:
     return {name: parameter.shape for name, parameter in net.named_parameters()}
 
 
-@pytest.mark.parametrize("name", list(PAPER))
+@every_recipe
 def test_the_net_is_that_of_the_paper(name: str) -> None:
     """By the names and shapes of all parameters, at full width; zeros that are never touched take no memory."""
     edition, _, place = name.partition("-")
@@ -227,7 +233,7 @@ def dry(name: str, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", list(PAPER))
+@every_recipe
 def test_every_recipe_passes_its_dry_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """At full width, without its data and its weights; with the rates that its layers will have."""
     o = preset(name)
@@ -310,7 +316,10 @@ def test_what_is_not_run_below_is_a_rung_of_what_is() -> None:
         assert name in RUN or PAPER[name.replace("32s", "8s").replace("16s", "8s")].rates == paper.rates
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize(
+    "name",
+    slow_but(["heavy16-voc-fcn8s-atonce", "cvpr15-pascalcontext-fcn8s"], RUN, "trains for a moment in each stage"),
+)
 def test_every_recipe_runs_through_all_its_stages(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     strides = ",".join(map(str, PAPER[name].rates))
     shrunk = ["--layers", "11", *SMALL, "--accumulate", "1", "--stages", strides]

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn.backend import rng
 from minifcn.cli import train
@@ -142,36 +143,45 @@ class Seen:
 # ------------------------------------------------------------------------------------------------------- resume (row 7)
 
 
-AGAIN = pytest.mark.slow("trains three runs for each choice of solver")
+AGAIN = pytest.mark.slow("trains eight runs for each choice of solver")
+
+
+SOLVER: dict[str, Any] = {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5}
+SOLVER |= {"ema": 0.8, "warmup": 4}
+STOPS = ((1,), (2,), (3,), (6,), (7,), (11,), (1, 3, 2, 1))
 
 
 @pytest.mark.parametrize(
-    "choice",
+    ("choice", "every_stop"),
     [
-        {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5, "ema": 0.8, "warmup": 4},
-        pytest.param({"schedule": "poly", "momentum": 0.9}, marks=AGAIN),
+        (SOLVER, STOPS[4::2]),
+        pytest.param(SOLVER, STOPS, marks=AGAIN),
+        pytest.param({"schedule": "poly", "momentum": 0.9}, STOPS, marks=AGAIN),
         pytest.param(
             {"trunk": "squeezenet1.1", "padding": "safe", "at_once": True}
             | {"optimizer": "adam", "lr": 0.01, "trunk_lr": 0.3},
+            STOPS,
             marks=AGAIN,
         ),
         pytest.param(
-            {
-                "sampling": 0.5,
-                "with_replacement": True,
-                "accumulate": 2,
-                "heads": "label+geometry",
-                "class_balance": 0.5,
-            },
+            {"sampling": 0.5, "with_replacement": True, "accumulate": 2}
+            | {"heads": "label+geometry", "class_balance": 0.5},
+            STOPS,
             marks=AGAIN,
         ),
-        pytest.param({"schedule": "cosine", "ema": 0.99, "sampling": "balanced:0.5", "loss": "focal"}, marks=AGAIN),
+        pytest.param(
+            {"schedule": "cosine", "ema": 0.99, "sampling": "balanced:0.5", "loss": "focal"}, STOPS, marks=AGAIN
+        ),
     ],
-    ids=["step", "poly", "adam", "sampled", "balanced"],
+    ids=["step, few stops", "step", "poly", "adam", "sampled", "balanced"],
 )
 @pytest.mark.usefixtures("quick")
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
-    choice: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    choice: dict[str, Any],
+    every_stop: tuple[tuple[int, ...], ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Row 7: at the start, the middle and the end of an epoch, at the change of stages, twice, and at the end."""
     seen = Seen(monkeypatch)
@@ -180,7 +190,7 @@ def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
     assert main(["train", *arguments(options, run=whole)]) == 0
     expected, batches = (state(whole), log(whole), evaluation(whole)), list(seen.batches)
     assert expected[0][1]["progress"]["step"] == STEPS and len(expected[1]) > 8
-    for stops in ((1,), (2,), (3,), (6,), (7,), (11,), (1, 3, 2, 1)):
+    for stops in every_stop:
         folder = tmp_path / "-".join(map(str, stops))
         seen.batches.clear()
         assert main(["train", *arguments(options, run=folder, stop_after=stops[0])]) == 0
@@ -228,7 +238,9 @@ def test_a_checkpoint_without_its_average_cannot_be_resumed(tmp_path: Path) -> N
         run.restore(replace(checkpoint, tensors=tensors))
 
 
-@pytest.mark.parametrize("loss", ["focal", "dice", "cross_entropy+dice"])
+@pytest.mark.parametrize(
+    "loss", slow_but(["cross_entropy+dice"], ["focal", "dice", "cross_entropy+dice"], "trains for six epochs")
+)
 @pytest.mark.usefixtures("quick")
 def test_every_loss_learns(loss: str, tmp_path: Path) -> None:
     lines: list[str] = []
@@ -461,6 +473,7 @@ def test_a_record_that_is_none_is_refused(stopped: Path, tmp_path: Path, meta: A
 # ------------------------------------------------------------------------------------- images are loaded in advance
 
 
+@pytest.mark.slow("trains four runs")
 @pytest.mark.usefixtures("quick")
 def test_any_number_of_workers_loads_the_same(tmp_path: Path) -> None:
     """Also where a run with one number is stopped, and goes on with another."""
@@ -524,7 +537,10 @@ class Process:
         return self.popen.returncode, out, err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow("trains in a process of its own"))],
+)
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(number: int, code: int, tmp_path: Path) -> None:
     """Row 13."""
     process = Process(tmp_path, *arguments(TINY, epochs=10**5, run="a run", measure_every=10))
@@ -543,6 +559,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(number: int, cod
     assert (tmp_path / "a run" / "lock").read_bytes() == b""
 
 
+@pytest.mark.slow("a step that takes seconds, in a process of its own")
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     """Row 13: in the middle of a step that takes seconds, without a checkpoint of it."""
     slow = arguments(TINY, width=8, world_size=500, batch=6, epochs=100, run="run")
@@ -922,7 +939,7 @@ def test_watching_a_net_leaves_it_as_it_was() -> None:
 
 
 @pytest.mark.usefixtures("quick", "fake_gpu")
-@pytest.mark.parametrize("detect", [False, True], ids=["", "detect-anomaly"])
+@pytest.mark.parametrize("detect", slow_but([False], [False, True], "trains twice"), ids=["", "detect-anomaly"])
 def test_a_run_on_the_strict_device_is_the_same_run(detect: bool, tmp_path: Path) -> None:
     """All random numbers are the host's, and no array crosses over but by to_device and to_host."""
     runs = []
@@ -942,6 +959,7 @@ def test_a_run_on_the_strict_device_is_the_same_run(detect: bool, tmp_path: Path
 # ------------------------------------------------------------------------------------------------------- seeds (row 38)
 
 
+@pytest.mark.slow("trains three runs")
 @pytest.mark.usefixtures("quick")
 def test_a_seed_is_a_run(tmp_path: Path) -> None:
     """Row 38: the same seed twice is the same bits; another is another."""
@@ -953,6 +971,7 @@ def test_a_seed_is_a_run(tmp_path: Path) -> None:
     assert all(runs[0][0][name] != runs[2][0][name] for name in runs[0][0] if name.endswith(".w"))
 
 
+@pytest.mark.slow("trains twice, in processes of their own")
 def test_a_run_does_not_depend_on_how_python_hashes(tmp_path: Path) -> None:
     """Row 38: PYTHONHASHSEED."""
     program = (

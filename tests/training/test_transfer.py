@@ -298,6 +298,7 @@ def test_what_is_frozen_does_not_move_and_the_rest_does(tmp_path: Path) -> None:
                 trainer._next_stage()
 
 
+@pytest.mark.slow("trains in three stages")
 def test_stages_go_down_squeezenets_ladder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     options = SMALL | {"width": 1, "stages": "16,8,4", "epochs": 1, "max_train": 4}
