@@ -59,6 +59,8 @@ class ConfusionMatrix:
             raise ShapeError(f"a confusion matrix is (C, C) of integers, found {counts.shape} of {counts.dtype}")
         if counts.size and counts.min() < 0:
             raise DataError(f"a confusion matrix holds counts, found {counts.min()}")
+        if (total := counts.sum(dtype=np.float64)) >= 2**63:
+            raise DataError(f"a confusion matrix counts pixels, found {total:.0e} of them; expected fewer than 2^63")
         confusion = cls(len(counts), void)
         confusion.matrix += counts.astype(np.int64)
         return confusion

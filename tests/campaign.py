@@ -270,7 +270,7 @@ def copy_of_the_source(work: Path) -> Path:
     return copy
 
 
-def tested(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
+def tested(copy: Path, tests: Iterable[str], seconds: int = 900) -> tuple[int, str]:
     """pytest's exit code on some tests of a copy of the source, and the end of what it says; -SIGALRM where it hangs.
 
     By a fork, which forgets this source and keeps all other modules: starting an interpreter takes longer than a test.
@@ -283,7 +283,7 @@ def tested(copy: Path, tests: Iterable[str]) -> tuple[int, str]:
             ours = str(getattr(module, "__file__", "")).startswith((f"{ROOT}/minifcn/", f"{ROOT}/tests/"))
             if name != "__main__" and ours:  # and not what a .venv in this folder holds
                 del sys.modules[name]
-        signal.alarm(300)
+        signal.alarm(seconds)
         return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
 
     code, said = in_a_fork(copy.parent / "said", task)
@@ -307,7 +307,7 @@ def without(copy: Path, taken: Guard) -> str:
             return f"{file} has {old!r} {after[file].count(old)} times, expected once: change tests/guards.py"
         after[file] = after[file].replace(old, new)
     write(copy / "minifcn", after)
-    code, said = tested(copy, [taken.test])
+    code, said = tested(copy, [taken.test], taken.seconds)
     write(copy / "minifcn", before)
     if code in (1, -signal.SIGALRM):  # a hang may be what this guard is against
         return ""

@@ -41,13 +41,13 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 
 @contextlib.contextmanager
-def disk_almost_full() -> Iterator[None]:
-    """No file may grow beyond 4 kB: Python ignores the signal, and the write fails as it does on a full disk.
+def disk_almost_full(most: int = 4096) -> Iterator[None]:
+    """No file may grow beyond 4 kB, or `most` bytes: Python ignores the signal, and the write fails as it does on a full disk.
 
     Only around the call under test: the limit holds for the whole process, the log of the tests included.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
         yield
     finally:

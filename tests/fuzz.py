@@ -185,6 +185,11 @@ METRICS = b"""{"step": 10, "epoch": 1, "loss": 0.5, "lr": 0.1, "images_per_secon
 """
 
 
+EVALUATION = b"""{"classes": ["a", "b"], "confusion": [[3, 1], [0, 40]], "absent": "skip", "split": "val", "images": 9,
+"mean_iu": 0.5, "baselines": {"chance": {"mean_iu": 0.1}}}
+"""
+
+
 def report_on(path: Path) -> None:
     """Write the report of a run folder whose log, configuration and evaluation are this one file."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -321,7 +326,9 @@ TARGETS = {
     "config.json": Target(config_files, read_config),
     "options": Target(lambda folder: [json.dumps(Options().as_dict()).encode(), b'{"lr": 1}'], options_in),
     "metrics.jsonl": Target(lambda folder: [METRICS], lambda path: list(records(path))),
-    "report": Target(lambda folder: [METRICS, *config_files(folder)], report_on, needs="matplotlib", share=0.05),
+    "report": Target(
+        lambda folder: [METRICS, EVALUATION, *config_files(folder)], report_on, needs="matplotlib", share=0.05
+    ),
     "image png": Target(pictures("PNG"), read_image, png_sealed),
     "image jpeg": Target(pictures("JPEG", "JPEG+exif"), read_image),
     "image ppm": Target(pictures("PPM"), read_image),
@@ -463,6 +470,13 @@ def fault_of(target: Target, path: Path, row: Row) -> str:
         fault = f"{type(error).__name__} in {place}: {re.sub('[0-9]+', 'N', str(error))[:60]!r}"
     took = time.process_time() - began
     size = max(tracemalloc.get_traced_memory()[1] - reserved, peak_resident() - before)
+    if took > SECONDS:  # most of it may have gone into counting memory: once more without
+        tracemalloc.stop()
+        began = time.process_time()
+        with contextlib.suppress(Exception):
+            target.read(path)
+        took = time.process_time() - began
+        tracemalloc.start()
     row.executions, row.slowest, row.largest = row.executions + 1, max(row.slowest, took), max(row.largest, size)
     return fault or (f"more than {SECONDS} s" if took > SECONDS else "more than 50 MB" if size > BYTES else "")
 

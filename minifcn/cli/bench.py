@@ -33,7 +33,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from operator import methodcaller
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -68,6 +67,7 @@ from minifcn.experiments.bench.studies import (
     vgg_layers,
 )
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads, threads
 from minifcn.models.zoo import named
@@ -129,7 +129,7 @@ def measured(argv: list[str], ranks: Alone) -> int:
             return serve_side(words[1:], options)
         record = measure_ranks(options, ranks) if options.ranks else TABLES[words[0]](options)
     if options.json and ranks.first:
-        replace_file(Path(options.json), [json.dumps(record, indent=1).encode()])
+        replace_file(path_of(options.json), [json.dumps(record, indent=1).encode()])
     return 0
 
 
@@ -141,7 +141,7 @@ def check(options: Options, verb: str) -> None:
     check_ranges(options, [(name, number, math.inf) for name, number in least.items()])
     for name in ("json", "plot"):
         path = getattr(options, name)
-        if path and not Path(path).absolute().parent.is_dir():
+        if path and not path_of(path).absolute().parent.is_dir():
             raise UsageError(f"{path}: cannot be written, its folder does not exist; choose another --{name}")
 
 
@@ -213,7 +213,7 @@ def measure_layers(options: Options) -> dict[str, Any]:
     total, alone, others = (sum(row[key] for row in rows) for key in ("ms", "alone_ms", "torch_ms"))
     say(f"{'all':<53}{total:8.1f}{'':9}{alone:8.1f}" + (f"{others:9.1f}{total / others:7.2f}" if torch else ""))
     if options.plot:
-        plot_roofline(rows, rate, copy, Path(options.plot))
+        plot_roofline(rows, rate, copy, path_of(options.plot))
     return record_of(options, rows, torch, gflops=rate, copy_gbytes=copy)
 
 
@@ -414,7 +414,7 @@ def measure_scaling(options: Options) -> dict[str, Any]:
         gains = (first[key] / last[key] for key in ("seconds", "product_seconds"))
         say("{} threads gain {:.2f}, in a large matrix product {:.2f}".format(last["threads"], *gains))
     if options.plot:
-        viz.log_log(panels, Path(options.plot), points=["measured"])
+        viz.log_log(panels, path_of(options.plot), points=["measured"])
     return record_of(options, studies)
 
 

@@ -26,6 +26,7 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.files import read_image
 from minifcn.errors import UsageError
 from minifcn.experiments.classify import class_number, classifier_of, heat_of, middle, softmax
+from minifcn.formats.limits import path_of
 from minifcn.inference import inference
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.models.classifier import Classifier
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
     words, options = parse_words(Options, argv, verb="classify", words="photo ...")
     if options.top < 1 or not 0 <= options.scale <= 64:
         raise UsageError("classify: expected a --top of at least 1 and a --scale from 0 to 64")
-    if options.heatmap and (len(words) != 2 or Path(words[-1]).suffix.lower() != ".png"):
+    if options.heatmap and (len(words) != 2 or path_of(words[-1]).suffix.lower() != ".png"):
         raise UsageError("classify: expected a photograph and a .png file: classify photo.jpg --heatmap CLASS out.png")
     if not words:
         raise UsageError("classify: expected at least one photograph: minifcn classify photo.jpg ...")
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
     net, preprocessing = classifier_of(weights)
     net.to(device)
     if options.heatmap:
-        draw(net, preprocessing, weights.classes, options, Path(words[0]), Path(words[1]), device)
+        draw(net, preprocessing, weights.classes, options, path_of(words[0]), path_of(words[1]), device)
         return 0
     for word in words:
         x = preprocessing(middle(read_image(word), net.trunk.size))[None]

@@ -28,6 +28,7 @@ from minifcn.data.tools.mapping import read_map
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 from minifcn.training.progress import Bar
 from minifcn.training.ranges import check_ranges
 from minifcn.viz import gallery, overlay, png
@@ -133,7 +134,7 @@ def fetch_command(argv: list[str]) -> int:
         )
     _, name, folder = words
     source = source_of(name)
-    place = Path(folder) / source.place
+    place = path_of(folder) / source.place
     if place.exists():
         say(f"{place} is there already; remove it to fetch it again")
     else:
@@ -174,7 +175,7 @@ def check_command(argv: list[str]) -> int:
     check_ranges(options, [("first", 1, math.inf)])
     if options.map and not options.write:
         raise UsageError("option --map has nothing to do; expected --write DIR as well, the folder for the new masks")
-    classes = read_lines(Path(options.classes)) if options.classes else None
+    classes = read_lines(path_of(options.classes)) if options.classes else None
     colours, numbers = read_map(options.map) if options.map else ({}, {})
     try:
         found = _looked_through(words[1], classes, options.split or None)
@@ -215,7 +216,7 @@ def import_command(argv: list[str]) -> int:
         raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data import FOLDER NEW")
     check_ranges(options, [("first", 1, math.inf), ("seed", 0, math.inf)])
     _, folder, new = words
-    place = Path(new).expanduser()
+    place = path_of(new)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{new}: is there already; choose a new folder for the imported pictures")
     with Bar(0, unit="file") as bar:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -18,6 +17,7 @@ from minifcn.cli.command import image_size, parse, say
 from minifcn.errors import UsageError
 from minifcn.experiments.dense import border_picture, equal_cells, ways_of
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 from minifcn.geometry import Grid
 from minifcn.introspect.describe import describe, last
 from minifcn.models.zoo import TRUNKS, named
@@ -80,5 +80,5 @@ def compare(net: Module, stitched: np.ndarray, dense: np.ndarray, size: tuple[in
     say(f"rarefied and stitched differ by at most {difference.max():.1e}; on the {share:.0f} % of the cells that see")
     say(f"no padding and no clipped window, by {most:.1e} (float32)")
     if picture:
-        replace_file(Path(picture), [viz.png(border_picture(difference, rows, cols))], sync=False)
+        replace_file(path_of(picture), [viz.png(border_picture(difference, rows, cols))], sync=False)
         say(f"wrote {picture}: red where they differ, blue where they must not")

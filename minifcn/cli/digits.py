@@ -18,6 +18,7 @@ from minifcn.cli.command import parse, say
 from minifcn.data.digits import DIGITS, load_digits
 from minifcn.errors import UsageError
 from minifcn.experiments.digits import HELD_OUT, learn, search, sheet
+from minifcn.formats.limits import path_of
 from minifcn.geometry import Grid
 from minifcn.kernels.threads import set_threads
 from minifcn.models.classifier import Classifier, classifier
@@ -72,7 +73,7 @@ def main(argv: list[str]) -> int:
         f"{found.maps.shape[1]}x{found.maps.shape[2]} answers, {right} of {len(shown)} digits right"
     )
     say(f"where a window lies on a digit it says what the classifier says, to {found.apart:.0e}")
-    draw(net, paper, found.maps, Path(options.picture))
+    draw(net, paper, found.maps, path_of(options.picture))
     return 0
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from minifcn.cli.command import parse_words, relay, say, warn
 from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Hidden, Second
 from minifcn.errors import DataError, UsageError
+from minifcn.formats.checkpoint import explained
+from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.metrics import ABSENT, ConfusionMatrix
 from minifcn.training.device import choose_device
@@ -60,12 +61,12 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"evaluate: {found}expected one run folder: minifcn evaluate RUN")
     check_choices(options, {"absent": ABSENT})
     check_ranges(options, [("batch", 1, math.inf)])
-    if options.json and not Path(options.json).absolute().parent.is_dir():
+    if options.json and not path_of(options.json).absolute().parent.is_dir():
         raise UsageError(f"{options.json}: cannot be written, its folder does not exist; choose another --json")
     absent: Any = options.absent
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
-    run_folder = Path(words[0])
+    run_folder = path_of(words[0])
     if run_folder.is_dir():
         check_kinds(run_folder)
     trained = open_trained(words[0], best=options.best, say=warn)
@@ -95,7 +96,12 @@ def main(argv: list[str]) -> int:
         say("", "the second head", *class_table(second, classes).split("\n"))
         record["geometry"] = measures(second, classes)
     if options.json:
-        Path(options.json).write_text(json_text(record), encoding="utf-8", newline="\n")
+        path = path_of(options.json)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # /dev/stdout, or a pipe
+            with explained(path, "cannot be written"):
+                path.write_text(json_text(record), encoding="utf-8", newline="\n")
+        else:
+            write_json(path, record)
         say(f"wrote {options.json}")
     if run_folder.is_dir() and not (options.data or options.hide) and not (run_folder / "evaluation.json").exists():
         write_json(run_folder / "evaluation.json", record)

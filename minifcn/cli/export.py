@@ -19,6 +19,7 @@ from minifcn.cli.command import parse_words, say, warn
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
 from minifcn.nn import Module
@@ -42,10 +43,10 @@ def main(argv: list[str]) -> int:
     words, options = parse_words(Options, argv, verb="export", words="RUN FILE")
     if len(words) != 2:
         raise UsageError("export: expected a run folder and a file: minifcn export RUN model.onnx")
-    out = Path(words[1])
+    out = path_of(words[1])
     if out.suffix not in (".onnx", ".safetensors"):
         raise UsageError(f"{out}: expected a name that ends in .onnx or .safetensors")
-    net, classes, preprocessing = opened(Path(words[0]), best=options.best)
+    net, classes, preprocessing = opened(path_of(words[0]), best=options.best)
     notes = {"minifcn": __version__, "preprocessing": preprocessing.as_dict() if preprocessing else None}
     if out.suffix == ".onnx":
         if not isinstance(net, FCN | Classifier):

@@ -20,7 +20,7 @@ from minifcn.cli.command import parse_words, say
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import meta_of
 from minifcn.formats.files import FORMATS, format_of, read
-from minifcn.formats.limits import short
+from minifcn.formats.limits import path_of, short
 from minifcn.formats.prototxt import read_prototxt
 from minifcn.introspect.markup import text_table
 from minifcn.training.net_record import read_record
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     words, options = parse_words(Options, argv, verb="inspect", words="FILE")
     if len(words) != 1:
         raise UsageError(f"inspect: expected one file, found {len(words)}: minifcn inspect FILE")
-    path = Path(words[0])
+    path = path_of(words[0])
     kind = format_of(path)
     say(f"{path}: {FORMATS[kind][0]}, {path.stat().st_size:,} bytes")
     if kind == "prototxt":

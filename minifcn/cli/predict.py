@@ -20,6 +20,7 @@ import numpy as np
 from minifcn.cli.command import parse_words, say, warn
 from minifcn.data.files import MAX_PIXELS, MOST_IN_TILES, read_frames
 from minifcn.errors import DataError, UsageError
+from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.models.tiling import Tiling
 from minifcn.training.device import choose_device
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
         )
     tiling = Tiling.of(trained.net, options.tile) if options.tile else Tiling()
     images = [path for word in words[1:] for path in files(word)]
-    out = Path(options.out) if options.out else beside(trained.path) / "predictions"
+    out = path_of(options.out) if options.out else beside(trained.path) / "predictions"
     if not options.out:
         check_kinds(out.parent)
     if options.explain:
@@ -165,7 +166,7 @@ def beside(checkpoint: Path) -> Path:
 
 def files(word: str) -> list[Path]:
     """Expand one argument (file, folder or pattern) into image paths; `DataError` if there are none."""
-    path = Path(word)
+    path = path_of(word)
     if path.is_dir():
         found = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[:2] != "._")
         if not found:
@@ -173,7 +174,7 @@ def files(word: str) -> list[Path]:
         return found
     if path.exists():
         return [path]
-    found = [each for each in sorted(map(Path, glob.glob(word, recursive=True))) if each.is_file()]
+    found = [each for each in sorted(map(Path, glob.glob(str(path), recursive=True))) if each.is_file()]
     if not found:
         raise DataError(f"{word}: found no such file; expected an image, a folder or a pattern such as 'photos/*.jpg'")
     return found

@@ -28,6 +28,7 @@ from minifcn.experiments.reproduction.page import Findings, sections, write_html
 from minifcn.experiments.reproduction.results import Result, read_result
 from minifcn.experiments.reproduction.runner import Runner, Times, begun, finished, folder_of
 from minifcn.experiments.reproduction.tables import TABLES, chosen
+from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores
 from minifcn.training.progress import clock
 from minifcn.training.ranges import check_ranges
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
         return 0
     names = chosen(words, tuple(UNTRAINED))
     check(options)
-    out = Path(options.out or f"runs/reproduction{'-quick' if options.quick else ''}")
+    out = path_of(options.out or f"runs/reproduction{'-quick' if options.quick else ''}")
     seeds = range(1 if options.quick else options.seeds)
     tables = [TABLES[name] for name in names if name in TABLES]
     plan = jobs([cell for table in tables for cell in table.cells], seeds, quick=options.quick)
@@ -118,9 +119,9 @@ def check(options: Options) -> None:
     check_ranges(options, [("seeds", 1, MOST_SEEDS), ("jobs", 0, 1024)])
     if "," in options.out:
         raise UsageError(f"option out is {options.out!r}; expected a folder without a comma, which separates runs")
-    if options.out and Path(options.out).exists() and not Path(options.out).is_dir():
+    if options.out and path_of(options.out).exists() and not path_of(options.out).is_dir():
         raise UsageError(f"{options.out}: is no folder; choose another --out")
-    page = Path(options.page)
+    page = path_of(options.page)
     if options.page and (page.is_dir() or page.suffix != ".md" or not page.absolute().parent.is_dir()):
         raise UsageError(f"{options.page}: expected a file .md in a folder that exists; choose another --page")
 
@@ -163,4 +164,4 @@ def write(findings: Findings, out: Path, page: str) -> list[Path]:
     """Write the page into `out`, as Markdown and as HTML, and wherever else it is wanted."""
     found = list(sections(findings))
     written = [*write_markdown(found, out / "reproduction.md")[:1], write_html(found, out / "report.html")]
-    return written + (write_markdown(found, Path(page)) if page else [])
+    return written + (write_markdown(found, path_of(page)) if page else [])

@@ -17,6 +17,7 @@ from typing import Any
 
 from minifcn.cli.command import finish, image_size, read, relay, say, terminal_width, warn, with_flags
 from minifcn.errors import UsageError
+from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import set_threads
 from minifcn.training import setup
 from minifcn.training.device import choose_device
@@ -113,9 +114,9 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     if sum(value is not None for value in (resume, config, recipe)) > 1:
         raise UsageError("--resume, --config and --recipe each say where the options come from; give one of them")
     if resume:
-        return dataclasses.replace(options_of_run(Path(resume)), resume=resume, stop_after=0)
+        return dataclasses.replace(options_of_run(path_of(resume)), resume=resume, stop_after=0)
     if config:
-        options = dataclasses.replace(read_config(Path(config)), run="", resume="", config=config)
+        options = dataclasses.replace(read_config(path_of(config)), run="", resume="", config=config)
     else:
         options = preset(recipe or "toy", stages=given.get("stages", ""))
     if "overfit" not in given:
@@ -160,7 +161,7 @@ def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = 
 
 def unused_folder(options: Options) -> Path:
     """Return the folder for a new run; `UsageError` if the one that is named holds a run."""
-    path = Path(options.run or free_folder(options.recipe))
+    path = path_of(options.run or free_folder(options.recipe))
     if (path / "config.json").exists():
         raise UsageError(f"{path}: holds a run already; --resume {path} goes on with it, or name another --run")
     check_unused(path)
@@ -169,7 +170,7 @@ def unused_folder(options: Options) -> Path:
 
 def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
     """Return a run as its newest good checkpoint left it."""
-    path = Path(options.resume)
+    path = path_of(options.resume)
     original = options_of_run(path)
     was, wanted = original.as_dict(), options.as_dict()
     changed = [name for name in was if name not in FREE_ON_RESUME and wanted[name] != was[name]]

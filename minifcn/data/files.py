@@ -18,7 +18,6 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from minifcn.data.palette import palette
 from minifcn.data.sample import VOID
 from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
@@ -72,7 +72,7 @@ def write_mask(path: str | os.PathLike[str], label: np.ndarray) -> None:
 
     if label.dtype != np.uint8 or label.ndim != 2:
         raise ShapeError(f"write_mask: found {label.dtype} of shape {label.shape}; expected uint8 (H, W)")
-    if Path(path).suffix.lower() != ".png":
+    if path_of(path).suffix.lower() != ".png":
         raise UsageError(f"{path}: a mask cannot be written under this name; expected a name that ends in .png")
     picture = Image.fromarray(np.ascontiguousarray(label))
     picture.putpalette(palette(256).tobytes())
@@ -86,6 +86,7 @@ def read_mask(path: str | os.PathLike[str], *, classes: int) -> np.ndarray:
     (the greys are the indices). Any other value is refused here, on the host: a GPU would wrap a 255 used as an index
     around to some other class and say nothing.
     """
+    path = path_of(path)
     if not 1 <= classes <= VOID:
         raise UsageError(f"read_mask: classes={classes}; expected 1..{VOID}, since {VOID} means void")
     with opened(path, formats=("PNG",), what="mask") as picture:
@@ -108,6 +109,7 @@ def read_depth(path: str | os.PathLike[str], *, per_metre: float) -> np.ndarray:
     metres = number / per_metre. No file says what its unit is, and data sets differ by a factor of ten: 1000, and the
     numbers are millimetres; 5000, and 65535 is 13 m.
     """
+    path = path_of(path)
     if not (isinstance(per_metre, int | float) and 0 < per_metre < math.inf):
         raise UsageError(f"read_depth: per_metre={per_metre!r}; expected a number above 0, such as 1000")
     with opened(path, formats=("PNG",)) as picture:
@@ -123,6 +125,7 @@ def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
     "palette" and "grey" are masks that `read_mask` takes, if their numbers are classes; "1 bit", "2 bits", "4 bits",
     "16 bits" and "grey with transparency" hold numbers that it does not believe, "colours" holds none.
     """
+    path = path_of(path)
     with opened(path, formats=("PNG",), what="mask") as picture:
         _require_upright(path, picture)
         bits = bits_of_png(path)
@@ -148,6 +151,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     16-bit samples keep their high byte; transparency is laid on white, as on paper; of several frames the first
     counts; and the picture is turned the way its EXIF orientation says. Samples of 32 bits are refused.
     """
+    path = path_of(path)
     from PIL import ImageOps
 
     with opened(path, formats=IMAGE_FORMATS) as picture:
@@ -160,6 +164,7 @@ def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS) -> Iter
 
     `most` is the largest number of pixels that one of them may have.
     """
+    path = path_of(path)
     cure = "scale it down first" if most > MAX_PIXELS else "scale it down first, or predict it with `tile=1024`"
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         count = getattr(picture, "n_frames", 1)
@@ -284,7 +289,7 @@ def _require_modest(path: str | os.PathLike[str], picture: Any, what: str, most:
             f"it of one colour? scale it down first"
         )
     part, most, name = MOST_PARTS.get(picture.tile[0][0] if picture.tile else "", (b"", 0, ""))
-    if part and (count := Path(path).read_bytes().count(part)) > most:
+    if part and (count := path_of(path).read_bytes().count(part)) > most:
         raise DataError(f"{path}: has {count} {name}; expected at most {most}; save it again")
 
 
@@ -309,7 +314,7 @@ def _write(path: str | os.PathLike[str], picture: Any) -> None:
     """Write a picture in the format of the name, entirely or not at all."""
     from PIL import Image
 
-    path, file = Path(path), io.BytesIO()
+    path, file = path_of(path), io.BytesIO()
     kind = Image.registered_extensions().get(path.suffix.lower())
     try:
         if kind is None:

@@ -40,6 +40,7 @@ from minifcn.data.listed import (
 )
 from minifcn.data.sample import Sample
 from minifcn.errors import DataError
+from minifcn.formats.limits import path_of
 
 NYUD_CLASSES = (
     *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
@@ -95,7 +96,7 @@ class NYUD(Listed):
         per_metre: float | None = None,
         skip_bad: bool = False,
     ) -> None:
-        self.folder, self.split, self.classes = Path(root), split, NYUD_CLASSES
+        self.folder, self.split, self.classes = path_of(root), split, NYUD_CLASSES
         layout = find_nyud(self.folder)
         if layout is None:
             raise DataError(

@@ -11,6 +11,7 @@ from minifcn.data.sbd import SBD
 from minifcn.data.siftflow import SIFTFlow, find_siftflow
 from minifcn.data.voc import IMAGES, VOCSegmentation, find_sbd, nearest_folder, year_folders
 from minifcn.errors import UsageError
+from minifcn.formats.limits import path_of
 
 KINDS: dict[str, tuple[Callable[[Path], bool], Callable[..., Listed]]] = {
     "labels.txt and trainval (PASCAL-Context)": (is_pascal_context, PASCALContext),
@@ -31,9 +32,7 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[..., Listed]]] = {
 def other_format(folder: str | os.PathLike[str]) -> str | None:
     """Return what lies in `folder`, of `KINDS`, if it is a data set that is known and no tree of PASCAL VOC."""
     known = (
-        what
-        for what, (lies_in, reader) in KINDS.items()
-        if reader is not VOCSegmentation and lies_in(Path(folder).expanduser())
+        what for what, (lies_in, reader) in KINDS.items() if reader is not VOCSegmentation and lies_in(path_of(folder))
     )
     return next(known, None)
 
@@ -43,7 +42,7 @@ def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bo
 
     PASCAL-Context goes first, because it has a tree of VOC with it.
     """
-    root = Path(folder).expanduser()
+    root = path_of(folder)
     if not root.is_dir():
         nearest = nearest_folder(root)
         raise UsageError(f"{folder}: no such folder (there is {nearest}); expected one with a data set; check the path")

@@ -23,6 +23,7 @@ from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_l
 from minifcn.data.sample import Sample
 from minifcn.data.voc import IMAGES, VOC_CLASSES, year_folders
 from minifcn.errors import DataError
+from minifcn.formats.limits import path_of
 
 PASCAL_CONTEXT_CLASSES = (
     *VOC_CLASSES,
@@ -58,11 +59,11 @@ class PASCALContext(Listed):
         voc: str | os.PathLike[str] | None = None,
         skip_bad: bool = False,
     ) -> None:
-        self.folder, self.split, self.classes = Path(root), split, PASCAL_CONTEXT_CLASSES
+        self.folder, self.split, self.classes = path_of(root), split, PASCAL_CONTEXT_CLASSES
         if not is_pascal_context(self.folder):
             raise DataError(f"{root}: no folder of PASCAL-Context; expected {LABELS} and {ANNOTATIONS}; check the path")
         self._class_of = _class_of(self.folder / LABELS)
-        tree = _find_tree([Path(voc)] if voc is not None else [self.folder, self.folder.absolute().parent])
+        tree = _find_tree([path_of(voc)] if voc is not None else [self.folder, self.folder.absolute().parent])
         if tree is None:
             where = str(voc) if voc is not None else f"{root} and the folder around it"
             raise DataError(f"{where}: no pictures of VOC 2010; expected VOCdevkit/VOC{YEAR}; name its folder as voc=")

@@ -9,7 +9,6 @@ learns from those.
 """
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_m
 from minifcn.data.sample import Sample
 from minifcn.data.voc import VOC_CLASSES, find_sbd
 from minifcn.errors import DataError
+from minifcn.formats.limits import path_of
 
 SEGMENTATION = "GTcls.Segmentation"
 """Where a file of `cls` keeps its labels; the outlines beside them are not read."""
@@ -34,7 +34,7 @@ class SBD(Listed):
         folder = find_sbd(root)
         if folder is None:
             raise DataError(f"{root}: no folder of SBD; expected img and cls in it, or in dataset; check the path")
-        self.folder, self.split, self.classes = Path(folder), split, VOC_CLASSES
+        self.folder, self.split, self.classes = path_of(folder), split, VOC_CLASSES
         labels = Part(folder / "cls", (".mat",))
         self.parts = (Part(folder / "img", (".jpg",)), labels)
         self.ids = ids_in_folder(labels) if split is None else ids_in_list(folder, split)

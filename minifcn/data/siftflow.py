@@ -19,6 +19,7 @@ from minifcn.data.files import read_image
 from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_matlab, require_fit, voided
 from minifcn.data.sample import Sample
 from minifcn.errors import DataError
+from minifcn.formats.limits import path_of
 
 SIFT_FLOW_CLASSES = (
     *("awning", "balcony", "bird", "boat", "bridge", "building", "bus", "car", "cow", "crosswalk", "desert", "door"),
@@ -68,7 +69,7 @@ class SIFTFlow(Listed):
 
 def find_siftflow(root: str | os.PathLike[str]) -> Path | None:
     """Return the folder that holds `Images` and `SemanticLabels`: `root`, or the `SiftFlowDataset` in it."""
-    for folder in (Path(root), Path(root) / "SiftFlowDataset"):
+    for folder in (path_of(root), path_of(root) / "SiftFlowDataset"):
         if (folder / IMAGES).is_dir() and (folder / SEMANTIC).is_dir():
             return folder
     return None

@@ -24,6 +24,7 @@ from minifcn.data.files import read_image, read_mask
 from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_lines, require_fit
 from minifcn.data.sample import VOID, Sample, fault_of_names
 from minifcn.errors import DataError
+from minifcn.formats.limits import path_of
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -64,7 +65,7 @@ class VOCSegmentation(Listed):
     ) -> None:
         self.split = split
         try:
-            if year is None and split == SEG11VALID and "2011" in year_folders(Path(root)):
+            if year is None and split == SEG11VALID and "2011" in year_folders(path_of(root)):
                 year = "2011"
             self.folder = find_year_folder(root, year)
             images = Part(self.folder / IMAGES, IMAGE_SUFFIXES)
@@ -90,7 +91,7 @@ class VOCSegmentation(Listed):
 
 def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> Path:
     """Return the folder that holds `JPEGImages` and `SegmentationClass`: `root`, or a year of its devkit."""
-    root = Path(root).expanduser()
+    root = path_of(root)
     wanted = f"a folder with {IMAGES} and {MASKS}, or a VOCdevkit, or the folder a VOCdevkit lies in"
     if not root.is_dir():
         raise DataError(f"{root}: no such folder (there is {nearest_folder(root)}); expected {wanted}; check the path")
@@ -144,7 +145,7 @@ def _seg11valid(folder: Path, sbd: str | os.PathLike[str] | None) -> tuple[str, 
         raise DataError(
             f"{path}: no such list, and this is VOC {_year_of(folder)}; expected VOC 2011; {how} and VOC2011"
         )
-    places = [Path(sbd)] if sbd is not None else [folder, *folder.parents[:2]]
+    places = [path_of(sbd)] if sbd is not None else [folder, *folder.parents[:2]]
     found = next((place for one in places if (place := find_sbd(one)) is not None), None)
     if found is None:
         where = f"{sbd} is no folder of SBD" if sbd is not None else "no benchmark_RELEASE beside the tree"
@@ -163,7 +164,7 @@ def _seg11valid(folder: Path, sbd: str | os.PathLike[str] | None) -> tuple[str, 
 def find_sbd(root: str | os.PathLike[str]) -> Path | None:
     """Return the folder of SBD with `img` and `cls`: `root`, its `dataset`, or that of a `benchmark_RELEASE` in it."""
     for inner in ("", "dataset", "benchmark_RELEASE/dataset"):
-        folder = Path(root) / inner
+        folder = path_of(root) / inner
         if (folder / "img").is_dir() and (folder / "cls").is_dir():
             return folder
     return None

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.errors import FormatError, MinifcnError, ShapeError, UsageError
-from minifcn.formats.limits import check_values, short
+from minifcn.formats.limits import check_values, path_of, short
 from minifcn.formats.safetensors import DTYPES, MAX_HEADER, header_end, packed, views
 from minifcn.formats.strict_json import parse_json
 
@@ -58,7 +58,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], meta: d
     little endian). meta: JSON values under string keys (tuples come back as lists). Raises ShapeError for an array that
     cannot be stored, and UsageError when the file cannot be written: what stood at `path` is then intact.
     """
-    path = Path(path)
+    path = path_of(path)
     replace_file(path, pieces_of(path, tensors, meta))
 
 
@@ -162,7 +162,7 @@ def load_checkpoint(path: str | Path, *, allow_nonfinite: bool = False) -> tuple
     and what was expected. UsageError when there is no such file or it cannot be read, which says nothing about its
     bytes. NaN and infinity need `allow_nonfinite`.
     """
-    path = Path(path)
+    path = path_of(path)
     data = _read(path)
     header = data[: header_end(path, data, len(data), then=EARLIER)]
     at = _digest_at(path, header)
@@ -186,7 +186,7 @@ def load_checkpoint(path: str | Path, *, allow_nonfinite: bool = False) -> tuple
 
 def read_meta(path: str | Path) -> dict[str, Any]:
     """Return the `meta` of a checkpoint from its header alone, which is cheap: no digest is checked."""
-    path = Path(path)
+    path = path_of(path)
     record = _parse_record(path, _read(path, header=True))
     _check_record(path, record)
     return record["meta"]

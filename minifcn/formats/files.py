@@ -15,7 +15,7 @@ import numpy as np
 from minifcn.errors import FormatError
 from minifcn.formats.caffemodel import read_caffemodel
 from minifcn.formats.h5 import read_h5
-from minifcn.formats.limits import bytes_of
+from minifcn.formats.limits import bytes_of, path_of
 from minifcn.formats.mat import read_mat
 from minifcn.formats.npz import read_npz
 from minifcn.formats.safetensors import read_safetensors
@@ -44,7 +44,7 @@ FORMATS: dict[str, tuple[str, Reader | None]] = {
 
 def format_of(path: str | Path) -> str:
     """Return one of `FORMATS`. Raises `FormatError` for anything else, `UsageError` where there is no such file."""
-    path = Path(path)
+    path = path_of(path)
     head = bytes(bytes_of(path, most=HEAD))
     if head[:4] == ZIP:
         name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
@@ -78,7 +78,7 @@ def _text(head: bytes) -> bool:
 
 def read(path: str | Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
     """Return the arrays of a weight file of any format, under the file's own names. Raises what its reader raises."""
-    path = Path(path)
+    path = path_of(path)
     _, reader = FORMATS[format_of(path)]
     if reader is None:
         raise FormatError(f"{path}: describes a net in words; expected the weights of one, a .caffemodel perhaps")

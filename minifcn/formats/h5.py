@@ -32,6 +32,7 @@ from minifcn.formats.limits import (
     Cursor,
     bytes_of,
     nbytes_of,
+    path_of,
     refusal,
     size_of,
     unfolded_limit,
@@ -51,7 +52,7 @@ def read_h5(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarra
     Raises FormatError for whatever is wrong with the file, links and objects included, and for NaN and infinity without
     `allow_nonfinite`; UsageError where h5py is not installed.
     """
-    path = Path(path)
+    path = path_of(path)
     found = Collected(path, room=unfolded_limit(size_of(path)), allow_nonfinite=allow_nonfinite)
     with opened(path) as file:
         for name, dataset in datasets(path, file, room=found.room):

@@ -14,6 +14,7 @@ cut a mapped file short, and the first look beyond its new end kills this one.)
 
 import math
 import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ ALLOW = "`allow_nonfinite=True` takes them as they are"
 
 # Numbers are what a weight file holds: no objects, no text, no dates, nothing whose size the machine decides.
 DTYPES = frozenset(map(np.dtype, ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")))
+
+
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """Return a path as the user means it: a leading ~ is the home folder, also where no shell has replaced it."""
+    return Path(os.path.expanduser(path))
 
 
 def refusal(path: Path, field: str, found: Any, expected: Any, *, then: str = FETCH_AGAIN) -> FormatError:

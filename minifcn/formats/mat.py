@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.formats.h5 import SIGNATURE, datasets, opened, values
-from minifcn.formats.limits import Collected, Cursor, bytes_of, nbytes_of, refusal, unfolded_limit
+from minifcn.formats.limits import Collected, Cursor, bytes_of, nbytes_of, path_of, refusal, unfolded_limit
 
 HEAD = 128
 HDF5_AT = 512
@@ -53,7 +53,7 @@ def read_mat(path: Path, *, allow_nonfinite: bool = False, only: Sequence[str] |
     Raises FormatError for whatever is wrong with the file or is no array of numbers, and for NaN and infinity without
     `allow_nonfinite`; UsageError where version 7.3 needs h5py and it is not installed.
     """
-    path = Path(path)
+    path = path_of(path)
     data = bytes_of(path)
     found = Collected(path, room=unfolded_limit(len(data)), allow_nonfinite=allow_nonfinite)
     if bytes(data[HDF5_AT : HDF5_AT + 8]) == SIGNATURE:

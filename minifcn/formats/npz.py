@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.formats.archive import read_archive, unfold
-from minifcn.formats.limits import DTYPES, Collected, Cursor, bytes_of, nbytes_of, refusal, unfolded_limit
+from minifcn.formats.limits import DTYPES, Collected, Cursor, bytes_of, nbytes_of, path_of, refusal, unfolded_limit
 
 MAGIC = b"\x93NUMPY"
 MAX_TEXT = 4096  # NumPy's own is 118 or a little more
@@ -31,7 +31,7 @@ def read_npz(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarr
     Raises FormatError for what is no such file, for objects, text and other things that are no numbers, for entries
     that are damaged or listed twice, and for more than `limits.unfolded_limit` bytes.
     """
-    path = Path(path)
+    path = path_of(path)
     data = bytes_of(path)
     found = Collected(path, room=unfolded_limit(len(data)), allow_nonfinite=allow_nonfinite)
     for entry in read_archive(path, data).values():

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, refusal
+from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, path_of, refusal
 from minifcn.formats.opcodes import Machine
 from minifcn.formats.torch_tensors import Storage, collect, read_pickle
 
@@ -26,7 +26,7 @@ VERSION = 1001
 
 def read_torch_legacy(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarray]:
     """Return the tensors of an old `.pth`: read-only views of the file, with strides; else as `read_torch_zip`."""
-    path = Path(path)
+    path = path_of(path)
     data = bytes_of(path)
     cursor = Cursor(path, data, "magic number")
     for field, expected in (("magic number", MAGIC), ("format version", VERSION)):

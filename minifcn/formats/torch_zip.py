@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.formats.archive import STORED, read_archive, unfold
-from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, refusal
+from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, path_of, refusal
 from minifcn.formats.torch_tensors import Storage, collect, read_pickle
 
 
@@ -24,7 +24,7 @@ def read_torch_zip(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np
     Names of nested dicts are joined by dots; what is no tensor is passed over; a tensor saved alone is called "tensor".
     Raises FormatError for every other pickle than one of plain tensors, and for a damaged, compressed or doubled entry.
     """
-    path = Path(path)
+    path = path_of(path)
     data = bytes_of(path)
     entries = read_archive(path, data)
     for entry in entries.values():

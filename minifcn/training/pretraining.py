@@ -22,6 +22,7 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.objects import Objects
 from minifcn.errors import DivergedError, GeometryError, UsageError
 from minifcn.formats.checkpoint import save_checkpoint
+from minifcn.formats.limits import path_of
 from minifcn.geometry import out_size
 from minifcn.models.classifier import Classifier, averaging
 from minifcn.models.trunk import Trunk
@@ -145,7 +146,7 @@ def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], Non
 
 def writable(path: str | Path) -> Path:
     """Return the path, if a file of that name can be put there; `UsageError` if not."""
-    path = Path(path)
+    path = path_of(path)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path}: expected a name that ends in .safetensors, the format that is written")
     if path.is_dir() or not path.parent.is_dir():

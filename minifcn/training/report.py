@@ -22,6 +22,7 @@ from minifcn import viz
 from minifcn.data.sample import fault_of_names
 from minifcn.errors import DataError, MinifcnError
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 from minifcn.formats.strict_json import parse_json
 from minifcn.introspect.markup import Html, inline, tag
 from minifcn.metrics import Absent, ConfusionMatrix
@@ -43,7 +44,7 @@ def write_report(run_dir: Path) -> Path:
     It reads config.json, metrics.jsonl, evaluation.json and samples/*.png, as far as they exist. Raises DataError
     if `run_dir` is not a folder.
     """
-    run_dir = Path(run_dir)
+    run_dir = path_of(run_dir)
     if not run_dir.is_dir():
         raise DataError(f"{run_dir}: no such run folder; a run of `minifcn train` makes one")
     notes: list[str] = []

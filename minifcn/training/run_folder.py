@@ -22,7 +22,7 @@ import numpy as np
 
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import NewerFormatError, explained, load_checkpoint, meta_of, pieces_of, replace_file
-from minifcn.formats.limits import short
+from minifcn.formats.limits import path_of, short
 from minifcn.formats.strict_json import read_json
 from minifcn.training.net_record import CHOICES, read_record
 from minifcn.training.options import Options, from_dict, nearest
@@ -73,17 +73,17 @@ def load_best(run: str | Path, *, say: Say = silent) -> Checkpoint | None:
 
 def best_path(run: str | Path) -> Path:
     """Return the path of a run's best checkpoint."""
-    return Path(run) / "checkpoints" / "best.safetensors"
+    return path_of(run) / "checkpoints" / "best.safetensors"
 
 
 def step_path(run: str | Path, step: int) -> Path:
     """Return the path of the checkpoint of a step."""
-    return Path(run) / "checkpoints" / f"step-{step:08d}.safetensors"
+    return path_of(run) / "checkpoints" / f"step-{step:08d}.safetensors"
 
 
 def checkpoints(run: str | Path) -> list[Path]:
     """Return the checkpoints of a run, good or not: its steps from the newest on, then the best."""
-    folder = Path(run) / "checkpoints"
+    folder = path_of(run) / "checkpoints"
     try:
         names = [name for name in os.listdir(folder) if re.fullmatch(CHECKPOINT, name)]
     except (FileNotFoundError, NotADirectoryError):
@@ -192,7 +192,7 @@ def _left_over(entry: os.DirEntry[str]) -> bool:
         return entry.name == "checkpoints" and entry.is_dir(follow_symlinks=False)
     if entry.name == "lock":
         with open(entry, "rb") as lock:
-            return re.match(rb"process \d+, started |\Z", lock.read(200)) is not None
+            return b"process 1, started 1-1-1 1:1:1".startswith(re.sub(rb"\d+", b"1", lock.read(200)))  # or cut short
     return bool(UNFINISHED.fullmatch(entry.name))
 
 
@@ -265,7 +265,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, create: bool = True, say: Say = silent) -> None:
-        self._given = self._absolute = Path(path)
+        self._given = self._absolute = path_of(path)
         self._say, self._held = say, -1
         self._lock = contextlib.ExitStack()
         if not create and not self.path.is_dir():
@@ -313,12 +313,16 @@ class RunFolder:
             pieces = pieces_of(path, tensors, meta)
             copy = best_path(self.path) if best else None  # and not a link: one bad sector must not take both
             replace_file(path, pieces, copy=copy)
-            steps = [old for old in checkpoints(self.path) if old != best_path(self.path)]
-            last_two = [old for old in steps if _step_of(old.name) <= step][:2]
-            for old in steps:
-                if old not in last_two:
-                    old.unlink()
+            self._keep_two(step)
         return path
+
+    def _keep_two(self, newest: int) -> None:
+        """Remove all checkpoints but the best, that of step `newest`, and the one before."""
+        steps = [old for old in checkpoints(self.path) if old != best_path(self.path)]
+        last_two = [old for old in steps if _step_of(old.name) <= newest][:2]
+        for old in steps:
+            if old not in last_two:
+                old.unlink()
 
     def best_is_of(self, step: int) -> bool:
         """Return whether the best checkpoint on the disk is that of `step`: it may be saved though the step is not."""
@@ -336,8 +340,15 @@ class RunFolder:
                 )
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest good checkpoint, None in a new folder: `load_latest`."""
-        return load_latest(self.path, say=self._say)
+        """Return the newest good checkpoint, None in a new folder: `load_latest`.
+
+        If no damaged one was passed over, steps are removed that a killed process saved and had no time to remove.
+        """
+        found = load_latest(self.path, say=self._say)
+        if found and not found.skipped:
+            with explained(self.path, "the run folder cannot be written"):
+                self._keep_two(_step_of(found.path.name))
+        return found
 
     def close(self) -> None:
         """Give the lock back and empty its file, the sign of a run that ended in order."""
@@ -388,8 +399,12 @@ class Followed(RunFolder):
     """The folder of a run that another process, rank 0, has locked and writes: here it is only read."""
 
     def __init__(self, path: str | Path, *, say: Say = silent) -> None:
-        self._given, self._absolute = Path(path), Path(path).absolute()
+        self._given, self._absolute = path_of(path), path_of(path).absolute()
         self._say, self._held, self._lock = say, -1, contextlib.ExitStack()
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest good checkpoint, None in a new folder."""
+        return load_latest(self.path, say=self._say)
 
     def discard(self) -> None:
         """Leave the folder to the process that made it."""

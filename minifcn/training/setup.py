@@ -18,6 +18,7 @@ from minifcn.data.shapes import Shapes
 from minifcn.data.tools.silent import warnings_of
 from minifcn.data.voc import SEG11VALID
 from minifcn.errors import DataError, UsageError
+from minifcn.formats.limits import path_of
 from minifcn.models.context import with_context
 from minifcn.models.fcn import FCN, fcn
 from minifcn.models.paper import LateFusion
@@ -103,14 +104,14 @@ def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) ->
 def located(path: str) -> str:
     """Return `path` with a leading $MINIFCN_DATA or ~ replaced by its value; `UsageError` where that is not set."""
     if not path.startswith(VARIABLE):
-        return os.path.expanduser(path)
+        return str(path_of(path))
     folder = os.environ.get(VARIABLE[1:])
     if not folder:
         raise UsageError(
             f"{path}: the environment variable {VARIABLE[1:]} is not set; set it to the folder that holds "
             f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with `data=...`"
         )
-    return folder + path.removeprefix(VARIABLE)
+    return f"{path_of(folder)}{path.removeprefix(VARIABLE)}"
 
 
 def preprocessing(o: Options, own: Preprocessing | None) -> Preprocessing | None:

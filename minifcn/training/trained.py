@@ -13,6 +13,7 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.inputs import Inputs
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import load_checkpoint
+from minifcn.formats.limits import path_of
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.training.net_record import read_record
@@ -70,7 +71,7 @@ def open_trained(path: str | Path, *, best: bool = False, say: Say = silent) -> 
 
     `say` prints which damaged checkpoints were skipped.
     """
-    path = Path(path)
+    path = path_of(path)
     if path.is_dir():
         found = (load_best if best else load_latest)(path, say=say)
         if found is None:

@@ -28,7 +28,7 @@ from minifcn.data.voc import VOC_CLASSES
 from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.formats.checkpoint import load_checkpoint, meta_of, save_checkpoint
 from minifcn.formats.files import format_of, read
-from minifcn.formats.limits import short
+from minifcn.formats.limits import path_of, short
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
 from minifcn.models.zoo import NETS, named
@@ -297,7 +297,7 @@ class WeightSet:
 
 def open_weights(path: str | Path, *, net: str = "", allow_nonfinite: bool = False) -> WeightSet:
     """Return the weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote."""
-    path = Path(path)
+    path = path_of(path)
     if (meta := weights_meta(path)) is not None:
         return _converted(path, meta, net, allow_nonfinite)
     arrays = read(path, allow_nonfinite=allow_nonfinite)
@@ -362,7 +362,7 @@ def shipped(name: str) -> Path:
     """Return a file of weights/data, or the one of that name in the data that MINIFCN_DATA names."""
     places = [DATA / name]
     if folder := os.environ.get("MINIFCN_DATA"):
-        places.append(Path(folder) / "weights" / "imagenet" / name)
+        places.append(path_of(folder) / "weights" / "imagenet" / name)
     for place in places:
         if place.is_file():
             return place

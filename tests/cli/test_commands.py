@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoint_cases import disk_almost_full
 from hostile_files import MEGABYTE, at_most
 from PIL import Image
 from some_slow import slow_but
@@ -19,6 +20,8 @@ from minifcn.cli import evaluate as evaluate_command
 from minifcn.cli.command import help_text
 from minifcn.cli.verbs import main
 from minifcn.data.dataset import Subset
+from minifcn.data.files import read_image
+from minifcn.data.opening import open_data
 from minifcn.data.sample import VOID
 from minifcn.data.shapes import CLASSES, Shapes
 from minifcn.data.tools.make import make_tree
@@ -345,6 +348,77 @@ def test_links_in_a_run_folder_lead_nowhere(run: Path, name: str, capsys: pytest
     for argv in (["evaluate", "r"], ["predict", "r", "x.png"], ["train", "--resume", "r"]):
         assert f"r/{name}: found a link, expected a f" in refused(argv, capsys)
     assert os.listdir("outside") == ["file"] and Path("outside/file").read_text() == "theirs"
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_named(
+    run: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no shell has replaced it: in quotes, behind "=", in a config.json, in the library's functions."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MINIFCN_DATA", "~")
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(tree, tmp_path / "tree")
+    picture = next((tree / "JPEGImages").iterdir())
+    shutil.copy(picture, tmp_path / "photo.jpg")
+    config = {"options": {"width": 1, "layers": 11, "data": "~/tree", "init": "~/run"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "names.txt").write_text("\n".join(open_data("~/tree", "train").classes))
+    for words in (
+        "evaluate ~/run --json=~/e.json",
+        "predict ~/run ~/photo.jpg --out=~/one",
+        "predict ~/run ~/*.jpg --out=~/many",
+        "export ~/run ~/net.safetensors",
+        "export ~/run/checkpoints/best.safetensors ~/best.safetensors",
+        "inspect ~/net.safetensors",
+        "convert ~/net.safetensors ~/plain.safetensors --plain",
+        "data make ~/new --train 1 --val 1 --size 64",
+        "data check ~/tree --classes=~/names.txt",
+        "train --config=~/config.json --dry-run",
+        "train --width 1 --layers 11 --data=$MINIFCN_DATA/tree --init=~/run --dry-run",
+        "train --resume=~/run --device cpu",
+    ):
+        assert main(words.split()) == 0, (words, capsys.readouterr().err)
+    for name in ("e.json", "one/photo-mask.png", "many/photo-mask.png", "net.safetensors", "new/JPEGImages"):
+        assert (tmp_path / name).exists(), name
+    assert main(["train", *TINY, "--run=~/second", "--stop-after", "1"]) == 0 and (tmp_path / "second/lock").exists()
+    assert not any(path.name == "~" for path in tmp_path.iterdir())
+    assert load_latest("~/run") and open_trained("~/run").step and load_checkpoint("~/plain.safetensors")
+    assert read_image("~/photo.jpg").shape == read_image(Path("~/photo.jpg")).shape == read_image(picture).shape
+    assert len(VOCSegmentation("~/tree", "val")) == len(open_data(Path("~/tree"), "val"))
+
+
+@pytest.mark.parametrize("word", ["~nobody-of-this-name/x.npz", "~x.npz", "~.npz"])
+def test_the_tilde_of_a_user_who_does_not_exist_is_a_letter(
+    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["inspect", word], ["data", "check", word], ["train", "--data", word, "--device", "cpu"]):
+        assert main(words) == 2 and capsys.readouterr().err.startswith(f"minifcn: {word}: ")
+    Path(word).parent.mkdir(exist_ok=True)
+    np.savez(word, a=np.zeros(3))
+    assert main(["inspect", word]) == 0
+
+
+@pytest.mark.parametrize("place", ["/dev/stdout", "link.json"])
+def test_evaluate_writes_where_a_link_leads(place: str, run: Path, tmp_path: Path) -> None:
+    """As a shell's `>` does."""
+    (tmp_path / "link.json").symlink_to("there.json")
+    argv = [sys.executable, "-m", "minifcn", "evaluate", str(run), "--json", place]
+    with open(tmp_path / "out", "w") as out:
+        assert subprocess.run(argv, stdout=out, check=False).returncode == 0
+    found = (tmp_path / ("out" if place == "/dev/stdout" else "there.json")).read_text()
+    assert '"images": 3' in found and (tmp_path / "link.json").is_symlink()
+
+
+def test_evaluate_leaves_no_half_of_a_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "e.json"
+    for old in ("", "old"):
+        if old:
+            path.write_text(old)
+        with disk_almost_full(100):
+            assert main(["evaluate", str(run), "--json", str(path)]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"minifcn: {path}: cannot be saved") and "File too large" in message
+        assert (path.read_text() if path.exists() else "") == old and len(list(tmp_path.iterdir())) == bool(old)
 
 
 def test_evaluate_writes_to_a_pipe(run: Path) -> None:

@@ -193,6 +193,9 @@ def test_rebuilt_from_stored_counts():
         ([[1, 2]], ShapeError, r"\(C, C\) of integers, found \(1, 2\)"),
         ([[0.5]], ShapeError, "float64"),
         ([[-1]], DataError, "counts, found -1"),
+        ([[2**63]], DataError, r"found 9e\+18 of them"),
+        ([[2**62, 2**62], [0, 1]], DataError, r"found 9e\+18 of them; expected fewer than 2\^63"),
+        ([[2**70]], ShapeError, "object"),
     ],
 )
 def test_stored_counts_are_checked(stored, error, says):

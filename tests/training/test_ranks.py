@@ -3,11 +3,12 @@
 import errno
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from ranks_cases import CASES, TINY, Exact, run_case
 from minifcn.cli.verbs import main as verbs
 from minifcn.errors import DataError, DivergedError, MinifcnError, UsageError
 from minifcn.kernels.threads import cores, set_threads
-from minifcn.nn import Dropout, drawing
+from minifcn.nn import Conv2d, Dropout, drawing
 from minifcn.ops import softmax_cross_entropy
 from minifcn.tensor import Parameter, Tensor
 from minifcn.training import ranks, results, setup
@@ -379,6 +380,48 @@ def test_a_rank_never_uses_more_than_its_part_of_the_cores() -> None:
     assert one.threads(0) == one.cores == one.threads(1000)
     one.neighbours = 1000
     assert one.threads(0) == one.threads(8) == 1
+
+
+def a_rank(*, processes: Sequence[int] = (), digests: Sequence[int] = ()) -> ranks.Ranks:
+    """Return rank 0 of several, without a launcher: what it asks the others, they have answered already."""
+    one = object.__new__(ranks.Ranks)
+    one.size, one._patience = max(len(processes), 1 + len(digests)), 3.0
+    one._processes = [(platform.node(), process) for process in processes]
+    one.gather = lambda mine: [mine, *(mine + each for each in digests)]  # type: ignore[method-assign]
+    return one
+
+
+def test_ranks_whose_parameters_differ_abort() -> None:
+    """Row 43."""
+    net = Conv2d(1, 1, 1, init=np.random.default_rng(0))
+    a_rank(digests=(0, 0)).check_alike(net)
+    with pytest.raises(DivergedError, match="the parameters of rank 2 are no longer those of rank 0"):
+        a_rank(digests=(0, 1, 0)).check_alike(net)
+    with pytest.raises(DivergedError, match="the parameters of rank 1, 3 are no longer"):
+        a_rank(digests=(5, 0, -1)).check_alike(net)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the states of processes are Linux's")
+@pytest.mark.parametrize("state", ["ended", "a zombie", "gone, and another stopped"])
+def test_a_rank_that_died_is_not_waited_for(state: str) -> None:
+    """Row 43: the others hear of it within five seconds, whatever became of it, and wait for one that works."""
+    never = SimpleNamespace(Test=lambda: False)
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as dead, subprocess.Popen(["sleep", "60"]) as alive:
+        try:
+            if state == "a zombie":
+                os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+            else:
+                dead.wait()
+            if "stopped" in state:
+                alive.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            with pytest.raises(LostError, match=r"^rank 1 ended without a word; the last checkpoint is intact$"):
+                a_rank(processes=(os.getpid(), dead.pid, alive.pid))._wait(never, 60)
+            assert time.monotonic() - began < 5
+            with pytest.raises(LostError, match="rank 0 of 2 waited 1 s for the other ranks: "):
+                a_rank(processes=(os.getpid(), alive.pid))._wait(never, 1)
+        finally:
+            alive.kill()
 
 
 def test_each_rank_of_a_machine_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,7 @@ def test_an_empty_run_folder_still_makes_a_page(tmp_path):
         ("evaluation.json", '{"confusion": [[1, 2], [3, 4]], "classes": ["a"]}', "classes must list 2 names"),
         ("evaluation.json", '{"confusion": [[1]], "classes": "a"}', "classes must list 1 names"),
         ("evaluation.json", '{"confusion": [[1]], "classes": ["a"], "absent": "x"}', "absent is 'x'"),
+        ("evaluation.json", '{"confusion": [[9223372036854775808]], "classes": ["a"]}', "found 9e+18 of them"),
     ],
 )
 def test_a_broken_file_is_left_out_and_said(run, name, content, says):

@@ -16,11 +16,12 @@ from checkpoint_cases import LARGE, META, SMALL, disk_almost_full, fail, refused
 
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats import checkpoint
-from minifcn.formats.checkpoint import load_checkpoint, read_meta, replace_file
+from minifcn.formats.checkpoint import load_checkpoint, read_meta, replace_file, save_checkpoint
 from minifcn.training.run_folder import (
     FILES,
     FOLDERS,
     PAGES,
+    Followed,
     RunFolder,
     best_path,
     check_unused,
@@ -211,6 +212,26 @@ def test_going_back_leaves_the_abandoned_steps_behind(tmp_path: Path) -> None:
         assert run.latest().meta["step"] == 200  # type: ignore[union-attr]
         run.save(250, SMALL, {"step": 250})
         assert sorted(os.listdir(run.path / "checkpoints")) == [step_path("", 200).name, step_path("", 250).name]
+
+
+def test_steps_that_a_killed_process_had_no_time_to_remove_are_removed_when_the_run_goes_on(tmp_path: Path) -> None:
+    """But not by who only looks, and none while a newer one is damaged."""
+
+    def steps() -> list[int]:
+        return [step for step in range(1, 9) if step_path(tmp_path, step).exists()]
+
+    for step in (1, 2, 3, 4):
+        step_path(tmp_path, step).parent.mkdir(exist_ok=True)
+        save_checkpoint(step_path(tmp_path, step), SMALL, {"step": step})
+    save_checkpoint(best_path(tmp_path), SMALL, {"step": 1})
+    assert load_latest(tmp_path) and Followed(tmp_path).latest() and steps() == [1, 2, 3, 4]
+    damage(step_path(tmp_path, 4))
+    with RunFolder(tmp_path, create=False) as run:
+        assert run.latest().meta == {"step": 3}  # type: ignore[union-attr]
+        assert steps() == [1, 2, 3, 4]
+        save_checkpoint(step_path(tmp_path, 4), SMALL, {"step": 4})
+        assert run.latest().meta == {"step": 4}  # type: ignore[union-attr]
+    assert steps() == [3, 4] and best_path(tmp_path).exists()
 
 
 # ------------------------------------------------------------------------------------------- row 10: a newer format
@@ -482,8 +503,10 @@ def test_a_run_begins_in_a_folder_that_is_new_or_empty_or_left_by_one_that_did_n
     check_unused(tmp_path / "new")
     RunFolder(tmp_path / "new").close()
     (tmp_path / "new/config.json.0123456789abcdef.tmp").write_text("{")
-    (tmp_path / "new/lock").write_text("process 17, started 2026-01-01 00:00:00")
-    check_unused(tmp_path / "new")
+    whole = "process 17, started 2026-01-01 00:00:00"
+    for end in range(len(whole) + 1):  # the disk was full, or a kill came in the middle
+        (tmp_path / "new/lock").write_text(whole[:end])
+        check_unused(tmp_path / "new")
 
 
 @pytest.mark.parametrize("name", ["thesis.tex", "a.tmp", "checkpoints/thesis.tex", "lock", "samples", "metrics.jsonl"])

@@ -40,6 +40,7 @@ from minifcn.data.tools.silent import KINDS as SILENT
 from minifcn.data.tools.silent import Silent
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS, VOC_CLASSES, find_year_folder
 from minifcn.errors import DataError, UsageError
+from minifcn.formats.limits import path_of
 
 # Every kind of fault: what it is called, and what it means. The order is that of the report.
 KINDS = {
@@ -464,7 +465,7 @@ def _mask(found: Findings, name: str, kind: str, label: np.ndarray, splits: list
 
 def layout_hints(folder: str | os.PathLike[str]) -> list[str]:
     """For a folder that is no VOC tree: what it seems to be, and how it becomes one."""
-    root = Path(folder).expanduser()
+    root = path_of(folder)
     if not root.is_dir():
         return []
     inside = sorted(root.iterdir())[:1000]

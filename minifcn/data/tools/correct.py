@@ -19,6 +19,7 @@ from minifcn.data.tools.make import new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, remapped
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
 from minifcn.errors import DataError
+from minifcn.formats.limits import path_of
 
 FIXED = ("colours", "depth", "values", "black and white", "line", "repeated", "no lists")
 """The kinds of fault that are gone in the new folder; pairs that cannot be used are left out there as well."""
@@ -37,7 +38,7 @@ def correct(
     `colours` and `numbers` say what becomes which class; what they leave out is as proposed. Raises DataError where
     neither knows a class, before anything is written.
     """
-    root = Path(folder)
+    root = path_of(folder)
     colours, numbers = _complete(found, colours or {}, numbers or {})
     if not found.usable:
         raise DataError(f"{found.folder}: no pair of image and mask can be used; there is nothing to write")

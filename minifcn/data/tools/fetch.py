@@ -30,7 +30,7 @@ from typing import Any
 
 from minifcn.data.tools.unpack import unpack
 from minifcn.errors import DataError, UsageError
-from minifcn.formats.limits import short
+from minifcn.formats.limits import path_of, short
 
 CHUNK = 2**20  # bytes copied at a time
 TIMEOUT = 60  # seconds without a byte, or until the head of an answer is whole
@@ -174,7 +174,7 @@ def fetch(
     With `archive` that file is taken instead of a download, and stays; a downloaded one is removed afterwards unless
     `keep`. Raises UsageError for an unknown name, DataError for whatever goes wrong, with nothing under a final name.
     """
-    source, root = source_of(name), Path(folder)
+    source, root = source_of(name), path_of(folder)
     place = root / source.place
     if place.exists():
         return place
@@ -183,7 +183,7 @@ def fetch(
     except OSError as error:
         raise UsageError(f"{root}: cannot be written ({error.strerror}); choose another folder") from error
     _require_space(root, source, downloaded=archive is not None)
-    file = Path(archive) if archive is not None else download(source, root, report=downloading)
+    file = path_of(archive) if archive is not None else download(source, root, report=downloading)
     if archive is not None:
         require_hash(file, source)
     scratch = root / f".{name}-unpacking"
@@ -209,7 +209,7 @@ def download(
     `report(n)` is called with the bytes of each piece, first with those that were there already. Only https is spoken;
     addresses that begin with `trusted` are let through, which is for a server of your own.
     """
-    final = Path(folder) / source.file
+    final = path_of(folder) / source.file
     part = final.with_name(final.name + ".part")
     if not final.exists():
         report(part.stat().st_size if part.exists() else 0)

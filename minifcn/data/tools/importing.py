@@ -63,6 +63,7 @@ from minifcn.data.tools.raw import (
 from minifcn.data.tools.sidecars import NAMES, VOID_NAMES, Sidecar, find_sidecar, read_sidecar
 from minifcn.data.voc import IMAGES, MASKS, SPLITS
 from minifcn.errors import DataError, UsageError
+from minifcn.formats.limits import path_of
 
 KINDS = {
     "masks": "pictures with masks",
@@ -151,18 +152,18 @@ def recognise(
     picture as "stored" or as "shown". empty: pictures without a single shape are background. seed: of the split that
     is drawn where none is given. without: a folder inside to leave out.
     """
-    root = Path(folder).expanduser()
+    root = path_of(folder)
     for name, value, allowed in (("by", by, BY), ("turned", turned, TURNED), ("kind", kind, ("", *KINDS))):
         if value not in allowed:
             raise UsageError(f"{name}={value!r}; expected one of {', '.join(filter(None, allowed))}")
     if not root.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one with pictures and their labels; check the path")
-    files = walk(root, without=Path(without).expanduser() if without else None)
-    sidecar = read_sidecar(Path(classes).expanduser()) if classes else find_sidecar(root, files)
+    files = walk(root, without=path_of(without) if without else None)
+    sidecar = read_sidecar(path_of(classes)) if classes else find_sidecar(root, files)
     sources = _sources(root, files, kind)
     found = Found(root, sources.kind, [], (), "", turned=turned, left_out=sources.left_out, notes=sources.notes)
     if sources.kind == "masks":
-        _read_masks(found, sources, sidecar, read_map(Path(map).expanduser()) if map else ({}, {}), by, advance)
+        _read_masks(found, sources, sidecar, read_map(path_of(map)) if map else ({}, {}), by, advance)
     else:
         _read_shapes(found, sources, files, sidecar, empty=empty, advance=advance)
     if not found.items:
@@ -513,7 +514,7 @@ def write_tree(
     Photographs that training can read are copied byte for byte; others become PNG. DataError, and nothing left
     behind, where no pair can be used.
     """
-    root = Path(folder).expanduser()
+    root = path_of(folder)
     new = not root.exists()
     left_out: list[str] = []
     try:

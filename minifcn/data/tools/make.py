@@ -18,6 +18,7 @@ from minifcn.data.shapes import CLASSES, Shapes
 from minifcn.data.voc import IMAGES, MASKS, SPLITS
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 
 
 def make_tree(
@@ -28,7 +29,7 @@ def make_tree(
     The list of a split is written after its pictures, so a list never names a picture that is not there. Pictures are
     JPEG (quality 95) and therefore close to what `Shapes` gives; masks are exact. Raises UsageError.
     """
-    root = Path(folder)
+    root = path_of(folder)
     splits = {split: Shapes(split, count=count, size=size, seed=seed) for split, count in counts.items()}
     with new_tree(root, "the embedded world"):
         for split, world in splits.items():

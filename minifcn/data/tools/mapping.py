@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from minifcn.data.listed import read_lines
 from minifcn.data.palette import palette
 from minifcn.data.sample import VOID
 from minifcn.errors import DataError
+from minifcn.formats.limits import path_of
 
 MAX_COLOURS = 1000  # a mask with more was scaled with interpolation, or was a JPEG once
 
@@ -94,7 +94,7 @@ def read_map(path: str | os.PathLike[str]) -> tuple[dict[int, int], dict[int, in
     """
     colours: dict[int, int] = {}
     numbers: dict[int, int] = {}
-    for number, line in enumerate(read_lines(Path(path)), start=1):
+    for number, line in enumerate(read_lines(path_of(path)), start=1):
         fields = re.findall(r"^[\d ]*", line)[0].split()
         values = [int(field) for field in fields if len(field) < 6]
         highest = 255 if len(values) == 4 else 65535

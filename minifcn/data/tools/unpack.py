@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from minifcn.errors import DataError, MinifcnError
-from minifcn.formats.limits import short
+from minifcn.formats.limits import path_of, short
 
 HEADER = 2**16  # bytes that the description of one member may take: a path is at most 4096 letters
 MAX_MEMBERS = 200_000  # VOC2012 has about 40,000
@@ -57,7 +57,7 @@ def unpack(
     every name that leads out of `folder`. Raises DataError; what was written until then stays, so unpack elsewhere
     and move when done, as `fetch` does. Memory is a few megabytes, whatever the archive.
     """
-    root = Path(folder)
+    root = path_of(folder)
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
         raise DataError(f"{root}: is not empty; expected a new folder to unpack into")

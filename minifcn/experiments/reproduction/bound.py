@@ -28,13 +28,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from minifcn.data.sample import VOID
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError, whole
+from minifcn.formats.limits import path_of
 from minifcn.metrics import ConfusionMatrix
 
 FACTORS = (128, 64, 32, 16, 8, 4)
@@ -79,7 +79,7 @@ def upper_bound(
     paper = ("the paper", *(known.get(factor, "-") for factor in factors), "-")
     if folder is None:
         data = os.environ.get("MINIFCN_DATA")
-        folder = Path(data or "", MASKS)
+        folder = path_of(data or "") / MASKS
         if not data or not folder.is_dir():
             why = f"holds no {MASKS}" if data else "is not set"
             return Bound(header, (paper,), 0, 0, f"Skipped: MINIFCN_DATA {why}, and the bound is one of real masks.")
