@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy: one thread, and nothing that a fork disturbs
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -46,6 +47,7 @@ from guards import GUARDS, Guard
 from minifcn.cli.command import guard
 from minifcn.cli.verbs import main as minifcn
 from minifcn.errors import MinifcnError
+from minifcn.formats.checkpoint import load_checkpoint
 from minifcn.training import results
 from minifcn.training.run_folder import load_best, load_latest
 from minifcn.training.runlog import records
@@ -91,6 +93,15 @@ def state(run: Path) -> dict[str, object]:
 
 def differences(a: dict[str, object], b: dict[str, object]) -> list[str]:
     return [f"{name} differs" for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)]
+
+
+def but_for_best(data: Any) -> object:
+    """What a checkpoint holds, but for the score to beat: the run compares with the best that could be written."""
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(data)
+        tensors, meta = load_checkpoint(file.name)
+    del meta["progress"]["best"]
+    return [(name, array.tobytes()) for name, array in tensors.items()], meta
 
 
 def step_of(run: Path, load: Callable = load_latest) -> int:
@@ -207,6 +218,8 @@ def after_fault(
         now = state(run)
         log = [line for line in now.pop("metrics.jsonl") if line not in whole["metrics.jsonl"]]
         kept = {name: now[name] for name in now.keys() & whole.keys() if name != "best.safetensors"}
+        for name in [name for name in kept if name.startswith("step")]:
+            kept[name], whole = but_for_best(kept[name]), {**whole, name: but_for_best(whole[name])}
         yield from differences(kept | {"log": log}, {name: whole[name] for name in kept} | {"log": []})
     else:
         yield from differences(state(run), whole)
@@ -324,7 +337,10 @@ def guarded(row: Row, work: Path, part: tuple[int, int]) -> None:
         if code:
             row.findings.append(f"with every guard in its place, pytest leaves with {code}: {said}")
     for each in chosen:
+        began = time.monotonic()
         wrong = without(copy, each)
+        if (took := time.monotonic() - began) > 30:
+            print(f"row {each.row}, {each.test}: {took:.0f} s", file=sys.stderr)
         row.tried(f"row {each.row}", [wrong] if wrong else [])
     covered = {each.row for each in chosen}
     row.note = f"{len(covered - {0})} of the 44 rows"

@@ -42,7 +42,7 @@ def same(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
 
 @contextlib.contextmanager
 def disk_almost_full(most: int = 4096) -> Iterator[None]:
-    """No file may grow beyond 4 kB, or `most` bytes: Python ignores the signal, and the write fails as it does on a full disk.
+    """No file may grow beyond `most` bytes: Python ignores the signal, and the write fails as it does on a full disk.
 
     Only around the call under test: the limit holds for the whole process, the log of the tests included.
     """
