@@ -199,6 +199,10 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any) -> None:
         super().__init__(data)
+        if self.data.dtype.kind != "f":
+            raise ShapeError(
+                f"Parameter: numbers are {self.data.dtype}: expected float32 or float64, to learn in steps"
+            )
         self.node = self.leaf = Node("parameter", self.data.shape)
 
     @property

@@ -15,8 +15,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -220,7 +221,7 @@ def check_kinds(run: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, create: bool = True) -> Iterator[BinaryIO | None]:
+def locked(folder: Path, *, create: bool = True) -> Iterator[FileIO | None]:
     """Hold the lock of a folder, and give its file, whose text names the last process that wrote it.
 
     The lock is `flock` on the file `lock`: the system takes it back when the process ends, however it ends, so no lock
@@ -235,7 +236,7 @@ def locked(folder: Path, *, create: bool = True) -> Iterator[BinaryIO | None]:
     except ImportError:  # not a POSIX system
         yield None
         return
-    with open(folder / "lock", "a+b" if create else "r+b") as file:
+    with open(folder / "lock", "a+b" if create else "r+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -246,7 +247,7 @@ def locked(folder: Path, *, create: bool = True) -> Iterator[BinaryIO | None]:
         yield file
 
 
-def _owner(lock: BinaryIO) -> str:
+def _owner(lock: FileIO) -> str:
     lock.seek(0)
     return short(lock.read(200).decode("ascii", "replace"))
 
@@ -389,10 +390,9 @@ class RunFolder:
             return
         if owner := _owner(file):
             self._say(f"{self.path}: the last run here ({owner}) did not end in order; its lock is taken over")
+        self._lock.callback(_emptied, file)
         file.truncate(0)
         file.write(f"process {os.getpid()}, started {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
-        file.flush()
-        self._lock.callback(_emptied, file)
 
 
 class Followed(RunFolder):
@@ -417,6 +417,6 @@ def run_folder(path: str | Path, ranks: Alone, *, create: bool = True, say: Say 
     return made[0] if ranks.first else Followed(path, say=say)
 
 
-def _emptied(lock: BinaryIO) -> None:
+def _emptied(lock: FileIO) -> None:
     with contextlib.suppress(OSError):
         lock.truncate(0)

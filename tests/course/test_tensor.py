@@ -207,11 +207,22 @@ def test_whatever_a_parameter_is_made_of_it_learns(value):
     assert type(p.data) is np.ndarray and p.dtype == np.float64 and p.dtype.isnative and abs(p.data).max() < 1e-3
 
 
+@pytest.mark.parametrize("value", [2, [1, 2], np.int64(2), np.ones(2, np.uint8), True, [False, True]], ids=repr)
+def test_whole_numbers_are_no_parameter(value):
+    """An update by a tenth would be lost or raise; as a constant they are as good as any."""
+    with pytest.raises(ShapeError, match=r"Parameter: numbers are (u?int|bool).*expected float32 or float64"):
+        Parameter(value)
+    assert Tensor(value).node is None
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
         (np.ones(2, np.float16), "float16: expected float32 or float64"),
         (np.ones(2, complex), "complex128: expected"),
+        (np.ones(2, np.longdouble), "float128: expected" if np.longdouble(0).itemsize == 16 else "expected"),
+        (np.zeros(2, "M8[s]"), "datetime64"),
+        (np.zeros(2, [("a", "f8")]), "expected"),
         (np.array(["a"]), "<U1: expected"),
         (np.array([None]), "object: expected"),
         (np.ma.array([1.0, 2.0], mask=[0, 1]), "masked array"),

@@ -7,7 +7,6 @@ The new folder is a whole VOC tree, so that it can be learned from as it is; the
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from minifcn.data.files import read_mask_as_it_is, write_mask
 from minifcn.data.listed import Part
 from minifcn.data.sample import VOID
 from minifcn.data.tools.check import Findings
-from minifcn.data.tools.make import new_tree, write_lines
+from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, remapped
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
 from minifcn.errors import DataError
@@ -49,7 +48,7 @@ def correct(
             kind, label = read_mask_as_it_is(masks.path(name))
             write_mask(root / MASKS / f"{name}.png", remapped(label, colours if kind == "colours" else numbers))
             image = images.path(name)
-            shutil.copyfile(image, root / IMAGES / image.name)
+            copy_file(image, root / IMAGES / image.name)
             advance()
         usable = set(found.usable)
         for split, ids in (found.splits or {"train": tuple(found.usable)}).items():

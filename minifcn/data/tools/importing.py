@@ -35,7 +35,7 @@ from minifcn.data.tools.annotations import (
     read_cvat,
     read_labelme,
 )
-from minifcn.data.tools.make import new_tree, write_lines
+from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, read_map
 from minifcn.data.tools.meaning import BY, Meaning, Survey, meaning_of
 from minifcn.data.tools.pairing import (
@@ -551,7 +551,7 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
     plain = item.header.orientation == 1 and item.header.pages == 1 and not item.header.mode.startswith("I")
     suffix = item.image.suffix.lower()
     if suffix in COPIED and plain:
-        shutil.copyfile(item.image, root / IMAGES / f"{item.id}{suffix}")
+        copy_file(item.image, root / IMAGES / f"{item.id}{suffix}")
     else:
         write_image(root / IMAGES / f"{item.id}.png", image)
     return True

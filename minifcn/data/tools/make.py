@@ -60,6 +60,11 @@ def new_tree(root: Path, what: str) -> Iterator[None]:
         ) from error
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file of data, entirely or not at all."""
+    replace_file(target, [source.read_bytes()], sync=False)
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Text that is the same bytes on every system."""
     replace_file(path, [f"{line}\n".encode() for line in lines], sync=False)
