@@ -22,6 +22,7 @@ from minifcn import viz
 from minifcn.cli import command
 from minifcn.cli.verbs import main
 from minifcn.data.files import write_image, write_mask
+from minifcn.data.tools.make import make_tree
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.kernels.threads import set_threads
@@ -463,6 +464,19 @@ def test_a_full_disk_names_the_file_and_leaves_nothing_cut(name: str, tmp_path: 
     assert after == before
     WRITES[name](tmp_path)
     assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("words", ["data import set new", "data check set --write new", "data make new --size 400"])
+def test_a_full_disk_leaves_no_picture_of_a_new_tree_cut(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tree("set", counts={"train": 1}, size=64)
+    picture = next(Path("set/JPEGImages").iterdir())
+    write_image(picture.with_suffix(".png"), IMAGE)
+    picture.unlink()
+    with disk_almost_full():
+        assert main(words.split()) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("minifcn: new/JPEGImages/train-000000.") and "File too large" in message
+    assert not any(path.is_file() for path in Path("new/JPEGImages").iterdir())
 
 
 def test_a_file_of_weights_may_be_cut_short_while_it_is_in_use(weights: Path) -> None:

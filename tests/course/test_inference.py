@@ -8,8 +8,8 @@ import pytest
 import minifcn
 from minifcn.inference import inference
 from minifcn.kernels import convolution, winograd
-from minifcn.nn import Conv2d, Dropout, Sequential
-from minifcn.tensor import Parameter
+from minifcn.nn import Conv2d, Dropout, Sequential, evaluating
+from minifcn.tensor import Parameter, no_grad
 
 
 @pytest.fixture
@@ -125,6 +125,48 @@ def test_blocks_of_several_threads_leave_the_weights_as_they_were(net, rng):
         for future in [pool.submit(predict) for _ in range(2)]:
             future.result()
     assert all(p.data.flags.writeable for p in net.parameters()) and not convolution.FILTERS()
+
+
+BLOCKS = {
+    "no_grad": lambda net: no_grad(),
+    "inference": inference,
+    "evaluating": evaluating,
+    "convolution": lambda net: convolution.convolution("blocks"),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_the_state_of_a_block_ends_with_it(name, net):
+    """However it ends: by an exception, nested, in a generator that is closed or dropped, or by another thread."""
+
+    def state():
+        p = net.conv1.w
+        return (p * np.float32(1)).node is None, p.data.flags.writeable, net.training, convolution.FORCED()
+
+    def generator():
+        with BLOCKS[name](net):
+            yield
+
+    before = state()
+    with pytest.raises(KeyError), BLOCKS[name](net):
+        with BLOCKS[name](net):
+            assert state() != before
+        assert state() != before
+        raise KeyError
+    assert state() == before
+    for end in (lambda block: block.close(), lambda block: list(block), lambda block: None):
+        block = generator()
+        next(block)
+        assert state() != before
+        end(block)
+        del block
+        assert state() == before
+    block = BLOCKS[name](net)
+    block.__enter__()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: name not in ("no_grad", "convolution") or state() == before).result()
+        pool.submit(block.__exit__, None, None, None).result()
+    assert state() == before
 
 
 def test_blocks_may_end_in_any_order(net):

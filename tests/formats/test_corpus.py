@@ -14,6 +14,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def config(options: str) -> bytes:
 
 image: Callable[[Path], Any] = read_image
 as_is: Callable[[Path], Any] = read_mask_as_it_is
+mask: Callable[[Path], Any] = partial(read_mask, classes=200)
 long_name, marks = "x" * 100_000, "e" + "\u0301" * 3000
 
 PAST: dict[str, tuple[Callable[[Path], Any], Callable[[], bytes], str]] = {
@@ -197,6 +199,13 @@ PAST: dict[str, tuple[Callable[[Path], Any], Callable[[], bytes], str]] = {
     "a WebP of 4 GB by its length": (image, lambda: b"RIFF\xff\xff\xff\xffWEBPVP8X\xff\xff\xff\xff", "decoded"),
     "a flat WebP": (image, lambda: flat("RGB", "WEBP"), FLAT),
     "a flat GIF": (image, lambda: flat("P", "GIF"), FLAT),
+    "a mask of one bit": (mask, lambda: flat("1", "PNG", 8), "1 bits a sample"),
+    "a large mask of one bit": (mask, lambda: flat("1", "PNG"), "1 bits a sample"),
+    "a large picture of one bit": (image, lambda: flat("1", "PNG"), FLAT),
+    "a stage of 5000 digits": (read_config, lambda: config(f'{{"stages": "32,{"9" * 5000}"}}'), "option stages is"),
+    "a stage of 100,000 letters": (read_config, lambda: config(f'{{"stages": "{long_name}"}}'), "option stages is"),
+    "5000 stages": (read_config, lambda: config(f'{{"stages": "{"32," * 5000}8"}}'), "option stages is"),
+    "a long stage in a checkpoint": (open_trained, lambda: checkpoint(stages="9" * 5000), UNLIKE),
     "a flat 16-bit mask": (as_is, lambda: flat("I;16", "PNG"), FLAT),
     "a flat colour mask": (as_is, lambda: flat("RGB", "PNG"), FLAT),
 }

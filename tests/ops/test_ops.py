@@ -414,6 +414,11 @@ ODD = {
     "no columns": lambda x: x[..., :0],
     "masked": np.ma.array,
     "list": lambda x: x.tolist(),
+    "matrix": lambda x: np.asmatrix(x[(0,) * (x.ndim - 2)] if x.ndim > 2 else x),
+    "float32": lambda x: x.astype("float32"),
+    "backwards": lambda x: x[..., ::-1],
+    "float128": lambda x: x.astype(np.longdouble),
+    "a tensor of PyTorch": lambda x: pytest.importorskip("torch").tensor(np.ascontiguousarray(x)),
     "text": lambda x: "x",
     "None": lambda x: None,
     "vector": lambda x: x.ravel()[:3],
@@ -437,6 +442,7 @@ def first_case(name):
     return next(iter(CASES[name].values()))
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("kind", ODD)
 def test_odd_inputs_give_an_answer_or_a_sentence(name, kind):
