@@ -15,6 +15,7 @@ from minifcn.cli.command import parse_words, say
 from minifcn.errors import UsageError
 from minifcn.experiments.grading import grade
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 from minifcn.introspect.markup import text_table
 
 
@@ -37,8 +38,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"found {len(words)} notebooks; expected one: minifcn grade NOTEBOOK")
     if options.seconds < 1:
         raise UsageError(f"found `seconds={options.seconds}`; expected at least 1")
-    notebook = Path(words[0]).expanduser()
-    course = Path(options.course).expanduser() if options.course else None
+    notebook = path_of(words[0])
+    course = path_of(options.course) if options.course else None
     grades = grade(notebook, course=course, seconds=options.seconds)
     say(*text_table([(one.exercise, "solved" if one.passed else "-", one.said) for one in grades], left=3))
     solved = sum(one.passed for one in grades)
@@ -46,6 +47,6 @@ def main(argv: list[str]) -> int:
     if options.json:
         each = [asdict(one) for one in grades]
         record = {"notebook": notebook.name, "solved": solved, "of": len(grades), "exercises": each}
-        replace_file(Path(options.json).expanduser(), [json.dumps(record, indent=1).encode()])
+        replace_file(path_of(options.json), [json.dumps(record, indent=1).encode()])
         say(f"wrote {options.json}")
     return int(solved < len(grades))

@@ -23,6 +23,7 @@ import numpy as np
 from minifcn.backend import Array, to_host
 from minifcn.errors import GraphError, UsageError
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import path_of
 from minifcn.graph import held, memories, readable
 from minifcn.optim import Optimizer
 from minifcn.tensor import WATCHER, Node, Parameter, Tensor, plain
@@ -82,7 +83,7 @@ class Film:
 
     def save(self, path: str | Path) -> None:
         """Write the page to `path`."""
-        replace_file(Path(path), [self.html().encode()])
+        replace_file(path_of(path), [self.html().encode()])
 
     def _repr_html_(self) -> str:
         return (
