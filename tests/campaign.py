@@ -23,6 +23,7 @@ import os
 import platform
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -283,7 +284,7 @@ def copy_of_the_source(work: Path) -> Path:
     return copy
 
 
-def tested(copy: Path, tests: Iterable[str], seconds: int = 900) -> tuple[int, str]:
+def tested(copy: Path, tests: Iterable[str], seconds: int = 3600) -> tuple[int, str]:
     """pytest's exit code on some tests of a copy of the source, and the end of what it says; -SIGALRM where it hangs.
 
     By a fork, which forgets this source and keeps all other modules: starting an interpreter takes longer than a test.
@@ -311,8 +312,11 @@ def write(folder: Path, texts: dict[str, str]) -> None:
         os.utime(folder / file, (before + 2, before + 2))
 
 
-def without(copy: Path, taken: Guard) -> str:
-    """What is wrong with a guard: "" if its test is green with it and red without it."""
+def without(copy: Path, taken: Guard, busy: float) -> str:
+    """What is wrong with a guard: "" if its test is green with it and red without it.
+
+    busy: how much longer everything takes on this machine than it computes.
+    """
     before = {file: (copy / "minifcn" / file).read_text(encoding="utf-8") for file, _, _ in taken.edits}
     after = dict(before)
     for file, old, new in taken.edits:
@@ -320,7 +324,7 @@ def without(copy: Path, taken: Guard) -> str:
             return f"{file} has {old!r} {after[file].count(old)} times, expected once: change tests/guards.py"
         after[file] = after[file].replace(old, new)
     write(copy / "minifcn", after)
-    code, said = tested(copy, [taken.test], taken.seconds)
+    code, said = tested(copy, [taken.test], int(taken.seconds * busy))
     write(copy / "minifcn", before)
     if code in (1, -signal.SIGALRM):  # a hang may be what this guard is against
         return ""
@@ -332,13 +336,16 @@ def guarded(row: Row, work: Path, part: tuple[int, int]) -> None:
     chosen = [each for at, each in enumerate(GUARDS) if at % part[1] == part[0] % part[1]]
     copy = copy_of_the_source(work)
     tests = list(dict.fromkeys(each.test for each in chosen))
+    began = time.monotonic()
     for at in range(0, len(tests), 20):
         code, said = tested(copy, tests[at : at + 20])
         if code:
             row.findings.append(f"with every guard in its place, pytest leaves with {code}: {said}")
+    computed = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = max(1.0, (time.monotonic() - began) / (computed.ru_utime + computed.ru_stime))
     for each in chosen:
         began = time.monotonic()
-        wrong = without(copy, each)
+        wrong = without(copy, each, busy)
         if (took := time.monotonic() - began) > 30:
             print(f"row {each.row}, {each.test}: {took:.0f} s", file=sys.stderr)
         row.tried(f"row {each.row}", [wrong] if wrong else [])

@@ -71,7 +71,7 @@ with atheris.instrument_imports(include=["minifcn"]) if atheris and "--only" in 
     from minifcn.training.trained import open_trained
     from minifcn.weights.published import open_weights
 
-SECONDS, BYTES, HANG = 1.0, 50 * MEGABYTE, 20
+SECONDS, BYTES, HANG = 1.0, 50 * MEGABYTE, 20  # seconds of processor time
 REFUSALS = (FormatError, DataError, UsageError)
 KEPT = Path("build/fuzz")
 Seeds = Callable[[Path], list[bytes]]
@@ -501,13 +501,16 @@ def child(name: str, executions: int, seed: int, folder: Path) -> None:
     target, row, path = TARGETS[name], Row(), folder / "input"
     draw, seeds = random.Random(seed), target.seeds(folder)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     most = max(1 << 14, 2 * max(map(len, seeds)))
 
     def once(data: bytes) -> None:
         path.write_bytes(data)
-        signal.alarm(0 if atheris else HANG)
+        signal.setitimer(signal.ITIMER_PROF, 0 if atheris else HANG)  # a busy machine is no hang
+        signal.alarm(0 if atheris else 30 * HANG)  # but waiting for ever is
         fault = fault_of(target, path, row)
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if fault and fault not in row.findings and len(row.findings) < 50:
             KEPT.mkdir(parents=True, exist_ok=True)
             kept = KEPT / f"{name.replace(' ', '-')}-{hashlib.sha256(data).hexdigest()[:12]}"
@@ -541,7 +544,13 @@ def child(name: str, executions: int, seed: int, folder: Path) -> None:
             data = changed(own, own.choice(seeds) if own.random() < 0.5 else data, seeds, most)
         return target.sealed(data)[:size]
 
-    flags = [f"-seed={seed % 2**31 + 1}", f"-timeout={HANG}", "-rss_limit_mb=0", f"-max_len={most}", "-verbosity=0"]
+    flags = [
+        f"-seed={seed % 2**31 + 1}",
+        f"-timeout={30 * HANG}",
+        "-rss_limit_mb=0",
+        f"-max_len={most}",
+        "-verbosity=0",
+    ]
     argv = [
         "fuzz",
         str(folder / "corpus"),

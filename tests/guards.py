@@ -83,6 +83,7 @@ GUARDS = [
         11,
         RUNS + "test_a_second_process_is_refused_and_a_killed_one_is_succeeded",
         (FOLDER, "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
+        seconds=30,
     ),
     guard(
         12,
@@ -259,6 +260,7 @@ GUARDS = [
         32,
         FETCH + "test_a_million_members_are_too_many",
         ("data/tools/unpack.py", "if members > max_members:", "if False:"),
+        seconds=30,
     ),
     guard(
         33,
