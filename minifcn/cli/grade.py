@@ -8,7 +8,6 @@ The exit code is 0 if every exercise is solved, and 1 if one is not.
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated
 
 from minifcn.cli.command import parse_words, say
