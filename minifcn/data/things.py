@@ -40,11 +40,15 @@ def choose(rng: Generator, options: Sequence[Any]) -> Any:
 
 @cache
 def noise_tile() -> Array:
-    """Cloudy noise (512, 512) from 0 to 1 that continues across its edges: white noise with its high tones damped."""
+    """Cloudy noise (512, 512) from 0 to 1 that continues across its edges: white noise with its high tones damped.
+
+    It comes with its first row and column once more at the end, so that every point has one beside and one below it.
+    """
     tones = np.fft.fft2(np.random.default_rng(0).standard_normal((512, 512)))
     frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512)[None]) * 512
     tile = np.fft.ifft2(tones / np.maximum(frequency, 2) ** 1.5).real
-    return np.clip(0.5 + 0.22 * tile / tile.std(), 0, 1).astype(np.float32)
+    tile = np.clip(0.5 + 0.22 * tile / tile.std(), 0, 1).astype(np.float32)
+    return np.pad(tile, ((0, 1), (0, 1)), mode="wrap")
 
 
 def noise(u: ArrayLike, v: ArrayLike) -> Array:
@@ -52,10 +56,10 @@ def noise(u: ArrayLike, v: ArrayLike) -> Array:
     u, v = np.asarray(u, np.float32) * 512, np.asarray(v, np.float32) * 512
     left, above = np.floor(u), np.floor(v)
     right, below = u - left, v - above
-    column, row = left.astype(np.int32) & 511, above.astype(np.int32) & 511
-    tile, beside, under = noise_tile(), (column + 1) & 511, (row + 1) & 511
-    upper = tile[row, column] + right * (tile[row, beside] - tile[row, column])
-    lower = tile[under, column] + right * (tile[under, beside] - tile[under, column])
+    at = (above.astype(np.int64) & 511) * 513 + (left.astype(np.int64) & 511)
+    tile = noise_tile().ravel()
+    upper = tile[at] + right * (tile[at + 1] - tile[at])
+    lower = tile[at + 513] + right * (tile[at + 514] - tile[at + 513])
     return upper + below * (lower - upper)
 
 
