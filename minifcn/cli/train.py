@@ -118,7 +118,7 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     if config:
         options = dataclasses.replace(read_config(path_of(config)), run="", resume="", config=config)
     else:
-        options = preset(recipe or "toy", stages=given.get("stages", ""))
+        options = preset(recipe or "world", stages=given.get("stages", ""))
     if "overfit" not in given:
         return options
     # weights fit one width, and break at a rate for random ones

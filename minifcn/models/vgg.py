@@ -26,7 +26,8 @@ class VGG(Trunk):
 
     `padding` is conv1_1's, 100 in the paper; or "same": 1 there and 3 at fc6, so that no border is added. `init` is a
     random generator (He's initialisation, for training from scratch) or "zero" (Caffe's default, to be transplanted
-    into). Its dropout draws from `rng`. Outputs: pool1 .. pool5 (strides 2 .. 32) and fc7.
+    into). Its dropout draws from `rng`. fc6 and fc7 have `fc` channels, 64 * width unless given. Outputs: pool1 ..
+    pool5 (strides 2 .. 32) and fc7.
     """
 
     classic: ClassVar[Mapping[str, Any]] = {"padding": 1, "dense": True}
@@ -42,6 +43,7 @@ class VGG(Trunk):
         in_channels: int = 3,
         dropout: float = 0.5,
         dense: bool = False,
+        fc: int = 0,
         init: str | np.random.Generator,
         rng: np.random.Generator,
     ) -> None:
@@ -63,7 +65,7 @@ class VGG(Trunk):
             self.add(
                 f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(2, ceil_mode=True)), outgoing
             )
-        hidden, full = thin(FC), Linear if dense else Conv2d
+        hidden, full = fc or thin(FC), Linear if dense else Conv2d
         kept: dict[str, Any] = {"padding": 3} if same else {}  # fc6 as large as pool5
         head = Sequential(
             fc6=full(incoming, hidden, 7, relu=True, init=init, **kept),

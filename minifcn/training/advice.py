@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from minifcn.data.dataset import Dataset
 from minifcn.data.sample import VOID
 from minifcn.metrics import ConfusionMatrix
+from minifcn.optim import Muon
 from minifcn.training.options import Options
 
 
@@ -22,6 +23,11 @@ def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:
     if o.optimizer == "adam":
         trunk = f", of the trunk by about {rate * o.trunk_lr:.3g}" if o.trunk_lr != 1 else ""
         return f"Adam moves each weight by about that in a step{trunk}, whatever the loss is divided by"
+    if o.optimizer == "muon":
+        return (
+            "Muon changes a layer of windows by about that in a step, in all directions alike, and moves other weights "
+            f"by {rate * Muon.ADAM:.3g}, whatever the loss is divided by"
+        )
     factor = {"sum": pixels * images, "batch": pixels, "valid": 1}[o.normalize]
     per = {
         "sum": "summed over the pixels of a batch",

@@ -27,7 +27,7 @@ from minifcn.optim import SCHEDULES
 from minifcn.training.ranges import check_choices, check_ranges
 
 MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "muon")
 LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy+dice")
 BALANCED = "balanced"
 HEADS = ("label", "geometry", "label+geometry")
@@ -101,6 +101,7 @@ class Options:
     ] = "8"
     layers: Annotated[int, "which VGG is the trunk `vgg`: 11, 13, 16 or 19"] = 11
     width: Annotated[int, "channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"] = 8
+    fc: Annotated[int, "channels of VGG's fc6 and fc7, which hold most of its weights (0: 64 times the width)"] = 0
     context: Annotated[bool, "score each cell together with the mean over the whole image, as ParseNet does"] = False
     padding: Annotated[str, '"same", "safe" or a number: the border around the image, 100 in the paper'] = "same"
     dropout: Annotated[float, "the probability of dropout in fc6 and fc7"] = 0.0
@@ -115,7 +116,7 @@ class Options:
     ] = False
     batch: Annotated[int, "images in a forward pass; unequal sizes are padded with void"] = 8
     accumulate: Annotated[int, "batches whose gradients make one step (Caffe's iter_size)"] = 1
-    optimizer: Annotated[str, '"sgd" (the paper) or "adam"'] = "sgd"
+    optimizer: Annotated[str, '"sgd" (the paper), "adam" or "muon"'] = "sgd"
     lr: Annotated[float, "the learning rate of weights; biases have twice it"] = 0.05
     trunk_lr: Annotated[
         float, "the trunk has the learning rate times this: what is known already needs smaller steps than a new score"
@@ -181,6 +182,8 @@ class Options:
             raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
         if self.padding == "same" and not self.trunk.startswith("vgg"):
             raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
+        if self.fc and not self.trunk.startswith("vgg"):
+            raise UsageError(f"option fc is {self.fc}, which {self.trunk} does not have; expected 0")
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
         if "+" in self.inputs and self.two_heads:
@@ -279,6 +282,7 @@ RANGES = (
     ("max_val", 0, math.inf),
     ("world_size", 64, 500),
     ("width", 1, 512),
+    ("fc", 0, 4096),
     ("dropout", 0.0, 0.99),
     ("epochs", 1, 1_000_000),
     ("steps", 0, 1_000_000_000),

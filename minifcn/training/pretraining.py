@@ -28,7 +28,7 @@ from minifcn.models.classifier import Classifier, averaging
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import VGG
 from minifcn.models.zoo import TRUNKS, trunk_name
-from minifcn.optim import SGD, Adam, Optimizer, learning_rate
+from minifcn.optim import SGD, Adam, Muon, Optimizer, learning_rate
 from minifcn.training.divergence import unheard
 from minifcn.training.options import CHOICES
 from minifcn.training.progress import Bar, silent
@@ -52,7 +52,8 @@ class Pretraining:
     epochs: Annotated[int, "passes over the pictures"] = 6
     batch: Annotated[int, "pictures in a step"] = 16
     optimizer: Annotated[
-        str, '"adam", or "sgd" with momentum (from random weights AlexNet stayed at chance with it at a rate of 0.02)'
+        str,
+        '"adam", "muon", or "sgd" with momentum (from random weights AlexNet stayed at chance with that at 0.02)',
     ] = "adam"
     lr: Annotated[float, "the learning rate of weights; biases have twice it; it falls to 0"] = 0.001
     seed: Annotated[int, "what all random numbers come from: pictures, weights, order, mirroring"] = 0
@@ -123,7 +124,7 @@ def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], Non
     say(f"{options.net}: {count:,} parameters, {len(Objects.classes)} classes, a guess is right for {chance:.3f}")
     took = f"{time.perf_counter() - drawn:.1f} s"
     say(f"drew {options.images} pictures to learn from and {MEASURED} to measure on in {took}")
-    solver = (SGD if options.optimizer == "sgd" else Adam)(net, lr=options.lr, weight_decay=0.0005)
+    solver = {"sgd": SGD, "adam": Adam, "muon": Muon}[options.optimizer](net, lr=options.lr, weight_decay=0.0005)
     loss, right = math.nan, 0.0
     with Bar(options.epochs * math.ceil(options.images / options.batch), unit="step") as bar, unheard():
         for epoch in range(options.epochs):

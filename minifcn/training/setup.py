@@ -24,7 +24,7 @@ from minifcn.models.fcn import FCN, fcn
 from minifcn.models.paper import LateFusion
 from minifcn.models.zoo import NETS, TRUNKS, trunk_name
 from minifcn.nn import Module
-from minifcn.optim import SGD, Adam, caffe_multipliers
+from minifcn.optim import SGD, Adam, Muon, caffe_multipliers
 from minifcn.training.options import MEANS, WORLD, Options
 from minifcn.training.progress import silent
 
@@ -169,6 +169,7 @@ def _one_net(o: Options, classes: int | dict[str, int], stride: int, *, channels
         skip_scale=NETS[name].skip_scale if o.at_once else None,
         init=init,
         seed=seed,
+        **({"fc": o.fc} if o.fc else {}),
     )
 
 
@@ -181,7 +182,7 @@ def solver(o: Options, net: Module) -> SGD | Adam:
             return rate, decay
         return (o.trunk_lr, 1.0) if o.trunk_bias == "alike" else (rate * o.trunk_lr, decay)
 
-    if o.optimizer == "adam":
-        betas = (o.momentum, 0.999)
-        return Adam(net, lr=o.lr, betas=betas, weight_decay=o.weight_decay, multipliers=multipliers)
+    if o.optimizer in ("adam", "muon"):
+        betas, kind = (o.momentum, 0.999), Muon if o.optimizer == "muon" else Adam
+        return kind(net, lr=o.lr, betas=betas, weight_decay=o.weight_decay, multipliers=multipliers)
     return SGD(net, lr=o.lr, momentum=o.momentum, weight_decay=o.weight_decay, multipliers=multipliers)

@@ -119,7 +119,7 @@ def test_weights_of_another_net_are_refused_with_the_first_layer_that_differs(
         ("--trunk squeezenet1.1", "conv1 has shape (96, 3, 7, 7); expected (64, 3, 3, 3)"),
         ("--width 8", "conv1 has shape (96, 3, 7, 7); expected (48, 3, 7, 7)"),
         ("--trunk vgg --stages 8 --padding same --freeze conv1_1", "conv1_1 is missing"),
-        ("--trunk vgg --stages 4", "option stages is '4'; expected some of 32,16,8, from coarse to fine"),
+        ("--trunk vgg --stages 6", "option stages is '6'; expected some of 32,16,8,4,2, from coarse to fine"),
         ("--stages 32", "option stages is '32'; expected some of 16,8,4, from coarse to fine"),
         ("--padding same", 'option padding is "same", which squeezenet1.0 cannot have; expected "safe" or a number'),
         ("--freeze block1,block5", "freeze: no parameter lies in 'block5'; names here are b, block1, block4, block8, "),
