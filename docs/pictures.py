@@ -1,7 +1,7 @@
 """Draw the pictures of the README and of the pages, those of scenes from a run on the embedded world.
 
 make train
-.venv/bin/python docs/pictures.py runs/toy
+.venv/bin/python docs/pictures.py runs/world
 .venv/bin/python docs/pictures.py     (only those that need no run)
 """
 

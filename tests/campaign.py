@@ -58,8 +58,8 @@ KINDS = ("kills", "calls", "full", "warn", "guards", "fuzz")
 INTERVAL = 1  # steps between two checkpoints
 # Everything that draws a random number, in steps that take milliseconds.
 TINY = (
-    "--width=1 --layers=11 --max-train=4 --max-val=2 --batch=2 --epochs=2 --dropout=0.5 --translate=3 --samples=1 "
-    f"--threads=1 --device=cpu --lr=0.02 --save-every={INTERVAL}"
+    "--recipe=toy --width=1 --layers=11 --max-train=4 --max-val=2 --batch=2 --epochs=2 --dropout=0.5 --translate=3 "
+    f"--samples=1 --threads=1 --device=cpu --lr=0.02 --save-every={INTERVAL}"
 ).split()
 TABLE = re.compile("(<!-- campaign -->\n).*?(<!-- /campaign -->)", re.DOTALL)
 

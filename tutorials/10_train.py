@@ -438,7 +438,7 @@ if WORLD:
 # %% [markdown]
 # ## 12 · Reading curves
 #
-# This is the long run on the world: `make train`, 2,000 images, 2,000 steps. The log is `logs/world.jsonl`, with one
+# This is the long run on the world: recipe `toy`, 2,000 images, 2,000 steps. The log is `logs/world.jsonl`, with one
 # line per measurement; every run of `minifcn train` writes such a log.
 
 

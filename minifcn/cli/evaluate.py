@@ -1,6 +1,6 @@
 """`minifcn evaluate`: compute the paper's four metrics for a run, beside two baselines.
 
-minifcn evaluate runs/toy
+minifcn evaluate runs/world
 minifcn evaluate runs/camvid --data DIR --split val --absent zero
 """
 

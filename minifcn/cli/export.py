@@ -1,7 +1,7 @@
 """`minifcn export`: write a trained net for ONNX Runtime or PyTorch.
 
-    minifcn export runs/toy model.onnx               for ONNX Runtime and its kin, at any size of image
-    minifcn export runs/toy state.safetensors        a state dict for PyTorch, under the layers' plain names
+    minifcn export runs/world model.onnx               for ONNX Runtime and its kin, at any size of image
+    minifcn export runs/world state.safetensors        a state dict for PyTorch, under the layers' plain names
     minifcn export weights.safetensors model.onnx    weights that `minifcn convert` wrote, or any that fit a net
 
 Neither format has a place for the preprocessing of a picture, so it goes into the metadata of both, as JSON: the order

@@ -1,7 +1,7 @@
 """`minifcn inspect`: list what a weight file contains and which net it fits.
 
     minifcn inspect model.pth
-    minifcn inspect runs/toy/checkpoints/best.safetensors
+    minifcn inspect runs/world/checkpoints/best.safetensors
 
 It prints the format, found by the first bytes; every array with shape, dtype, smallest and largest number, and how many
 numbers are not finite; the net that the file fits, or where the nearest one differs; and that net's preprocessing.

@@ -1,6 +1,6 @@
 """`minifcn predict`: segment photographs into masks, overlays and tables of classes, and say why.
 
-minifcn predict runs/toy photo.jpg
+minifcn predict runs/world photo.jpg
 minifcn predict runs/camvid 'street/*.jpg' --out masks
 minifcn predict runs/camvid map.tif --tile 1024 --confidence
 minifcn predict runs/camvid photo.jpg --explain 120,80

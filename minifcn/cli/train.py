@@ -1,7 +1,8 @@
 """`minifcn train`: train a net and write a run folder with metrics, pictures and a report.
 
-Without arguments it trains FCN-8s on the embedded world. `--config RUN/config.json` repeats a run, `--resume RUN` goes
-on with one that was stopped. `--dry-run` says what a run would do. `mpiexec -n 4 minifcn train` shares each step among
+Without arguments it trains FCN-2s on the embedded world, by recipe `world`; on other data, or from other weights, the
+options that are not given are those of recipe `toy`. `--config RUN/config.json` repeats a run, `--resume RUN` goes on
+with one that was stopped. `--dry-run` says what a run would do. `mpiexec -n 4 minifcn train` shares each step among
 four processes (`training/ranks.py`).
 """
 
@@ -58,6 +59,9 @@ DRY_RUN = (
     "--dry-run: say what the run would do, every layer with its shape, learning rate and multiply-adds, the steps, the "
     "memory of one; compute and write nothing. --dry-run=500x375: for images of that size"
 )
+
+# What recipe world, which trains without arguments, was not made for; with these it is recipe toy, unless one is named.
+ELSEWHERE = {"data", "train_data", "trunk", "init", "overfit"}
 
 # --overfit: nothing that disturbs, steps that are many and small, and images large enough that a grid of stride 8 can
 # follow their outlines: at 64 pixels no FCN-8s gets beyond 0.98
@@ -118,7 +122,8 @@ def starting_point(given: Mapping[str, Any]) -> Options:
     if config:
         options = dataclasses.replace(read_config(path_of(config)), run="", resume="", config=config)
     else:
-        options = preset(recipe or "world", stages=given.get("stages", ""))
+        usual = "toy" if ELSEWHERE & given.keys() else "world"
+        options = preset(recipe or usual, stages=given.get("stages", ""))
     if "overfit" not in given:
         return options
     # weights fit one width, and break at a rate for random ones

@@ -145,7 +145,8 @@ class Trainer(Run):
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
         p = self.progress
         total = loss * {"sum": 1, "batch": images, "valid": max(pixels, 1)}[self.options.normalize]
-        if p.step == 0 and p.pixels == 0 < pixels and self.options.loss == "cross_entropy":
+        plain = self.options.loss == "cross_entropy" and not self.options.class_balance
+        if p.step == 0 and p.pixels == 0 < pixels and plain:
             # two heads: ln C + ln G, which is ln(C G)
             self.say(first_loss(total / pixels, len(self.classes) * max(len(self.geometry_classes), 1)))
         p.seen(total, pixels, images)

@@ -36,10 +36,13 @@ WORLD = "world"
 
 @dataclass(frozen=True)
 class Options:
-    """Train a fully convolutional network. Without arguments: FCN-8s on the embedded world."""
+    """Train a fully convolutional network. Without arguments: FCN-2s on the embedded world, by recipe `world`."""
 
     recipe: Annotated[
-        str, "the named set of choices to start from; every other option changes one of them", "where to start from"
+        str,
+        "the named set of choices to start from; every other option changes one of them (not given: world, and toy "
+        "where other data, another trunk or weights are)",
+        "where to start from",
     ] = "toy"
     config: Annotated[str, "take the options of an earlier run from its config.json"] = ""
     resume: Annotated[str, "continue the run in this folder, from its newest good checkpoint"] = ""

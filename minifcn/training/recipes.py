@@ -60,9 +60,9 @@ OURS: dict[str, dict[str, Any]] = {
     "world": {
         "world_size": 96,
         "stages": "2",
-        "layers": 13,
+        "width": 12,
         "fc": 128,
-        "epochs": 5,
+        "epochs": 3,
         "batch": 4,
         "optimizer": "muon",
         "lr": 0.02,

@@ -18,6 +18,7 @@ from some_slow import slow_but
 
 from minifcn.cli import evaluate as evaluate_command
 from minifcn.cli.command import help_text
+from minifcn.cli.train import starting_point
 from minifcn.cli.verbs import main
 from minifcn.data.dataset import Subset
 from minifcn.data.files import read_image
@@ -42,6 +43,7 @@ from minifcn.viz import palette
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = [
+    "--recipe=toy",
     *("--width", "1", "--layers", "11", "--lr", "0.02", "--batch", "2", "--epochs", "2", "--samples", "0"),
     *("--max-train", "6", "--max-val", "3", "--threads", "1"),
 ]
@@ -96,7 +98,7 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str], *, code: int = 
         ("--no-width", "option --no-width does not exist; did you mean --width?"),
         ("--qqq", "option --qqq does not exist; `minifcn train --help` lists the options"),
         ("--recipe tpy", "recipe 'tpy' does not exist; did you mean 'toy'?"),
-        ("--recipe zzz", "recipe 'zzz' does not exist; known are toy, camvid, animals"),
+        ("--recipe zzz", "recipe 'zzz' does not exist; known are world, toy, camvid, animals"),
         ("--width x", "option --width is 'x'; expected a whole number"),
         ("--width 1.5", "option --width is '1.5'; expected a whole number"),
         ("--lr high", "option --lr is 'high'; expected a number"),
@@ -113,11 +115,18 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str], *, code: int = 
         ("--padding 99999999999999999999", "option padding is '99999999999999999999'; expected"),
         ("--stages 8,16", "option stages is '8,16'; expected strides from coarse to fine, as 32,16,8,4,2"),
         ("--stages 7", "option stages is '7'; expected some of 32,16,8,4,2, from coarse to fine"),
+        (
+            "--trunk googlenet --stages 32 --padding 0 --fc 9",
+            "option fc is 9, which googlenet does not have; expected 0",
+        ),
         ("--scale-min 2", "option scale_min is 2.0, above scale_max 1.0"),
         ("--train-split tarin", "the embedded world has the splits train, val, test, not 'tarin'"),
         ("--max-train 9999999", "the embedded world's count is an integer from 1 to 1000000, not 9999999"),
         ("--data nowhere", "nowhere: no such folder (there is "),
-        ("--padding 0 --max-train 1 --max-val 1", "upscore8 starts at pixel 69, after the image at 0: the crop offset"),
+        (
+            "--recipe toy --padding 0 --max-train 1 --max-val 1",
+            "upscore8 starts at pixel 69, after the image at 0: the crop offset",
+        ),
         ("--resume a --config b", "--resume, --config and --recipe each say where the options come from; give one"),
         ("--resume nowhere", "nowhere: found no such folder; expected the folder of an earlier run"),
         ("--resume .", ".: holds no checkpoint to resume; start a new run"),
@@ -170,6 +179,14 @@ def test_help_is_readable(
     assert printed.startswith(f"usage: minifcn {verb} ") and "--debug" in printed
 
 
+def test_without_arguments_the_world_is_learned_and_elsewhere_one_begins_with_toy() -> None:
+    assert starting_point({}) == starting_point({"seed": 3}) == preset("world") and preset("world").world_size >= 96
+    for name, value in {"data": "d", "train_data": "d", "trunk": "squeezenet1.0", "init": "w", "overfit": 2}.items():
+        assert starting_point({name: value}).recipe == "toy"
+        assert starting_point({name: value, "recipe": "world"}).recipe == "world"
+    assert starting_point({"recipe": "toy"}) == preset("toy") == Options()
+
+
 def test_help_tells_every_option_with_the_value_it_has(capsys: pytest.CaptureFixture[str]) -> None:
     text = help_text(Options, verb="train", default=Options(epochs=77))
     for name, value in vars(Options()).items():
@@ -179,7 +196,7 @@ def test_help_tells_every_option_with_the_value_it_has(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["train", "--recipe", "camvid", "--help"])
     printed = capsys.readouterr().out
-    assert f"[{preset('camvid').epochs}]" in printed and "recipes: toy, camvid, animals" in printed
+    assert f"[{preset('camvid').epochs}]" in printed and "recipes: world, toy, camvid, animals" in printed
 
 
 # --------------------------------------------------------------------------------------------------------- config.json

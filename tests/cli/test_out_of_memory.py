@@ -15,7 +15,9 @@ from minifcn.cli.command import guard
 from minifcn.cli.train import main as train
 from minifcn.formats.checkpoint import load_checkpoint
 
-SMALL = "--max-train 8 --max-val 2 --epochs 2 --batch 4 --width 1 --threads 1 --samples 0 --device cpu".split()
+SMALL = (
+    "--recipe toy --max-train 8 --max-val 2 --epochs 2 --batch 4 --width 1 --threads 1 --samples 0 --device cpu".split()
+)
 
 
 class Pool:

@@ -33,6 +33,7 @@ from minifcn.training.runlog import append, write_json
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = [
+    "--recipe=toy",
     *("--width", "1", "--layers", "11", "--stages", "32", "--batch", "2", "--epochs", "1", "--samples", "1"),
     *("--max-train", "4", "--max-val", "2", "--threads", "1", "--world-size", "64", "--device", "cpu"),
 ]

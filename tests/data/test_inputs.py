@@ -29,7 +29,7 @@ from minifcn.training.trained import open_trained
 from minifcn.training.transfer import begin, start, starting_weights
 
 TINY: dict[str, Any] = {
-    "max_train": 6, "max_val": 2, "batch": 2, "epochs": 1, "layers": 11, "width": 2, "samples": 0,
+    "recipe": "toy", "max_train": 6, "max_val": 2, "batch": 2, "epochs": 1, "layers": 11, "width": 2, "samples": 0,
     "threads": 1, "stages": "32",
 }  # fmt: skip
 

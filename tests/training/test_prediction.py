@@ -37,7 +37,7 @@ def run(tmp_path_factory) -> Path:
     """A run on the embedded world, which tests only read."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     options = ["--width", "2", "--lr", "0.02", "--batch", "2", "--epochs", "1", "--samples", "0", "--threads", "1"]
-    assert main(["train", *options, "--max-train", "8", "--max-val", "2", "--run", str(folder)]) == 0
+    assert main(["train", "--recipe", "toy", *options, "--max-train", "8", "--max-val", "2", "--run", str(folder)]) == 0
     return folder
 
 

@@ -32,8 +32,9 @@ from minifcn.training.signals import Interrupted
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-LONG = ["--width", "1", "--max-train", "8", "--max-val", "4", "--batch", "2", "--accumulate", "2", "--epochs", "500",
-        "--samples", "0", "--threads", "1", "--measure-every", "400", "--save-every", "2"]  # fmt: skip
+LONG = ["--recipe", "toy", "--width", "1", "--max-train", "8", "--max-val", "4", "--batch", "2",
+        "--accumulate", "2", "--epochs", "500", "--samples", "0", "--threads", "1", "--measure-every", "400",
+        "--save-every", "2"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -230,7 +231,8 @@ def test_more_ranks_than_images_in_a_step_are_refused(mpiexec: str, tmp_path: Pa
 
 
 def test_a_loss_that_does_not_add_up_is_not_split(mpiexec: str, tmp_path: Path) -> None:
-    argv = ["-m", "minifcn.train", "--batch", "4", "--max-train", "4", "--max-val", "2", "--run", "r", "--loss", "dice"]
+    argv = ["-m", "minifcn.train", "--recipe", "toy", "--batch", "4", "--max-train", "4", "--max-val", "2"]
+    argv += ["--run", "r", "--loss", "dice"]
     code, _, error = Launched(mpiexec, tmp_path, *argv).end()
     assert code == 2 and error.count("\n") == 1
     assert "2 ranks share steps of 1 batches, and a dice loss or a balanced sample looks at a whole batch" in error
@@ -238,7 +240,7 @@ def test_a_loss_that_does_not_add_up_is_not_split(mpiexec: str, tmp_path: Path) 
 
 def test_more_ranks_than_cores_are_warned_of_once(mpiexec: str, tmp_path: Path) -> None:
     count = cores() + 1
-    argv = ["-m", "minifcn.train", "--batch", str(count), "--dry-run"]
+    argv = ["-m", "minifcn.train", "--recipe", "toy", "--batch", str(count), "--dry-run"]
     code, _, error = Launched(mpiexec, tmp_path, *argv, ranks=count).end()
     assert code == 0 and error == (
         f"warning: {count} ranks share the {cores()} cores of this machine, which is slower than one rank for each "

@@ -51,6 +51,7 @@ from minifcn.training.trained import open_trained
 
 ROOT = Path(__file__).parent.parent.parent
 TINY: dict[str, Any] = {
+    "recipe": "toy",
     "width": 1,
     "layers": 11,
     "lr": 0.02,
@@ -172,8 +173,9 @@ STOPS = ((1,), (2,), (3,), (6,), (7,), (11,), (1, 3, 2, 1))
         pytest.param(
             {"schedule": "cosine", "ema": 0.99, "sampling": "balanced:0.5", "loss": "focal"}, STOPS, marks=AGAIN
         ),
+        pytest.param({"optimizer": "muon", "lr": 0.02, "fc": 8, "ema": 0.9, "warmup": 3}, STOPS, marks=AGAIN),
     ],
-    ids=["step, few stops", "step", "poly", "adam", "sampled", "balanced"],
+    ids=["step, few stops", "step", "poly", "adam", "sampled", "balanced", "muon"],
 )
 @pytest.mark.usefixtures("quick")
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
@@ -822,6 +824,12 @@ def test_a_rate_of_zero_changes_no_bit(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- divergence (row 34)
 
 
+@pytest.mark.slow("trains by recipe world, two minutes of processor time")
+def test_recipe_world_learns_the_world(tmp_path: Path) -> None:
+    assert main(["train", "--run", str(tmp_path / "run"), "--samples", "0"]) == 0
+    assert evaluation(tmp_path / "run")["mean_iu"] >= 0.75
+
+
 @pytest.mark.slow("trains the toy recipe once for each way to convolve")
 def test_the_toy_recipe_learns_the_same_whichever_way_it_computes() -> None:
     """Its net, rate and solver on its images: first the same to rounding, and after 50 steps within half a per cent.
@@ -1011,6 +1019,9 @@ def test_a_run_does_not_depend_on_the_order_of_files(tmp_path: Path, monkeypatch
 def test_the_loss_starts_at_ln_c_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *arguments(TINY, run=tmp_path / "run", stop_after=1)]) == 0
     assert "loss per pixel at the start 2.0794; ln 8 = 2.0794, as scores of zero must give" in capsys.readouterr().out
+    # weighted, it depends on the classes that the first pictures show
+    assert main(["train", *arguments(TINY, run=tmp_path / "weighed", stop_after=1, class_balance=0.5)]) == 0
+    assert "loss per pixel at the start" not in capsys.readouterr().out
     assert first_loss(1.0, 8).endswith("ln 8 = 2.0794, which only scores of zero would give")
 
 
