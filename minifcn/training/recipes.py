@@ -56,7 +56,7 @@ TRANSFER: dict[str, Any] = {
     "measure_every": 4,
 }
 OURS: dict[str, dict[str, Any]] = {
-    # what `minifcn train` does: learns the embedded world in a minute and a half on two cores
+    # what `minifcn train` does: learns the embedded world in two and a half minutes of processor time
     "world": {
         "world_size": 96,
         "stages": "2",

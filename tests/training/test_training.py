@@ -1136,6 +1136,8 @@ def test_what_a_learning_rate_means_is_what_it_does(normalize: str, tmp_path: Pa
 def test_the_rate_of_an_average_is_itself() -> None:
     sentence = rate_meaning(Options(normalize="valid", momentum=0.5), rate=0.02, pixels=77, images=5)
     assert "acts like 0.02, and with momentum 0.5 like 0.04 in the long run" in sentence
+    for optimizer, said in (("adam", "moves each weight by about that"), ("muon", "moves other weights by 0.003")):
+        assert said in rate_meaning(Options(optimizer=optimizer), rate=0.02, pixels=77, images=5)
 
 
 def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
