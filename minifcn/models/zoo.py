@@ -65,9 +65,8 @@ def _classifier(
 
 LADDER = (32, 16, 8)  # the paper's
 FINER = (*LADDER, 4, 2)
-AT_ONCE = {**paper.AT_ONCE, "pool2": 0.0001, "pool1": 0.0001}  # the paper's, and its last for what is finer
 NETS: dict[str, Net] = {
-    **{f"vgg{n}": _classifier(VGG, "oxford" if n in (16, 19) else "", FINER, AT_ONCE, layers=n) for n in BLOCKS},
+    **{f"vgg{n}": _classifier(VGG, "oxford" if n in (16, 19) else "", FINER, paper.AT_ONCE, layers=n) for n in BLOCKS},
     "alexnet": _classifier(AlexNet, strides=(32,)),
     "googlenet": _classifier(GoogLeNet, "googlenet", (32,)),
     "lenet": _classifier(LeNet, "lenet", classes=10),

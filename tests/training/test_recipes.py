@@ -281,9 +281,7 @@ def test_a_dry_run_on_data_counts_it_and_takes_the_size_of_the_first_image(capsy
     assert main(["train", "--max-train", "10", "--max-val", "3", "--world-size", "80", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "data: world: 10 images to learn from (split train), 3 to measure on; " in printed
-    assert (
-        "16 steps of 8 images, 8 at once, here of 80x80 pixels" in printed and "begins with random numbers" in printed
-    )
+    assert "9 steps of 4 images, 4 at once, here of 80x80 pixels" in printed and "begins with random numbers" in printed
     assert main(["train", "--max-train", "10", "--max-val", "3", "--dry-run=96x128"]) == 0
     assert "here of 96x128 pixels" in capsys.readouterr().out
     assert main(["train", "--dry-run=big"]) == 2
