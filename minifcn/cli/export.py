@@ -72,7 +72,7 @@ def takes(net: FCN | Classifier) -> str:
 def opened(path: Path, *, best: bool) -> Net:
     """Return the net of a run, of a checkpoint or of a file of weights, with its classes and its preprocessing."""
     if not path.is_dir() and recognised(path):
-        weights = open_weights(path)
+        weights = open_weights(path, say=warn)
         return weights.network(), weights.classes, weights.preprocessing
     trained = open_trained(path, best=best, say=warn)
     return trained.net, trained.classes, trained.preprocessing

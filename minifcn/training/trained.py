@@ -78,7 +78,7 @@ def open_trained(path: str | Path, *, best: bool = False, say: Say = silent) -> 
             raise UsageError(f"{path}: holds no checkpoint; expected the folder of a run of `minifcn train`")
         return of_checkpoint(found)
     if recognised(path):
-        return of_weights(open_weights(path))
+        return of_weights(open_weights(path, say=say))
     if not path.exists():
         raise UsageError(f"{path}: found no such run folder or checkpoint; `minifcn train` makes one")
     return of_checkpoint(Checkpoint(path, *load_checkpoint(path)))

@@ -45,7 +45,7 @@ def _weights(word: str, say: Say) -> WeightSet:
         return open_weights(lite0_file(), net="efficientnet-lite0")
     path = Path(located(word))
     if not path.is_dir() and {"net", "options"}.isdisjoint(meta_of(path)):  # not of a run
-        return open_weights(path)
+        return open_weights(path, say=say)
     trained = open_trained(path, say=say)
     return WeightSet(path, trained.name, "", trained.classes, trained.preprocessing, trained.net.state_dict())
 
