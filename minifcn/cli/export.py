@@ -22,6 +22,7 @@ from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.limits import path_of
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.nn import Module
 from minifcn.training.trained import open_trained
 from minifcn.weights.onnx_graph import one_size, onnx_model, smallest
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     net, classes, preprocessing = opened(path_of(words[0]), best=options.best)
     notes = {"minifcn": __version__, "preprocessing": preprocessing.as_dict() if preprocessing else None}
     if out.suffix == ".onnx":
-        if not isinstance(net, FCN | Classifier):
+        if not isinstance(net, FCN | FCN_ResNet | Classifier):
             raise UsageError(f"export: {type(net).__name__} cannot be written as ONNX; export to .safetensors instead")
         data = onnx_model(net, classes=classes, metadata=notes).SerializeToString()
         summary = takes(net)
@@ -61,7 +62,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def takes(net: FCN | Classifier) -> str:
+def takes(net: FCN | FCN_ResNet | Classifier) -> str:
     """Return which images the exported net takes."""
     side, least = one_size(net), smallest(net)
     if side:

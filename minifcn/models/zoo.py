@@ -23,6 +23,8 @@ from minifcn.models.efficientnet import EfficientNetLite0
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.lenet import LeNet
 from minifcn.models.paper import paper_vgg
+from minifcn.models.resnet import BLOCKS as RESNETS
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import BLOCKS, VGG
@@ -102,6 +104,12 @@ NETS: dict[str, Net] = {
     "fcn-squeezenet": Net(paper.FCN_SqueezeNet),
     "parsenet": Net(paper.ParseNet),
     "fcn-dilated": Net(FCN_dilated),
+    # torchvision's, with and without the auxiliary head, as its files have them
+    **{f"fcn_resnet{n}": Net(partial(FCN_ResNet, layers=n), "torchvision-segmentation") for n in RESNETS},
+    **{
+        f"fcn_resnet{n}-main": Net(partial(FCN_ResNet, layers=n, aux=False), "torchvision-segmentation")
+        for n in RESNETS
+    },
 }
 TRUNKS = {name: net.trunk for name, net in NETS.items() if net.trunk}
 

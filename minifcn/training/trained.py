@@ -16,6 +16,7 @@ from minifcn.formats.checkpoint import load_checkpoint
 from minifcn.formats.limits import path_of
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.training.net_record import read_record
 from minifcn.training.options import Options, from_dict
 from minifcn.training.progress import silent
@@ -32,7 +33,7 @@ class Trained:
 
     path: Path
     name: str
-    net: FCN | LateFusion
+    net: FCN | LateFusion | FCN_ResNet
     classes: tuple[str, ...]
     inputs: Inputs
     step: int
@@ -102,7 +103,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Trained:
 def of_weights(weights: WeightSet) -> Trained:
     """Return an FCN that others trained: whatever `train` would have chosen stands at its default."""
     net = weights.network()
-    if not isinstance(net, FCN) or not isinstance(net.classes, int) or weights.preprocessing is None:
+    if not isinstance(net, FCN | FCN_ResNet) or not isinstance(net.classes, int) or weights.preprocessing is None:
         raise UsageError(
             f"{weights.path}: {weights.net} does not label the pixels of a photograph with one set of classes; "
             "expected an FCN that does"

@@ -33,6 +33,7 @@ from minifcn.formats.files import format_of, read
 from minifcn.formats.limits import path_of, short
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.zoo import NETS, named
 from minifcn.nn import Module, Upsample, bilinear
 from minifcn.weights import names
@@ -88,6 +89,7 @@ SOURCES: dict[str, tuple[Any, ...]] = {
     "torchvision-squeezenet1.0": (names.torchvision_squeezenet((4, 8)), TORCH),
     "torchvision-squeezenet1.1": (names.torchvision_squeezenet((3, 5)), TORCH),
     "efficientnet-lite0": (names.efficientnet, LITE),
+    "torchvision-segmentation": (names.torchvision_segmentation, TORCH),
     "torchvision-googlenet": (names.torchvision_googlenet, HALVES, r"aux[12]\..*"),
 }
 PUBLISHED = {name: Published(net.make, *SOURCES[net.published]) for name, net in NETS.items() if net.published}
@@ -123,7 +125,7 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     net = published.network()
     classes = None
     several = isinstance(net, FCN) and not isinstance(net.classes, int)  # heads, whose classes are the net's own
-    if isinstance(net, Classifier) or (any_classes and not several):
+    if isinstance(net, Classifier | FCN_ResNet) or (any_classes and not several):
         classes = _classes(net, published.rule, arrays)
         net = published.network(classes) if classes else net
     groups = list(_groups(net, published.rule))
@@ -356,7 +358,11 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
     count = last.size
     if isinstance(net, Classifier) and count == 1000:
         return imagenet_classes()
-    return VOC_CLASSES if fit.net.startswith("voc-") and count == 21 else tuple(f"class {i}" for i in range(count))
+    return (
+        VOC_CLASSES
+        if fit.net.startswith(("voc-", "fcn_resnet")) and count == 21
+        else tuple(f"class {i}" for i in range(count))
+    )
 
 
 def recognised(path: Path) -> bool:
