@@ -64,10 +64,10 @@ def main(argv: list[str]) -> int:
 
 def takes(net: FCN | FCN_ResNet | Classifier) -> str:
     """Return which images the exported net takes."""
-    side, least = one_size(net), smallest(net)
+    side, least, channels = one_size(net), smallest(net), next(net.parameters()).shape[1]
     if side:
-        return f"image (N, 3, {side}, {side}) -> scores"
-    return f"image (N, 3, H, W) -> scores, at any H and W{f' of at least {least}' if least > 1 else ''}"
+        return f"image (N, {channels}, {side}, {side}) -> scores"
+    return f"image (N, {channels}, H, W) -> scores, at any H and W{f' of at least {least}' if least > 1 else ''}"
 
 
 def opened(path: Path, *, best: bool) -> Net:

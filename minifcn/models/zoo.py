@@ -100,16 +100,16 @@ NETS: dict[str, Net] = {
     "fcn-googlenet": Net(paper.FCN_GoogLeNet),
     **{f"fcn-pool{number}": Net(partial(paper.FCN_pool, number)) for number in (3, 4, 5)},
     "fcn32s-fixed": Net(paper.FCN32s_fixed),
-    # and others to compare with
-    "fcn-squeezenet": Net(paper.FCN_SqueezeNet),
-    "parsenet": Net(paper.ParseNet),
-    "fcn-dilated": Net(FCN_dilated),
     # torchvision's, with and without the auxiliary head, as its files have them
     **{f"fcn_resnet{n}": Net(partial(FCN_ResNet, layers=n), "torchvision-segmentation") for n in RESNETS},
     **{
         f"fcn_resnet{n}-main": Net(partial(FCN_ResNet, layers=n, aux=False), "torchvision-segmentation")
         for n in RESNETS
     },
+    # and others to compare with
+    "fcn-squeezenet": Net(paper.FCN_SqueezeNet),
+    "parsenet": Net(paper.ParseNet),
+    "fcn-dilated": Net(FCN_dilated),
 }
 TRUNKS = {name: net.trunk for name, net in NETS.items() if net.trunk}
 

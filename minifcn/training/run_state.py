@@ -14,7 +14,8 @@ import numpy as np
 from minifcn.backend import to_device
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Cached, Dataset, Subset
-from minifcn.data.inputs import Hidden, Inputs, Second
+from minifcn.data.inputs import Hidden, Inputs, Second, planes_of
+from minifcn.data.planes import shown_as
 from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
 from minifcn.metrics import ConfusionMatrix
@@ -72,7 +73,9 @@ class Run:
         self.val_set: Dataset = measured
         self.classes = tuple(train.classes)
         self.geometry_classes = Second(self.train_set).classes if options.two_heads else ()
-        self.preprocessing = preprocessing or Preprocessing.fit(self.train_set)
+        self.preprocessing = preprocessing or setup.fitted(options, self.train_set)
+        if planes := planes_of(options.inputs):
+            say(f"images of {planes} planes: {self.preprocessing}; {shown_as(planes)}")
         self.inputs(self.train_set[0])  # depth that is not there is found before anything is made
         if options.hide:
             self.train_set = Hidden(learned, options.hide, fill=self.preprocessing.fill)
