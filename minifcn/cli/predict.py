@@ -103,7 +103,9 @@ def main(argv: list[str]) -> int:
         stem, frames = free_name(path.stem, taken), 0
         try:
             most = MOST_IN_TILES if options.tile else MAX_PIXELS
-            for number, image, many in of_planes(path, planes, most) if planes else framed(path, most=most):
+            for number, image, many in (
+                of_planes(path, planes, most) if planes else framed(path, most=most, bits=trained.image_bits)
+            ):
                 frames = number + 1
                 name = f"{stem}-{number:04d}" if many else stem
                 say(f"{path}{f' frame {number}' if many else ''}: {image.shape[1]}x{image.shape[0]}")
@@ -133,7 +135,7 @@ def explain(trained: Trained, run: str, images: list[Path], out: Path, options: 
     x, y = numbers("explain", options.explain, int, "the column and the row of a pixel, such as 120,80", (0, 10**9), 2)
     if len(images) != 1:
         raise UsageError(f"option explain: found {len(images)} images; expected one, of which it explains a pixel")
-    image = next(read_frames(images[0]))
+    image = next(read_frames(images[0], bits=trained.image_bits))
     height, width = image.shape[:2]
     if x >= width or y >= height:
         raise UsageError(f"option explain is {x},{y}; expected a pixel of {images[0]}, which has {width}x{height}")
@@ -159,9 +161,9 @@ def numbers(
     return found
 
 
-def framed(path: Path, *, most: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+def framed(path: Path, *, most: int, bits: int) -> Iterator[tuple[int, np.ndarray, bool]]:
     """Yield each picture of a file with its number, and whether there is more than one."""
-    frames = read_frames(path, most=most)
+    frames = read_frames(path, most=most, bits=bits)
     image, number = next(frames, None), 0
     while image is not None:
         after = next(frames, None)

@@ -37,6 +37,8 @@ VOC_CLASSES = (
 
 SEG11VALID, SEG11VALID_COUNT = "seg11valid", 736
 IMAGES, MASKS, SPLITS = Path("JPEGImages"), Path("SegmentationClass"), Path("ImageSets/Segmentation")
+BITS = "image-bits.txt"
+"""How many bits of its 16-bit photographs a tree uses, from the lowest: `minifcn data import` scales by them."""
 IMAGE_SUFFIXES, MASK_SUFFIXES = (".jpg", ".jpeg", ".png", *PLANE_SUFFIXES), (".png",)
 
 
@@ -80,6 +82,7 @@ class VOCSegmentation(Listed):
         except OSError as error:
             raise DataError(f"{root}: cannot be searched ({error.strerror}); check who may read it") from error
         self.parts = (images, masks)
+        self.image_bits = _bits_of(self.folder / BITS)
         self.classes = _classes_of(self.folder, classes)
         if split is None:
             self.ids = ids_in_folder(masks)
@@ -93,7 +96,7 @@ class VOCSegmentation(Listed):
         image_path, mask_path = self._paths(name)
         planes = None
         if not self.planes and image_path.suffix.lower() not in PLANE_SUFFIXES:
-            image = read_image(image_path)
+            image = read_image(image_path, bits=self.image_bits)
         else:
             planes = read_planes(image_path, count=self.planes)
             image, count = shown(planes), planes.shape[2]
@@ -186,6 +189,14 @@ def find_sbd(root: str | os.PathLike[str]) -> Path | None:
         if (folder / "img").is_dir() and (folder / "cls").is_dir():
             return folder
     return None
+
+
+def _bits_of(path: Path) -> int:
+    """The number in `path`, 8 to 16; 16 where there is no such file."""
+    words = read_lines(path) if path.is_file() else ["16"]
+    if len(words) != 1 or words[0] not in map(str, range(8, 17)):
+        raise DataError(f"{path}: holds {', '.join(words)[:60]!r}; expected one number from 8 to 16, the bits in use")
+    return int(words[0])
 
 
 def _classes_of(folder: Path, classes: Sequence[str] | None) -> tuple[str, ...]:

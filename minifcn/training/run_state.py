@@ -71,7 +71,7 @@ class Run:
             say(f"warning: {warning}")
         self.train_set: Dataset = learned
         self.val_set: Dataset = measured
-        self.classes = tuple(train.classes)
+        self.classes, self.image_bits = tuple(train.classes), learned.image_bits
         self.geometry_classes = Second(self.train_set).classes if options.two_heads else ()
         self.preprocessing = preprocessing or setup.fitted(options, self.train_set)
         if planes := planes_of(options.inputs):
@@ -97,7 +97,7 @@ class Run:
     def record(self) -> NetRecord:
         """What the net of this stage is."""
         stride = self.options.strides[self.progress.stage]
-        return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing)
+        return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing, self.image_bits)
 
     def _counted_weights(self) -> Any:
         """Return what each class weighs in the loss, None for alike."""

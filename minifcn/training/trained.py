@@ -38,6 +38,7 @@ class Trained:
     inputs: Inputs
     step: int
     meta: Mapping[str, Any]
+    image_bits: int = 16
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -97,7 +98,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Trained:
         raise FormatError(f"{path}: has no progress; expected a checkpoint of `minifcn train`")
     net = record.network(init="meta")
     restore_net(net, checkpoint, averaged=True)
-    return Trained(path, str(record), net, record.classes, record.inputs, progress["step"], meta)
+    return Trained(path, str(record), net, record.classes, record.inputs, progress["step"], meta, record.image_bits)
 
 
 def of_weights(weights: WeightSet) -> Trained:

@@ -19,7 +19,9 @@ from minifcn.data.planes import read_planes, shown
 from minifcn.data.sample import Sample
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import DataError, FormatError, MinifcnError, UsageError
+from minifcn.training.net_record import read_record
 from minifcn.training.options import Options
+from minifcn.training.trained import open_trained
 
 H, W = 24, 32
 
@@ -241,8 +243,6 @@ def test_a_set_of_planes_is_checked_trained_on_measured_predicted_and_exported(
 
 def test_a_picture_is_scaled_in_prediction_as_in_training(tmp_path: Path) -> None:
     """The same numbers reach the net from the same file; the mean of each plane is the record's."""
-    from minifcn.training.trained import open_trained
-
     root, run = tree(tmp_path / "data", 5, suffix=".tif"), str(tmp_path / "run")
     options = ["--data", str(root), "--inputs", "5", "--run", run, "--steps", "1", "--device", "cpu", *SMALL]
     assert main(["train", *options]) == 0
@@ -271,3 +271,41 @@ def test_a_tiff_of_colours_is_a_photograph(tmp_path: Path) -> None:
     Image.fromarray(noise).save(root / "JPEGImages" / "scene_0.tif")
     sample = VOCSegmentation(root, "train")[0]
     assert np.array_equal(sample.image, noise) and sample.planes is None
+
+
+@pytest.mark.parametrize("bits", [10, 16])
+def test_predict_scales_a_16_bit_photograph_as_the_import_did(tmp_path: Path, bits: int) -> None:
+    """The scores of an original are those of the picture that the import wrote of it, to the last bit."""
+    for folder in ("images", "masks"):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+    for i in range(4):
+        ramp = np.linspace(0, 2**bits - 1, H * W).reshape(H, W).astype(np.uint16)
+        Image.fromarray(np.roll(ramp, 50 * i)).save(tmp_path / "mine" / "images" / f"scene_{i}.png")
+        write_mask(tmp_path / "mine" / "masks" / f"scene_{i}.png", drawn(i, 1)[1])
+    root, run = tmp_path / "new", tmp_path / "run"
+    assert main(["data", "import", str(tmp_path / "mine"), str(root)]) == 0
+    assert (root / "image-bits.txt").is_file() == (bits < 16)
+    main(["data", "check", str(root), "--write", str(tmp_path / "again")])
+    assert (tmp_path / "again" / "image-bits.txt").is_file() == (bits < 16)
+    options = ["--data", str(root), "--run", str(run), "--steps", "1", "--device", "cpu", *SMALL]
+    assert main(["train", *options]) == 0
+    scores = {}
+    for name, image in {"old": tmp_path / "mine" / "images", "new": root / "JPEGImages"}.items():
+        out = tmp_path / name
+        assert main(["predict", str(run), str(image / "scene_0.png"), "--scores", "--out", str(out)]) == 0
+        scores[name] = np.load(out / "scene_0-scores.npz")["scores"]
+    assert np.array_equal(scores["old"], scores["new"])
+    trained = open_trained(run)
+    assert trained.image_bits == bits
+    for wrong in (7, 17, "12", None, True):
+        meta = {**trained.meta, "net": {**trained.meta["net"], "image_bits": wrong}}
+        with pytest.raises(FormatError, match="image_bits is"):
+            read_record(run, meta)
+
+
+def test_a_count_of_bits_is_one_number(tmp_path: Path) -> None:
+    root = tree(tmp_path / "data", 4, suffix=".tif")
+    for text in ("12\n13\n", "7\n", "many\n", "12.0\n"):
+        (root / "image-bits.txt").write_text(text)
+        with pytest.raises(DataError, match="expected one number from 8 to 16"):
+            VOCSegmentation(root, "train")
