@@ -17,7 +17,7 @@ import numpy as np
 from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, bits_of_png, opened
 from minifcn.data.sample import MOST_PLANES
 from minifcn.errors import DataError, FormatError, UsageError
-from minifcn.formats.limits import bytes_of
+from minifcn.formats.limits import bytes_of, path_of
 from minifcn.formats.npz import read_npy
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -33,7 +33,7 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
 
     Raises `DataError` where it has another number of planes than `count` (0: any), or more pixels than `most`.
     """
-    path = Path(path)
+    path = path_of(path)
     planes = _of_array(path, _npy(path)) if path.suffix.lower() == ".npy" else _of_picture(path, most)
     height, width, found = planes.shape
     if not 0 < height * width <= most or (count and found != count):

@@ -56,7 +56,7 @@ def correct(
                 write_lines(root / SPLITS / f"{split}.txt", (name for name in ids if name in usable))
         write_lines(root / "class_names.txt", _names(found, colours))
         if (bits := found.folder / BITS).is_file():
-            shutil.copyfile(bits, root / BITS)
+            copy_file(bits, root / BITS)
         write_lines(
             root / "mapping.txt",
             [
