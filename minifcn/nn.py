@@ -394,6 +394,13 @@ class ZeroPad2d(Module):
         return [Layer(padding=self.begin, extra=self.end - self.begin)]
 
 
+class ReLU(Module):
+    """max(x, 0), element by element: `ops.relu`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.relu(x)
+
+
 class ReLU6(Module):
     """min(max(x, 0), 6), element by element: `ops.clip`."""
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from minifcn import viz
 from minifcn.backend import to_device, to_host
-from minifcn.cli.command import parse_words, say
+from minifcn.cli.command import parse_words, relay, say
 from minifcn.data.batches import Preprocessing
 from minifcn.data.files import read_image
 from minifcn.errors import UsageError
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
         raise UsageError("classify: expected at least one photograph: minifcn classify photo.jpg ...")
     device, _ = choose_device(options.device)
     set_threads(options.threads or cores())
-    weights = open_weights(options.weights) if options.weights else imagenet_squeezenet()
+    weights = open_weights(options.weights, say=relay) if options.weights else imagenet_squeezenet()
     net, preprocessing = classifier_of(weights)
     net.to(device)
     if options.heatmap:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from minifcn.cli.command import parse_words, say
+from minifcn.cli.command import parse_words, relay, say
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.formats.files import read
@@ -26,6 +26,7 @@ class Options:
     """Convert weights of Caffe, PyTorch, NumPy, Keras or MATLAB into a checkpoint: `minifcn convert IN OUT`."""
 
     net: Annotated[str, "the net it has to be, vgg16 for instance; by default the one that fits"] = ""
+    part: Annotated[str, "the dict to take where the file holds several nets, model_ema for instance"] = ""
     plain: Annotated[bool, "copy the arrays under the names they have, whatever net they are of"] = False
     allow_nonfinite: Annotated[bool, "take weights with NaN or infinity in them"] = False
 
@@ -45,7 +46,9 @@ def main(argv: list[str]) -> int:
         save_checkpoint(target, arrays, {"source": source.name})
         say(f"{len(arrays)} arrays as they are", f"wrote {target}")
         return 0
-    weights = open_weights(source, net=options.net, allow_nonfinite=options.allow_nonfinite)
+    weights = open_weights(
+        source, net=options.net, part=options.part, allow_nonfinite=options.allow_nonfinite, say=relay
+    )
     weights.save(target)
     say(str(weights), f"images: {weights.preprocessing or 'not of three channels; prepare them yourself'}")
     say(f"wrote {target}")

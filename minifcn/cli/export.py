@@ -22,6 +22,7 @@ from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.limits import path_of
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.nn import Module
 from minifcn.training.trained import open_trained
 from minifcn.weights.onnx_graph import one_size, onnx_model, smallest
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     net, classes, preprocessing = opened(path_of(words[0]), best=options.best)
     notes = {"minifcn": __version__, "preprocessing": preprocessing.as_dict() if preprocessing else None}
     if out.suffix == ".onnx":
-        if not isinstance(net, FCN | Classifier):
+        if not isinstance(net, FCN | FCN_ResNet | Classifier):
             raise UsageError(f"export: {type(net).__name__} cannot be written as ONNX; export to .safetensors instead")
         data = onnx_model(net, classes=classes, metadata=notes).SerializeToString()
         summary = takes(net)
@@ -61,18 +62,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def takes(net: FCN | Classifier) -> str:
+def takes(net: FCN | FCN_ResNet | Classifier) -> str:
     """Return which images the exported net takes."""
-    side, least = one_size(net), smallest(net)
+    side, least, channels = one_size(net), smallest(net), next(net.parameters()).shape[1]
     if side:
-        return f"image (N, 3, {side}, {side}) -> scores"
-    return f"image (N, 3, H, W) -> scores, at any H and W{f' of at least {least}' if least > 1 else ''}"
+        return f"image (N, {channels}, {side}, {side}) -> scores"
+    return f"image (N, {channels}, H, W) -> scores, at any H and W{f' of at least {least}' if least > 1 else ''}"
 
 
 def opened(path: Path, *, best: bool) -> Net:
     """Return the net of a run, of a checkpoint or of a file of weights, with its classes and its preprocessing."""
     if not path.is_dir() and recognised(path):
-        weights = open_weights(path)
+        weights = open_weights(path, say=warn)
         return weights.network(), weights.classes, weights.preprocessing
     trained = open_trained(path, best=best, say=warn)
     return trained.net, trained.classes, trained.preprocessing

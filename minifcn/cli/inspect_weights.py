@@ -16,7 +16,7 @@ from typing import Annotated
 
 import numpy as np
 
-from minifcn.cli.command import parse_words, say
+from minifcn.cli.command import parse_words, say, with_flags
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import meta_of
 from minifcn.formats.files import FORMATS, format_of, read
@@ -74,8 +74,10 @@ def belongs(path: Path) -> Mapping[str, str]:
     if "net" in meta or "stride" in meta:
         record = read_record(path, meta)
         return {"net": f"{record}, a checkpoint of `minifcn train`", "images": str(record.preprocessing)}
+    where: list[str] = []
     try:
-        weights = open_weights(path, allow_nonfinite=True)
+        weights = open_weights(path, allow_nonfinite=True, say=where.append)
     except (FormatError, UsageError) as fault:
         return {"net": str(fault).removeprefix(f"{path}: ")}
-    return {"net": str(weights), "images": str(weights.preprocessing or "not of three channels")}
+    inside = [("inside", with_flags(line).removeprefix(f"{path}: ")) for line in where]
+    return {"net": str(weights), **dict(inside), "images": str(weights.preprocessing or "not of three channels")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,8 @@ import numpy as np
 
 from minifcn.cli.command import parse_words, say, warn
 from minifcn.data.files import MAX_PIXELS, MOST_IN_TILES, read_frames
+from minifcn.data.inputs import planes_of
+from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown, shown_as
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores, set_threads
@@ -70,13 +72,17 @@ def main(argv: list[str]) -> int:
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best, say=warn)
-    if trained.inputs.name != "rgb":
+    planes = planes_of(trained.inputs.name)
+    if planes and options.explain:
+        raise UsageError(f"option explain: the net sees {planes} planes; expected one of photographs")
+    if trained.inputs.name != "rgb" and not planes:
         raise UsageError(
             f"{words[0]}: its net sees {trained.inputs.name}, and a photograph alone has no depth; expected a "
             "net of colours; `minifcn evaluate` measures this one on a data set with depth"
         )
     tiling = Tiling.of(trained.net, options.tile) if options.tile else Tiling()
-    images = [path for word in words[1:] for path in files(word)]
+    suffixes = tuple(dict.fromkeys((*SUFFIXES, *PLANE_SUFFIXES))) if planes else SUFFIXES
+    images = [path for word in words[1:] for path in files(word, suffixes)]
     out = path_of(options.out) if options.out else beside(trained.path) / "predictions"
     if not options.out:
         check_kinds(out.parent)
@@ -86,6 +92,8 @@ def main(argv: list[str]) -> int:
     say(f"device {why}")
     if options.tile:
         say(str(tiling))
+    if planes:
+        say(shown_as(planes))
     predictor = Predictor(trained.net.to(device), trained.preprocessing, tiling, options.flip, scales)
     keep = ["scores"] * options.scores + ["entropy"] * options.confidence
     index = IndexPage(words[0], trained.classes, options.alpha)
@@ -94,11 +102,15 @@ def main(argv: list[str]) -> int:
     for path in images:
         stem, frames = free_name(path.stem, taken), 0
         try:
-            for number, image, many in framed(path, most=MOST_IN_TILES if options.tile else MAX_PIXELS):
+            most = MOST_IN_TILES if options.tile else MAX_PIXELS
+            for number, image, many in (
+                of_planes(path, planes, most) if planes else framed(path, most=most, bits=trained.image_bits)
+            ):
                 frames = number + 1
                 name = f"{stem}-{number:04d}" if many else stem
                 say(f"{path}{f' frame {number}' if many else ''}: {image.shape[1]}x{image.shape[0]}")
                 found = predictor(image, keep=keep)
+                image = shown(image) if planes else image
                 written = write_prediction(image, found, trained.classes, out / name, alpha=options.alpha)
                 covered = shares(found.label, trained.classes)
                 for label, share in covered.items():
@@ -123,7 +135,7 @@ def explain(trained: Trained, run: str, images: list[Path], out: Path, options: 
     x, y = numbers("explain", options.explain, int, "the column and the row of a pixel, such as 120,80", (0, 10**9), 2)
     if len(images) != 1:
         raise UsageError(f"option explain: found {len(images)} images; expected one, of which it explains a pixel")
-    image = next(read_frames(images[0]))
+    image = next(read_frames(images[0], bits=trained.image_bits))
     height, width = image.shape[:2]
     if x >= width or y >= height:
         raise UsageError(f"option explain is {x},{y}; expected a pixel of {images[0]}, which has {width}x{height}")
@@ -149,9 +161,9 @@ def numbers(
     return found
 
 
-def framed(path: Path, *, most: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+def framed(path: Path, *, most: int, bits: int) -> Iterator[tuple[int, np.ndarray, bool]]:
     """Yield each picture of a file with its number, and whether there is more than one."""
-    frames = read_frames(path, most=most)
+    frames = read_frames(path, most=most, bits=bits)
     image, number = next(frames, None), 0
     while image is not None:
         after = next(frames, None)
@@ -159,18 +171,23 @@ def framed(path: Path, *, most: int) -> Iterator[tuple[int, np.ndarray, bool]]:
         image, number = after, number + 1
 
 
+def of_planes(path: Path, planes: int, most: int) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """Yield the one image of so many planes in a file, as `framed` yields pictures."""
+    yield 0, read_planes(path, count=planes, most=most), False
+
+
 def beside(checkpoint: Path) -> Path:
     """Return the run folder of a checkpoint, or the folder it lies in."""
     return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
 
 
-def files(word: str) -> list[Path]:
+def files(word: str, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Expand one argument (file, folder or pattern) into image paths; `DataError` if there are none."""
     path = path_of(word)
     if path.is_dir():
-        found = sorted(each for each in path.iterdir() if each.suffix.lower() in SUFFIXES and each.name[:2] != "._")
+        found = sorted(each for each in path.iterdir() if each.suffix.lower() in suffixes and each.name[:2] != "._")
         if not found:
-            raise DataError(f"{path}: a folder without images; expected files ending in {', '.join(SUFFIXES)}")
+            raise DataError(f"{path}: a folder without images; expected files ending in {', '.join(suffixes)}")
         return found
     if path.exists():
         return [path]

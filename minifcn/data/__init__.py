@@ -47,6 +47,7 @@ FILES = (
     "sample",
     "palette",
     "files",
+    "planes",
     "augment",
     "dataset",
     "batches",

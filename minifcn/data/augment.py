@@ -31,8 +31,8 @@ class Augmentation:
     as it is. `crop=c` cuts out a c x c window; a picture smaller than that is set into it whole, at a random place.
 
     What comes into view from outside the picture has the colour `fill` (with `Preprocessing.fill` it becomes zero
-    for the net), label and geometry 255 (void), depth and HHA 0 (unknown). Depth is not changed by scaling: a picture
-    twice as large is one taken with a longer lens, not from nearer by.
+    for the net), label and geometry 255 (void), depth and HHA 0 (unknown), planes NaN. Depth is not changed by scaling:
+    a picture twice as large is one taken with a longer lens, not from nearer by.
 
     Everything is drawn from the `rng` that is passed in, always the same number of draws, so one seed gives one result.
     """
@@ -94,7 +94,7 @@ def _gathered(
     """Return the sample at these rows and columns. All that is known about a pixel moves together."""
     outside = (rows[:, None] == OUTSIDE) | (columns == OUTSIDE)
 
-    def take(plane: np.ndarray, nothing: int | tuple[int, int, int]) -> np.ndarray:
+    def take(plane: np.ndarray, nothing: float | tuple[int, int, int]) -> np.ndarray:
         taken = plane.take(rows, axis=0).take(columns, axis=1)
         taken[outside] = nothing
         return taken
@@ -106,6 +106,7 @@ def _gathered(
         depth=None if sample.depth is None else take(sample.depth, 0),
         geometry=None if sample.geometry is None else take(sample.geometry, VOID),
         hha=None if sample.hha is None else take(sample.hha, 0),
+        planes=None if sample.planes is None else take(sample.planes.astype(np.float32), np.nan),  # nothing measured
     )
 
 
@@ -121,4 +122,13 @@ def _scaled(sample: Sample, factor: float) -> Sample:
     rows = ((np.arange(new_height) + 0.5) * height / new_height).astype(int)
     columns = ((np.arange(new_width) + 0.5) * width / new_width).astype(int)
     image = Image.fromarray(sample.image).resize((new_width, new_height), Image.Resampling.BILINEAR)
-    return replace(_gathered(sample, rows, columns), image=np.array(image))
+    planes = None if sample.planes is None else resized(sample.planes, (new_height, new_width))
+    return replace(_gathered(sample, rows, columns), image=np.array(image), planes=planes)
+
+
+def resized(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return planes (H, W, C), interpolated as float32 to `size`, height first."""
+    from PIL import Image
+
+    each = (Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in np.moveaxis(planes, -1, 0))
+    return np.stack([np.asarray(one.resize(size[::-1], Image.Resampling.BILINEAR)) for one in each], axis=-1)

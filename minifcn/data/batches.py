@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from minifcn.data.dataset import Pictures
-from minifcn.data.sample import VOID, Sample
+from minifcn.data.sample import MOST_PLANES, VOID, Sample
 from minifcn.errors import DataError, FormatError, ShapeError, UsageError
+
+PLANES = "planes"
 
 
 def _is_number(value: Any) -> bool:
@@ -26,23 +28,38 @@ def _is_number(value: Any) -> bool:
 class Preprocessing:
     """What happens to every channel of a picture: (x * scale - mean) / std.
 
-    `order` says which colour comes first, "RGB" or "BGR"; `mean` and `std` are three numbers each, in that order.
+    `order` says which colour comes first, "RGB" or "BGR"; `mean` and `std` are three numbers each, in that order. Under
+    the order "planes" there is one for each plane of a multispectral image, and NaN becomes 0.
     """
 
     order: str
     scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.order not in ("RGB", "BGR"):
-            raise UsageError(f"preprocessing order {self.order!r}; expected 'RGB' or 'BGR'")
+        if self.order not in ("RGB", "BGR", PLANES):
+            raise UsageError(f"preprocessing order {self.order!r}; expected 'RGB' or 'BGR', or '{PLANES}'")
         for name, values, least in (("scale", (self.scale,), 0), ("mean", self.mean, -math.inf), ("std", self.std, 0)):
             if not all(_is_number(value) and value > least for value in values):
                 above = "" if least else " above 0"
                 raise UsageError(f"preprocessing {name} {values}; expected finite numbers{above}")
-        if len(self.mean) != 3 or len(self.std) != 3:
+        count = len(self.mean)
+        fits = 1 <= count <= MOST_PLANES if self.order == PLANES else count == 3
+        if not fits or len(self.std) != count:
             raise UsageError(f"preprocessing mean {self.mean}, std {self.std}; expected three numbers each")
+
+    @classmethod
+    def fit_planes(cls, dataset: Pictures, *, count: int = 100) -> "Preprocessing":
+        """Zero mean and unit variance of each plane over `count` images of `dataset`, taken as `fit` takes them."""
+        images = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int)]
+        planes = [np.asarray(image.planes, np.float64).reshape(-1, image.planes.shape[2]) for image in images]  # type: ignore[attr-defined]
+        known = sum((~np.isnan(one)).sum(axis=0) for one in planes)
+        mean = sum(np.nansum(one, axis=0) for one in planes) / np.maximum(known, 1)
+        std = np.sqrt(sum(np.nansum((one - mean) ** 2, axis=0) for one in planes) / np.maximum(known, 1))
+        std[std <= 1e-6 * np.abs(mean)] = 1.0  # a plane without contrast has nothing to normalise
+        std[std == 0] = 1.0
+        return cls(PLANES, 1.0, tuple(mean.tolist()), tuple(std.tolist()))
 
     @classmethod
     def fit(cls, dataset: Pictures, *, count: int = 100) -> "Preprocessing":
@@ -67,12 +84,21 @@ class Preprocessing:
     @property
     def fill(self) -> tuple[int, int, int]:
         """The colour, red first, that comes out nearest to zero: what to show a net where there is no picture."""
+        if self.order == PLANES:  # of the picture that is shown; the planes themselves get NaN
+            return 0, 0, 0
         values = [min(255, max(0, round(value / self.scale))) for value in self.mean]
         red, green, blue = values if self.order == "RGB" else values[::-1]
         return red, green, blue
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return the picture (H, W, 3) uint8, red first, as (3, H, W) float32."""
+        """The picture (H, W, 3) uint8, red first, as (3, H, W) float32; or planes (H, W, C) as (C, H, W)."""
+        if self.order == PLANES:
+            if image.ndim != 3 or image.shape[2] != len(self.mean):
+                raise ShapeError(
+                    f"preprocessing: found shape {image.shape}; expected {len(self.mean)} planes, the last axis"
+                )
+            x = (image.astype(np.float64) - self.mean) / self.std
+            return np.nan_to_num(x.transpose(2, 0, 1), nan=0.0).astype(np.float32, order="C")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ShapeError(f"preprocessing: found {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3)")
         channels = image if self.order == "RGB" else image[:, :, ::-1]
@@ -83,6 +109,8 @@ class Preprocessing:
     def __str__(self) -> str:
         """In one line: "BGR, 0..255, less (104, 117, 123)"."""
         mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
+        if self.order == PLANES:
+            return f"{len(self.mean)} planes, less ({mean}), divided by ({std})"
         divided = "" if set(self.std) == {1.0} else f", divided by ({std})"
         return f"{self.order}, 0..{255 * self.scale:.6g}, less ({mean}){divided}"
 

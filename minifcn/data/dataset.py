@@ -56,6 +56,7 @@ class Wrapper:
         self.dataset = dataset
         self.classes, self.ids = dataset.classes, dataset.ids
         self.geometry_classes: tuple[str, ...] = getattr(dataset, "geometry_classes", ())
+        self.image_bits: int = getattr(dataset, "image_bits", 16)
 
     def __len__(self) -> int:
         return len(self.ids)

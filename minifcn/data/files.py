@@ -144,22 +144,23 @@ def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
         return "colours", np.array(picture.convert("RGB"))
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, bits: int = 16) -> np.ndarray:
     """Read a photograph as (H, W, 3) uint8, red first, whatever it was.
 
-    Grey, 1-bit and palette pictures become RGB; CMYK becomes RGB by the plain formula, without colour profiles;
-    16-bit samples keep their high byte; transparency is laid on white, as on paper; of several frames the first
-    counts; and the picture is turned the way its EXIF orientation says. Samples of 32 bits are refused.
+    Grey, 1-bit and palette pictures become RGB; CMYK becomes RGB by the plain formula, without colour profiles; of
+    16-bit samples the lowest `bits` count, and of those the upper 8; transparency is laid on white, as on paper; of
+    several frames the first counts; and the picture is turned the way its EXIF orientation says. Samples of 32 bits are
+    refused.
     """
     path = path_of(path)
     from PIL import ImageOps
 
     with opened(path, formats=IMAGE_FORMATS) as picture:
         ImageOps.exif_transpose(picture, in_place=True)
-        return np.array(as_rgb(path, picture))
+        return np.array(as_rgb(path, picture, bits=bits))
 
 
-def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS) -> Iterator[np.ndarray]:
+def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS, bits: int = 16) -> Iterator[np.ndarray]:
     """Yield every picture in a file, as `read_image` reads one: the frames of a GIF or an APNG, the pages of a TIFF.
 
     `most` is the largest number of pixels that one of them may have.
@@ -168,23 +169,23 @@ def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS) -> Iter
     cure = "scale it down first" if most > MAX_PIXELS else "scale it down first, or predict it with `tile=1024`"
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         count = getattr(picture, "n_frames", 1)
-        only = _frame(path, picture) if count == 1 else None
+        only = _frame(path, picture, bits) if count == 1 else None
     if only is not None:  # the file is closed by now, and Pillow's copy of the pixels is gone
         yield only
         return
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         for number in range(count):
             picture.seek(number)
-            yield _frame(path, picture)
+            yield _frame(path, picture, bits)
 
 
-def _frame(path: str | os.PathLike[str], picture: Any) -> np.ndarray:
+def _frame(path: str | os.PathLike[str], picture: Any, bits: int) -> np.ndarray:
     from PIL import ImageOps
 
     if picture.getexif().get(ORIENTATION, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
     plain = picture.mode == "RGB" and not picture.has_transparency_data
-    return np.asarray(picture if plain else as_rgb(path, picture))  # without a copy that is not needed
+    return np.asarray(picture if plain else as_rgb(path, picture, bits=bits))  # without a copy that is not needed
 
 
 def as_rgb(path: str | os.PathLike[str], picture: Any, *, bits: int = 16) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 
 from minifcn.data.batches import Preprocessing, stacked
 from minifcn.data.dataset import Dataset, Wrapper
-from minifcn.data.sample import VOID, Sample
+from minifcn.data.sample import MOST_PLANES, VOID, Sample
 from minifcn.errors import DataError, UsageError
 
 NYUD = Preprocessing("BGR", 1.0, (116.190, 97.203, 92.318), (1.0, 1.0, 1.0))
@@ -29,6 +29,11 @@ INPUTS = (*CHANNELS, "rgb+depth", "rgb+hha")
 HIDINGS = ("background", "foreground", "both")
 
 
+def planes_of(name: str) -> int:
+    """Return how many planes inputs of this name have, "5" five; 0 for those that are named otherwise."""
+    return int(name) if name in map(str, range(1, MOST_PLANES + 1)) else 0
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The images that the nets of `name` take: one, or for late fusion ("rgb+depth") one for each net.
@@ -36,6 +41,7 @@ class Inputs:
         rgb      (3, H, W), by `preprocessing`
         rgbd     (4, H, W), the same and the depth below it: early fusion
         depth    (1, H, W), ln(depth in millimetres) - 7.844, and 0 where it is unknown
+        5        (5, H, W), the planes of a multispectral image, as many as the number says, 1 to 16
         hha      (3, H, W), HHA less its mean over NYUDv2, divided as `preprocessing` divides the colours
 
     Raises `UsageError` for a name that is none of `INPUTS`; calling it, `DataError` for a sample without its planes.
@@ -45,8 +51,9 @@ class Inputs:
     preprocessing: Preprocessing
 
     def __post_init__(self) -> None:
-        if self.name not in INPUTS:
-            raise UsageError(f"option inputs is {self.name!r}; expected one of {', '.join(INPUTS)}")
+        if self.name not in INPUTS and not planes_of(self.name):
+            many = f"or a number of planes, 1 to {MOST_PLANES}"
+            raise UsageError(f"option inputs is {self.name!r:.80}; expected one of {', '.join(INPUTS)}, {many}")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -58,6 +65,11 @@ class Inputs:
         return [self._planes(part, sample) for part in self.parts]
 
     def _planes(self, part: str, sample: Sample) -> np.ndarray:
+        if count := planes_of(part):
+            if sample.planes is None or sample.planes.shape[2] != count:
+                found = "no planes" if sample.planes is None else f"{sample.planes.shape[2]} planes"
+                raise DataError(f"{sample.id}: has {found}; expected {count}, for inputs {self.name}")
+            return self.preprocessing(sample.planes)
         if part == "rgb":
             return self.preprocessing(sample.image)
         if part == "hha":

@@ -37,8 +37,10 @@ def other_format(folder: str | os.PathLike[str]) -> str | None:
     return next(known, None)
 
 
-def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bool = False) -> Listed:
-    """Return the split of the data set in `folder`. UsageError where there is none that is known, or two.
+def open_data(folder: str | os.PathLike[str], split: str | None, *, planes: int = 0, skip_bad: bool = False) -> Listed:
+    """The split of the data set in `folder`. UsageError where there is none that is known, or two.
+
+    `planes` is the number of planes of its images, where all of them are to be read: of a tree of PASCAL VOC alone.
 
     PASCAL-Context goes first, because it has a tree of VOC with it.
     """
@@ -52,4 +54,7 @@ def open_data(folder: str | os.PathLike[str], split: str | None, *, skip_bad: bo
         raise UsageError(f"{folder}: holds {present}; expected {'; or '.join(KINDS)}")
     if len(known) > 1 and known[0] != next(iter(KINDS)):
         raise UsageError(f"{folder}: holds {' and '.join(known)}; expected one data set; name the folder of one")
-    return KINDS[known[0]][1](root, split, skip_bad=skip_bad)
+    reader = KINDS[known[0]][1]
+    if planes and reader is not VOCSegmentation:
+        raise UsageError(f"{folder}: holds {known[0]}; expected a tree of PASCAL VOC for images of {planes} planes")
+    return reader(root, split, skip_bad=skip_bad, **({"planes": planes} if planes else {}))

@@ -13,6 +13,7 @@ import numpy as np
 VOID = 255
 """The label of a pixel that is neither learned from nor counted; PASCAL VOC draws it around every object."""
 
+MOST_PLANES = 16  # of a multispectral image
 MOST_LETTERS = 200  # of the name of a class; the longest of ImageNet has 121
 MOST_MARKS = 8  # accents and the like on one letter; Tibetan needs four
 
@@ -46,7 +47,8 @@ class Sample:
     indices, or 255 (`VOID`). `depth`, where a data set has it, is (H, W) float32 in metres along the viewing axis.
     `geometry`, where a data set has it, is (H, W) uint8: a second set of classes, for nets with two heads. `hha`, where
     a data set has it, is (H, W, 3) uint8: depth as a picture, horizontal disparity, height above ground and the angle
-    of the surface with gravity (`data/hha.py`), in the places of red, green and blue.
+    of the surface with gravity (`data/hha.py`), in the places of red, green and blue. `planes`, where they were asked
+    for, is (H, W, C) of any numbers: all planes of a multispectral image, of which `image` shows three.
     """
 
     id: str
@@ -55,3 +57,4 @@ class Sample:
     depth: np.ndarray | None = None
     geometry: np.ndarray | None = None
     hha: np.ndarray | None = None
+    planes: np.ndarray | None = None

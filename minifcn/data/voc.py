@@ -20,8 +20,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from minifcn.data.files import read_image, read_mask
 from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_lines, require_fit
+from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown
 from minifcn.data.sample import VOID, Sample, fault_of_names
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
@@ -34,7 +37,9 @@ VOC_CLASSES = (
 
 SEG11VALID, SEG11VALID_COUNT = "seg11valid", 736
 IMAGES, MASKS, SPLITS = Path("JPEGImages"), Path("SegmentationClass"), Path("ImageSets/Segmentation")
-IMAGE_SUFFIXES, MASK_SUFFIXES = (".jpg", ".jpeg", ".png"), (".png",)
+BITS = "image-bits.txt"
+"""How many bits of its 16-bit photographs a tree uses, from the lowest: `minifcn data import` scales by them."""
+IMAGE_SUFFIXES, MASK_SUFFIXES = (".jpg", ".jpeg", ".png", *PLANE_SUFFIXES), (".png",)
 
 
 class VOCSegmentation(Listed):
@@ -51,6 +56,9 @@ class VOCSegmentation(Listed):
     That every file of the split is there is checked at once, its content when it is read. What is missing or broken
     is refused, unless `skip_bad=True`: then every pair is read once on the spot, those that cannot be used are left
     out with a warning that counts them, and `skipped` lists them, each as (id, what is wrong).
+
+    With `planes` all numbers of an image are read, as `Sample.planes`, and each has to have so many; images may then be
+    multispectral TIFF or `.npy`, too.
     """
 
     def __init__(
@@ -61,9 +69,10 @@ class VOCSegmentation(Listed):
         year: str | None = None,
         classes: Sequence[str] | None = None,
         sbd: str | os.PathLike[str] | None = None,
+        planes: int = 0,
         skip_bad: bool = False,
     ) -> None:
-        self.split = split
+        self.split, self.planes = split, planes
         try:
             if year is None and split == SEG11VALID and "2011" in year_folders(path_of(root)):
                 year = "2011"
@@ -73,6 +82,7 @@ class VOCSegmentation(Listed):
         except OSError as error:
             raise DataError(f"{root}: cannot be searched ({error.strerror}); check who may read it") from error
         self.parts = (images, masks)
+        self.image_bits = _bits_of(self.folder / BITS)
         self.classes = _classes_of(self.folder, classes)
         if split is None:
             self.ids = ids_in_folder(masks)
@@ -84,9 +94,20 @@ class VOCSegmentation(Listed):
 
     def _read(self, name: str) -> Sample:
         image_path, mask_path = self._paths(name)
-        image, label = read_image(image_path), read_mask(mask_path, classes=len(self.classes))
+        planes = None
+        if not self.planes and image_path.suffix.lower() not in PLANE_SUFFIXES:
+            image = read_image(image_path, bits=self.image_bits)
+        else:
+            planes = read_planes(image_path, count=self.planes)
+            image, count = shown(planes), planes.shape[2]
+            if not self.planes and (count != 3 or planes.dtype != np.uint8):
+                found = f"{count} plane{'s' * (count != 1)} of {planes.dtype}"
+                raise DataError(f"{image_path}: has {found}, and the net sees colours; expected `inputs={count}`")
+            if not self.planes:  # an ordinary picture, as a TIFF
+                image, planes = planes, None
+        label = read_mask(mask_path, classes=len(self.classes))
         require_fit(mask_path, label, image, image_path)
-        return Sample(name, image, label)
+        return Sample(name, image, label, planes=planes)
 
 
 def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> Path:
@@ -168,6 +189,14 @@ def find_sbd(root: str | os.PathLike[str]) -> Path | None:
         if (folder / "img").is_dir() and (folder / "cls").is_dir():
             return folder
     return None
+
+
+def _bits_of(path: Path) -> int:
+    """The number in `path`, 8 to 16; 16 where there is no such file."""
+    words = read_lines(path) if path.is_file() else ["16"]
+    if len(words) != 1 or words[0] not in map(str, range(8, 17)):
+        raise DataError(f"{path}: holds {', '.join(words)[:60]!r}; expected one number from 8 to 16, the bits in use")
+    return int(words[0])
 
 
 def _classes_of(folder: Path, classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ before it uses it, runs no code from the file, and refuses a faulty file with on
 FILES = (
     "limits",
     "strict_json",
+    "not_weights",
     "archive",
     "npz",
     "opcodes",

@@ -17,6 +17,7 @@ from minifcn.formats.caffemodel import read_caffemodel
 from minifcn.formats.h5 import read_h5
 from minifcn.formats.limits import bytes_of, path_of
 from minifcn.formats.mat import read_mat
+from minifcn.formats.not_weights import refuse_folder, refuse_other
 from minifcn.formats.npz import read_npz
 from minifcn.formats.safetensors import read_safetensors
 from minifcn.formats.torch_legacy import read_torch_legacy
@@ -45,6 +46,7 @@ FORMATS: dict[str, tuple[str, Reader | None]] = {
 def format_of(path: str | Path) -> str:
     """Return one of `FORMATS`. Raises `FormatError` for anything else, `UsageError` where there is no such file."""
     path = path_of(path)
+    refuse_folder(path)
     head = bytes(bytes_of(path, most=HEAD))
     if head[:4] == ZIP:
         name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
@@ -53,10 +55,11 @@ def format_of(path: str | Path) -> str:
         return "mat"
     if head[:8] == HDF5:
         return "h5"
+    if head[8:9] == b"{":  # before the next, with which the length of its header may begin
+        return "safetensors"
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "torch_legacy"
-    if head[8:9] == b"{":
-        return "safetensors"
+    refuse_other(path, head)
     if _text(head):
         return "prototxt"
     if head.startswith(NET_TAGS):

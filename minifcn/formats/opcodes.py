@@ -16,17 +16,19 @@ arguments and a callable, and *calls* it. `cos\nsystem\n` and `R` are a shell. S
 unpickled, and PyTorch's files, which all contain pickles, are a problem.
 
 Here is the answer. Of the language's seventy words this machine knows some thirty, those that files of weights use.
-`c` finds nothing but the names it was given, and `R` calls nothing but our own functions. It also counts: words (each
-takes time), and bytes only as far as the file has them. `r` with box number 2^32 - 1, nine bytes in all with what
-belongs around it, makes an unpickler that keeps its boxes in an array reserve gigabytes; ours keeps them in a dict.
+`c` finds nothing but the names it was given, and `R` calls nothing but our own functions. Some names that stand beside
+weights in a checkpoint (a device, a NumPy number, argparse's options) are known and never imported: what a pickle makes
+of them is an `Other`, which is passed over. The machine also counts: words (each takes time), and bytes only as far as
+the file has them. `r` with box number 2^32 - 1, nine bytes in all with what belongs around it, makes an unpickler that
+keeps its boxes in an array reserve gigabytes; ours keeps them in a dict.
 
 `pickletools.genops` of the standard library reads the same words and is made for looking at pickles: it takes halves of
 surrogate pairs for UTF-8, the texts of Python 2 for Latin-1, and undoes escapes in names, so that `to\x72ch` passes
 for `torch`. What decides whether a name is known should see the bytes, so the few kinds of arguments are read here.
 
-Values on the stack are int, float, str, bool, None, tuple, list, dict (also in the place of OrderedDict), `Name`, and
-what the functions return. They may be nested so deep that printing or comparing one exhausts Python's own stack: no
-code here or above does either before it knows the type.
+Values on the stack are int, float, str, bool, None, tuple, list, dict (also in the place of OrderedDict), `Name`,
+`Other`, and what the functions return. They may be nested so deep that printing or comparing one exhausts Python's own
+stack: no code here or above does either before it knows the type.
 """
 
 import struct
@@ -40,6 +42,30 @@ MAX_INTEGER = 16  # bytes; the magic number in front of old PyTorch files has te
 MAX_KEY = 2**31  # an integer of 61 bits or more can have the hash of another: 20,000 such keys take seconds
 SAVE_STATE = "save the weights alone, torch.save(net.state_dict()), or take another file"
 ORDERED_DICT = "collections.OrderedDict"
+# Beside weights people save options, counters, random states and sizes. None of these is imported or made.
+PASSED_OVER = frozenset(
+    f"{module}.{name}"
+    for modules, names in {
+        "argparse": "Namespace",
+        "types": "SimpleNamespace",
+        "collections": "Counter defaultdict deque",
+        "__builtin__ builtins": "set frozenset list dict tuple int float str bool complex slice range bytearray",
+        "datetime": "datetime date timedelta",
+        "pathlib pathlib._local": "Path PosixPath WindowsPath PurePosixPath",
+        "_codecs": "encode",
+        "numpy": "dtype ndarray",
+        "numpy.core.multiarray numpy._core.multiarray": "scalar _reconstruct",
+        "torch": "device Size float16 float32 float64 bfloat16 int32 int64 uint8 bool strided contiguous_format "
+        "channels_last",
+        "torch.torch_version": "TorchVersion",
+        "torch.serialization": "_get_layout",
+        "pytorch_lightning.utilities.parsing lightning_fabric.utilities.data lightning.fabric.utilities.data "
+        "lightning.pytorch.utilities.parsing": "AttributeDict",
+        "easydict": "EasyDict",
+    }.items()
+    for module in modules.split()
+    for name in names.split()
+)
 
 
 class Name:
@@ -47,6 +73,10 @@ class Name:
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+class Other:
+    """What stands for an object of a name in `PASSED_OVER`: nothing of it is kept."""
 
 
 class Machine:
@@ -130,7 +160,7 @@ class Machine:
     def protocol(self) -> None:
         found = self.cursor.integer(1, "protocol")
         if found != 2:
-            raise self.refusal(f"pickle protocol {found}", "2, which PyTorch writes")
+            raise self.refusal(f"pickle protocol {found}", "2, which PyTorch writes", then=SAVE_STATE)
 
     def push_integer(self, size: int, *, signed: bool = False) -> None:
         self.push(self.cursor.integer(size, "integer", signed=signed))
@@ -154,12 +184,16 @@ class Machine:
     # -------------------------------------------------------------------------------------------------- lists and dicts
 
     def extend(self, values: list[Any]) -> None:
+        if self.passed_over():
+            return
         target = self.pop_type(list)
         target.extend(values)
         self.push(target)
 
     def set_items(self, values: list[Any]) -> None:
         """Keys and values in turn. A key that comes twice is two answers to one question."""
+        if self.passed_over():
+            return
         target = self.pop_type(dict)
         if len(values) % 2:
             raise self.refusal("a key without a value", "both")
@@ -192,7 +226,7 @@ class Machine:
         """`c`: nothing is imported. The name itself is pushed, if it is one of those that are known."""
         module, name = (self.cursor.line(what).decode("latin-1") for what in ("module", "name"))
         text = f"{module}.{name}"
-        if text != ORDERED_DICT and text not in self.functions and text not in self.constants:
+        if not any(text in known for known in (self.functions, self.constants, PASSED_OVER, (ORDERED_DICT,))):
             raise self.refusal(f"the name {text}", "only what rebuilds tensors; nothing was run", then=SAVE_STATE)
         self.push(Name(text))
 
@@ -204,6 +238,8 @@ class Machine:
             self.set_items(self.pairs(arguments))
         elif callee in self.functions:
             self.push(self.functions[callee](arguments))
+        elif callee in PASSED_OVER:
+            self.push(Other())
         else:
             raise self.refusal(f"a call of {callee}", "a call of what rebuilds tensors", then=SAVE_STATE)
 
@@ -221,8 +257,24 @@ class Machine:
 
     def build(self) -> None:
         """`b`: attributes for an object. A state dict's are notes about its layers' versions, which are passed over."""
-        self.pop_type(dict)
-        self.push(self.pop_type(dict))
+        state = self.pop()
+        if self.passed_over():
+            return
+        target = self.pop_type(dict)
+        if type(state) is not dict:
+            raise self.refusal(f"a {type(state).__name__}", "a dict")
+        self.push(target)
+
+    def new(self) -> None:
+        """`\x81`: an object of a class, of which only those are known that are passed over."""
+        self.pop_type(tuple)
+        if (callee := self.pop_type(Name).text) not in PASSED_OVER:
+            raise self.refusal(f"an object of {callee}", "plain tensors", then=SAVE_STATE)
+        self.push(Other())
+
+    def passed_over(self) -> bool:
+        """Return whether an `Other` lies on top, for which everything that it is given is dropped."""
+        return len(self.stack) > (self.marks[-1] if self.marks else 0) and type(self.stack[-1]) is Other
 
     def refer(self) -> None:
         """`Q`: something outside of the pickle, by its number."""
@@ -263,5 +315,6 @@ WORDS: dict[bytes, Callable[[Machine], None]] = {
     b"c": Machine.name,
     b"R": Machine.call,
     b"b": Machine.build,
+    b"\x81": Machine.new,
     b"Q": Machine.refer,
 }

@@ -15,6 +15,7 @@ import numpy as np
 
 from minifcn.formats.archive import STORED, read_archive, unfold
 from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, path_of, refusal
+from minifcn.formats.not_weights import refuse_archive
 from minifcn.formats.torch_tensors import Storage, collect, read_pickle
 
 
@@ -27,6 +28,7 @@ def read_torch_zip(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np
     path = path_of(path)
     data = bytes_of(path)
     entries = read_archive(path, data)
+    refuse_archive(path, list(entries))
     for entry in entries.values():
         if entry.method != STORED:
             raise refusal(path, f"zip entry {entry.name}", "compressed", "stored, as PyTorch does")

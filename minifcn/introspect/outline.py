@@ -198,7 +198,7 @@ class Outline(np.lib.mixins.NDArrayOperatorsMixin):
         shape = [1 if a in kept else n for a, n in enumerate(self.shape) if keepdims or a not in kept]
         return Outline(shape, self.dtype, self.library)
 
-    mean = max = min = sum
+    mean = var = max = min = sum
 
     def argmax(self, axis: int) -> Outline:
         return self.sum(axis=axis).astype("int64")

@@ -19,5 +19,6 @@ FILES = (
     "tiling",
     "upsampling",
     "dilated",
+    "resnet",
     "zoo",
 )

@@ -115,11 +115,20 @@ class Parallel(Module):
 class Residual(Sequential):
     """Modules one after another, whose input is added to what comes out (He et al., 2016): y = x + f(x).
 
-    They must keep the shape of x, so their cells must lie where those of x do.
+    They must keep the shape of x, so their cells must lie where those of x do. Where they do not, a module called
+    `downsample` is the shortcut: y = downsample(x) + f(x).
     """
 
+    @property
+    def shortcut(self) -> Sequential | None:
+        """The module through which the input goes before it is added, if there is one."""
+        return getattr(self, "downsample", None)
+
+    def sequence(self) -> dict[str, Module]:
+        return {name: module for name, module in super().sequence().items() if name != "downsample"}
+
     def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+        return (self.shortcut(x) if self.shortcut else x) + super().forward(x)
 
 
 def thinned(name: str, width: int, own: int) -> Callable[[int], int]:

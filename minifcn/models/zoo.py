@@ -23,6 +23,8 @@ from minifcn.models.efficientnet import EfficientNetLite0
 from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.lenet import LeNet
 from minifcn.models.paper import paper_vgg
+from minifcn.models.resnet import BLOCKS as RESNETS
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.trunk import Trunk
 from minifcn.models.vgg import BLOCKS, VGG
@@ -99,6 +101,12 @@ NETS: dict[str, Net] = {
     "fcn-googlenet": Net(paper.FCN_GoogLeNet),
     **{f"fcn-pool{number}": Net(partial(paper.FCN_pool, number)) for number in (3, 4, 5)},
     "fcn32s-fixed": Net(paper.FCN32s_fixed),
+    # torchvision's, with and without the auxiliary head, as its files have them
+    **{f"fcn_resnet{n}": Net(partial(FCN_ResNet, layers=n), "torchvision-segmentation") for n in RESNETS},
+    **{
+        f"fcn_resnet{n}-main": Net(partial(FCN_ResNet, layers=n, aux=False), "torchvision-segmentation")
+        for n in RESNETS
+    },
     # and others to compare with
     "fcn-squeezenet": Net(paper.FCN_SqueezeNet),
     "parsenet": Net(paper.ParseNet),

@@ -19,7 +19,7 @@ from typing import Any
 from minifcn.data.batches import Preprocessing
 from minifcn.data.inputs import Inputs
 from minifcn.data.sample import VOID, fault_of_names
-from minifcn.errors import FormatError
+from minifcn.errors import FormatError, whole
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.training import setup
@@ -41,6 +41,7 @@ class NetRecord:
     classes: tuple[str, ...]
     geometry_classes: tuple[str, ...]
     preprocessing: Preprocessing
+    image_bits: int = 16  # how many of the bits of a 16-bit photograph count, from the lowest
 
     def __str__(self) -> str:
         return f"FCN-{self.stride}s"
@@ -62,6 +63,7 @@ class NetRecord:
             "classes": list(self.classes),
             "geometry_classes": list(self.geometry_classes),
             "preprocessing": self.preprocessing.as_dict(),
+            **({"image_bits": self.image_bits} if self.image_bits < 16 else {}),
         }
 
 
@@ -84,7 +86,10 @@ def read_record(path: Path, meta: Mapping[str, Any]) -> NetRecord:
     if type(stride) is not int or stride not in options.strides:
         raise FormatError(f"{path}: stride is {stride!r:.80}; expected a checkpoint of `minifcn train`")
     geometry = _classes(path, found, "geometry_classes") if options.two_heads else ()
-    return NetRecord(options, stride, classes, geometry, preprocessing)
+    bits = found.get("image_bits", 16)
+    if not whole(bits, least=8, most=16):
+        raise FormatError(f"{path}: image_bits is {bits!r:.80}; expected a number from 8 to 16")
+    return NetRecord(options, stride, classes, geometry, preprocessing, bits)
 
 
 def _classes(path: Path, found: Mapping[str, Any], field: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from minifcn.data.batches import CAFFE
-from minifcn.data.inputs import HIDINGS, INPUTS, NYUD, SIFT_FLOW
+from minifcn.data.inputs import HIDINGS, NYUD, SIFT_FLOW, Inputs, planes_of
 from minifcn.errors import UsageError
 from minifcn.models.fcn import FUSIONS, UPSAMPLINGS
 from minifcn.models.vgg import BLOCKS
@@ -79,7 +79,8 @@ class Options:
     inputs: Annotated[
         str,
         'what the net sees: "rgb", "rgbd" (depth as a fourth plane: early fusion), "depth", "hha", or two nets that '
-        'vote (late fusion), "rgb+depth" or "rgb+hha"',
+        'vote (late fusion), "rgb+depth" or "rgb+hha"; or a number from 1 to 16, the planes of '
+        "multispectral TIFF or .npy images",
     ] = "rgb"
     heads: Annotated[
         str, '"label", "geometry" (the data\'s second labels), or "label+geometry": a head for each on one trunk'
@@ -189,7 +190,12 @@ class Options:
             raise UsageError(f"option fc is {self.fc}, which {self.trunk} does not have; expected 0")
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
-        if "+" in self.inputs and self.two_heads:
+        seen = Inputs(self.inputs, CAFFE)
+        if planes_of(self.inputs) and (self.hide or self.mean):
+            raise UsageError(
+                f"option inputs is {self.inputs!r}, planes; expected neither `hide` nor `mean`, of colours"
+            )
+        if len(seen.parts) > 1 and self.two_heads:
             raise UsageError(
                 f"option heads is {self.heads!r:.80} with inputs {self.inputs!r:.80}; expected one net for two heads"
             )
@@ -315,7 +321,6 @@ RANGES = (
 )
 CHOICES: dict[str, tuple[Any, ...]] = {
     "trunk": ("vgg", *(name for name, net in NETS.items() if net.strides)),
-    "inputs": INPUTS,
     "heads": HEADS,
     "hide": ("", *HIDINGS),
     "mean": ("", *MEANS),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minifcn.data.batches import CAFFE
 from minifcn.data.files import MAX_PIXELS
-from minifcn.data.inputs import Inputs, Second
+from minifcn.data.inputs import Inputs, Second, planes_of
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.introspect.describe import Description, count, describe, giga, mib
 from minifcn.introspect.markup import text_table
@@ -60,7 +60,8 @@ def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu"
     yield from about
     weights, about = _weights(o)
     own = weights[0].preprocessing if weights else None
-    taken = setup.preprocessing(o, own) or "RGB, 0..1, normalised by what the training images are"
+    fitted = f"{o.inputs} planes" if planes_of(o.inputs) else "RGB, 0..1"
+    taken = setup.preprocessing(o, own) or f"{fitted}, normalised by what the training images are"
     yield f"images are taken as: {taken}"
     yield from about
     yield from (f"warning: {line}" for line in doubts(o, [one.net for one in weights]))
@@ -82,7 +83,8 @@ def _images(o: Options, size: tuple[int, int] | None) -> tuple[Images, list[str]
     try:
         train, val = setup.data_sets(o, say=said.append)
         first = train[0]
-        Inputs(o.inputs, CAFFE)(first)  # depth that is not there is found now
+        through = setup.fitted(o, [first]) if planes_of(o.inputs) else CAFFE
+        Inputs(o.inputs, through)(first)  # depth that is not there is found now
         geometry = len(Second(train).classes) if o.two_heads else 0
         sides = size or ((o.crop, o.crop) if o.crop else first.image.shape[:2])
         images = Images(len(train), sides, labelled_pixels(train, o.crop), len(train.classes), geometry)

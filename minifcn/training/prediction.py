@@ -12,6 +12,7 @@ import numpy as np
 
 from minifcn import viz
 from minifcn.backend import to_device, to_host
+from minifcn.data.augment import resized
 from minifcn.data.batches import Preprocessing
 from minifcn.data.files import write_mask
 from minifcn.formats.checkpoint import replace_file
@@ -48,7 +49,10 @@ class Predictor:
     scales: tuple[float, ...] = (1.0,)
 
     def __call__(self, image: np.ndarray, *, keep: Sequence[str] = ()) -> Prediction:
-        """Return the prediction of an image (H, W, 3) uint8; `keep`: "scores", "entropy" or both, to keep."""
+        """Return the prediction of an image (H, W, 3) uint8, or of planes.
+
+        `keep`: "scores", "entropy" or both, to keep.
+        """
         height, width = image.shape[:2]
         copies = [scaled(image, factor) for factor in self.scales]
         label = np.empty((height, width), np.uint8)
@@ -101,12 +105,14 @@ class Predictor:
 
 
 def scaled(image: np.ndarray, factor: float) -> np.ndarray:
-    """Return an image (H, W, 3) uint8 scaled by `factor`, at least one pixel large."""
+    """Return an image (H, W, 3) uint8, or planes (H, W, C), scaled by `factor`, at least one pixel large."""
     from PIL import Image
 
     height, width = (max(1, round(side * factor)) for side in image.shape[:2])
     if (height, width) == image.shape[:2]:
         return image
+    if image.dtype != np.uint8 or image.shape[2] != 3:
+        return resized(image, (height, width))
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 

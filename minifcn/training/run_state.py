@@ -14,7 +14,8 @@ import numpy as np
 from minifcn.backend import to_device
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Cached, Dataset, Subset
-from minifcn.data.inputs import Hidden, Inputs, Second
+from minifcn.data.inputs import Hidden, Inputs, Second, planes_of
+from minifcn.data.planes import shown_as
 from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
 from minifcn.metrics import ConfusionMatrix
@@ -70,9 +71,11 @@ class Run:
             say(f"warning: {warning}")
         self.train_set: Dataset = learned
         self.val_set: Dataset = measured
-        self.classes = tuple(train.classes)
+        self.classes, self.image_bits = tuple(train.classes), learned.image_bits
         self.geometry_classes = Second(self.train_set).classes if options.two_heads else ()
-        self.preprocessing = preprocessing or Preprocessing.fit(self.train_set)
+        self.preprocessing = preprocessing or setup.fitted(options, self.train_set)
+        if planes := planes_of(options.inputs):
+            say(f"images of {planes} planes: {self.preprocessing}; {shown_as(planes)}")
         self.inputs(self.train_set[0])  # depth that is not there is found before anything is made
         if options.hide:
             self.train_set = Hidden(learned, options.hide, fill=self.preprocessing.fill)
@@ -94,7 +97,7 @@ class Run:
     def record(self) -> NetRecord:
         """What the net of this stage is."""
         stride = self.options.strides[self.progress.stage]
-        return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing)
+        return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing, self.image_bits)
 
     def _counted_weights(self) -> Any:
         """Return what each class weighs in the loss, None for alike."""

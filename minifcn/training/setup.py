@@ -11,8 +11,8 @@ import numpy as np
 
 from minifcn.data.augment import Augmentation
 from minifcn.data.batches import Preprocessing
-from minifcn.data.dataset import Dataset, Subset
-from minifcn.data.inputs import CHANNELS, Second
+from minifcn.data.dataset import Dataset, Pictures, Subset
+from minifcn.data.inputs import CHANNELS, Second, planes_of
 from minifcn.data.opening import open_data
 from minifcn.data.shapes import Shapes
 from minifcn.data.tools.silent import warnings_of
@@ -85,12 +85,14 @@ def data_set(o: Options, split: str, most: int, *, say: Callable[[str], None] = 
 
 
 def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) -> Dataset:
+    if o.data == WORLD and planes_of(o.inputs):
+        raise UsageError(f"option inputs is {o.inputs!r}, planes of images; expected a data set of yours, `data=DIR`")
     if o.data == WORLD:
         drawn, sees_hha = most or WORLD_IMAGES.get(split, 0), "hha" in o.inputs
         return Shapes(split, count=drawn, size=o.world_size, seed=o.seed, hha=sees_hha)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # `skipped` says the same, and is said below
-        dataset = open_data(located(o.data), split, skip_bad=o.skip_bad)
+        dataset = open_data(located(o.data), split, planes=planes_of(o.inputs), skip_bad=o.skip_bad)
     if dataset.skipped:
         count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
         say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
@@ -119,6 +121,8 @@ def preprocessing(o: Options, own: Preprocessing | None) -> Preprocessing | None
 
     Only the mean is replaced: with red first or in another range, it is the same colour.
     """
+    if planes_of(o.inputs):
+        return None
     if not o.mean:
         return own
     named = MEANS[o.mean]
@@ -127,6 +131,11 @@ def preprocessing(o: Options, own: Preprocessing | None) -> Preprocessing | None
     first, second, third = (value * own.scale for value in named.mean)
     turned = own.order != named.order
     return dataclasses.replace(own, mean=(third, second, first) if turned else (first, second, third))
+
+
+def fitted(o: Options, train: Pictures) -> Preprocessing:
+    """Return the preprocessing that the training images themselves give."""
+    return (Preprocessing.fit_planes if planes_of(o.inputs) else Preprocessing.fit)(train)
 
 
 def augmentation(o: Options, fill: tuple[int, int, int]) -> Augmentation:
@@ -147,7 +156,7 @@ def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: s
     """
     heads = {"sem": classes, "geo": geometry} if o.two_heads else classes
     nets = {
-        part: _one_net(o, heads, stride, channels=CHANNELS[part], init=init, seed=o.seed + i)
+        part: _one_net(o, heads, stride, channels=planes_of(part) or CHANNELS[part], init=init, seed=o.seed + i)
         for i, part in enumerate(o.inputs.split("+"))
     }
     return LateFusion(**nets) if len(nets) > 1 else nets[o.inputs]

@@ -16,6 +16,7 @@ from minifcn.formats.checkpoint import load_checkpoint
 from minifcn.formats.limits import path_of
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.training.net_record import read_record
 from minifcn.training.options import Options, from_dict
 from minifcn.training.progress import silent
@@ -32,11 +33,12 @@ class Trained:
 
     path: Path
     name: str
-    net: FCN | LateFusion
+    net: FCN | LateFusion | FCN_ResNet
     classes: tuple[str, ...]
     inputs: Inputs
     step: int
     meta: Mapping[str, Any]
+    image_bits: int = 16
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -78,7 +80,7 @@ def open_trained(path: str | Path, *, best: bool = False, say: Say = silent) -> 
             raise UsageError(f"{path}: holds no checkpoint; expected the folder of a run of `minifcn train`")
         return of_checkpoint(found)
     if recognised(path):
-        return of_weights(open_weights(path))
+        return of_weights(open_weights(path, say=say))
     if not path.exists():
         raise UsageError(f"{path}: found no such run folder or checkpoint; `minifcn train` makes one")
     return of_checkpoint(Checkpoint(path, *load_checkpoint(path)))
@@ -96,13 +98,13 @@ def of_checkpoint(checkpoint: Checkpoint) -> Trained:
         raise FormatError(f"{path}: has no progress; expected a checkpoint of `minifcn train`")
     net = record.network(init="meta")
     restore_net(net, checkpoint, averaged=True)
-    return Trained(path, str(record), net, record.classes, record.inputs, progress["step"], meta)
+    return Trained(path, str(record), net, record.classes, record.inputs, progress["step"], meta, record.image_bits)
 
 
 def of_weights(weights: WeightSet) -> Trained:
     """Return an FCN that others trained: whatever `train` would have chosen stands at its default."""
     net = weights.network()
-    if not isinstance(net, FCN) or not isinstance(net.classes, int) or weights.preprocessing is None:
+    if not isinstance(net, FCN | FCN_ResNet) or not isinstance(net.classes, int) or weights.preprocessing is None:
         raise UsageError(
             f"{weights.path}: {weights.net} does not label the pixels of a photograph with one set of classes; "
             "expected an FCN that does"

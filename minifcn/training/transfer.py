@@ -45,7 +45,7 @@ def _weights(word: str, say: Say) -> WeightSet:
         return open_weights(lite0_file(), net="efficientnet-lite0")
     path = Path(located(word))
     if not path.is_dir() and {"net", "options"}.isdisjoint(meta_of(path)):  # not of a run
-        return open_weights(path)
+        return open_weights(path, say=say)
     trained = open_trained(path, say=say)
     return WeightSet(path, trained.name, "", trained.classes, trained.preprocessing, trained.net.state_dict())
 
@@ -97,10 +97,10 @@ def begin(net: FCN, weights: WeightSet) -> str:
 
 
 def with_planes(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """`arrays`, the first layer widened to the four planes that `own` has there, where it has three."""
+    """`arrays`, the first layer widened to the planes that `own` has there, where it has three."""
     first = next(iter(own))
-    if first in arrays and arrays[first].ndim == 4 and (arrays[first].shape[1], own[first][1]) == (3, 4):
-        return widened(arrays, first, 4)
+    if first in arrays and arrays[first].ndim == 4 and arrays[first].shape[1] == 3 < own[first][1]:
+        return widened(arrays, first, own[first][1])
     return arrays
 
 

@@ -2,6 +2,7 @@
 
 FILES = (
     "names",
+    "wrappers",
     "torch_state",
     "published",
     "onnx_graph",

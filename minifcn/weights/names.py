@@ -16,8 +16,8 @@ import numpy as np
 from minifcn.errors import FormatError
 
 Rule = Callable[[str, Sequence[str]], str]  # (one of our layers, all layers of its net in order) -> its name there
-PARTS = {"w": "weight", "b": "bias", "scale": "scale"}
-PLACES = re.compile(r"trunk|top|head|expand|block\d+")
+PARTS = {"w": "weight", "b": "bias", "scale": "scale", "mean": "running_mean", "var": "running_var"}
+PLACES = re.compile(r"trunk|top|head|expand|body|block\d+")
 
 
 def layer_of(name: str) -> tuple[str, str]:
@@ -98,6 +98,11 @@ def torchvision_googlenet(layer: str, layers: Sequence[str]) -> str:
     for window, branch in {"conv1x1": 1, "conv3x3": 2, "conv5x5": 3, "pool": 4}.items():
         layer = layer.replace(f".{window}", f".branch{branch}")
     return layer.replace(".reduce", ".0").replace(".conv", ".1").replace(".proj", ".1")
+
+
+def torchvision_segmentation(layer: str, layers: Sequence[str]) -> str:
+    """Our names are torchvision's here: the trunk is called the backbone, the heads stand beside it."""
+    return layer if "classifier" in layer else f"backbone.{layer}"
 
 
 NORMALISED = {"_conv_stem": "_bn0", "_conv_head": "_bn1", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1",

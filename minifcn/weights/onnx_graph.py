@@ -23,6 +23,7 @@ from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import out_size
 from minifcn.models.classifier import Classifier, GlobalAverage
 from minifcn.models.fcn import FCN, Words, follow
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.trunk import Parallel, Residual, Trunk
 from minifcn.nn import (
     AvgPool2d,
@@ -34,6 +35,7 @@ from minifcn.nn import (
     LocalResponseNorm,
     MaxPool2d,
     Module,
+    ReLU,
     ReLU6,
     Sequential,
     Upsample,
@@ -192,6 +194,13 @@ def stages(writer: Writer, trunk: Trunk, x: str) -> dict[str, str]:
     return outputs
 
 
+def resized(writer: Writer, net: Any, x: str) -> str:
+    """Write the scores of the first head, resampled to the size of the image as `ops.bilinear_resize` does."""
+    y = write(writer, net.classifier, list(stages(writer, net.trunk, x).values())[-1])
+    sizes = writer.node("Concat", writer.node("Shape", y, end=2), writer.node("Shape", x, start=2), axis=0)
+    return writer.node("Resize", y, "", "", sizes, mode="linear", coordinate_transformation_mode="half_pixel")
+
+
 def climb(writer: Writer, net: FCN, features: Mapping[str, str], head: str) -> str:
     """Write the steps of one head; return the name of its scores."""
     words: Words = {
@@ -222,14 +231,18 @@ FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
     BatchNorm2d: normalized,
     ZeroPad2d: padded,
     ReLU6: relu6,
-    Residual: lambda writer, module, x: writer.node("Add", x, sequential(writer, module, x)),
+    ReLU: lambda writer, module, x: writer.node("Relu", x),
+    Residual: lambda writer, module, x: writer.node(
+        "Add", write(writer, module.shortcut, x) if module.shortcut else x, sequential(writer, module, x)
+    ),
     Sequential: sequential,
     Parallel: parallel,
+    FCN_ResNet: resized,
     Classifier: lambda writer, net, x: write(writer, net.top, list(stages(writer, net.trunk, x).values())[-1]),
 }
 
 
-def onnx_model(net: FCN | Classifier, *, classes: Sequence[str], metadata: Mapping[str, Any]) -> Any:
+def onnx_model(net: FCN | FCN_ResNet | Classifier, *, classes: Sequence[str], metadata: Mapping[str, Any]) -> Any:
     """Return the net as an `onnx.ModelProto`: "image" (N, channels, H, W) float32 to "scores", not yet probabilities.
 
     The scores of an FCN are (N, classes, H, W), one output "scores_NAME" for each of several heads; those of a
@@ -249,7 +262,7 @@ def onnx_model(net: FCN | Classifier, *, classes: Sequence[str], metadata: Mappi
     first = next(net.parameters())
     one = one_size(net)
     takes = helper.make_tensor_value_info(IMAGE, number, ["N", first.shape[1], *([one, one] if one else ["H", "W"])])
-    maps: list[Any] = ["H", "W"] if isinstance(net, FCN) else []
+    maps: list[Any] = [] if isinstance(net, Classifier) else ["H", "W"]
     gives = [helper.make_tensor_value_info(name, number, ["N", f"{name}_classes", *maps]) for name in results]
     constants = [onnx.numpy_helper.from_array(array, name) for name, array in writer.constants.items()]
     graph = helper.make_graph(writer.nodes, type(net).__name__, [takes], gives, constants)

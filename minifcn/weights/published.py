@@ -11,6 +11,8 @@ classifier, its heat maps and what is fine-tuned from it need no download.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -31,10 +33,12 @@ from minifcn.formats.files import format_of, read
 from minifcn.formats.limits import path_of, short
 from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.zoo import NETS, named
 from minifcn.nn import Module, Upsample, bilinear
 from minifcn.weights import names
 from minifcn.weights.names import Rule, folded, paired, renamed, unnumbered
+from minifcn.weights.wrappers import chosen, description, parts_of
 
 BGR = Preprocessing("BGR", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
 OXFORD = Preprocessing("BGR", 1.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0))
@@ -85,6 +89,7 @@ SOURCES: dict[str, tuple[Any, ...]] = {
     "torchvision-squeezenet1.0": (names.torchvision_squeezenet((4, 8)), TORCH),
     "torchvision-squeezenet1.1": (names.torchvision_squeezenet((3, 5)), TORCH),
     "efficientnet-lite0": (names.efficientnet, LITE),
+    "torchvision-segmentation": (names.torchvision_segmentation, TORCH),
     "torchvision-googlenet": (names.torchvision_googlenet, HALVES, r"aux[12]\..*"),
 }
 PUBLISHED = {name: Published(net.make, *SOURCES[net.published]) for name, net in NETS.items() if net.published}
@@ -120,7 +125,7 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     net = published.network()
     classes = None
     several = isinstance(net, FCN) and not isinstance(net.classes, int)  # heads, whose classes are the net's own
-    if isinstance(net, Classifier) or (any_classes and not several):
+    if isinstance(net, Classifier | FCN_ResNet) or (any_classes and not several):
         classes = _classes(net, published.rule, arrays)
         net = published.network(classes) if classes else net
     groups = list(_groups(net, published.rule))
@@ -245,6 +250,33 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
     )
 
 
+def unwrapped(path: Path, arrays: Mapping[str, np.ndarray], *, net: str, part: str) -> tuple[Comparison, str]:
+    """Return the net that fits what a file holds below its wrappers, and a line that says where that was.
+
+    The line is "" for a file that holds a net's arrays and nothing else. Raises as `matching` and `wrappers.chosen` do.
+    """
+    parts = parts_of(arrays, _layers())
+    if not parts or (not part and len(parts.get("", ())) == len(arrays)):
+        return matching(path, arrays, net=net), ""
+    fitting: dict[str, Comparison] = {}
+    for name, inside in parts.items():
+        with contextlib.suppress(FormatError):
+            fitting[name] = matching(path, inside, net=net)
+    if fitting:
+        one = chosen(path, {name: fit.net for name, fit in fitting.items()}, part)
+        return fitting[one], description(arrays, parts, one)
+    largest = parts.get(part, next(iter(parts.values())))  # of a few, the names of layers are a coincidence
+    return matching(path, largest if 2 * len(largest) > len(arrays) else arrays, net=net), ""
+
+
+@functools.cache
+def _layers() -> frozenset[str]:
+    """Return the layers of all published nets, by the names that files have: "features.0"."""
+    nets = [(published.network(), published.rule) for published in PUBLISHED.values()]
+    names = (renamed([own for own, _ in net.named_parameters()], rule).values() for net, rule in nets)
+    return frozenset(name.rpartition(".")[0] for each in names for name in each)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # A set of weights, with all that belongs to it
 # ---------------------------------------------------------------------------------------------------------------------
@@ -295,13 +327,24 @@ class WeightSet:
         return {"weights": known, "preprocessing": self.preprocessing.as_dict() if self.preprocessing else None}
 
 
-def open_weights(path: str | Path, *, net: str = "", allow_nonfinite: bool = False) -> WeightSet:
-    """Return the weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote."""
+def open_weights(
+    path: str | Path,
+    *,
+    net: str = "",
+    part: str = "",
+    allow_nonfinite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> WeightSet:
+    """Return the weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote.
+
+    `part` names the dict to take, where a file has several that fit; `say` hears in which of them the weights were.
+    """
     path = path_of(path)
     if (meta := weights_meta(path)) is not None:
         return _converted(path, meta, net, allow_nonfinite)
-    arrays = read(path, allow_nonfinite=allow_nonfinite)
-    fit = matching(path, arrays, net=net)
+    fit, where = unwrapped(path, read(path, allow_nonfinite=allow_nonfinite), net=net, part=part)
+    if where:
+        say(f"{path}: {where}")
     classes = class_names(fit)
     return WeightSet(path, fit.net, fit.output, classes, PUBLISHED[fit.net].preprocessing, fit.arrays)
 
@@ -315,7 +358,11 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
     count = last.size
     if isinstance(net, Classifier) and count == 1000:
         return imagenet_classes()
-    return VOC_CLASSES if fit.net.startswith("voc-") and count == 21 else tuple(f"class {i}" for i in range(count))
+    return (
+        VOC_CLASSES
+        if fit.net.startswith(("voc-", "fcn_resnet")) and count == 21
+        else tuple(f"class {i}" for i in range(count))
+    )
 
 
 def recognised(path: Path) -> bool:

@@ -74,6 +74,7 @@ def zip_head(name):
         (zip_head(b"archive/data.pkl") + b"\x80\x02}", "torch_zip"),
         (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "torch_legacy"),
         (b"\x40\x00\x00\x00\x00\x00\x00\x00" + b'{"a":', "safetensors"),
+        (b"\x80\x05\x00\x00\x00\x00\x00\x00" + b'{"a":', "safetensors"),  # a length that looks like a pickle
         (b"\x89HDF\r\n\x1a\n\x00", "h5"),
         (b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x01IM", "mat"),
         (b"MATLAB 7.3 MAT-file".ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n", "mat"),

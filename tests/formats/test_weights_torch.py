@@ -259,7 +259,9 @@ def test_row_14_a_shell_is_not_started(tmp_path: Path, write: Writer, read: Any,
         (b"}Nb", "a NoneType, expected a dict"),
         (b"K\x01Q", "a reference"),
         (b"i__main__\nx\n", "the word"),
-        (b"\x81", "the word"),
+        (b"\x81", "an empty stack"),
+        (b"ctorch\nDevice\n)\x81", "the name torch.Device"),
+        (b"ccollections\nOrderedDict\n)\x81", "an object of collections.OrderedDict"),
         (b"\x93", "the word"),
         (b"P0\n", "the word"),
         (b"0", "the word"),
@@ -269,6 +271,19 @@ def test_words_that_are_no_ones_weights(words: bytes, message: str) -> None:
     with pytest.raises(FormatError) as caught:
         run(pickled(words))
     assert message in str(caught.value), caught.value
+
+
+def test_what_is_passed_over_is_never_made() -> None:
+    """Names that stand beside weights become an `Other`, whatever is put into it; a tensor among them is lost."""
+    for words in (
+        b"cpathlib\nPosixPath\n(" + text("/etc") + b"tR",
+        b"cargparse\nNamespace\n)\x81}" + text("lr") + b"K\x01sb",
+        b"ccollections\ndefaultdict\nc__builtin__\nlist\n\x85R(" + text("a") + b"K\x01u",
+        b"ccollections\ndeque\n)R(K\x01K\x02e",
+        b"cnumpy\ndtype\n" + text("f8") + b"\x85R(K\x03Ntb",
+    ):
+        assert type(run(pickled(words))) is opcodes.Other, words
+    assert {"torch.load", "builtins.eval", "builtins.getattr", "os.system"}.isdisjoint(opcodes.PASSED_OVER)
 
 
 def test_a_constant_is_not_called(tmp_path: Path) -> None:
@@ -421,7 +436,7 @@ def test_every_word_says_what_it_should() -> None:
         three,
     )
     assert run(words) == (*expected, [None], [None, None], {1: None}, {1: None})
-    assert len(WORDS) == 32
+    assert len(WORDS) == 33
 
 
 # ------------------------------------------------------------------------------------------ row 17: outside the storage

@@ -11,6 +11,7 @@ from minifcn.models.alexnet import AlexNet, AlexNet2014
 from minifcn.models.classifier import Classifier, classifier
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.vgg import BLOCKS
 from minifcn.models.zoo import NETS, TRUNKS, named
 from minifcn.training import setup
@@ -27,7 +28,7 @@ def same(a, b):
 @pytest.mark.parametrize("name", NETS)
 def test_a_net_is_what_its_record_says(name):
     net = NETS[name](width=1, init="zero")
-    assert isinstance(net, Classifier if name in TRUNKS else FCN | LateFusion)
+    assert isinstance(net, Classifier if name in TRUNKS else FCN | LateFusion | FCN_ResNet)
     if name in TRUNKS:
         assert isinstance(net.trunk, TRUNKS[name].func)
 

@@ -18,6 +18,7 @@ import shlex
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 
 from minifcn.data.files import read_image, read_mask_as_it_is
 from minifcn.data.listed import ID, MAX_LIST, Part, read_lines
+from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown, shown_as
 from minifcn.data.sample import VOID
 from minifcn.data.tools.mapping import (
     MAX_COLOURS,
@@ -78,6 +80,7 @@ KINDS = {
     ),
     "image": ("images that cannot be read", "Replace them or take them out of the lists."),
     "mask": ("masks that cannot be read", "Replace them or take them out of the lists."),
+    "planes": ("images of different numbers of planes", "A net sees as many planes in each: keep those of one kind."),
     "size": ("masks of another size than their image", "A mask has one pixel for each pixel of its image."),
     "colours": (
         "masks in colours",
@@ -122,6 +125,7 @@ class Findings:
         self.colour_files: Counter[int] = Counter()
         self.many_colours = 0
         self.images: dict[str, Counter[int]] = defaultdict(Counter)
+        self.planes: Counter[str] = Counter()
         self.notes: list[str] = []
 
     @property
@@ -290,6 +294,11 @@ def check(
         advance()
     if set(found.numbers) == {0, VOID}:
         found.faults["black and white"].append(f"all {sum(found.kinds.values())} masks")
+    if len(found.planes) > 1:
+        found.faults["planes"].append(", ".join(f"{count} of {what}" for what, count in found.planes.most_common()))
+    for what in found.planes.keys() - {"colours"}:
+        count = what.partition(" ")[0]
+        found.notes.append(f"images of {what}: train with `inputs={count}`; {shown_as(int(count))}")
     found.faults.update(silent.faults())
     found.notes += silent.notes()
     found.faults = {kind: found.faults[kind] for kind in KINDS if found.faults[kind]}
@@ -394,7 +403,7 @@ def _look(found: Findings, name: str, images: Part, masks: Part, splits: list[st
     both = [_only(found, name, part, kind) for part, kind in ((images, "no image"), (masks, "no mask"))]
     image = label = None
     if both[0]:
-        image = _read(found, "image", read_image, both[0])
+        image = _read(found, "image", partial(_picture, found), both[0])
         if image is not None:
             silent.pixels(name, image)
     if both[1]:
@@ -410,6 +419,17 @@ def _look(found: Findings, name: str, images: Part, masks: Part, splits: list[st
                 image = None
             if _mask(found, name, kind, label, splits) and image is not None:
                 found.usable.append(name)
+
+
+def _picture(found: Findings, path: Path) -> np.ndarray:
+    """A photograph, or what is shown of an image of planes, which are counted."""
+    if path.suffix.lower() not in PLANE_SUFFIXES:
+        found.planes["colours"] += 1
+        return read_image(path)
+    planes = read_planes(path)
+    colours = planes.dtype == np.uint8 and planes.shape[2] == 3
+    found.planes["colours" if colours else f"{planes.shape[2]} planes"] += 1
+    return planes if colours else shown(planes)
 
 
 def _only(found: Findings, name: str, part: Part, kind: str) -> Path | None:

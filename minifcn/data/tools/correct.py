@@ -16,7 +16,7 @@ from minifcn.data.sample import VOID
 from minifcn.data.tools.check import Findings
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, remapped
-from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
+from minifcn.data.voc import BITS, IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
 
@@ -55,6 +55,8 @@ def correct(
             if not usable.isdisjoint(ids):  # an empty list would be refused
                 write_lines(root / SPLITS / f"{split}.txt", (name for name in ids if name in usable))
         write_lines(root / "class_names.txt", _names(found, colours))
+        if (bits := found.folder / BITS).is_file():
+            copy_file(bits, root / BITS)
         write_lines(
             root / "mapping.txt",
             [

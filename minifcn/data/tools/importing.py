@@ -61,7 +61,7 @@ from minifcn.data.tools.raw import (
     read_raw_mask,
 )
 from minifcn.data.tools.sidecars import NAMES, VOID_NAMES, Sidecar, find_sidecar, read_sidecar
-from minifcn.data.voc import IMAGES, MASKS, SPLITS
+from minifcn.data.voc import BITS, IMAGES, MASKS, SPLITS
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import path_of
 
@@ -526,6 +526,8 @@ def write_tree(
                 if usable := [name for name in ids if name in done]:
                     write_lines(root / SPLITS / f"{split}.txt", usable)
             write_lines(root / "class_names.txt", found.classes)
+            if found.bits < 16:  # so that prediction scales such photographs as they were scaled here
+                write_lines(root / BITS, [str(found.bits)])
             write_lines(root / "sources.tsv", (_source_line(found, item) for item in done.values()))
             if found.meaning and found.meaning.mapping:
                 write_lines(root / "mapping.txt", _mapping_lines(found.meaning))

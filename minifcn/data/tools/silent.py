@@ -16,6 +16,7 @@ import numpy as np
 
 from minifcn.data.files import opened
 from minifcn.data.listed import Listed
+from minifcn.data.planes import PLANE_SUFFIXES
 from minifcn.data.sample import Sample
 from minifcn.data.tools.mapping import packed
 from minifcn.data.tools.meaning import Survey
@@ -58,6 +59,8 @@ class Silent:
 
     def headers(self, name: str, image: Path, mask: Path) -> None:
         """Look at what the headers of a pair say; 16-bit images are decoded."""
+        if image.suffix.lower() in PLANE_SUFFIXES:  # all their numbers are used, and their reader looks at the rest
+            return
         head = read_header(image)
         if head.orientation != 1 and head.size == head.shown and read_header(mask).orientation == 1:
             self._found["turned"].append(f"{name}: EXIF orientation {head.orientation}, and none in {mask.name}")
@@ -133,7 +136,8 @@ def warnings_of(dataset: Listed) -> Iterator[str]:
     for name in dataset.ids:
         image, mask = (part.path(name) for part in dataset.parts)
         try:
-            silent.headers(name, image, mask)
+            if not getattr(dataset, "planes", 0):
+                silent.headers(name, image, mask)
             palettes.setdefault(tuple(palette_of(mask).items()), (name, mask))
         except DataError:
             continue  # the reader says it

@@ -24,6 +24,7 @@ from minifcn.nn import (
     LocalResponseNorm,
     MaxPool2d,
     Module,
+    ReLU,
     ReLU6,
     Sequential,
     Upsample,
@@ -151,7 +152,8 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
     if isinstance(module, Sequential):
         chain = [torch_module(torch, each, copied) for each in module.sequence().values()]
         if isinstance(module, Residual):
-            return lambda x, training: x + reduce(lambda y, each: each(y, training), chain, x)
+            around = torch_module(torch, module.shortcut, copied) if module.shortcut else lambda x, training: x
+            return lambda x, training: around(x, training) + reduce(lambda y, each: each(y, training), chain, x)
         return lambda x, training: reduce(lambda y, each: each(y, training), chain, x)
     if isinstance(module, Parallel):
         branches = [torch_module(torch, each, copied) for each in module.branches().values()]
@@ -159,6 +161,8 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
     if isinstance(module, Dropout):
         p = module.p
         return lambda x, training: functional.dropout(x, p, training=training)
+    if isinstance(module, ReLU):
+        return lambda x, training: functional.relu(x)
     if isinstance(module, ReLU6):
         return lambda x, training: functional.relu6(x)
     if isinstance(module, ZeroPad2d):

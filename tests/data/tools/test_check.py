@@ -149,7 +149,15 @@ def low_bits(tree: Path) -> None:
 
 
 GREY16 = np.array([[0, 1, 2, 255]] * 3, np.uint16)
+
+
 # plant, the kind found, what one of its lines says
+def two_planes(tree: Path) -> None:
+    (tree / "JPEGImages" / "a.png").unlink()
+    one, two = (Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4) + i) for i in range(2))
+    one.save(tree / "JPEGImages" / "a.tif", save_all=True, append_images=[two])
+
+
 PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "no list": (without_lists, "no lists", "holds no .txt"),
     "path as id": (append(b"../../etc/passwd\n"), "line", "train.txt, line 2: '../../etc/passwd'"),
@@ -195,6 +203,7 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "image that is a pipe": (pipe_for_image, "image", "JPEGImages/a.png: is no regular file"),
     "broken mask": (lambda t: mask(t, "a").write_bytes(b""), "mask", "SegmentationClass/a.png: is empty (0 bytes)"),
     "turned": (turned, "size", "a: mask 3x4, image 4x3; was the image turned by its EXIF orientation?"),
+    "two planes": (two_planes, "planes", "1 of 2 planes"),
     "other size": (lambda t: image(t, "a", (9, 9)), "size", "a: mask 4x3, image 9x9"),
     "colours": (saved(Image.fromarray(palette(256)[LABEL])), "colours", "a: 4 colours"),
     "16 bits": (saved(Image.fromarray(GREY16)), "depth", "a: 16 bits"),

@@ -1,0 +1,135 @@
+"""Read images of 1 to 16 planes: multispectral TIFF, `.npy`, and any picture by its own numbers.
+
+A photograph is three planes of 8 bits and is converted to that (`files.read_image`). Here nothing is converted: the
+numbers of each plane, of 8, 16 or 32 bits, are what the net gets, less their mean and divided by their spread over the
+training images. NaN means that nothing was measured there, and becomes 0, the mean.
+
+A TIFF has its planes as pages, or as the samples of one page. The array of a `.npy` is (C, H, W) or (H, W, C): the
+first or the last axis is the planes, whichever has at most 16 entries; where both have, or neither, it is refused.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, bits_of_png, opened
+from minifcn.data.sample import MOST_PLANES
+from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.formats.limits import bytes_of, path_of
+from minifcn.formats.npz import read_npy
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+PLANE_SUFFIXES = (*TIFF_SUFFIXES, ".npy")
+"""What may hold other planes than the three of a photograph."""
+
+MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "I", "F")
+"""Pillow's modes whose numbers are those of the file, beside those of 16 bits."""
+
+
+def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX_PIXELS) -> np.ndarray:
+    """Return an image (H, W, planes) of numbers as its file has them.
+
+    Raises `DataError` where it has another number of planes than `count` (0: any), or more pixels than `most`.
+    """
+    path = path_of(path)
+    planes = _of_array(path, _npy(path)) if path.suffix.lower() == ".npy" else _of_picture(path, most)
+    height, width, found = planes.shape
+    if not 0 < height * width <= most or (count and found != count):
+        what = f"{found} plane{'s' * (found != 1)} of {width}x{height}"
+        raise DataError(f"{path}: has {what}; expected {count or 'some'} of at most {most // 10**6} megapixels")
+    if planes.dtype.kind == "f" and (np.isinf(planes).any() or np.isnan(planes).all()):
+        raise DataError(f"{path}: holds infinity, or NaN alone; expected numbers, and NaN where nothing was measured")
+    return planes
+
+
+def _npy(path: Path) -> np.ndarray:
+    try:
+        return read_npy(path, "image", bytes_of(path))  # nothing in it is run
+    except (FormatError, UsageError) as fault:
+        raise DataError(str(fault)) from fault
+
+
+def _of_array(path: Path, array: np.ndarray) -> np.ndarray:
+    """The array (H, W, C) of one (H, W), (C, H, W) or (H, W, C)."""
+    if array.ndim == 2:
+        return array[:, :, None]
+    few = [axis for axis in (0, -1) if array.ndim == 3 and 1 <= array.shape[axis] <= MOST_PLANES]
+    if len(few) != 1:
+        found = "both the first and the last axis may be the planes" if few else "no axis can be the planes"
+        raise DataError(
+            f"{path}: shape {array.shape}: {found}; expected (planes, height, width) or (height, width, planes) with "
+            f"1 to {MOST_PLANES} planes, and sides above {MOST_PLANES}"
+        )
+    return np.moveaxis(array, few[0], -1)
+
+
+def _of_picture(path: Path, most: int) -> np.ndarray:
+    try:
+        with opened(path, formats=FRAME_FORMATS, most=most) as picture:
+            if picture.getexif().get(ORIENTATION, 1) != 1:
+                raise DataError(f"{path}: its EXIF or TIFF orientation turns it; expected none; save it upright")
+            pages = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+            if pages > MOST_PLANES:
+                raise DataError(f"{path}: has {pages} pages; expected 1 to {MOST_PLANES} planes")
+            size, parts = picture.size, []
+            for page in range(pages):
+                picture.seek(page)
+                if picture.size != size:
+                    raise DataError(f"{path}: page {page + 1} is {picture.size}, page 1 {size}; expected one size")
+                parts.append(_page(path, picture))
+    except DataError as fault:
+        if path.suffix.lower() in TIFF_SUFFIXES and ("not recognised" in str(fault) or "decoded" in str(fault)):
+            return _of_array(path, _by_tifffile(path, fault))
+        raise
+    planes = np.concatenate(parts, axis=2)
+    if planes.shape[2] > MOST_PLANES:
+        raise DataError(f"{path}: has {planes.shape[2]} planes; expected 1 to {MOST_PLANES}")
+    return planes
+
+
+def _page(path: Path, picture: Any) -> np.ndarray:
+    """The numbers (H, W, samples) of one page, as they are stored."""
+    mode = picture.mode
+    if mode in ("1", "P"):
+        picture, mode = picture.convert("RGB" if mode == "P" else "L"), "RGB"
+    if not (mode in MODES or mode.startswith("I;16")):
+        raise DataError(f"{path}: image mode {mode}; expected 8, 16 or 32 bits a sample")
+    if picture.format == "PNG" and mode not in ("L", "I") and not mode.startswith("I;") and bits_of_png(path) == 16:
+        raise DataError(f"{path}: 16 bits in each of several samples, of which 8 would be lost; save it as .npy")
+    array = np.asarray(picture)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def _by_tifffile(path: Path, fault: DataError) -> np.ndarray:
+    """What Pillow cannot read, such as several samples of 16 bits, by the package tifffile if it is there."""
+    try:
+        import tifffile
+    except ModuleNotFoundError:
+        cure = "Pillow does not read every TIFF: pip install tifffile, or save the planes as .npy"
+        raise DataError(f"{fault}; {cure}") from fault
+    try:
+        return np.asarray(tifffile.imread(path))
+    except Exception as error:  # it promises no set of exceptions for broken files
+        raise DataError(f"{path}: cannot be decoded ({error}); expected a whole TIFF; replace the file") from error
+
+
+def shown(planes: np.ndarray) -> np.ndarray:
+    """Return a picture (H, W, 3) uint8 of planes (H, W, C): the first three, or as many as there are, red first.
+
+    Each is stretched so that its darkest 2 % are black and its brightest 2 % full.
+    """
+    chosen = [min(place, planes.shape[2] - 1) for place in range(3)]
+    picture = np.zeros((*planes.shape[:2], 3), np.uint8)
+    for place, one in enumerate(chosen):
+        plane = planes[:, :, one].astype(np.float32)
+        low, high = np.nanpercentile(plane, (2, 98)) if not np.isnan(plane).all() else (0, 0)
+        picture[:, :, place] = np.rint(np.clip(np.nan_to_num((plane - low) * 255 / ((high - low) or 1)), 0, 255))
+    return picture
+
+
+def shown_as(count: int) -> str:
+    """Say in words what `shown` shows of so many planes."""
+    which = "plane 1" if count == 1 else f"planes {', '.join(str(place + 1) for place in range(min(count, 3)))}"
+    return f"pictures show {which} of {count}, each stretched to its own range"
