@@ -48,7 +48,8 @@ class CachedFeatures(Module):
             first = next(stage for stage in trunk.stages.values() if stage not in self.stages)
             raise UsageError(
                 "option cache_features keeps the outputs of the trunk's first stages if they are frozen and without "
-                f"dropout, and {first} is not; expected `freeze={first}`, `freeze=trunk` or the like"
+                f"dropout, and {first} is not; expected `freeze={first}`, `freeze=trunk` or the like, or nothing "
+                'kept (`cache_features=""`)'
             )
         self.outputs = [output for output in frozen if output in net.skips or output == frozen[-1]]
         self._versions: list[tuple[int, int]] = []  # which arrays the weights are, and which version of each

@@ -199,7 +199,7 @@ class Options:
             raise UsageError(
                 "option cache_features keeps what is computed of an image, which "
                 f"{random or 'scale_min below scale_max'} changes at random every time; expected no other augmentation "
-                "than mirror"
+                'than mirror, or nothing kept (`cache_features=""`)'
             )
         if self.cache_features and "+" in self.inputs:
             raise UsageError(f"option cache_features is for one net; expected inputs of one, found {self.inputs!r}")
