@@ -84,7 +84,10 @@ def counted(net: FCN, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     "options",
     [
         {},
-        {"freeze": "trunk", "enlarge": 2, "stages": "16,4"},
+        pytest.param(
+            {"freeze": "trunk", "enlarge": 2, "stages": "16,4"},
+            marks=pytest.mark.slow("two nets, images twice as large"),
+        ),
         {"context": True, "ema": 0.9},
         {"heads": "label+geometry"},
     ],
