@@ -310,6 +310,23 @@ def help_text(options: type, *, verb: str, default: Any = None) -> str:
     )
 
 
+SCALES: Any = (float, "numbers from 0.25 to 4, such as 0.75,1,1.25", (0.25, 4))
+"""What the numbers of an option `scales` may be."""
+
+
+def numbers(
+    name: str, text: str, kind: Callable[[str], float], expected: str, ends: tuple[float, float], count: int = 0
+) -> tuple[Any, ...]:
+    """Return the numbers of an option like "0.75,1,1.25", each in a range; `count` of them, if that is not 0."""
+    try:
+        found = tuple(kind(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(ends[0] <= value <= ends[1] for value in found) or count not in (0, len(found)):
+        raise UsageError(f"option {name} is {text!r:.60}; expected {expected}")
+    return found
+
+
 def image_size(text: str) -> tuple[int, int]:
     """`500x375` or `500` as (height, width)."""
     sides = text.split("x")

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from minifcn.cli.command import parse_words, relay, say, warn
+from minifcn.cli.command import SCALES, numbers, parse_words, relay, say, warn
 from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Hidden, Second
 from minifcn.errors import DataError, UsageError
@@ -22,6 +22,7 @@ from minifcn.metrics import ABSENT, ConfusionMatrix
 from minifcn.training.device import choose_device
 from minifcn.training.evaluation import baselines, class_table, evaluate_heads, evaluation_record, measures, table
 from minifcn.training.options import WORLD
+from minifcn.training.prediction import Predictor
 from minifcn.training.progress import Bar
 from minifcn.training.ranges import check_choices, check_ranges
 from minifcn.training.report import write_report
@@ -47,6 +48,8 @@ class Options:
     hide: Annotated[
         str, 'hide the "background", the "foreground" or "both" by the truth, to see what the net goes by'
     ] = ""
+    flip: Annotated[bool, "average the scores of each image and of its mirror image"] = False
+    scales: Annotated[str, 'average the scores over copies of each image scaled by these: "0.75,1,1.25"'] = "1"
     skip_bad: Annotated[bool, "leave out images and masks that cannot be used"] = False
     batch: Annotated[int, "images in a forward pass"] = 8
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
@@ -64,6 +67,8 @@ def main(argv: list[str]) -> int:
     if options.json and not path_of(options.json).absolute().parent.is_dir():
         raise UsageError(f"{options.json}: cannot be written, its folder does not exist; choose another --json")
     absent: Any = options.absent
+    scales = numbers("scales", options.scales, *SCALES)
+    averaged = options.flip or scales != (1,)
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
     run_folder = path_of(words[0])
@@ -72,6 +77,8 @@ def main(argv: list[str]) -> int:
     trained = open_trained(words[0], best=options.best, say=warn)
     val, split, train = data_of(trained, options)
     place = options.data or trained.options.data
+    if averaged and trained.inputs.name != "rgb":
+        raise UsageError(f"{words[0]}: its net sees {trained.inputs.name}; expected rgb to average scores")
     if tuple(val.classes) != trained.classes:
         raise UsageError(
             f"{place}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"
@@ -80,10 +87,13 @@ def main(argv: list[str]) -> int:
     if hide:
         val = Hidden(val, hide, fill=trained.preprocessing.fill)
     say(f"device {why}")
+    net, second = trained.net.to(device), None
     with Bar(len(val), unit="image") as bar:
-        matrix, second = evaluate_heads(
-            trained.net.to(device), val, trained.inputs, batch=options.batch, progress=bar.advance
-        )
+        if averaged:
+            predictor = Predictor(net, trained.preprocessing, flip=options.flip, scales=scales)
+            matrix = predictor.evaluate(val, progress=bar.advance)
+        else:
+            matrix, second = evaluate_heads(net, val, trained.inputs, batch=options.batch, progress=bar.advance)
     guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
     say(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
     say(*table(matrix, guesses, absent).split("\n"))
@@ -103,7 +113,11 @@ def main(argv: list[str]) -> int:
         else:
             write_json(path, record)
         say(f"wrote {options.json}")
-    if run_folder.is_dir() and not (options.data or options.hide) and not (run_folder / "evaluation.json").exists():
+    if (
+        run_folder.is_dir()
+        and not (options.data or options.hide or averaged)
+        and not (run_folder / "evaluation.json").exists()
+    ):
         write_json(run_folder / "evaluation.json", record)
         say(f"wrote {write_report(run_folder)}")
     return 0

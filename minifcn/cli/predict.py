@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
-from minifcn.cli.command import parse_words, say, warn
+from minifcn.cli.command import SCALES, numbers, parse_words, say, warn
 from minifcn.data.files import MAX_PIXELS, MOST_IN_TILES, read_frames
 from minifcn.data.inputs import planes_of
 from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown, shown_as
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     if len(words) < 2:
         raise UsageError("predict: expected a run folder and at least one image: minifcn predict RUN image ...")
     check_ranges(options, [("alpha", 0, 1), ("tile", 0, math.inf)])
-    scales = numbers("scales", options.scales, float, "numbers from 0.25 to 4, such as 0.75,1,1.25", (0.25, 4))
+    scales = numbers("scales", options.scales, *SCALES)
     device, why = choose_device(options.device)
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best, say=warn)
@@ -146,19 +146,6 @@ def explain(trained: Trained, run: str, images: list[Path], out: Path, options: 
     say(write_explanation(trained, image, (x, y), path, name=f"{images[0].name} at {x},{y}"))
     say(f"wrote {path}")
     return 0
-
-
-def numbers(
-    name: str, text: str, kind: Callable[[str], float], expected: str, ends: tuple[float, float], count: int = 0
-) -> tuple[Any, ...]:
-    """Return the numbers of an option like "0.75,1,1.25", each in a range; `count` of them, if that is not 0."""
-    try:
-        found = tuple(kind(word) for word in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(ends[0] <= value <= ends[1] for value in found) or count not in (0, len(found)):
-        raise UsageError(f"option {name} is {text!r:.60}; expected {expected}")
-    return found
 
 
 def framed(path: Path, *, most: int, bits: int) -> Iterator[tuple[int, np.ndarray, bool]]:

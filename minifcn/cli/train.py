@@ -27,7 +27,7 @@ from minifcn.training.net_record import CHOICES
 from minifcn.training.options import Options
 from minifcn.training.plan import plan
 from minifcn.training.ranks import ALONE, Alone, together
-from minifcn.training.recipes import RECIPES, doubts, missing_beginning, preset
+from minifcn.training.recipes import RECIPES, TRANSFER, doubts, missing_beginning, preset, transferred
 from minifcn.training.run_folder import (
     check_unused,
     checkpoints,
@@ -123,6 +123,10 @@ def starting_point(given: Mapping[str, Any]) -> Options:
         options = dataclasses.replace(read_config(path_of(config)), run="", resume="", config=config)
     else:
         usual = "toy" if ELSEWHERE & given.keys() else "world"
+        if recipe == TRANSFER:
+            recipe, why = transferred(given.get("trunk", ""), given.get("init", ""))
+            if not given.get("help"):
+                say(f"recipe {TRANSFER}: {recipe}, {why}")
         options = preset(recipe or usual, stages=given.get("stages", ""))
     if "overfit" not in given:
         return options

@@ -111,8 +111,9 @@ class FCN(Module):
                 scorer.w.data[:, :beside, 0, 0] = np.eye(classes, beside)  # what is scored already passes unchanged
                 setattr(self, f"score_{rung.skip}{head}", scorer)
 
-    def forward(self, image: Tensor | Any) -> Any:
-        features = self.trunk(image, keep=self.skips)
+    def forward(self, image: Tensor | Any, *, begun: Mapping[str, Tensor] | None = None) -> Any:
+        """Return the scores; `begun` are outputs of the trunk that are known already."""
+        features = self.trunk(image, keep=self.skips, begun=begun)
         scores = {head[1:]: self.climb(features, image, head) for head in self.heads}
         return scores if self.heads != ("",) else scores[""]
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from minifcn import ops
 from minifcn.errors import GeometryError, UsageError, whole
 from minifcn.geometry import Grid, Layer
-from minifcn.nn import Init, Module, Sequential
+from minifcn.nn import Init, Module, Sequential, Upsample
 from minifcn.tensor import Tensor
 
 
@@ -53,11 +53,18 @@ class Trunk(Module):
         """Return the layers that make a classifier of this trunk: from its last output to (N, classes)."""
         raise UsageError(f"{type(self).__name__} is not the trunk of a classifier")
 
-    def forward(self, x: Tensor, keep: Collection[str] = ()) -> dict[str, Tensor]:
-        """Return the outputs named in `keep`, and the last one."""
-        features = {}
-        for name, stage in self.stages.items():
-            x = getattr(self, stage)(x)
+    def forward(
+        self, x: Tensor, keep: Collection[str] = (), *, begun: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the outputs named in `keep`, and the last one.
+
+        `begun` are outputs that are known already: the trunk goes on after the last of them, in the place of `x`.
+        """
+        features, names = dict(begun or {}), list(self.stages)
+        done = 1 + max(map(names.index, features), default=-1)
+        x = features[names[done - 1]] if done else x
+        for name in names[done:]:
+            x = getattr(self, self.stages[name])(x)
             if name in keep:
                 features[name] = x
         features[self.last] = x
@@ -80,6 +87,18 @@ class Trunk(Module):
             path += tuple(getattr(self, stage).layers())
             paths[name] = path
         return paths
+
+
+def enlarged(trunk: Trunk, factor: int, *, in_channels: int = 3) -> Trunk:
+    """Return `trunk` with a stage before all others that enlarges the image by bilinear interpolation.
+
+    A trunk sees more of small things then, and its cells lie closer together: every stride is divided by `factor`.
+    Between two pixels come `factor` - 1 new ones, so that every pixel stays one.
+    """
+    trunk.enlarge = Upsample(in_channels, 2 * factor - 1, factor, padding=factor - 1)  # type: ignore[attr-defined]
+    trunk.stages = {"enlarged": "enlarge", **trunk.stages}
+    trunk.channels = {"enlarged": in_channels, **trunk.channels}
+    return trunk
 
 
 class Parallel(Module):

@@ -26,6 +26,7 @@ FILES = (
     "pretraining",
     "plan",
     "resume",
+    "features",
     "loader",
     "objective",
     "run_state",

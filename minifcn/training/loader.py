@@ -30,14 +30,15 @@ ORDER, AUGMENT, SAMPLING, DROPOUT = 0, 1, 2, 3  # what a random stream is for
 class Batch(NamedTuple):
     """A batch of a step, or this rank's part of it: `part` of its `images`, collated.
 
-    `keep` says which pixels count (None: all). `divisors` are those of the loss of each head, where this is
-    not the whole batch.
+    `sizes` are the images' own heights and widths. `keep` says which pixels count (None: all). `divisors` are those of
+    the loss of each head, where this is not the whole batch.
     """
 
     number: int
     images: int
     part: slice
     inputs: list[np.ndarray]
+    sizes: list[tuple[int, int]]
     labels: np.ndarray
     geometry: np.ndarray
     keep: np.ndarray | None
@@ -173,4 +174,5 @@ class Loader:
             whole = labels if balanced else np.broadcast_to(labels[:1], (images, *labels.shape[1:]))
             draw = rng(self.options.seed, SAMPLING, step, number)
             keep = (sample_balanced(whole, p, draw, classes=self.classes) if balanced else sample(whole, p, draw))[part]
-        return Batch(number, images, part, inputs, labels, geometry, keep)
+        sizes = [sample.label.shape for sample in samples]
+        return Batch(number, images, part, inputs, sizes, labels, geometry, keep)

@@ -19,6 +19,7 @@ from minifcn.tensor import Tensor
 from minifcn.training.advice import first_loss, labelled_pixels, rate_meaning, warnings_about
 from minifcn.training.divergence import unheard, watching
 from minifcn.training.evaluation import class_record, shares
+from minifcn.training.features import CachedFeatures
 from minifcn.training.loader import DROPOUT, Batch, learned_from
 from minifcn.training.progress import Bar, clock
 from minifcn.training.results import write_results
@@ -132,7 +133,9 @@ class Trainer(Run):
     def _scores(self, batch: Batch) -> Any:
         masks = drawing(rng(self.options.seed, DROPOUT, self.progress.step, batch.number), batch.images, batch.part)
         with masks, watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
-            return self.net.train()(*(Tensor(to_device(x, self.device)) for x in batch.inputs))
+            self.net.train()
+            images = [Tensor(to_device(x, self.device)) for x in batch.inputs]
+            return self.cached(*images, sizes=batch.sizes) if self.cached else self.net(*images)
 
     def _count_all(self, batches: Sequence[np.ndarray], reports: Sequence[dict[str, Any]]) -> None:
         """Count each batch, from the reports of all ranks on their parts of it."""
@@ -160,7 +163,22 @@ class Trainer(Run):
             f"FCN-{o.strides[self.progress.stage]}s, {count:,} parameters, {len(self.classes)} classes; "
             f"images: {len(self.train_set)} to learn from, {len(self.val_set)} to measure on"
         )
+        if self.cached:
+            self._say_cached(self.cached)
         self._say_rate()
+
+    def _say_cached(self, cached: CachedFeatures) -> None:
+        """Say what is computed once and whether there is room for it, by the first few images of each set."""
+        wanted = 0.0
+        for images, times in ((self.train_set, 1 + self.options.mirror), (self.val_set, 1)):
+            few = range(min(16, len(images)))
+            wanted += times * len(images) * sum(cached.bytes_for(images[i].label.shape) for i in few) / len(few)
+        names = " to ".join(dict.fromkeys((cached.stages[0], cached.stages[-1])))
+        full = "; what has no room there is computed in every step" if wanted > cached.room else ""
+        self.say(
+            f"{names}: computed once for each image and kept in {cached.folder}; all take about "
+            f"{wanted / 2**20:.0f} MiB{full}"
+        )
 
     def _say_rate(self) -> None:
         o, rate = self.options, self._stage_rate()

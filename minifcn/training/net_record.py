@@ -27,7 +27,7 @@ from minifcn.training.options import Options, from_dict
 
 # The options that decide what the net is; all others say how it is trained.
 CHOICES = (
-    *("trunk", "layers", "context", "width", "fc", "padding", "dropout"),
+    *("trunk", "layers", "enlarge", "context", "width", "fc", "padding", "dropout"),
     *("inputs", "heads", "upsampling", "fusion", "at_once"),
 )
 

@@ -100,12 +100,18 @@ class Options:
     freeze: Annotated[
         str, 'the parts of the net that do not learn, as "conv1,fire2": much of the work of a step is in the first ones'
     ] = ""
+    cache_features: Annotated[
+        str,
+        "a folder in which to keep what the frozen first stages make of each image, so that they compute it once; runs "
+        "may share it, and it grows to 8 GiB at most",
+    ] = ""
     stages: Annotated[
         str, 'the strides to train in turn, each net from the one before: "8", or "32,16,8" as in the paper'
     ] = "8"
     layers: Annotated[int, "which VGG is the trunk `vgg`: 11, 13, 16 or 19"] = 11
     width: Annotated[int, "channels of the first block, and all others follow; VGG's own is 64, SqueezeNet's 16"] = 8
     fc: Annotated[int, "channels of VGG's fc6 and fc7, which hold most of its weights (0: 64 times the width)"] = 0
+    enlarge: Annotated[int, "let the trunk see the image so many times as large: its strides are divided by that"] = 1
     context: Annotated[bool, "score each cell together with the mean over the whole image, as ParseNet does"] = False
     padding: Annotated[str, '"same", "safe" or a number: the border around the image, 100 in the paper'] = "same"
     dropout: Annotated[float, "the probability of dropout in fc6 and fc7"] = 0.0
@@ -200,6 +206,15 @@ class Options:
                 f"option heads is {self.heads!r:.80} with inputs {self.inputs!r:.80}; expected one net for two heads"
             )
         self.sampled  # noqa: B018  raises what is wrong with sampling
+        random = "crop" if self.crop else "translate" if self.translate else ""
+        if self.cache_features and (random or self.scale_min != self.scale_max):
+            raise UsageError(
+                "option cache_features keeps what is computed of an image, which "
+                f"{random or 'scale_min below scale_max'} changes at random every time; expected no other augmentation "
+                'than mirror, or nothing kept (`cache_features=""`)'
+            )
+        if self.cache_features and "+" in self.inputs:
+            raise UsageError(f"option cache_features is for one net; expected inputs of one, found {self.inputs!r}")
         if "dice" in self.loss and self.normalize != "valid":
             raise UsageError(f'option loss is {self.loss!r}, whose size knows no pixels; expected normalize "valid"')
         if self.loss == "dice" and self.class_balance:
@@ -265,7 +280,8 @@ class Options:
 
     @property
     def _ladder(self) -> str:
-        return ",".join(map(str, NETS[trunk_name(self.trunk, self.layers)].strides))
+        strides = NETS[trunk_name(self.trunk, self.layers)].strides
+        return ",".join(str(stride // self.enlarge) for stride in strides if stride % self.enlarge == 0)
 
     @property
     def frozen(self) -> list[str]:
@@ -293,6 +309,7 @@ RANGES = (
     ("width", 1, 512),
     ("fc", 0, 4096),
     ("dropout", 0.0, 0.99),
+    ("enlarge", 1, 4),
     ("epochs", 1, 1_000_000),
     ("steps", 0, 1_000_000_000),
     ("batch", 1, 4096),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from minifcn import viz
 from minifcn.backend import to_device, to_host
 from minifcn.data.augment import resized
 from minifcn.data.batches import Preprocessing
+from minifcn.data.dataset import Dataset
 from minifcn.data.files import write_mask
+from minifcn.data.sample import VOID
 from minifcn.formats.checkpoint import replace_file
 from minifcn.inference import inference
+from minifcn.metrics import ConfusionMatrix
 from minifcn.models.tiling import Span, Tiling
 from minifcn.nn import Module
 from minifcn.tensor import Tensor
@@ -69,6 +72,16 @@ class Predictor:
                         most = np.finfo(np.float16).max
                         scores[:, top:bottom, left:right] = np.clip(part, -most, most)
         return Prediction(label, scores, entropies)
+
+    def evaluate(self, dataset: Dataset, *, progress: Callable[[int], None] = lambda images: None) -> ConfusionMatrix:
+        """Return the confusion matrix of these predictions on a data set; `progress` hears of every image done."""
+        matrix = ConfusionMatrix(len(dataset.classes), VOID)
+        with inference(self.net):  # around all images: the filters are transformed once
+            for i in range(len(dataset)):
+                sample = dataset[i]
+                matrix.update(sample.label, self(sample.image).label)
+                progress(1)
+        return matrix
 
     def _mean(self, copies: Sequence[np.ndarray], size: tuple[int, int], rows: Span, cols: Span) -> np.ndarray:
         """Return the scores (C, h, w) of a part of the image, averaged over the copies, mirrored and not."""

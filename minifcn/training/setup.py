@@ -6,6 +6,7 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from minifcn.formats.limits import path_of
 from minifcn.models.context import with_context
 from minifcn.models.fcn import FCN, fcn
 from minifcn.models.paper import LateFusion
+from minifcn.models.trunk import Trunk, enlarged
 from minifcn.models.zoo import NETS, TRUNKS, trunk_name
 from minifcn.nn import Module
 from minifcn.optim import SGD, Adam, Muon, caffe_multipliers
@@ -164,9 +166,14 @@ def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: s
 
 def _one_net(o: Options, classes: int | dict[str, int], stride: int, *, channels: int, init: str, seed: int) -> FCN:
     name = trunk_name(o.trunk, o.layers)
-    trunk = TRUNKS[name]
+
+    def trunk(**options: Any) -> Trunk:
+        made = TRUNKS[name](**options)
+        made = enlarged(made, o.enlarge, in_channels=channels) if o.enlarge > 1 else made
+        return with_context(made) if o.context else made
+
     return fcn(
-        (lambda **options: with_context(trunk(**options))) if o.context else trunk,
+        trunk,
         stride,
         classes=classes,
         width=o.width,

@@ -419,6 +419,11 @@ def shipped(name: str) -> Path:
     )
 
 
+def lite0_installed() -> bool:
+    """Return whether the package of the extra `lite0` is installed."""
+    return importlib.util.find_spec(LITE0_PACKAGE) is not None
+
+
 def lite0_file() -> Path:
     """Return the file of EfficientNet-Lite0's ImageNet weights, which the package of the extra `lite0` brings.
 

@@ -36,6 +36,7 @@ from minifcn.training import loop as training
 from minifcn.training import results
 from minifcn.training.evaluation import baselines
 from minifcn.training.options import CHOICES, RANGES, Options, from_dict
+from minifcn.training.prediction import Predictor
 from minifcn.training.recipes import RECIPES, preset
 from minifcn.training.run_folder import RunFolder, load_latest, read_config, step_path
 from minifcn.training.trained import open_trained
@@ -156,6 +157,7 @@ def test_every_choice_is_checked_and_every_option_belongs_to_a_check() -> None:
             Options(**{field: "x"})
     checked = {field for field, *_ in RANGES} | set(CHOICES) | {"padding", "stages", "stage_lr", "sampling"}
     names = {"recipe", "data", "train_data", "train_split", "val_split", "run", "resume", "config", "init", "freeze"}
+    names |= {"cache_features"}
     flags = {name for name, value in vars(Options()).items() if isinstance(value, bool)}
     assert checked | names | flags == set(vars(Options()))
 
@@ -566,6 +568,31 @@ def test_evaluate_on_files_and_what_a_mean_is_over(
     assert matrix.matrix.sum() == sum(int((label != VOID).sum()) for label in labels)
 
 
+def test_evaluate_averages_over_copies_as_predict_does(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, made = (run / "evaluation.json").read_bytes(), list[Predictor]()
+    monkeypatch.setattr(
+        evaluate_command, "Predictor", lambda *args, **options: made.append(Predictor(*args, **options)) or made[-1]
+    )
+    assert main(["evaluate", str(run), "--flip", "--scales", "1,1.5", "--json", "r.json"]) == 0
+    ours = json.loads(Path("r.json").read_text())
+    assert [(each.flip, each.scales) for each in made] == [(True, (1.0, 1.5))]
+    trained, val = open_trained(run), Shapes("val", count=3)
+    matrix = ConfusionMatrix(len(CLASSES), VOID)
+    predictor = Predictor(trained.net, trained.preprocessing, flip=True, scales=(1.0, 1.5))
+    for i in range(3):
+        matrix.update(val[i].label, predictor(val[i].image).label)
+    assert ours["confusion"] == matrix.matrix.tolist()
+    assert (run / "evaluation.json").read_bytes() == before
+    (run / "evaluation.json").unlink()
+    try:
+        assert main(["evaluate", str(run), "--flip"]) == 0 and not (run / "evaluation.json").exists()
+    finally:
+        (run / "evaluation.json").write_bytes(before)
+    assert "wrote" not in capsys.readouterr().out.replace("wrote r.json", "")
+
+
 def test_a_stopped_run_gets_its_report_from_evaluate(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *TINY, "--run", "r", "--stop-after", "4"]) == 0
     assert main(["evaluate", "r"]) == 0
@@ -594,6 +621,7 @@ def test_a_folder_without_a_training_split_has_no_baselines(
         ("nowhere", "nowhere: found no such run folder or checkpoint; `minifcn train` makes one"),
         (".", ".: holds no checkpoint; expected the folder of a run of `minifcn train`"),
         ("@ --absent never", "option absent is 'never'; expected one of skip, zero, present-in-gt"),
+        ("@ --scales 9", "option scales is '9'; expected numbers from 0.25 to 4, such as 0.75,1,1.25"),
         ("@ --batch 0", "option batch is 0; expected a number of at least 1"),
         ("@ --split trian", "the embedded world has the splits train, val, test, not 'trian'"),
         ("@ --json no/where.json", "no/where.json: cannot be written, its folder does not exist; choose another"),

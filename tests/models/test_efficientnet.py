@@ -16,6 +16,7 @@ from minifcn.inference import inference
 from minifcn.models.classifier import Classifier
 from minifcn.models.efficientnet import BLOCKS, EfficientNetLite0
 from minifcn.models.fcn import fcn
+from minifcn.models.trunk import enlarged
 from minifcn.models.zoo import NETS
 from minifcn.nn import BatchNorm2d, Conv2d, MaxPool2d, ReLU6, Sequential, ZeroPad2d
 from minifcn.tensor import Tensor
@@ -155,10 +156,15 @@ def test_the_gradient_of_the_whole_net():
     assert gradcheck_along(lambda: (net(image) * gy).sum(), net.parameters(), eps=1e-7) <= 1e-6
 
 
-def test_onnx_runtime_computes_the_same():
+@pytest.mark.parametrize("factor", [1, 2])
+def test_onnx_runtime_computes_the_same(factor):
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx_graph = pytest.importorskip("minifcn.weights.onnx_graph")
-    net = fcn(EfficientNetLite0, ("stage5",), classes=3, width=1, padding="safe").eval()
+
+    def trunk(**options):
+        return enlarged(EfficientNetLite0(**options), factor)
+
+    net = fcn(trunk, ("stage5",), classes=3, width=1, padding="safe").eval()
     rng = np.random.default_rng(0)
     for p in net.parameters():
         p.data = rng.normal(0, 0.3, p.shape).astype("float32")

@@ -1,6 +1,7 @@
 """FCN-32s, 16s and 8s: as large as published, as the figure says, right to the last gradient, clear when refusing."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,14 +10,17 @@ from some_slow import slow_but
 from minifcn import ops
 from minifcn.backend import to_device
 from minifcn.errors import FormatError, GeometryError, GradientError, MinifcnError, ShapeError, UsageError
+from minifcn.geometry import Grid
 from minifcn.gradcheck import gradcheck_along
 from minifcn.introspect.figure import figure
-from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s, vgg_fcn
-from minifcn.models.trunk import Trunk
+from minifcn.models.efficientnet import EfficientNetLite0
+from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s, fcn, vgg_fcn
+from minifcn.models.trunk import Trunk, enlarged
 from minifcn.models.vgg import VGG
 from minifcn.nn import Conv2d, Dropout, MaxPool2d, Sequential
 from minifcn.ops import crop
 from minifcn.optim import SGD
+from minifcn.tensor import Tensor
 
 NETS = {"32s": FCN32s, "16s": FCN16s, "8s": FCN8s}
 nets = pytest.mark.parametrize("net", NETS)
@@ -229,6 +233,35 @@ def test_any_trunk_will_do(rng):
 def test_a_trunk_returns_what_was_asked_for_and_nothing_more():
     trunk, x = FCN8s(width=1).eval().trunk, photo(40, 40, dtype=np.float32)
     assert list(trunk(x)) == ["fc7"] and list(trunk(x, keep=("pool4", "pool3"))) == ["pool3", "pool4", "fc7"]
+
+
+def test_a_trunk_goes_on_from_the_outputs_that_are_known():
+    net = FCN8s(width=1, classes=3).eval()
+    x = photo(40, 56, dtype=np.float32)
+    known = net.trunk(x, keep=("pool3", "pool4"))
+    begun = {name: known[name] for name in ("pool3", "pool4")}
+    assert np.array_equal(net.trunk(None, begun=begun)["fc7"].data, known["fc7"].data)
+    assert list(net.trunk(None, begun=known)) == ["pool3", "pool4", "fc7"]
+    net.score_fr.w.data[:], net.score_pool3.w.data[:] = 0.1, 0.2
+    assert np.array_equal(net(x, begun=begun).data, net(x).data)
+
+
+@pytest.mark.parametrize(("factor", "skips"), [(2, (16, 8, 4)), (4, (8, 4, 2))])
+def test_an_enlarged_trunk_sees_pixels_between_the_pixels(factor, skips, rng):
+    def larger(**options):
+        return enlarged(EfficientNetLite0(**options), factor)
+
+    for stride in skips:
+        net = fcn(larger, stride, classes=3, width=1, padding="safe")
+        assert (
+            Grid.of(net.trunk.layers()).stride == Fraction(32, factor) and stride == net.ladder.rungs[-1].layer.stride
+        )
+        for size in ((64, 48), (65, 50), (70, 79)):
+            assert net(photo(*size, dtype=np.float32)).shape == (1, 3, *size)
+    x = photo(6, 7)
+    y = net.trunk.enlarge(Tensor(x)).data
+    assert np.allclose(y[..., ::factor, ::factor], x)
+    assert np.allclose(y[..., 0, factor // 2 :: factor], (x[..., 0, :-1] + x[..., 0, 1:]) / 2)
 
 
 # ---- gradients ---------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ RICH = TINY | {
 }  # fmt: skip
 WHOLE = RICH | {"batch": 2, "accumulate": 2}
 PART = RICH | {"batch": 4, "max_train": 5}  # the last step has one image
+CACHED = TINY | {"cache_features": "features", "freeze": "block1,block2", "epochs": 3}
 ADAM = {"optimizer": "adam", "lr": 0.001}
 # By name: how many ranks, whether they compute in float64, the options, and whether the run is stopped and resumed.
 CASES: dict[str, tuple[tuple[int, ...], bool, dict[str, Any], bool]] = {
@@ -56,6 +57,8 @@ CASES: dict[str, tuple[tuple[int, ...], bool, dict[str, Any], bool]] = {
     "part late fusion": ((2,), True, PART | {"inputs": "rgb+depth"}, False),
     "part of more batches": ((3,), True, WHOLE | {"max_train": 7}, False),
     "part frozen": ((2,), True, PART | {"freeze": "block1,block2"}, False),
+    "whole cached": ((2,), False, CACHED | {"batch": 2, "accumulate": 2}, True),
+    "part cached": ((2, 3), True, CACHED | {"batch": 4, "max_train": 5}, False),
 }
 
 
@@ -76,6 +79,8 @@ class Exact(Trainer):
 def run_case(name: str, folder: Path, ranks: Alone = ALONE) -> None:
     """Run a case in `folder`."""
     _, exact, options, stopped = CASES[name]
+    if "cache_features" in options:
+        options = options | {"cache_features": str(folder / "features")}
     o = Options(**options | ({"stop_after": 1} if stopped else {}))
     kind = Exact if exact else Trainer
     try:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from minifcn.cli.train import starting_point
 from minifcn.cli.verbs import main
 from minifcn.data.shapes import Shapes
 from minifcn.errors import FormatError, UsageError
 from minifcn.kernels.threads import set_threads
 from minifcn.models.zoo import NETS
 from minifcn.optim import learning_rate
-from minifcn.training import setup
+from minifcn.training import recipes, setup
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.recipes import preset
@@ -23,6 +24,7 @@ from minifcn.training.run_folder import RunFolder, load_latest
 from minifcn.training.setup import located
 from minifcn.training.trained import open_trained
 from minifcn.training.transfer import begin, starting_weights
+from minifcn.weights import published
 from minifcn.weights.published import BGR, WeightSet
 
 SMALL: dict[str, Any] = {
@@ -57,13 +59,13 @@ def words(options: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("parts", [(".w",), (".w", ".b")])
 def test_weights_of_a_single_layer_are_taken_and_counted(parts: tuple[str, ...], imagenet: WeightSet) -> None:
-    net = setup.network(preset("transfer"), 21, 8)
+    net = setup.network(preset("transfer-squeezenet"), 21, 8)
     first = {name: array for name, array in imagenet.arrays.items() if name.endswith(tuple(f"conv1{p}" for p in parts))}
     assert "squeezenet1_0_imagenet.npz: 1 layer taken, conv1;" in begin(net, replace(imagenet, arrays=first))
 
 
 def test_the_trunk_takes_its_layers_and_the_rest_is_new(imagenet: WeightSet) -> None:
-    net = setup.network(preset("transfer"), 21, 8)
+    net = setup.network(preset("transfer-squeezenet"), 21, 8)
     said = begin(net, imagenet)
     assert said.startswith("weights of squeezenet1_0 from squeezenet1_0_imagenet.npz: 25 layers taken, conv1 to fire9.")
     assert said.endswith("; left there: conv10; new: context, score_fr, score_pool4")
@@ -130,7 +132,7 @@ def test_what_the_command_refuses_in_one_line(
     argv: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    assert main(["train", "--recipe", "transfer", *words(SMALL), "--run", str(folder), *argv.split()]) == 2
+    assert main(["train", "--recipe", "transfer-squeezenet", *words(SMALL), "--run", str(folder), *argv.split()]) == 2
     said = capsys.readouterr().err
     assert line in said and said.count("\n") == 1 and not folder.exists()
 
@@ -141,12 +143,12 @@ def test_the_recipe_says_what_it_lacks_where_there_is_no_data(
     monkeypatch.delenv("MINIFCN_DATA", raising=False)
     with pytest.raises(UsageError, match=r"^\$MINIFCN_DATA/a/b: the environment .* is not set; .* that holds a/b, or"):
         located("$MINIFCN_DATA/a/b")
-    assert main(["train", "--recipe", "transfer", "--run", str(tmp_path / "run")]) == 2
+    assert main(["train", "--recipe", "transfer-squeezenet", "--run", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().err
     assert "MINIFCN_DATA is not set; set it to the folder that holds voc2012_animals" in said
     monkeypatch.setenv("MINIFCN_DATA", str(tmp_path))
     assert located("$MINIFCN_DATA/a/b") == f"{tmp_path}/a/b" and located("a/$MINIFCN_DATA") == "a/$MINIFCN_DATA"
-    assert main(["train", "--recipe", "transfer", "--run", str(tmp_path / "run")]) == 2
+    assert main(["train", "--recipe", "transfer-squeezenet", "--run", str(tmp_path / "run")]) == 2
     assert f"{tmp_path}/voc2012_animals: no such folder" in capsys.readouterr().err
 
 
@@ -155,9 +157,47 @@ def test_the_weights_bring_their_preprocessing_into_the_checkpoint(
 ) -> None:
     folder = tmp_path / "run"
     small = SMALL | {"epochs": 1, "max_train": 2}
-    assert main(["train", "--recipe", "transfer", *words(small), "--run", str(folder), "--stop-after", "1"]) == 0
+    assert (
+        main(["train", "--recipe", "transfer-squeezenet", *words(small), "--run", str(folder), "--stop-after", "1"])
+        == 0
+    )
     assert "25 layers taken" in capsys.readouterr().out
     assert open_trained(folder).preprocessing == BGR
+
+
+@pytest.mark.parametrize(
+    ("installed", "argv", "said", "trunk"),
+    [
+        (True, "", "transfer-lite0, efficientnet-lite0, whose weights are installed", "efficientnet-lite0"),
+        (False, "", "transfer-squeezenet, squeezenet1.0; efficientnet-lite0 learns more, with", "squeezenet1.0"),
+        (True, "--trunk squeezenet1.0", "transfer-squeezenet, as it is named", "squeezenet1.0"),
+        (True, "--init imagenet", "transfer-squeezenet, as it is named", "squeezenet1.0"),
+        (False, "--init lite0", "transfer-lite0, as it is named", "efficientnet-lite0"),
+        (False, "--trunk efficientnet-lite0", "transfer-lite0, as it is named", "efficientnet-lite0"),
+    ],
+)
+def test_the_recipe_takes_the_better_trunk_that_is_installed_and_says_so(
+    installed: bool,
+    argv: str,
+    said: str,
+    trunk: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(recipes, "lite0_installed", lambda: installed)
+    given = dict(zip((word.removeprefix("--") for word in argv.split()[::2]), argv.split()[1::2], strict=True))
+    assert starting_point({"recipe": "transfer"} | given).trunk == trunk
+    assert capsys.readouterr().out.startswith(f"recipe transfer: {said}")
+    assert preset("transfer").trunk == ("efficientnet-lite0" if installed else "squeezenet1.0")
+
+
+def test_weights_that_are_not_installed_are_named_with_their_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(published, "LITE0_PACKAGE", "no_such_package")
+    argv = ["train", "--recipe", "transfer", "--trunk", "efficientnet-lite0", *words(SMALL), "--crop", "0"]
+    assert main([*argv, "--run", str(tmp_path / "run")]) == 2
+    assert "EfficientNet-Lite0 are not installed; pip install 'minifcn[lite0]'" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ the recipe, and torch
@@ -213,7 +253,9 @@ def test_the_recipe_takes_the_steps_that_pytorch_takes(
     stride: int, torch: Any, imagenet: WeightSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real weights, the recipe's own batches and rates: five losses equal to 1e-4, and they fall."""
-    o = replace(preset("transfer"), **(SMALL | {"stages": str(stride), "epochs": 5, "crop": 96, "world_size": 96}))
+    o = replace(
+        preset("transfer-squeezenet"), **(SMALL | {"stages": str(stride), "epochs": 5, "crop": 96, "world_size": 96})
+    )
     world, fed = Shapes("train", count=4, size=96), []
     with RunFolder(tmp_path / "run") as folder:
         trainer = Trainer(o, folder, world, world, preprocessing=imagenet.preprocessing, say=lambda line: None)
@@ -308,7 +350,7 @@ def test_stages_go_down_squeezenets_ladder(tmp_path: Path, capsys: pytest.Captur
     net = open_trained(folder).net
     assert net.skips == ("pool4", "pool1") and NETS["squeezenet1.0"].strides == (16, 8, 4)
     assert net.skip_scale == {}
-    scaled = setup.network(replace(preset("transfer"), stages="4"), 3, 4)
+    scaled = setup.network(replace(preset("transfer-squeezenet"), stages="4"), 3, 4)
     assert scaled.skip_scale == {"pool4": 0.01, "pool1": 0.01}
 
 
