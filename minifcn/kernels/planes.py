@@ -45,11 +45,11 @@ def by_rows(task: Callable[[Rows], None], x: Array) -> None:
 
 
 def rectified(gy: Array, y: Array) -> Array:
-    """Return gy where y is above 0 (or NaN), else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
+    """Return gy where y is above 0 or NaN, else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
     gx, passed = xp_of(gy).empty(gy.shape, dtype=gy.dtype), gate(gy)
 
     def some(part: Part) -> None:
-        passed(gy[part], ~(y[part] <= 0), gx[part])
+        passed(gy[part], y[part] != 0, gx[part])  # y is never below 0
 
     by_planes(some, gy)
     return gx
@@ -73,7 +73,10 @@ def gate(gy: Array) -> Callable[..., Array]:
             out[...] = chosen
         return chosen
 
-    return xp.multiply if finite(gy) else choose
+    def multiply(part: Array, passes: Array, out: Array | None = None) -> Array:
+        return xp.multiply(part, passes.astype(part.dtype), out=out)  # else NumPy converts it in small pieces
+
+    return multiply if finite(gy) else choose
 
 
 def channel_sums(gy: Array) -> Array:
