@@ -157,6 +157,7 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
         return "winograd"
     # Each kernel row of a line makes all of the outputs: they have to be few, or few beside the inputs.
     thin = thinner >= 8 and ((max(i, o) <= 128 and o <= 2 * i) or 3 * o <= i)
+    thin = thin or (thinner >= 3 and max(i, o) <= 8)  # the first layer of a net of width 8
     thin = thin and max(g.kernel) <= 3 and max(g.span) <= 5
     return "lines" if thin and windows > o and lines.serves(g, i, o) else "blocks"
 

@@ -53,7 +53,8 @@ class Frame:
             raise ShapeError(f"{op}: padding {g.padding} leaves {window} without a pixel of {self.size}; use less")
         reach = [(n - 1) * s + span for n, s, span in zip(self.out, g.stride, g.span, strict=True)]
         self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, g.padding, strict=True))
-        self.pitch: Pair = tuple(n + (span - 1) // s for n, s, span in zip(self.out, g.stride, g.span, strict=True))
+        below, beside = ((span - 1) // s for span, s in zip(g.span, g.stride, strict=True))
+        self.pitch: Pair = (self.out[0] + below, self.out[1] + beside)
         self.inside = tuple(slice(p, p + n) for p, n in zip(g.padding, self.size, strict=True))
 
     def pad(self, x: Array, value: float) -> Array:
@@ -192,7 +193,8 @@ def max_pool2d(
                 from_ = slice(len(tops) - further)
                 here = waiting[from_]
                 if step != last:  # there, it is the maximum of all that still wait
-                    here = (images[phase][further:] == tops[from_]) & here
+                    here = images[phase][further:] == tops[from_]
+                    here &= waiting[from_]
                     waiting[from_] ^= here
                 if further:
                     backs[phase][further:] += passed(gradients[from_], here)
