@@ -1,14 +1,12 @@
 """Max and average pooling, with Caffe's ceil mode.
 
 The last window may hang over the edge (`ceil_mode=True`, as in Caffe: every size in the paper depends on it). Both ops
-walk the same list of kernel taps; a pixel that several windows saw receives the sum of their gradients.
+walk the same lists of kernel taps; a pixel that several windows saw receives the sum of their gradients.
 """
 
-import functools
 import itertools
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from minifcn.backend import Array, finite, xp_of
@@ -51,29 +49,8 @@ class Frame:
         if any(sees_nothing(layer, n, out) for layer, n, out in zip(layers, self.size, self.out, strict=True)):
             window = f"a window of kernel {g.kernel} and dilation {g.dilation}"
             raise ShapeError(f"{op}: padding {g.padding} leaves {window} without a pixel of {self.size}; use less")
-        reach = [(n - 1) * s + span for n, s, span in zip(self.out, g.stride, g.span, strict=True)]
-        self.padded = tuple(max(r, n + 2 * p) for r, n, p in zip(reach, self.size, g.padding, strict=True))
         below, beside = ((span - 1) // s for span, s in zip(g.span, g.stride, strict=True))
         self.pitch: Pair = (self.out[0] + below, self.out[1] + beside)
-        self.inside = tuple(slice(p, p + n) for p, n in zip(g.padding, self.size, strict=True))
-
-    def pad(self, x: Array, value: float) -> Array:
-        """`x` within a border of `value`, as wide as the windows reach."""
-        if self.padded == self.size:
-            return x
-        y = xp_of(x).full((*x.shape[:2], *self.padded), value, dtype=x.dtype)
-        y[:, :, *self.inside] = x
-        return y
-
-    def taps(self) -> Iterator[tuple[slice, slice]]:
-        """For each kernel position, the padded image's rows and columns under it, one per window."""
-        return (region for _, region in self.windows.taps(self.out))
-
-    def lines(self) -> tuple[Iterator[tuple[slice, slice]], Iterator[tuple[slice, slice]]]:
-        """The taps of the first column of the kernel, and those of its first row."""
-        (kh, kw), (rows, cols) = self.windows.kernel, self.out
-        down, across = replace(self.windows, kernel=(kh, 1)), replace(self.windows, kernel=(1, kw))
-        return (tap for _, tap in down.taps((rows, cols))), (tap for _, tap in across.taps((rows, cols)))
 
     def seen(self) -> list[list[Seen]]:
         """For the rows and the columns of the kernel: what each sees of the image."""
@@ -116,6 +93,12 @@ class Frame:
         axes = zip(self.size, self.pitch, self.windows.stride, self.windows.padding, strict=True)
         return all(pitch * s >= n + p for n, pitch, s, p in axes)
 
+    def cells(self) -> list[list[int]]:
+        """For each axis, how many taps of each window lie on the image or its padding."""
+        g = self.windows
+        axes = zip(self.size, self.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
+        return [[sum(i * s + t * d < n + 2 * p for t in range(k)) for i in range(out)] for n, out, k, s, p, d in axes]
+
     def few(self) -> bool:
         """Whether there are fewer windows than kernel positions, so that a loop over windows is shorter."""
         return math.prod(self.out) < math.prod(self.windows.kernel)
@@ -156,8 +139,8 @@ def max_pool2d(
 
     def forward(part):
         tall = xp.empty((*y[part].shape[:3], frame.size[1]), dtype=x.dtype)
-        largest(x[part], rows, 2, tall)  # down first: rows are quicker
-        largest(tall, cols, 3, y[part])
+        fold(xp.maximum, x[part], rows, 2, tall, -math.inf)  # down first: rows are quicker
+        fold(xp.maximum, tall, cols, 3, y[part], -math.inf)
 
     by_planes(forward, x)
 
@@ -224,17 +207,16 @@ def within(x: Array, places: Any, size: Pair, fill: float) -> Array:
     return whole
 
 
-def largest(x: Array, taps: list[Seen], axis: int, y: Array) -> None:
-    """Write into y, for each window along `axis`, the largest pixel of x (N, C, H, W) that one of the taps sees."""
-    xp, before = xp_of(x), (slice(None),) * axis
-    first, *rest = sorted(taps, key=lambda tap: tap.windows.start - tap.windows.stop)
-    if first.windows == slice(0, y.shape[axis]):
-        y[...] = x[*before, first.pixels]
-    else:  # no tap sees a pixel from every window
-        y[...], rest = -math.inf, taps
-    for tap in rest:
+def fold(combine: Callable[..., Array], x: Array, taps: list[Seen], axis: int, y: Array, least: float) -> None:
+    """Combine what the taps of one axis of x (N, C, H, W) see, for each window, in y; `least` is no pixel at all."""
+    before = (slice(None),) * axis
+    if taps[0].windows == slice(0, y.shape[axis]):
+        y[...], taps = x[*before, taps[0].pixels], taps[1:]
+    else:  # the first tap sees no pixel from some window
+        y[...] = least
+    for tap in taps:
         to = y[*before, tap.windows]
-        xp.maximum(to, x[*before, tap.pixels], out=to)
+        combine(to, x[*before, tap.pixels], out=to)
 
 
 def ranked(x: Array, y: Array) -> tuple[Array, Array]:
@@ -261,27 +243,22 @@ def avg_pool2d(
     Zeros of the padding count as pixels, what hangs over beyond the padding does not (Caffe's rule).
     """
     frame = Frame(x, kernel_size, stride, padding, dilation, ceil_mode, op="avg_pool2d")
-    xp, padded = xp_of(x), frame.pad(x, 0.0)
-    border = xp.zeros(frame.padded, dtype=x.dtype)
-    border[tuple(slice(n + 2 * p) for n, p in zip(frame.size, frame.windows.padding, strict=True))] = 1
-    y, count = (sum_of(array, frame) for array in (padded, border))
-    shape = padded.shape
+    xp, (rows, cols), x_shape = xp_of(x), frame.seen(), x.shape
+    tall = xp.empty((*x.shape[:2], frame.out[0], x.shape[3]), dtype=x.dtype)
+    y = xp.empty((*x.shape[:2], *frame.out), dtype=x.dtype)
+    fold(xp.add, x, rows, 2, tall, 0)
+    fold(xp.add, tall, cols, 3, y, 0)
+    down, across = (xp.asarray(cells, dtype=x.dtype) for cells in frame.cells())
+    count = down[:, None] * across
 
     def grad_x(gy):
-        gx, share = xp.zeros(shape, dtype=gy.dtype), gy / count
+        gx, share = xp.zeros(x_shape, dtype=gy.dtype), gy / count
         if frame.few():
-            for i, j, (rows, cols) in frame.each():
-                gx[:, :, *frame.inside][:, :, rows, cols] += share[:, :, i : i + 1, j : j + 1]
+            for i, j, (high, wide) in frame.each():
+                gx[:, :, high, wide] += share[:, :, i : i + 1, j : j + 1]
         else:
-            for rows, cols in frame.taps():
-                gx[:, :, rows, cols] += share
-        return gx[:, :, *frame.inside]
+            for down, across in itertools.product(rows, cols):
+                gx[:, :, down.pixels, across.pixels] += share[:, :, down.windows, across.windows]
+        return gx
 
     return y / count, (grad_x,)
-
-
-def sum_of(padded: Array, frame: Frame) -> Array:
-    """Return the sum over each window, down the columns first and then along the rows."""
-    rows, cols = ([tap[axis] for tap in taps] for axis, taps in enumerate(frame.lines()))
-    tall = functools.reduce(xp_of(padded).add, [padded[..., down, :] for down in rows])
-    return functools.reduce(xp_of(padded).add, [tall[..., across] for across in cols])
