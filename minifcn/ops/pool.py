@@ -93,11 +93,14 @@ class Frame:
         axes = zip(self.size, self.pitch, self.windows.stride, self.windows.padding, strict=True)
         return all(pitch * s >= n + p for n, pitch, s, p in axes)
 
-    def cells(self) -> list[list[int]]:
-        """For each axis, how many taps of each window lie on the image or its padding."""
-        g = self.windows
-        axes = zip(self.size, self.out, g.kernel, g.stride, g.padding, g.dilation, strict=True)
-        return [[sum(i * s + t * d < n + 2 * p for t in range(k)) for i in range(out)] for n, out, k, s, p, d in axes]
+    def cells(self, x: Array) -> Array:
+        """Return how many taps of each window lie on the image or its padding (H', W'), in the dtype of x."""
+        g, counts = self.windows, [xp_of(x).zeros(n, dtype=x.dtype) for n in self.out]
+        axes = zip(counts, g.kernel, g.dilation, self.out, self.size, g.padding, g.stride, strict=True)
+        for count, k, d, out, n, p, s in axes:
+            for tap in seen(k, d, 0, out, n + 2 * p, s):
+                count[tap.windows] += 1
+        return counts[0][:, None] * counts[1]
 
     def few(self) -> bool:
         """Whether there are fewer windows than kernel positions, so that a loop over windows is shorter."""
@@ -248,8 +251,7 @@ def avg_pool2d(
     y = xp.empty((*x.shape[:2], *frame.out), dtype=x.dtype)
     fold(xp.add, x, rows, 2, tall, 0)
     fold(xp.add, tall, cols, 3, y, 0)
-    down, across = (xp.asarray(cells, dtype=x.dtype) for cells in frame.cells())
-    count = down[:, None] * across
+    count = frame.cells(x)
 
     def grad_x(gy):
         gx, share = xp.zeros(x_shape, dtype=gy.dtype), gy / count
