@@ -33,6 +33,7 @@ from minifcn.kernels.products import (
     WORKSPACE,
     Block,
     add_product,
+    apart,
     at_once,
     block_bytes,
     blocks,
@@ -168,7 +169,7 @@ def cached_block(w: Array, g: Windows, n: int, out: Pair, parts: int, product: b
     """Bytes of one block, of which often only the columns of single kernel rows are needed."""
     found = blocks(n, out, windows_in_cache(w, g), parts)
     if not rows_pay(w, g):
-        return block_bytes(w, g, found, product)
+        return block_bytes(w, g, found, product and apart(found))
     (images, _, width), channels = found[0].shape, w.shape[1] * g.groups
     rows, cols = found[0].slab_size(g)
     cells, slab = images * rows * width, images * channels * rows * cols  # gone when the first product is made

@@ -49,7 +49,7 @@ def rectified(gy: Array, y: Array) -> Array:
     gx, passed = xp_of(gy).empty(gy.shape, dtype=gy.dtype), gate(gy)
 
     def some(part: Part) -> None:
-        passed(gy[part], y[part] != 0, gx[part])  # y is never below 0
+        passed(gy[part], ~(y[part] <= 0), gx[part])
 
     by_planes(some, gy)
     return gx

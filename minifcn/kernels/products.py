@@ -39,7 +39,8 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
     """Bytes that a product (its name) takes beside what it is given and returns, for images of shape (N, I, H, W)."""
-    block = block_bytes(w, g, blocks(shape[0], g.out_size(shape[2:]), at_once(w, g)), product == "correlate")
+    found = blocks(shape[0], g.out_size(shape[2:]), at_once(w, g))
+    block = block_bytes(w, g, found, product == "correlate" and apart(found))
     return block + (min(w.nbytes, WORKSPACE) if product == "weigh" else 0)
 
 
@@ -49,6 +50,11 @@ def block_bytes(w: Array, g: Windows, found: list[Block], product: bool = False)
     slab = block.shape[0] * w.shape[1] * g.groups * math.prod(block.slab_size(g))
     outputs = block.count * len(w) if product or block.shape[0] > 1 else 0  # of one image they are a view of gy
     return (block.count * w[0].size * g.groups + max(slab, outputs)) * w.itemsize  # one goes before the other comes
+
+
+def apart(found: list[Block]) -> bool:
+    """Whether `correlate_block` needs an array for the product: that of whole rows of one image lies in y."""
+    return found[0].shape[0] > 1 or found[-1].cols.start > 0
 
 
 def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block, b: Array | None, relu: bool) -> None:
