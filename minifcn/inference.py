@@ -22,7 +22,8 @@ def inference(net: Module) -> Iterator[Module]:
     """Inside: no dropout, nothing remembered, parameters that cannot be written, and each filter transformed once.
 
     Afterwards, also after an exception, everything is as it was, and the transformed filters (four times the weights
-    of the 3x3 layers) are dropped. A view of a parameter that was taken before the block still writes: take none.
+    of the 3x3 layers) are dropped, with the small weights that were kept in another order. A view of a parameter that
+    was taken before the block still writes: take none.
     On a GPU nothing is kept, and arrays there cannot be made read-only.
     """
     arrays = [parameter.data for parameter in net.parameters() if is_host(parameter.data)]

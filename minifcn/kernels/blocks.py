@@ -33,6 +33,7 @@ from minifcn.kernels.products import (
     WORKSPACE,
     Block,
     add_product,
+    apart,
     at_once,
     block_bytes,
     blocks,
@@ -50,7 +51,9 @@ LEAST = 512
 """Windows in a block at least, or reading the weights costs more than multiplying by them."""
 
 
-def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
+def correlate(
+    x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False, by_row: Array | None = None
+) -> Array:
     out = g.out_size(x.shape[2:])
     y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
     parts = lanes(y.size * w[0].size)
@@ -72,7 +75,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
         columns = all_columns(x, g, parts)
         parallel(some_channels, shares(len(w), parts), parts)
     else:
-        by_row = kernel_rows(w, g)
+        by_row = kernel_rows(w, g) if by_row is None else by_row
         parallel(some_windows, blocks(len(x), out, windows_in_cache(w, g), parts), parts)
     return y
 
@@ -166,7 +169,7 @@ def cached_block(w: Array, g: Windows, n: int, out: Pair, parts: int, product: b
     """Bytes of one block, of which often only the columns of single kernel rows are needed."""
     found = blocks(n, out, windows_in_cache(w, g), parts)
     if not rows_pay(w, g):
-        return block_bytes(w, g, found, product)
+        return block_bytes(w, g, found, product and apart(found))
     (images, _, width), channels = found[0].shape, w.shape[1] * g.groups
     rows, cols = found[0].slab_size(g)
     cells, slab = images * rows * width, images * channels * rows * cols  # gone when the first product is made
@@ -223,6 +226,11 @@ def weigh_rows(by_row: Array, x: Array, gy: Array, g: Windows, block: Block) -> 
         add_product(by_row[row], gradients, columns[:, :, first : first + length])
 
 
+def arrange(w: Array, g: Windows) -> Array | None:
+    """Return the weights as `correlate` takes them, if that is another order than theirs."""
+    return kernel_rows(w, g) if rows_pay(w, g) and not is_pointwise(g) else None
+
+
 def kernel_rows(w: Array, g: Windows) -> Array:
     """The weights, one matrix for each kernel row: (kh, groups, O/groups, I/groups*kw)."""
     return w.transpose(2, 0, 1, 3).reshape(g.kernel[0], g.groups, len(w) // g.groups, -1)
@@ -245,9 +253,12 @@ def one_row(g: Windows) -> Windows:
     return Windows((1, g.kernel[1]), (1, g.stride[1]), (0, 0), (1, g.dilation[1]), g.groups)
 
 
+POINTWISE = Windows((1, 1))
+
+
 def is_pointwise(g: Windows) -> bool:
     """A layer that mixes the channels of each pixel and looks no further."""
-    return g == Windows((1, 1))
+    return g == POINTWISE
 
 
 def pixels_pay(w: Array, g: Windows, n: int, out: Pair) -> bool:
@@ -315,6 +326,7 @@ def turn(gy: Array, w: Array, g: Windows) -> tuple[Array, Array, Windows]:
     return gy[:, :, cut_h : out_h - cut_h, cut_w : out_w - cut_w], turned, mirrored(g)
 
 
+@lru_cache
 def mirrored(g: Windows) -> Windows:
     """The windows of gx's pixels over gy."""
     return replace(g, padding=(max(0, g.span[0] - 1 - g.padding[0]), max(0, g.span[1] - 1 - g.padding[1])))

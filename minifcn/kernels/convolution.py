@@ -21,13 +21,13 @@ Five ways lead to each product, and a test holds them equal:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from minifcn.backend import FLOATS, Array, Scope, device_of, xp_of
+from minifcn.backend import FLOATS, Array, Scope, device_of, is_host, xp_of
 from minifcn.errors import ShapeError, UsageError
 from minifcn.kernels import blocks, depthwise, lines, products, winograd
 from minifcn.kernels.im2col import Pair, Windows
@@ -46,7 +46,9 @@ WIDE = 64 * 2048
 """Channels times windows from which Winograd's transforms pay: 2048 windows of 64 channels, 1024 of 128."""
 
 FORCED: Scope[str | None] = Scope("forced", None)
-FILTERS: Scope[dict[int, list[Array | None]]] = Scope("filters", {})
+FILTERS: Scope[dict[int, tuple[Array, dict[Any, Array]]]] = Scope("filters", {})
+KEPT = 4 << 20
+"""Bytes of weights up to which other orders of them are kept as well, in the time of `caching_filters`."""
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: bool = False) -> Array:
@@ -56,11 +58,15 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
     ShapeError if they do not fit one another.
     """
     _fit(x, w, b, g)
-    g, taps = seeing(g, x.shape[2:])
-    w = w if taps is None else w[:, :, *taps]
+    own, (g, taps) = w, seeing(g, x.shape[2:])
+    if taps is not None:
+        kept = _kept(own, g, lambda: take_taps(own, g, taps))
+        w = take_taps(own, g, taps) if kept is None else kept
     way = choose(x, g, x.shape[1], len(w), len(x), g.out_size(x.shape[2:]))
-    kept = {"u": _transformed(w)} if way == "winograd" else {}
-    return kernel(x, way).correlate(x, w, g, b, relu, **kept)
+    by = kernel(x, way)
+    if not hasattr(by, "arrange"):
+        return by.correlate(x, w, g, b, relu)
+    return by.correlate(x, w, g, b, relu, _kept(own, (way, g), lambda: by.arrange(w, g), always=way == "winograd"))
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair, b: Array | None = None) -> Array:
@@ -72,7 +78,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair, b: Array | None = None) 
     _fit(gy, w, b, g, transposed=True)
     out = _windows(size, gy, g)
     g, taps = seeing(g, size)
-    w = w if taps is None else w[:, :, *taps]
+    w = w if taps is None else take_taps(w, g, taps)
     way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out)  # from gy's channels to gx's
     gx = kernel(gy, way).spread(gy, w, g, size)
     return gx if b is None else gx + b[:, None, None]
@@ -113,6 +119,15 @@ def seeing(g: Windows, size: Pair) -> tuple[Windows, tuple[slice, slice] | None]
     return (small, (taps[0], taps[1])) if small.out_size(size) == g.out_size(size) else (g, None)
 
 
+def take_taps(w: Array, g: Windows, taps: tuple[slice, slice]) -> Array:
+    """Return the weights of these taps: by their numbers, since NumPy is slow to copy three numbers in a row."""
+    if not is_host(w) or not w.flags.c_contiguous:
+        return w[:, :, *taps]
+    rows, cols = (range(part.stop)[part] for part in taps)
+    numbers = [row * w.shape[3] + col for row in rows for col in cols]
+    return w.reshape(*w.shape[:2], -1).take(numbers, axis=2).reshape(*w.shape[:2], *g.kernel)
+
+
 def kernel(array: Array, way: str) -> Any:
     """The file that computes such arrays this way, or what their own library has for it (`introspect/outline.py`)."""
     return getattr(xp_of(array), "WAYS", WAYS)[way]
@@ -142,6 +157,7 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
         return "winograd"
     # Each kernel row of a line makes all of the outputs: they have to be few, or few beside the inputs.
     thin = thinner >= 8 and ((max(i, o) <= 128 and o <= 2 * i) or 3 * o <= i)
+    thin = thin or (thinner >= 3 and max(i, o) <= 8)  # the first layer of a net of width 8
     thin = thin and max(g.kernel) <= 3 and max(g.span) <= 5
     return "lines" if thin and windows > o and lines.serves(g, i, o) else "blocks"
 
@@ -163,22 +179,23 @@ def convolution(way: str) -> AbstractContextManager[None]:
 
 
 def caching_filters(weights: Iterable[Array]) -> AbstractContextManager[None]:
-    """Within it, Winograd's transformed filters of these arrays are kept, and the arrays must not be written to.
+    """Within it, what a way makes of these arrays first is kept (Winograd's transformed filters, the weights row by
+    row), and the arrays must not be written to.
 
     They are found by the identity of the array; the array itself is kept too, so that no other can take its place.
     At the end all that this block kept is dropped; a block within another adds to what the outer keeps.
     """
-    return FILTERS.set({**{id(w): [w, None] for w in weights}, **FILTERS()})
+    return FILTERS.set({**{id(w): (w, {}) for w in weights}, **FILTERS()})
 
 
-def _transformed(w: Array) -> Array | None:
-    """The transformed filters if they are kept, transforming them the first time."""
-    entry = FILTERS().get(id(w))
-    if entry is None:
+def _kept(w: Array, what: Any, make: Callable[[], Array], *, always: bool = False) -> Array | None:
+    """Return what is made of the weights w the first time within `caching_filters`, if they are few or `always`."""
+    _, kept = FILTERS().get(id(w), (None, None))
+    if kept is None or not (always or w.nbytes <= KEPT):
         return None
-    if entry[1] is None:
-        entry[1] = winograd.transform_filters(w)
-    return entry[1]
+    if what not in kept:
+        kept[what] = make()
+    return kept[what]
 
 
 def _fit(x: Array, w: Array, b: Array | None, g: Windows, *, transposed: bool = False) -> None:

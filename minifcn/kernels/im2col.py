@@ -41,7 +41,8 @@ class Windows:
     def __post_init__(self) -> None:
         for name, least in (("kernel", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
             pair = getattr(self, name)
-            if not (isinstance(pair, tuple) and len(pair) == 2 and all(whole(v, least=least) for v in pair)):
+            two = isinstance(pair, tuple) and len(pair) == 2
+            if not (two and whole(pair[0], least=least) and whole(pair[1], least=least)):
                 raise ShapeError(f"{self.op}: {name} is {pair!r}: expected a pair of integers of at least {least}")
         if not whole(self.groups, least=1):
             raise ShapeError(f"{self.op}: groups is {self.groups!r}: expected an integer of at least 1")
@@ -73,6 +74,26 @@ class Windows:
             rows = slice(i * dh, i * dh + (out_h - 1) * sh + 1, sh)
             for j in range(self.kernel[1]):
                 yield (i, j), (rows, slice(j * dw, j * dw + (out_w - 1) * sw + 1, sw))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A row or column of the kernel: from which windows it sees a pixel of the image, and which pixels those are."""
+
+    tap: int
+    windows: slice
+    pixels: slice
+
+
+def seen(taps: int, dilation: int, first: int, windows: int, pixels: int, stride: int = 1) -> list[Seen]:
+    """Return the taps of one axis that see any pixel; tap 0 of window 0 lies at `first`, below 0 in the padding."""
+    found = []
+    for tap in range(taps):
+        at = first + tap * dilation
+        low, high = max(0, -(at // stride)), min(windows, (pixels - 1 - at) // stride + 1)
+        if high > low:
+            found.append(Seen(tap, slice(low, high), slice(at + low * stride, at + (high - 1) * stride + 1, stride)))
+    return found
 
 
 def im2col(x: Array, g: Windows) -> Array:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from minifcn.backend import Array, xp_of
 from minifcn.kernels.blocks import kernel_rows, turn, turned_workspace
-from minifcn.kernels.im2col import Pair, Windows
+from minifcn.kernels.im2col import Pair, Seen, Windows, seen
 from minifcn.kernels.products import WORKSPACE, Block, add_product, blocks, multiply
 from minifcn.kernels.threads import lanes, parallel
 
@@ -44,31 +45,33 @@ def serves(g: Windows, i: int, o: int) -> bool:
     return g.stride == (1, 1) and g.kernel != (1, 1) and 4 * max(weights, seen) <= PIECE
 
 
-def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
+def correlate(
+    x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False, weights: Array | None = None
+) -> Array:
     xp, out = xp_of(x), g.out_size(x.shape[2:])
     y = xp.empty((len(x), g.groups, len(w) // g.groups, *out), dtype=x.dtype)
-    weights, parts = stacked(w, g), crew(y.size * w[0].size, w, g)
+    weights, parts = arrange(w, g) if weights is None else weights, crew(y.size * w[0].size, w, g)
     bias = 0 if b is None else b.reshape(g.groups, -1, 1, 1, 1)
 
-    def some_windows(block: Block) -> None:
-        lines = columns(x, g, block)
+    def some_windows(piece: Piece) -> None:
+        lines = columns(x, g, piece)
         product = xp.empty((g.groups, weights.shape[1], math.prod(lines.shape[2:])), dtype=x.dtype)
         multiply(weights, lines.reshape(*lines.shape[:2], product.shape[2]), product)
         product = product.reshape(g.groups, g.kernel[0], len(w) // g.groups, *lines.shape[2:])
+        block, found = piece.block, piece.down
         made = y[block.images, :, :, block.rows, block.cols].transpose(1, 2, 0, 3, 4)
-        found = shifts(x.shape[2], g, block)
         if found and found[0].windows == slice(0, block.shape[1]):
-            xp.add(product[:, found[0].row, :, :, found[0].pixels], bias, out=made)
+            xp.add(product[:, found[0].tap, :, :, found[0].pixels], bias, out=made)
             found = found[1:]
         else:  # no kernel row sees a pixel from every window
             made[...] = bias
         for each in found:
             to = made[:, :, :, each.windows]
-            to += product[:, each.row, :, :, each.pixels]
+            to += product[:, each.tap, :, :, each.pixels]
         if relu:
-            xp.maximum(made, xp.zeros(made.shape[3:], dtype=x.dtype), out=made)
+            xp.maximum(made, xp.zeros(made.shape[2:], dtype=x.dtype), out=made)
 
-    parallel(some_windows, pieces(len(x), out, w, g, parts), parts)
+    parallel(some_windows, plan(len(x), x.shape[2:], g, at_once(w, g, out), parts), parts)
     return y.reshape(len(x), len(w), *out)
 
 
@@ -80,20 +83,24 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     xp, o, i, (kh, kw) = xp_of(x), gy.shape[1], x.shape[1] // g.groups, g.kernel
     gw = xp.empty((o, i, kh, kw), dtype=x.dtype)
     parts = crew(gy.size * gw[0].size, gw, g)
-    found = pieces(len(x), gy.shape[2:], gw, g, parts)
+    found = plan(len(x), x.shape[2:], g, at_once(gw, g, gy.shape[2:]), parts)
     sums = xp.zeros((parts, g.groups, kh * o // g.groups, i * kw), dtype=x.dtype)  # one for each thread
     by_group = gy.reshape(len(gy), g.groups, -1, *gy.shape[2:])
 
     def some_windows(share: int) -> None:
-        for block in found[share::parts]:
-            add_block(sums[share], block)
+        for piece in found[share::parts]:
+            add_piece(sums[share], piece)
 
-    def add_block(total: Array, block: Block) -> None:
-        lines = columns(x, g, block)
+    def add_piece(total: Array, piece: Piece) -> None:
+        lines, block = columns(x, g, piece), piece.block
         gradients = by_group[block.images, :, :, block.rows, block.cols].transpose(1, 2, 0, 3, 4)
-        shifted = xp.zeros((g.groups, kh, o // g.groups, *lines.shape[2:]), dtype=x.dtype)
-        for each in shifts(x.shape[2], g, block):
-            shifted[:, each.row, :, :, each.pixels] = gradients[:, :, :, each.windows]
+        shifted = xp.empty((g.groups, kh, o // g.groups, *lines.shape[2:]), dtype=x.dtype)
+        if len(piece.down) < kh:
+            shifted[...] = 0
+        for each in piece.down:
+            to = shifted[:, each.tap]
+            to[:, :, :, each.pixels] = gradients[:, :, :, each.windows]
+            to[:, :, :, : each.pixels.start] = to[:, :, :, each.pixels.stop :] = 0
         length = math.prod(lines.shape[2:])
         add_product(
             total, shifted.reshape(g.groups, kh * o // g.groups, length), lines.reshape(*lines.shape[:2], length)
@@ -109,55 +116,55 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
     """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
     if product == "spread":
         return turned_workspace(workspace, w, g, shape)
-    n, _, height, _ = shape
-    out = g.out_size(shape[2:])
+    n, _, *size = shape
+    out = g.out_size((size[0], size[1]))
     parts = crew(n * math.prod(out) * w.size, w, g)
-    todo = pieces(n, out, w, g, parts)
-    places = max(b.shape[0] * len(rows_under(height, g, b)) * b.shape[2] for b in todo[: 2 * len(g.kernel)])
-    each = min(parts, len(todo)) * (per_place(w, g) * places + BUFFERS) * w.itemsize
+    todo = plan(n, (size[0], size[1]), g, at_once(w, g, out), parts)
+    places = max(p.block.shape[0] * len(p.rows) * p.block.shape[2] for p in todo[: 2 * len(g.kernel)])
+    each = min(parts, len(todo)) * per_place(w, g) * places * w.itemsize
     if product == "correlate":
-        return w.nbytes + each
+        return w.nbytes + each + min(parts, len(todo)) * BUFFERS * w.itemsize
     return parts * w.nbytes + max(each + parts * w.nbytes, w.nbytes)
 
 
 @dataclass(frozen=True)
-class Shift:
-    """A row of the kernel: which rows of windows see pixels under it, and which of the block's pixels those are."""
+class Piece:
+    """A block of windows, the rows of the image that they see, and what each row and column of the kernel sees."""
 
-    row: int
-    windows: slice
-    pixels: slice
-
-
-def shifts(height: int, g: Windows, block: Block) -> list[Shift]:
-    """Return the rows of the kernel that see any of the block's pixels, those that most windows share first."""
-    pixels, found = rows_under(height, g, block), []
-    for row in range(g.kernel[0]):
-        down = block.rows.start + row * g.dilation[0] - g.padding[0] - pixels.start
-        first, stop = max(0, -down), min(block.shape[1], len(pixels) - down)
-        if stop > first:
-            found.append(Shift(row, slice(first, stop), slice(first + down, stop + down)))
-    return sorted(found, key=lambda each: each.windows.start - each.windows.stop)
+    block: Block
+    rows: range
+    down: tuple[Seen, ...]
+    across: tuple[Seen, ...]
 
 
-def rows_under(height: int, g: Windows, block: Block) -> range:
-    """Return the rows of the image that windows of the block see."""
-    first = block.rows.start - g.padding[0]
-    return range(max(0, first), max(0, first, min(height, first + block.slab_size(g)[0])))
+@lru_cache
+def plan(n: int, size: Pair, g: Windows, at_once: int, parts: int) -> list[Piece]:
+    """Return the windows of n images in pieces: images, or rows of one, or parts of a row, as many for each thread.
+
+    Their rows count those that any window sees, and of those each row of the kernel counts its pixels. The kernel row
+    that most windows share comes first. It is kept, since a net has the same layers in every step.
+    """
+    found = []
+    for block in blocks(n, g.out_size(size), at_once, parts):
+        (_, height, width), first, left = block.shape, block.rows.start - g.padding[0], block.cols.start - g.padding[1]
+        rows = range(max(0, first), max(0, first, min(size[0], first + block.slab_size(g)[0])))
+        down = seen(g.kernel[0], g.dilation[0], first - rows.start, height, len(rows))
+        down.sort(key=lambda each: each.windows.start - each.windows.stop)
+        found.append(Piece(block, rows, tuple(down), tuple(seen(g.kernel[1], g.dilation[1], left, width, size[1]))))
+    return found
 
 
-def columns(x: Array, g: Windows, block: Block) -> Array:
+def columns(x: Array, g: Windows, piece: Piece) -> Array:
     """Return what one row of the kernel sees from each row of pixels: (groups, C/groups*kw, images, rows, columns)."""
-    rows, (n, _, cols) = rows_under(x.shape[2], g, block), block.shape
+    rows, (n, _, cols) = piece.rows, piece.block.shape
     taken = xp_of(x).empty((x.shape[1], g.kernel[1], n, len(rows), cols), dtype=x.dtype)
-    pixels = x[block.images, :, rows.start : rows.stop].transpose(1, 0, 2, 3)
-    for tap in range(g.kernel[1]):
-        first = block.cols.start + tap * g.dilation[1] - g.padding[1]
-        low, high = min(max(0, -first), cols), max(0, min(cols, x.shape[3] - first))
-        taken[:, tap, :, :, :low] = 0
-        taken[:, tap, :, :, max(low, high) :] = 0
-        if high > low:
-            taken[:, tap, :, :, low:high] = pixels[..., first + low : first + high]
+    pixels = x[piece.block.images, :, rows.start : rows.stop].transpose(1, 0, 2, 3)
+    if len(piece.across) < g.kernel[1]:
+        taken[...] = 0
+    for each in piece.across:
+        to = taken[:, each.tap]
+        to[..., each.windows] = pixels[..., each.pixels]
+        to[..., : each.windows.start] = to[..., each.windows.stop :] = 0
     return taken.reshape(g.groups, len(taken) * g.kernel[1] // g.groups, *taken.shape[2:])
 
 
@@ -166,16 +173,15 @@ def crew(multiply_adds: int, w: Array, g: Windows) -> int:
     return max(1, min(lanes(multiply_adds, ALONE), WORKSPACE // max(PIECE, 2 * w.nbytes)))
 
 
-def pieces(n: int, out: Pair, w: Array, g: Windows, parts: int) -> list[Block]:
-    """Return the windows in blocks: images, or rows of one, or parts of a row, as many for each thread.
+def at_once(w: Array, g: Windows, out: Pair) -> int:
+    """Return how many windows a piece has at most.
 
     A block takes up more rows of pixels than it has rows of windows, by those that windows of the next block see, too.
     """
     place, more = per_place(w, g) * w.itemsize, g.span[0] - 1
     images = CACHE // (place * (out[0] + more) * out[1])
     rows = max(CACHE // (place * out[1]) - more, min(4 * more, PIECE // (place * out[1]) - more))
-    at_once = max(images * out[0] * out[1], min(rows, out[0]) * out[1], min(out[1], PIECE // (place * g.span[0])))
-    return blocks(n, out, at_once, parts)
+    return max(images * out[0] * out[1], min(rows, out[0]) * out[1], min(out[1], PIECE // (place * g.span[0])))
 
 
 def per_place(w: Array, g: Windows) -> int:
@@ -183,7 +189,7 @@ def per_place(w: Array, g: Windows) -> int:
     return w.shape[1] * g.groups * g.kernel[1] + len(w) * g.kernel[0]
 
 
-def stacked(w: Array, g: Windows) -> Array:
+def arrange(w: Array, g: Windows) -> Array:
     """Return the weights of each kernel row below those of the one before: (groups, kh*O/groups, I/groups*kw)."""
     rows = kernel_rows(w, g).swapaxes(0, 1)
     return rows.reshape(g.groups, -1, rows.shape[3])

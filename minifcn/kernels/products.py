@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from minifcn.backend import Array, xp_of
 from minifcn.kernels.im2col import Pair, Windows, col2im, im2col
@@ -39,7 +39,8 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
     """Bytes that a product (its name) takes beside what it is given and returns, for images of shape (N, I, H, W)."""
-    block = block_bytes(w, g, blocks(shape[0], g.out_size(shape[2:]), at_once(w, g)), product == "correlate")
+    found = blocks(shape[0], g.out_size(shape[2:]), at_once(w, g))
+    block = block_bytes(w, g, found, product == "correlate" and apart(found))
     return block + (min(w.nbytes, WORKSPACE) if product == "weigh" else 0)
 
 
@@ -51,14 +52,26 @@ def block_bytes(w: Array, g: Windows, found: list[Block], product: bool = False)
     return (block.count * w[0].size * g.groups + max(slab, outputs)) * w.itemsize  # one goes before the other comes
 
 
+def apart(found: list[Block]) -> bool:
+    """Whether `correlate_block` needs an array for the product: that of whole rows of one image lies in y."""
+    return found[0].shape[0] > 1 or found[-1].cols.start > 0
+
+
 def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block, b: Array | None, relu: bool) -> None:
     """Fill the part of y whose windows the block holds."""
     columns = im2col(block.cut(x, g), bare(g)).reshape(g.groups, w[0].size, -1)
-    product = xp_of(x).empty((g.groups, len(w) // g.groups, columns.shape[2]), dtype=x.dtype)
-    multiply(w.reshape(g.groups, len(w) // g.groups, -1), columns, product)
-    product = product.reshape(len(w), -1)
+    row, (n, _, cols) = y.shape[3], block.shape
+    whole = n == 1 and cols == row  # rows of one image: the product can lie in y from the start
+    product = (
+        y[block.images.start].reshape(len(w), -1)[:, block.rows.start * row : block.rows.stop * row]
+        if whole
+        else xp_of(x).empty((len(w), columns.shape[2]), dtype=x.dtype)
+    )
+    shape = (g.groups, len(w) // g.groups, -1)
+    multiply(w.reshape(shape), columns, product.reshape(shape))
     finish(product, b, relu)
-    y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
+    if not whole:
+        y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair, limit: int = WORKSPACE) -> Array:
@@ -170,7 +183,7 @@ class Block:
         """Where this block's windows lie in y (N, O, H', W')."""
         return self.images, slice(None), self.rows, self.cols
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Its number of images, output rows and output columns."""
         n, rows, cols = (part.stop - part.start for part in (self.images, self.rows, self.cols))
@@ -218,6 +231,7 @@ class Block:
         return there, here
 
 
+@lru_cache
 def blocks(n: int, out: Pair, at_once: int, parts: int = 1) -> list[Block]:
     """The windows of n images in blocks of at most `at_once`: whole images, else whole rows, else parts of a row.
 

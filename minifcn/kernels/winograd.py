@@ -64,7 +64,8 @@ FEW = 8
 
 def serves(g: Windows, i: int, o: int) -> bool:
     """Whether this file computes such a layer: 3x3 with stride 1, and transformed filters that fit the workspace."""
-    return g == Windows((3, 3), padding=g.padding) and 36 * i * o * 4 <= WORKSPACE // 2
+    plain = (g.kernel, g.stride, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
+    return plain and 36 * i * o * 4 <= WORKSPACE // 2
 
 
 def square(xp: ModuleType, matrix: tuple[tuple[float, ...], ...]) -> Array:
@@ -85,6 +86,11 @@ def transform_filters(w: Array) -> Array:
     parts = lanes(36 * 9 * o * i)
     parallel(some, shares(o, parts), parts)
     return u
+
+
+def arrange(w: Array, g: Windows) -> Array:
+    """Return the weights as `correlate` takes them."""
+    return transform_filters(w)
 
 
 def correlate(

@@ -184,6 +184,8 @@ def crop(x: Array, *, like: Any, at: int | Sequence[int] = 0) -> ValueAndGradien
         raise ShapeError(f"crop: a window of {h}x{w} at ({top}, {left}) does not fit into {x_shape[-2]}x{x_shape[-1]}")
 
     def grad_x(gy):
+        if gy.shape == x_shape:
+            return gy
         gx = xp_of(gy).zeros(x_shape, dtype=gy.dtype)  # what was cut away had no say in the loss
         gx[..., top : top + h, left : left + w] = gy
         return gx

@@ -12,6 +12,8 @@ Size = int | Sequence[int]
 
 def pair(value: Size, *, op: str, name: str, least: int) -> Pair:
     """`3` or `(3, 5)` as (vertical, horizontal), each a whole number of at least `least`."""
+    if type(value) is int and value >= least:  # the most frequent case, in every op of every step
+        return value, value
     both = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
     if len(both) != 2 or not all(whole(v, least=least) for v in both):
         raise ShapeError(f"{op}: {name} is {value!r}; expected a whole number of at least {least}, or a pair of them")

@@ -40,16 +40,24 @@ def both_ways(x: Array, rows: Array, cols: Array) -> ValueAndGradients:
     return product(rows, x, cols), (grad_x,)
 
 
+def plain_product(rows: Array, x: Array, cols: Array) -> Array:
+    """Return R x C^T: the rows of all images are one matrix for C, and it takes them while there are few."""
+    wide = len(rows) > rows.shape[1]
+    x = x if wide else rows @ x
+    x = (x.reshape(-1, x.shape[3]) @ cols.T).reshape(*x.shape[:3], len(cols))
+    return rows @ x if wide else x
+
+
 def product(rows: Array, x: Array, cols: Array) -> Array:
     """Return R x C^T, in which NaN and infinity reach only the places that see them.
 
     A matrix product multiplies them by the zeros beside its diagonal too, which gives NaN everywhere. So they are taken
     out, and put where their weight is not 0. On a GPU nothing is looked at, because looking would wait for it.
     """
-    y = (rows @ x) @ cols.T
-    if not is_host(y) or finite(y):
+    y = plain_product(rows, x, cols)
+    if not is_host(y) or finite(min(x, y, key=lambda array: array.size)):  # y is finite only where all of x is
         return y
-    y = (rows @ xp_of(x).where(xp_of(x).isfinite(x), x, 0)) @ cols.T
+    y = plain_product(rows, xp_of(x).where(xp_of(x).isfinite(x), x, 0), cols)
     for value in (math.inf, -math.inf, math.nan):
         here = xp_of(x).isnan(x) if math.isnan(value) else x == value
         seen = (rows != 0).astype(x.dtype) @ here.astype(x.dtype) @ (cols != 0).astype(x.dtype).T

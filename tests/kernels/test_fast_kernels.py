@@ -272,7 +272,8 @@ def test_choose():
     assert convolution.choose(one, same, 512, 512, 1, (32, 32)) == "winograd"
     assert convolution.choose(one, same, 512, 512, 1, (31, 31)) == "blocks"
     assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
-    assert convolution.choose(one, same, 3, 8, 1, (128, 128)) == "blocks"
+    assert convolution.choose(one, same, 3, 8, 1, (128, 128)) == "lines"
+    assert convolution.choose(one, same, 3, 16, 1, (128, 128)) == "blocks"
     assert convolution.choose(one, Windows((3, 3), stride=(2, 2)), 64, 64, 1, (64, 64)) == "blocks"
     assert convolution.choose(one, Windows((3, 3), dilation=(2, 2)), 32, 32, 1, (64, 64)) == "lines"
     assert convolution.choose(one, Windows((3, 3), dilation=(12, 12)), 32, 32, 1, (64, 64)) == "blocks"
@@ -328,6 +329,25 @@ def test_filters_are_kept_only_while_asked_to(monkeypatch):
         assert len(count) == 6
     convolution.correlate(x, w, g)
     assert len(count) == 7
+    assert not convolution.FILTERS()
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "outputs", "maker"),
+    [(16, 3, 16, (lines, "arrange")), (16, 3, 40, (blocks, "arrange")), (2, 7, 200, (convolution, "take_taps"))],
+    ids=["lines", "blocks", "taps"],
+)
+def test_small_weights_are_brought_into_order_once(monkeypatch, size, kernel, outputs, maker):
+    rng, count = np.random.default_rng(0), []
+    x, w = (rng.standard_normal(s, dtype="float32") for s in ((20, 16, size, size), (outputs, 16, kernel, kernel)))
+    g, make = Windows((kernel, kernel), padding=(kernel // 2, kernel // 2)), getattr(*maker)
+    plain = convolution.correlate(x, w, g)
+    monkeypatch.setattr(*maker, lambda *given: count.append(1) or make(*given))
+    with convolution.caching_filters([w]):
+        for _ in range(3):
+            assert np.array_equal(convolution.correlate(x, w, g), plain)
+        assert len(count) == 1
+    assert np.array_equal(convolution.correlate(x, w, g), plain)
     assert not convolution.FILTERS()
 
 

@@ -130,6 +130,30 @@ def test_pooling_of_every_small_geometry(op, ceil):
     assert compared > 200 and refused > 20
 
 
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("swapped", [False, True], ids=["rows", "columns"])
+def test_the_gradient_of_max_pooling_of_every_small_geometry(swapped, ceil):
+    """Each window gives its gradient to its largest pixel: with windows that overlap, touch or leave gaps."""
+    compared = 0
+    for size, k, s, p, d in itertools.product((1, 4, 7), range(1, 4), range(1, 4), range(2), range(1, 3)):
+        pairs = {"kernel_size": (k, 2), "stride": (s, 1), "padding": (p, 1), "dilation": (d, 1)}
+        shape = (size, 5)
+        if swapped:
+            pairs, shape = {name: pair[::-1] for name, pair in pairs.items()}, shape[::-1]
+        x = Parameter(numbers(2, 2, *shape))
+        try:
+            y = ops.max_pool2d(x, **pairs, ceil_mode=ceil)
+        except ValueError:
+            continue
+        gy, expected = numbers(*y.shape), np.zeros(x.shape)
+        for n, c, i, j in np.ndindex(y.shape):
+            expected[n, c][x.data[n, c] == y.data[n, c, i, j]] += gy[n, c, i, j]
+        y.backward(gy)
+        assert np.allclose(x.grad, expected, atol=1e-13), (size, k, s, p, d)
+        compared += 1
+    assert compared > 60
+
+
 def test_of_equal_pixels_the_first_gets_the_gradient():
     x = Parameter(np.ones((1, 1, 2, 4)))
     ops.max_pool2d(x, kernel_size=2).backward(np.array([[[[3.0, 5.0]]]]))
