@@ -11,7 +11,8 @@ CuPy refuses, does differently without a word, or answers only after waiting for
     a function, method or attribute that CuPy does not have  here AttributeError, by the list in cupy_names.txt
     random numbers                                           here AttributeError: they are drawn on the host
 
-Beyond that it counts the transfers in both directions (`module.uploads`, `module.downloads`), and inside
+Beyond that it counts the transfers in both directions (`module.uploads`, `module.downloads`), notes how each function
+was called (`module.calls`), and inside
 `with module.no_float64():` it refuses to make an array of float64 (or complex128).
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from cuda_on_host import raw_kernel
 
 CUPY_NAMES = frozenset(
     line
@@ -167,6 +169,7 @@ class _Ufunc:
         self.__name__ = ufunc.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._module.calls.add((self.__name__, len(args), tuple(sorted(kwargs))))
         operands = [self._module._operand(value) for value in args]
         return self._module._wrap(self._ufunc(*operands, **self._module._options(kwargs)))
 
@@ -192,10 +195,13 @@ class FakeCupy(types.ModuleType):
 
     ndarray = DeviceArray
 
-    def __init__(self) -> None:
+    def __init__(self, *, kernels: bool = False) -> None:
         super().__init__("cupy")
+        if kernels:
+            self.RawKernel = self._raw_kernel
         self.__version__ = "0 (fake)"
         self.uploads = self.downloads = 0
+        self.calls: set[tuple[str, int, tuple[str, ...]]] = set()  # each function with how it was called
         self._float64_forbidden = False
         self.cuda = _fake_cuda()
 
@@ -207,6 +213,9 @@ class FakeCupy(types.ModuleType):
             yield
         finally:
             self._float64_forbidden = False
+
+    def _raw_kernel(self, code: str, name: str, options: tuple[str, ...] = ()) -> Any:
+        return raw_kernel(code, name, lambda array: array._host)
 
     def asnumpy(self, array: Any) -> np.ndarray:
         return array.get() if isinstance(array, DeviceArray) else np.asarray(array)
@@ -232,6 +241,7 @@ class FakeCupy(types.ModuleType):
         name = path.rsplit(".", 1)[-1]
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.add((path, len(args), tuple(sorted(kwargs))))
             if name in UPLOADS and args and not isinstance(args[0], DeviceArray):
                 self.uploads += 1
                 return self._wrap(np.array(args[0], *args[1:], **self._options(kwargs)))
@@ -284,6 +294,9 @@ def _fake_cuda() -> types.SimpleNamespace:
     return types.SimpleNamespace(runtime=runtime)
 
 
-def fake_cupy() -> FakeCupy:
-    """A fresh module; put it into `sys.modules["cupy"]` (the fixture `fake_gpu` does) and it is the GPU."""
-    return FakeCupy()
+def fake_cupy(*, kernels: bool = False) -> FakeCupy:
+    """A fresh module; put it into `sys.modules["cupy"]` (the fixture `fake_gpu` does) and it is the GPU.
+
+    With `kernels` it compiles CUDA C for the CPU (cuda_on_host.py), so that the fused kernels are used.
+    """
+    return FakeCupy(kernels=kernels)

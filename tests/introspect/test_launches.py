@@ -7,6 +7,7 @@ from op_cases import CASES
 from minifcn import ops
 from minifcn.cli.describe import main
 from minifcn.introspect.launches import Launches, launches
+from minifcn.kernels import fused
 from minifcn.models.zoo import NETS
 from minifcn.nn import Conv2d, Dropout, Sequential
 from minifcn.optim import Adam
@@ -93,6 +94,21 @@ def test_the_products_are_those_of_the_net():
 def test_every_kind_of_net_can_be_counted(name):
     size = (28, 28) if name == "lenet" else (64, 48)
     assert launches(NETS[name](init="zero"), size).count > 50
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "batch", "most", "gigabytes"),
+    [
+        ({}, (500, 500), 1, 400, 35),  # FCN-8s VGG-16
+        ({"layers": 11, "width": 8, "padding": "same"}, (64, 64), 8, 220, 0.25),  # the toy net
+    ],
+)
+def test_a_step_keeps_its_goal(options, size, batch, most, gigabytes):
+    """The goals were 700 launches and 40 GB, and 250 launches; these are what was reached, and a little more."""
+    counted = launches(NETS["fcn8s"](init="zero", **options), size, batch=batch)
+    assert counted.count <= most and counted.bytes <= gigabytes * 1e9 and counted.waits == 1
+    with fused.plain():
+        assert launches(NETS["fcn8s"](init="zero", **options), size, batch=batch).count > 2 * counted.count
 
 
 def test_the_command_prints_the_table(capsys):
