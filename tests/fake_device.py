@@ -18,6 +18,7 @@ was called (`module.calls`), and inside
 
 import contextlib
 import pathlib
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +45,7 @@ class DeviceArray:
     def __init__(self, host: np.ndarray, module: "FakeCupy") -> None:
         if module._float64_forbidden and host.dtype in (np.float64, np.complex128):
             raise AssertionError(f"a {host.dtype} array of shape {host.shape} where only float32 was expected")
+        module._pool.take(host.nbytes)
         self._host, self._module = host, module
 
     def __deepcopy__(self, memo: dict) -> "DeviceArray":
@@ -203,6 +205,7 @@ class FakeCupy(types.ModuleType):
         self.uploads = self.downloads = 0
         self.calls: set[tuple[str, int, tuple[str, ...]]] = set()  # each function with how it was called
         self._float64_forbidden = False
+        self._pool = Pool()
         self.cuda = _fake_cuda()
 
     @contextlib.contextmanager
@@ -216,6 +219,9 @@ class FakeCupy(types.ModuleType):
 
     def _raw_kernel(self, code: str, name: str, options: tuple[str, ...] = ()) -> Any:
         return raw_kernel(code, name, lambda array: array._host)
+
+    def get_default_memory_pool(self) -> "Pool":
+        return self._pool
 
     def asnumpy(self, array: Any) -> np.ndarray:
         return array.get() if isinstance(array, DeviceArray) else np.asarray(array)
@@ -283,15 +289,55 @@ class FakeCupy(types.ModuleType):
         return value
 
 
+class OutOfMemoryError(MemoryError):
+    """CuPy's own, by its module."""
+
+    __module__ = "cupy.cuda.memory"
+
+
+class Pool:
+    """CuPy's memory pool, as far as it is asked: no array may be larger than its limit."""
+
+    def __init__(self) -> None:
+        self.limit, self.largest = 0, 0
+
+    def set_limit(self, size: int) -> None:
+        self.limit = size
+
+    def take(self, size: int) -> None:
+        self.largest = max(self.largest, size)
+        if 0 < self.limit < size:
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (limit set to: {self.limit:,} bytes).")
+
+    def used_bytes(self) -> int:
+        return self.largest
+
+    total_bytes = used_bytes
+
+    def free_all_blocks(self) -> None:
+        self.largest = 0
+
+
+class Event:
+    """CuPy's event: here the time at which it was recorded."""
+
+    def record(self) -> None:
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
 def _fake_cuda() -> types.SimpleNamespace:
-    """As much of `cupy.cuda` as the probe in backend.py asks for."""
+    """As much of `cupy.cuda` as the probe in backend.py, and the benchmarks, ask for."""
     runtime = types.SimpleNamespace(
         driverGetVersion=lambda: 12090,
         runtimeGetVersion=lambda: 12090,
         getDeviceCount=lambda: 1,
         getDeviceProperties=lambda device: {"name": b"a GPU made of NumPy"},
     )
-    return types.SimpleNamespace(runtime=runtime)
+    elapsed = lambda start, stop: 1e3 * (stop.seconds - start.seconds)  # noqa: E731
+    return types.SimpleNamespace(runtime=runtime, Event=Event, get_elapsed_time=elapsed)
 
 
 def fake_cupy(*, kernels: bool = False) -> FakeCupy:
