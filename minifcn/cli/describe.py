@@ -68,10 +68,10 @@ def main(argv: list[str]) -> int:
     own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
     size = image_size(options.size or own)
     if options.launches:
-        told: object = launches(net, size, batch=options.batch)
+        described: object = launches(net, size, batch=options.batch)
     else:
-        told = describe(net, size, batch=options.batch, device=options.device)
-    say(*str(told).split("\n"))
+        described = describe(net, size, batch=options.batch, device=options.device)
+    say(*str(described).split("\n"))
     return 0
 
 
