@@ -3,6 +3,7 @@
 # make test-all   runs the slow tests as well: everything that this machine can run
 # make campaign   kills runs, fills the disk, takes guards out, and prints what was found (ARGS=--help; half an hour)
 # make bench      measures FCN-8s here, beside PyTorch if .venv has it (ARGS="layers --only conv3_2": see ARGS=--help)
+# make gpu-check  checks and measures a GPU in eight minutes, and writes docs/performance.md (it needs CuPy in .venv)
 # make tutorials  sets up .venv with Jupyter and opens the course
 # make notebooks  runs the notebooks again and writes their outputs (ARGS="01 02" for some of them)
 # make release    makes build/release: the course without solutions, and slides, for teachers
@@ -20,7 +21,7 @@ DOCS := build/docs
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 
-.PHONY: help train test test-all campaign bench tutorials notebooks release docs lint clean
+.PHONY: help train test test-all campaign bench gpu-check tutorials notebooks release docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +41,9 @@ campaign: $(VENV)/ready-to-test
 
 bench: $(VENV)/ready-to-run
 	$(BIN)/python -m minifcn bench $(or $(ARGS),nets)
+
+gpu-check: $(VENV)/ready-to-test
+	$(BIN)/python tests/gpu_check.py $(ARGS)
 
 tutorials: $(VENV)/ready-to-learn
 	$(BIN)/python -m jupyterlab tutorials/01_autograd.ipynb $(ARGS)

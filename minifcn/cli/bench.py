@@ -4,6 +4,7 @@
     minifcn bench nets --padding same --width 8 --size 128 --batch 4
     minifcn bench nets --net fcn-squeezenet --size 256x192    any FCN of `minifcn describe`, by the same name
     minifcn bench nets --net all --runs 9             the nets that are trained on laptops, a depthwise layer and FCN-8s
+    minifcn bench nets --device gpu                   the same on the GPU, timed by its own events
     minifcn bench layers                              every layer of it at 500x500, forward and both gradients
     minifcn bench layers --only conv3_2,fc7 --runs 9
     minifcn bench layers --way im2col --json im2col.json --plot roofline.png
@@ -38,9 +39,11 @@ from typing import Annotated, Any
 import numpy as np
 
 from minifcn import __version__, viz
+from minifcn.backend import DEVICES
 from minifcn.cli.command import image_size, parse_words, say, warn
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
+from minifcn.experiments.bench.gpu import net_seconds
 from minifcn.experiments.bench.loading import STEP, waiting
 from minifcn.experiments.bench.rival import import_torch, layouts
 from minifcn.experiments.bench.scaling import IMAGES, prediction, ranks_at_hand
@@ -71,6 +74,7 @@ from minifcn.formats.limits import path_of
 from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads, threads
 from minifcn.models.zoo import named
+from minifcn.training.device import choose_device
 from minifcn.training.ranges import check_choices, check_ranges
 from minifcn.training.ranks import Alone, together
 
@@ -95,6 +99,7 @@ class Options:
         'the first layer\'s: a number, "same" or, for nets, "safe" (empty: the net\'s own, 100 for the paper\'s nets)',
     ] = ""
     only: Annotated[str, "layers, memory: their names, separated by commas; by default all"] = ""
+    device: Annotated[str, 'nets: "cpu" or "gpu"'] = "cpu"
     way: Annotated[
         str,
         '"im2col", "blocks", "depthwise", "lines" or "winograd" for every layer that it can serve; '
@@ -120,7 +125,10 @@ def measured(argv: list[str], ranks: Alone) -> int:
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
     if options.way:
         check_choices(options, {"way": WAYS})
+    check_choices(options, {"device": DEVICES})
     check(options, words[0])
+    if options.device == "gpu" and (words[0] != "nets" or options.net in ("all", "depthwise")):
+        raise UsageError("bench: option device is 'gpu'; only `bench nets` of one net can be measured there")
     if ranks.size > 1 and not options.ranks:
         raise UsageError(f"bench: {ranks.size} ranks were started; expected one, or `ranks=True` in bench scaling")
     set_threads(ranks.threads(options.threads))
@@ -243,11 +251,13 @@ def net_of(options: Options) -> Work:
         given["padding"] = border
     if options.layers:
         given["layers"] = options.layers
-    return Work(options.net, size=image_size(options.size), batch=options.batch, **given)
+    return Work(options.net, size=image_size(options.size), batch=options.batch, device=options.device, **given)
 
 
 def measure_nets(options: Options) -> dict[str, Any]:
     """Return the net that the options name, or each of `TRAINED`."""
+    if options.device == "gpu":
+        return measure_on_gpu(options)
     if options.net != "all":
         return measure_net(options)
     rows, record = [], {}
@@ -301,6 +311,23 @@ def measure_net(options: Options) -> dict[str, Any]:
             say(line)
             rows.append(row)
     return record_of(options, rows, torch, gflops=rate)
+
+
+def measure_on_gpu(options: Options) -> dict[str, Any]:
+    """Return forward and training step of an FCN on the GPU, beside PyTorch with cuDNN where it sees one."""
+    _, why = choose_device("gpu")
+    torch = import_torch(options.torch)
+    print_machine()
+    say(why)
+    work = net_of(options)
+    found = net_seconds(work, options.runs, torch=torch)
+    say(f"{options.net:<15}{'ms':>8}{'PyTorch':>9}{'ratio':>7}")
+    rows: list[dict[str, Any]] = []
+    for name in ("forward", "step"):
+        ours, theirs = 1e3 * found[name], 1e3 * found.get(f"torch_{name}", math.nan)
+        rows.append({"product": name, "ms": ours, "torch_ms": theirs})
+        say(f"{name:<15}{ours:8.2f}" + (f"{theirs:9.2f}{ours / theirs:7.2f}" if theirs > 0 else ""))
+    return record_of(options, rows, torch, device=why)
 
 
 def elsewhere(side: str, options: Options) -> Elsewhere:

@@ -2,6 +2,7 @@
 
 minifcn describe fcn8s --size 500x500
 minifcn describe fcn-squeezenet --size 256x192 --classes 12 --batch 4
+minifcn describe fcn8s --launches         # the kernels that a training step launches on a GPU, and what they move
 minifcn describe --check                  # the predicted memory beside what the arrays took; --device gpu: there
 """
 
@@ -16,6 +17,7 @@ from minifcn.cli.command import image_size, parse_words, say
 from minifcn.errors import UsageError
 from minifcn.experiments.bench.prediction import check
 from minifcn.introspect.describe import describe, mib
+from minifcn.introspect.launches import launches
 from minifcn.models.classifier import Classifier
 from minifcn.models.zoo import NETS, named
 from minifcn.training.device import choose_device
@@ -36,6 +38,10 @@ class Options:
     layers: Annotated[int, "which VGG, 11, 13, 16 or 19 (0: 16)"] = 0
     batch: Annotated[int, "images at once"] = 1
     device: Annotated[str, '"cpu" or "gpu": whose memory to report; no GPU is needed'] = "cpu"
+    launches: Annotated[
+        bool,
+        "instead: the kernels that a training step launches on a GPU, and the bytes they move; no GPU is needed",
+    ] = False
     check: Annotated[
         bool,
         "instead: compute four small nets at two sizes on that device, and print what was taken beside the prediction",
@@ -60,8 +66,12 @@ def main(argv: list[str]) -> int:
             raise
         raise UsageError(f"option {stray[0]} is not one of {words[0]}'s; leave it out") from fault
     own = f"{net.trunk.size}" if isinstance(net, Classifier) else "500x500"
-    net_described = describe(net, image_size(options.size or own), batch=options.batch, device=options.device)
-    say(*str(net_described).split("\n"))
+    size = image_size(options.size or own)
+    if options.launches:
+        described: object = launches(net, size, batch=options.batch)
+    else:
+        described = describe(net, size, batch=options.batch, device=options.device)
+    say(*str(described).split("\n"))
     return 0
 
 

@@ -7,6 +7,7 @@ FILES = (
     "figure",
     "design",
     "describe",
+    "launches",
     "explain",
     "detective",
     "planted",

@@ -101,7 +101,7 @@ def describe(
     """
     h, w = (size, size) if isinstance(size, int) else size
     ledger, images = Ledger(device=device), []
-    for part in below(net) if isinstance(net, LateFusion) else [net]:  # late fusion: an image for each net
+    for part in seeing(net):
         x = Outline((batch, channels(part), h, w), dtype_of(part), ledger)
         x.grid = Grid()
         images.append(x)
@@ -145,16 +145,19 @@ def loss_of(scores: list[Tensor]) -> Tensor:
 
 def one_loss(score: Tensor) -> Tensor:
     """Return the loss of scores against labels that were in memory before and so do not count."""
-    ledger, score = score.data.library, score if score.ndim == 4 else score.reshape(*score.shape, 1, 1)  # a classifier
-    labels = Outline((score.shape[0], *score.shape[2:]), "int64", ledger)
-    ledger.live -= labels.nbytes  # they were there before, so they do not count;
-    labels.dropped.detach()  # nor when they go
+    score = score if score.ndim == 4 else score.reshape(*score.shape, 1, 1)  # a classifier
+    labels = score.data.library.kept((score.shape[0], *score.shape[2:]), "int64")
     return ops.softmax_cross_entropy(score, labels)
 
 
 def last(y: Tensor | Mapping[str, Tensor]) -> Tensor:
     """Return a net's last output, whether it makes one or several by name."""
     return list(y.values())[-1] if isinstance(y, Mapping) else y
+
+
+def seeing(net: Module) -> list[Module]:
+    """Return the nets that take an image each: those of late fusion, else the net itself."""
+    return list(below(net)) if isinstance(net, LateFusion) else [net]
 
 
 def channels(net: Module) -> int:
@@ -238,7 +241,7 @@ def dropped(module: Dropout, x: Any) -> Any:
         return x
     outline = x.data if isinstance(x, Tensor) else x
     if outline.library.device == "gpu":  # it is drawn on the host, and only the mask comes across
-        return ops.dropout(x, mask=Outline(x.shape, x.dtype, outline.library))
+        return ops.dropout(x, mask=outline.library.empty(x.shape, x.dtype))
     drawn = Outline(x.shape, "float32", outline.library)
     kept = drawn >= module.p
     del drawn

@@ -1,6 +1,7 @@
 """How a convolution is computed: arrays in, arrays out, no gradients recorded.
 
 im2col.py        the windows of a convolution, and the readable adjoint pair im2col / col2im
+fused.py         kernels in CUDA C for a GPU, each in place of many small ones
 products.py      correlate, spread, weigh: the three products of a convolution over columns, in bounded memory
 threads.py       a few threads that take blocks of work in turn
 planes.py        work on single pixels (pooling, the masks of ReLU) a few planes at a time
@@ -13,6 +14,7 @@ convolution.py   the public three products: check the arguments, choose the impl
 
 FILES = (
     "im2col",
+    "fused",
     "products",
     "threads",
     "planes",

@@ -10,7 +10,9 @@ With the columns as a matrix (one row per channel and tap, one column per window
 so that <correlate(x, w), gy> = <x, spread(gy, w)> = <w, weigh(x, gy)>: a test says so for every geometry.
 
 The columns of VGG's conv1_2 on a 500x500 image with padding 100 would fill a gigabyte. A block of them holds at most
-`WORKSPACE` bytes: some images, or some rows of one image, or part of one row.
+`WORKSPACE` bytes: some images, or some rows of one image, or part of one row. On a GPU it is more (`GPU_WORKSPACE`),
+because there each block costs launches and has no cache to fit into; and columns, pixels and outputs are kernels of
+`fused.py`.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
-from minifcn.backend import Array, xp_of
+from minifcn.backend import Array, Scope, device_of, is_host, xp_of
+from minifcn.kernels import fused
 from minifcn.kernels.im2col import Pair, Windows, col2im, im2col
 
 THIN = 16
 """Rows up to which a matrix is thin."""
 WORKSPACE = 32 << 20
 """Bytes of columns in one block. The slab of image beside them and the product stay below as much again."""
+GPU_WORKSPACE: Scope[int] = Scope("gpu_workspace", 256 << 20)
+"""The same on a GPU."""
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
@@ -40,14 +45,15 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
     """Bytes that a product (its name) takes beside what it is given and returns, for images of shape (N, I, H, W)."""
     found = blocks(shape[0], g.out_size(shape[2:]), at_once(w, g))
-    block = block_bytes(w, g, found, product == "correlate" and apart(found))
-    return block + (min(w.nbytes, WORKSPACE) if product == "weigh" else 0)
+    block = block_bytes(w, g, found, product == "correlate" and (device_of(w) == "gpu" or apart(found)))
+    single = len(found) == 1 and device_of(w) == "gpu"
+    return block + (min(w.nbytes, room(w)) if product == "weigh" and not single else 0)
 
 
 def block_bytes(w: Array, g: Windows, found: list[Block], product: bool = False) -> int:
     """Bytes of the largest block: its columns, the slab of image under it, outputs where they are another array."""
     block = found[0]
-    slab = block.shape[0] * w.shape[1] * g.groups * math.prod(block.slab_size(g))
+    slab = 0 if fused.serves(w) else block.shape[0] * w.shape[1] * g.groups * math.prod(block.slab_size(g))
     outputs = block.count * len(w) if product or block.shape[0] > 1 else 0  # of one image they are a view of gy
     return (block.count * w[0].size * g.groups + max(slab, outputs)) * w.itemsize  # one goes before the other comes
 
@@ -59,52 +65,80 @@ def apart(found: list[Block]) -> bool:
 
 def correlate_block(y: Array, x: Array, w: Array, g: Windows, block: Block, b: Array | None, relu: bool) -> None:
     """Fill the part of y whose windows the block holds."""
-    columns = im2col(block.cut(x, g), bare(g)).reshape(g.groups, w[0].size, -1)
+    columns, shape = columns_of(x, g, block), (g.groups, len(w) // g.groups, -1)
     row, (n, _, cols) = y.shape[3], block.shape
-    whole = n == 1 and cols == row  # rows of one image: the product can lie in y from the start
+    whole = n == 1 and cols == row and not fused.serves(x)  # rows of one image: the product can lie in y at once
     product = (
         y[block.images.start].reshape(len(w), -1)[:, block.rows.start * row : block.rows.stop * row]
         if whole
         else xp_of(x).empty((len(w), columns.shape[2]), dtype=x.dtype)
     )
-    shape = (g.groups, len(w) // g.groups, -1)
     multiply(w.reshape(shape), columns, product.reshape(shape))
+    if fused.serves(x):
+        fused.outputs(product, y[block.outputs], b, relu)
+        return
     finish(product, b, relu)
     if not whole:
         y[block.outputs] = product.reshape(len(w), *block.shape).transpose(1, 0, 2, 3)
 
 
-def spread(gy: Array, w: Array, g: Windows, size: Pair, limit: int = WORKSPACE) -> Array:
+def columns_of(x: Array, g: Windows, block: Block) -> Array:
+    """Return the columns of the block's windows as a matrix for each group: (groups, I/groups*kh*kw, windows)."""
+    if fused.serves(x):
+        seen, corner = block.seen(x, g)
+        columns = fused.columns(seen, g, block.shape, corner)
+    else:
+        columns = im2col(block.cut(x, g), bare(g))
+    return columns.reshape(g.groups, -1, block.count)
+
+
+def spread(gy: Array, w: Array, g: Windows, size: Pair, limit: int | None = None) -> Array:
     """The adjoint of `correlate` in x: every output gradient, times the weights, back to the pixels it looked at."""
-    gx = xp_of(gy).zeros((len(gy), w.shape[1] * g.groups, *size), dtype=gy.dtype)
-    weights = w.reshape(g.groups, len(w) // g.groups, -1).transpose(0, 2, 1)
-    for block in blocks(len(gy), gy.shape[2:], at_once(w, g, limit)):
-        columns = (weights @ _by_channel(gy, g, block)).reshape(gx.shape[1], *g.kernel, *block.shape)
-        block.paste(gx, col2im(columns, bare(g), block.slab_size(g)), g)
+    found = blocks(len(gy), gy.shape[2:], at_once(w, g, limit))
+    gathers = fused.serves(gy) and len(found) == 1 and found[0].sees_all(size, g)  # writes to every pixel
+    gx = (xp_of(gy).empty if gathers else xp_of(gy).zeros)((len(gy), w.shape[1] * g.groups, *size), dtype=gy.dtype)
+    weights = matrix(w.reshape(g.groups, len(w) // g.groups, -1).transpose(0, 2, 1))
+    for block in found:
+        columns = (weights @ matrix(_by_channel(gy, g, block))).reshape(gx.shape[1], *g.kernel, *block.shape)
+        if fused.serves(gy):
+            seen, corner = block.seen(gx, g)
+            fused.pixels(columns, seen, g, corner, add=not gathers)
+        else:
+            block.paste(gx, col2im(columns, bare(g), block.slab_size(g)), g)
         del columns  # or they would stay until the next block's are made
     return gx
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     """The adjoint of `correlate` in w: each weight gets the sum of (pixel under its tap) * (output gradient)."""
-    gw = xp_of(x).zeros((gy.shape[1], x.shape[1] // g.groups, *g.kernel), dtype=x.dtype)
-    for block in blocks(len(x), gy.shape[2:], at_once(gw, g)):
-        weigh_block(gw, x, gy, g, block)
+    gw = xp_of(x).empty((gy.shape[1], x.shape[1] // g.groups, *g.kernel), dtype=x.dtype)
+    found = blocks(len(x), gy.shape[2:], at_once(gw, g))
+    single = len(found) == 1 and not is_host(x)
+    if not single:
+        gw[...] = 0
+    for block in found:
+        weigh_block(gw, x, gy, g, block, add=not single)
     return gw
 
 
-def weigh_block(gw: Array, x: Array, gy: Array, g: Windows, block: Block) -> None:
-    """Add to gw what the windows of the block say."""
-    columns = im2col(block.cut(x, g), bare(g)).reshape(g.groups, gw[0].size, -1)
+def weigh_block(gw: Array, x: Array, gy: Array, g: Windows, block: Block, *, add: bool = True) -> None:
+    """Write to gw, or add to it, what the windows of the block say."""
+    columns = columns_of(x, g, block)
     gradients = _by_channel(gy, g, block)
     total = gw.reshape(g.groups, len(gw) // g.groups, -1)
-    step = max(1, WORKSPACE // (g.groups * gw[0].nbytes))  # fc6 has 400 MB of weights: no second array like it
+    if not add:
+        xp_of(x).matmul(matrix(gradients), matrix(columns).swapaxes(-1, -2), out=matrix(total))
+        return
+    step = max(1, room(gw) // (g.groups * gw[0].nbytes))  # fc6 has 400 MB of weights: no second array like it
     for first in range(0, total.shape[1], step):
         add_product(total[:, first : first + step], gradients[:, first : first + step], columns)
 
 
 def multiply(a: Array, b: Array, y: Array) -> None:
     """y = a @ b for each group, b being long: (groups, M, K) @ (groups, K, L) -> y (groups, M, L)."""
+    if not is_host(y):
+        xp_of(a).matmul(matrix(a), matrix(b), out=matrix(y))
+        return
     length = strip(a.shape[1], b)
     whole = b.shape[2] // length * length
     if whole > length:
@@ -115,12 +149,21 @@ def multiply(a: Array, b: Array, y: Array) -> None:
 
 def add_product(total: Array, a: Array, b: Array) -> None:
     """total += a @ b^T for each group, both being long: (groups, M, L), (groups, K, L) -> total (groups, M, K)."""
+    if not is_host(total):
+        total = matrix(total)
+        total += matrix(a) @ matrix(b).swapaxes(-1, -2)
+        return
     length = strip(a.shape[1], b)
     whole = b.shape[2] // length * length
     if whole > length:
         total += (in_strips(a, length) @ in_strips(b, length).swapaxes(2, 3)).sum(axis=1)
         a, b = a[:, :, whole:], b[:, :, whole:]
     total += a @ b.transpose(0, 2, 1)
+
+
+def matrix(a: Array) -> Array:
+    """Return the matrix of a single group on a GPU, else `a`: CuPy copies transposed operands of stacks alone."""
+    return a if len(a) > 1 or is_host(a) else a[0]
 
 
 def strip(rows: int, b: Array) -> int:
@@ -159,10 +202,15 @@ def rectify(y: Array) -> None:
     xp.maximum(y, xp.zeros(y.shape[-1], dtype=y.dtype), out=y)
 
 
-def at_once(w: Array, g: Windows, limit: int = WORKSPACE) -> int:
-    """How many windows' columns, or products if those are larger, fit into `limit` bytes."""
+def at_once(w: Array, g: Windows, limit: int | None = None) -> int:
+    """How many windows' columns, or products if those are larger, fit into `limit` bytes, by default the `room`."""
     per_window = max(g.groups * w[0].size, len(w)) * w.itemsize
-    return limit // per_window
+    return (room(w) if limit is None else limit) // per_window
+
+
+def room(w: Array) -> int:
+    """Return the bytes of columns in one block, on the device of w."""
+    return GPU_WORKSPACE() if device_of(w) == "gpu" else WORKSPACE
 
 
 def _by_channel(gy: Array, g: Windows, block: Block) -> Array:
@@ -217,6 +265,15 @@ class Block:
         """The adjoint of `cut`: add a slab to the part of x it was cut from; what fell on the padding is dropped."""
         there, here = self.overlap(x.shape[2:], g)
         x[self.images][:, :, *there] += slab[:, :, *here]
+
+    def seen(self, x: Array, g: Windows) -> tuple[Array, Pair]:
+        """Return the part of x under these windows, and the rows and columns of padding above and to its left."""
+        there, (rows, cols) = self.overlap(x.shape[2:], g)
+        return x[self.images][:, :, *there], (rows.start, cols.start)
+
+    def sees_all(self, size: Pair, g: Windows) -> bool:
+        """Whether these windows, which are those of all images, reach over a whole image of this size."""
+        return self.overlap(size, g)[0] == [slice(0, size[0]), slice(0, size[1])]
 
     def overlap(self, size: Pair, g: Windows) -> tuple[list[slice], list[slice]]:
         """The rows and columns shared by image and slab: as the image counts them, and as the slab counts them."""

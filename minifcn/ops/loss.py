@@ -6,6 +6,7 @@ is training on every patch at once (FCN, sections 3.4 and 4.3).
 
 from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.errors import ShapeError
+from minifcn.kernels import fused
 from minifcn.kernels.planes import by_rows
 from minifcn.ops.checks import images
 from minifcn.tensor import ValueAndGradients, op
@@ -97,6 +98,14 @@ def softmax_cross_entropy(
     """
     counts, label = counting("softmax_cross_entropy", x, labels, ignore_index, sampling)
     weight = weighted("softmax_cross_entropy", x, counts, label, weights, normalize, divisor)[:, None]
+    if fused.serves(x):
+        x = fused.whole(x)
+        losses, kept = fused.softmax(x, label, weight)
+
+        def grad_of_fused(gy):
+            return fused.softmax_grad(gy, x, label, weight, kept)
+
+        return losses.sum(), (grad_of_fused, None)
     xp = xp_of(x)
     if not finite(x):
         x = xp.where(weight != 0, x, 0)  # else an infinite score would count where the pixel does not

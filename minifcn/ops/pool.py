@@ -12,6 +12,7 @@ from typing import Any
 from minifcn.backend import Array, finite, xp_of
 from minifcn.errors import ShapeError
 from minifcn.geometry import Layer
+from minifcn.kernels import fused
 from minifcn.kernels.im2col import Pair, Seen, seen
 from minifcn.kernels.planes import by_planes, gate, gated
 from minifcn.ops.checks import Size, images, windows
@@ -135,6 +136,13 @@ def max_pool2d(
     Of equal values the first one (row by row) is the maximum, and gets the gradient. Errors: `ShapeError`.
     """
     frame = Frame(x, kernel_size, stride, padding, dilation, ceil_mode, op="max_pool2d")
+    if fused.serves(x):
+        y = fused.pooled(x, frame.windows, frame.out)
+
+        def grad_of_fused(gy):
+            return fused.unpooled(gy, x, y, frame.windows)
+
+        return y, (grad_of_fused,)
     xp = xp_of(x)
     y = xp.empty((*x.shape[:2], *frame.out), dtype=x.dtype)
 

@@ -6,9 +6,15 @@ multiplying the zeros beside the diagonal, and in 2k instead of k^2 multiplicati
 """
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
 
 from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.geometry import Layer
+from minifcn.kernels import fused
+from minifcn.kernels.im2col import Pair
 from minifcn.ops.checks import Size, images, pair, windows
 from minifcn.tensor import ValueAndGradients, op
 
@@ -29,6 +35,18 @@ def triangle(x: Array, size: int, layer: Layer) -> Array:
     tap = xp.arange(layer.out_size(size))[:, None] + layer.padding - layer.stride * xp.arange(size)
     weight = (unit - abs(2 * tap - (layer.kernel - 1))) * ((tap >= 0) & (tap < layer.kernel))
     return weight.astype(x.dtype) / unit
+
+
+def once(make: Callable[..., Array], x: Array, *given: Any) -> Array:
+    """Return `make(x, *given)`, which depends on the library and dtype of x alone, as it was made before."""
+    xp = xp_of(x)
+    return made(make, xp, str(x.dtype), *given) if isinstance(xp, ModuleType) else make(x, *given)
+
+
+@lru_cache(maxsize=16)
+def made(make: Callable[..., Array], xp: ModuleType, dtype: str, *given: Any) -> Array:
+    """Return the matrix that `make` makes of an array in this library."""
+    return make(xp.empty(0, dtype=dtype), *given)
 
 
 def both_ways(x: Array, rows: Array, cols: Array) -> ValueAndGradients:
@@ -70,7 +88,7 @@ def bilinear_resize(x: Array, *, size: Size) -> ValueAndGradients:
     """x (N, C, H, W) resampled to `size`: y[i] between the two nearest x, pixel centres at half integers."""
     images(x, op="bilinear_resize")
     h, w = pair(size, op="bilinear_resize", name="size", least=1)
-    return both_ways(x, between(x, x.shape[2], h), between(x, x.shape[3], w))
+    return both_ways(x, once(between, x, x.shape[2], h), once(between, x, x.shape[3], w))
 
 
 @op
@@ -83,7 +101,14 @@ def bilinear_upsample(x: Array, *, kernel_size: Size, stride: Size, padding: Siz
     images(x, op="bilinear_upsample")
     g = windows(kernel_size, op="bilinear_upsample", stride=stride, padding=padding)
     rows, cols = (Layer(*axis, transpose=True) for axis in zip(g.kernel, g.stride, g.padding, strict=True))
-    return both_ways(x, triangle(x, x.shape[2], rows), triangle(x, x.shape[3], cols))
+    size: Pair = x.shape[2:]
+    if fused.serves(x):
+
+        def grad_of_fused(gy):
+            return fused.downsampled(gy, g, size)
+
+        return fused.upsampled(x, g, (rows.out_size(size[0]), cols.out_size(size[1]))), (grad_of_fused,)
+    return both_ways(x, once(triangle, x, size[0], rows), once(triangle, x, size[1], cols))
 
 
 @op
@@ -91,7 +116,7 @@ def nearest_resize(x: Array, *, size: Size) -> ValueAndGradients:
     """Return x (N, C, H, W) resampled to `size`: y[i] = x[floor((i + 1/2) H / out)], the pixel at the centre of y's."""
     images(x, op="nearest_resize")
     out = pair(size, op="nearest_resize", name="size", least=1)
-    rows, cols = (nearest(x, n, m) for n, m in zip(x.shape[2:], out, strict=True))
+    rows, cols = (once(nearest, x, n, m) for n, m in zip(x.shape[2:], out, strict=True))
     return both_ways(x, rows, cols)
 
 

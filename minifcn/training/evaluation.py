@@ -44,7 +44,7 @@ def predict_heads(net: Module, *images: np.ndarray) -> dict[str, np.ndarray]:
     with inference(net):
         scores = net(*(Tensor(to_device(image, device)) for image in images))
         heads = scores if isinstance(scores, dict) else {"": scores}
-        return {name: to_host(each.data.argmax(axis=1)).astype(np.uint8) for name, each in heads.items()}
+        return {name: to_host(each.data.argmax(axis=1).astype("uint8")) for name, each in heads.items()}
 
 
 def batches_of_equal_size(dataset: Dataset, batch: int) -> Iterator[list[Sample]]:

@@ -180,7 +180,7 @@ class MemoryHook:
 
 
 @pytest.fixture
-def pool(fake_gpu, monkeypatch):
+def pool(fused_gpu, monkeypatch):
     """Every buffer behind an array of the strict device is a piece from the pool, in blocks of 512 bytes."""
     made, held = DeviceArray.__init__, set()
 
@@ -202,8 +202,8 @@ def pool(fake_gpu, monkeypatch):
             hook.free_postprocess(device_id=0, mem_size=size, mem_ptr=1, pmem_id=1)
 
     monkeypatch.setattr(DeviceArray, "__init__", hand_out)
-    fake_gpu.cuda.MemoryHook = MemoryHook
-    return fake_gpu
+    fused_gpu.cuda.MemoryHook = MemoryHook
+    return fused_gpu
 
 
 def test_the_pool_is_booked_beyond_the_level_before(pool):

@@ -4,6 +4,7 @@ FILES = (
     "stopwatch",
     "rival",
     "studies",
+    "gpu",
     "scaling",
     "loading",
     "compare",

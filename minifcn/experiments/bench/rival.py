@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.backend import to_host
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import threads
 from minifcn.models.fcn import FCN, Words, follow
@@ -94,19 +95,20 @@ def torch_depthwise(
 
 
 def torch_net(
-    torch: Any, net: FCN, x: np.ndarray, labels: np.ndarray, layout: Any
+    torch: Any, net: FCN, x: np.ndarray, labels: np.ndarray, layout: Any, device: str = "cpu"
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """`net` in PyTorch with copies of its weights: its forward pass and its training step. It keeps no array of ours.
 
     Raises `UsageError` for a layer that has no counterpart here.
     """
     functional, kept, steps = torch.nn.functional, (*net.skips, net.trunk.last), tuple(net.steps())
-    image, truth = torch.from_numpy(x).contiguous(memory_format=layout), torch.from_numpy(labels)
+    place = {"cpu": "cpu", "gpu": "cuda"}[device]
+    image, truth = torch.from_numpy(x).to(place).contiguous(memory_format=layout), torch.from_numpy(labels).to(place)
     learned: list[Any] = []
 
     def copied(parameter: Parameter) -> Any:
         own = layout if parameter.ndim == 4 else torch.contiguous_format
-        weights = torch.from_numpy(parameter.data.copy()).contiguous(memory_format=own)
+        weights = torch.from_numpy(np.array(to_host(parameter.data))).to(place).contiguous(memory_format=own)
         if not parameter.frozen:
             learned.append(weights.requires_grad_())
         return weights
@@ -187,7 +189,7 @@ def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any])
         options, side = {**module.window(), "groups": module.groups}, module.layer.kernel
         fixed = torch.from_numpy(bilinear(side)).expand(module.groups, 1, side, side).contiguous()
         kernel = fixed if module.w is None else copied(module.w)
-        return lambda x, training: functional.conv_transpose2d(x, kernel.to(x.dtype), **options)
+        return lambda x, training: functional.conv_transpose2d(x, kernel.to(x), **options)
     if type(module) is MaxPool2d:
         window = module.layer
         sizes = (window.kernel, window.stride, window.padding, window.dilation, window.ceil)

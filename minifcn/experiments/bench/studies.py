@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from minifcn import ops
+from minifcn.backend import Array, device_of, to_device, to_host
 from minifcn.experiments.bench.rival import torch_depthwise, torch_net
 from minifcn.experiments.bench.stopwatch import extra_bytes, matrix_product, median_seconds, take_turns
 from minifcn.inference import inference
@@ -146,7 +147,9 @@ def vgg_layers(width: int, size: int, padding: int | str = 100) -> list[Layer]:
 class Work:
     """A net of `FCNS` with 21 classes and a batch of random images: `forward()` and a training `step()`."""
 
-    def __init__(self, net: str = "fcn8s", *, size: tuple[int, int], batch: int = 1, **options: Any) -> None:
+    def __init__(
+        self, net: str = "fcn8s", *, size: tuple[int, int], batch: int = 1, device: str = "cpu", **options: Any
+    ) -> None:
         rng = np.random.default_rng(0)
         self.net = FCNS[net](classes=21, seed=0, **options)
         self.x = rng.standard_normal((batch, channels(self.net), *size), dtype="float32")
@@ -154,9 +157,10 @@ class Work:
         for parameter in self.net.parameters():
             if not parameter.data.any():
                 parameter.data += 0.01 * rng.standard_normal(parameter.shape, dtype="float32")  # else all classes alike
-        self.solver = SGD(self.net, lr=1e-12)
+        self.solver = SGD(self.net.to(device), lr=1e-12)
+        self.x, self.labels = to_device(self.x, device), to_device(self.labels, device)
 
-    def forward(self) -> np.ndarray:
+    def forward(self) -> Array:
         with inference(self.net):
             return self.net(self.x).data
 
@@ -172,7 +176,7 @@ class Work:
 
     def rival(self, torch: Any, layout: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
         """Return PyTorch's forward pass and training step."""
-        return torch_net(torch, self.net, self.x, self.labels, layout)
+        return torch_net(torch, self.net, to_host(self.x), to_host(self.labels), layout, device_of(self.x))
 
 
 class Depthwise:

@@ -1,0 +1,350 @@
+"""Count what a training step asks of a GPU: the kernels that are launched, and the bytes that they move.
+
+Every array function is a kernel there, which Python launches in some microseconds whatever the kernel does. So a net of
+small arrays waits for Python, and only a net of large ones for the memory and the products. Both can be counted on a
+machine without a GPU: the very same program runs on arrays that have a shape, strides and no numbers.
+
+    counted = launches(FCN8s(init="zero"), (500, 500))
+    counted.count, counted.bytes            # of one step: forward, backward, update
+
+The rules are CuPy's: an array function is one kernel that reads its inputs and writes its output; a view is none; a
+product of more than two axes copies operands and results that are not contiguous, one of two axes only those that are
+neither contiguous nor transposed; `item` and `get` wait for the GPU.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minifcn.introspect.describe import channels, dtype_of, gradients_put_back, loss_of, maps, seeing, watching
+from minifcn.introspect.markup import text_table
+from minifcn.nn import Module
+from minifcn.optim import SGD, Optimizer
+
+PLUMBING = ("tensor.py", "nn.py", "backend.py", "fused.py", "launches.py")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel: what it does, the file and function that ask for it, and the bytes that it reads and writes."""
+
+    kind: str
+    where: str
+    read: int
+    written: int
+
+
+class Launches:
+    """The launches of one program, and the array library that its arrays call: `xp_of(array)` is their `Launches`."""
+
+    device, finite = "gpu", False
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was counted."""
+        self.entries: list[Launch] = []
+        self.waits = self.uploads = self.multiply_adds = 0
+
+    @property
+    def count(self) -> int:
+        """How many kernels were launched."""
+        return len(self.entries)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that they read and wrote."""
+        return sum(launch.read + launch.written for launch in self.entries)
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Return the cells of a table: a row for each function and kind of kernel, the most bytes first."""
+        groups: dict[tuple[str, str], list[Launch]] = {}
+        for launch in self.entries:
+            groups.setdefault((launch.where, launch.kind), []).append(launch)
+        rows = [(sum(one.read + one.written for one in group), key, len(group)) for key, group in groups.items()]
+        cells = [(where, kind, f"{n:,}", gigabytes(total)) for total, (where, kind), n in sorted(rows, reverse=True)]
+        return [("asked for by", "kernel", "launches", "moved"), *cells]
+
+    def __str__(self) -> str:
+        end = f"{self.count:,} launches, {gigabytes(self.bytes)} moved, waits for the GPU: {self.waits}"
+        return "\n".join([*text_table(self.table(), left=2), "", end])
+
+    def launch(self, kind: str, *read: Any, written: Any = ()) -> None:
+        """Enter one kernel, unless it has nothing to do."""
+        taken, made = ([x.nbytes for x in xs if isinstance(x, Strided)] for xs in (read, written))
+        if any(made) or (any(taken) and not made):
+            self.entries.append(Launch(kind, asked_by(), sum(taken), sum(made)))
+
+    # ---- what a library of arrays has
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)  # maximum, exp, ...: NumPy hands those over to the arrays it is given
+
+    def empty(self, shape: Any, dtype: Any = "float64") -> Strided:
+        return Strided(np.empty(shape, dtype), self)  # memory that is never touched is none
+
+    kept = empty
+
+    def zeros(self, shape: Any, dtype: Any = "float64") -> Strided:
+        return self.filled(self.empty(shape, dtype))
+
+    ones = zeros
+
+    def full(self, shape: Any, value: Any, dtype: Any = "float64") -> Strided:
+        return self.zeros(shape, dtype)
+
+    def zeros_like(self, x: Strided) -> Strided:
+        return self.zeros(x.shape, x.dtype)
+
+    ones_like = zeros_like
+
+    def arange(self, count: int) -> Strided:
+        return self.zeros(count, "int64")
+
+    def filled(self, x: Strided) -> Strided:
+        self.launch("fill", written=[x])
+        return x
+
+    def made(self, kind: str, shape: Any, dtype: Any, *read: Any) -> Strided:
+        """Return an array that one kernel computes from others."""
+        y = self.empty(shape, dtype)
+        self.launch(kind, *read, written=[y])
+        return y
+
+    def asarray(self, x: Any, dtype: Any = None) -> Strided:
+        if isinstance(x, Strided):
+            return x
+        self.uploads += 1
+        return self.empty(np.shape(x), dtype or np.asarray(x).dtype)
+
+    def ascontiguousarray(self, x: Strided) -> Strided:
+        return x if x.flags.c_contiguous else x.copy()
+
+    def clip(self, x: Strided, low: Any, high: Any) -> Strided:
+        return self.made("clip", x.shape, x.dtype, x)
+
+    def where(self, condition: Any, x: Any, y: Any) -> Strided:
+        shape = np.broadcast_shapes(*(getattr(each, "shape", ()) for each in (condition, x, y)))
+        dtype = np.result_type(*(getattr(each, "dtype", each) for each in (x, y)))
+        return self.made("where", shape, dtype, condition, x, y)
+
+    def concatenate(self, xs: Any, axis: int = 0) -> Strided:
+        shape = list(xs[0].shape)
+        shape[axis] = sum(x.shape[axis] for x in xs)
+        return self.made("concatenate", shape, xs[0].dtype, *xs)
+
+    def pad(self, x: Strided, widths: Any) -> Strided:
+        y = self.zeros([n + before + after for n, (before, after) in zip(x.shape, widths, strict=True)], x.dtype)
+        y[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))] = x
+        return y
+
+    def take_along_axis(self, x: Strided, index: Strided, axis: int) -> Strided:
+        for n in index.shape:  # CuPy makes the indices of all axes, and adds them up
+            self.arange(n)
+            self.made("index", index.shape, "int64", index)
+        return self.made("gather", index.shape, x.dtype, index)
+
+    def put_along_axis(self, x: Strided, index: Strided, values: Strided, axis: int) -> None:
+        self.take_along_axis(x, index, axis)
+
+    def expand_dims(self, x: Strided, axis: Any) -> Strided:
+        return Strided(np.expand_dims(x.layout, axis), self)
+
+    def broadcast_to(self, x: Strided, shape: Any) -> Strided:
+        return Strided(np.broadcast_to(x.layout, shape), self)
+
+    def matmul(self, a: Strided, b: Strided, out: Strided | None = None) -> Strided:
+        flat = a.ndim == b.ndim == 2
+        lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        y = self.empty((*lead, a.shape[-2], b.shape[-1]), a.dtype) if out is None else out
+        for x in (a, b):
+            if not (x.flags.c_contiguous or (flat and x.flags.f_contiguous)):
+                self.launch("operand", x, written=[x])
+            if x.shape[:-2] != lead:
+                self.launch("pointers", x)
+        self.multiply_adds += y.size * a.shape[-1]
+        self.launch("product", a, b, written=[y])
+        if not y.flags.c_contiguous:
+            self.launch("result", y, written=[y])
+        return y
+
+    def RawKernel(self, code: str, name: str, options: tuple[str, ...] = ()) -> Callable[..., None]:
+        """Return a kernel of `kernels/fused.py` that does nothing: by its signature, `const` is read, OUT written."""
+        (signature,) = re.findall(rf"\b{name}\(([^)]*)\)", code)
+        pointers = [part.strip() for part in signature.split(",")]
+
+        def launch(grid: Any, block: Any, arguments: tuple[Any, ...]) -> None:
+            both = list(zip(pointers, arguments, strict=True))
+            read = [x for text, x in both if not text.startswith("OUT")]
+            self.launch(name, *read, written=[x for text, x in both if not text.startswith("const")])
+
+        return launch
+
+
+class Strided(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array without numbers: `layout` has its shape, dtype and strides, over memory that is never touched."""
+
+    def __init__(self, layout: np.ndarray, library: Launches) -> None:
+        self.layout, self.library = layout, library
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides", "flags"):
+            return getattr(self.layout, name)
+        raise AttributeError(f"an array without numbers has no {name}")
+
+    def __len__(self) -> int:
+        return len(self.layout)
+
+    @property
+    def base(self) -> Any:
+        """The array that a view looks at."""
+        return self.layout.base
+
+    @property
+    def T(self) -> Strided:
+        return Strided(self.layout.T, self.library)
+
+    def transpose(self, *axes: Any) -> Strided:
+        return Strided(self.layout.transpose(*axes), self.library)
+
+    def swapaxes(self, a: int, b: int) -> Strided:
+        return Strided(self.layout.swapaxes(a, b), self.library)
+
+    def reshape(self, *shape: Any) -> Strided:
+        wanted = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+        if -1 in wanted:
+            wanted[wanted.index(-1)] = self.size // max(1, -math.prod(wanted))
+        try:
+            return Strided(np.reshape(self.layout, wanted, copy=False), self.library)
+        except ValueError:
+            return self.copy().reshape(wanted)
+
+    def copy(self) -> Strided:
+        return self.library.made("copy", self.shape, self.dtype, self)
+
+    def astype(self, dtype: Any, copy: bool = True) -> Strided:
+        return self.library.made("astype", self.shape, dtype, self) if copy or dtype != self.dtype else self
+
+    def get(self) -> np.ndarray:
+        self.library.waits += 1
+        return np.zeros(self.shape, self.dtype)
+
+    def item(self) -> float:
+        self.library.waits += 1
+        return 0.5
+
+    def __getitem__(self, index: Any) -> Strided:
+        parts = index if isinstance(index, tuple) else (index,)
+        gathers = [part for part in parts if isinstance(part, Strided)]
+        if not gathers:
+            return Strided(self.layout[index], self.library)
+        return self.library.made("gather", (*gathers[0].shape, *self.shape[len(parts) :]), self.dtype, gathers[0])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        there = self[index]
+        if not isinstance(value, Strided):
+            self.library.filled(there)
+        elif not same_place(there.layout, value.layout):  # a[i] += b writes in place, and then a[i] to itself
+            self.library.launch("copy", value, written=[there])
+
+    def reduced(self, axis: Any, keepdims: bool, dtype: Any = None) -> Strided:
+        axes = {a % self.ndim for a in (range(self.ndim) if axis is None else np.atleast_1d(axis))}
+        shape = [1 if a in axes else n for a, n in enumerate(self.shape) if keepdims or a not in axes]
+        return self.library.made("reduction", shape, dtype or self.dtype, self)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Strided:
+        return self.reduced(axis, keepdims, "int64" if self.dtype == bool else None)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Strided:
+        return self.reduced(axis, keepdims)
+
+    min = mean = max
+
+    def var(self, axis: Any = None) -> Strided:
+        self.reduced(axis, False)
+        return self.reduced(axis, False)
+
+    def argmax(self, axis: Any = None) -> Strided:
+        return self.reduced(axis, False, "int64")
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        if ufunc is np.matmul:
+            a, b = inputs
+            return self.library.matmul(a, b, None if out is None else out[0])
+        if method == "at":
+            self.library.launch("scatter", inputs[-1], written=[inputs[-1]])
+            return None
+        if method != "__call__":
+            return NotImplemented
+        if out is None:
+            shape = np.broadcast_shapes(*(getattr(x, "shape", ()) for x in inputs))
+            y = self.library.empty(shape, ufunc.resolve_dtypes((*map(kind_of, inputs), None))[-1])
+        else:
+            (y,) = out
+        self.library.launch(ufunc.__name__, *inputs, written=[y])
+        return y
+
+
+def kind_of(x: Any) -> Any:
+    """Return the dtype of an array, the type of a number."""
+    return getattr(x, "dtype", type(x))
+
+
+def same_place(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both are one array."""
+    starts = [x.__array_interface__["data"][0] for x in (a, b)]
+    return starts[0] == starts[1] and (a.shape, a.strides) == (b.shape, b.strides)
+
+
+def asked_by() -> str:
+    """Return the file and function of the library that asks for a kernel, whatever carries the question."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        file = frame.f_code.co_filename.replace("\\", "/")
+        if "/minifcn/" in file and not file.endswith(PLUMBING):
+            return f"{file.rsplit('/minifcn/', 1)[1]} {frame.f_code.co_name}"
+        frame = frame.f_back
+    return "elsewhere"
+
+
+def launches(
+    net: Module, size: tuple[int, int], *, batch: int = 1, optimizer: Callable[..., Optimizer] = SGD
+) -> Launches:
+    """Return what one training step of `net` launches on a GPU, for images of `size` that are there already.
+
+    It is the second step: the first also fills the optimizer's arrays. Nothing is computed, and the net is left as it
+    was. Raises what `describe` raises.
+    """
+    library, kept = Launches(), [(p, p.data) for p in net.parameters()]
+    modes = [(module, module.training) for module in net.modules()]
+    images = [library.empty((batch, channels(part), *size), dtype_of(part)) for part in seeing(net)]
+    rule = optimizer(net, lr=0.1)
+    with watching(net.train(), [], min(size)), gradients_put_back([p for p in net.parameters() if not p.frozen]):
+        try:
+            for parameter, data in kept:
+                parameter.data = library.empty(data.shape, data.dtype)
+            for _ in range(2):
+                library.clear()
+                loss = loss_of(maps(net, net(*images)))
+                loss.backward()
+                loss.item()
+                rule.step()
+        finally:
+            for parameter, data in kept:
+                parameter.data = data
+            for module, mode in modes:
+                module.training = mode
+    return library
+
+
+def gigabytes(number: int) -> str:
+    """Return bytes as GB."""
+    return f"{number / 1e9:.3f} GB"
