@@ -5,6 +5,8 @@ make train
 .venv/bin/python docs/pictures.py     (only those that need no run)
 """
 
+import base64
+import json
 import sys
 from pathlib import Path
 
@@ -13,12 +15,17 @@ from PIL import Image
 
 from minifcn import SGD, FCN8s, ops, viz
 from minifcn.data import Preprocessing, Shapes, collate
+from minifcn.introspect.explain import contributions
 from minifcn.introspect.frames import frames
+from minifcn.introspect.markup import inline
+from minifcn.nn import evaluating
+from minifcn.tensor import Tensor, no_grad
 from minifcn.training import setup
 from minifcn.training.evaluation import predict
 from minifcn.training.trained import open_trained
 
 SCENES = 8
+FUSED = 0  # the scene on the page about skips
 FOLDER = Path(__file__).parent / "images"
 PHOTOS = Path(__file__).parent.parent / "tutorials" / "photos"
 UNIT = 10  # pixels of a square
@@ -76,12 +83,37 @@ def film(path: Path) -> None:
     frames(lambda: ops.softmax_cross_entropy(net(x), labels), SGD(net, lr=0.03), named=named).save(path)
 
 
+def fusion(run: str, path: Path = FOLDER.parent / "explorer" / "fusion-data.js") -> None:
+    """The scores of one scene, map by map, for the page about skips: every second pixel, in hundredths."""
+    trained = open_trained(run)
+    _, scenes = setup.data_sets(trained.options)
+    scene = scenes[FUSED]
+    x, _ = collate([scene], trained.preprocessing)
+    with no_grad(), evaluating(trained.net):
+        features = trained.net.trunk(Tensor(x), keep=trained.net.skips)
+        parts = contributions(trained.net, features, Tensor(x), trained.net.heads[0])
+    few = {name: np.rint(100 * part.data[0, :, ::2, ::2]) for name, part in parts.items()}
+    text = {name: base64.b64encode(np.clip(part, -32767, 32767).astype("<i2").tobytes()) for name, part in few.items()}
+    record = {
+        "side": scene.label[::2, ::2].shape[0],
+        "classes": list(trained.classes),
+        "colours": viz.palette()[: len(trained.classes)].tolist(),
+        "names": list(parts),
+        "truth": base64.b64encode(scene.label[::2, ::2].astype(np.uint8).tobytes()).decode(),
+        "predicted": base64.b64encode(predict(trained.net, x)[0][::2, ::2].astype(np.uint8).tobytes()).decode(),
+        "scene": inline(viz.png(scene.image)),
+        "parts": [part.decode() for part in text.values()],
+    }
+    path.write_text(f"const FUSION = {json.dumps(record)};\n", encoding="utf-8")
+
+
 def main(run: str = "", folder: Path = FOLDER) -> None:
     """`world.png`: the first scenes of the run's validation set, with truth and prediction. And those without a run."""
     hha(folder)
     moving(folder)
     if not run:
         return
+    fusion(run)
     trained = open_trained(run)
     _, scenes = setup.data_sets(trained.options)
     rows = []

@@ -1,5 +1,6 @@
 """The pages about kernels and stitching, docs/explorer/, in a real browser: their numbers are those of the library."""
 
+import base64
 import json
 import pathlib
 import random
@@ -10,6 +11,7 @@ from browser import Chromium, Page
 
 from minifcn import ops
 from minifcn.geometry import Layer
+from minifcn.metrics import ConfusionMatrix
 from minifcn.stitch import rarefied
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -169,8 +171,52 @@ def test_the_stitch_page_says_what_a_cell_is_made_of(chromium: Chromium) -> None
     assert page.run("[state.f, state.image]") == [1, "noise"] and page.complaints == []
 
 
-@pytest.mark.parametrize("name", ["convolution.html", "stitch.html"])
+@pytest.mark.parametrize("name", ["convolution.html", "stitch.html", "fusion.html"])
 def test_it_fits_a_phone(chromium: Chromium, name) -> None:
     page = opened(chromium, name, width=390, height=800)
     assert page.run("document.documentElement.scrollWidth") <= 390
     assert [request for request in page.requests if not request.startswith("file:")] == []
+
+
+# ---- skips -------------------------------------------------------------------------------------------------------
+
+
+def fusion_data(page: Page) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """The scores (part, class, row, column) and labels that the page was made with, read by another reader."""
+    data = json.loads(page.run("JSON.stringify(FUSION)"))
+    shape = len(data["classes"]), data["side"], data["side"]
+    parts = [np.frombuffer(base64.b64decode(part), "<i2").reshape(shape) for part in data["parts"]]
+    labels = [np.frombuffer(base64.b64decode(data[key]), np.uint8).reshape(shape[1:]) for key in ("truth", "predicted")]
+    return np.array(parts, np.float64), labels[0], labels[1], len(data["names"])
+
+
+def test_the_fusion_page_adds_and_measures_as_the_library_does(chromium: Chromium) -> None:
+    page = opened(chromium, "fusion.html")
+    parts, truth, predicted, count = fusion_data(page)
+    rng = np.random.default_rng(0)
+    for weights in [*np.tril(np.ones((count, count))), *rng.uniform(0, 2, (5, count)).round(2)]:
+        found = np.array(page.run(f"[...labels({json.dumps(weights.tolist())})]")).reshape(truth.shape)
+        expected = np.tensordot(weights, parts, 1).argmax(axis=0)
+        assert (found == expected).mean() > 0.999  # equal sums may round to either
+        confusion = ConfusionMatrix(parts.shape[1])
+        confusion.update(truth, found)
+        shown = page.run(f"measures(labels({json.dumps(weights.tolist())}))")
+        assert shown["accuracy"] == pytest.approx(confusion.pixel_accuracy())
+        assert shown["iu"] == pytest.approx(confusion.mean_iu())
+    whole = parts.sum(axis=0).argmax(axis=0)
+    assert (whole == predicted).mean() > 0.99  # the parts are those of the net, in hundredths
+
+
+def test_the_fusion_page_answers_buttons_sliders_and_the_pointer(chromium: Chromium) -> None:
+    page = opened(chromium, "fusion.html")
+    first = page.run("document.querySelector('#presets button').click(); $('measure').textContent")
+    page.run(
+        "const s = document.querySelectorAll('#sliders input')[1]; s.value = 1; s.dispatchEvent(new Event('input'))"
+    )
+    assert page.run("$('measure').textContent") != first and page.run("weights") == [1, 1, 0, 0, 0]
+    page.run("tell(20, 12)")
+    rows = page.run("[...$('pixel').tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))")
+    assert len(rows) == 6 and rows[-1][0] == "sum"
+    for column in (1, 2):
+        assert sum(float(row[column]) for row in rows[:-1]) == pytest.approx(float(rows[-1][column]), abs=0.03)
+    assert page.complaints == []
