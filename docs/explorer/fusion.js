@@ -60,7 +60,7 @@ function row(tag, cells) {
 }
 
 /** The table of one pixel: what each map adds to the two classes with the largest sums. */
-function tell(y, x) {
+function table(y, x) {
   const at = (i, c) => (weights[i] * SCORES[i][c * PIXELS + y * side + x]) / 100;
   const sums = classes.map((_, c) => names.reduce((sum, _, i) => sum + at(i, c), 0));
   const [first, second] = [...sums.keys()].sort((a, b) => sums[b] - sums[a] || a - b);
@@ -86,7 +86,7 @@ names.forEach((name, i) => {
 for (const id of ["scene", "truth", "fused"]) {
   $(id).addEventListener("pointermove", (event) => {
     const box = $(id).getBoundingClientRect(), place = (at, size) => Math.min(side - 1, Math.max(0, Math.floor((at / size) * side)));
-    tell(place(event.clientY - box.top, box.height), place(event.clientX - box.left, box.width));
+    table(place(event.clientY - box.top, box.height), place(event.clientX - box.left, box.width));
   });
 }
 $("scene").src = FUSION.scene;

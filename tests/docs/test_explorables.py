@@ -214,7 +214,7 @@ def test_the_fusion_page_answers_buttons_sliders_and_the_pointer(chromium: Chrom
         "const s = document.querySelectorAll('#sliders input')[1]; s.value = 1; s.dispatchEvent(new Event('input'))"
     )
     assert page.run("$('measure').textContent") != first and page.run("weights") == [1, 1, 0, 0, 0]
-    page.run("tell(20, 12)")
+    page.run("table(20, 12)")
     rows = page.run("[...$('pixel').tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))")
     assert len(rows) == 6 and rows[-1][0] == "sum"
     for column in (1, 2):
