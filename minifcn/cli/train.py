@@ -3,7 +3,7 @@
 Without arguments it trains FCN-2s on the embedded world, by recipe `world`; on other data, or from other weights, the
 options that are not given are those of recipe `toy`. `--config RUN/config.json` repeats a run, `--resume RUN` goes on
 with one that was stopped. `--dry-run` says what a run would do. `mpiexec -n 4 minifcn train` shares each step among
-four processes (`training/ranks.py`).
+four processes (`training/ranks.py`). With `--watch`, report.html in the run folder shows how far it is.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ FREE_ON_RESUME = {
     "stop_after",
     "save_every",
     "samples",
+    "watch",
     "device",
     "threads",
     "workers",

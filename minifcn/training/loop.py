@@ -22,7 +22,7 @@ from minifcn.training.evaluation import class_record, shares
 from minifcn.training.features import CachedFeatures
 from minifcn.training.loader import DROPOUT, Batch, learned_from
 from minifcn.training.progress import Bar, clock
-from minifcn.training.results import write_results
+from minifcn.training.results import LivePage, write_results
 from minifcn.training.run_state import Run
 from minifcn.training.signals import Interrupted
 from minifcn.training.step import backward
@@ -46,9 +46,10 @@ class Trainer(Run):
         self.ranks.check_alike(self.net)
         if p.step == 0:
             self.save()  # what cannot be saved should be known before the first step
-        first, self._logged = p.step, time.perf_counter()
-        total = self.steps_per_stage * len(o.strides)
-        with self._signals, Bar(total, unit="step", done=p.step) as self._bar, self.loader, unheard():
+        first, total = p.step, self.steps_per_stage * len(o.strides)
+        bar = Bar(total, unit="step", done=p.step)
+        with self._signals, bar as self._bar, self.loader, unheard(), LivePage(self) as page:
+            self._logged = time.perf_counter()
             while not self.finished:
                 if p.stage_done:
                     self._next_stage()
@@ -62,6 +63,9 @@ class Trainer(Run):
                 if measure or enough or self._code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=best)
                     self._end_if_asked(enough)
+                    began = time.perf_counter()
+                    page.update()
+                    self._logged += time.perf_counter() - began  # the images/s of the log are those of training
         return self.finish()
 
     def _end_if_asked(self, enough: bool) -> None:
@@ -221,6 +225,7 @@ class Trainer(Run):
         lr = self.optimizer.lr
         for warning in warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step):
             self.say(f"warning: {warning}")
+            self._append({"kind": "warning", "step": p.step, "text": warning})
         improved = matrix.mean_iu() > p.best
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
         p.stage_done = known or done == self.steps_per_stage

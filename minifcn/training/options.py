@@ -177,6 +177,9 @@ class Options:
     save_every: Annotated[int, "steps between checkpoints, beside those at each measurement (0: none)"] = 0
     stop_after: Annotated[int, "stop after so many steps from here on, as if interrupted (0: at the end)"] = 0
     samples: Annotated[int, "validation images to draw at the end"] = 6
+    watch: Annotated[
+        bool, "rewrite report.html while the run goes on, too; opened in a browser, it loads itself again"
+    ] = False
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
     workers: Annotated[int, "threads that load the images of the next steps (0: none); the result is the same"] = 1

@@ -90,7 +90,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the report, whose pictures take longer than these runs."""
-    monkeypatch.setattr(results, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(results, "write_report", lambda folder, **_: folder / "report.html")
 
 
 def arguments(options: dict[str, Any], **more: Any) -> list[str]:
@@ -683,6 +683,81 @@ def test_a_log_that_cannot_be_written_is_the_same_matter(tmp_path: Path, monkeyp
     monkeypatch.setattr(results, "write_report", lambda folder: folder)
     with (one := trainer(tmp_path / "b", on_save_error="warn")).folder:
         assert one.run()["images"] == 2
+
+
+def test_a_run_that_is_watched_shows_how_far_it_is_and_is_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages: list[tuple[str, int]] = []
+    write = results.write_report
+
+    def recording(folder: Path, **options: Any) -> Path:
+        path = write(folder, **options)
+        pages.append((path.read_text(encoding="utf-8"), len(list((folder / "samples").iterdir()))))
+        return path
+
+    monkeypatch.setattr(results, "write_report", recording)
+    monkeypatch.setattr(results, "PAUSE", 1e-9)
+    monkeypatch.setattr(results, "EFFORT", math.inf)
+    watched = tmp_path / "watched"
+    assert main(["train", *arguments(TINY, run=watched, watch=True, samples=1, lr=0.0)]) == 0
+    live = 'http-equiv="refresh"'
+    assert f"{watched / 'report.html'} shows how far the run is" in capsys.readouterr().out
+    first, second, third, finished = pages  # at the start, after each epoch, at the end
+    assert all(live in page and count == 1 for page, count in (first, second, third))
+    assert live not in finished[0]
+    assert "Learning curves" not in first[0] and "Learning curves" in second[0]
+    assert "after step 3." in second[0] and "after step 6." in third[0]
+    assert "the learning rate is 0" in second[0] and "1 times more up to step 6" in finished[0]
+    assert "The four measures" in finished[0] and "The last measurement" not in finished[0]
+    pages.clear()
+    stopped = tmp_path / "stopped"
+    assert main(["train", *arguments(TINY, run=stopped, watch=True, samples=1, lr=0.0, stop_after=3)]) == 0
+    assert [live in page for page, _ in pages] == [True, False]  # at the start, and when it stops
+    monkeypatch.setattr(results, "write_report", lambda folder, **_: folder)
+    assert main(["train", *arguments(TINY, run=tmp_path / "plain", samples=1, lr=0.0)]) == 0
+    assert state(watched)[0] == state(tmp_path / "plain")[0] and log(watched) == log(tmp_path / "plain")
+
+
+def test_the_page_of_a_watched_run_takes_little_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that took 2 s is written again after 40 s; one that took 0.1 s, after 10 s."""
+    now, took, written = [1000.0], [2.0], list[float]()
+
+    def write(folder: Path, *, refresh: int = 0) -> Path:
+        written.append(now[0])
+        now[0] += took[0]
+        return folder
+
+    monkeypatch.setattr(results, "write_report", write)
+    monkeypatch.setattr(results.time, "perf_counter", lambda: now[0])
+    run = trainer(tmp_path / "run", watch=True)
+    with run.folder:
+        page = results.LivePage(run)
+        for seconds in range(1, 100):
+            page.update()
+            now[0] += 1
+            took[0] = 2.0 if seconds < 50 else 0.1
+    gaps = np.diff(written)
+    assert gaps[0] == pytest.approx(42, abs=1) and gaps[-1] == pytest.approx(10.1, abs=1)
+
+
+@pytest.mark.parametrize("on_save_error", ["stop", "warn"])
+def test_a_page_that_cannot_be_written_ends_no_run(
+    on_save_error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+
+    def full(folder: Path, *, refresh: int = -1) -> Path:
+        if refresh >= 0:
+            raise OSError(28, "No space left on device", "report.html")
+        return folder / "report.html"
+
+    monkeypatch.setattr(results, "write_report", full)
+    run = trainer(tmp_path / "run", watch=True, epochs=1, on_save_error=on_save_error)
+    run._say = lines.append
+    with run.folder:
+        assert run.run()["images"] == 2
+    assert sum("warning: the page of the run cannot be written: " in line for line in lines) == 1
 
 
 # ------------------------------------------------------------------------------------------------- broken data (row 26)
