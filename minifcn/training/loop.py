@@ -131,7 +131,7 @@ class Trainer(Run):
     def _losses(self, shown: list[tuple[int, int]]) -> Iterator[Tensor]:
         """Yield the loss of each batch of this rank; its number, and how many pixels count, are added to `shown`."""
         for batch in self.loader.of_step(self.progress.step):
-            shown.append((batch.number, learned_from(batch.labels, batch.keep)))
+            shown.append((batch.number, learned_from(batch.labels, batch.keep, self.options.hardest)))
             yield self.objective(self._scores(batch), batch)
 
     def _scores(self, batch: Batch) -> Any:
@@ -221,7 +221,8 @@ class Trainer(Run):
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
         trunk = self._trunk_is_zero()
-        loss = p.measured() if o.loss == "cross_entropy" else math.nan  # where the others start is not known
+        plain = o.loss == "cross_entropy" and o.hardest == 1
+        loss = p.measured() if plain else math.nan  # where the others start, or the hardest pixels stay, is not known
         lr = self.optimizer.lr
         for warning in warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step):
             self.say(f"warning: {warning}")

@@ -158,6 +158,10 @@ class Options:
         'the probability with which a pixel counts in the loss: patchwise training; or "balanced": about a quarter of '
         'the pixels, dealt out evenly over the classes of a batch ("balanced:0.1": a tenth)',
     ] = 1.0
+    hardest: Annotated[
+        float,
+        "of the pixels of each image, only this share counts in the loss: those whose label the net finds least likely",
+    ] = 1.0
     class_balance: Annotated[
         float, "classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"
     ] = 0.0
@@ -323,6 +327,7 @@ RANGES = (
     ("warmup", 0, math.inf),
     ("ema", 0.0, 0.99999),
     ("focal_gamma", 1.0, 20.0),
+    ("hardest", 0.0001, 1.0),
     ("class_balance", 0.0, 2.0),
     ("weight_decay", 0.0, 1.0),
     ("translate", 0, 4096),

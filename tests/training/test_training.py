@@ -36,7 +36,7 @@ from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.ops import softmax_cross_entropy
-from minifcn.tensor import Tensor
+from minifcn.tensor import Parameter, Tensor
 from minifcn.training import loader, results, run_state, runlog, setup
 from minifcn.training.advice import first_loss, rate_meaning, warnings_about
 from minifcn.training.divergence import not_finite, unheard, watching
@@ -266,6 +266,7 @@ def test_every_loss_learns(loss: str, tmp_path: Path) -> None:
         ({"sampling": "even"}, "option sampling is even; expected a probability above 0, at most 1, or balanced"),
         ({"sampling": "even:0.5"}, "option sampling is even:0.5; expected a probability"),
         ({"sampling": 1.5}, "option sampling is 1.5; expected a probability above 0"),
+        ({"hardest": 0.0}, "option hardest is 0.0; expected a number from 0.0001 to 1.0"),
     ],
 )
 def test_losses_and_samples_that_cannot_be(options: dict[str, Any], line: str) -> None:
@@ -294,6 +295,48 @@ def test_a_balanced_sample_has_as_many_pixels_of_each_class_as_can_be_had(
     assert 0.15 < keep.sum() / counts.sum() < 0.25
     assert kept[there].max() / kept.sum() < 0.7 * counts.max() / counts.sum()
     assert options_of(folder).sampling == "balanced:0.2"
+
+
+@pytest.mark.parametrize("sampling", [1.0, 0.5])
+def test_the_hardest_pixels_alone_have_a_gradient(sampling: float, tmp_path: Path) -> None:
+    """And a batch in two parts, with the divisor of the whole, has the same loss."""
+    run = trainer(tmp_path / "run", sampling=sampling, hardest=0.2, batch=4, max_train=4)
+    draw = np.random.default_rng(3)
+    (batch,) = run.loader.of_step(0)
+    scores = Parameter(draw.standard_normal((4, len(run.classes), *batch.labels.shape[1:])))
+    loss = run.objective(scores, batch)
+    loss.backward()
+    found, total, chosen = np.zeros(batch.labels.shape, bool), 0.0, 0
+    for image in range(4):
+        cells = []
+        for y, x in np.argwhere(
+            (batch.labels[image] != VOID) & (True if batch.keep is None else batch.keep[image] > 0)
+        ):
+            column = scores.data[image, :, y, x]
+            cells.append((math.log(np.exp(column).sum()) - column[batch.labels[image, y, x]], y, x))
+        for each, y, x in sorted(cells, reverse=True)[: round(0.2 * len(cells))]:
+            found[image, y, x], total, chosen = True, total + each, chosen + 1
+    assert np.array_equal(abs(scores.grad).max(axis=1) > 0, found)
+    assert loss.item() == pytest.approx(total / chosen, rel=1e-12)
+    assert loader.learned_from(batch.labels, batch.keep, 0.2) == chosen
+    parts = 0.0
+    for part in (slice(0, 1), slice(1, 4)):
+        keep = None if batch.keep is None else batch.keep[part]
+        labels = batch.labels[part]
+        piece = batch._replace(part=part, labels=labels, keep=keep, divisors=(chosen, chosen))
+        parts += run.objective(Tensor(scores.data[part]), piece).item()
+    assert parts == pytest.approx(loss.item(), rel=1e-12)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_on_the_hardest_pixels_starts_at_ln_c_and_learns(tmp_path: Path) -> None:
+    lines: list[str] = []
+    run = trainer(tmp_path / "run", hardest=0.3, epochs=6, optimizer="adam", lr=0.01, heads="label+geometry")
+    run._say = lines.append
+    with run.folder:
+        run.run()
+    losses = [record["loss"] for record in log(tmp_path / "run") if record["kind"] == "train"]
+    assert losses[-1] < losses[0] and any("as scores of zero must give" in line for line in lines)
 
 
 def options_of(folder: Path) -> Options:
