@@ -70,6 +70,7 @@ OVERFIT: dict[str, Any] = {
     "world_size": 400, "stages": "8", "layers": 11, "width": 4, "dropout": 0.0,
     "epochs": 400, "measure_every": 5, "batch": 1, "lr": 0.01, "schedule": "poly", "weight_decay": 0.0,
     "mirror": False, "translate": 0, "crop": 0, "scale_min": 1.0, "scale_max": 1.0,
+    "rotate": 0.0, "jitter": 0.0,
 }  # fmt: skip
 
 

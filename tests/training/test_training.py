@@ -75,6 +75,8 @@ FULL = TINY | {
     "crop": 48,
     "scale_min": 0.8,
     "scale_max": 1.25,
+    "rotate": 10.0,
+    "jitter": 0.2,
     "lr": 0.05,
     "stage_lr": "0.5",
 }
