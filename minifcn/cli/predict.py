@@ -4,7 +4,7 @@ minifcn predict runs/world photo.jpg
 minifcn predict runs/camvid 'street/*.jpg' --out masks
 minifcn predict runs/camvid map.tif --tile 1024 --confidence
 minifcn predict runs/camvid photo.jpg --explain 120,80
-minifcn predict runs/camvid photo.jpg --explain 120,80 --beside runs/toy
+minifcn predict runs/camvid photo.jpg --explain 120,80 --beside runs/world
 """
 
 from __future__ import annotations
