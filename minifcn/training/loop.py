@@ -213,20 +213,21 @@ class Trainer(Run):
         p, o = self.progress, self.options
         matrix, _ = self._evaluated()
         record = {"kind": "val", "stage": p.stage, "step": p.step, "epoch": self._epoch, "split": self.split()}
-        self._append(record | matrix.summary() | class_record(matrix))
+        trunk = self._trunk_is_zero()
+        plain = o.loss == "cross_entropy" and o.hardest == 1
+        loss = p.measured() if plain else math.nan  # where the others start, or the hardest pixels stay, is not known
+        lr = self.optimizer.lr
+        warnings = list(warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step))
+        warned = {"warnings": warnings} if warnings else {}
+        self._append(record | matrix.summary() | class_record(matrix) | warned)
         done = p.step - p.stage_began
         self.say(
             f"{f'step {done}/{o.steps}' if o.steps else f'epoch {self._epoch + 1}/{o.epochs}'}  "
             f"mean IU {matrix.mean_iu():.3f}  pixel accuracy {matrix.pixel_accuracy():.3f}  "
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
-        trunk = self._trunk_is_zero()
-        plain = o.loss == "cross_entropy" and o.hardest == 1
-        loss = p.measured() if plain else math.nan  # where the others start, or the hardest pixels stay, is not known
-        lr = self.optimizer.lr
-        for warning in warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step):
+        for warning in warnings:
             self.say(f"warning: {warning}")
-            self._append({"kind": "warning", "step": p.step, "text": warning})
         improved = matrix.mean_iu() > p.best
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN
         p.stage_done = known or done == self.steps_per_stage

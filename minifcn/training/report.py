@@ -173,14 +173,15 @@ def _last_measured(history: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
 
 
 def _warnings(history: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
-    """Yield what was warned of: each sentence once, with the first and the last step at which it was said."""
+    """Yield the warnings: each sentence once, with the first and the last step at which it was printed."""
     steps: dict[str, list[str]] = {}
     for record in history:
-        if record.get("kind") == "warning":
-            steps.setdefault(str(record.get("text")), []).append(str(record.get("step")))
+        found = record.get("warnings")
+        for text in found if isinstance(found, list) else ():
+            steps.setdefault(str(text), []).append(str(record.get("step")))
     lines = []
     for text, at in steps.items():
-        times = f", and {len(at) - 1} times more up to step {at[-1]}" if len(at) > 1 else ""
+        times = f" ({len(at)} times, the last at step {at[-1]})" if len(at) > 1 else ""
         lines.append(tag("li", f"step {at[0]}: {text}{times}"))
     if lines:
         yield section("Warnings", tag("ul", *lines))

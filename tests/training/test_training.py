@@ -753,7 +753,7 @@ def test_a_run_that_is_watched_shows_how_far_it_is_and_is_the_same_run(
     assert live not in finished[0]
     assert "Learning curves" not in first[0] and "Learning curves" in second[0]
     assert "after step 3." in second[0] and "after step 6." in third[0]
-    assert "the learning rate is 0" in second[0] and "1 times more up to step 6" in finished[0]
+    assert "the learning rate is 0" in second[0] and "(2 times, the last at step 6)" in finished[0]
     assert "The four measures" in finished[0] and "The last measurement" not in finished[0]
     pages.clear()
     stopped = tmp_path / "stopped"
