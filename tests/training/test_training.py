@@ -168,7 +168,7 @@ STOPS = ((1,), (2,), (3,), (6,), (7,), (11,), (1, 3, 2, 1))
             marks=AGAIN,
         ),
         pytest.param(
-            {"sampling": 0.5, "with_replacement": True, "accumulate": 2}
+            {"sampling": 0.5, "hardest": 0.5, "with_replacement": True, "accumulate": 2}
             | {"heads": "label+geometry", "class_balance": 0.5},
             STOPS,
             marks=AGAIN,
@@ -1079,7 +1079,9 @@ def test_a_run_on_the_strict_device_is_the_same_run(
     monkeypatch.setattr(products, "strip", lambda rows, b: b.shape[2])
     runs = []
     for device in ("cpu", "gpu"):
-        o = Options(**TINY | {"stages": "16,8", "epochs": 1, "detect_anomaly": detect})
+        o = Options(
+            **TINY | {"stages": "16,8", "epochs": 1, "detect_anomaly": detect, "hardest": 0.5 if detect else 1.0}
+        )
         with RunFolder(tmp_path / device) as folder:
             one = Trainer(o, folder, *setup.data_sets(o), device=device, say=lambda line: None)
             one.run()
