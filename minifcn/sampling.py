@@ -9,6 +9,9 @@ padding, patches at the border see it.
     keep = sample(labels, 0.25, rng)
     loss = ops.softmax_cross_entropy(net(x), labels, sampling=keep, normalize="sum")
 
+A sample may look at the loss, too: `sample_hardest` keeps the cells that the net gets most wrong, which is hard-pixel
+mining.
+
 The paper found that sampling does not converge faster (section 4.3, figure 5), and that VOC, three quarters background,
 needs no balancing. FCN, section 3.4.
 """
@@ -44,6 +47,28 @@ def sample_balanced(
     kept = shares(counts, p * counts.sum())
     probability = np.append(kept / np.maximum(counts, 1), 0.0)
     return (rng.random(labels.shape) < probability[np.where(labels == void, classes, labels)]).astype(np.uint8)
+
+
+def sample_hardest(losses: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
+    """A mask (N, H, W) of the cells of each image with the largest `losses` (N, H, W), among those where `counts`.
+
+    Like every sample of section 3.4 it masks the loss, so the gradient is that of the patches that the kept cells see;
+    but it draws nothing: it keeps `hardest(number of cells that count, share)` of each image, of equal losses those
+    that come first by rows. `UsageError` for a share outside (0, 1].
+    """
+    keep = np.zeros(counts.shape, np.uint8)
+    for mask, loss, there in zip(keep, losses, counts, strict=True):
+        cells = np.flatnonzero(there)
+        order = np.argsort(-loss.ravel()[cells], kind="stable")
+        mask.ravel()[cells[order[: hardest(len(cells), share)]]] = 1
+    return keep
+
+
+def hardest(cells: int, share: float) -> int:
+    """How many of so many cells `sample_hardest` keeps: the share of them, and one at least if there are any."""
+    if not 0 < share <= 1:
+        raise UsageError(f"sample_hardest: share is {share}; expected a number above 0, at most 1")
+    return max(round(share * cells), min(cells, 1))
 
 
 def shares(counts: np.ndarray, total: float) -> np.ndarray:

@@ -4,6 +4,7 @@ minifcn predict runs/world photo.jpg
 minifcn predict runs/camvid 'street/*.jpg' --out masks
 minifcn predict runs/camvid map.tif --tile 1024 --confidence
 minifcn predict runs/camvid photo.jpg --explain 120,80
+minifcn predict runs/camvid photo.jpg --explain 120,80 --beside runs/world
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.models.tiling import Tiling
 from minifcn.training.device import choose_device
-from minifcn.training.explanation import write_explanation
+from minifcn.training.explanation import write_comparison, write_explanation
 from minifcn.training.index_page import IndexPage
 from minifcn.training.prediction import Predictor, shares, write_prediction
 from minifcn.training.ranges import check_ranges
@@ -57,6 +58,9 @@ class Options:
     explain: Annotated[
         str, 'write a page that says why the pixel "X,Y" (from the left, from the top) of the one image got its class'
     ] = ""
+    beside: Annotated[str, "with explain, a second run whose net explains the pixel on the same page, side by side"] = (
+        ""
+    )
     alpha: Annotated[float, "how strongly the classes colour the overlay, 0 to 1"] = 0.6
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
@@ -86,6 +90,8 @@ def main(argv: list[str]) -> int:
     out = path_of(options.out) if options.out else beside(trained.path) / "predictions"
     if not options.out:
         check_kinds(out.parent)
+    if options.beside and not options.explain:
+        raise UsageError("option beside goes with a pixel to explain; expected explain, such as 120,80, too")
     if options.explain:
         return explain(trained, words[0], images, out, options, why, device)
     out.mkdir(parents=True, exist_ok=True)
@@ -139,13 +145,37 @@ def explain(trained: Trained, run: str, images: list[Path], out: Path, options: 
     height, width = image.shape[:2]
     if x >= width or y >= height:
         raise UsageError(f"option explain is {x},{y}; expected a pixel of {images[0]}, which has {width}x{height}")
+    name, stem = f"{images[0].name} at {x},{y}", f"{images[0].stem}-explain-{x}-{y}"
+    nets = {run: trained} | ({options.beside: second(options, run, trained.image_bits)} if options.beside else {})
     out.mkdir(parents=True, exist_ok=True)
     say(f"device {why}")
-    trained.net.to(device)
-    path = out / f"{images[0].stem}-explain-{x}-{y}.html"
-    say(write_explanation(trained, image, (x, y), path, name=f"{images[0].name} at {x},{y}"))
+    for one in nets.values():
+        one.net.to(device)
+    if options.beside:
+        path = out / f"{stem}-beside-{Path(options.beside).resolve().name}.html"
+        say(write_comparison(nets, image, (x, y), path, name=name))
+    else:
+        path = out / f"{stem}.html"
+        say(write_explanation(trained, image, (x, y), path, name=name))
     say(f"wrote {path}")
     return 0
+
+
+def second(options: Options, run: str, bits: int) -> Trained:
+    """Return the net of the run that stands beside `run`; `UsageError` for the same one, or one of other inputs."""
+    if options.beside == run:
+        raise UsageError(f"option beside is {run}, the run itself; expected another")
+    found = open_trained(options.beside, best=options.best, say=warn)
+    if found.inputs.name != "rgb":
+        raise UsageError(
+            f"option beside: the net of {options.beside} sees {found.inputs.name}; expected one of colours"
+        )
+    if found.image_bits != bits:
+        raise UsageError(
+            f"option beside: {options.beside} has learned from pictures of {found.image_bits} bits and {run} from "
+            f"those of {bits}, so they see the photograph differently; expected runs on pictures of one depth"
+        )
+    return found
 
 
 def framed(path: Path, *, most: int, bits: int) -> Iterator[tuple[int, np.ndarray, bool]]:

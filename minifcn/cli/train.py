@@ -3,7 +3,7 @@
 Without arguments it trains FCN-2s on the embedded world, by recipe `world`; on other data, or from other weights, the
 options that are not given are those of recipe `toy`. `--config RUN/config.json` repeats a run, `--resume RUN` goes on
 with one that was stopped. `--dry-run` says what a run would do. `mpiexec -n 4 minifcn train` shares each step among
-four processes (`training/ranks.py`).
+four processes (`training/ranks.py`). With `--watch`, report.html in the run folder shows how far it is.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ FREE_ON_RESUME = {
     "stop_after",
     "save_every",
     "samples",
+    "watch",
     "device",
     "threads",
     "workers",
@@ -69,6 +70,7 @@ OVERFIT: dict[str, Any] = {
     "world_size": 400, "stages": "8", "layers": 11, "width": 4, "dropout": 0.0,
     "epochs": 400, "measure_every": 5, "batch": 1, "lr": 0.01, "schedule": "poly", "weight_decay": 0.0,
     "mirror": False, "translate": 0, "crop": 0, "scale_min": 1.0, "scale_max": 1.0,
+    "rotate": 0.0, "jitter": 0.0,
 }  # fmt: skip
 
 

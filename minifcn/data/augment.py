@@ -1,4 +1,4 @@
-"""Augmentation: flip, scale, shift and crop images together with their masks.
+"""Augmentation: recolour images, and scale, turn, flip, shift and crop them together with their masks.
 
 A picture and its labels must move by exactly as much, or the net learns the edges of things in the wrong place. But the
 two are resampled differently: there is a brightness between two others, but no dog between a cat and a sofa. So the
@@ -8,7 +8,10 @@ The paper tried mirroring and shifts of up to 32 pixels and saw no noticeable ga
 seen a million photographs. A net trained from scratch on a few hundred gains more.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +21,22 @@ from minifcn.errors import ShapeError, UsageError
 IMAGENET_MEAN = (123, 117, 104)
 """The mean colour of ImageNet, red first, as the paper subtracts it, rounded to what a picture can hold."""
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""How bright red, green and blue are: their part in a grey."""
+
 OUTSIDE = -1
 """In place of a row or column number: here lies nothing of the picture."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Change a sample at random, in this order: scale, mirror, translate, crop.
+    """Change a sample at random, in this order: jitter, scale, rotate, mirror, translate, crop.
 
-    `scale=(low, high)` enlarges by a factor between the two, halving being as likely as doubling. `mirror` swaps left
-    and right every other time. `translate=t` shifts by up to t pixels either way along each axis, the size staying
-    as it is. `crop=c` cuts out a c x c window; a picture smaller than that is set into it whole, at a random place.
+    `jitter=j` multiplies brightness, contrast and saturation of the image, each by a factor between 1 - j and 1 + j.
+    `rotate=d` turns by up to d degrees either way around the middle, the size staying as it is. `scale=(low, high)`
+    enlarges by a factor between the two, halving being as likely as doubling. `mirror` swaps left and right every other
+    time. `translate=t` shifts by up to t pixels either way along each axis, the size staying as it is. `crop=c` cuts
+    out a c x c window; a picture smaller than that is set into it whole, at a random place.
 
     What comes into view from outside the picture has the colour `fill` (with `Preprocessing.fill` it becomes zero
     for the net), label and geometry 255 (void), depth and HHA 0 (unknown), planes NaN. Depth is not changed by scaling:
@@ -42,8 +50,14 @@ class Augmentation:
     crop: int | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     fill: tuple[int, int, int] = IMAGENET_MEAN
+    jitter: float = 0.0
+    rotate: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"augmentation jitter={self.jitter}; expected a number from 0, below 1")
+        if not 0 <= self.rotate <= 180:
+            raise UsageError(f"augmentation rotate={self.rotate}; expected degrees, 0 to 180")
         if self.translate < 0:
             raise UsageError(f"augmentation translate={self.translate}; expected a number of pixels, 0 or more")
         if self.crop is not None and self.crop < 1:
@@ -59,7 +73,12 @@ class Augmentation:
             raise ShapeError(f"{sample.id}: label {sample.label.shape}; expected that of image {sample.image.shape}")
         factor = float(np.exp(rng.uniform(*np.log(self.scale))))
         flip, down, right, top, left = rng.random(5)
+        turn, *colours = rng.uniform(-1, 1, 4)  # after the others, so that these draw what they drew before
+        if self.jitter:
+            sample = replace(sample, image=_recoloured(sample.image, 1 + self.jitter * np.array(colours)))
         sample = _scaled(sample, factor)
+        if self.rotate:
+            sample = _rotated(sample, self.rotate * float(turn), self.fill)
         height, width = sample.label.shape
         rows, columns = np.arange(height), np.arange(width)
         if self.mirror and flip < 0.5:
@@ -132,3 +151,45 @@ def resized(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     each = (Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in np.moveaxis(planes, -1, 0))
     return np.stack([np.asarray(one.resize(size[::-1], Image.Resampling.BILINEAR)) for one in each], axis=-1)
+
+
+def _recoloured(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Return an image (H, W, 3) uint8 with brightness, contrast and saturation times the three `factors`.
+
+    Contrast is the distance from the mean grey of the image, saturation that from the grey of the pixel.
+    """
+    brightness, contrast, saturation = np.asarray(factors, np.float32)
+    colours = image * brightness
+    mean = (colours @ LUMA).mean()
+    colours = mean + contrast * (colours - mean)
+    grey = (colours @ LUMA)[..., None]
+    return np.rint(np.clip(grey + saturation * (colours - grey), 0, 255)).astype(np.uint8)
+
+
+def _rotated(sample: Sample, degrees: float, fill: tuple[int, int, int] = IMAGENET_MEAN) -> Sample:
+    """Return the sample turned to the left around its middle: the image interpolated, the rest at the nearest pixel."""
+    from PIL import Image
+
+    height, width = sample.label.shape
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    x, y = width / 2, height / 2  # Pillow counts from the corner: the middle of pixel 0 is at 1/2
+    where = (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)  # of an output pixel in the input
+
+    def turned(plane: np.ndarray, nothing: float | tuple[int, ...], how: Any = Image.Resampling.NEAREST) -> np.ndarray:
+        picture = Image.fromarray(np.ascontiguousarray(plane))
+        return np.array(picture.transform((width, height), Image.Transform.AFFINE, where, how, fillcolor=nothing))
+
+    def smooth(picture: np.ndarray, nothing: Sequence[float]) -> np.ndarray:
+        # As numbers with a fraction: Pillow would cut off that of bytes, which makes a picture darker.
+        each = zip(np.moveaxis(picture.astype(np.float32), -1, 0), nothing, strict=True)
+        return np.dstack([turned(plane, value, Image.Resampling.BILINEAR) for plane, value in each])
+
+    return replace(
+        sample,
+        image=np.rint(smooth(sample.image, fill)).astype(np.uint8),
+        label=turned(sample.label, VOID),
+        depth=None if sample.depth is None else turned(sample.depth, 0),
+        geometry=None if sample.geometry is None else turned(sample.geometry, VOID),
+        hha=None if sample.hha is None else turned(sample.hha, (0, 0, 0)),
+        planes=None if sample.planes is None else smooth(sample.planes, [np.nan] * sample.planes.shape[-1]),
+    )

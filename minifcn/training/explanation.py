@@ -5,7 +5,7 @@ The page holds its pictures and loads nothing from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +25,45 @@ MOST_CLASSES = 6
 def write_explanation(trained: Trained, image: np.ndarray, at: tuple[int, int], path: Path, *, name: str) -> str:
     """Write the page about the pixel `at` (x, y) of an image (H, W, 3) uint8, and return its first sentence."""
     found = explain(trained.net, trained.preprocessing(image), at)
-    sentence = verdict(found, trained.classes)
-    sections = [
-        section("The answer", tag("p", sentence), class_table(found, trained.classes)),
-        section("What each map adds", *parts_table(found, trained.classes)),
-        section("What each layer sees", *field_picture(found, image)),
-        section("The gradient at the image", *gradient_picture(found, image, trained.classes)),
-        Html(f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>"),
-    ]
-    replace_file(path, [page(name, sections, above=f"minifcn predict --explain: {trained.name}").encode()])
+    sections = [section(title, *draw(found, image, trained.classes)) for title, draw in PARTS.items()]
+    write_page(path, name, sections, above=f"minifcn predict --explain: {trained.name}")
+    return verdict(found, trained.classes)
+
+
+def write_comparison(
+    runs: Mapping[str, Trained], image: np.ndarray, at: tuple[int, int], path: Path, *, name: str
+) -> str:
+    """Write the page on which nets, by the names of their runs, explain the same pixel side by side.
+
+    Return its first sentence: whether they agree. The arguments are those of `write_explanation`.
+    """
+    found = {run: explain(trained.net, trained.preprocessing(image), at) for run, trained in runs.items()}
+    answers = {run: runs[run].classes[one.order[0]] for run, one in found.items()}
+    said = "; ".join(f"{run}: {answer}" for run, answer in answers.items())
+    agree = len(set(answers.values())) == 1
+    sentence = f"pixel {at[0]},{at[1]}: {'the same answer' if agree else 'different answers'} ({said})"
+    sections = [section("Side by side", tag("p", sentence))]
+    for title, draw in PARTS.items():
+        columns = (
+            tag("div", tag("h3", run), *draw(one, image, runs[run].classes), **{"data-run": run})
+            for run, one in found.items()
+        )
+        sections.append(section(title, tag("div", *columns, class_="beside")))
+    nets = " and ".join(trained.name for trained in runs.values())
+    write_page(path, name, sections, above=f"minifcn predict --explain --beside: {nets}")
     return sentence
+
+
+def write_page(path: Path, name: str, sections: Iterable[Html], *, above: str) -> None:
+    """Write the sections as a page with its script."""
+    script = Html(f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>")
+    replace_file(path, [page(name, [*sections, script], above=above).encode()])
+
+
+def answer(found: Explanation, image: np.ndarray, classes: Sequence[str]) -> Iterator[Html]:
+    """Yield the sentence that sums it up, and the scores."""
+    yield tag("p", verdict(found, classes))
+    yield class_table(found, classes)
 
 
 def verdict(found: Explanation, classes: Sequence[str]) -> str:
@@ -60,7 +89,7 @@ def class_table(found: Explanation, classes: Sequence[str]) -> Html:
     return table(("class", "score", "probability"), rows, looks={1: "number", 2: "number"})
 
 
-def parts_table(found: Explanation, classes: Sequence[str]) -> Iterator[Html]:
+def parts_table(found: Explanation, image: np.ndarray, classes: Sequence[str]) -> Iterator[Html]:
     """Yield what each map adds to the first class and to the second, and the sums, which are the scores."""
     first, second = found.order[0], found.order[min(1, len(found.order) - 1)]
     columns = [[float(part[i]) for part in found.parts.values()] for i in (first, second)]
@@ -77,7 +106,7 @@ def parts_table(found: Explanation, classes: Sequence[str]) -> Iterator[Html]:
     )
 
 
-def field_picture(found: Explanation, image: np.ndarray) -> Iterator[Html]:
+def field_picture(found: Explanation, image: np.ndarray, classes: Sequence[str]) -> Iterator[Html]:
     """Yield the photograph with a box around what each layer's cell sees, and the table of the layers."""
     height, width = image.shape[:2]
     boxes = [viz.field_box(field.grid, *field.cell) for field in found.fields]
@@ -129,3 +158,12 @@ def gradient_picture(found: Explanation, image: np.ndarray, classes: Sequence[st
         "count at all.",
         class_="quiet",
     )
+
+
+PARTS: dict[str, Callable[[Explanation, np.ndarray, Sequence[str]], Iterator[Html]]] = {
+    "The answer": answer,
+    "What each map adds": parts_table,
+    "What each layer sees": field_picture,
+    "The gradient at the image": gradient_picture,
+}
+"""The sections of the page, and what draws them: each gets all that a section may need."""

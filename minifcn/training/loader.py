@@ -19,7 +19,7 @@ from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Inputs, collate_inputs
 from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
-from minifcn.sampling import sample, sample_balanced
+from minifcn.sampling import hardest, sample, sample_balanced
 from minifcn.training import setup
 from minifcn.training.options import Options
 from minifcn.training.ranks import ALONE, Alone
@@ -45,9 +45,10 @@ class Batch(NamedTuple):
     divisors: tuple[int | None, int | None] = (None, None)
 
 
-def learned_from(labels: np.ndarray, keep: np.ndarray | None) -> int:
-    """Return how many pixels have a label and are kept."""
-    return int(((labels != VOID) if keep is None else (labels != VOID) & (keep != 0)).sum())
+def learned_from(labels: np.ndarray, keep: np.ndarray | None, share: float = 1.0) -> int:
+    """Return how many pixels have a label and are kept; with a `share`, how many are the hardest of their images."""
+    counts = (labels != VOID) if keep is None else (labels != VOID) & (keep != 0)
+    return int(counts.sum()) if share == 1 else sum(hardest(int(image.sum()), share) for image in counts)
 
 
 def largest(samples: Sequence[Sample]) -> list[int]:
@@ -133,11 +134,12 @@ class Loader:
         """Yield this rank's part of each batch, whose size and divisors all ranks find together."""
         sizes = np.max(self.ranks.gather([largest(mine) for mine in samples.values()]), axis=0)
         counts, parts, shares = np.zeros((len(batches), 2), int), list[Batch](), self._shares(batches)
+        share = self.options.hardest
         for number, mine in samples.items():
             if mine:
                 images, size = len(batches[number]), (int(sizes[number][0]), int(sizes[number][1]))
                 part = self._batch(step, number, images, shares[number], mine, size=size)
-                counts[number] = [learned_from(truth, part.keep) for truth in (part.labels, part.geometry)]
+                counts[number] = [learned_from(truth, part.keep, share) for truth in (part.labels, part.geometry)]
                 parts.append(part)
         valid = np.sum(self.ranks.gather(counts.tolist()), axis=0)
         for part in parts:

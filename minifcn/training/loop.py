@@ -22,7 +22,7 @@ from minifcn.training.evaluation import class_record, shares
 from minifcn.training.features import CachedFeatures
 from minifcn.training.loader import DROPOUT, Batch, learned_from
 from minifcn.training.progress import Bar, clock
-from minifcn.training.results import write_results
+from minifcn.training.results import LivePage, write_results
 from minifcn.training.run_state import Run
 from minifcn.training.signals import Interrupted
 from minifcn.training.step import backward
@@ -46,9 +46,10 @@ class Trainer(Run):
         self.ranks.check_alike(self.net)
         if p.step == 0:
             self.save()  # what cannot be saved should be known before the first step
-        first, self._logged = p.step, time.perf_counter()
-        total = self.steps_per_stage * len(o.strides)
-        with self._signals, Bar(total, unit="step", done=p.step) as self._bar, self.loader, unheard():
+        first, total = p.step, self.steps_per_stage * len(o.strides)
+        bar = Bar(total, unit="step", done=p.step)
+        with self._signals, bar as self._bar, self.loader, unheard(), LivePage(self) as page:
+            self._logged = time.perf_counter()
             while not self.finished:
                 if p.stage_done:
                     self._next_stage()
@@ -62,6 +63,9 @@ class Trainer(Run):
                 if measure or enough or self._code or (o.save_every and p.step % o.save_every == 0):
                     self.save(best=best)
                     self._end_if_asked(enough)
+                    began = time.perf_counter()
+                    page.update()
+                    self._logged += time.perf_counter() - began  # the images/s of the log are those of training
         return self.finish()
 
     def _end_if_asked(self, enough: bool) -> None:
@@ -127,7 +131,7 @@ class Trainer(Run):
     def _losses(self, shown: list[tuple[int, int]]) -> Iterator[Tensor]:
         """Yield the loss of each batch of this rank; its number, and how many pixels count, are added to `shown`."""
         for batch in self.loader.of_step(self.progress.step):
-            shown.append((batch.number, learned_from(batch.labels, batch.keep)))
+            shown.append((batch.number, learned_from(batch.labels, batch.keep, self.options.hardest)))
             yield self.objective(self._scores(batch), batch)
 
     def _scores(self, batch: Batch) -> Any:
@@ -209,17 +213,20 @@ class Trainer(Run):
         p, o = self.progress, self.options
         matrix, _ = self._evaluated()
         record = {"kind": "val", "stage": p.stage, "step": p.step, "epoch": self._epoch, "split": self.split()}
-        self._append(record | matrix.summary() | class_record(matrix))
+        trunk = self._trunk_is_zero()
+        plain = o.loss == "cross_entropy" and o.hardest == 1
+        loss = p.measured() if plain else math.nan  # where the others start, or the hardest pixels stay, is not known
+        lr = self.optimizer.lr
+        warnings = list(warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step))
+        warned = {"warnings": warnings} if warnings else {}
+        self._append(record | matrix.summary() | class_record(matrix) | warned)
         done = p.step - p.stage_began
         self.say(
             f"{f'step {done}/{o.steps}' if o.steps else f'epoch {self._epoch + 1}/{o.epochs}'}  "
             f"mean IU {matrix.mean_iu():.3f}  pixel accuracy {matrix.pixel_accuracy():.3f}  "
             f"predicted/true shares {shares(matrix, self.classes)}"
         )
-        trunk = self._trunk_is_zero()
-        loss = p.measured() if o.loss == "cross_entropy" else math.nan  # where the others start is not known
-        lr = self.optimizer.lr
-        for warning in warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step):
+        for warning in warnings:
             self.say(f"warning: {warning}")
         improved = matrix.mean_iu() > p.best
         known = o.overfit > 0 and matrix.pixel_accuracy() >= KNOWN

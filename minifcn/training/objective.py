@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from minifcn import ops
-from minifcn.backend import to_device
+from minifcn.backend import Array, device_of, to_device, to_host, xp_of
+from minifcn.data.sample import VOID
+from minifcn.ops.loss import counting, log_softmax_where
+from minifcn.sampling import sample_hardest
 from minifcn.tensor import Tensor
 from minifcn.training.loader import Batch
 from minifcn.training.options import Options
@@ -36,10 +39,23 @@ class Objective:
 
     def _one_loss(self, scores: Tensor, labels: Any, **options: Any) -> Tensor:
         """Return the loss of one head, of the kind that the options name."""
-        kind = self.options.loss
+        kind, share = self.options.loss, self.options.hardest
+        if share < 1:
+            options["sampling"] = hardest_pixels(scores.data, labels, options["sampling"], share)
         if kind == "focal":
             return ops.focal_loss(scores, labels, gamma=self.options.focal_gamma, **options)
         if kind == "cross_entropy":
             return ops.softmax_cross_entropy(scores, labels, **options)
         dice = ops.dice_loss(scores, labels, sampling=options["sampling"])
         return dice if kind == "dice" else dice + ops.softmax_cross_entropy(scores, labels, **options)
+
+
+def hardest_pixels(scores: Array, labels: Array, sampling: Array | None, share: float) -> Array:
+    """Return which pixels (N, H, W) of `sampling` are the share of each image whose label is least likely.
+
+    The order is that of the cross entropy of a pixel, whatever the loss is and the classes weigh.
+    """
+    counts, label = counting("hardest", scores, labels, VOID, sampling)
+    likely = xp_of(scores).take_along_axis(log_softmax_where(scores, counts), label, axis=1)[:, 0]
+    keep = sample_hardest(-to_host(likely), to_host(counts), share)
+    return to_device(keep, device_of(scores))

@@ -158,6 +158,10 @@ class Options:
         'the probability with which a pixel counts in the loss: patchwise training; or "balanced": about a quarter of '
         'the pixels, dealt out evenly over the classes of a batch ("balanced:0.1": a tenth)',
     ] = 1.0
+    hardest: Annotated[
+        float,
+        "of the pixels of each image, only this share counts in the loss: those whose label the net finds least likely",
+    ] = 1.0
     class_balance: Annotated[
         float, "classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"
     ] = 0.0
@@ -171,12 +175,19 @@ class Options:
     crop: Annotated[int, "cut a random window of this side (0: the whole image)"] = 0
     scale_min: Annotated[float, "scale images by at least this"] = 1.0
     scale_max: Annotated[float, "and by at most this"] = 1.0
+    rotate: Annotated[float, "turn images by up to so many degrees either way; void comes into view"] = 0.0
+    jitter: Annotated[
+        float, "multiply brightness, contrast and saturation, each by 1 plus or minus up to this: 0.2, for example"
+    ] = 0.0
 
     measure_every: Annotated[int, "epochs between measurements on the validation split", "the run"] = 1
     measure_steps: Annotated[int, "or steps between them (0: by measure_every)"] = 0
     save_every: Annotated[int, "steps between checkpoints, beside those at each measurement (0: none)"] = 0
     stop_after: Annotated[int, "stop after so many steps from here on, as if interrupted (0: at the end)"] = 0
     samples: Annotated[int, "validation images to draw at the end"] = 6
+    watch: Annotated[
+        bool, "rewrite report.html while the run goes on, too; opened in a browser, it loads itself again"
+    ] = False
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
     workers: Annotated[int, "threads that load the images of the next steps (0: none); the result is the same"] = 1
@@ -197,16 +208,16 @@ class Options:
         if self.scale_min > self.scale_max:
             raise UsageError(f"option scale_min is {self.scale_min}, above scale_max {self.scale_max}")
         seen = Inputs(self.inputs, CAFFE)
-        if planes_of(self.inputs) and (self.hide or self.mean):
+        if planes_of(self.inputs) and (self.hide or self.mean or self.jitter):
             raise UsageError(
-                f"option inputs is {self.inputs!r}, planes; expected neither `hide` nor `mean`, of colours"
+                f"option inputs is {self.inputs!r}, planes; expected neither `hide` nor `mean` nor `jitter`, of colours"
             )
         if len(seen.parts) > 1 and self.two_heads:
             raise UsageError(
                 f"option heads is {self.heads!r:.80} with inputs {self.inputs!r:.80}; expected one net for two heads"
             )
         self.sampled  # noqa: B018  raises what is wrong with sampling
-        random = "crop" if self.crop else "translate" if self.translate else ""
+        random = next((name for name in ("crop", "translate", "rotate", "jitter") if getattr(self, name)), "")
         if self.cache_features and (random or self.scale_min != self.scale_max):
             raise UsageError(
                 "option cache_features keeps what is computed of an image, which "
@@ -320,12 +331,15 @@ RANGES = (
     ("warmup", 0, math.inf),
     ("ema", 0.0, 0.99999),
     ("focal_gamma", 1.0, 20.0),
+    ("hardest", 0.0001, 1.0),
     ("class_balance", 0.0, 2.0),
     ("weight_decay", 0.0, 1.0),
     ("translate", 0, 4096),
     ("crop", 0, 8192),
     ("scale_min", 0.0625, 16),
     ("scale_max", 0.0625, 16),
+    ("rotate", 0.0, 180.0),
+    ("jitter", 0.0, 0.9),
     ("seed", 0, 2**63 - 1),
     ("overfit", 0, 10_000),
     ("stop_after", 0, math.inf),

@@ -38,11 +38,11 @@ STYLE = Path(__file__).with_name("report.css")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, *, refresh: int = 0) -> Path:
     """Write `report.html`, `curves.png` and `confusion.png` into a run folder, and return the path of the page.
 
-    It reads config.json, metrics.jsonl, evaluation.json and samples/*.png, as far as they exist. Raises DataError
-    if `run_dir` is not a folder.
+    It reads config.json, metrics.jsonl, evaluation.json and samples/*.png, as far as they exist. With `refresh`, the
+    run goes on, and the page loads itself again after so many seconds. Raises DataError if `run_dir` is not a folder.
     """
     run_dir = path_of(run_dir)
     if not run_dir.is_dir():
@@ -52,8 +52,14 @@ def write_report(run_dir: Path) -> Path:
     history = _read(run_dir, "metrics.jsonl", notes, partial(_as_history, notes=notes)) or []
     evaluation = _read(run_dir, "evaluation.json", notes, _as_evaluation)
     sections = []
+    if refresh:
+        words = f"The run goes on. This page loads itself again every {refresh} seconds."
+        sections.append(tag("p", words, class_="quiet"))
     if evaluation:
         sections.append(_scores(evaluation))
+    else:
+        sections += _last_measured(history)
+    sections += _warnings(history)
     if history:
         curves = run_dir / "curves.png"
         viz.curves(history, curves)
@@ -71,7 +77,7 @@ def write_report(run_dir: Path) -> Path:
     if notes:
         sections.append(section("Not on this page", tag("ul", *(tag("li", note) for note in notes))))
     path = run_dir / "report.html"
-    replace_file(path, [page(run_dir.resolve().name, sections).encode()])
+    replace_file(path, [page(run_dir.resolve().name, sections, refresh=refresh).encode()])
     return path
 
 
@@ -153,6 +159,32 @@ def _scores(evaluation: Evaluation) -> Html:
         table(("", *MEASURES.values()), rows, looks=looks, class_="scores"),
         tag("p", f"On {where}. {_averaging(evaluation)}", class_="quiet"),
     )
+
+
+def _last_measured(history: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
+    """Yield the newest measures on the validation split, of a run without an evaluation."""
+    measured = [record for record in history if record.get("kind") == "val"]
+    for record in measured[-1:]:
+        values = [tuple(_number(record.get(key)) for key in MEASURES)]
+        where = f"On the split “{record.get('split', '?')}”, after step {record.get('step', '?')}."
+        looks = dict.fromkeys(range(len(MEASURES)), "number")
+        quiet = tag("p", where, class_="quiet")
+        yield section("The last measurement", table(tuple(MEASURES.values()), values, looks=looks), quiet)
+
+
+def _warnings(history: Sequence[Mapping[str, Any]]) -> Iterator[Html]:
+    """Yield the warnings: each sentence once, with the first and the last step at which it was printed."""
+    steps: dict[str, list[str]] = {}
+    for record in history:
+        found = record.get("warnings")
+        for text in found if isinstance(found, list) else ():
+            steps.setdefault(str(text), []).append(str(record.get("step")))
+    lines = []
+    for text, at in steps.items():
+        times = f" ({len(at)} times, the last at step {at[-1]})" if len(at) > 1 else ""
+        lines.append(tag("li", f"step {at[0]}: {text}{times}"))
+    if lines:
+        yield section("Warnings", tag("ul", *lines))
 
 
 def _averaging(evaluation: Evaluation) -> str:
@@ -261,11 +293,16 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if usable else "–"
 
 
-def page(name: str, sections: Sequence[Html], *, above: str = "minifcn run") -> str:
-    """Return a whole page: its name as title and heading, a word above the heading, and the sections."""
+def page(name: str, sections: Sequence[Html], *, above: str = "minifcn run", refresh: int = 0) -> str:
+    """Return a whole page: its name as title and heading, a word above the heading, and the sections.
+
+    With `refresh`, a browser loads it again after so many seconds.
+    """
+    again = [tag("meta", **{"http-equiv": "refresh", "content": str(refresh)})] if refresh else []
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
+        *again,
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{name} – minifcn"),
         Html(f"<style>{STYLE.read_text(encoding='utf-8')}</style>"),

@@ -148,6 +148,8 @@ def augmentation(o: Options, fill: tuple[int, int, int]) -> Augmentation:
         crop=o.crop or None,
         scale=(o.scale_min, o.scale_max),
         fill=fill,
+        jitter=o.jitter,
+        rotate=o.rotate,
     )
 
 

@@ -155,7 +155,7 @@ def test_every_choice_is_checked_and_every_option_belongs_to_a_check() -> None:
     for field in CHOICES:
         with pytest.raises(UsageError, match=f"option {field} is 'x'; expected one of "):
             Options(**{field: "x"})
-    checked = {field for field, *_ in RANGES} | set(CHOICES) | {"padding", "stages", "stage_lr", "sampling"}
+    checked = {field for field, *_ in RANGES} | set(CHOICES) | {"padding", "stages", "stage_lr", "sampling", "inputs"}
     names = {"recipe", "data", "train_data", "train_split", "val_split", "run", "resume", "config", "init", "freeze"}
     names |= {"cache_features"}
     flags = {name for name, value in vars(Options()).items() if isinstance(value, bool)}

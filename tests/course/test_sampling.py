@@ -9,7 +9,7 @@ from minifcn import ops
 from minifcn.errors import UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.nn import Conv2d, MaxPool2d, Sequential
-from minifcn.sampling import class_weights, count, sample, sample_balanced, shares
+from minifcn.sampling import class_weights, count, hardest, sample, sample_balanced, sample_hardest, shares
 
 
 def net_of(rng, padding=0):
@@ -135,6 +135,29 @@ def test_a_balanced_sample_is_balanced(rng):
 )
 def test_shares_are_even_where_they_can_be(counts, total, kept):
     assert shares(np.array(counts), total).tolist() == kept
+
+
+def test_the_hardest_are_those_that_a_loop_finds(rng):
+    """Many losses are equal: of those, the first by rows are kept."""
+    losses = rng.integers(0, 6, (3, 7, 9)).astype(np.float32)
+    counts = rng.random((3, 7, 9)) < 0.8
+    counts[2] = False
+    for share in (0.01, 0.3, 0.5, 1):
+        kept = set()
+        for image in range(3):
+            cells = [(-losses[image, y, x], y, x) for y in range(7) for x in range(9) if counts[image, y, x]]
+            most = max(round(share * len(cells)), 1) if cells else 0
+            kept |= {(image, y, x) for _, y, x in sorted(cells)[:most]}
+        keep = sample_hardest(losses, counts, share)
+        assert keep.dtype == np.uint8 and {tuple(map(int, at)) for at in np.argwhere(keep)} == kept
+        assert keep.sum() == sum(hardest(int(image.sum()), share) for image in counts)
+    assert np.array_equal(sample_hardest(losses, counts, 1), counts)
+
+
+@pytest.mark.parametrize("share", [0, -1, 1.1, float("nan")])
+def test_a_share_of_the_hardest_is_asked_for(share):
+    with pytest.raises(UsageError, match=r"share is .*; expected a number above 0, at most 1"):
+        sample_hardest(np.zeros((1, 2, 2)), np.ones((1, 2, 2), bool), share)
 
 
 def test_an_image_that_is_all_void(rng):

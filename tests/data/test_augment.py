@@ -1,14 +1,16 @@
 """Augmentation: image, label, depth and geometry move together, and one seed gives one result."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from minifcn.data.augment import Augmentation
+from minifcn.data.augment import Augmentation, _recoloured, _rotated
 from minifcn.data.batches import Preprocessing
 from minifcn.data.sample import Sample
 from minifcn.errors import ShapeError, UsageError
 
-EVERYTHING = Augmentation(mirror=True, translate=8, crop=40, scale=(0.5, 2.0))
+EVERYTHING = Augmentation(mirror=True, translate=8, crop=40, scale=(0.5, 2.0), jitter=0.3, rotate=20)
 
 
 def coded(height=48, width=60):
@@ -147,6 +149,99 @@ def test_scaling_keeps_labels_under_their_pixels():
     assert 20 <= sum(size < 1 for size in sizes) <= 40  # as often smaller as larger
 
 
+def test_nothing_turns_by_zero_degrees_and_no_colour_changes_by_factors_of_one():
+    sample = coded()
+    assert same(_rotated(sample, 0.0), sample)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    assert np.array_equal(_recoloured(image, np.ones(3)), image)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_quarter_of_a_turn_is_exact(turns):
+    sample = coded(48, 48)
+    result = _rotated(sample, 90.0 * turns)
+    for name in ("image", "label", "depth", "geometry"):
+        assert np.array_equal(getattr(result, name), np.rot90(getattr(sample, name), turns)), name
+
+
+def test_a_turn_is_that_of_a_loop_over_the_pixels():
+    """The image is interpolated between four pixels, labels and depth are the nearest, and outside is void."""
+    noise, sample = np.random.default_rng(1), coded(21, 30)
+    sample = replace(sample, image=noise.integers(0, 256, (21, 30, 3), dtype=np.uint8), hha=sample.image)
+    degrees = 17.0
+    result = _rotated(sample, degrees, (1, 2, 3))
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    void = 0
+    for i, j in np.ndindex(21, 30):
+        across, down = j + 0.5 - 15, i + 0.5 - 10.5  # from the middle
+        column, row = cos * across - sin * down + 15, sin * across + cos * down + 10.5
+        if not (0 <= column < 30 and 0 <= row < 21):
+            void += 1
+            assert result.label[i, j] == result.geometry[i, j] == 255
+            assert result.depth[i, j] == 0 and not result.hha[i, j].any() and result.image[i, j].tolist() == [1, 2, 3]
+            continue
+        at = int(row), int(column)
+        assert result.label[i, j] == sample.label[at] and result.geometry[i, j] == sample.geometry[at]
+        assert result.depth[i, j] == sample.depth[at] and np.array_equal(result.hha[i, j], sample.hha[at])
+        top, left = np.floor(row - 0.5), np.floor(column - 0.5)
+        expected = 0.0
+        for y, weight in ((top, 1 - (row - 0.5 - top)), (top + 1, row - 0.5 - top)):
+            for x, part in ((left, 1 - (column - 0.5 - left)), (left + 1, column - 0.5 - left)):
+                expected += weight * part * sample.image[int(np.clip(y, 0, 20)), int(np.clip(x, 0, 29))].astype(float)
+        assert abs(result.image[i, j] - expected).max() <= 0.51
+    assert 40 < void < 200
+
+
+def test_planes_turn_as_the_image_does_and_nothing_is_measured_outside():
+    sample = replace(coded(21, 30), planes=np.dstack([coded(21, 30).image.astype(np.uint16) * 100] * 2))
+    result = _rotated(sample, -25.0, (0, 0, 0))
+    outside = result.label == 255
+    assert outside.any() and np.isnan(result.planes[outside]).all() and result.planes.shape == (21, 30, 6)
+    for plane in range(6):
+        close = abs(result.planes[..., plane] / 100 - result.image[..., plane % 3])[~outside]
+        assert close.max() <= 0.51
+
+
+def test_turns_go_both_ways_up_to_the_limit_and_labels_stay_whole():
+    label = np.where(np.arange(64) < 32, 2, 9).astype(np.uint8) * np.ones((64, 1), dtype=np.uint8)
+    sample, generator, slopes = Sample("edge", np.zeros((64, 64, 3), np.uint8), label), rng(), []
+    for _ in range(60):
+        result = Augmentation(rotate=30)(sample, generator)
+        assert set(np.unique(result.label)) <= {2, 9, 255} and result.depth is None
+        top, bottom = (int((result.label[row, 8:56] == 2).sum()) for row in (16, 48))
+        slopes.append(np.degrees(np.arctan2(top - bottom, 32)))
+    assert -31 < min(slopes) < -24 and 24 < max(slopes) < 31 and abs(np.mean(slopes)) < 8
+
+
+def test_jitter_changes_colours_as_its_definition_says_and_nothing_else():
+    image = rng(2).integers(60, 180, (20, 30, 3), dtype=np.uint8)
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    close = {"atol": 0.51}  # rounded to whole numbers
+    np.testing.assert_allclose(_recoloured(image, np.array([1.2, 1, 1])), image * 1.2, **close)
+    np.testing.assert_allclose(
+        _recoloured(image, np.array([1, 0.5, 1])), grey.mean() + 0.5 * (image - grey.mean()), **close
+    )
+    no_colour = _recoloured(image, np.array([1, 1, 0]))
+    np.testing.assert_allclose(no_colour, np.repeat(grey[..., None], 3, axis=2), **close)
+    sample, generator, means = replace(coded(20, 30), image=image), rng(), []
+    for _ in range(100):
+        result = Augmentation(jitter=0.4)(sample, generator)
+        assert same(replace(result, image=image), sample) and result.image.dtype == np.uint8
+        means.append(result.image.mean() / image.mean())
+    assert 0.59 < min(means) < 0.7 and 1.3 < max(means) < 1.41
+
+
+def test_what_comes_into_view_keeps_its_colour_under_jitter():
+    result = Augmentation(jitter=0.5, rotate=45, translate=8, fill=(9, 8, 7))(coded(), rng(3))
+    outside = result.label == 255
+    assert outside.any() and (result.image[outside] == (9, 8, 7)).all()
+
+
+def test_what_was_drawn_before_there_was_jitter_is_drawn_still():
+    first = Augmentation(mirror=True, translate=8, crop=40, scale=(0.5, 2.0))(coded(), rng(7))
+    assert (int(first.geometry[0, 0]), int(first.label[0, 0]), int(first.image.astype(int).sum())) == (8, 19, 191280)
+
+
 def test_labels_are_never_mixed():
     label = np.where(np.arange(64) < 31, 2, 9).astype(np.uint8) * np.ones((64, 1), dtype=np.uint8)
     label[:, 31] = 255
@@ -162,7 +257,7 @@ def test_all_together_stay_aligned():
     blocks = (row // 12 * 5 + column // 12).astype(np.uint8)
     sample = Sample("blocks", np.dstack([blocks * 12] * 3), blocks, blocks.astype(np.float32) + 1, blocks)
     for seed in range(30):
-        result = EVERYTHING(sample, rng(seed))
+        result = replace(EVERYTHING, jitter=0.0, rotate=0.0)(sample, rng(seed))
         assert result.label.shape == (40, 40)
         assert result.image.flags.c_contiguous and result.label.flags.c_contiguous
         inside = result.label != 255
@@ -205,6 +300,10 @@ def test_the_fill_of_a_preprocessing_is_nothing_to_the_net():
         ({"scale": (1.0, 1e9)}, "scale="),
         ({"scale": (float("nan"), 1.0)}, "scale="),
         ({"fill": (0, 0, 256)}, "fill="),
+        ({"jitter": -0.1}, "jitter=-0.1"),
+        ({"jitter": 1.0}, "jitter=1.0"),
+        ({"rotate": 181}, "rotate=181"),
+        ({"rotate": float("nan")}, "rotate=nan"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong, name):

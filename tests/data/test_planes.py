@@ -198,7 +198,7 @@ def test_what_is_wrong_with_the_inputs_is_said(tmp_path: Path) -> None:
     for name in ("0", "17", "5.0", "05", "+5"):
         with pytest.raises(UsageError, match="or a number of planes, 1 to 16"):
             Options(inputs=name)
-    for more in ({"hide": "foreground"}, {"mean": "imagenet"}):
+    for more in ({"hide": "foreground"}, {"mean": "imagenet"}, {"jitter": 0.1}):
         with pytest.raises(UsageError, match="expected neither `hide` nor `mean`"):
             Options(inputs="5", **more)
     with pytest.raises(DataError, match="no planes; expected 5"):

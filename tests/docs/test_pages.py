@@ -182,12 +182,13 @@ def test_a_data_set_as_the_page_lays_it_out_is_read(tmp_path: pathlib.Path) -> N
 
 
 def test_every_question_is_answered_by_something_that_is_there() -> None:
-    from minifcn.cli.command import parse
+    from minifcn.cli.command import parse, parse_words
+    from minifcn.cli.predict import Options as Prediction
     from minifcn.cli.verbs import VERBS
     from minifcn.training.options import Options
 
     found = rows(page("faq.md"), 4)
-    assert [int(row[0]) for row in found] == list(range(1, 16))
+    assert [int(row[0]) for row in found] == list(range(1, 20))
     for number, _, _, answer in found:
         commands = [command.split() for command in re.findall(r"`minifcn ([^`]+)`", answer)]
         notebooks = re.findall(r"\]\(\.\./(tutorials/\w+\.ipynb)\)", answer)
@@ -197,6 +198,9 @@ def test_every_question_is_answered_by_something_that_is_there() -> None:
             assert verb in VERBS, number
             if verb == "train":
                 assert parse(Options, options, verb="train") != Options(), number
+            if verb == "predict":
+                words, _ = parse_words(Prediction, options, verb="predict", words="RUN image ...")
+                assert len(words) == 2, number
 
 
 def test_every_test_a_page_names_is_there() -> None:

@@ -49,6 +49,7 @@ CASES: dict[str, tuple[tuple[int, ...], bool, dict[str, Any], bool]] = {
     "whole average": ((2,), False, WHOLE | {"ema": 0.9}, True),
     "whole dice": ((2,), False, WHOLE | {"loss": "cross_entropy+dice", "sampling": "balanced:0.5"}, False),
     "part focal": ((2,), True, PART | {"loss": "focal"}, False),
+    "part hardest": ((2,), True, PART | {"hardest": 0.3, "heads": "label+geometry"}, False),
     "part valid": ((2, 3), True, PART, False),
     "part sum": ((2,), True, PART | {"normalize": "sum", "lr": 1e-6}, False),
     "part batch": ((2,), True, PART | {"normalize": "batch", "lr": 1e-6}, False),

@@ -38,7 +38,9 @@ SMALL: dict[str, Any] = {
     "threads": 1,
 }
 CACHED = SMALL | {"cache_features": "features"}  # in the folder of the test
-TABLE = [("crop", 64), ("translate", 3), ("scale_min", 0.5), ("inputs", "rgb+depth")]
+TABLE = [
+    *(("crop", 64), ("translate", 3), ("rotate", 5.0), ("jitter", 0.1), ("scale_min", 0.5), ("inputs", "rgb+depth")),
+]
 
 
 @pytest.fixture(autouse=True)

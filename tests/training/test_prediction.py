@@ -189,6 +189,8 @@ def test_the_line_about_tiles_and_their_scores(run, rng, capsys):
         ("--explain 1,2,3", "option explain is '1,2,3'; expected the column and the row of a pixel"),
         ("--explain 30,2", "option explain is 30,2; expected a pixel of x.png, which has 30x20"),
         ("--explain 3,2 x.png", "option explain: found 2 images; expected one"),
+        ("--beside runs/other", "option beside goes with a pixel to explain"),
+        ("--explain 3,2 --beside nowhere", "nowhere: found no such run folder or checkpoint"),
     ],
 )
 def test_what_is_refused(argv, line, run, rng, capsys):
@@ -273,5 +275,44 @@ def test_the_page_that_explains_says_what_the_command_says(run, chromium, tmp_pa
     })"""
     assert page.run(f"{chosen}('trunk.head.fc6')") == "trunk.head.fc6"
     assert page.run("document.querySelector('.gradient').naturalWidth") == 96
+    assert page.complaints == [] and len(set(page.requests)) == 1
+    page.close()
+
+
+def test_two_runs_explain_a_pixel_side_by_side(run, chromium, tmp_path, capsys):
+    image = Shapes("val", count=1, size=96)[0].image
+    Image.fromarray(image).save("x.png")
+    options = "--width 1 --stages 16 --max-train 4 --max-val 1 --batch 2 --epochs 1 --samples 0 --threads 1"
+    assert main(["train", *options.split(), "--run", "the <other>"]) == 0
+    capsys.readouterr()
+    argv = ["predict", str(run), "x.png", "--explain", "50,60", "--out", "out"]
+    assert main([*argv, "--beside", str(run)]) == 2
+    assert "the run itself; expected another" in capsys.readouterr().err
+    assert main([*argv, "--beside", "the <other>"]) == 0
+    printed = capsys.readouterr().out
+    page = chromium.page()
+    page.open((tmp_path / "out" / "x-explain-50-60-beside-the <other>.html").as_uri())
+    first = page.run("document.querySelector('section p').textContent")
+    assert first in printed.splitlines()
+    winners = []
+    for name, maps in ((str(run), ["fc7", "pool4", "pool3"]), ("the <other>", ["fc7", "pool4"])):
+        column = f"[...document.querySelectorAll('[data-run]')].filter(one => one.dataset.run === {name!r})"
+        trained = open_trained(name)
+        with evaluating(trained.net):
+            scores = trained.net(trained.preprocessing(image)[None]).data[0, :, 60, 50]
+        winners.append(trained.classes[int(scores.argmax())])
+        rows = page.run(
+            f"{column}.flatMap(one => [...one.querySelectorAll('.parts tbody tr')])"
+            ".map(row => [...row.children].map(cell => cell.textContent))"
+        )
+        assert [row[0] for row in rows] == [*maps, "sum: the score"]
+        assert float(rows[-1][1]) == pytest.approx(scores.max(), abs=1e-4)
+        assert f"pixel 50,60 is {winners[-1]}, score {scores.max():.3f}" in page.run(f"{column}[0].textContent")
+    assert ("the same answer" if winners[0] == winners[1] else "different answers") in first
+    left, right = page.run(
+        "[...document.querySelectorAll('[data-run] .parts')].map(one => one.getBoundingClientRect())"
+        ".map(box => [box.x, box.y])"
+    )
+    assert left[1] == right[1] and left[0] < right[0]
     assert page.complaints == [] and len(set(page.requests)) == 1
     page.close()

@@ -247,6 +247,30 @@ def test_the_same_run_is_the_same_page(run, monkeypatch):
     assert write_report(run).read_bytes() == write_report(run).read_bytes()
 
 
+def test_the_page_of_a_run_that_goes_on_loads_itself_again(run):
+    (run / "evaluation.json").unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        for step in (20, 40):
+            file.write(json.dumps({"kind": "val", "step": step, "split": "val", "warnings": ["<b>stays"]}) + "\n")
+        file.write('{"kind": "val", "step": 40, "split": "val", "warnings": 3}\n')
+    page = Page(write_report(run, refresh=7))
+    assert ("meta", "http-equiv", "refresh") in page.attributes and ("meta", "content", "7") in page.attributes
+    assert "The run goes on" in page.text and "On the split “val”, after step 40." in page.texts
+    assert "step 20: <b>stays (2 times, the last at step 40)" in page.texts
+    page = Page(write_report(run))
+    assert not [value for _, key, value in page.attributes if key == "http-equiv"]
+    assert "The last measurement" in page.texts and "The run goes on" not in page.text
+
+
+def test_a_browser_loads_the_page_again_by_itself(run, chromium):
+    path, page = write_report(run, refresh=1), chromium.page()
+    page.open(path.as_uri())
+    path.write_text(path.read_text().replace("<h1>", "<h1>written again "))
+    page.wait_for("Page.loadEventFired")
+    assert page.run("document.querySelector('h1').textContent").startswith("written again")
+    page.close()
+
+
 def test_no_run_folder(tmp_path):
     with pytest.raises(DataError, match="no such run folder"):
         write_report(tmp_path / "nowhere")

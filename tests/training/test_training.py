@@ -36,7 +36,7 @@ from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.ops import softmax_cross_entropy
-from minifcn.tensor import Tensor
+from minifcn.tensor import Parameter, Tensor
 from minifcn.training import loader, results, run_state, runlog, setup
 from minifcn.training.advice import first_loss, rate_meaning, warnings_about
 from minifcn.training.divergence import not_finite, unheard, watching
@@ -75,6 +75,8 @@ FULL = TINY | {
     "crop": 48,
     "scale_min": 0.8,
     "scale_max": 1.25,
+    "rotate": 10.0,
+    "jitter": 0.2,
     "lr": 0.05,
     "stage_lr": "0.5",
 }
@@ -90,7 +92,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the report, whose pictures take longer than these runs."""
-    monkeypatch.setattr(results, "write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr(results, "write_report", lambda folder, **_: folder / "report.html")
 
 
 def arguments(options: dict[str, Any], **more: Any) -> list[str]:
@@ -166,7 +168,7 @@ STOPS = ((1,), (2,), (3,), (6,), (7,), (11,), (1, 3, 2, 1))
             marks=AGAIN,
         ),
         pytest.param(
-            {"sampling": 0.5, "with_replacement": True, "accumulate": 2}
+            {"sampling": 0.5, "hardest": 0.5, "with_replacement": True, "accumulate": 2}
             | {"heads": "label+geometry", "class_balance": 0.5},
             STOPS,
             marks=AGAIN,
@@ -266,6 +268,7 @@ def test_every_loss_learns(loss: str, tmp_path: Path) -> None:
         ({"sampling": "even"}, "option sampling is even; expected a probability above 0, at most 1, or balanced"),
         ({"sampling": "even:0.5"}, "option sampling is even:0.5; expected a probability"),
         ({"sampling": 1.5}, "option sampling is 1.5; expected a probability above 0"),
+        ({"hardest": 0.0}, "option hardest is 0.0; expected a number from 0.0001 to 1.0"),
     ],
 )
 def test_losses_and_samples_that_cannot_be(options: dict[str, Any], line: str) -> None:
@@ -294,6 +297,48 @@ def test_a_balanced_sample_has_as_many_pixels_of_each_class_as_can_be_had(
     assert 0.15 < keep.sum() / counts.sum() < 0.25
     assert kept[there].max() / kept.sum() < 0.7 * counts.max() / counts.sum()
     assert options_of(folder).sampling == "balanced:0.2"
+
+
+@pytest.mark.parametrize("sampling", [1.0, 0.5])
+def test_the_hardest_pixels_alone_have_a_gradient(sampling: float, tmp_path: Path) -> None:
+    """And a batch in two parts, with the divisor of the whole, has the same loss."""
+    run = trainer(tmp_path / "run", sampling=sampling, hardest=0.2, batch=4, max_train=4)
+    draw = np.random.default_rng(3)
+    (batch,) = run.loader.of_step(0)
+    scores = Parameter(draw.standard_normal((4, len(run.classes), *batch.labels.shape[1:])))
+    loss = run.objective(scores, batch)
+    loss.backward()
+    found, total, chosen = np.zeros(batch.labels.shape, bool), 0.0, 0
+    for image in range(4):
+        cells = []
+        for y, x in np.argwhere(
+            (batch.labels[image] != VOID) & (True if batch.keep is None else batch.keep[image] > 0)
+        ):
+            column = scores.data[image, :, y, x]
+            cells.append((math.log(np.exp(column).sum()) - column[batch.labels[image, y, x]], y, x))
+        for each, y, x in sorted(cells, reverse=True)[: round(0.2 * len(cells))]:
+            found[image, y, x], total, chosen = True, total + each, chosen + 1
+    assert np.array_equal(abs(scores.grad).max(axis=1) > 0, found)
+    assert loss.item() == pytest.approx(total / chosen, rel=1e-12)
+    assert loader.learned_from(batch.labels, batch.keep, 0.2) == chosen
+    parts = 0.0
+    for part in (slice(0, 1), slice(1, 4)):
+        keep = None if batch.keep is None else batch.keep[part]
+        labels = batch.labels[part]
+        piece = batch._replace(part=part, labels=labels, keep=keep, divisors=(chosen, chosen))
+        parts += run.objective(Tensor(scores.data[part]), piece).item()
+    assert parts == pytest.approx(loss.item(), rel=1e-12)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_on_the_hardest_pixels_starts_at_ln_c_and_learns(tmp_path: Path) -> None:
+    lines: list[str] = []
+    run = trainer(tmp_path / "run", hardest=0.3, epochs=6, optimizer="adam", lr=0.01, heads="label+geometry")
+    run._say = lines.append
+    with run.folder:
+        run.run()
+    losses = [record["loss"] for record in log(tmp_path / "run") if record["kind"] == "train"]
+    assert losses[-1] < losses[0] and any("as scores of zero must give" in line for line in lines)
 
 
 def options_of(folder: Path) -> Options:
@@ -685,6 +730,81 @@ def test_a_log_that_cannot_be_written_is_the_same_matter(tmp_path: Path, monkeyp
         assert one.run()["images"] == 2
 
 
+def test_a_run_that_is_watched_shows_how_far_it_is_and_is_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages: list[tuple[str, int]] = []
+    write = results.write_report
+
+    def recording(folder: Path, **options: Any) -> Path:
+        path = write(folder, **options)
+        pages.append((path.read_text(encoding="utf-8"), len(list((folder / "samples").iterdir()))))
+        return path
+
+    monkeypatch.setattr(results, "write_report", recording)
+    monkeypatch.setattr(results, "PAUSE", 1e-9)
+    monkeypatch.setattr(results, "EFFORT", math.inf)
+    watched = tmp_path / "watched"
+    assert main(["train", *arguments(TINY, run=watched, watch=True, samples=1, lr=0.0)]) == 0
+    live = 'http-equiv="refresh"'
+    assert f"{watched / 'report.html'} shows how far the run is" in capsys.readouterr().out
+    first, second, third, finished = pages  # at the start, after each epoch, at the end
+    assert all(live in page and count == 1 for page, count in (first, second, third))
+    assert live not in finished[0]
+    assert "Learning curves" not in first[0] and "Learning curves" in second[0]
+    assert "after step 3." in second[0] and "after step 6." in third[0]
+    assert "the learning rate is 0" in second[0] and "(2 times, the last at step 6)" in finished[0]
+    assert "The four measures" in finished[0] and "The last measurement" not in finished[0]
+    pages.clear()
+    stopped = tmp_path / "stopped"
+    assert main(["train", *arguments(TINY, run=stopped, watch=True, samples=1, lr=0.0, stop_after=3)]) == 0
+    assert [live in page for page, _ in pages] == [True, False]  # at the start, and when it stops
+    monkeypatch.setattr(results, "write_report", lambda folder, **_: folder)
+    assert main(["train", *arguments(TINY, run=tmp_path / "plain", samples=1, lr=0.0)]) == 0
+    assert state(watched)[0] == state(tmp_path / "plain")[0] and log(watched) == log(tmp_path / "plain")
+
+
+def test_the_page_of_a_watched_run_takes_little_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that took 2 s is written again after 40 s; one that took 0.1 s, after 10 s."""
+    now, took, written = [1000.0], [2.0], list[float]()
+
+    def write(folder: Path, *, refresh: int = 0) -> Path:
+        written.append(now[0])
+        now[0] += took[0]
+        return folder
+
+    monkeypatch.setattr(results, "write_report", write)
+    monkeypatch.setattr(results.time, "perf_counter", lambda: now[0])
+    run = trainer(tmp_path / "run", watch=True)
+    with run.folder:
+        page = results.LivePage(run)
+        for seconds in range(1, 100):
+            page.update()
+            now[0] += 1
+            took[0] = 2.0 if seconds < 50 else 0.1
+    gaps = np.diff(written)
+    assert gaps[0] == pytest.approx(42, abs=1) and gaps[-1] == pytest.approx(10.1, abs=1)
+
+
+@pytest.mark.parametrize("on_save_error", ["stop", "warn"])
+def test_a_page_that_cannot_be_written_ends_no_run(
+    on_save_error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+
+    def full(folder: Path, *, refresh: int = -1) -> Path:
+        if refresh >= 0:
+            raise OSError(28, "No space left on device", "report.html")
+        return folder / "report.html"
+
+    monkeypatch.setattr(results, "write_report", full)
+    run = trainer(tmp_path / "run", watch=True, epochs=1, on_save_error=on_save_error)
+    run._say = lines.append
+    with run.folder:
+        assert run.run()["images"] == 2
+    assert sum("warning: the page of the run cannot be written: " in line for line in lines) == 1
+
+
 # ------------------------------------------------------------------------------------------------- broken data (row 26)
 
 
@@ -959,7 +1079,9 @@ def test_a_run_on_the_strict_device_is_the_same_run(
     monkeypatch.setattr(products, "strip", lambda rows, b: b.shape[2])
     runs = []
     for device in ("cpu", "gpu"):
-        o = Options(**TINY | {"stages": "16,8", "epochs": 1, "detect_anomaly": detect})
+        o = Options(
+            **TINY | {"stages": "16,8", "epochs": 1, "detect_anomaly": detect, "hardest": 0.5 if detect else 1.0}
+        )
         with RunFolder(tmp_path / device) as folder:
             one = Trainer(o, folder, *setup.data_sets(o), device=device, say=lambda line: None)
             one.run()

@@ -190,7 +190,7 @@ UNDECIDING = {
     "save_every",
     "stop_after",
 }
-UNDECIDING |= {"on_save_error", "detect_anomaly", "skip_bad"}
+UNDECIDING |= {"on_save_error", "detect_anomaly", "skip_bad", "watch"}
 
 
 def resolved(job: Job) -> dict[str, Any]:
