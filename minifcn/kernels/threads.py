@@ -116,7 +116,7 @@ def cores() -> int:
 
 @functools.cache
 def _can_start() -> bool:
-    """Whether a thread can start, found out once by starting one. Pyodide has the module `threading`, and no threads."""
+    """Return whether a thread can start, found out once by starting one. In Pyodide none can."""
     thread = threading.Thread(target=int)
     try:
         thread.start()
