@@ -398,7 +398,10 @@ def _connection(kind: Any, most: int, host: str, **options: Any) -> Any:
     return made
 
 
-class _Https(urllib.request.HTTPSHandler):
+_Tls: Any = getattr(urllib.request, "HTTPSHandler", None)  # None in a Python without ssl, such as a browser's
+
+
+class _Https(_Tls or urllib.request.BaseHandler):
     most = 0
 
     def https_open(self, req: Any) -> Any:
@@ -428,6 +431,8 @@ def _opener(trusted: str, *, most: int) -> urllib.request.OpenerDirector:
 
     most: the bytes that an answer may have in all.
     """
+    if _Tls is None:
+        raise DataError("this Python has no module ssl, without which nothing can be fetched; use one that has it")
     opener = urllib.request.OpenerDirector()
     handlers: list[urllib.request.BaseHandler] = [
         *(urllib.request.ProxyHandler(), _Https(), _Redirects(trusted)),
