@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TUTORIALS = ROOT / "tutorials"
 LEFT_OUT = ("teaching", "[0-9][0-9]_*.py", "__pycache__", "runs", ".ipynb_checkpoints")
 KERNEL = {"display_name": "Python (Pyodide)", "language": "python", "name": "python"}
-INSTALL = "# In the browser: minifcn comes from this site, the rest from Pyodide's distribution.\n%pip install --quiet "
+INSTALL = "# minifcn comes from this site, the rest from Pyodide's distribution.\n%pip install --quiet "
 
 
 def main(target: pathlib.Path) -> int:
