@@ -23,13 +23,15 @@ IN_COLAB = (
 
 
 def add(app: Any, docname: str, source: list[str]) -> None:
-    """Sphinx's event for a page that is read: put the links below the title's cell of a notebook."""
+    """Sphinx's event for a page that is read: put the links below the title of a notebook."""
     if found := NOTEBOOK.fullmatch(docname):
         urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
         html = links(found[1], lite=site(app.config.lite, pathlib.Path(app.outdir)), repository=urls.get("Repository"))
         if html:
             notebook = json.loads(source[0])
-            notebook["cells"].insert(1, {"cell_type": "markdown", "id": "run-here", "metadata": {}, "source": html})
+            first = notebook["cells"][0]
+            title, _, text = "".join(first["source"]).partition("\n")
+            first["source"] = f"{title}\n\n{html}\n{text}"
             source[0] = json.dumps(notebook)
 
 

@@ -45,11 +45,13 @@ def test_the_site_is_found_beside_the_pages_or_at_an_address(tmp_path: pathlib.P
 
 def test_the_links_stand_below_the_title_of_a_notebook_and_nowhere_else() -> None:
     app = SimpleNamespace(config=SimpleNamespace(lite="https://example.org/lite"), outdir="out")
-    cells = [{"cell_type": "markdown", "source": "# 01"}, {"cell_type": "code", "source": "1"}]
-    source = [json.dumps({"cells": cells})]
+    code = {"cell_type": "code", "source": ["1"]}
+    source = [json.dumps({"cells": [{"cell_type": "markdown", "source": ["# 01\n", "\n", "Text."]}, code]})]
     run_here.add(app, "tutorials/01_autograd", source)
-    first, added, last = json.loads(source[0])["cells"]
-    assert [first, last] == cells and "lite/lab/index.html?path=01_autograd.ipynb" in added["source"]
+    first, last = json.loads(source[0])["cells"]
+    title, added, text = first["source"].split("\n\n")
+    assert (title, text, last) == ("# 01", "Text.", code)
+    assert "lite/lab/index.html?path=01_autograd.ipynb" in added
     source = ["# text"]
     for name in ("docs/course", "tutorials/teaching/README"):
         run_here.add(app, name, source)
