@@ -86,11 +86,16 @@ def import_without(absent: str, names: set[str]) -> subprocess.CompletedProcess[
     )
 
 
-def test_the_course_imports_nothing_that_a_browser_lacks() -> None:
+def test_the_course_and_the_package_import_nothing_that_a_browser_lacks() -> None:
     names = set().union(
         *map(imported, [*sources(), *TUTORIALS.glob("exercises/*.py"), *TUTORIALS.glob("solutions/*.py")])
     )
-    assert len(names) > 100 and "minifcn.training.loop:Trainer" in names and "exercises:n01" in names
+    names |= {
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        for path in (ROOT / "minifcn").rglob("*.py")
+        if path not in (ROOT / "minifcn" / "__main__.py", ROOT / "minifcn" / "train.py")
+    }  # programs
+    assert len(names) > 250 and "minifcn.training.loop:Trainer" in names and "exercises:n01" in names
     done = import_without(f"{LACKING} {NOT_NEEDED}", names)
     assert done.stdout == f"imported {len(names)}\n", done.stderr[-2000:]
 

@@ -399,14 +399,14 @@ def _connection(kind: Any, most: int, host: str, **options: Any) -> Any:
 
 
 _Tls: Any = getattr(urllib.request, "HTTPSHandler", None)  # None in a Python without ssl, such as a browser's
+_Handler: Any = _Tls or urllib.request.BaseHandler
 
 
-class _Https(_Tls or urllib.request.BaseHandler):
+class _Https(_Handler):
     most = 0
 
     def https_open(self, req: Any) -> Any:
-        context = self._context  # type: ignore[attr-defined]
-        return self.do_open(partial(_connection, http.client.HTTPSConnection, self.most), req, context=context)
+        return self.do_open(partial(_connection, http.client.HTTPSConnection, self.most), req, context=self._context)
 
 
 class _Http(urllib.request.HTTPHandler):
