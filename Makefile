@@ -56,7 +56,7 @@ release: $(VENV)/ready-to-run
 	$(BIN)/python tutorials/teaching/release.py build/release
 	@echo "the course for students: build/release"
 
-lite: $(VENV)/ready-to-run-anywhere
+lite: $(VENV)/ready-for-the-browser
 	$(BIN)/python docs/lite.py build/lite
 	@echo "the course in the browser: $(BIN)/python -m http.server --directory build/lite"
 
@@ -74,7 +74,7 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find minifcn tests tutorials -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each file `ready-to-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.
+# Each file `ready-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.
 $(VENV)/ready-to-run: pyproject.toml | $(VENV)/created
 	$(PIP) --editable .
 	@touch $@
@@ -87,7 +87,7 @@ $(VENV)/ready-to-learn: pyproject.toml | $(VENV)/created
 	$(PIP) --editable '.[notebooks]'
 	@touch $@ $(VENV)/ready-to-run
 
-$(VENV)/ready-to-run-anywhere: pyproject.toml | $(VENV)/created
+$(VENV)/ready-for-the-browser: pyproject.toml | $(VENV)/created
 	$(PIP) --editable '.[lite]'
 	@touch $@ $(VENV)/ready-to-run
 
