@@ -7,6 +7,7 @@
 # make tutorials  sets up .venv with Jupyter and opens the course
 # make notebooks  runs the notebooks again and writes their outputs (ARGS="01 02" for some of them)
 # make release    makes build/release: the course without solutions, and slides, for teachers
+# make lite       makes build/lite: the course as a site that runs in the browser, without an install
 # make docs       makes the documentation, build/docs/index.html (it takes MathJax from npm; the pages need no network)
 # make lint       ruff, the format of ruff, and mypy
 # make clean      removes .venv and what the tools left behind; never a run
@@ -21,7 +22,7 @@ DOCS := build/docs
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 
-.PHONY: help train test test-all campaign bench gpu-check tutorials notebooks release docs lint clean
+.PHONY: help train test test-all campaign bench gpu-check tutorials notebooks release lite docs lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -55,6 +56,10 @@ release: $(VENV)/ready-to-run
 	$(BIN)/python tutorials/teaching/release.py build/release
 	@echo "the course for students: build/release"
 
+lite: $(VENV)/ready-for-the-browser
+	$(BIN)/python docs/lite.py build/lite
+	@echo "the course in the browser: $(BIN)/python -m http.server --directory build/lite"
+
 docs: $(VENV)/ready-to-document
 	$(BIN)/python docs/mathjax.py $(DOCS)/_static/mathjax
 	$(BIN)/python -m sphinx -W --keep-going --quiet --builder html --conf-dir docs --doctree-dir $(DOCS).doctrees . $(DOCS)
@@ -69,7 +74,7 @@ clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	find minifcn tests tutorials -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Each file `ready-to-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.
+# Each file `ready-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.
 $(VENV)/ready-to-run: pyproject.toml | $(VENV)/created
 	$(PIP) --editable .
 	@touch $@
@@ -80,6 +85,10 @@ $(VENV)/ready-to-test: pyproject.toml | $(VENV)/created
 
 $(VENV)/ready-to-learn: pyproject.toml | $(VENV)/created
 	$(PIP) --editable '.[notebooks]'
+	@touch $@ $(VENV)/ready-to-run
+
+$(VENV)/ready-for-the-browser: pyproject.toml | $(VENV)/created
+	$(PIP) --editable '.[lite]'
 	@touch $@ $(VENV)/ready-to-run
 
 $(VENV)/ready-to-document: pyproject.toml | $(VENV)/created

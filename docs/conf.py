@@ -20,6 +20,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import docstrings  # noqa: E402  beside this file
 import links  # noqa: E402
 import pictures  # noqa: E402
+import run_here  # noqa: E402
 
 import minifcn  # noqa: E402
 
@@ -97,3 +98,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", docstrings.process)
     app.connect("build-finished", add_what_is_no_page)
     links.setup(app)
+    run_here.setup(app)

@@ -86,8 +86,9 @@ class ConfusionMatrix:
         self._check_range("truth", rows, f" or {self.void} for void")
         self._check_range("prediction", columns, "")
         # int64 first: 21 * 200 does not fit the uint8 that masks come in.
+        # bincount counts with intp, which is int32 in a browser.
         cell = self.classes * rows.astype(np.int64) + columns.astype(np.int64)
-        self.matrix += np.bincount(cell, minlength=self.classes**2).reshape(self.matrix.shape)
+        self.matrix += np.bincount(cell.astype(np.intp), minlength=self.classes**2).reshape(self.matrix.shape)
 
     def _check_range(self, name: str, labels: np.ndarray, also: str) -> None:
         wrong = labels[(labels < 0) | (labels >= self.classes)]

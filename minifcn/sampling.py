@@ -102,4 +102,4 @@ def count(labels: np.ndarray, classes: int, void: int = 255) -> np.ndarray:
     if inside.size and not 0 <= inside.min() <= inside.max() < classes:
         wrong = inside.min() if inside.min() < 0 else inside.max()
         raise UsageError(f"sampling: found label {wrong}; expected 0..{classes - 1}, or {void} for void")
-    return np.bincount(inside.ravel(), minlength=classes)
+    return np.bincount(inside.ravel().astype(np.intp), minlength=classes)

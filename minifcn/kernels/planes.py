@@ -73,7 +73,7 @@ def gate(gy: Array) -> Callable[..., Array]:
     def passed(part: Array, passes: Array, out: Array | None = None) -> Array:
         if tame:
             chosen = passes.astype(part.dtype)
-            chosen *= part
+            chosen = xp.multiply(chosen, part, out=chosen if chosen.shape == part.shape else None)  # it may repeat
         else:
             chosen = xp.where(passes, part, 0)
         if out is not None:

@@ -12,6 +12,7 @@ part of the output.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
@@ -49,9 +50,12 @@ def set_threads(count: int | None) -> None:
 
 
 def threads() -> int:
-    """The number of threads a convolution uses: 1 without threadpoolctl, since two kinds of threads would collide."""
+    """The number of threads a convolution uses: 1 without threadpoolctl, since two kinds of threads would collide.
+
+    It is also 1 where no thread can start, which is so in a browser.
+    """
     count = _wish or cores()
-    return count if count == 1 or _controller() is not None else 1
+    return count if count == 1 or (_controller() is not None and _can_start()) else 1
 
 
 def lanes(multiply_adds: int, alone: int | None = None) -> int:
@@ -108,6 +112,18 @@ def parallel(
 def cores() -> int:
     """The cores this process may run on, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _can_start() -> bool:
+    """Return whether a thread can start, found out once by starting one. In Pyodide none can."""
+    thread = threading.Thread(target=int)
+    try:
+        thread.start()
+    except RuntimeError:
+        return False
+    thread.join()
+    return True
 
 
 def _executor() -> Any:

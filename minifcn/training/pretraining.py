@@ -119,7 +119,7 @@ def pretrain(options: Pretraining, path: str | Path, *, say: Callable[[str], Non
     preprocessing = Preprocessing.fit(train)
     known, measured = stacked(train), stacked(Objects("val", count=MEASURED, size=options.size, seed=options.seed))
     net = options.classifier()
-    chance = float(np.bincount(measured[1]).max() / MEASURED)
+    chance = float(np.bincount(measured[1].astype(np.intp)).max() / MEASURED)
     count = sum(parameter.size for parameter in net.parameters())
     say(f"{options.net}: {count:,} parameters, {len(Objects.classes)} classes, a guess is right for {chance:.3f}")
     took = f"{time.perf_counter() - drawn:.1f} s"

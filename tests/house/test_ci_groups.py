@@ -88,6 +88,8 @@ def test_the_suite_counts_what_ran(workers: str, tmp_path: pathlib.Path) -> None
         "docs": {"ran": 0, "skipped": {}},
         "browser": {"ran": 0, "skipped": {}},
         "mpi": {"ran": 0, "skipped": {}},
+        "lite": {"ran": 0, "skipped": {}},
+        "pyodide": {"ran": 0, "skipped": {}},
         "interop": {"ran": 0, "skipped": {}},
         "lite0": {"ran": 0, "skipped": {}},
         "cupy": {"ran": 0, "skipped": {}},

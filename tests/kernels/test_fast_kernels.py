@@ -367,6 +367,29 @@ def test_blas_is_limited_in_the_pool_and_restored_after(monkeypatch):
     assert all(set(inside) == {1} for _, inside in seen)
 
 
+def test_one_thread_does_everything_where_none_can_start(monkeypatch):
+    """As in Pyodide, which says so when one is started."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    x, w, _, b, g = arrays("3x3 wide")
+    here = blocks.correlate(x, w, g, b)
+    assert threads.threads() == 2
+    threads.set_threads(None)
+    threads._can_start.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for count in (2, None):
+            patched.setattr(threads, "cores", lambda: 2)
+            threads.set_threads(count)
+            assert threads.threads() == threads.lanes(10**12) == 1
+            assert np.array_equal(blocks.correlate(x, w, g, b), here)
+    threads._can_start.cache_clear()
+    threads.set_threads(2)
+    assert threads.threads() == 2
+
+
 def test_small_work_stays_on_the_calling_thread(monkeypatch):
     monkeypatch.setattr(threads, "ALONE", 1_000_000)
     monkeypatch.setattr(threads, "_controller", lambda: pytest.fail("BLAS was touched"))

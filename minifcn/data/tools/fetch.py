@@ -398,12 +398,15 @@ def _connection(kind: Any, most: int, host: str, **options: Any) -> Any:
     return made
 
 
-class _Https(urllib.request.HTTPSHandler):
+_Tls: Any = getattr(urllib.request, "HTTPSHandler", None)  # None in a Python without ssl, such as a browser's
+_Handler: Any = _Tls or urllib.request.BaseHandler
+
+
+class _Https(_Handler):
     most = 0
 
     def https_open(self, req: Any) -> Any:
-        context = self._context  # type: ignore[attr-defined]
-        return self.do_open(partial(_connection, http.client.HTTPSConnection, self.most), req, context=context)
+        return self.do_open(partial(_connection, http.client.HTTPSConnection, self.most), req, context=self._context)
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -428,6 +431,8 @@ def _opener(trusted: str, *, most: int) -> urllib.request.OpenerDirector:
 
     most: the bytes that an answer may have in all.
     """
+    if _Tls is None:
+        raise DataError("this Python has no module ssl, without which nothing can be fetched; use one that has it")
     opener = urllib.request.OpenerDirector()
     handlers: list[urllib.request.BaseHandler] = [
         *(urllib.request.ProxyHandler(), _Https(), _Redirects(trusted)),

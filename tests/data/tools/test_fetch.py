@@ -410,6 +410,13 @@ def test_a_disk_without_room_is_said_before_the_download(
     assert server.asked == []
 
 
+def test_a_python_without_tls_says_so(
+    server: Server, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_Tls", None)
+    refused(lambda: get(source, tmp_path, server), "no module ssl")
+
+
 def test_every_source_is_https_and_has_a_hash_of_its_algorithm() -> None:
     digits = {"sha256": 64, "md5": 32}
     assert len(SOURCES) == 7 and not set(SOURCES) & set(BY_HAND)

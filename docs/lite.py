@@ -1,0 +1,103 @@
+"""Build the course as a site that needs no install: JupyterLite, in which Pyodide runs Python in the browser.
+
+    make lite            into build/lite; then: python -m http.server --directory build/lite
+
+The site has the notebooks, with a cell before their first code that installs minifcn, and what they read; and the wheel
+of minifcn. Python itself, NumPy and the other packages come from a folder with a distribution of Pyodide, which
+MINIFCN_PYODIDE names, and which the site then holds; without it the site refers to Pyodide's public one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parent.parent
+TUTORIALS = ROOT / "tutorials"
+LEFT_OUT = ("teaching", "[0-9][0-9]_*.py", "__pycache__", "runs", ".ipynb_checkpoints")
+KERNEL = {"display_name": "Python (Pyodide)", "language": "python", "name": "python"}
+INSTALL = "# minifcn comes from this site, the rest from Pyodide's distribution.\n%pip install --quiet "
+
+
+def main(target: pathlib.Path) -> int:
+    """Build the site in `target`, which is emptied first if it is an earlier one. Return the exit code."""
+    if target.exists() and any(target.iterdir()) and not (target / "jupyter-lite.json").exists():
+        return complain(f"{target}: is not empty and no site of JupyterLite; expected a new folder")
+    shutil.rmtree(target, ignore_errors=True)
+    own = os.environ.get("MINIFCN_PYODIDE")
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        contents(work / "files")
+        if own:
+            shutil.copytree(own, work / "site" / "static" / "pyodide")
+        (work / "site").mkdir(exist_ok=True)
+        wheel = [
+            "pip",
+            "wheel",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--wheel-dir",
+            folder,
+            str(ROOT),
+        ]
+        if failed := run(wheel, work):
+            return complain(f"the wheel of minifcn: {failed}")
+        if failed := run(["jupyterlite_core", "build", *options(work, target.resolve())], work):
+            return complain(f"JupyterLite: {failed}")
+    where = f"the site itself ({own})" if own else "Pyodide's public distribution, so that a reader needs a network"
+    print(f"the browser loads Python and NumPy from {where}")
+    return 0
+
+
+def contents(folder: pathlib.Path) -> None:
+    """Copy the course into `folder`, each notebook with a first code cell that installs what it imports."""
+    shutil.copytree(TUTORIALS, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    for path in folder.glob("[0-9][0-9]_*.ipynb"):
+        path.write_text(json.dumps(for_browser(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+
+
+def for_browser(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Return the notebook for Pyodide's kernel, with the cell that installs minifcn."""
+    cells = notebook["cells"]
+    packages = "minifcn scikit-learn" if "load_digits" in json.dumps(cells) else "minifcn"
+    first = [cell["cell_type"] for cell in cells].index("code")
+    install = {"cell_type": "code", "execution_count": None, "id": "install", "metadata": {}, "outputs": []}
+    cells = [*cells[:first], {**install, "source": INSTALL + packages}, *cells[first:]]
+    return {**notebook, "cells": cells, "metadata": {**notebook["metadata"], "kernelspec": KERNEL}}
+
+
+def options(work: pathlib.Path, target: pathlib.Path) -> list[str]:
+    """Return what JupyterLite needs to know: of the extensions of this environment it takes Pyodide's kernel alone."""
+    (wheel,) = work.glob("minifcn-*.whl")
+    kernel = pathlib.Path(sys.prefix, "share", "jupyter", "labextensions", "@jupyterlite", "pyodide-kernel-extension")
+    chosen = {"lite-dir": work / "site", "contents": work / "files", "output-dir": target, "piplite-wheels": wheel}
+    return [
+        *(word for name, value in chosen.items() for word in (f"--{name}", str(value))),
+        *("--ignore-sys-prefix", f"--LiteBuildConfig.federated_extensions={kernel}", "--no-sourcemaps"),
+        *("--apps", "lab"),
+    ]
+
+
+def run(module: list[str], work: pathlib.Path) -> str:
+    """Run `python -m module`. Return "", or the last line of what it printed if it failed."""
+    done = subprocess.run(  # noqa: S603  our own words
+        [sys.executable, "-m", *module], cwd=work, capture_output=True, text=True, check=False
+    )
+    said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no reason given"]
+    return said[-1] if done.returncode else ""
+
+
+def complain(what: str) -> int:
+    print(f"minifcn: {what}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(pathlib.Path(sys.argv[1])))
