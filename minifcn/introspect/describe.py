@@ -63,7 +63,7 @@ class Description:
 
     @property
     def parameters(self) -> int:
-        """The numbers that the net has learned or will learn."""
+        """The numbers of the layers that ran: a head that serves training alone is not among them."""
         return sum(row.parameters for row in self.rows)
 
     def table(self) -> list[tuple[str, ...]]:
