@@ -54,6 +54,7 @@ class Options:
     batch: Annotated[int, "images in a forward pass"] = 8
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
     threads: Annotated[int, "threads that compute convolutions (0: one for each core)"] = 0
+    workers: Annotated[int, "threads that load the images of the next batches (0: none); the result is the same"] = 1
 
 
 def main(argv: list[str]) -> int:
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> int:
         found = f"found {', '.join(words)}; " if words else ""
         raise UsageError(f"evaluate: {found}expected one run folder: minifcn evaluate RUN")
     check_choices(options, {"absent": ABSENT})
-    check_ranges(options, [("batch", 1, math.inf)])
+    check_ranges(options, [("batch", 1, math.inf), ("workers", 0, 256)])
     if options.json and not path_of(options.json).absolute().parent.is_dir():
         raise UsageError(f"{options.json}: cannot be written, its folder does not exist; choose another --json")
     absent: Any = options.absent
@@ -93,7 +94,9 @@ def main(argv: list[str]) -> int:
             predictor = Predictor(net, trained.preprocessing, flip=options.flip, scales=scales)
             matrix = predictor.evaluate(val, progress=bar.advance)
         else:
-            matrix, second = evaluate_heads(net, val, trained.inputs, batch=options.batch, progress=bar.advance)
+            matrix, second = evaluate_heads(
+                net, val, trained.inputs, batch=options.batch, workers=options.workers, progress=bar.advance
+            )
     guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
     say(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
     say(*table(matrix, guesses, absent).split("\n"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from minifcn.backend import device_of, to_device, to_host
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Dataset, Subset
 from minifcn.data.inputs import Inputs, Second, collate_inputs
+from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
 from minifcn.introspect.markup import text_table
@@ -47,11 +48,10 @@ def predict_heads(net: Module, *images: np.ndarray) -> dict[str, np.ndarray]:
         return {name: to_host(each.data.argmax(axis=1).astype("uint8")) for name, each in heads.items()}
 
 
-def batches_of_equal_size(dataset: Dataset, batch: int) -> Iterator[list[Sample]]:
+def batches_of_equal_size(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
     """Yield all samples in order, neighbours of one size together: the metrics must not see padding."""
     group: list[Sample] = []
-    for i in range(len(dataset)):
-        sample = dataset[i]
+    for sample in samples:
         if group and (len(group) == batch or sample.label.shape != group[0].label.shape):
             yield group
             group = []
@@ -66,11 +66,15 @@ def evaluate(
     preprocessing: Preprocessing | Inputs,
     *,
     batch: int = 8,
+    workers: int = 0,
     progress: Callable[[int], None] = lambda images: None,
 ) -> ConfusionMatrix:
-    """Return the confusion matrix of `net` over the labelled pixels of `dataset`; `progress(n)` reports images done."""
+    """Return the confusion matrix of `net` over the labelled pixels of `dataset`.
+
+    `workers` threads load images in advance, which changes no result; `progress(n)` reports images done.
+    """
     inputs = preprocessing if isinstance(preprocessing, Inputs) else Inputs("rgb", preprocessing)
-    return evaluate_heads(net, dataset, inputs, batch=batch, progress=progress)[0]
+    return evaluate_heads(net, dataset, inputs, batch=batch, workers=workers, progress=progress)[0]
 
 
 def evaluate_heads(
@@ -79,6 +83,7 @@ def evaluate_heads(
     inputs: Inputs,
     *,
     batch: int = 8,
+    workers: int = 0,
     progress: Callable[[int], None] = lambda images: None,
     ranks: Alone = ALONE,
 ) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
@@ -88,8 +93,10 @@ def evaluate_heads(
     """
     matrix, second = ConfusionMatrix(len(dataset.classes), VOID), None
     mine = Subset(dataset, range(len(dataset))[ranks.share(len(dataset), multiple=batch)])
-    with inference(net):  # around all batches: the filters are transformed once
-        for samples in batches_of_equal_size(mine, batch):
+    # inference around all batches: the filters are transformed once
+    with inference(net), Prefetch(mine.__getitem__, workers=workers) as prefetch:
+        loaded = (prefetch.take(i, range(i + 1, len(mine))) for i in range(len(mine)))
+        for samples in batches_of_equal_size(loaded, batch):
             images, labels, geometry = collate_inputs(samples, inputs)
             first, *others = predict_heads(net, *images).values()
             matrix.update(labels, first)

@@ -171,8 +171,9 @@ class Run:
         """Return the confusion matrices of the net as it is now: of the labels, and of the second labels if any."""
         if self._measured is None:
             with self.measured_net():
+                o, ranks = self.options, self.ranks
                 self._measured = evaluate_heads(
-                    self.cached or self.net, self.val_set, self.inputs, batch=self.options.batch, ranks=self.ranks
+                    self.cached or self.net, self.val_set, self.inputs, batch=o.batch, workers=o.workers, ranks=ranks
                 )
         return self._measured
 

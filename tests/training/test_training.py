@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -928,6 +929,14 @@ def test_measuring_sees_no_padding() -> None:
     together = evaluate(net, data, preprocessing, batch=6, progress=done.append)
     alone = evaluate(net, data, preprocessing, batch=1)
     assert np.array_equal(together.matrix, alone.matrix) and done == [2, 1, 1, 2]
+    where = set[str]()
+
+    def noted(i: int, sample: Sample) -> Sample:
+        where.add(threading.current_thread().name)
+        return cut(i, sample)
+
+    ahead = evaluate(net, Relabelled(Shapes("val", count=6), noted), preprocessing, batch=6, workers=3)
+    assert np.array_equal(ahead.matrix, alone.matrix) and all(name.startswith("minifcn-load") for name in where)
     assert len(np.flatnonzero(alone.predicted_pixels())) > 2
 
 
