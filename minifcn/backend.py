@@ -93,7 +93,10 @@ def to_host(array: Array) -> np.ndarray:
 
 
 def to_device(array: Array, device: str) -> Array:
-    """The array on `device`, "cpu" or "gpu": itself if it is there already, else a copy."""
+    """The array on `device`, "cpu" or "gpu": itself if it is there already, else a copy.
+
+    On its way to a GPU, CuPy copies it into a pinned buffer of its own, and the program goes on while that is sent.
+    """
     if device not in DEVICES:
         raise DeviceError(f"device {device!r} is unknown: expected one of {', '.join(DEVICES)}")
     if device == "cpu":

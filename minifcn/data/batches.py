@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.backend import Array, device_of, to_device
 from minifcn.data.dataset import Pictures
 from minifcn.data.sample import MOST_PLANES, VOID, Sample
 from minifcn.errors import DataError, FormatError, ShapeError, UsageError
@@ -101,10 +102,15 @@ class Preprocessing:
             return np.nan_to_num(x.transpose(2, 0, 1), nan=0.0).astype(np.float32, order="C")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ShapeError(f"preprocessing: found {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3)")
-        channels = image if self.order == "RGB" else image[:, :, ::-1]
-        x = channels.transpose(2, 0, 1).astype(np.float32, order="C")
-        mean, std = (np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
-        return (x * np.float32(self.scale) - mean) / std
+        normalized: np.ndarray = self.normalized(image.transpose(2, 0, 1))
+        return normalized
+
+    def normalized(self, x: Array) -> Array:
+        """Pictures (..., 3, H, W) uint8, red first, as float32, on the device where they are: the same bits on both."""
+        x = (x if self.order == "RGB" else x[..., ::-1, :, :]).astype(np.float32, order="C")
+        numbers = (np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
+        mean, std = (to_device(each, device_of(x)) for each in numbers)
+        return (x * float(np.float32(self.scale)) - mean) / std
 
     def __str__(self) -> str:
         """In one line: "BGR, 0..255, less (104, 117, 123)"."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from minifcn.backend import Array, to_device
 from minifcn.data.batches import Preprocessing, stacked
 from minifcn.data.dataset import Dataset, Wrapper
 from minifcn.data.sample import MOST_PLANES, VOID, Sample
@@ -64,6 +65,34 @@ class Inputs:
         """One array (C, H, W) float32 for each net."""
         return [self._planes(part, sample) for part in self.parts]
 
+    def pictures(self, sample: Sample) -> list[np.ndarray]:
+        """The same, but pictures stay (3, H, W) uint8, a quarter of the bytes, to be normalized by `on_device`."""
+        pictures, found = {"rgb": sample.image, "hha": sample.hha}, []
+        for part in self.parts:
+            picture = pictures.get(part)
+            if picture is None or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+                found.append(self._planes(part, sample))  # which says what is wrong with a picture
+            else:
+                found.append(picture.transpose(2, 0, 1))
+        return found
+
+    def on_device(self, images: Sequence[Array], device: str, *, sizes: Sequence[tuple[int, ...]]) -> list[Array]:
+        """Return collated images on `device`, as the nets take them; what is still uint8 is normalized there.
+
+        `sizes` holds the height and width of each picture: what lies outside is padding and becomes zero.
+        """
+        found = []
+        for part, x in zip(self.parts, images, strict=True):
+            x, is_picture = to_device(x, device), x.dtype == np.uint8
+            if is_picture:
+                x = self._look(part).normalized(x)
+                for one, (height, width) in zip(range(len(x)), sizes, strict=True):
+                    if (height, width) != x.shape[2:]:
+                        x[one, :, height:] = 0
+                        x[one, :, :, width:] = 0
+            found.append(x)
+        return found
+
     def _planes(self, part: str, sample: Sample) -> np.ndarray:
         if count := planes_of(part):
             if sample.planes is None or sample.planes.shape[2] != count:
@@ -75,17 +104,20 @@ class Inputs:
         if part == "hha":
             if sample.hha is None:
                 raise DataError(f"{sample.id}: has no HHA; expected a data set that has it, for inputs {self.name}")
-            return self._hha(sample.hha)
+            return self._look(part)(sample.hha)
         if sample.depth is None:
             raise DataError(f"{sample.id}: has no depth; expected a data set that has it, for inputs {self.name}")
         depth = log_depth(sample.depth)[None]
         return depth if part == "depth" else np.concatenate([self.preprocessing(sample.image), depth])
 
-    def _hha(self, picture: np.ndarray) -> np.ndarray:
+    def _look(self, part: str) -> Preprocessing:
+        """Return what happens to a picture, colours or HHA."""
         p = self.preprocessing
+        if part != "hha":
+            return p
         disparity, height, angle = (value * p.scale for value in HHA.mean)
         spread = float(np.mean(p.std))
-        return replace(HHA, scale=p.scale, mean=(disparity, height, angle), std=(spread, spread, spread))(picture)
+        return replace(HHA, scale=p.scale, mean=(disparity, height, angle), std=(spread, spread, spread))
 
 
 def log_depth(depth: np.ndarray) -> np.ndarray:
@@ -95,16 +127,17 @@ def log_depth(depth: np.ndarray) -> np.ndarray:
 
 
 def collate_inputs(
-    samples: Sequence[Sample], inputs: Inputs, *, size: tuple[int, int] = (0, 0)
+    samples: Sequence[Sample], inputs: Inputs, *, size: tuple[int, int] = (0, 0), device: str = "cpu"
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Return the images for each net (N, C, H, W), the labels (N, H, W) and the second labels, void if there are none.
 
-    Stacked as by `collate`; H and W are at least `size`.
+    Stacked as by `collate`; H and W are at least `size`. For a GPU, pictures stay uint8 until `Inputs.on_device`.
     """
     labels = stacked(samples, [sample.label[None] for sample in samples], VOID, size=size)[:, 0].astype(np.int64)
     second = [np.full_like(s.label, VOID) if s.geometry is None else s.geometry for s in samples]
     geometry = stacked(samples, [plane[None] for plane in second], VOID, size=size)[:, 0].astype(np.int64)
-    images = [stacked(samples, list(planes), 0, size=size) for planes in zip(*map(inputs, samples), strict=True)]
+    planes_of_nets = zip(*map(inputs if device == "cpu" else inputs.pictures, samples), strict=True)
+    images = [stacked(samples, list(planes), 0, size=size) for planes in planes_of_nets]
     return images, labels, geometry
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.backend import device_of, to_device, to_host
+from minifcn.backend import Array, device_of, to_device, to_host
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Dataset, Subset
 from minifcn.data.inputs import Inputs, Second, collate_inputs
@@ -39,7 +39,7 @@ def predict(net: Module, *images: np.ndarray) -> np.ndarray:
     return next(iter(predict_heads(net, *images).values()))
 
 
-def predict_heads(net: Module, *images: np.ndarray) -> dict[str, np.ndarray]:
+def predict_heads(net: Module, *images: Array) -> dict[str, np.ndarray]:
     """Return `predict` for each head of a net, by name; "" for the head of a net that has one."""
     device = device_of_net(net)
     with inference(net):
@@ -91,13 +91,14 @@ def evaluate_heads(
 
     Each rank evaluates its share of the images, and all return the same sums.
     """
-    matrix, second = ConfusionMatrix(len(dataset.classes), VOID), None
+    matrix, second, device = ConfusionMatrix(len(dataset.classes), VOID), None, device_of_net(net)
     mine = Subset(dataset, range(len(dataset))[ranks.share(len(dataset), multiple=batch)])
     # inference around all batches: the filters are transformed once
     with inference(net), Prefetch(mine.__getitem__, workers=workers) as prefetch:
         loaded = (prefetch.take(i, range(i + 1, len(mine))) for i in range(len(mine)))
         for samples in batches_of_equal_size(loaded, batch):
-            images, labels, geometry = collate_inputs(samples, inputs)
+            images, labels, geometry = collate_inputs(samples, inputs, device=device)
+            images = inputs.on_device(images, device, sizes=[sample.label.shape for sample in samples])
             first, *others = predict_heads(net, *images).values()
             matrix.update(labels, first)
             for each in others:

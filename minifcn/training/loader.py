@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minifcn.backend import rng
+from minifcn.backend import Array, rng, to_device
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Inputs, collate_inputs
@@ -30,8 +30,9 @@ ORDER, AUGMENT, SAMPLING, DROPOUT = 0, 1, 2, 3  # what a random stream is for
 class Batch(NamedTuple):
     """A batch of a step, or this rank's part of it: `part` of its `images`, collated.
 
-    `sizes` are the images' own heights and widths. `keep` says which pixels count (None: all). `divisors` are those of
-    the loss of each head, where this is not the whole batch.
+    `inputs` are what `collate_inputs` makes for the device, from images of these `sizes`; all arrays lie on the host.
+    `keep` says which pixels count (None: all). `divisors` are those of the loss of each head, where this is not the
+    whole batch.
     """
 
     number: int
@@ -43,6 +44,11 @@ class Batch(NamedTuple):
     geometry: np.ndarray
     keep: np.ndarray | None
     divisors: tuple[int | None, int | None] = (None, None)
+
+
+def labels_on(labels: np.ndarray, device: str) -> Array:
+    """Return labels, 0 to 255, on `device`; they cross over as bytes."""
+    return labels if device == "cpu" else to_device(labels.astype(np.uint8), device).astype(np.int64)
 
 
 def learned_from(labels: np.ndarray, keep: np.ndarray | None, share: float = 1.0) -> int:
@@ -60,13 +66,22 @@ def largest(samples: Sequence[Sample]) -> list[int]:
 class Loader:
     """The batches of a stage: `of_step(step)` yields those that this rank computes.
 
-    `images` is the training set. Inside `with`, the images of the next steps are loaded in advance.
+    `images` is the training set. Batches are made for `device`, and lie on the host. Inside `with`, the images of the
+    next steps are loaded in advance.
     """
 
     def __init__(
-        self, options: Options, images: Dataset, preprocessing: Preprocessing, *, classes: int, ranks: Alone = ALONE
+        self,
+        options: Options,
+        images: Dataset,
+        preprocessing: Preprocessing,
+        *,
+        classes: int,
+        device: str = "cpu",
+        ranks: Alone = ALONE,
     ) -> None:
         self.options, self.images, self.classes, self.ranks = options, images, classes, ranks
+        self.device = device
         self.inputs = Inputs(options.inputs, preprocessing)
         self.augment = setup.augmentation(options, preprocessing.fill)
         self.stage = self.began = 0
@@ -169,7 +184,7 @@ class Loader:
         *,
         size: tuple[int, int] = (0, 0),
     ) -> Batch:
-        inputs, labels, geometry = collate_inputs(samples, self.inputs, size=size)
+        inputs, labels, geometry = collate_inputs(samples, self.inputs, size=size, device=self.device)
         keep, (balanced, p) = None, self.options.sampled
         if p < 1:
             # the sample of the whole batch; a balanced one looks at the labels, and is never of a part

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.backend import rng, to_device, to_host
+from minifcn.backend import rng, to_host
 from minifcn.errors import DivergedError
 from minifcn.nn import drawing
 from minifcn.optim import learning_rate
@@ -138,7 +138,7 @@ class Trainer(Run):
         masks = drawing(rng(self.options.seed, DROPOUT, self.progress.step, batch.number), batch.images, batch.part)
         with masks, watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
             self.net.train()
-            images = [Tensor(to_device(x, self.device)) for x in batch.inputs]
+            images = map(Tensor, self.loader.inputs.on_device(batch.inputs, self.device, sizes=batch.sizes))
             return self.cached(*images, sizes=batch.sizes) if self.cached else self.net(*images)
 
     def _count_all(self, batches: Sequence[np.ndarray], reports: Sequence[dict[str, Any]]) -> None:

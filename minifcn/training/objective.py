@@ -11,7 +11,7 @@ from minifcn.data.sample import VOID
 from minifcn.ops.loss import counting, log_softmax_where
 from minifcn.sampling import sample_hardest
 from minifcn.tensor import Tensor
-from minifcn.training.loader import Batch
+from minifcn.training.loader import Batch, labels_on
 from minifcn.training.options import Options
 
 
@@ -31,11 +31,11 @@ class Objective:
         device, keep = self.device, None if batch.keep is None else to_device(batch.keep, self.device)
         options = {"normalize": self.options.normalize, "sampling": keep}
         first, second = ({**options, "divisor": divisor} for divisor in batch.divisors)
-        two_heads, labels = isinstance(scores, dict), to_device(batch.labels, device)
+        two_heads, labels = isinstance(scores, dict), labels_on(batch.labels, device)
         loss = self._one_loss(scores["sem"] if two_heads else scores, labels, weights=self.class_weights, **first)
         if not two_heads:
             return loss
-        return loss + self._one_loss(scores["geo"], to_device(batch.geometry, device), **second)
+        return loss + self._one_loss(scores["geo"], labels_on(batch.geometry, device), **second)
 
     def _one_loss(self, scores: Tensor, labels: Any, **options: Any) -> Tensor:
         """Return the loss of one head, of the kind that the options name."""

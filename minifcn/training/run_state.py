@@ -81,7 +81,9 @@ class Run:
         if options.hide:
             self.train_set = Hidden(learned, options.hide, fill=self.preprocessing.fill)
             self.val_set = Hidden(measured, options.hide, fill=self.preprocessing.fill)
-        self.loader = Loader(options, self.train_set, self.preprocessing, classes=len(self.classes), ranks=ranks)
+        self.loader = Loader(
+            options, self.train_set, self.preprocessing, classes=len(self.classes), device=device, ranks=ranks
+        )
         self.objective = Objective(options, device, self._counted_weights())
         self.environment = environment(device) | {"ranks": ranks.size}
         self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now

@@ -11,11 +11,12 @@ import pytest
 from some_slow import slow_but
 
 from minifcn import ops
+from minifcn.backend import to_host
 from minifcn.cli.verbs import main
 from minifcn.data import VOID, Augmentation, Preprocessing, Sample, Shapes
 from minifcn.data.batches import CAFFE
 from minifcn.data.inputs import HHA, INPUTS, LOG_DEPTH, Hidden, Inputs, collate_inputs, log_depth
-from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.errors import DataError, FormatError, ShapeError, UsageError
 from minifcn.kernels.threads import set_threads
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
@@ -117,6 +118,27 @@ def test_stacking_pads_each_plane_with_what_means_nothing() -> None:
     np.testing.assert_array_equal(labels[0, :2, :3], small.label)
     _, _, nothing = collate_inputs([replace(small, geometry=None)], Inputs("rgb", CAFFE))
     assert (nothing == VOID).all()
+
+
+@pytest.mark.parametrize("name", ["rgb", "hha", "rgbd", "rgb+hha", "rgb+depth"])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_pictures_cross_to_a_gpu_as_bytes_and_are_the_same_there(
+    name: str, order: str, fake_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of unequal sizes, too: padding is zero after it is normalized."""
+    small, large = sample((20, 30)), sample((40, 50), seed=1)
+    samples, inputs = [small, large], Inputs(name, Preprocessing(order, 1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
+    expected, *_ = collate_inputs(samples, inputs)
+    crossed, asarray = [], fake_gpu.asarray
+    monkeypatch.setattr(fake_gpu, "asarray", lambda x: crossed.append((x.dtype, x.size)) or asarray(x), raising=False)
+    images, *_ = collate_inputs(samples, inputs, device="gpu")
+    found = inputs.on_device(images, "gpu", sizes=[one.label.shape for one in samples])
+    assert [to_host(x).tobytes() for x in found] == [x.tobytes() for x in expected]
+    assert [to_host(x).dtype for x in found] == [np.float32] * len(expected)
+    sent = [dtype for dtype, size in crossed if size > 3]
+    assert sent == [np.uint8 if part in ("rgb", "hha") else np.float32 for part in inputs.parts]
+    with pytest.raises((ShapeError, DataError)):
+        collate_inputs([replace(small, image=small.image / 255, depth=None, hha=None)], inputs, device="gpu")
 
 
 def test_augmentation_moves_hha_with_the_picture() -> None:

@@ -1102,6 +1102,29 @@ def test_a_run_on_the_strict_device_is_the_same_run(
         one._one_step()
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_step_on_a_gpu_waits_for_its_losses_alone(
+    fake_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each when its backward pass has been queued; pictures, masks and labels cross over as bytes."""
+    o, queued, fetched, crossed = Options(**TINY | {"accumulate": 2}), list[Any](), list[Any](), list[Any]()
+    with RunFolder(tmp_path / "run") as folder:
+        one = Trainer(o, folder, *setup.data_sets(o), device="gpu", say=lambda line: None)
+    kind, asarray, backward = fake_gpu.ndarray, fake_gpu.asarray, Tensor.backward
+    gradients = lambda: sum(parameter.grad is not None for parameter in one.net.parameters())  # noqa: E731
+    item = lambda x: fetched.append(("item", len(queued), gradients())) or x._host.item()  # noqa: E731
+    monkeypatch.setattr(kind, "item", item)
+    monkeypatch.setattr(kind, "get", lambda x: fetched.append(("get", x.shape)) or x._host.copy())
+    monkeypatch.setattr(kind, "tolist", lambda x: fetched.append(("tolist", x.shape)) or x._host.tolist())
+    monkeypatch.setattr(Tensor, "backward", lambda loss: backward(loss) or queued.append(loss.shape))
+    monkeypatch.setattr(fake_gpu, "asarray", lambda x: crossed.append(x) or asarray(x), raising=False)
+    one._one_step()
+    every = len(list(one.net.parameters()))
+    assert fetched == [("item", 1, every), ("item", 2, every)]
+    sent = [x for x in crossed if isinstance(x, np.ndarray) and x.size > 3 and x.ndim > 2 and len(x) == o.batch]
+    assert len(sent) == 4 and {x.dtype for x in sent} == {np.dtype(np.uint8)}
+
+
 # ------------------------------------------------------------------------------------------------------- seeds (row 38)
 
 
