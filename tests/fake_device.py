@@ -81,6 +81,10 @@ class DeviceArray:
         found = getattr(self._host, name)
         return self._module._wrap_call(found, f"ndarray.{name}") if callable(found) else self._module._wrap(found)
 
+    @property
+    def data(self) -> types.SimpleNamespace:
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)  # for NCCL, which takes addresses
+
     # Values: in and out by these two alone.
 
     def get(self) -> np.ndarray:

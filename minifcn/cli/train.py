@@ -93,8 +93,8 @@ def trained(argv: list[str], ranks: Alone) -> int:
     options = finish(Options, given, verb="train", default=starting_point(given), after=after)
     device, why = choose_device(options.device)
     say(f"device {why}")
-    if device == "gpu":
-        ranks.choose_card()
+    if how := ranks.choose_card(device):
+        say(how)
     set_threads(ranks.threads(options.threads))
     if dry is not None:
         for line in plan(options, size=size, device=device):

@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minifcn import errors
-from minifcn.backend import device_of, to_device, to_host
-from minifcn.errors import DivergedError, MinifcnError, UsageError
+from minifcn.backend import Array, device_of, is_host, to_device, to_host, xp_of
+from minifcn.errors import DeviceError, DivergedError, MinifcnError, UsageError
 from minifcn.kernels.threads import cores
 from minifcn.nn import Module
 from minifcn.tensor import Parameter
@@ -49,6 +49,7 @@ BUCKET = 4 << 20  # bytes of gradients that are added up at a time
 GRACE = 3.0  # seconds in which the other ranks should hear why one of them ends
 ENDED = SystemExit.__name__
 TIMEOUT = "MINIFCN_RANK_TIMEOUT"  # seconds to wait for the other ranks before they are given up
+NCCL = "MINIFCN_NCCL"  # "0": gradients go from GPU to GPU through main memory, and not by NCCL
 PATIENCE = 1800.0  # the same without that variable: rank 0 may take minutes to draw and save while the others wait
 
 
@@ -72,8 +73,9 @@ class Alone:
         """Return how many threads this rank may use: `wish` (0: all that it can have)."""
         return wish or cores()
 
-    def choose_card(self) -> None:
-        """Take a GPU of this rank's own."""
+    def choose_card(self, device: str) -> str:
+        """Take a GPU of this rank's own, and return how gradients are then added up; "" without GPUs or other ranks."""
+        return ""
 
     def share(self, count: int, *, multiple: int = 1) -> slice:
         """Return which of `count` things in order are this rank's; shares begin at multiples of `multiple`."""
@@ -106,6 +108,8 @@ class Ranks(Alone):
     this machine has ended, and after PATIENCE seconds.
     """
 
+    _nccl: Any = None
+
     def __init__(self, comm: Any, mpi: Any) -> None:
         self._mpi, self._gradients, self._messages = mpi, comm.Dup(), comm.Dup()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
@@ -116,7 +120,7 @@ class Ranks(Alone):
         found = self.gather(mine)
         self._processes = [(node, process) for node, process, _ in found]
         here = [rank for rank, (node, *_) in enumerate(found) if node == mine[0]]
-        self.local, self.neighbours = here.index(self.rank), len(here)
+        self.neighbours = len(here)
         self.cores = len({core for rank in here for core in found[rank][2]})
 
     # ----------------------------------------------------------------------------------------------- its own machine
@@ -126,17 +130,52 @@ class Ranks(Alone):
         most = max(1, min(len(_affinity()), self.cores // self.neighbours))
         return min(wish or most, most)
 
-    def choose_card(self) -> None:
-        """Take the GPU with the number of this rank on its machine; `UsageError` if there are too few."""
+    def choose_card(self, device: str) -> str:
+        """Take the first GPU that no rank before this one takes; a launcher may show each rank all of them, or its own.
+
+        `UsageError`, on every rank, if there are too few, or if only some ranks use a GPU.
+        """
+        found, taken, numbers = self.gather([platform.node(), device, _cards(device)]), set(), []
+        if odd := [rank for rank, (_, other, _) in enumerate(found) if other != found[0][1]]:
+            raise UsageError(
+                f"rank 0 uses the {found[0][1]} and rank {odd[0]} the {found[odd[0]][1]}; expected one device for all "
+                "ranks: choose `device=cpu` or `device=gpu`"
+            )
+        if device == "cpu":
+            return ""
+        for node, _, cards in found:
+            free = [number for number, card in enumerate(cards) if (node, card) not in taken]
+            if not free:
+                ranks = sum(other == node for other, *_ in found)
+                raise UsageError(
+                    f"{ranks} ranks on {node} found {len(cards)} GPUs; expected one for each rank: start fewer ranks, "
+                    "or choose `device=cpu`"
+                )
+            taken.add((node, cards[free[0]]))
+            numbers.append(free[0])
         import cupy
 
-        cards = cupy.cuda.runtime.getDeviceCount()
-        if cards < self.neighbours:
-            raise UsageError(
-                f"{self.neighbours} ranks on {platform.node()} found {cards} GPUs; expected one for each rank: start "
-                f"fewer ranks, or choose `device=cpu`"
-            )
-        cupy.cuda.Device(self.local).use()
+        cupy.cuda.Device(numbers[self.rank]).use()
+        self._nccl = self._join_nccl()
+        return f"gradients are added up {'by NCCL' if self._nccl else 'in main memory'}"
+
+    def _join_nccl(self) -> Any:
+        """Return NCCL's communicator of all ranks; None if a rank's CuPy comes without NCCL, or MINIFCN_NCCL is 0."""
+        try:
+            from cupy.cuda import nccl
+        except ImportError:
+            nccl = None
+        if not all(self.gather(bool(getattr(nccl, "available", False)) and os.environ.get(NCCL) != "0")):
+            return None
+        try:
+            name = self.once(lambda: list(nccl.get_unique_id()))
+            with self._watched():
+                return nccl.NcclCommunicator(self.size, tuple(name), self.rank)
+        except RuntimeError as fault:
+            raise DeviceError(
+                f"NCCL cannot connect the GPUs of {self.size} ranks: {fault}; {NCCL}=0 adds up their gradients in main "
+                "memory"
+            ) from fault
 
     # ------------------------------------------------------------------------------------------------------- messages
 
@@ -201,18 +240,40 @@ class Ranks(Alone):
 
     def add_gradients(self, parameters: Sequence[Parameter]) -> None:
         """Add them in buckets, in one order on every rank; a rank without a gradient adds zeros."""
+        with self._watched():
+            for bucket in buckets(parameters):
+                gradients = [_flat_gradient(parameter) for parameter in bucket]
+                xp, edges = xp_of(*gradients), np.cumsum([parameter.size for parameter in bucket])[:-1].tolist()
+                total = self._added(xp.concatenate(gradients))
+                for parameter, part in zip(bucket, xp.split(total, edges), strict=True):
+                    parameter.leaf.grad = part.reshape(parameter.shape)
+
+    def _added(self, flat: Array) -> Array:
+        """Return the sum of this array over all ranks, where the array is; it may be overwritten."""
+        if self._nccl and not is_host(flat):
+            from cupy.cuda import get_current_stream, nccl
+
+            kind = {4: nccl.NCCL_FLOAT32, 8: nccl.NCCL_FLOAT64}[flat.itemsize]
+            place, stream = flat.data.ptr, get_current_stream()
+            self._nccl.allReduce(place, place, flat.size, kind, nccl.NCCL_SUM, stream.ptr)
+            stream.synchronize()  # a rank that does not come is missed here, where that is watched
+            return flat
+        total = to_host(flat)
+        step = max(1, BUCKET // total.itemsize)
+        for first in range(0, total.size, step):
+            self._gradients.Allreduce(self._mpi.IN_PLACE, total[first : first + step])
+        return to_device(total, device_of(flat))
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Inside, end this process if it waits too long where it cannot ask again."""
         watch = threading.Timer(self._patience, self._give_up)
         watch.daemon = True
         watch.start()
-        for bucket in buckets(parameters):
-            flat = np.concatenate([_flat_gradient(parameter) for parameter in bucket])
-            step = max(1, BUCKET // flat.itemsize)
-            for first in range(0, flat.size, step):
-                self._gradients.Allreduce(self._mpi.IN_PLACE, flat[first : first + step])
-            edges = np.cumsum([parameter.size for parameter in bucket])[:-1]
-            for parameter, part in zip(bucket, np.split(flat, edges), strict=True):
-                parameter.leaf.grad = to_device(part.reshape(parameter.shape), device_of(parameter.data))
-        watch.cancel()
+        try:
+            yield
+        finally:
+            watch.cancel()
 
     def _give_up(self) -> None:
         """End this process, which MPI keeps waiting; its launcher then ends the others."""
@@ -268,9 +329,19 @@ def _state(process: int) -> str:
         return ""
 
 
-def _flat_gradient(parameter: Parameter) -> np.ndarray:
-    gradient = parameter.leaf.grad
-    return np.zeros(parameter.size, parameter.dtype) if gradient is None else to_host(gradient).reshape(-1)
+def _cards(device: str) -> list[str]:
+    """Return the places on their machine of the GPUs that this process sees, in CUDA's order; none if it uses none."""
+    if device == "cpu":
+        return []
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    return [str(runtime.deviceGetPCIBusId(number)) for number in range(runtime.getDeviceCount())]
+
+
+def _flat_gradient(parameter: Parameter) -> Array:
+    gradient, xp = parameter.leaf.grad, xp_of(parameter.data)
+    return xp.zeros(parameter.size, dtype=parameter.dtype) if gradient is None else gradient.reshape(-1)
 
 
 def buckets(parameters: Sequence[Parameter]) -> Iterator[list[Parameter]]:

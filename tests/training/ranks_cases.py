@@ -1,13 +1,16 @@
 """Runs that are the same on one rank and on several, and runs that fail on one of several.
 
 mpiexec -n 2 python ranks_cases.py same FOLDER     every case of CASES, each in a folder of its own
+mpiexec -n 2 python ranks_cases.py gpu FOLDER WAY  one case with the strict fake device, one card for each rank
 mpiexec -n 2 python ranks_cases.py FAULT ARGUMENTS...  `minifcn train` with a fault (FAULTS) planted in its third step
 """
 
+import ctypes
 import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,7 +80,7 @@ class Exact(Trainer):
         return ConfusionMatrix(len(self.classes), VOID), None
 
 
-def run_case(name: str, folder: Path, ranks: Alone = ALONE) -> None:
+def run_case(name: str, folder: Path, ranks: Alone = ALONE, *, device: str = "cpu") -> None:
     """Run a case in `folder`."""
     _, exact, options, stopped = CASES[name]
     if "cache_features" in options:
@@ -85,7 +88,7 @@ def run_case(name: str, folder: Path, ranks: Alone = ALONE) -> None:
     o = Options(**options | ({"stop_after": 1} if stopped else {}))
     kind = Exact if exact else Trainer
     try:
-        with (one := kind(o, run_folder(folder, ranks), *setup.data_sets(o), ranks=ranks)).folder:
+        with (one := kind(o, run_folder(folder, ranks), *setup.data_sets(o), device=device, ranks=ranks)).folder:
             one.run()
     except Interrupted:
         o = Options(**options)
@@ -103,6 +106,53 @@ def run_cases(folder: Path) -> None:
         for name in CASES:
             if ranks.size in CASES[name][0]:
                 run_case(name, folder / name, ranks)
+
+
+class FakeNCCL:
+    """As much of `cupy.cuda.nccl` as ranks use, between the processes of MPI; addresses are those of main memory."""
+
+    NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM = 7, 8, 0
+    sums = 0
+
+    def __init__(self, way: str) -> None:
+        self.available, self.way = way != "no nccl", way
+
+    def get_unique_id(self) -> tuple[int, ...]:
+        return tuple(range(-64, 64))
+
+    def NcclCommunicator(self, ndev: int, commId: tuple[int, ...], rank: int) -> Any:
+        if self.way == "broken":
+            raise RuntimeError("unhandled system error")
+        assert type(commId) is tuple and commId == tuple(range(-64, 64)) and 0 <= rank < ndev == 2
+        return self
+
+    def allReduce(self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int) -> None:
+        from mpi4py import MPI
+
+        assert sendbuf == recvbuf and datatype == self.NCCL_FLOAT32 and op == self.NCCL_SUM and stream == 5
+        numbers = np.ctypeslib.as_array((ctypes.c_float * count).from_address(recvbuf))
+        MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, numbers)
+        self.sums += 1
+
+
+def run_on_fake_cards(folder: Path, way: str) -> None:
+    """Run a case with the strict fake device on each rank."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    from fake_device import fake_cupy
+
+    cupy, nccl = fake_cupy(), FakeNCCL(way)
+    sys.modules["cupy"], sys.modules["cupy.cuda"] = cupy, cupy.cuda
+    stream = SimpleNamespace(ptr=5, synchronize=lambda: None)
+    cupy.cuda.nccl, cupy.cuda.get_current_stream = nccl, lambda: stream
+    cupy.cuda.Device = lambda number: SimpleNamespace(use=lambda: None)
+    cupy.cuda.runtime.getDeviceCount = lambda: 2
+    cupy.cuda.runtime.deviceGetPCIBusId = lambda number: f"0000:0{number}:00.0"
+    set_threads(1)
+    results.write_report = lambda path: path  # type: ignore[assignment]
+    with together() as ranks:
+        print(ranks.choose_card("gpu"))
+        run_case("whole sgd float32", folder, ranks, device="gpu")
+        print(nccl.sums)
 
 
 def _full(*_: Any) -> None:
@@ -156,6 +206,9 @@ if __name__ == "__main__":
     if sys.argv[1] == "same":
         with unheard():
             run_cases(Path(sys.argv[2]))
+    elif sys.argv[1] == "gpu":
+        with unheard():
+            run_on_fake_cards(Path(sys.argv[2]), sys.argv[3])
     else:
         from minifcn.cli import train
 

@@ -426,21 +426,89 @@ def test_a_rank_that_died_is_not_waited_for(state: str) -> None:
             alive.kill()
 
 
-def test_each_rank_of_a_machine_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CuPy is not needed for that: a module that counts two cards takes its place."""
+# By name: what each rank sees, as its machine, its device and its cards, and the number of the card that each takes.
+CARDS: dict[str, tuple[list[tuple[str, str, list[str]]], list[int]]] = {
+    "all": ([("a", "gpu", ["1:0", "2:0"]), ("a", "gpu", ["1:0", "2:0"])], [0, 1]),
+    "one for each, from the launcher": ([("a", "gpu", ["1:0"]), ("a", "gpu", ["2:0"])], [0, 0]),
+    "two machines": ([("a", "gpu", ["1:0"]), ("b", "gpu", ["1:0"])], [0, 0]),
+    "three of two machines": ([(node, "gpu", ["1:0", "2:0"]) for node in "aab"], [0, 1, 0]),
+}
+
+
+def a_rank_with_cards(
+    rank: int, seen: list[tuple[str, str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> tuple[ranks.Ranks, list[int]]:
+    """Return a rank, without a launcher and without CuPy, and what it does with cards."""
     used: list[int] = []
-    runtime = SimpleNamespace(getDeviceCount=lambda: 2)
+    cards = seen[rank][2]
+    runtime = SimpleNamespace(getDeviceCount=lambda: len(cards), deviceGetPCIBusId=cards.__getitem__)
     device = lambda number: SimpleNamespace(use=lambda: used.append(number))  # noqa: E731
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=device)))
-    one = object.__new__(ranks.Ranks)
-    one.local, one.neighbours = 1, 2
-    one.choose_card()
-    assert used == [1]
-    one.neighbours = 3
-    with pytest.raises(UsageError, match=r"3 ranks on .* found 2 GPUs; expected one for each rank: start fewer ranks"):
-        one.choose_card()
-    ALONE.choose_card()
-    assert used == [1]
+    monkeypatch.setattr(ranks.platform, "node", lambda: seen[rank][0])
+    one = a_rank()
+    one.rank, one.size = rank, len(seen)
+
+    def gather(facts: Any) -> list[Any]:
+        if not isinstance(facts, list):
+            return [facts] * len(seen)
+        assert facts == list(seen[rank])
+        return [list(each) for each in seen]
+
+    one.gather = gather  # type: ignore[method-assign]
+    return one, used
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_each_rank_of_a_machine_has_a_card_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, expected = CARDS[name]
+    for rank, number in enumerate(expected):
+        one, used = a_rank_with_cards(rank, seen, monkeypatch)
+        assert one.choose_card("gpu") == "gradients are added up in main memory"
+        assert used == [number]
+    assert ALONE.choose_card("gpu") == ""
+
+
+def test_too_few_cards_and_two_kinds_of_devices_are_refused_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = [("a", "gpu", ["1:0", "2:0"])] * 3
+    mixed: list[tuple[str, str, list[str]]] = [("a", "gpu", ["1:0"]), ("a", "cpu", [])]
+    for rank in range(3):
+        one, used = a_rank_with_cards(rank, few, monkeypatch)
+        with pytest.raises(UsageError, match=r"^3 ranks on a found 2 GPUs; expected one for each rank: start fewer"):
+            one.choose_card("gpu")
+        assert not used
+    for rank, device in enumerate(("gpu", "cpu")):
+        one, used = a_rank_with_cards(rank, mixed, monkeypatch)
+        with pytest.raises(UsageError, match=r"^rank 0 uses the gpu and rank 1 the cpu; expected one device for all"):
+            one.choose_card(device)
+        assert not used
+    one, used = a_rank_with_cards(0, [("a", "cpu", [])] * 2, monkeypatch)
+    assert one.choose_card("cpu") == "" and not used
+
+
+@pytest.mark.parametrize("way", ["nccl", "staged", "no nccl"])
+def test_ranks_on_gpus_learn_what_one_rank_learns(
+    way: str, mpiexec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, with the strict fake device, and an NCCL of which MPI does the work."""
+    monkeypatch.setattr(results, "write_report", lambda folder: folder)
+    variables = {"MINIFCN_NCCL": "0"} if way == "staged" else {}
+    command = (str(HERE / "ranks_cases.py"), "gpu", str(tmp_path / "two"), way)
+    code, out, err = Launched(mpiexec, tmp_path, *command, **variables).end()
+    assert code == 0, err
+    assert out.split("\n")[0] == f"gradients are added up {'by NCCL' if way == 'nccl' else 'in main memory'}"
+    sums = int(out.split("\n")[1])
+    assert (sums > 0) == (way == "nccl")
+    run_case("whole sgd float32", tmp_path / "one")
+    (ours, progress, log), (theirs, other_progress, other_log) = learned(tmp_path / "one"), learned(tmp_path / "two")
+    assert {key: array.tobytes() for key, array in ours.items()} == {k: a.tobytes() for k, a in theirs.items()}
+    assert progress == other_progress and log == other_log
+
+
+def test_an_nccl_that_cannot_connect_says_how_to_do_without(mpiexec: str, tmp_path: Path) -> None:
+    command = (str(HERE / "ranks_cases.py"), "gpu", str(tmp_path / "two"), "broken")
+    code, _, err = Launched(mpiexec, tmp_path, *command).end()
+    said = "NCCL cannot connect the GPUs of 2 ranks: unhandled system error; MINIFCN_NCCL=0 adds up their gradients in "
+    assert code and err.count(said) == 1, err
 
 
 def test_a_verb_that_ranks_cannot_share_is_refused_once(
