@@ -352,6 +352,11 @@ GUARDS = [
         ("training/ranks.py", "        if odd:", "        if False:"),
     ),
     guard(
+        43,
+        RANKS + "test_too_few_cards_and_two_kinds_of_devices_are_refused_on_every_rank",
+        ("training/ranks.py", "            if not free:", "            if False:"),
+    ),
+    guard(
         44,
         COMMANDS + "test_a_config_is_hostile_until_it_is_checked",
         ("training/options.py", "if not fits or (isinstance(value, bool)", "if False and (isinstance(value, bool)"),

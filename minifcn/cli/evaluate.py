@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     with Bar(len(val), unit="image") as bar:
         if averaged:
             predictor = Predictor(net, trained.preprocessing, flip=options.flip, scales=scales)
-            matrix = predictor.evaluate(val, progress=bar.advance)
+            matrix = predictor.evaluate(val, workers=options.workers, progress=bar.advance)
         else:
             matrix, second = evaluate_heads(
                 net, val, trained.inputs, batch=options.batch, workers=options.workers, progress=bar.advance

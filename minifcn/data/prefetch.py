@@ -5,7 +5,7 @@ Pillow and NumPy release Python's lock while they decode and copy, so this runs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
@@ -39,6 +39,11 @@ class Prefetch(Generic[K, V]):
                 break
             self._begin(each)
         return self._begun.pop(key).result()
+
+    def each(self, keys: Sequence[K]) -> Iterator[V]:
+        """Yield what was loaded for each of these keys, in order."""
+        for place, key in enumerate(keys):
+            yield self.take(key, keys[place + 1 :])
 
     def _begin(self, key: K) -> None:
         if key not in self._begun and self._pool is not None:

@@ -95,8 +95,7 @@ def evaluate_heads(
     mine = Subset(dataset, range(len(dataset))[ranks.share(len(dataset), multiple=batch)])
     # inference around all batches: the filters are transformed once
     with inference(net), Prefetch(mine.__getitem__, workers=workers) as prefetch:
-        loaded = (prefetch.take(i, range(i + 1, len(mine))) for i in range(len(mine)))
-        for samples in batches_of_equal_size(loaded, batch):
+        for samples in batches_of_equal_size(prefetch.each(range(len(mine))), batch):
             images, labels, geometry = collate_inputs(samples, inputs, device=device)
             images = inputs.on_device(images, device, sizes=[sample.label.shape for sample in samples])
             first, *others = predict_heads(net, *images).values()

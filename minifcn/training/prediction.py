@@ -16,6 +16,7 @@ from minifcn.data.augment import resized
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Dataset
 from minifcn.data.files import write_mask
+from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID
 from minifcn.formats.checkpoint import replace_file
 from minifcn.inference import inference
@@ -73,12 +74,17 @@ class Predictor:
                         scores[:, top:bottom, left:right] = np.clip(part, -most, most)
         return Prediction(label, scores, entropies)
 
-    def evaluate(self, dataset: Dataset, *, progress: Callable[[int], None] = lambda images: None) -> ConfusionMatrix:
-        """Return the confusion matrix of these predictions on a data set; `progress` hears of every image done."""
+    def evaluate(
+        self, dataset: Dataset, *, workers: int = 0, progress: Callable[[int], None] = lambda images: None
+    ) -> ConfusionMatrix:
+        """Return the confusion matrix of these predictions on a data set; `progress` hears of every image done.
+
+        `workers` threads load images in advance, which changes no result.
+        """
         matrix = ConfusionMatrix(len(dataset.classes), VOID)
-        with inference(self.net):  # around all images: the filters are transformed once
-            for i in range(len(dataset)):
-                sample = dataset[i]
+        # inference around all images: the filters are transformed once
+        with inference(self.net), Prefetch(dataset.__getitem__, workers=workers) as prefetch:
+            for sample in prefetch.each(range(len(dataset))):
                 matrix.update(sample.label, self(sample.image).label)
                 progress(1)
         return matrix

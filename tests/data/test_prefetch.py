@@ -13,6 +13,7 @@ from minifcn.errors import DataError
 def test_what_is_taken_is_what_was_asked_for(workers: int) -> None:
     with Prefetch(lambda key: key * key, workers=workers) as prefetch:
         assert [prefetch.take(key, range(key + 1, 20)) for key in range(20)] == [key * key for key in range(20)]
+        assert list(prefetch.each(range(20))) == [key * key for key in range(20)]
         assert prefetch.take(7) == 49
     assert prefetch.take(3) == 9  # also afterwards
 

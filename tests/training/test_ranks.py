@@ -487,9 +487,9 @@ def test_too_few_cards_and_two_kinds_of_devices_are_refused_on_every_rank(monkey
 
 @pytest.mark.parametrize("way", ["nccl", "staged", "no nccl"])
 def test_ranks_on_gpus_learn_what_one_rank_learns(
-    way: str, mpiexec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, mpiexec: str, fake_gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit, with the strict fake device, and an NCCL of which MPI does the work."""
+    """To the bit, on the strict fake device, with an NCCL of which MPI does the work."""
     monkeypatch.setattr(results, "write_report", lambda folder: folder)
     variables = {"MINIFCN_NCCL": "0"} if way == "staged" else {}
     command = (str(HERE / "ranks_cases.py"), "gpu", str(tmp_path / "two"), way)
@@ -498,7 +498,7 @@ def test_ranks_on_gpus_learn_what_one_rank_learns(
     assert out.split("\n")[0] == f"gradients are added up {'by NCCL' if way == 'nccl' else 'in main memory'}"
     sums = int(out.split("\n")[1])
     assert (sums > 0) == (way == "nccl")
-    run_case("whole sgd float32", tmp_path / "one")
+    run_case("whole sgd float32", tmp_path / "one", device="gpu")
     (ours, progress, log), (theirs, other_progress, other_log) = learned(tmp_path / "one"), learned(tmp_path / "two")
     assert {key: array.tobytes() for key, array in ours.items()} == {k: a.tobytes() for k, a in theirs.items()}
     assert progress == other_progress and log == other_log
