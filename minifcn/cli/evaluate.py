@@ -97,7 +97,7 @@ def main(argv: list[str]) -> int:
             matrix, second = evaluate_heads(
                 net, val, trained.inputs, batch=options.batch, workers=options.workers, progress=bar.advance
             )
-    guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val)
+    guesses: dict[str, ConfusionMatrix] = {} if train is None else baselines(train, val, workers=options.workers)
     say(f"{trained.path} (step {trained.step}) on {len(val)} images of {place}, split {split}")
     say(*table(matrix, guesses, absent).split("\n"))
     skipped = [trained.classes[i] for i in matrix.skipped(absent)]

@@ -114,18 +114,22 @@ def evaluate_heads(
 BASELINES = ("majority class", "pixel position")
 
 
-def baselines(train: Dataset, test: Dataset, *, grid: int = 64) -> dict[str, ConfusionMatrix]:
+def baselines(train: Dataset, test: Dataset, *, grid: int = 64, workers: int = 0) -> dict[str, ConfusionMatrix]:
     """Return the confusion matrices, on `test`, of two baselines that see no image: they count the labels of `train`.
 
     "majority class" says the most frequent class everywhere. "pixel position" says the most frequent class at that
     place: at that very pixel where all training labels have one size, else in the same cell of a `grid` x `grid` grid.
     """
     classes = len(train.classes)
-    shapes = {train[i].label.shape for i in range(len(train))}
+
+    def labels(dataset: Dataset) -> Iterator[np.ndarray]:
+        with Prefetch(dataset.__getitem__, workers=workers) as prefetch:
+            yield from (sample.label for sample in prefetch.each(range(len(dataset))))
+
+    shapes = {label.shape for label in labels(train)}
     size = shapes.pop() if len(shapes) == 1 else (grid, grid)
     counts = np.zeros((classes, *size), np.int64)
-    for i in range(len(train)):
-        label = train[i].label
+    for label in labels(train):
         rows, cols = (np.arange(n) * cells // n for n, cells in zip(label.shape, size, strict=True))
         known = label != VOID
         where = np.broadcast_arrays(rows[:, None], cols[None])
@@ -134,8 +138,7 @@ def baselines(train: Dataset, test: Dataset, *, grid: int = 64) -> dict[str, Con
     by_place = np.where(counts.sum(axis=0) > 0, counts.argmax(axis=0), majority)
 
     matrices = {name: ConfusionMatrix(classes, VOID) for name in BASELINES}
-    for i in range(len(test)):
-        label = test[i].label
+    for label in labels(test):
         rows, cols = (np.arange(n) * cells // n for n, cells in zip(label.shape, size, strict=True))
         matrices["majority class"].update(label, np.full(label.shape, majority))
         matrices["pixel position"].update(label, by_place[rows[:, None], cols[None]])

@@ -25,7 +25,7 @@ def write_results(run: Run, matrix: ConfusionMatrix, second: ConfusionMatrix | N
 
     `matrix` is the confusion matrix of the labels, `second` of the second labels, if the net has a head for them.
     """
-    guesses = baselines(run.train_set, run.val_set)
+    guesses = baselines(run.train_set, run.val_set, workers=run.options.workers)
     result = evaluation_record(matrix, guesses, classes=run.classes, split=run.split(), images=len(run.val_set))
     if second is not None:
         result["geometry"] = measures(second, run.geometry_classes)

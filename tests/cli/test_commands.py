@@ -736,6 +736,8 @@ def test_baselines_are_what_they_are_defined_to_be(
     seen, unseen = labels(sizes), labels(test_sizes)
     seen.labels[0][0] = VOID
     ours = baselines(seen, unseen, grid=6)
+    ahead = baselines(seen, unseen, grid=6, workers=3)
+    assert all((ours[name].matrix == ahead[name].matrix).all() for name in ours)
     theirs = counted(seen, unseen, cells)
     assert {name: matrix.matrix.tolist() for name, matrix in ours.items()} == theirs
 
