@@ -250,6 +250,7 @@ def killed(row: Row, work: Path, count: int, seed: int) -> None:
     finished = latest = best = 0
     shutil.rmtree(run)
     while row.tries < count:
+        began = time.monotonic()
         with started() as process:
             try:
                 _, said = process.communicate(timeout=draw.uniform(0.9 * first, last))
@@ -267,6 +268,8 @@ def killed(row: Row, work: Path, count: int, seed: int) -> None:
                 row.tried(f"kill {row.tries + 1}", findings)
                 latest, best = (-1, -1) if findings else (step_of(run), step_of(run, load_best))
                 continue
+        last = min(last, time.monotonic() - began)  # the machine may have been busier when it was first measured
+        first = min(first, 0.9 * last)
         wrong = differences(state(run), whole) if process.returncode == 0 else [said.decode().strip()[-300:]]
         row.findings += [f"after kill {row.tries}: {each}" for each in wrong]
         finished, latest, best = finished + 1, -1, -1
