@@ -286,7 +286,7 @@ def test_a_process_that_says_it_is_done_has_to_leave_a_result() -> None:
 def test_an_interrupted_run_goes_on_where_it_was(number: signal.Signals) -> None:
     program = f"""
 import sys, pathlib
-sys.path.insert(0, {str(ROOT / "tests" / "experiments")!r})
+sys.path[:0] = [{str(ROOT / "tests" / "experiments")!r}, {str(ROOT / "tests")!r}]
 import test_reproduce as t
 one = t.Runner(t.jobs("cd", [0], cells=t.FAMILY), pathlib.Path("out"), at_once=2, command=t.fake({{"a": "waits"}}))
 sys.exit(one.run().code)
@@ -386,9 +386,9 @@ def test_the_commands() -> None:
 
     a, b, c = (str(folder_of(by_name[name], out)) for name in "abc")
     trunk = str(folder_of(by_name["classifier"], out) / "trunk.safetensors")
-    assert words("a") == ["minifcn", "train", f"--run={a}", "--epochs=2", "--seed=3", "--threads=1"]
+    assert words("a") == ["minifcn", "train", f"--run={a}", "--recipe=toy", "--epochs=2", "--seed=3", "--threads=1"]
     assert words("c")[:4] == ["minifcn", "train", f"--run={c}", f"--init={a},{b}"]
-    assert words("f")[3:] == [f"--init={trunk}", "--no-mirror", "--lr=1e-07", "--seed=3", "--threads=1"]
+    assert words("f")[3:] == [f"--init={trunk}", "--recipe=toy", "--no-mirror", "--lr=1e-07", "--seed=3", "--threads=1"]
     assert words("classifier") == ["minifcn", "pretrain", trunk, "--epochs=1", "--seed=3", "--threads=1"]
     place = folder_of(by_name["e"], out) / "evaluation.json"
     assert words("e") == ["minifcn", "evaluate", c, f"--json={place}", "--hide=both", "--threads=1"]

@@ -167,7 +167,7 @@ def test_a_whole_state_dict_predicts(torch: Any, tmp_path: Any) -> None:
     with torch.no_grad(), evaluating(net):
         wanted = rival(torch.from_numpy(x))["out"].numpy()
         assert abs(net(Tensor(x)).data - wanted).max() <= 1e-4 * abs(wanted).max()
-    assert isinstance(weights, WeightSet) and weights.preprocessing.channels == "RGB"
+    assert isinstance(weights, WeightSet) and weights.preprocessing.order == "RGB"
 
 
 def test_its_onnx_graph_gives_the_same_scores() -> None:

@@ -16,7 +16,8 @@ from minifcn.models.zoo import NETS, TRUNKS
 from minifcn.nn import Module, evaluating
 from minifcn.tensor import Tensor
 
-ALL = [name for name in NETS if name not in TRUNKS and name != "parsenet"]
+REFUSED = ("parsenet", *(name for name in NETS if name.startswith("fcn_resnet")))  # a sentence says why
+ALL = [name for name in NETS if name not in TRUNKS and name not in REFUSED]
 QUICK = ("fcn-squeezenet",)
 
 

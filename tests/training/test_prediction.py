@@ -313,6 +313,6 @@ def test_two_runs_explain_a_pixel_side_by_side(run, chromium, tmp_path, capsys):
         "[...document.querySelectorAll('[data-run] .parts')].map(one => one.getBoundingClientRect())"
         ".map(box => [box.x, box.y])"
     )
-    assert left[1] == right[1] and left[0] < right[0]
+    assert left[0] < right[0] and abs(left[1] - right[1]) < 100  # the names above may take another line
     assert page.complaints == [] and len(set(page.requests)) == 1
     page.close()

@@ -108,7 +108,7 @@ def command_of(job: Job, out: Path) -> list[str]:
         words = ["minifcn", "train", f"--resume={folder}"]
     else:
         start = [f"--init={','.join(parents)}"] if parents else []
-        words = ["minifcn", "train", f"--run={folder}", *start, *flags(job.settings)]
+        words = ["minifcn", "train", f"--run={folder}", *start, *flags({"recipe": "toy", **job.settings})]
     return [sys.executable, "-m", *words, "--threads=1"]
 
 
