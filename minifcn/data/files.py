@@ -36,6 +36,9 @@ PIXELS_PER_BYTE = 100
 """Beyond the free ones, a picture has at most so many pixels for each byte of its file. A photograph has 2 to 30; one
 colour deflates to a thousand, so that 95 kB would take a gigabyte of memory. A mask may well be of one class."""
 
+DEFLATED = 1032
+"""Bytes that one byte of a PNG can stand for, at most: more than that is announced and not there."""
+
 MOST_READS = 50_000
 """How often Pillow may read from a file: it takes comments and small pieces in single bytes or by the dozen."""
 
@@ -283,7 +286,10 @@ def _require_modest(path: str | os.PathLike[str], picture: Any, what: str, most:
         raise DataError(_too_large(path, f"{width}x{height} pixels", most, cure))
     size = os.path.getsize(path)
     kind = "colour mask" if what == "mask" and picture.mode not in ("1", "L", "P") else what
-    most = max(FREE_PIXELS[kind], PIXELS_PER_BYTE * size)
+    free = FREE_PIXELS[kind]
+    if picture.format == "PNG":  # its smallest pixel takes one bit
+        free = max(FREE_PIXELS["photograph"], min(free, 8 * DEFLATED * size))
+    most = max(free, PIXELS_PER_BYTE * size)
     if width * height > most:
         raise DataError(
             f"{path}: header announces {width}x{height} pixels in a file of {size} bytes; expected at most {most}; is "

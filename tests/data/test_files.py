@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minifcn.data.files import read_image, read_mask, write_image, write_mask
+from minifcn.data.files import read_image, read_mask, read_mask_as_it_is, write_image, write_mask
 from minifcn.errors import DataError, ShapeError, UsageError
 from minifcn.viz import palette
 
@@ -210,6 +210,7 @@ def test_too_many_megapixels_are_refused_before_decoding(tmp_path, width, height
 
 def test_fifty_megapixels_may_be_tried(tmp_path):
     path = png(tmp_path / "large.png", 10_000, 5_000, bits=8, colour=0)
+    path.write_bytes(path.read_bytes() + bytes(7_000))  # with which it could hold as many pixels of one bit
     with refused(path, "cannot be decoded"):
         read_mask(path, classes=3)  # which may be of one class, and small
     path.write_bytes(path.read_bytes() + bytes(500_000))
@@ -322,3 +323,26 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         write_image(tmp_path / "none" / "a.png", PICTURE)
     with pytest.raises(UsageError, match="cannot be written"):
         write_image(tmp_path / "a.unknown", PICTURE)
+
+
+def announced(width: int, height: int) -> bytes:
+    """A PNG whose header announces a grey picture that its 20 bytes of data cannot hold."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pieces = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in pieces
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(7, 5_963_785), (7, 4_456_457), (6000, 6000)])
+def test_a_png_mask_holds_what_it_announces_or_is_refused(tmp_path, width, height) -> None:
+    (tmp_path / "m.png").write_bytes(announced(width, height))
+    for read in (lambda path: read_mask(path, classes=3), read_mask_as_it_is):
+        with pytest.raises(DataError, match=r"header announces .* in a file of \d+ bytes; expected at most 2097152"):
+            read(tmp_path / "m.png")
+
+
+def test_a_large_mask_of_one_class_is_read(tmp_path) -> None:
+    Image.new("L", (6000, 5000)).save(tmp_path / "m.png", optimize=True)
+    assert (tmp_path / "m.png").stat().st_size < 40_000
+    assert read_mask(tmp_path / "m.png", classes=2).shape == (5000, 6000)
