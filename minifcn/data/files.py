@@ -31,13 +31,11 @@ from minifcn.formats.limits import path_of
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
 
-FREE_PIXELS = {"photograph": 2 * 2**20, "colour mask": 16 * 2**20, "mask": MAX_PIXELS}
-PIXELS_PER_BYTE = 100
-"""Beyond the free ones, a picture has at most so many pixels for each byte of its file. A photograph has 2 to 30; one
-colour deflates to a thousand, so that 95 kB would take a gigabyte of memory. A mask may well be of one class."""
-
-DEFLATED = 1032
-"""Bytes that one byte of a PNG can stand for, at most: more than that is announced and not there."""
+FREE_PIXELS = 2 * 2**20
+PIXELS_PER_BYTE = {"photograph": 100, "colour mask": 1032 // 3, "mask": 1032 * 8}
+"""Beyond the free ones, a picture has at most so many pixels for each byte of its file: else 77 bytes could take a
+gigabyte of memory. A photograph has 2 to 30. A mask may well be of one class, and one byte of a PNG stands for at most
+1032 bytes: three of them are a pixel of a colour mask, one of them is eight pixels of 1 bit."""
 
 MOST_READS = 50_000
 """How often Pillow may read from a file: it takes comments and small pieces in single bytes or by the dozen."""
@@ -286,10 +284,7 @@ def _require_modest(path: str | os.PathLike[str], picture: Any, what: str, most:
         raise DataError(_too_large(path, f"{width}x{height} pixels", most, cure))
     size = os.path.getsize(path)
     kind = "colour mask" if what == "mask" and picture.mode not in ("1", "L", "P") else what
-    free = FREE_PIXELS[kind]
-    if picture.format == "PNG":  # its smallest pixel takes one bit
-        free = max(FREE_PIXELS["photograph"], min(free, 8 * DEFLATED * size))
-    most = max(free, PIXELS_PER_BYTE * size)
+    most = max(FREE_PIXELS, PIXELS_PER_BYTE[kind] * size)
     if width * height > most:
         raise DataError(
             f"{path}: header announces {width}x{height} pixels in a file of {size} bytes; expected at most {most}; is "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minifcn.data.files import read_image, read_mask, read_mask_as_it_is, write_image, write_mask
+from minifcn.data.files import opened, read_image, read_mask, read_mask_as_it_is, write_image, write_mask
 from minifcn.errors import DataError, ShapeError, UsageError
 from minifcn.viz import palette
 
@@ -346,3 +346,16 @@ def test_a_large_mask_of_one_class_is_read(tmp_path) -> None:
     Image.new("L", (6000, 5000)).save(tmp_path / "m.png", optimize=True)
     assert (tmp_path / "m.png").stat().st_size < 40_000
     assert read_mask(tmp_path / "m.png", classes=2).shape == (5000, 6000)
+
+
+@pytest.mark.parametrize(("kind", "at", "apart"), [("BMP", 18, 4), ("GIF", 6, 2)])
+def test_a_mask_of_another_format_holds_what_it_announces_too(tmp_path, kind, at, apart) -> None:
+    Image.new("L", (7, 9)).save(tmp_path / "m", format=kind)
+    data = bytearray((tmp_path / "m").read_bytes())
+    data[at : at + 2] = data[at + apart : at + apart + 2] = (7000).to_bytes(2, "little")  # width and height
+    (tmp_path / "m").write_bytes(data)
+    with (
+        pytest.raises(DataError, match="header announces 7000x7000 pixels in a file of"),
+        opened(tmp_path / "m", formats=(kind,), what="mask"),
+    ):
+        pass
