@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from minifcn.introspect.markup import text_table
 from minifcn.nn import Module
 from minifcn.optim import SGD, Optimizer
 
-PLUMBING = ("tensor.py", "nn.py", "backend.py", "fused.py", "launches.py")
+PACKAGE = Path(__file__).parents[1]
+PLUMBING = ("tensor.py", "nn.py", "backend.py", "kernels/fused.py", "introspect/launches.py")
 
 
 @dataclass(frozen=True)
@@ -308,9 +310,9 @@ def asked_by() -> str:
     """Return the file and function of the library that asks for a kernel, whatever carries the question."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
-        file = frame.f_code.co_filename.replace("\\", "/")
-        if "/minifcn/" in file and not file.endswith(PLUMBING):
-            return f"{file.rsplit('/minifcn/', 1)[1]} {frame.f_code.co_name}"
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(PACKAGE) and (name := file.relative_to(PACKAGE).as_posix()) not in PLUMBING:
+            return f"{name} {frame.f_code.co_name}"
         frame = frame.f_back
     return "elsewhere"
 

@@ -6,7 +6,7 @@ from op_cases import CASES
 
 from minifcn import ops
 from minifcn.cli.describe import main
-from minifcn.introspect.launches import Launches, launches
+from minifcn.introspect.launches import PACKAGE, Launches, launches
 from minifcn.kernels import fused
 from minifcn.models.zoo import NETS
 from minifcn.nn import Conv2d, Dropout, Sequential
@@ -50,6 +50,12 @@ def test_what_counts_as_a_launch(name, library):
     program, expected = RULES[name]
     program(library, library.empty((2, 6), "float32"))
     assert kinds(library) == expected
+
+
+def test_who_asks_is_a_file_of_the_package_wherever_that_lies():
+    asking = {launch.where.split()[0] for launch in launches(NETS["fcn-squeezenet"](width=1), (40, 40)).entries}
+    assert "ops/pool.py" in asking
+    assert [name for name in asking - {"elsewhere"} if not (PACKAGE / name).is_file()] == []
 
 
 def test_waiting_is_counted(library):
