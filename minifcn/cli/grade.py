@@ -6,16 +6,15 @@
 The exit code is 0 if every exercise is solved, and 1 if one is not.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from minifcn.cli.command import parse_words, say
 from minifcn.errors import UsageError
 from minifcn.experiments.grading import grade
-from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.limits import path_of
 from minifcn.introspect.markup import text_table
+from minifcn.training.runlog import write_json
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,6 @@ def main(argv: list[str]) -> int:
     if options.json:
         each = [asdict(one) for one in grades]
         record = {"notebook": notebook.name, "solved": solved, "of": len(grades), "exercises": each}
-        replace_file(path_of(options.json), [json.dumps(record, indent=1).encode()])
+        write_json(path_of(options.json), record)
         say(f"wrote {options.json}")
     return int(solved < len(grades))
