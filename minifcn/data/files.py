@@ -31,11 +31,16 @@ from minifcn.formats.limits import path_of
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; Pillow by itself goes on to 179 megapixels."""
 
+PIXELS_PER_BYTE = 100
+"""How many pixels a picture may have for each byte of its file: a photograph has 2 to 30. One colour deflates to a
+thousand, so that 95 kB would take a gigabyte of memory."""
+
 FREE_PIXELS = 2 * 2**20
-PIXELS_PER_BYTE = {"photograph": 100, "colour mask": 1032 // 3, "mask": 1032 * 8}
-"""Beyond the free ones, a picture has at most so many pixels for each byte of its file: else 77 bytes could take a
-gigabyte of memory. A photograph has 2 to 30. A mask may well be of one class, and one byte of a PNG stands for at most
-1032 bytes: three of them are a pixel of a colour mask, one of them is eight pixels of 1 bit."""
+"""So many pixels a picture may always have."""
+
+FLAT_PIXELS = {"photograph": (0, 0), "colour mask": (1032 // 3, 16 * 2**20), "mask": (1032 * 8, MAX_PIXELS)}
+"""A mask may well be of one class. These are the pixels that a byte of such a file can hold, and the largest such mask:
+one byte of a PNG stands for at most 1032, which are eight pixels each at 1 bit, and a third of one in colour."""
 
 MOST_READS = 50_000
 """How often Pillow may read from a file: it takes comments and small pieces in single bytes or by the dozen."""
@@ -284,7 +289,8 @@ def _require_modest(path: str | os.PathLike[str], picture: Any, what: str, most:
         raise DataError(_too_large(path, f"{width}x{height} pixels", most, cure))
     size = os.path.getsize(path)
     kind = "colour mask" if what == "mask" and picture.mode not in ("1", "L", "P") else what
-    most = max(FREE_PIXELS, PIXELS_PER_BYTE[kind] * size)
+    flat_per_byte, flat = FLAT_PIXELS[kind]
+    most = max(FREE_PIXELS, PIXELS_PER_BYTE * size, min(flat, flat_per_byte * size))
     if width * height > most:
         raise DataError(
             f"{path}: header announces {width}x{height} pixels in a file of {size} bytes; expected at most {most}; is "
