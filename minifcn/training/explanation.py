@@ -26,7 +26,7 @@ def write_explanation(trained: Trained, image: np.ndarray, at: tuple[int, int], 
     """Write the page about the pixel `at` (x, y) of an image (H, W, 3) uint8, and return its first sentence."""
     found = explain(trained.net, trained.preprocessing(image), at)
     sections = [section(title, *draw(found, image, trained.classes)) for title, draw in PARTS.items()]
-    write_page(path, name, sections, above=f"minifcn predict --explain: {trained.name}")
+    write_page(path, name, sections, above=f"one pixel explained: {trained.name}")
     return verdict(found, trained.classes)
 
 
@@ -50,7 +50,7 @@ def write_comparison(
         )
         sections.append(section(title, tag("div", *columns, class_="beside")))
     nets = " and ".join(trained.name for trained in runs.values())
-    write_page(path, name, sections, above=f"minifcn predict --explain --beside: {nets}")
+    write_page(path, name, sections, above=f"one pixel explained by {nets}")
     return sentence
 
 
