@@ -18,8 +18,12 @@ needs no balancing. FCN, section 3.4.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
+from minifcn.backend import Array, xp_of
 from minifcn.errors import UsageError
 
 
@@ -49,26 +53,33 @@ def sample_balanced(
     return (rng.random(labels.shape) < probability[np.where(labels == void, classes, labels)]).astype(np.uint8)
 
 
-def sample_hardest(losses: np.ndarray, counts: np.ndarray, share: float) -> np.ndarray:
+def sample_hardest(losses: Array, counts: Array, share: float) -> Array:
     """A mask (N, H, W) of the cells of each image with the largest `losses` (N, H, W), among those where `counts`.
 
     Like every sample of section 3.4 it masks the loss, so the gradient is that of the patches that the kept cells see;
     but it draws nothing: it keeps `hardest(number of cells that count, share)` of each image, of equal losses those
-    that come first by rows. `UsageError` for a share outside (0, 1].
+    that come first by rows; NaN is the largest. It is computed where the arrays are: a GPU is not waited for.
+    `UsageError` for a share outside (0, 1].
     """
-    keep = np.zeros(counts.shape, np.uint8)
-    for mask, loss, there in zip(keep, losses, counts, strict=True):
-        cells = np.flatnonzero(there)
-        order = np.argsort(-loss.ravel()[cells], kind="stable")
-        mask.ravel()[cells[order[: hardest(len(cells), share)]]] = 1
-    return keep
+    xp, flat = xp_of(losses), (len(losses), -1)
+    there, loss = counts.reshape(flat) != 0, losses.reshape(flat)
+    loss = xp.where(xp.isnan(loss), math.inf, loss)
+    order = xp.argsort(xp.where(there, -loss, math.inf), axis=1, kind="stable")  # what does not count comes last
+    chosen = xp.arange(loss.shape[1]) < hardest(there.sum(axis=1), share)[:, None]
+    keep = xp.zeros(loss.shape, dtype="uint8")
+    xp.put_along_axis(keep, order, chosen.astype("uint8"), axis=1)
+    return keep.reshape(losses.shape)
 
 
-def hardest(cells: int, share: float) -> int:
-    """How many of so many cells `sample_hardest` keeps: the share of them, and one at least if there are any."""
+def hardest(cells: Any, share: float) -> Any:
+    """How many of so many cells `sample_hardest` keeps: the share of them, and one at least if there are any.
+
+    `cells` is a number, or an array of them.
+    """
     if not 0 < share <= 1:
         raise UsageError(f"sample_hardest: share is {share}; expected a number above 0, at most 1")
-    return max(round(share * cells), min(cells, 1))
+    xp = xp_of(cells)
+    return xp.maximum(xp.rint(share * cells), xp.minimum(cells, 1)).astype("int64")
 
 
 def shares(counts: np.ndarray, total: float) -> np.ndarray:

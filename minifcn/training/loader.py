@@ -54,7 +54,7 @@ def labels_on(labels: np.ndarray, device: str) -> Array:
 def learned_from(labels: np.ndarray, keep: np.ndarray | None, share: float = 1.0) -> int:
     """Return how many pixels have a label and are kept; with a `share`, how many are the hardest of their images."""
     counts = (labels != VOID) if keep is None else (labels != VOID) & (keep != 0)
-    return int(counts.sum()) if share == 1 else sum(hardest(int(image.sum()), share) for image in counts)
+    return int(counts.sum() if share == 1 else hardest(counts.sum(axis=(1, 2)), share).sum())
 
 
 def largest(samples: Sequence[Sample]) -> list[int]:

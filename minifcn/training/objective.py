@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minifcn import ops
-from minifcn.backend import Array, device_of, to_device, to_host, xp_of
+from minifcn.backend import Array, to_device, xp_of
 from minifcn.data.sample import VOID
 from minifcn.ops.loss import counting, log_softmax_where
 from minifcn.sampling import sample_hardest
@@ -57,5 +57,4 @@ def hardest_pixels(scores: Array, labels: Array, sampling: Array | None, share: 
     """
     counts, label = counting("hardest", scores, labels, VOID, sampling)
     likely = xp_of(scores).take_along_axis(log_softmax_where(scores, counts), label, axis=1)[:, 0]
-    keep = sample_hardest(-to_host(likely), to_host(counts), share)
-    return to_device(keep, device_of(scores))
+    return sample_hardest(-likely, counts, share)

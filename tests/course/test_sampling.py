@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minifcn import ops
+from minifcn.backend import to_device, to_host
 from minifcn.errors import UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.nn import Conv2d, MaxPool2d, Sequential
@@ -152,6 +153,20 @@ def test_the_hardest_are_those_that_a_loop_finds(rng):
         assert keep.dtype == np.uint8 and {tuple(map(int, at)) for at in np.argwhere(keep)} == kept
         assert keep.sum() == sum(hardest(int(image.sum()), share) for image in counts)
     assert np.array_equal(sample_hardest(losses, counts, 1), counts)
+
+
+def test_the_hardest_are_found_where_the_losses_are(rng, fake_gpu):
+    """And where the net returns NaN, that is what it learns from: the run must not go on as if nothing were."""
+    losses, counts = rng.integers(0, 6, (2, 7, 9)).astype(np.float32), rng.random((2, 7, 9)) < 0.8
+    there = to_device(losses, "gpu"), to_device(counts, "gpu")
+    before = fake_gpu.downloads
+    keep = sample_hardest(*there, 0.3)
+    assert fake_gpu.downloads == before
+    assert np.array_equal(to_host(keep), sample_hardest(losses, counts, 0.3))
+    losses[0, 3:5] = np.nan
+    losses[1] = np.nan
+    keep = sample_hardest(losses, counts, 0.1) != 0
+    assert keep.any(axis=(1, 2)).all() and np.isnan(losses[keep]).all() and counts[keep].all()
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.1, float("nan")])

@@ -331,6 +331,38 @@ def test_the_hardest_pixels_alone_have_a_gradient(sampling: float, tmp_path: Pat
     assert parts == pytest.approx(loss.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hardest": 0.3},
+        {"hardest": 0.3, "sampling": 0.5, "heads": "label+geometry"},
+        {"loss": "focal", "class_balance": 0.5},
+        {"loss": "cross_entropy+dice", "ema": 0.9},
+        {"detect_anomaly": False, "dropout": 0.5, "optimizer": "adam"},
+    ],
+    ids=str,
+)
+def test_a_gpu_is_waited_for_once_a_batch_and_after_its_backward_pass(
+    options: dict[str, Any], tmp_path: Path, fake_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    o = Options(**TINY | {"batch": 2, "accumulate": 2, "max_train": 4} | options)
+    one = Trainer(o, RunFolder(tmp_path / "run"), *setup.data_sets(o), device="gpu")
+    waited: list[int] = []
+    backward = Tensor.backward
+
+    def noted(self: Tensor, *given: Any, **named: Any) -> None:
+        waited.append(fake_gpu.downloads)
+        backward(self, *given, **named)
+        waited.append(fake_gpu.downloads)
+
+    monkeypatch.setattr(Tensor, "backward", noted)
+    with one.folder:
+        before = fake_gpu.downloads
+        one._one_step()
+    assert waited == [before, before, before + 1, before + 1] and fake_gpu.downloads == before + 2
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_run_on_the_hardest_pixels_starts_at_ln_c_and_learns(tmp_path: Path) -> None:
     lines: list[str] = []
