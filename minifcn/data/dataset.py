@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import Sample
 from minifcn.errors import DataError
 
@@ -105,18 +106,31 @@ class Cached(Wrapper):
                 self._room -= size
         return sample
 
-    def faults(self, part: slice = slice(None), look: Callable[[Sample], None] = lambda sample: None) -> list[str]:
+    def faults(
+        self,
+        part: slice = slice(None),
+        look: Callable[[Sample], None] = lambda sample: None,
+        *,
+        every: bool = False,
+        workers: int = 0,
+    ) -> list[str]:
         """Read the samples of this part once, and return what is wrong with those that cannot be read.
 
-        `look` is called with each sample. Those that were checked before and have not changed since are not read.
+        `look` is called with each sample, in order; `workers` threads load them in advance. Those that were checked
+        before and have not changed since are not read, unless `every` sample is wanted.
         """
-        found = []
-        for index in range(len(self))[part]:
-            try:
-                if not self.unchanged(index):
-                    look(self[index])
-            except DataError as fault:
-                found.append(str(fault))
+        found, indices = [], range(len(self))[part]
+
+        def read(index: int) -> Sample | None:
+            return self[index] if every or not self.unchanged(index) else None
+
+        with Prefetch(read, workers=workers) as prefetch:
+            for place, index in enumerate(indices):
+                try:
+                    if (sample := prefetch.take(index, indices[place + 1 :])) is not None:
+                        look(sample)
+                except DataError as fault:
+                    found.append(str(fault))
         return found
 
     def refuse(self, faults: Sequence[str]) -> None:

@@ -7,10 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+W = TypeVar("W", covariant=True)
+
+
+class Numbered(Protocol[W]):
+    """Things by number, as a data set has them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> W: ...
+
+
+def loaded(things: Numbered[V], *, workers: int) -> Iterator[V]:
+    """Yield all of `things` in order, loaded in advance by so many threads."""
+    with Prefetch(things.__getitem__, workers=workers) as prefetch:
+        yield from prefetch.each(range(len(things)))
 
 
 class Prefetch(Generic[K, V]):

@@ -16,7 +16,7 @@ from minifcn.backend import Array, device_of, to_device, to_host
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Dataset, Subset
 from minifcn.data.inputs import Inputs, Second, collate_inputs
-from minifcn.data.prefetch import Prefetch
+from minifcn.data.prefetch import Prefetch, loaded
 from minifcn.data.sample import VOID, Sample
 from minifcn.inference import inference
 from minifcn.introspect.markup import text_table
@@ -121,28 +121,35 @@ def baselines(train: Dataset, test: Dataset, *, grid: int = 64, workers: int = 0
     place: at that very pixel where all training labels have one size, else in the same cell of a `grid` x `grid` grid.
     """
     classes = len(train.classes)
-
-    def labels(dataset: Dataset) -> Iterator[np.ndarray]:
-        with Prefetch(dataset.__getitem__, workers=workers) as prefetch:
-            yield from (sample.label for sample in prefetch.each(range(len(dataset))))
-
-    shapes = {label.shape for label in labels(train)}
-    size = shapes.pop() if len(shapes) == 1 else (grid, grid)
-    counts = np.zeros((classes, *size), np.int64)
-    for label in labels(train):
-        rows, cols = (np.arange(n) * cells // n for n, cells in zip(label.shape, size, strict=True))
-        known = label != VOID
-        where = np.broadcast_arrays(rows[:, None], cols[None])
-        np.add.at(counts, (label[known], where[0][known], where[1][known]), 1)
+    cells, sizes = np.zeros((classes, grid, grid), np.int64), set()
+    exact: np.ndarray | None = None  # the same by pixel, while all labels have one size
+    for sample in loaded(train, workers=workers):
+        label, known = sample.label, sample.label != VOID
+        values, place = label[known].astype(np.intp), in_cells(label, (grid, grid))
+        where = np.ravel_multi_index((values, *(axis[known] for axis in place)), cells.shape)
+        cells += np.bincount(where, minlength=cells.size).reshape(cells.shape)
+        sizes.add(label.shape)
+        if len(sizes) > 1:
+            exact = None
+            continue
+        exact = np.zeros((classes, *label.shape), np.int64) if exact is None else exact
+        exact[(values, *np.nonzero(known))] += 1
+    counts = cells if exact is None else exact
     majority = int(counts.sum(axis=(1, 2)).argmax())
     by_place = np.where(counts.sum(axis=0) > 0, counts.argmax(axis=0), majority)
 
     matrices = {name: ConfusionMatrix(classes, VOID) for name in BASELINES}
-    for label in labels(test):
-        rows, cols = (np.arange(n) * cells // n for n, cells in zip(label.shape, size, strict=True))
+    for sample in loaded(test, workers=workers):
+        label = sample.label
         matrices["majority class"].update(label, np.full(label.shape, majority))
-        matrices["pixel position"].update(label, by_place[rows[:, None], cols[None]])
+        matrices["pixel position"].update(label, by_place[in_cells(label, by_place.shape)])
     return matrices
+
+
+def in_cells(label: np.ndarray, size: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Return the row and the column, in a grid of `size`, of each pixel of a label."""
+    rows, cols = (np.arange(n) * cells // n for n, cells in zip(label.shape, size, strict=True))
+    return np.broadcast_arrays(rows[:, None], cols[None])
 
 
 # ------------------------------------------------------------------------------------------------------ how it is shown

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,13 @@ def learned_from(labels: np.ndarray, keep: np.ndarray | None, share: float = 1.0
     """Return how many pixels have a label and are kept; with a `share`, how many are the hardest of their images."""
     counts = (labels != VOID) if keep is None else (labels != VOID) & (keep != 0)
     return int(counts.sum() if share == 1 else hardest(counts.sum(axis=(1, 2)), share).sum())
+
+
+@lru_cache(maxsize=2)  # every step asks many times for the order of this epoch and of the next
+def drawn_order(images: int, stream: tuple[int, ...], with_replacement: bool) -> np.ndarray:
+    """Draw the order in which an epoch takes its images, from that stream of random numbers."""
+    draw = rng(*stream)
+    return draw.integers(images, size=images) if with_replacement else draw.permutation(images)
 
 
 def largest(samples: Sequence[Sample]) -> list[int]:
@@ -107,10 +115,9 @@ class Loader:
 
     def drawn(self, step: int) -> list[np.ndarray]:
         """Draw the images of a step: their numbers, for each batch."""
-        o, (epoch, position), images = self.options, self.epoch_of(step), len(self.images)
-        draw = rng(o.seed, ORDER, self.stage, epoch)
-        order = draw.integers(images, size=images) if o.with_replacement else draw.permutation(images)
+        o, (epoch, position) = self.options, self.epoch_of(step)
         per_step = o.batch * o.accumulate
+        order = drawn_order(len(self.images), (o.seed, ORDER, self.stage, epoch), o.with_replacement)
         chosen = order[position * per_step : (position + 1) * per_step]
         return [chosen[i : i + o.batch] for i in range(0, len(chosen), o.batch)]
 

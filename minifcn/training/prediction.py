@@ -16,7 +16,7 @@ from minifcn.data.augment import resized
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Dataset
 from minifcn.data.files import write_mask
-from minifcn.data.prefetch import Prefetch
+from minifcn.data.prefetch import loaded
 from minifcn.data.sample import VOID
 from minifcn.formats.checkpoint import replace_file
 from minifcn.inference import inference
@@ -83,8 +83,8 @@ class Predictor:
         """
         matrix = ConfusionMatrix(len(dataset.classes), VOID)
         # inference around all images: the filters are transformed once
-        with inference(self.net), Prefetch(dataset.__getitem__, workers=workers) as prefetch:
-            for sample in prefetch.each(range(len(dataset))):
+        with inference(self.net):
+            for sample in loaded(dataset, workers=workers):
                 matrix.update(sample.label, self(sample.image).label)
                 progress(1)
         return matrix

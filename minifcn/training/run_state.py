@@ -16,6 +16,7 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Cached, Dataset, Subset
 from minifcn.data.inputs import Hidden, Inputs, Second, planes_of
 from minifcn.data.planes import shown_as
+from minifcn.data.sample import Sample
 from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
 from minifcn.metrics import ConfusionMatrix
@@ -63,10 +64,21 @@ class Run:
         self.progress, self._signals, self._bar = Progress(), Signals(), Bar(0, unit="step")
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)
-        seen = Silent()
-        for images in (learned, measured):
-            faults = ranks.gather(images.faults(ranks.share(len(images)), look=seen.sample))
-            images.refuse(list(itertools.chain(*faults)))
+        seen, counts = Silent(), np.zeros(len(train.classes), np.int64)
+
+        def counted(sample: Sample) -> None:
+            seen.sample(sample)
+            counts[:] += count(sample.label, len(counts))
+
+        for images in dict.fromkeys((learned, measured)):
+            balances = images is learned and options.class_balance > 0  # needs the labels of every image
+            faults = images.faults(
+                ranks.share(len(images)),
+                look=counted if balances else seen.sample,
+                every=balances,
+                workers=options.workers,
+            )
+            images.refuse(list(itertools.chain(*ranks.gather(faults))))
         self._check_share(len(learned))
         for warning in dict.fromkeys(itertools.chain(*ranks.gather(list(seen.sentences())))):
             say(f"warning: {warning}")
@@ -84,7 +96,7 @@ class Run:
         self.loader = Loader(
             options, self.train_set, self.preprocessing, classes=len(self.classes), device=device, ranks=ranks
         )
-        self.objective = Objective(options, device, self._counted_weights())
+        self.objective = Objective(options, device, self._class_weights(counts))
         self.environment = environment(device) | {"ranks": ranks.size}
         self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now
         self.net: FCN | LateFusion
@@ -102,13 +114,11 @@ class Run:
         stride = self.options.strides[self.progress.stage]
         return NetRecord(self.options, stride, self.classes, self.geometry_classes, self.preprocessing, self.image_bits)
 
-    def _counted_weights(self) -> Any:
-        """Return what each class weighs in the loss, None for alike."""
+    def _class_weights(self, counts: np.ndarray) -> Any:
+        """Return what each class weighs in the loss, None for alike; `counts` are its pixels in this rank's share."""
         if not self.options.class_balance:
             return None
-        mine = range(len(self.train_set))[self.ranks.share(len(self.train_set))]
-        counts = sum(count(self.train_set[i].label, len(self.classes)) for i in mine)
-        total = np.sum(self.ranks.gather(np.asarray(counts).tolist()), axis=0)
+        total = np.sum(self.ranks.gather(counts.tolist()), axis=0)
         return to_device(class_weights(total, power=self.options.class_balance), self.device)
 
     def _check_share(self, images: int) -> None:

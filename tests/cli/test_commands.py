@@ -682,11 +682,13 @@ class Labels:
 
     def __init__(self, labels: list[np.ndarray]) -> None:
         self.labels, self.ids = labels, tuple(map(str, range(len(labels))))
+        self.read: list[int] = []
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> Any:
+        self.read.append(i)
         return type("S", (), {"label": self.labels[i]})
 
 
@@ -736,6 +738,7 @@ def test_baselines_are_what_they_are_defined_to_be(
     seen, unseen = labels(sizes), labels(test_sizes)
     seen.labels[0][0] = VOID
     ours = baselines(seen, unseen, grid=6)
+    assert (seen.read, unseen.read) == (list(range(len(seen))), list(range(len(unseen))))  # once each
     ahead = baselines(seen, unseen, grid=6, workers=3)
     assert all((ours[name].matrix == ahead[name].matrix).all() for name in ours)
     theirs = counted(seen, unseen, cells)

@@ -16,6 +16,11 @@ from minifcn.data.listed import CHECKED
 from minifcn.data.sample import Sample
 from minifcn.data.tools.make import make_tree
 from minifcn.errors import DataError
+from minifcn.sampling import class_weights, count
+from minifcn.training import setup
+from minifcn.training.options import Options
+from minifcn.training.run_folder import RunFolder
+from minifcn.training.run_state import Run
 
 
 @pytest.fixture
@@ -56,6 +61,32 @@ def test_a_changed_file_is_read_again(part: str, tree: Path, monkeypatch: pytest
     file.unlink()
     with pytest.raises(DataError, match=f"no file for id {train.ids[2]}"):
         VOCSegmentation(tree, "train")
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_faults_are_found_in_order_with_any_number_of_workers(workers: int, tree: Path) -> None:
+    train = VOCSegmentation(tree, "train")
+    for index in (1, 3):
+        next((tree / "JPEGImages").glob(f"{train.ids[index]}.*")).write_bytes(b"broken")
+    seen: list[str] = []
+    found = Cached(train).faults(look=lambda sample: seen.append(sample.id), workers=workers)
+    assert [train.ids[index] in fault for fault, index in zip(found, (1, 3), strict=True)] == [True, True]
+    assert seen == [train.ids[0], train.ids[2]]
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_class_weights_and_faults_are_found_in_one_pass(
+    checked: bool, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class weights need the labels of all images, also of those that were checked before."""
+    assert not checked or main(["data", "check", str(tree)]) == 0
+    o, found, take = Options(data=str(tree), class_balance=0.5, epochs=1), list[str](), VOCSegmentation._read
+    train, val = setup.data_sets(o)
+    monkeypatch.setattr(VOCSegmentation, "_read", lambda self, name: found.append(name) or take(self, name))
+    run = Run(o, RunFolder(tmp_path / "run"), train, val)
+    assert sorted(found) == sorted([*train.ids] if checked else [*train.ids, *val.ids])
+    counts = sum(count(train[i].label, len(train.classes)) for i in range(len(train)))
+    assert np.array_equal(run.objective.class_weights, class_weights(counts, power=0.5))
 
 
 def test_one_split_is_remembered_beside_another(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

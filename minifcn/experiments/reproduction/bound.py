@@ -31,6 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minifcn.data.prefetch import loaded
 from minifcn.data.sample import VOID
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError, whole
@@ -88,8 +89,8 @@ def upper_bound(
     matrices = {
         (name, factor): ConfusionMatrix(len(dataset.classes) + 1, VOID + 1) for name in WAYS for factor in factors
     }
-    for index in range(len(dataset)):
-        score(dataset[index].label, matrices)
+    for sample in loaded(dataset, workers=2):
+        score(sample.label, matrices)
     lines = []
     for name in WAYS:
         values = [round(100 * matrices[name, factor].mean_iu("present-in-gt"), 1) for factor in factors]
