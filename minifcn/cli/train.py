@@ -91,7 +91,7 @@ def trained(argv: list[str], ranks: Alone) -> int:
     dry = given.pop("dry_run", None)  # no option of a run: a config.json does not keep it
     size = image_size(dry) if dry else None
     options = finish(Options, given, verb="train", default=starting_point(given), after=after)
-    device, why = choose_device(options.device)
+    device, why = choose_device(options.device, card=ranks.place)
     say(f"device {why}")
     if how := ranks.choose_card(device):
         say(how)

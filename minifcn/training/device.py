@@ -5,6 +5,7 @@ there twice, and CuPy's own message, often only at the first product, does not s
 turn and reports the first fault in one line, with the one command that fixes it.
 """
 
+import contextlib
 import importlib.metadata
 import shlex
 import sys
@@ -14,8 +15,8 @@ from typing import Any
 from minifcn.errors import DeviceError
 
 
-def diagnose_gpu() -> tuple[bool, str, str]:
-    """Return `(usable, reason, cure)`: what keeps the GPU from working, and the command that fixes it.
+def diagnose_gpu(card: int = 0) -> tuple[bool, str, str]:
+    """Return `(usable, reason, cure)`: what keeps a GPU, by number, from working, and the command that fixes it.
 
     Never raises and never warns: a broken CuPy can fail in as many ways as there are drivers, and none of them is a
     reason not to train on the CPU.
@@ -34,14 +35,14 @@ def diagnose_gpu() -> tuple[bool, str, str]:
                 return False, "CuPy is not installed", _install()
             return False, f"CuPy cannot be imported: {_first_line(error)}", _reinstall()
         try:
-            return _try_device(cupy)
+            return _try_device(cupy, card)
         except Exception as error:
             # What is missing here is mostly CUDA's own libraries (cuBLAS, NVRTC): the driver alone does not bring them.
             return False, f"CuPy failed at a 2x2 product: {_first_line(error)}", _install()
 
 
-def choose_device(wish: str) -> tuple[str, str]:
-    """Return `(device, why in one line)` for the wish "cpu", "gpu" or "auto".
+def choose_device(wish: str, *, card: int = 0) -> tuple[str, str]:
+    """Return `(device, why in one line)` for the wish "cpu", "gpu" or "auto"; only the GPU `card` is tried.
 
     "auto" takes the GPU where it works. "gpu" insists: without a usable one it is a DeviceError with the reason and
     the cure, because a run that silently takes forty times as long is worse than one that does not start.
@@ -50,7 +51,7 @@ def choose_device(wish: str) -> tuple[str, str]:
         return "cpu", "cpu, as asked"
     if wish not in ("gpu", "auto"):
         raise DeviceError(f"device {wish!r} is unknown: expected cpu, gpu or auto")
-    usable, reason, cure = diagnose_gpu()
+    usable, reason, cure = diagnose_gpu(card)
     if usable:
         return "gpu", f"gpu: {reason}"
     if wish == "gpu":
@@ -70,7 +71,7 @@ def cupy_packages() -> list[str]:
     return sorted(name for name in names if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
 
 
-def _try_device(cupy: Any) -> tuple[bool, str, str]:
+def _try_device(cupy: Any, card: int) -> tuple[bool, str, str]:
     runtime = cupy.cuda.runtime
     driver, built = runtime.driverGetVersion() // 1000, runtime.runtimeGetVersion() // 1000
     if driver == 0:
@@ -84,11 +85,13 @@ def _try_device(cupy: Any) -> tuple[bool, str, str]:
         return False, f"no CUDA device can be opened: {_first_line(error)}", "nvidia-smi"
     if count == 0:
         return False, "no CUDA device is visible", "nvidia-smi  # and check CUDA_VISIBLE_DEVICES"
-    x = cupy.asarray([[1, 2], [3, 4]], dtype="float32")
-    product = cupy.asnumpy(x @ x).tolist()
+    card %= count  # a launcher may show each of several ranks one card alone
+    with cupy.cuda.Device(card) if card else contextlib.nullcontext():  # another one would lose memory to this process
+        x = cupy.asarray([[1, 2], [3, 4]], dtype="float32")
+        product = cupy.asnumpy(x @ x).tolist()
     if product != [[7, 10], [15, 22]]:
         return False, f"the GPU multiplies wrongly: [[1, 2], [3, 4]] squared is not {product}", "nvidia-smi -q"
-    name = runtime.getDeviceProperties(0)["name"].decode(errors="replace")
+    name = runtime.getDeviceProperties(card)["name"].decode(errors="replace")
     return True, f"{name}, CUDA {driver}, CuPy {cupy.__version__}", ""
 
 

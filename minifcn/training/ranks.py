@@ -51,6 +51,8 @@ ENDED = SystemExit.__name__
 TIMEOUT = "MINIFCN_RANK_TIMEOUT"  # seconds to wait for the other ranks before they are given up
 NCCL = "MINIFCN_NCCL"  # "0": gradients go from GPU to GPU through main memory, and not by NCCL
 PATIENCE = 1800.0  # the same without that variable: rank 0 may take minutes to draw and save while the others wait
+SHARED = Path("/dev/shm")  # noqa: S108  the memory that processes of Linux share
+ROOM = 1.1e6  # bytes of it that MPICH takes for each rank of a machine
 
 
 class LostError(MinifcnError):
@@ -63,6 +65,7 @@ class Alone:
     """One rank of one: every share is the whole, and there is nothing to add up."""
 
     rank, size = 0, 1
+    place = 0  # of this rank among those of its machine
 
     @property
     def first(self) -> bool:
@@ -120,7 +123,7 @@ class Ranks(Alone):
         found = self.gather(mine)
         self._processes = [(node, process) for node, process, _ in found]
         here = [rank for rank, (node, *_) in enumerate(found) if node == mine[0]]
-        self.neighbours = len(here)
+        self.neighbours, self.place = len(here), here.index(self.rank)
         self.cores = len({core for rank in here for core in found[rank][2]})
 
     # ----------------------------------------------------------------------------------------------- its own machine
@@ -161,10 +164,12 @@ class Ranks(Alone):
 
     def _join_nccl(self) -> Any:
         """Return NCCL's communicator of all ranks; None if a rank's CuPy comes without NCCL, or MINIFCN_NCCL is 0."""
-        try:
-            from cupy.cuda import nccl
-        except ImportError:
-            nccl = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # CuPy's own, where the library is missing
+            try:
+                from cupy.cuda import nccl
+            except ImportError:
+                nccl = None
         if not all(self.gather(bool(getattr(nccl, "available", False)) and os.environ.get(NCCL) != "0")):
             return None
         try:
@@ -404,6 +409,7 @@ def join() -> Alone:
     size, _ = launched()
     if size == 1:
         return ALONE
+    _check_shared_memory(size)
     try:
         import mpi4py
 
@@ -426,6 +432,29 @@ def join() -> Alone:
             f"{comm.Get_size()}: they are not of one kind; start with {cure}"
         )
     return Ranks(comm, MPI)
+
+
+def _check_shared_memory(size: int) -> None:
+    """Raise `UsageError` if /dev/shm is too small for the ranks of this machine: MPICH would end with a bus error.
+
+    If it is large enough and merely full, or other machines have ranks, too, which would wait for these, one rank of
+    the machine says so, and MPI tries.
+    """
+    here = os.environ.get("MPI_LOCALNRANKS", "")  # set by MPICH's launcher
+    if not here.isdigit() or not SHARED.is_dir():
+        return
+    disk, ranks = os.statvfs(SHARED), int(here)
+    free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    if free < 64 * ROOM * ranks:  # where there is room for some ranks only, UCX ends with a segmentation fault
+        os.environ.setdefault("UCX_TLS", "^posix")
+    said = (
+        f"{SHARED}: {free / 1e6:.1f} of {total / 1e6:.1f} MB are free; MPICH needs {ROOM / 1e6} MB for each of {here} "
+        "ranks: enlarge it (`docker run --shm-size=1g`), or delete the mpich_shm_* that killed runs have left there"
+    )
+    if total < ROOM * ranks and ranks == size:
+        raise UsageError(said)
+    if free < ROOM * ranks and os.environ.get("MPI_LOCALRANKID") == "0":
+        os.write(2, f"warning: {said}\n".encode())
 
 
 def _by_slurm() -> bool:

@@ -7,7 +7,7 @@ import sys
 import tomllib
 
 import pytest
-from ci_groups import GROUPS, WITHOUT_TESTS, extras, main, silent, unexpected
+from ci_groups import GROUPS, LEAST, WITHOUT_TESTS, extras, main, silent, unexpected
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -44,8 +44,19 @@ def test_a_wheel_holds_the_package_alone(tmp_path: pathlib.Path) -> None:
         "tests/conftest.py"
     ]
     counted = tmp_path / "groups.json"
-    counted.write_text(json.dumps({name: {"ran": 1, "skipped": {}} for name in GROUPS}))
+    counted.write_text(json.dumps({name: {"ran": LEAST.get(name, 1), "skipped": {}} for name in GROUPS}))
     assert main(["check", str(counted)]) == 0
+
+
+def test_a_group_that_ran_in_part_is_reported(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GROUPS, "mpi", lambda: "")
+    counted = tmp_path / "groups.json"
+    for ran, code in ((LEAST["mpi"] - 1, 1), (LEAST["mpi"], 0)):
+        counted.write_text(json.dumps({"mpi": {"ran": ran, "skipped": {"no mpiexec": 1}}}))
+        assert main(["check", str(counted), "mpi"]) == code
+    monkeypatch.setitem(GROUPS, "mpi", lambda: "mpi4py not installed")
+    counted.write_text(json.dumps({"mpi": {"ran": 0, "skipped": {}}}))
+    assert main(["check", str(counted), "mpi"]) == 0
 
 
 SUITE = """

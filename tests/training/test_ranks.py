@@ -1,14 +1,16 @@
 """Several ranks are one run: what they learn, how they end, and what they refuse."""
 
+import contextlib
 import errno
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +26,7 @@ from minifcn.nn import Conv2d, Dropout, drawing
 from minifcn.ops import softmax_cross_entropy
 from minifcn.tensor import Parameter, Tensor
 from minifcn.training import ranks, results, setup
+from minifcn.training.device import choose_device
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.ranks import ALONE, Alone, LostError, buckets, described, launched, rebuilt
@@ -310,6 +313,70 @@ def test_a_batch_script_of_slurm_and_a_single_rank_are_no_ranks(monkeypatch: pyt
         assert found is ALONE
 
 
+# ------------------------------------------------------------------------------------- as root, with a small /dev/shm
+
+
+@pytest.fixture
+def small(mpiexec: str, tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that plans a run on so many ranks with a /dev/shm of its own, of a size such as "64k"."""
+    if not is_hydra(mpiexec):
+        pytest.skip("the launcher is not MPICH's, whose shared memory this is about")
+    script = tmp_path / "launch"
+
+    def launched(size: str, count: int, before: str = "true") -> tuple[int, str, str]:
+        script.write_text(f'mount -t tmpfs -o size={size} tmpfs /dev/shm && {before} && exec {mpiexec} "$@"\n')
+        argv = ["-m", "minifcn.train", "--recipe", "toy", "--batch", str(count), "--dry-run"]
+        return Launched("unshare", tmp_path, *argv, ranks=count, options=("-m", "sh", str(script))).end(within=60)
+
+    probe = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", str(ranks.SHARED)]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a /dev/shm of its own, and not in every container")
+    assert os.getuid() == 0
+    return launched
+
+
+@pytest.mark.parametrize("size", ["3m", "16m"])  # in the second, UCX would end with a segmentation fault
+def test_ranks_work_as_root_with_a_small_shared_memory(size: str, small: Any) -> None:
+    code, out, _ = small(size, 2)
+    assert code == 0 and out.count("recipe toy: what a run would do") == 1
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_shared_memory_that_is_too_small_is_said(count: int, small: Any) -> None:
+    code, _, error = small("1m", count)
+    assert code == 2 and error.count("\n") == 1
+    assert f"shm: 1.0 of 1.0 MB are free; MPICH needs 1.1 MB for each of {count} ranks: enlarge it (`docker" in error
+
+
+def test_a_shared_memory_that_is_full_is_said_before_mpi_fails(small: Any) -> None:
+    code, _, error = small("8m", 2, "head -c 8000000 /dev/zero > /dev/shm/left")
+    assert code and error.startswith("warning: /dev/shm: 0.4 of 8.4 MB are free; MPICH needs 1.1 MB for each of 2 ran")
+
+
+@pytest.mark.parametrize(
+    ("free", "local", "ranks_here", "ends"),
+    [(1e9, 0, 2, ""), (1.5e6, 0, 2, "raises"), (1.5e6, 1, 2, "raises"), (1.5e6, 1, 1, ""), (2.5e6, 1, 2, "")],
+)
+def test_what_shared_memory_is_enough(
+    free: float, local: int, ranks_here: int, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks of one machine decide alike, since what is free changes while they start."""
+    monkeypatch.setattr(ranks, "SHARED", tmp_path)
+    disk = SimpleNamespace(f_bavail=int(free), f_blocks=int(free), f_frsize=1)
+    monkeypatch.setattr(ranks.os, "statvfs", lambda path: disk)
+    monkeypatch.setenv("MPI_LOCALNRANKS", str(ranks_here))
+    monkeypatch.setenv("MPI_LOCALRANKID", str(local))
+    monkeypatch.setenv("UCX_TLS", "mine")
+    if ends:
+        with pytest.raises(UsageError, match=r"1\.5 of 1\.5 MB are free; MPICH needs 1\.1 MB for each of 2 ranks"):
+            ranks._check_shared_memory(2)
+    else:
+        ranks._check_shared_memory(2)
+    assert os.environ["UCX_TLS"] == "mine"
+    monkeypatch.delenv("MPI_LOCALNRANKS")
+    ranks._check_shared_memory(2)
+
+
 # ------------------------------------------------------------------------------------------------------------ its parts
 
 
@@ -466,6 +533,20 @@ def test_each_rank_of_a_machine_has_a_card_of_its_own(name: str, monkeypatch: py
         assert one.choose_card("gpu") == "gradients are added up in main memory"
         assert used == [number]
     assert ALONE.choose_card("gpu") == ""
+
+
+def test_a_rank_tries_its_own_card_alone(fake_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all ranks of a machine would take memory of its first card."""
+    tried: list[int] = []
+    fake_gpu.cuda.Device = lambda number: tried.append(number) or contextlib.nullcontext()
+    fake_gpu.cuda.runtime.getDeviceCount = lambda: 3
+    fake_gpu.cuda.runtime.getDeviceProperties = lambda number: {"name": f"card {number}".encode()}
+    assert [choose_device("gpu", card=place)[1].split(",")[0] for place in (0, 1, 5)] == [
+        "gpu: card 0",
+        "gpu: card 1",
+        "gpu: card 2",
+    ]
+    assert tried == [1, 2]
 
 
 def test_too_few_cards_and_two_kinds_of_devices_are_refused_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
