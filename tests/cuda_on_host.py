@@ -22,7 +22,7 @@ KINDS = {"int": ctypes.c_int, "long long": ctypes.c_longlong, "double": ctypes.c
 FLAGS = ("-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Werror", "-Wno-unused-variable")
 SHIM = """#include <cmath>
 #include <cstdlib>
-using std::abs; using std::exp; using std::log; using std::sqrt;
+using std::abs; using std::exp; using std::nan; using std::log; using std::sqrt;
 struct Place { unsigned int x; };
 static thread_local Place blockIdx, blockDim, threadIdx;
 #define __global__

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ from minifcn.kernels.im2col import Pair, Windows
 
 THREADS = 256
 """Threads in a block: enough to hide the memory's latency on every card since 2016."""
+NARROW = 2**31 - 1
+"""Threads up to which their numbers are 32 bits wide: those of 64 bits are slower to divide."""
 C_NAMES = {
     "float32": "float",
     "float64": "double",
@@ -73,32 +75,37 @@ class Kernel:
     parameters: str
     body: str
 
-    def source(self, types: tuple[tuple[str, str], ...]) -> str:
-        """Return the CUDA C for dtypes such as (("T", "float32"),)."""
+    def source(self, types: tuple[tuple[str, str], ...], wide: bool = False) -> str:
+        """Return the CUDA C for dtypes such as (("T", "float32"),); `wide` for more than `NARROW` threads."""
         named = "".join(f"typedef {C_NAMES[dtype]} {name};\n" for name, dtype in types)
+        number = "long long" if wide else "int"
         return (
-            f'{named}#define OUT\nextern "C" __global__ void {self.name}(int count, {self.parameters}) {{\n'
-            f"  const int at = blockIdx.x * blockDim.x + threadIdx.x;\n  if (at >= count) return;\n{self.body}}}\n"
+            f'{named}#define OUT\nextern "C" __global__ void {self.name}({number} count, {self.parameters}) {{\n'
+            f"  const {number} at = ({number})blockIdx.x * blockDim.x + threadIdx.x;\n"
+            f"  if (at >= count) return;\n{self.body}}}\n"
         )
 
+    @cached_property
+    def kinds(self) -> tuple[Any, ...]:
+        """What NumPy calls the type of each parameter that is a number; None for an array."""
+        return tuple(SCALARS.get(text.strip().rsplit(" ", 1)[0]) for text in self.parameters.split(","))
+
     def __call__(self, count: int, *arguments: Any, **types: Any) -> None:
-        """Run `count` threads; `types` gives the dtypes that the names T and L stand for."""
+        """Run `count` threads; the first argument is an array. `types` are the dtypes that T and L stand for."""
         if not count:
             return
-        declared = [text.strip().rsplit(" ", 1)[0] for text in f"int count, {self.parameters}".split(",")]
-        values = [
-            SCALARS[kind](value) if kind in SCALARS else value
-            for kind, value in zip(declared, (count, *arguments), strict=True)
-        ]
-        library = xp_of(*arguments)
-        function = compiled(library, self, tuple((name, str(dtype)) for name, dtype in types.items()))
-        function((-(-count // THREADS),), (THREADS,), tuple(values))
+        wide = count > NARROW
+        values = [kind(value) if kind else value for kind, value in zip(self.kinds, arguments, strict=True)]
+        function = compiled(xp_of(arguments[0]), self, tuple(types.items()), wide)
+        number = np.int64(count) if wide else np.int32(count)
+        function((-(-count // THREADS),), (THREADS,), (number, *values))
 
 
 @lru_cache(maxsize=256)
-def compiled(library: Any, kernel: Kernel, types: tuple[tuple[str, str], ...]) -> Any:
+def compiled(library: Any, kernel: Kernel, types: tuple[tuple[str, Any], ...], wide: bool) -> Any:
     """Return the kernel as the library's function; CuPy compiles it at the first call and keeps it on the disk."""
-    return library.RawKernel(kernel.source(types), kernel.name, options=("--fmad=false",))
+    named = tuple((name, str(dtype)) for name, dtype in types)
+    return library.RawKernel(kernel.source(named, wide), kernel.name, options=("--fmad=false",))
 
 
 def steps(x: Array) -> list[int]:
@@ -278,8 +285,10 @@ SOFTMAX = Kernel(
   for (int c = 0; c < classes; c++) sum += exp(scores[(long long)c * size] - most);
   top[at] = most;
   total[at] = sum;
-  const bool counts = weight[at] != 0;  // an infinite score counts only where its pixel does
-  loss[at] = counts ? (log(sum) - (scores[(long long)label[at] * size] - most)) * weight[at] : (T)0;
+  const long long own = (long long)label[at];
+  const bool known = 0 <= own && own < classes;  // a label that is no class reads no memory, and makes the loss NaN
+  const bool counts = weight[at] != 0;           // an infinite score counts only where its pixel does
+  loss[at] = counts ? (log(sum) - ((known ? scores[own * size] : (T)nan("")) - most)) * weight[at] : (T)0;
 """,
 )
 
@@ -325,7 +334,7 @@ def softmax(x: Array, label: Array, weight: Array) -> tuple[Array, tuple[Array, 
     """Return the weighted cross entropy of each pixel, and what `softmax_grad` needs; label, weight (N, 1, H, W)."""
     top, total, loss = (xp_of(x).empty(weight.shape, dtype=x.dtype) for _ in range(3))
     shape = (x.shape[1], x.shape[2] * x.shape[3])
-    SOFTMAX(loss.size, whole(x), label, weight, top, total, loss, *shape, T=x.dtype, L=label.dtype)
+    SOFTMAX(loss.size, whole(x), whole(label), whole(weight), top, total, loss, *shape, T=x.dtype, L=label.dtype)
     return loss, (top, total)
 
 
@@ -333,7 +342,7 @@ def softmax_grad(gy: Array, x: Array, label: Array, weight: Array, kept: tuple[A
     """Return the gradient of the sum of those losses in x, times the single number gy."""
     gx = xp_of(x).empty(x.shape, dtype=x.dtype)
     shape = (x.shape[1], x.shape[2] * x.shape[3])
-    SOFTMAX_GRAD(x.size, gy, whole(x), label, weight, *kept, gx, *shape, T=x.dtype, L=label.dtype)
+    SOFTMAX_GRAD(x.size, gy, whole(x), whole(label), whole(weight), *kept, gx, *shape, T=x.dtype, L=label.dtype)
     return gx
 
 

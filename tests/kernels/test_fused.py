@@ -133,6 +133,61 @@ def test_softmax_cross_entropy(labels, special, ran, rng):
     assert ran == ["softmax", "softmax_grad"]
 
 
+@pytest.mark.parametrize("layout", ["transposed", "by column", "every second"])
+def test_labels_and_weights_lie_in_memory_as_they_like(layout, ran, rng):
+    x, label = rng.standard_normal((2, 5, 4, 3)).astype("float32"), rng.integers(0, 6, (2, 4, 3)).astype("int64")
+    label[label == 5] = -1
+    lay = {
+        "transposed": lambda a: a.transpose(0, 2, 1).copy().transpose(0, 2, 1),
+        "by column": np.asfortranarray,
+        "every second": lambda a: np.repeat(a, 2, axis=2)[:, :, ::2],
+    }[layout]
+    laid, (keep,) = lay(label), on_gpu(np.asfortranarray(label != 2).astype("uint8"))
+    there, (labels_there,) = on_gpu(x)[0], (fused_view(laid),)
+    options = {"ignore_index": -1}
+    loss, (grad_x, _) = ops.softmax_cross_entropy.__wrapped__(x, label, sampling=to_host(keep), **options)
+    found, (grad_there, _) = ops.softmax_cross_entropy.__wrapped__(there, labels_there, sampling=keep, **options)
+    np.testing.assert_allclose(to_host(found), loss, rtol=1e-6)
+    np.testing.assert_allclose(to_host(grad_there(found * 0 + 1)), grad_x(np.float32(1)), rtol=1e-5, atol=1e-7)
+    assert ran == ["softmax", "softmax_grad"]
+
+
+def fused_view(array):
+    """The array on the GPU, with the strides that it has here."""
+    from fake_device import DeviceArray
+
+    (there,) = on_gpu(array)
+    return DeviceArray(array, there._module)
+
+
+@pytest.mark.parametrize("wrong", [5, 254, -1])
+def test_a_label_that_is_no_class_makes_the_loss_nan(wrong, ran, rng):
+    """A GPU's labels are not looked at beforehand; beside the scores lies memory of something else."""
+    x, label = rng.standard_normal((1, 5, 4, 3)).astype("float32"), np.zeros((1, 4, 3), "int64")
+    label[0, 1, 1] = wrong
+    loss, (grad_x, _) = ops.softmax_cross_entropy.__wrapped__(*on_gpu(x, label), ignore_index=255)
+    assert np.isnan(to_host(loss))
+    assert grad_x(loss).shape == x.shape
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_more_threads_than_32_bits_can_number(kind, fused_gpu, monkeypatch):
+    """Every kernel in its wide form, which arrays of more than two thousand million numbers need."""
+    seen, source = set(), fused.Kernel.source
+    monkeypatch.setattr(
+        fused.Kernel, "source", lambda self, types, wide: (seen.add((self.name, wide)), source(self, types, wide))[1]
+    )
+    expected = steps("gpu", count=2, kind=kind)
+    fused.compiled.cache_clear()
+    monkeypatch.setattr(fused, "NARROW", 0)
+    found = steps("gpu", count=2, kind=kind)
+    assert {name for name, wide in seen if wide} == {kernel.name for kernel in fused.KERNELS} - {
+        {SGD: "adam", Adam: "sgd"}[kind]
+    }
+    assert np.array_equal(found[1], expected[1])
+    assert all(np.array_equal(value, expected[0][name]) for name, value in found[0].items())
+
+
 def test_a_relu_lets_nan_pass_and_nothing_else(ran, rng):
     y, gy = rng.standard_normal((2, 3, 2, 2, 2)).astype("float32")[:2, :, :, :, 0], np.full((2, 3, 2, 2), np.inf, "f4")
     y = np.ascontiguousarray(y)
@@ -162,12 +217,12 @@ def test_an_update_is_that_of_numpy_to_the_bit(kind, decay, dtype, ran, rng):
     assert set(ran) == {kind.__name__.lower()}
 
 
-def steps(device, count=3):
+def steps(device, count=3, kind=SGD):
     """The weights after a few training steps of a small net, and its losses."""
     net = FCN8s(layers=11, width=4, padding="same", classes=5)
     x = np.random.default_rng(1).standard_normal((2, 3, 48, 40)).astype("float32")
     labels = np.random.default_rng(2).integers(0, 5, (2, 48, 40))
-    rule = SGD(net.to(device).train(), lr=1e-2)
+    rule = kind(net.to(device).train(), lr=1e-2)
     losses = [
         train_step(rule, [ops.softmax_cross_entropy(net(Tensor(to_device(x, device))), to_device(labels, device))])
         for _ in range(count)
@@ -234,9 +289,10 @@ def test_the_compiler_of_cuda_takes_it(kernel, card, dtype, cupy):
     from cupy.cuda import nvrtc
 
     types = (("T", dtype), ("L", "uint8")) if "L*" in kernel.parameters else (("T", dtype),)
-    program = nvrtc.createProgram(kernel.source(types), f"{kernel.name}.cu", (), ())
-    try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture=compute_{card}", "--fmad=false"))
-    except nvrtc.NVRTCError:
-        pytest.fail(nvrtc.getProgramLog(program))
-    assert kernel.name in nvrtc.getPTX(program).decode()
+    for wide in (False, True):
+        program = nvrtc.createProgram(kernel.source(types, wide), f"{kernel.name}.cu", (), ())
+        try:
+            nvrtc.compileProgram(program, (f"--gpu-architecture=compute_{card}", "--fmad=false"))
+        except nvrtc.NVRTCError:
+            pytest.fail(nvrtc.getProgramLog(program))
+        assert kernel.name in nvrtc.getPTX(program).decode()
