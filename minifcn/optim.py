@@ -334,7 +334,7 @@ class WeightAverage:
 
 def sgd_update(w: Array, g: Array, h: Array, *, momentum: float, gain: float, shrink: float) -> None:
     """h = momentum * h + gain * g + shrink * w; w = w - h: in place, block by block, on flat arrays."""
-    if fused.serves(w):
+    if fused.serves(w, g, h):
         fused.SGD(w.size, w, g, h, momentum, gain, shrink, T=w.dtype)
         return
 
@@ -364,7 +364,7 @@ def adam_update(
 ) -> None:
     """Adam's formula, in place, block by block, on flat arrays; `rate` and `root` hold the corrections for t."""
     xp, (beta1, beta2) = xp_of(w), betas
-    if fused.serves(w):
+    if fused.serves(w, g, m, v):
         numbers = (*betas, 1 - beta1, 1 - beta2, gain, rate, root, epsilon, shrink)
         fused.ADAM(w.size, w, g, m, v, *numbers, T=w.dtype)
         return

@@ -53,9 +53,13 @@ SCALARS: dict[str, Any] = {"int": np.int32, "long long": np.int64, "double": np.
 ALLOWED: Scope[bool] = Scope("fused", True)
 
 
-def serves(x: Array) -> bool:
-    """Whether arrays like x are computed by these kernels: on a GPU, in float32 or float64, unless `plain` forbids."""
-    return hasattr(xp_of(x), "RawKernel") and x.dtype in FLOATS and ALLOWED()
+def serves(x: Array, *others: Array) -> bool:
+    """Whether arrays like x are computed by these kernels: on a GPU, in float32 or float64, unless `plain` forbids.
+
+    Beside `others`, all must have the dtype of x: a kernel takes the bytes as numbers of that one dtype.
+    """
+    fits = x.dtype in FLOATS and all(other.dtype == x.dtype for other in others)
+    return hasattr(xp_of(x), "RawKernel") and fits and ALLOWED()
 
 
 def plain() -> AbstractContextManager[None]:

@@ -217,6 +217,23 @@ def test_an_update_is_that_of_numpy_to_the_bit(kind, decay, dtype, ran, rng):
     assert set(ran) == {kind.__name__.lower()}
 
 
+@pytest.mark.parametrize("kind", [SGD, Adam])
+def test_a_net_that_changes_its_dtype_is_updated_as_on_the_cpu(kind, ran, rng):
+    """What the optimizer keeps stays float32, and a kernel for float64 would read beyond it."""
+    start, gradient = rng.standard_normal((2, 5)).astype("float32")
+    ends = []
+    for device in ("cpu", "gpu"):
+        net = Module()
+        net.w = Parameter(to_device(start.copy(), device))
+        rule = kind(net, lr=0.1)
+        for dtype in ("float32", "float64"):
+            net.astype(dtype).w.grad = to_device(gradient.astype(dtype), device)
+            rule.step()
+        ends.append(to_host(net.w.data))
+    same(ends[1], ends[0])
+    assert ran == [kind.__name__.lower()]
+
+
 def steps(device, count=3, kind=SGD):
     """The weights after a few training steps of a small net, and its losses."""
     net = FCN8s(layers=11, width=4, padding="same", classes=5)
