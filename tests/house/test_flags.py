@@ -13,7 +13,7 @@ CALLED = {  # strings that hold the flags of a program which the file itself sta
     "experiments/reproduction/runner.py": {"--threads", "--json", "--resume", "--run", "--no-", "--init"},
     "kernels/fused.py": {"--fmad"},
     "training/device.py": {"--upgrade"},
-    "training/ranks.py": {"--mpi"},
+    "training/ranks.py": {"--mpi", "--shm-size"},
 }
 
 
