@@ -441,9 +441,4 @@ GUARDS = [
         "kernels/test_fused.py::test_a_label_that_is_no_class_makes_the_loss_nan",
         ("kernels/fused.py", "const bool known = 0 <= own && own < classes;", "const bool known = true;"),
     ),
-    guard(
-        0,
-        "kernels/test_fused.py::test_a_net_that_changes_its_dtype_is_updated_as_on_the_cpu",
-        ("kernels/fused.py", " and all(other.dtype == x.dtype for other in others)", ""),
-    ),
 ]

@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, Protocol, TypeVar
 
+from minifcn.kernels.threads import can_start
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 W = TypeVar("W", covariant=True)
@@ -36,13 +38,14 @@ class Prefetch(Generic[K, V]):
                 batch = prefetch.take(step, range(step + 1, steps))
 
     `load` depends on its key alone, so the number of workers changes no result; an exception in it is raised by `take`.
-    At most `2 * workers` keys are loaded in advance. With no workers, `take` loads.
+    At most `2 * workers` keys are loaded in advance. With no workers, or where no thread can start, `take` loads.
     """
 
     def __init__(self, load: Callable[[K], V], *, workers: int) -> None:
         self._load, self._workers = load, workers
         self._begun: dict[K, Future[V]] = {}
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="minifcn-load") if workers else None
+        ahead = workers and can_start()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="minifcn-load") if ahead else None
 
     def take(self, key: K, following: Iterable[K] = ()) -> V:
         """Return what was loaded for `key`, and begin to load the first of those that follow."""

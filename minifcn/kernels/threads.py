@@ -55,7 +55,7 @@ def threads() -> int:
     It is also 1 where no thread can start, which is so in a browser.
     """
     count = _wish or cores()
-    return count if count == 1 or (_controller() is not None and _can_start()) else 1
+    return count if count == 1 or (_controller() is not None and can_start()) else 1
 
 
 def lanes(multiply_adds: int, alone: int | None = None) -> int:
@@ -115,7 +115,7 @@ def cores() -> int:
 
 
 @functools.cache
-def _can_start() -> bool:
+def can_start() -> bool:
     """Return whether a thread can start, found out once by starting one. In Pyodide none can."""
     thread = threading.Thread(target=int)
     try:

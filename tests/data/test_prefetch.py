@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from minifcn.data.prefetch import Prefetch
+from minifcn.data.prefetch import Prefetch, loaded
 from minifcn.errors import DataError
+from minifcn.kernels import threads
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -56,6 +57,16 @@ def test_an_error_is_raised_when_its_key_is_taken(workers: int) -> None:
         with pytest.raises(DataError, match=r"^2.png: cannot be read$"):
             prefetch.take(2, range(3, 5))
         assert prefetch.take(3, range(4, 5)) == 3
+
+
+def test_where_no_thread_can_start_the_caller_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the browser."""
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start")))
+    threads.can_start.cache_clear()
+    try:
+        assert list(loaded("abc", workers=2)) == ["a", "b", "c"]
+    finally:
+        threads.can_start.cache_clear()
 
 
 def test_what_is_cleared_is_loaded_again() -> None:

@@ -367,7 +367,7 @@ def test_blas_is_limited_in_the_pool_and_restored_after(monkeypatch):
     assert all(set(inside) == {1} for _, inside in seen)
 
 
-def test_one_thread_does_everything_where_none_can_start(monkeypatch):
+def test_one_thread_does_everything_where_nonecan_start(monkeypatch):
     """As in Pyodide, which says so when one is started."""
 
     def refuse(thread):
@@ -377,7 +377,7 @@ def test_one_thread_does_everything_where_none_can_start(monkeypatch):
     here = blocks.correlate(x, w, g, b)
     assert threads.threads() == 2
     threads.set_threads(None)
-    threads._can_start.cache_clear()
+    threads.can_start.cache_clear()
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         for count in (2, None):
@@ -385,7 +385,7 @@ def test_one_thread_does_everything_where_none_can_start(monkeypatch):
             threads.set_threads(count)
             assert threads.threads() == threads.lanes(10**12) == 1
             assert np.array_equal(blocks.correlate(x, w, g, b), here)
-    threads._can_start.cache_clear()
+    threads.can_start.cache_clear()
     threads.set_threads(2)
     assert threads.threads() == 2
 
