@@ -88,7 +88,7 @@ def _try_device(cupy: Any, card: int) -> tuple[bool, str, str]:
     card %= count  # a launcher may show each of several ranks one card alone
     with cupy.cuda.Device(card) if card else contextlib.nullcontext():  # another one would lose memory to this process
         x = cupy.asarray([[1, 2], [3, 4]], dtype="float32")
-        product = cupy.asnumpy(x @ x).tolist()
+        product = cupy.asnumpy(x @ x + 0).tolist()  # a sum is compiled, and needs another library than a product
     if product != [[7, 10], [15, 22]]:
         return False, f"the GPU multiplies wrongly: [[1, 2], [3, 4]] squared is not {product}", "nvidia-smi -q"
     name = runtime.getDeviceProperties(card)["name"].decode(errors="replace")

@@ -72,6 +72,14 @@ SITUATIONS = {
         "CuPy failed at a 2x2 product: failed to load libnvrtc.so.12",
         INSTALL,
     ),
+    "no compiler": (
+        WORKING + "class Array:\n    def __matmul__(self, other):\n        return self\n"
+        "    def __add__(self, other):\n        raise RuntimeError('failed to load libnvrtc.so.12')\n"
+        "def asarray(*args, **kwargs):\n    return Array()",
+        ONE,
+        "CuPy failed at a 2x2 product: failed to load libnvrtc.so.12",
+        INSTALL,
+    ),
     "wrong product": (
         WORKING + "def asnumpy(x):\n    return numpy.zeros((2, 2))",
         ONE,
