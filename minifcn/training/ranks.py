@@ -113,11 +113,11 @@ class Ranks(Alone):
 
     _nccl: Any = None
 
-    def __init__(self, comm: Any, mpi: Any) -> None:
+    def __init__(self, comm: Any, mpi: Any, patience: float = PATIENCE) -> None:
         self._mpi, self._gradients, self._messages = mpi, comm.Dup(), comm.Dup()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self._shared: BaseException | None = None  # the last exception that all ranks know
-        self._patience = float(os.environ.get(TIMEOUT) or PATIENCE)
+        self._patience = patience
         self._processes: list[tuple[str, int]] = []
         mine = [platform.node(), os.getpid(), sorted(_affinity())]
         found = self.gather(mine)
@@ -409,6 +409,7 @@ def join() -> Alone:
     size, _ = launched()
     if size == 1:
         return ALONE
+    patience = _patience()  # what is wrong is said before MPI has begun: a rank that then fails ends in MPI's own words
     _check_shared_memory(size)
     try:
         import mpi4py
@@ -431,7 +432,19 @@ def join() -> Alone:
             f"the launcher started {size} processes, and the MPI library of mpi4py ({library}) finds "
             f"{comm.Get_size()}: they are not of one kind; start with {cure}"
         )
-    return Ranks(comm, MPI)
+    return Ranks(comm, MPI, patience)
+
+
+def _patience() -> float:
+    """Return how many seconds to wait for the other ranks; `UsageError` if the variable holds no number above 0."""
+    text = os.environ.get(TIMEOUT) or str(PATIENCE)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise UsageError(f"the environment variable {TIMEOUT} is {text!r}; expected a number of seconds above 0")
+    return seconds
 
 
 def _check_shared_memory(size: int) -> None:
@@ -453,8 +466,11 @@ def _check_shared_memory(size: int) -> None:
     )
     if total < ROOM * ranks and ranks == size:
         raise UsageError(said)
-    if free < ROOM * ranks and os.environ.get("MPI_LOCALRANKID") == "0":
-        os.write(2, f"warning: {said}\n".encode())
+    if free < ROOM * ranks:
+        if os.environ.get("MPI_LOCALRANKID") == "0":
+            os.write(2, f"warning: {said}\n".encode())
+        else:
+            time.sleep(2)  # so that it is said before MPI ends all ranks
 
 
 def _by_slurm() -> bool:

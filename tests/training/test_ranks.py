@@ -313,6 +313,16 @@ def test_a_batch_script_of_slurm_and_a_single_rank_are_no_ranks(monkeypatch: pyt
         assert found is ALONE
 
 
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
+def test_a_time_to_wait_is_a_number(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "launched", lambda: (2, 0))
+    monkeypatch.setenv("MINIFCN_RANK_TIMEOUT", text)
+    with pytest.raises(UsageError, match=f"MINIFCN_RANK_TIMEOUT is '{text}'; expected a number of seconds above 0"):
+        ranks.join()
+    monkeypatch.setenv("MINIFCN_RANK_TIMEOUT", "2.5")
+    assert ranks._patience() == 2.5
+
+
 # ------------------------------------------------------------------------------------- as root, with a small /dev/shm
 
 
@@ -367,6 +377,7 @@ def test_what_shared_memory_is_enough(
     monkeypatch.setenv("MPI_LOCALNRANKS", str(ranks_here))
     monkeypatch.setenv("MPI_LOCALRANKID", str(local))
     monkeypatch.setenv("UCX_TLS", "mine")
+    monkeypatch.setattr(ranks.time, "sleep", lambda seconds: None)
     if ends:
         with pytest.raises(UsageError, match=r"1\.5 of 1\.5 MB are free; MPICH needs 1\.1 MB for each of 2 ranks"):
             ranks._check_shared_memory(2)
