@@ -34,7 +34,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "gpu": lambda: _no_gpu(),
     "data": lambda: "" if os.environ.get("MINIFCN_DATA") else "MINIFCN_DATA is not set",
 }
-LEAST = {"cupy": 70, "mpi": 50}  # fewer tests than these are not the whole group; one is enough for the others
+LEAST = {"cupy": 70, "mpi": 45}  # fewer tests than these are not the whole group; one is enough for the others
 WITHOUT_TESTS = ("test", "lint", "gpu13")  # what runs the tests, what reads the code, and the other way to `gpu`
 
 
