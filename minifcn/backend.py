@@ -97,13 +97,18 @@ def to_device(array: Array, device: str) -> Array:
 
     On its way to a GPU, CuPy copies it into a pinned buffer of its own, and the program goes on while that is sent.
     """
+    return to_host(array) if device == "cpu" else xp_on(device).asarray(array)
+
+
+def xp_on(device: str) -> ModuleType:
+    """The library whose arrays live on `device`: `numpy` on the "cpu", `cupy` on the "gpu"."""
     if device not in DEVICES:
         raise DeviceError(f"device {device!r} is unknown: expected one of {', '.join(DEVICES)}")
     if device == "cpu":
-        return to_host(array)
+        return np
     import cupy
 
-    return cupy.asarray(array)
+    return cupy
 
 
 def rng(seed: int, *stream: int) -> np.random.Generator:

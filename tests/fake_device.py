@@ -36,6 +36,17 @@ SEQUENCES = ("concatenate", "stack", "hstack", "vstack", "dstack", "broadcast_ar
 PLAIN = (bool, int, float, complex)
 
 
+def _asked(kind: type) -> Any:
+    """`bool(x)` and the like, which CuPy answers for one number, but only after waiting for the device."""
+
+    def ask(self: "DeviceArray") -> Any:
+        if not self._module._waits:
+            self._wait()
+        return kind(self.item())
+
+    return ask
+
+
 class DeviceArray:
     """Stands for `cupy.ndarray`. `_host` is the NumPy array behind it; nothing outside this file may touch it."""
 
@@ -65,7 +76,8 @@ class DeviceArray:
     def _wait(self, *args: Any) -> Any:
         raise TypeError("this asks a device array for its value and would wait for the device: use to_host first")
 
-    __float__ = __int__ = __bool__ = __complex__ = __index__ = __iter__ = __contains__ = _wait
+    __complex__ = __index__ = __iter__ = __contains__ = _wait
+    __float__, __int__, __bool__ = _asked(float), _asked(int), _asked(bool)
 
     # What it knows about itself without looking at its values.
 
@@ -201,8 +213,9 @@ class FakeCupy(types.ModuleType):
 
     ndarray = DeviceArray
 
-    def __init__(self, *, kernels: bool = False) -> None:
+    def __init__(self, *, kernels: bool = False, waits: bool = False) -> None:
         super().__init__("cupy")
+        self._waits = waits
         if kernels:
             self.RawKernel = self._raw_kernel
         self.__version__ = "0 (fake)"
@@ -344,9 +357,10 @@ def _fake_cuda() -> types.SimpleNamespace:
     return types.SimpleNamespace(runtime=runtime, Event=Event, get_elapsed_time=elapsed)
 
 
-def fake_cupy(*, kernels: bool = False) -> FakeCupy:
+def fake_cupy(*, kernels: bool = False, waits: bool = False) -> FakeCupy:
     """A fresh module; put it into `sys.modules["cupy"]` (the fixture `fake_gpu` does) and it is the GPU.
 
-    With `kernels` it compiles CUDA C for the CPU (cuda_on_host.py), so that the fused kernels are used.
+    With `kernels` it compiles CUDA C for the CPU (cuda_on_host.py), so that the fused kernels are used. With `waits`,
+    an array of one number answers `bool(x)`, `float(x)` and `int(x)`, as CuPy's does: a notebook may wait for a device.
     """
-    return FakeCupy(kernels=kernels)
+    return FakeCupy(kernels=kernels, waits=waits)

@@ -33,12 +33,11 @@ import inspect
 import weakref
 
 import numpy as np
+import pictures
 from exercises import n01
-from matplotlib.figure import Figure
 
 import minifcn
-from minifcn import viz
-from minifcn.backend import to_device, to_host, xp_of
+from minifcn.backend import xp_of, xp_on
 from minifcn.errors import GraphError
 from minifcn.graph import graph
 from minifcn.introspect.frames import frames
@@ -46,6 +45,7 @@ from minifcn.kernels.threads import threads
 
 SEED = 1
 DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 
 print(f"device {DEVICE}, {threads()} threads")
 
@@ -67,18 +67,9 @@ def slope(function, at, eps=1e-5):
     return (function(at + eps) - function(at - eps)) / (2 * eps)
 
 
-figure = Figure(figsize=(6, 2.8), layout="constrained")
-axes = figure.subplots()
-line = np.linspace(-2.2, 2.2, 200)
-axes.plot(line, f(line), color=viz.INK)
-for a, beside in ((-1.8, (8, -8)), (-1.0, (-22, 8)), (0.5, (8, 4)), (1.9, (-66, -4))):
-    near = np.array([a - 0.45, a + 0.45])
-    axes.plot(near, f(a) + slope(f, a) * (near - a), color=viz.SECOND)
-    axes.plot(a, f(a), "o", color=viz.SECOND)
-    axes.annotate(f"slope {slope(f, a):.2f}", (a, f(a)), xytext=beside, textcoords="offset points", color=viz.SECOND)
-axes.set(xlabel="a", ylabel="f(a) = a³ - 3a")
-assert abs(slope(f, -1.0)) < 1e-8  # at the top of the hill it is level
-viz.show(figure)
+slopes = {a: slope(f, a) for a in (-1.8, -1.0, 0.5, 1.9)}
+assert abs(slopes[-1.0]) < 1e-8  # at the top of the hill it is level
+pictures.tangents(f, slopes)
 
 # %% [markdown]
 # To go downhill, step against the slope. With a million weights this needs two evaluations of the net per weight, two
@@ -221,9 +212,9 @@ assert np.allclose(g.sum(axis=0), by_moving(lambda b: (g * (x + b)).sum(), b))
 column = draw.standard_normal((4, 1))  # now each number is repeated along a row
 assert np.allclose((g * x).sum(axis=1, keepdims=True), by_moving(lambda c: (g * (x * c)).sum(), column))
 
-parameter = minifcn.Parameter(to_device(b, DEVICE))
-(parameter + to_device(x, DEVICE)).backward(to_device(g, DEVICE))
-assert np.allclose(to_host(parameter.grad), g.sum(axis=0))
+parameter = minifcn.Parameter(xp.asarray(b))
+(parameter + xp.asarray(x)).backward(xp.asarray(g))
+assert xp.allclose(parameter.grad, xp.asarray(g.sum(axis=0)))
 print(f"gy {g.shape}; at b {b.shape} the sum over rows; at a column {column.shape} the sum over columns")
 
 # %% [markdown]
@@ -299,7 +290,7 @@ x = Tensor(np.array([2.0, -3.0]), Node())
 y = relu(x * x + x)
 print("relu's node leads to", [parent is not None for parent, _ in y.node.edges], "- one parent, the sum")
 print("the sum leads to", len(y.node.edges[0][0].edges), "parents: x * x, and x itself")
-assert len(y.node.edges[0][0].edges) == 2
+assert len(y.node.edges) == 1 and len(y.node.edges[0][0].edges) == 2
 
 # %% [markdown]
 # ## 5 · The backward pass
@@ -333,13 +324,16 @@ for depth in depths:
     assert start.node.grad == 2**depth  # the gradient is right
 assert calls[-1] == 8190
 
-figure = Figure(figsize=(6, 2.4), layout="constrained")
-axes = figure.subplots()
-axes.plot(depths, calls, "o-", color=viz.SECOND, label="follow every delivery")
-axes.plot(depths, [2 * depth for depth in depths], "o-", color=viz.ACCENT, label="one visit for each node")
-axes.set(xlabel="doublings y = y + y, one after another", ylabel="gradient functions called", yscale="log")
-axes.legend(frameon=False)
-viz.show(figure)
+counted = [2 * depth for depth in depths]  # what one visit for each node would take
+series = {"follow every delivery": (depths, calls), "one visit for each node": (depths, counted)}
+pictures.lines(
+    series,
+    styles=("o-",),
+    colours=(pictures.SECOND, pictures.ACCENT),
+    xlabel="doublings y = y + y, one after another",
+    ylabel="gradient functions called",
+    yscale="log",
+)
 
 # %% [markdown]
 # The first try gives the right result, but it is far too slow: twelve additions take 8190 calls. So count first. One
@@ -429,8 +423,8 @@ rng = np.random.default_rng(SEED)
 side = 40
 rows, columns = np.meshgrid(*2 * [np.linspace(-2, 2, side)], indexing="ij")
 radius = np.hypot(rows, columns)
-points = to_device(np.stack([rows.ravel(), columns.ravel(), np.ones(side**2)], axis=1), DEVICE)
-truth = to_device(((radius > 0.8) & (radius < 1.6)).astype(float).reshape(-1, 1), DEVICE)
+points = xp.asarray(np.stack([rows.ravel(), columns.ravel(), np.ones(side**2)], axis=1))
+truth = xp.asarray(((radius > 0.8) & (radius < 1.6)).astype(float).reshape(-1, 1))
 sizes = [(3, 24), (24, 24), (24, 1)]
 start = [rng.standard_normal(size) * np.sqrt(2 / size[0]) for size in sizes]
 
@@ -445,28 +439,21 @@ def loss_of(weights):
     return mean(difference * difference)
 
 
-weights = [Tensor(to_device(w, DEVICE), Node()) for w in start]
+weights = [Tensor(xp.asarray(w), Node()) for w in start]
 snapshots, losses = {}, []
 for step in range(1201):
     loss = loss_of(weights)
     losses.append(loss.data.item())
     if step in (0, 50, 300, 1200):
-        snapshots[step] = to_host(score(weights, Tensor(points)).data).reshape(side, side)
+        snapshots[f"step {step}"] = score(weights, Tensor(points)).data.reshape(side, side)
     backward(loss)
     for w in weights:
         w.data = w.data - 0.2 * w.node.grad
         w.node.grad = None
 
-figure = Figure(figsize=(8, 2), layout="constrained")
-panels = figure.subplots(1, 5)
-for axes, (title, plane) in zip(
-    panels, {"truth": to_host(truth).reshape(side, side), **snapshots}.items(), strict=True
-):
-    axes.imshow(plane, vmin=0, vmax=1, cmap="Blues")
-    axes.set(title=title if title == "truth" else f"step {title}", xticks=[], yticks=[])
 print(f"mean squared error: {losses[0]:.2f} at first, {losses[-1]:.2f} at the end")
 assert losses[-1] < 0.1
-viz.show(figure)
+pictures.panels({"truth": truth.reshape(side, side), **snapshots}, size=(8, 2), limits=(0, 1))
 
 # %% [markdown]
 # It learns, with an engine of sixty lines that contains nothing about rings.
@@ -477,26 +464,23 @@ viz.show(figure)
 # backward pass. Do both find the same gradients for the net above, from the same weights?
 
 # %%
-ours = [Tensor(to_device(w, DEVICE), Node()) for w in start]
+ours = [Tensor(xp.asarray(w), Node()) for w in start]
 backward(loss_of(ours))
 
-theirs = [minifcn.Parameter(to_device(w, DEVICE)) for w in start]
+theirs = [minifcn.Parameter(xp.asarray(w)) for w in start]
 h = minifcn.ops.relu(minifcn.ops.relu(minifcn.Tensor(points) @ theirs[0]) @ theirs[1]) @ theirs[2]
 loss = ((h - truth) * (h - truth)).mean()
 drawn = graph(loss)  # before the walk, which lets go of it
 loss.backward()
 
-figure = Figure(figsize=(7, 2.6), layout="constrained")
-for row, (name, grads) in enumerate({"ours": [w.node.grad for w in ours], "minifcn": [w.grad for w in theirs]}.items()):
-    for column, grad in enumerate(grads):
-        axes = figure.add_subplot(2, 3, 3 * row + column + 1)
-        shown = to_host(grad) if column < 2 else to_host(grad).T
-        axes.imshow(shown, cmap="RdBu", vmin=-abs(shown).max(), vmax=abs(shown).max(), aspect="auto")
-        axes.set(title=f"{name}: gradient of w{column + 1}", xticks=[], yticks=[])
 for mine, other in zip(ours, theirs, strict=True):
     assert mine.node.grad.shape == other.grad.shape
-    assert (to_host(mine.node.grad) == to_host(other.grad)).all()  # to the bit
-viz.show(figure)
+    assert (mine.node.grad == other.grad).all()  # to the bit
+
+grads = {f"ours: gradient of w{number}": w.node.grad for number, w in enumerate(ours, start=1)}
+grads |= {f"minifcn: gradient of w{number}": w.grad for number, w in enumerate(theirs, start=1)}
+shown = {name: grad.T if grad.shape[1] == 1 else grad for name, grad in grads.items()}  # w3 is a column
+pictures.panels(shown, size=(7, 2.6), rows=2, cmap="RdBu", limits="signed", aspect="auto")
 
 # %% [markdown]
 # Now read the two functions that you have written yourself, in `minifcn/tensor.py`. Three things are new there.
@@ -537,7 +521,7 @@ assert constants and not any(step.nbytes for step in constants)  # a difference 
 # %%
 class Rings(minifcn.nn.Module):
     def __init__(self):
-        self.w1, self.w2, self.w3 = (minifcn.Parameter(to_device(w, DEVICE)) for w in start)
+        self.w1, self.w2, self.w3 = (minifcn.Parameter(xp.asarray(w)) for w in start)
 
     def forward(self, x):
         return minifcn.ops.relu(minifcn.ops.relu(x @ self.w1) @ self.w2) @ self.w3
@@ -569,8 +553,8 @@ ops = minifcn.ops
 
 def chain(hold):
     """The intermediates alive after the forward pass, and after backward. `hold`: nodes keep values."""
-    w, b = (minifcn.Parameter(to_device(np.full((1, 1), v), DEVICE)) for v in (0.9, 0.1))
-    h = minifcn.Tensor(to_device(np.random.default_rng(SEED).random((256, 256)), DEVICE))
+    w, b = (minifcn.Parameter(xp.full((1, 1), value)) for value in (0.9, 0.1))
+    h = minifcn.Tensor(xp.asarray(np.random.default_rng(SEED).random((256, 256))))
     born, kept = [], []
     for _ in range(10):
         for name in ("mul", "add", "relu"):
@@ -587,19 +571,9 @@ def chain(hold):
 
 
 survivors = {"a node holds its value": chain(hold=True), "minifcn": chain(hold=False)}
-figure = Figure(figsize=(7, 2.2), layout="constrained")
-panels = figure.subplots(1, 2, sharey=True)
-for axes, (title, alive) in zip(panels, survivors.items(), strict=True):
-    for place, name in enumerate(("mul", "add", "relu")):
-        counts = [now.count(name) for now in alive]
-        bottom = [sum(now.count(other) for other in ("mul", "add", "relu")[:place]) for now in alive]
-        axes.bar([0, 1], counts, bottom=bottom, label=name, color=(viz.FAINT, viz.SECOND, viz.ACCENT)[place])
-    axes.set(title=title, xticks=[0, 1], xticklabels=["after forward", "after backward"])
-panels[0].set_ylabel("arrays alive, of 30")
-panels[1].legend(frameon=False)
 assert [len(now) for now in survivors["a node holds its value"]] == [30, 30]
 assert survivors["minifcn"] == [["relu"] * 10, []]
-viz.show(figure)
+pictures.survivors(survivors, ("mul", "add", "relu"))
 
 # %% [markdown]
 # Ten of thirty remain after the forward pass, and none after the backward pass. No gradient needed `h * w` and `h +
@@ -609,7 +583,7 @@ viz.show(figure)
 # can be used for one backward pass only. A second pass would find nothing, so minifcn raises an error:
 
 # %%
-w = minifcn.Parameter(to_device(np.ones(3), DEVICE))
+w = minifcn.Parameter(xp.ones(3))
 loss = (w * w).sum()
 loss.backward()
 try:
@@ -632,8 +606,8 @@ n01.check_remembered(answer)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 # a's gradient is gy * b. b needs no gradient, so a is not remembered; add remembers nothing, relu its result.
-a, c = (minifcn.Parameter(to_device(np.ones((2, 2)), DEVICE)) for _ in range(2))
-b = to_device(np.ones((2, 2)), DEVICE)
+a, c = (minifcn.Parameter(xp.ones((2, 2))) for _ in range(2))
+b = xp.ones((2, 2))
 assert n01.check_remembered.accepts({"b", "relu"})
 
 # %% [markdown]
@@ -645,28 +619,24 @@ assert n01.check_remembered.accepts({"b", "relu"})
 # its own backward pass, and the whole plane with one.
 
 # %%
-quarter = to_device(((rows > 0) * 2 + (columns > 0)).reshape(-1, 1), DEVICE)
+quarter = xp.asarray(((rows > 0) * 2 + (columns > 0)).reshape(-1, 1))
 
 
 def gradient_of_w2(mask):
     """The gradient at w2 of the squared error, summed over the points of the mask."""
-    weights = [Tensor(to_device(w, DEVICE), Node()) for w in start]
+    weights = [Tensor(xp.asarray(w), Node()) for w in start]
     difference = (score(weights, Tensor(points)) + Tensor(-truth)) * Tensor(mask)
     backward(mean(difference * difference * float(side**2)))
-    return to_host(weights[1].node.grad)
+    return weights[1].node.grad
 
 
 parts = [gradient_of_w2((quarter == number).astype(float)) for number in range(4)]
 whole = gradient_of_w2((quarter >= 0).astype(float))
-figure = Figure(figsize=(8, 1.9), layout="constrained")
 names = ["upper left", "upper right", "lower left", "lower right", "sum of the four", "whole plane"]
-limit = abs(whole).max() / 3  # the strongest few are cut, so that the others show
-for axes, name, grad in zip(figure.subplots(1, 6), names, [*parts, sum(parts), whole], strict=True):
-    axes.imshow(grad, cmap="RdBu", vmin=-limit, vmax=limit)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(name, fontsize=9)
-assert np.allclose(sum(parts), whole)
-viz.show(figure)
+limit = float(abs(whole).max()) / 3  # the strongest few are cut, so that the others show
+assert xp.allclose(sum(parts), whole)
+shown = dict(zip(names, [*parts, sum(parts), whole], strict=True))
+pictures.panels(shown, size=(8, 1.9), cmap="RdBu", limits=(-limit, limit))
 
 # %% [markdown]
 # ## Summary

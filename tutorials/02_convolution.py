@@ -38,14 +38,13 @@ import platform
 import time
 
 import numpy as np
+import pictures
 from exercises import n02
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 import minifcn
-from minifcn import ops, viz
-from minifcn.backend import to_device, to_host
+from minifcn import ops
+from minifcn.backend import to_host, xp_on
 from minifcn.gradcheck import gradcheck
 from minifcn.graph import graph
 from minifcn.kernels import products
@@ -55,23 +54,9 @@ from minifcn.kernels.threads import threads
 
 SEED = 2
 DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 
 print(f"device {DEVICE}, {threads()} threads")
-
-
-def numbers(axes, values, *, title="", fmt="{:g}", cmap="Blues", limits=(None, None)):
-    """A small array as squares with their numbers."""
-    axes.imshow(values, cmap=cmap, vmin=limits[0], vmax=limits[1])
-    low, high = axes.images[0].get_clim()
-    for (i, j), value in np.ndenumerate(values):
-        dark = cmap == "Blues" and value > low + 0.6 * (high - low)
-        axes.text(j, i, fmt.format(value), ha="center", va="center", fontsize=8, color="white" if dark else viz.INK)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9)
-
-
-def box(axes, row, col, height, width, colour, **options):
-    axes.add_patch(Rectangle((col - 0.5, row - 0.5), width, height, fill=False, edgecolor=colour, lw=2.5, **options))
 
 
 # %% [markdown]
@@ -82,24 +67,17 @@ def box(axes, row, col, height, width, colour, **options):
 
 # %%
 photo = Image.open("photos/chelsea.jpg").convert("L").resize((180, 120))
-image = np.asarray(photo, dtype=np.float64)[None, None] / 255
+image = xp.asarray(np.asarray(photo, dtype=np.float64)[None, None] / 255)
 filters = {
     "as it is": [[0, 0, 0], [0, 1, 0], [0, 0, 0]],
     "mean of nine": np.full((3, 3), 1 / 9),
     "right minus left": [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]],
     "below minus above": [[-1, -2, -1], [0, 0, 0], [1, 2, 1]],
 }
-w = np.array(list(filters.values()), dtype=np.float64)[:, None]
-maps = ops.conv2d(to_device(image, DEVICE), to_device(w, DEVICE), padding=1)
-
-figure = Figure(figsize=(8, 2.6), layout="constrained")
-panels = figure.subplots(2, 4, height_ratios=(1, 1.6))
-for column, (name, kernel) in enumerate(filters.items()):
-    numbers(panels[0, column], np.asarray(kernel), fmt="{:.2g}", cmap="RdBu", limits=(-3, 3), title=name)
-    panels[1, column].imshow(to_host(maps.data)[0, column], cmap="gray")
-    panels[1, column].axis("off")
-assert np.allclose(to_host(maps.data)[0, 0], image[0, 0])  # the first filter changes nothing
-viz.show(figure)
+w = xp.asarray(np.array(list(filters.values()), dtype=np.float64)[:, None])
+maps = ops.conv2d(image, w, padding=1)
+assert xp.allclose(maps.data[0, 0], image[0, 0])  # the first filter changes nothing
+pictures.filters(filters, maps.data[0])
 
 # %% [markdown]
 # ## 2 · Six loops
@@ -131,15 +109,16 @@ w = np.array([[[[1.0, 0, -1], [2, 0, -2], [1, 0, -1]]]])
 b = np.zeros(1)
 y = six_loops(x, w, b)
 
-figure = Figure(figsize=(7, 2.3), layout="constrained")
-panels = figure.subplots(1, 3, width_ratios=(5, 3, 3))
-numbers(panels[0], x[0], title="x, and the window of one output")
-box(panels[0], 1, 2, 3, 3, viz.SECOND)
-numbers(panels[1], w[0, 0], title="w", cmap="RdBu", limits=(-4, 4))
-numbers(panels[2], y[0], title="y", cmap="RdBu", limits=(-40, 40))
-box(panels[2], 1, 2, 1, 1, viz.SECOND)
 assert y[0, 1, 2] == (x[0, 1:4, 2:5] * w[0, 0]).sum()
-viz.show(figure)
+pictures.panels(
+    {"x, and the window of one output": x[0], "w": w[0, 0], "y": y[0]},
+    size=(7, 2.3),
+    cmap="RdBu",
+    limits="signed",
+    numbers="{:g}",
+    boxes={"x, and the window of one output": [(1, 2, 3, 3)], "y": [(1, 2, 1, 1)]},
+    widths=(5, 3, 3),
+)
 
 # %% [markdown]
 # The library agrees, on several channels and with a stride.
@@ -148,9 +127,9 @@ viz.show(figure)
 rng = np.random.default_rng(SEED)
 x, w, b = (rng.standard_normal(shape) for shape in ((3, 9, 8), (4, 3, 3, 2), (4,)))
 for stride in (1, 2, 3):
-    theirs = ops.conv2d(to_device(x[None], DEVICE), to_device(w, DEVICE), to_device(b, DEVICE), stride=stride)
+    theirs = ops.conv2d(xp.asarray(x[None]), xp.asarray(w), xp.asarray(b), stride=stride)
     ours = six_loops(x, w, b, stride)
-    assert np.allclose(ours, to_host(theirs.data)[0])
+    assert xp.allclose(xp.asarray(ours), theirs.data[0])
     print(f"stride {stride}: {ours.shape[1:]} outputs, equal")
 
 # %% [markdown]
@@ -162,10 +141,10 @@ x, w, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, 32, 3
 begin = time.perf_counter()
 slow = six_loops(x, w, b)
 loops = time.perf_counter() - begin
-on_device = [to_device(array, DEVICE) for array in (x[None], w, b)]
+on_device = [xp.asarray(array) for array in (x[None], w, b)]
 ops.conv2d(*on_device)  # once in advance: the first call prepares
 begin = time.perf_counter()
-fast = to_host(ops.conv2d(*on_device).data)[0]
+fast = to_host(ops.conv2d(*on_device).data)[0]  # waits until a GPU has it
 library = time.perf_counter() - begin
 assert np.allclose(slow, fast, atol=1e-3)
 multiply_adds = slow.size * w[0].size
@@ -182,7 +161,7 @@ print(f"six loops {loops * 1000:8.1f} ms\nconv2d    {library * 1000:8.1f} ms, {l
 # $$ i s + u d - p \qquad u = 0 \ldots k-1 $$
 #
 # Pixels outside the image are zero. Below, you see the outputs (0, 0) in blue and (1, 1) in orange; the padding is
-# grey.
+# grey. (To move a kernel yourself, [drag it over an image](../docs/explorer/convolution.html).)
 
 # %%
 geometries = {
@@ -192,23 +171,8 @@ geometries = {
     "dilation 2": Windows((3, 3), dilation=(2, 2)),
 }
 side = 7
-figure = Figure(figsize=(8, 2.3), layout="constrained")
-for axes, (name, g) in zip(figure.subplots(1, 4), geometries.items(), strict=True):
-    out, p = g.out_size((side, side)), g.padding[0]
-    reach = (-p - 0.5, side + p - 0.5)
-    axes.imshow(np.pad(np.ones((side, side)), p), cmap="gray", vmin=-2.5, vmax=1, extent=(*reach, *reach[::-1]))
-    for _, (rows, cols) in g.taps(out):  # for each weight: the rows and columns of the padded image, one per window
-        for window, colour, size in ((0, viz.ACCENT, 60), (1, viz.SECOND, 16)):
-            row, col = (range(side + 2 * p)[part][window] - p for part in (rows, cols))
-            axes.scatter(col, row, s=size, color=colour, marker="s")
-    for line in range(side + 1):
-        axes.plot([-0.5, 6.5], [line - 0.5] * 2, color=viz.FAINT, lw=0.5)
-        axes.plot([line - 0.5] * 2, [-0.5, 6.5], color=viz.FAINT, lw=0.5)
-    axes.set(xticks=[], yticks=[], xlim=(-1.6, 7.6), ylim=(7.6, -1.6))
-    axes.set_title(f"{name}: {out[0]}×{out[1]} outputs", fontsize=9)
-    axes.axis("off")
 assert [g.out_size((side, side))[0] for g in geometries.values()] == [5, 3, 7, 3]
-viz.show(figure)
+pictures.windows(geometries, side)
 
 # %% [markdown]
 # ### Exercise 1: how many outputs?
@@ -242,20 +206,22 @@ assert n02.check_outputs.accepts(outputs)
 # Here is an image of 4×4 pixels, numbered, with its windows of 2×2.
 
 # %%
-x = np.arange(16.0).reshape(1, 1, 4, 4)
+x = xp.arange(16.0).reshape(1, 1, 4, 4)
 g = Windows((2, 2))
-columns = im2col(to_device(x, DEVICE), g)
+columns = im2col(x, g)
 print("columns (C, kh, kw, N, H', W'):", columns.shape)
-matrix = to_host(columns).reshape(4, 9)
-
-figure = Figure(figsize=(8, 2.3), layout="constrained")
-left, right = figure.subplots(1, 2, width_ratios=(4, 9))
-numbers(left, x[0, 0], title="the image")
-box(left, 1, 1, 2, 2, viz.SECOND)
-numbers(right, matrix, title="its columns: a row for each weight, a column for each window")
-box(right, 0, 4, 4, 1, viz.SECOND)
+matrix = columns.reshape(4, 9)
 assert matrix[:, 4].tolist() == x[0, 0, 1:3, 1:3].ravel().tolist()
-viz.show(figure)
+pictures.panels(
+    {"the image": x[0, 0], "its columns: a row for each weight, a column for each window": matrix},
+    size=(8, 2.3),
+    numbers="{:g}",
+    boxes={
+        "the image": [(1, 1, 2, 2)],
+        "its columns: a row for each weight, a column for each window": [(0, 4, 4, 1)],
+    },
+    widths=(4, 9),
+)
 
 # %% [markdown]
 # Each column is a window. Each *row* is the image, shifted and without its border: it holds the pixels that one
@@ -266,13 +232,12 @@ viz.show(figure)
 print(inspect.getsource(im2col))
 
 # %%
-x, w = rng.standard_normal((2, 3, 8, 7)), rng.standard_normal((5, 3, 3, 3))
+x, w = (xp.asarray(rng.standard_normal(shape)) for shape in ((2, 3, 8, 7), (5, 3, 3, 3)))
 g = Windows((3, 3), stride=(2, 2), padding=(1, 1))
-columns = to_host(im2col(to_device(x, DEVICE), g)).reshape(3 * 3 * 3, -1)
+columns = im2col(x, g).reshape(3 * 3 * 3, -1)
 y = w.reshape(5, -1) @ columns
 y = y.reshape(5, 2, *g.out_size((8, 7))).transpose(1, 0, 2, 3)  # columns are numbered image by image
-theirs = to_host(ops.conv2d(to_device(x, DEVICE), to_device(w, DEVICE), stride=2, padding=1).data)
-assert np.allclose(y, theirs)
+assert xp.allclose(y, ops.conv2d(x, w, stride=2, padding=1).data)
 print(f"({w.reshape(5, -1).shape[0]}, {w[0].size}) @ {columns.shape} -> y {y.shape}, as conv2d says")
 
 # %% [markdown]
@@ -294,22 +259,12 @@ print(f"({w.reshape(5, -1).shape[0]}, {w[0].size}) @ {columns.shape} -> y {y.sha
 # multiplies.
 
 # %%
-figure = Figure(figsize=(8, 2.2), layout="constrained")
-colours = (viz.ACCENT, viz.SECOND, "#3c8d40", "#7a4fb5")
-taps = list(Windows((2, 2)).taps((4, 4)))
-panels = figure.subplots(1, 5, width_ratios=(2.4, 5, 5, 5, 5))
-numbers(panels[0], np.zeros((2, 2)), fmt="", title="w")
-for axes, colour, ((u, v), (rows, cols)) in zip(panels[1:], colours, taps, strict=True):
-    met = np.zeros((5, 5))
-    met[rows, cols] = 1
-    axes.imshow(met, cmap="Greys", vmax=4)
-    box(axes, rows.start, cols.start, 4, 4, colour)
-    box(panels[0], u, v, 1, 1, colour)
-    panels[0].text(v, u, f"{u},{v}", ha="center", va="center", color=colour)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(f"w[{u},{v}] meets", fontsize=9, color=colour)
-    assert met.sum() == 16  # as many pixels as there are outputs
-viz.show(figure)
+met = {}
+for tap, (rows, columns) in Windows((2, 2)).taps((4, 4)):
+    met[tap] = np.zeros((5, 5))
+    met[tap][rows, columns] = 1
+    assert met[tap].sum() == 16  # as many pixels as there are outputs
+pictures.taps(met)
 
 # %% [markdown]
 # **A pixel.** $x_{c,p,q}$ is part of the outputs whose windows contain it. Output $(i, j)$ uses it with the weight
@@ -322,16 +277,15 @@ viz.show(figure)
 # back to the pixel it came from, and is *added* there.
 
 # %%
-figure = Figure(figsize=(8, 2.8), layout="constrained")
 counts = {}
-for axes, stride in zip(figure.subplots(1, 3), (1, 2, 3), strict=True):
+for stride in (1, 2, 3):
     g = Windows((3, 3), stride=(stride, stride))
-    out = g.out_size((9, 9))
-    ones = to_device(np.ones((1, 3, 3, 1, *out)), DEVICE)
-    counts[stride] = to_host(col2im(ones, g, (9, 9)))[0, 0]
-    numbers(axes, counts[stride], title=f"kernel 3, stride {stride}", limits=(0, 9))
-assert counts[1].max() == 9 and set(counts[2].flat) == {1, 2, 4} and (counts[3] == 1).all()
-viz.show(figure)
+    ones = xp.ones((1, 3, 3, 1, *g.out_size((9, 9))))
+    counts[f"kernel 3, stride {stride}"] = to_host(col2im(ones, g, (9, 9)))[0, 0]
+first, second, third = counts.values()
+assert first.max() == first[4, 4] == 9 and first[0, 0] == 1
+assert set(second.flat) == {1, 2, 4} and (third == 1).all()
+pictures.panels(counts, size=(8, 2.8), numbers="{:g}", limits=(0, 9))
 
 # %% [markdown]
 # In the middle, with stride 1, a pixel is in nine windows, with a different weight in each. At a corner it is in one.
@@ -368,22 +322,21 @@ assert n02.check_grad_x.accepts(grad_x)
 # \mathrm{col2im}(w^T \cdot g) $$
 
 # %%
-x, w, b = (rng.standard_normal(shape) for shape in ((2, 3, 8, 7), (5, 3, 3, 3), (5,)))
+x, w, b = (xp.asarray(rng.standard_normal(shape)) for shape in ((2, 3, 8, 7), (5, 3, 3, 3), (5,)))
 g = Windows((3, 3), stride=(2, 2), padding=(1, 1))
-gy = rng.standard_normal((2, 5, *g.out_size((8, 7))))
+gy = xp.asarray(rng.standard_normal((2, 5, *g.out_size((8, 7)))))
 
 flat = gy.transpose(1, 0, 2, 3).reshape(5, -1)  # (O, N H' W'), like the columns
-columns = to_host(im2col(to_device(x, DEVICE), g))
+columns = im2col(x, g)
 gb = flat.sum(axis=1)
 gw = (flat @ columns.reshape(27, -1).T).reshape(w.shape)
 back = (w.reshape(5, -1).T @ flat).reshape(columns.shape)
-gx = to_host(col2im(to_device(back, DEVICE), g, (8, 7)))
+gx = col2im(back, g, (8, 7))
 
-parameters = [minifcn.Parameter(to_device(array, DEVICE)) for array in (x, w, b)]
-ops.conv2d(*parameters, stride=2, padding=1).backward(to_device(gy, DEVICE))
+parameters = [minifcn.Parameter(array) for array in (x, w, b)]
+ops.conv2d(*parameters, stride=2, padding=1).backward(gy)
 for name, ours, parameter in zip(("x", "w", "b"), (gx, gw, gb), parameters, strict=True):
-    apart = np.abs(ours - to_host(parameter.grad)).max()
-    assert apart < 1e-12
+    assert abs(ours - parameter.grad).max() < 1e-12
     print(f"gradient of {name} {ours.shape}: equal")
 
 # %% [markdown]
@@ -404,8 +357,8 @@ print(inspect.getsource(products.weigh_block))
 # graph remembers only the image.
 
 # %%
-x = to_device(rng.standard_normal((1, 16, 64, 64)), DEVICE)
-w = minifcn.Parameter(to_device(rng.standard_normal((16, 16, 3, 3)), DEVICE))
+x = xp.asarray(rng.standard_normal((1, 16, 64, 64)))
+w = minifcn.Parameter(xp.asarray(rng.standard_normal((16, 16, 3, 3))))
 told = graph(ops.conv2d(x, w, padding=1))
 print(told)
 all_columns = im2col(x, Windows((3, 3), padding=(1, 1)))
@@ -416,7 +369,7 @@ assert told.nbytes == x.nbytes and all_columns.nbytes == 9 * x.nbytes
 # You can check the formulas without any formula: move every number a little. Notebook 03 does that.
 
 # %%
-small = [to_device(rng.standard_normal(shape), DEVICE) for shape in ((1, 2, 5, 4), (3, 2, 3, 2), (3,))]
+small = [xp.asarray(rng.standard_normal(shape)) for shape in ((1, 2, 5, 4), (3, 2, 3, 2), (3,))]
 error = gradcheck(ops.conv2d, *small, stride=(2, 1), padding=1)
 print(f"largest relative error below 1e-7: {error < 1e-7}")
 assert error < 1e-7
@@ -429,23 +382,16 @@ assert error < 1e-7
 # output is 1, passed to `spread`, give the columns of its matrix.
 
 # %%
-kernel = np.array([[[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]]])
+w = xp.array([[[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]]])
 g, size = Windows((3, 3), stride=(2, 2), padding=(1, 1)), (6, 6)
 out = g.out_size(size)
-w = to_device(kernel, DEVICE)
-pixels = to_device(np.eye(36).reshape(36, 1, *size), DEVICE)  # a batch of images, each with one pixel
-cells = to_device(np.eye(out[0] * out[1]).reshape(-1, 1, *out), DEVICE)
-A = to_host(correlate(pixels, w, g)).reshape(36, -1).T
-B = to_host(spread(cells, w, g, size)).reshape(len(cells), -1).T
-
-figure = Figure(figsize=(7, 3.2), layout="constrained")
-left, right = figure.subplots(1, 2, width_ratios=(36, 12))
-left.imshow(A, cmap="Blues")
-left.set(title="A: correlate", xlabel="36 pixels", ylabel=f"{len(A)} outputs", yticks=[0, 4, 8])
-right.imshow(B, cmap="Blues")
-right.set(title="spread", xlabel=f"{len(A)} outputs", ylabel="36 pixels", xticks=[0, 4, 8])
+pixels = xp.eye(36).reshape(36, 1, *size)  # a batch of images, each with one pixel
+cells = xp.eye(out[0] * out[1]).reshape(-1, 1, *out)
+A = correlate(pixels, w, g).reshape(36, -1).T
+B = spread(cells, w, g, size).reshape(len(cells), -1).T
 assert (B == A.T).all()  # exactly
-viz.show(figure)
+assert (A == 0).mean() > 0.8  # mostly zeros
+pictures.panels({"A: correlate, 36 pixels to 9 outputs": A, "spread": B}, size=(7, 3.2), widths=(36, 12))
 
 # %% [markdown]
 # The gradient at the image is exactly the transpose. For a transposed matrix, this holds for all vectors:
@@ -467,7 +413,7 @@ for kernel, stride, padding, dilation, groups in (
     g = Windows(*[(value, value) for value in (kernel, stride, padding, dilation)], groups)
     x, w = rng.standard_normal((2, 4, 11, 10)), rng.standard_normal((6, 4 // groups, kernel, kernel))
     gy = rng.standard_normal((2, 6, *g.out_size((11, 10))))
-    x, w, gy = (to_device(array, DEVICE) for array in (x, w, gy))
+    x, w, gy = (xp.asarray(array) for array in (x, w, gy))
     pairs = (correlate(x, w, g), gy), (x, spread(gy, w, g, (11, 10))), (w, weigh(x, gy, g))
     products_ = [(a * b).sum().item() for a, b in pairs]
     print(f"{kernel:>6}  {stride:>6}  {padding:>7}  {dilation:>8}  {groups:>6}", *[f"{v:11.6f}" for v in products_])
@@ -500,19 +446,14 @@ assert n02.check_adjoint.accepts(kept[0])
 # convolution" of section 3.3. It needs no second operation; the same three products are enough.
 
 # %%
-dot = np.zeros((1, 1, 4, 4))
+dot = xp.zeros((1, 1, 4, 4))
 dot[0, 0, 1, 1], dot[0, 0, 2, 3] = 16, 8
-bilinear = np.outer([1, 3, 3, 1], [1, 3, 3, 1])[None, None] / 16
-large = ops.conv_transpose2d(to_device(dot, DEVICE), to_device(bilinear, DEVICE), stride=2)
-g = Windows((4, 4), stride=(2, 2))
-same = spread(to_device(dot, DEVICE), to_device(bilinear, DEVICE), g, large.shape[2:])
-assert (to_host(large.data) == to_host(same)).all()
-
-figure = Figure(figsize=(6, 2.6), layout="constrained")
-left, right = figure.subplots(1, 2)
-numbers(left, dot[0, 0], title="two numbers")
-numbers(right, to_host(large.data)[0, 0], title="each paints a kernel, 2 pixels apart")
-viz.show(figure)
+bilinear = xp.asarray(np.outer([1, 3, 3, 1], [1, 3, 3, 1])[None, None] / 16)
+large = ops.conv_transpose2d(dot, bilinear, stride=2)
+same = spread(dot, bilinear, Windows((4, 4), stride=(2, 2)), large.shape[2:])
+assert (large.data == same).all() and large.shape[2:] == (10, 10)
+shown = {"two numbers": dot[0, 0], "each paints a kernel, 2 pixels apart": large.data[0, 0]}
+pictures.panels(shown, size=(6, 2.6), numbers="{:g}")
 
 # %% [markdown]
 # ## Summary

@@ -31,14 +31,12 @@ import inspect
 from dataclasses import replace
 
 import numpy as np
+import pictures
 from exercises import n04
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from minifcn import convolution, ops, viz
 from minifcn.backend import rng as random_numbers
-from minifcn.backend import to_device, to_host
+from minifcn.backend import to_host, xp_on
 from minifcn.data.files import read_image
 from minifcn.errors import GeometryError
 from minifcn.experiments.classify import classifier_of
@@ -52,13 +50,9 @@ from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 rng = random_numbers(SEED)
 print(f"device {DEVICE}, {threads()} threads")
-
-
-def put(values, dtype=np.float64):
-    """Numbers as an array on the device."""
-    return to_device(np.asarray(values, dtype=dtype), DEVICE)
 
 
 # %% [markdown]
@@ -69,21 +63,12 @@ def put(values, dtype=np.float64):
 # the gradient of both.
 
 # %%
-x = put(rng.permutation(49).reshape(1, 1, 7, 7))
+x = xp.asarray(1.0 * rng.permutation(49).reshape(1, 1, 7, 7))
 y, (grad_x,) = ops.max_pool2d.__wrapped__(x, kernel_size=3, stride=2)
-gx = to_host(grad_x(put(np.ones(y.shape))))
-
-figure = Figure(figsize=(8, 2.6), layout="constrained")
-for axes, values, title in zip(
-    figure.subplots(1, 3), (to_host(x), to_host(y), gx), ("x", "y: 3x3, stride 2", "gradient of x"), strict=True
-):
-    axes.imshow(values[0, 0], cmap="Blues", vmax=2 * values.max())
-    for (row, column), value in np.ndenumerate(values[0, 0]):
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color="0.6" if value == 0 else "k")
-    axes.set_title(title, fontsize=10)
-    axes.set_axis_off()
-assert gx.sum() == 9 and gx.max() > 1
-viz.show(figure)
+gx = grad_x(xp.ones(y.shape))
+assert y.size == gx.sum() == 9 and gx.max() > 1
+shown = {"x": x[0, 0], "y: 3x3, stride 2": y[0, 0], "gradient of x": gx[0, 0]}
+pictures.panels(shown, size=(8, 2.6), numbers="{:.0f}")
 
 # %% [markdown]
 # There are nine windows and nine units of gradient. What if two pixels of a window are equally large? In photographs
@@ -103,14 +88,9 @@ def tied(image):
 
 shares = {name: 100 * tied(image).mean() for name, image in photos.items()}
 print("  ".join(f"{name}: {share:.0f} %" for name, share in shares.items()))
-figure = Figure(figsize=(8, 2.7), layout="constrained")
-left, right = figure.subplots(1, 2)
-left.imshow(photos["rocket"])
-right.imshow(tied(photos["rocket"]), cmap="gray_r")
-right.set_title(f"ties: {shares['rocket']:.0f} % of the 2x2 windows", fontsize=10)
-for axes in (left, right):
-    axes.set_axis_off()
-viz.show(figure, dpi=60)
+assert min(shares.values()) > 10  # it happens often, in every photograph
+ties = f"ties: {shares['rocket']:.0f} % of the 2x2 windows"
+pictures.panels({"the rocket": photos["rocket"], ties: tied(photos["rocket"])}, size=(8, 2.7), cmap="gray_r", dpi=60)
 
 # %% [markdown]
 # Of equal pixels minifcn takes the first one, row by row. Any choice would do (notebook 03: there is no derivative at
@@ -118,10 +98,10 @@ viz.show(figure, dpi=60)
 # sky. Count what arrives.
 
 # %%
-sky = put(photos["rocket"][None, :200, :200, 0] / 255.0)[:, None]
+sky = xp.asarray(photos["rocket"][None, :200, :200, 0] / 255.0)[:, None]
 y, (grad_x,) = ops.max_pool2d.__wrapped__(sky, kernel_size=2)
-arrives = float(to_host(grad_x(put(np.ones(y.shape)))).sum())
-to_each = float((to_host(sky) == to_host(y).repeat(2, axis=2).repeat(2, axis=3)).sum())
+arrives = float(grad_x(xp.ones(y.shape)).sum())
+to_each = float((sky == y.repeat(2, axis=2).repeat(2, axis=3)).sum())
 print(f"{y.size} windows: {arrives:.0f} arrive; given to each equal pixel, {to_each / y.size:.1f} times as much")
 assert arrives == y.size == 10_000 < 1.5 * y.size < to_each
 
@@ -133,18 +113,9 @@ assert arrives == y.size == 10_000 < 1.5 * y.size < to_each
 # padding.
 
 # %%
-figure = Figure(figsize=(8, 1.5), layout="constrained")
-for axes, ceil in zip(figure.subplots(1, 2), (False, True), strict=True):
-    layer = Layer(2, stride=2, ceil=ceil)
-    for pixel in range(7):
-        axes.add_patch(Rectangle((pixel, 0), 1, 1, facecolor=viz.FAINT, edgecolor="white"))
-    for window in range(layer.out_size(7)):
-        axes.add_patch(Rectangle((2 * window + 0.06, -0.35), 1.88, 1.7, fill=False, edgecolor=viz.ACCENT, linewidth=2))
-    axes.set(xlim=(-0.3, 8.3), ylim=(-0.5, 1.5), aspect="equal")
-    axes.set_title(f"{'ceil' if ceil else 'floor'}: {layer.out_size(7)} windows", fontsize=10)
-    axes.set_axis_off()
-assert [Layer(2, stride=2, ceil=ceil).out_size(7) for ceil in (False, True)] == [3, 4]
-viz.show(figure)
+pools = {"floor": Layer(2, stride=2), "ceil": Layer(2, stride=2, ceil=True)}
+assert [pool.out_size(7) for pool in pools.values()] == [3, 4]
+pictures.floor_and_ceil(pools, 7)
 
 # %% [markdown]
 # One pixel more or less, five times, matters. Follow a side of 500 pixels through the pools of VGG-16, from the 698
@@ -200,24 +171,27 @@ g, f = rng.standard_normal(3), rng.standard_normal(4)
 h = np.zeros(3 + (4 - 1) * 2)
 for a in range(4):
     h[2 * a : 2 * a + 3] += f[a] * g
-line = put(rng.standard_normal((1, 1, 1, 40)))
+line = xp.asarray(rng.standard_normal((1, 1, 1, 40)))
 
 
 def along(x, kernel, stride):
-    return ops.conv2d(x, put(kernel).reshape(1, 1, 1, -1), stride=(1, stride))
+    return ops.conv2d(x, xp.asarray(kernel).reshape(1, 1, 1, -1), stride=(1, stride))
 
 
-two, one = to_host(along(along(line, g, 2), f, 3).data), to_host(along(line, h, 6).data)
-figure = Figure(figsize=(8, 2.2), layout="constrained")
-axes = figure.subplots()
-axes.plot(to_host(line)[0, 0, 0], ".-", color=viz.FAINT, label="the line")
+two, one = along(along(line, g, 2), f, 3).data, along(line, h, 6).data
+assert h.size == 9 and xp.allclose(two, one)
 centres = 4 + 6 * np.arange(two.size)
-axes.plot(centres, two[0, 0, 0], "o", color=viz.ACCENT, markersize=9, label="3/2, then 4/3")
-axes.plot(centres, one[0, 0, 0], "x", color=viz.SECOND, label="9/6")
-axes.legend(frameon=False, ncols=3, fontsize=8.5)
-axes.set_xlabel("pixel")
-assert h.size == 9 and np.allclose(two, one)
-viz.show(figure)
+pictures.lines(
+    {
+        "the line": (range(40), line[0, 0, 0]),
+        "3/2, then 4/3": (centres, two[0, 0, 0]),
+        "9/6": (centres, one[0, 0, 0]),
+    },
+    size=(8, 2.2),
+    styles=(".-", "o", "x"),
+    colours=(pictures.FAINT, pictures.ACCENT, pictures.SECOND),
+    xlabel="pixel",
+)
 
 # %% [markdown]
 # ### Exercise 2: the rule
@@ -249,26 +223,11 @@ kernel, stride, fields = 1, 1, []
 for layer in vgg["fc7"]:
     kernel, stride = kernel + (layer.kernel - 1) * stride, stride * layer.stride
     fields.append(kernel)
-figure = Figure(figsize=(8, 3), layout="constrained")
-axes = figure.subplots()
-axes.plot(range(1, 21), fields, drawstyle="steps-post", color=viz.INK)
-for name, path in vgg.items():
-    axes.annotate(
-        f"{name}\n{fields[len(path) - 1]}",
-        (len(path), fields[len(path) - 1]),
-        xytext=(-6, 6),
-        ha="right",
-        textcoords="offset points",
-        fontsize=9,
-        color=viz.ACCENT,
-    )
-axes.set(xlabel="layer", ylabel="receptive field in pixels", ylim=(0, 480), xticks=range(1, 21, 3))
-assert (
-    (7 - 1) * 32 == 192
-    and [fields[len(path) - 1] for path in vgg.values()] == [6, 16, 44, 100, 212, 404]
-    and stride == 32
-)
-viz.show(figure)
+named = {name: len(path) for name, path in vgg.items()}
+assert [fields[depth - 1] for depth in named.values()] == [6, 16, 44, 100, 212, 404] and stride == 32
+assert (7 - 1) * 32 == 404 - 212 == 192
+assert [sum(layer.kernel == size for layer in vgg["fc7"]) for size in (3, 2, 7, 1)] == [13, 5, 1, 1]
+pictures.growth(fields, named)
 
 # %% [markdown]
 # A cell of pool5 sees 212 pixels, one of fc7 404. Almost half of them, 192, come from fc6 alone: a window adds its
@@ -297,7 +256,8 @@ assert n04.check_vgg19.accepts(solution)
 #    \text{start} \leftarrow \text{start} + \text{stride}\left(\frac{k-1}{2} - p\right), \qquad
 #    \text{field} \leftarrow \text{field} + (k-1)\,\text{stride} $$
 #
-# In `minifcn/geometry.py` this is `Grid.through`. It computes in fractions, so that half a pixel is half a pixel.
+# In `minifcn/geometry.py` this is `Grid.through`. It computes in fractions, so that half a pixel is half a pixel. The
+# page [Where does a cell look?](../docs/explorer/index.html) does the same for any chain of layers that you type.
 
 # %%
 grids = {name: Grid.of(path) for name, path in vgg.items()}
@@ -311,9 +271,7 @@ assert (grids["fc7"].field, grids["pool5"].field, grids["fc7"].stride) == (404, 
 
 # %%
 astronaut = photos["astronaut"]
-figure = viz.receptive_fields(astronaut, grids, at=(118, 200))
-figure.set_size_inches(6.4, 3.9)
-viz.show(figure, dpi=75)
+pictures.fields(astronaut, grids, at=(118, 200))
 
 # %% [markdown]
 # The boxes are not quite concentric: coarse cells are far apart, and the centre of the nearest one may be 16 pixels
@@ -323,9 +281,10 @@ viz.show(figure, dpi=75)
 # %%
 cells = tuple(out_size(vgg["fc7"], side) for side in astronaut.shape[:2])
 print(f"fc7: {cells[0]} x {cells[1]} cells, the first at pixel {grids['fc7'].start}")
-figure = viz.receptive_fields(astronaut, {"fc7": grids["fc7"]}, at=(0, 0), sizes={"fc7": cells})
-figure.set_size_inches(6.4, 3.9)
-viz.show(figure, dpi=75)
+fc7 = grids["fc7"]
+inside = fc7.start + (fc7.field + 1) / 2  # pixels of the photograph that the corner cell sees, along one axis
+assert fc7.stride / 2 == 16 and (inside / fc7.field) ** 2 < 0.5
+pictures.fields(astronaut, {"fc7": fc7}, at=(0, 0), sizes={"fc7": cells})
 
 # %% [markdown]
 # ## 6 · What does a cell really see?
@@ -344,14 +303,14 @@ for parameter in trunk.parameters():
 
 def reached(tensor, image, row, col, channel=slice(None)):
     """The size of the gradient of one cell at every pixel (H, W)."""
-    gy = np.zeros(tensor.shape)
+    gy = xp.zeros(tensor.shape, tensor.dtype)
     gy[0, channel, row, col] = 1
     image.zero_grad()
-    tensor.backward(put(gy, tensor.dtype))
-    return np.sqrt((to_host(image.grad)[0] ** 2).sum(axis=0))
+    tensor.backward(gy)
+    return to_host((image.grad[0] ** 2).sum(axis=0) ** 0.5)
 
 
-image = Parameter(put(np.ones((1, 3, 320, 320))))
+image = Parameter(xp.ones((1, 3, 320, 320)))
 seen = reached(trunk(image)["pool5"], image, 5, 4)
 rows, columns = np.nonzero(seen.any(axis=1))[0], np.nonzero(seen.any(axis=0))[0]
 grid = Grid.of(trunk.layers())
@@ -364,20 +323,9 @@ assert (rows[0] - 0.5, columns[0] - 0.5, rows[-1] + 0.5, columns[-1] + 0.5) == (
 assert (seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0).all() and len(rows) == 212
 
 
-def draw_reach(axes, seen, box, title):
-    top, left, bottom, right = box
-    axes.imshow(np.log10(np.maximum(seen / seen.max(), 1e-4)), cmap="inferno", vmin=-4, vmax=0)
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=1.5))
-    axes.set_title(title, fontsize=10)
-    axes.set_axis_off()
-
-
-figure = Figure(figsize=(7, 3), layout="constrained")
-axes, beside = figure.subplots(1, 2, width_ratios=(1, 1.3))
-draw_reach(axes, seen, (top, left, bottom, right), "gradient of one cell of pool5 (log)")
-beside.plot(seen[int(top + 106)], color=viz.INK)
-beside.set(xlabel="column", yticks=[], title="along the middle row")
-viz.show(figure, dpi=60)
+middle_row = seen[int(top + 106)]
+assert middle_row.max() > 10 * middle_row[columns[0] + 10]  # a bell
+pictures.reach(seen, (top, left, bottom, right), "gradient of one cell of pool5 (log)", middle_row)
 
 # %% [markdown]
 # These are exactly the 212 x 212 pixels of the box. But not all count equally: a pixel in the middle is reached over
@@ -393,7 +341,7 @@ net, preprocessing = classifier_of(weights)
 net.to(DEVICE).eval()
 cat = photos["chelsea"]
 number = next(i for i, name in enumerate(weights.classes) if name.startswith("Egyptian cat"))
-image = Parameter(put(preprocessing(cat)[None], np.float32))
+image = Parameter(xp.asarray(preprocessing(cat)[None]))
 with convolution("im2col"):
     scores = net.top.conv10(net.trunk(image)["fire9"])
     row, col = 9, 14
@@ -409,14 +357,8 @@ outside = seen.copy()
 outside[top:bottom, left:right] = 0
 assert (inside > 0).any() and not outside.any() and grid.field == 155
 
-figure = Figure(figsize=(8, 2.8), layout="constrained")
-axes, beside = figure.subplots(1, 2)
-axes.imshow(cat)
-axes.add_patch(Rectangle((box[1], box[0]), 155, 155, fill=False, edgecolor="white", linewidth=2))
-axes.set_axis_off()
-axes.set_title("the field of one cell of SqueezeNet", fontsize=10)
-draw_reach(beside, seen, box, f"its score of a cat: {share:.0f} % from the inner quarter")
-viz.show(figure, dpi=60)
+assert share > 50  # mostly the middle
+pictures.reach(seen, box, f"score of a cat: {share:.0f} % from the inner quarter", cat)
 
 # %% [markdown]
 # The field is the largest area that a cell can see. It uses less of it, mostly the middle. So a receptive field
@@ -464,14 +406,9 @@ def outcomes(skips):
     return table
 
 
-figure = Figure(figsize=(8, 3.2), layout="constrained")
 tables = {name: outcomes(LADDERS[name]) for name in ("FCN-32s", "FCN-8s")}
-for axes, (name, table) in zip(figure.subplots(1, 2), tables.items(), strict=True):
-    colours = ListedColormap([viz.FAINT, viz.SECOND, viz.ACCENT])
-    axes.imshow(table, cmap=colours, vmin=0, vmax=2, aspect="auto", extent=(59.5, 109.5, 72.5, 0.5))
-    axes.axvline(96.5, color="white", linewidth=1.5)
-    axes.set(xlabel="padding", ylabel="side of the image", title=f"{name}: white line before 97")
-viz.show(figure)
+assert all((table[:, 97 - 60 :] == 2).all() for table in tables.values())  # from 97 on everything is blue
+pictures.outcomes(tables, paddings, sizes, at=97)
 
 # %% [markdown]
 # Blue: the output is as large as the image. Orange: the image is too small for the net. Grey: the crop would have to
@@ -498,16 +435,10 @@ assert (edge + 1 == [max(1, 195 - 2 * padding) for padding in range(81, 97)]).al
 # %%
 by_floor = Ladder(with_padding(100, ceil=False), ())
 failing = [size for size in range(1, 1025) if not by_floor.fits(size)]
-figure = Figure(figsize=(8, 1.3), layout="constrained")
-axes = figure.subplots()
-axes.imshow(
-    np.isin(np.arange(1, 1025), failing)[None], aspect="auto", cmap="Oranges", extent=(0.5, 1024.5, 0, 1), vmax=1.3
-)
-axes.set(yticks=[], xlabel="side of the image", title=f"floor, padding 100: {len(failing)} of 1024 sides fail (orange)")
 assert len(failing) == 397 and 375 in failing and 500 in failing
 assert Ladder(with_padding(81), ()).rungs[-1].at == 0
 assert all(Ladder(with_padding(81), ()).fits(size) for size in range(33, 1025))
-viz.show(figure)
+pictures.stripes(failing, 1024, f"floor, padding 100: {len(failing)} of 1024 sides fail (orange)")
 
 # %% [markdown]
 # The border has a cost. It is computed like the image: at a side of 500 it doubles the work, at 64 it is nearly all

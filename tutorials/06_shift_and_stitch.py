@@ -32,11 +32,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pictures
 from exercises import n06
-from matplotlib.figure import Figure
 
 from minifcn import ops, viz
-from minifcn.backend import to_device, to_host
+from minifcn.backend import to_host, xp_on
 from minifcn.cli.dense import main as four_ways
 from minifcn.data.files import read_image
 from minifcn.experiments import classify, dense
@@ -49,7 +49,8 @@ from minifcn.stitch import rarefied, rarefy, shift_and_stitch, sliding
 from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
-DEVICE = "cpu"  # "gpu": the same notebook on CuPy
+DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 print(f"device {DEVICE}, {threads()} threads")
 
 # %% [markdown]
@@ -72,41 +73,27 @@ def coarse(x):
 answers = [coarse(x[shift:]) for shift in (0, 1)]
 print("as it is:    ", answers[0])
 print("moved by one:", answers[1])
+assert [len(each) for each in answers] == [5, 4]  # of fourteen pixels: one for every two
 
 # %% [markdown]
 # Draw each answer under the middle of the six pixels that it depends on, and the two rows alternate. To *stitch* is
-# to write them into one row.
+# to write them into one row. (Try [other strides and filters](../docs/explorer/stitch.html), beside the second way,
+# which comes next.)
 
 # %%
 stitched = np.zeros(9, int)
 stitched[0::2], stitched[1::2] = answers
-COLOURS = (viz.ACCENT, viz.SECOND)
-
-
-def cells(axes, y, start, step, values, colours):
-    """A row of numbers in squares, the first at `start`, the next `step` pixels on."""
-    for i, value in enumerate(values):
-        at, colour = start + step * i, colours[i % len(colours)]
-        axes.fill([at - 0.46, at + 0.46, at + 0.46, at - 0.46], [y - 0.4, y - 0.4, y + 0.4, y + 0.4], color=colour)
-        axes.text(at, y, value, ha="center", va="center", color="white", fontsize=9)
-
-
-def rows(names, size):
-    figure = Figure(figsize=(8, 0.45 * len(names) + 0.3), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlim=(-0.6, size - 0.4), ylim=(len(names) - 0.4, -0.6), yticks=range(len(names)), yticklabels=names)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    return figure, axes
-
-
-figure, axes = rows(("image", "as it is", "moved by one", "stitched"), 14)
-cells(axes, 0, 0, 1, x, ("#6b7480",))
-cells(axes, 1, 2.5, 2, answers[0], COLOURS[:1])
-cells(axes, 2, 3.5, 2, answers[1], COLOURS[1:])
-cells(axes, 3, 2.5, 1, stitched, COLOURS)
-viz.show(figure)
+assert stitched[4] == coarse(x[4:])[0] and stitched[5] == coarse(x[5:])[0]  # each is the answer of its six pixels
+blue, orange = pictures.ACCENT, pictures.SECOND
+pictures.rows(
+    {
+        "image": [(0, 1, x, pictures.GREY)],
+        "as it is": [(2.5, 2, answers[0], blue)],
+        "moved by one": [(3.5, 2, answers[1], orange)],
+        "stitched": [(2.5, 1, stitched, (blue, orange))],
+    },
+    14,
+)
 
 # %% [markdown]
 # ## 2 · The same without moving anything
@@ -117,8 +104,9 @@ viz.show(figure)
 # %%
 pairs = np.maximum(x[:-1], x[1:])
 print("stitched:           ", stitched)
-print("the filter as it is:", np.correlate(pairs, f, "valid"), " other numbers, and too many")
-assert not np.isin(np.correlate(pairs, f, "valid")[:9], stitched).all()
+overlapping = np.correlate(pairs, f, "valid")
+print("the filter as it is:", overlapping, " other numbers, and too many")
+assert len(overlapping) == 11 > len(stitched) == 9 and (overlapping[:9] != stitched).all()
 
 # %% [markdown]
 # The filter was made for pairs that lie two pixels apart, and got pairs that overlap. It has to skip every second
@@ -130,7 +118,7 @@ one_run = np.correlate(pairs, rare, "valid")
 print("the filter, rarefied:", rare)
 print("one run with it:     ", one_run)
 print("stitched:            ", stitched)
-assert np.array_equal(one_run, stitched)
+assert np.array_equal(one_run, stitched) and len(pairs) == 13
 
 # %% [markdown]
 # Equal. In two dimensions this is the rule of section 3.2, for a stride $s$ that has been taken out (zero-based):
@@ -172,14 +160,13 @@ rng = np.random.default_rng(SEED)
 w = rng.integers(1, 10, (1, 1, 3, 3)) * 1.0
 impulse = np.zeros((1, 1, 17, 17))
 impulse[..., 8, 8] = 1
-figure = Figure(figsize=(6, 2.6), layout="constrained")
-for axes, dilation in zip(figure.subplots(1, 3), (1, 2, 4), strict=True):
-    y = ops.conv2d(impulse, w, dilation=dilation, padding=dilation).data[0, 0]
-    axes.imshow(np.ma.masked_equal(y[4:13, 4:13], 0), cmap="viridis", vmin=0, vmax=9)
-    axes.set(xticks=[], yticks=[], xlabel=f"on {2 * dilation + 1} x {2 * dilation + 1} pixels")
-    axes.set_title(f"rarefied by {dilation}", fontsize=10)
-    assert np.count_nonzero(y) == 9
-viz.show(figure)
+shown = {}
+for dilation in (1, 2, 4):
+    y = ops.conv2d(impulse, w, dilation=dilation, padding=dilation).data[0, 0, 4:13, 4:13]
+    assert np.count_nonzero(y) == 9 and (np.ptp(np.nonzero(y), axis=1) + 1 == 2 * dilation + 1).all()
+    side = 2 * dilation + 1
+    shown[f"rarefied by {dilation}: on {side} x {side} pixels"] = np.where(y == 0, np.nan, y)
+pictures.panels(shown, size=(7, 2.6), cmap="viridis", limits=(0, 9))
 
 # %% [markdown]
 # ## 3 · In two dimensions, by hand
@@ -206,8 +193,7 @@ for parameter in net.parameters():
 net.to(DEVICE)
 
 photo = read_image(Path("photos/chelsea.jpg"))[40:200:2, 100:300:2]
-image = photo.astype(np.int64).sum(axis=2)[None, None] * 1.0
-image = to_device(image, DEVICE)
+image = xp.asarray(photo.astype(np.int64).sum(axis=2)[None, None] * 1.0)
 
 
 def run(net, x):
@@ -234,15 +220,11 @@ for sy in range(factor):
         place = by_hand[sy::factor, sx::factor]
         parts[sy, sx] = run(net, image[:, :, sy:, sx:])[0, 0, : place.shape[0], : place.shape[1]]
         place[:] = parts[sy, sx]
-assert not np.isnan(by_hand).any()
+assert not np.isnan(by_hand).any() and len(parts) == 16
 
-figure = Figure(figsize=(8, 2.6), layout="constrained")
-panels = {"the image": to_host(image)[0, 0], "one run": parts[0, 0], f"{factor * factor} runs, stitched": by_hand}
-for axes, (name, pixels) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-    axes.imshow(pixels, cmap="gray")
-    axes.set_title(f"{name}: {pixels.shape[0]} x {pixels.shape[1]}", fontsize=10)
-    axes.set_axis_off()
-viz.show(figure)
+shown = {"the image": to_host(image)[0, 0], "one run": parts[0, 0], f"{factor * factor} runs, stitched": by_hand}
+names = {f"{name}: {each.shape[0]} x {each.shape[1]}": each for name, each in shown.items()}
+pictures.panels(names, size=(8, 2.6), cmap="gray")
 
 # %% [markdown]
 # Which run gave which answer? Each number below is a shift: neighbouring pixels come from different runs.
@@ -250,13 +232,8 @@ viz.show(figure)
 # %%
 who = np.arange(16.0).reshape(16, 1, 1, 1) * np.ones((1, 1, 2, 3))
 where = ops.stitch(who, factor=4).data[0, 0]
-figure = Figure(figsize=(5, 3.3), layout="constrained")
-axes = figure.subplots()
-axes.imshow(where, cmap="tab20")
-for (i, j), run_number in np.ndenumerate(where.astype(int)):
-    axes.text(j, i, run_number, ha="center", va="center", fontsize=8, color=viz.INK)
-axes.set_axis_off()
-viz.show(figure)
+assert (where[:4, :4] == np.arange(16).reshape(4, 4)).all()
+pictures.panels({"which run": where}, size=(5, 3.3), cmap="tab20", numbers="{:.0f}")
 
 # %% [markdown]
 # ### Exercise 2: stitch
@@ -322,7 +299,7 @@ assert np.array_equal(one_run, stitched) and np.array_equal(one_run[::4, ::4], p
 # %%
 net32 = copy.deepcopy(net)
 for parameter in net32.parameters():
-    parameter.data = to_device(rng.standard_normal(parameter.shape).astype(np.float32), DEVICE)
+    parameter.data = xp.asarray(rng.standard_normal(parameter.shape).astype(np.float32))
 image32 = (image / 255).astype(np.float32)
 a, b = to_host(shift_and_stitch(net32, image32).data), run(rarefy(net32), image32)
 print("float32, equal to five digits:", np.allclose(a, b, rtol=0, atol=1e-5 * abs(b).max()))
@@ -396,7 +373,7 @@ assert n06.check_fc6_extent.accepts(solution)
 # %%
 vgg = VGG(width=4, padding=1, init=np.random.default_rng(SEED), rng=rng).until("pool3")
 vgg.to(DEVICE)
-noise = to_device(np.random.default_rng(SEED).standard_normal((1, 3, 96, 96)).astype(np.float32), DEVICE)
+noise = xp.asarray(np.random.default_rng(SEED).standard_normal((1, 3, 96, 96)).astype(np.float32))
 a, b = to_host(shift_and_stitch(vgg, noise).data), run(rarefy(vgg), noise)
 difference = abs(a - b).max(axis=(0, 1))
 inner = dense.equal_cells(vgg.layers(), (96, 96))
@@ -404,11 +381,7 @@ rows_, columns_ = (slice(cells_.start, cells_.stop) for cells_ in inner)
 print(f"{difference.shape} cells; of them inside:", tuple(len(cells_) for cells_ in inner))
 assert difference[rows_, columns_].max() < 1e-4 < difference.max()
 
-figure = Figure(figsize=(3.4, 3.4), layout="constrained")
-axes = figure.subplots()
-axes.imshow(dense.border_picture(difference, *inner))
-axes.set(xticks=[0, inner[1].start, inner[1].stop - 1], yticks=[0, inner[0].start, inner[0].stop - 1])
-viz.show(figure)
+pictures.border(dense.border_picture(difference, *inner), inner)
 
 # %% [markdown]
 # Why? Look at one dimension again: a filter of three with padding 1, then pairs. In the original image, the zero of
@@ -416,12 +389,14 @@ viz.show(figure)
 # pixel 0. One run uses a pixel, the other a zero.
 
 # %%
-figure, axes = rows(("as it is", "moved by one"), 9)
-for y, first in enumerate((0, 1)):
-    cells(axes, y, first, 1, x[first:8], ("#6b7480",))
-    cells(axes, y, first - 1, 1, [0], (viz.SECOND,))
-axes.set(xlim=(-1.6, 7.6))
-viz.show(figure)
+grey, orange = pictures.GREY, pictures.SECOND
+pictures.rows(
+    {
+        "as it is": [(0, 1, x[:8], grey), (-1, 1, [0], orange)],
+        "moved by one": [(1, 1, x[1:8], grey), (0, 1, [0], orange)],
+    },
+    8,
+)
 
 
 # %%
@@ -468,21 +443,22 @@ assert costs["stitched"].inference > 9 * costs["rarefied"].inference > 18 * base
 
 # %% [markdown]
 # The layers show why. A bar is the work of one convolution. A layer before the first pool costs the same in the
-# rarefied net as in the strided one; after the second pool it costs sixteen times as much; stitched, everything costs
-# 64 times as much.
+# rarefied net as in the strided one; after the second pool it costs nearly sixteen times as much; stitched, everything
+# costs 64 times as much.
 
 # %%
-figure = Figure(figsize=(7, 2.8), layout="constrained")
-axes = figure.subplots()
 convolutions = {name: [row for row in cost.rows if row.kind == "Conv2d"] for name, cost in costs.items()}
-for k, (name, colour) in enumerate(zip(convolutions, (viz.FAINT, viz.SECOND, viz.ACCENT), strict=True)):
-    heights = [row.multiply_adds / 1e9 for row in convolutions[name]]
-    axes.bar(np.arange(len(heights)) + 0.27 * (k - 1), heights, 0.27, color=colour, label=name)
-axes.set(yscale="log", ylabel="multiply-adds, G", xticks=range(7))
-axes.set_xticklabels([row.name.split(".")[-1] for row in convolutions["strided"]], fontsize=8)
-axes.legend(frameon=False, fontsize=9)
-axes.spines[["top", "right"]].set_visible(False)
-viz.show(figure)
+work = {name: [row.multiply_adds for row in each] for name, each in convolutions.items()}
+rise = {name: [b / a for a, b in zip(work["strided"], each, strict=True)] for name, each in work.items()}
+assert rise["rarefied"][:2] == [1, 1] and 15 < rise["rarefied"][-1] < 16 and set(rise["stitched"]) == {64}
+pictures.bars(
+    {name: [each / 1e9 for each in several] for name, several in work.items()},
+    [row.name.split(".")[-1] for row in convolutions["strided"]],
+    size=(7, 2.8),
+    colours=(pictures.FAINT, pictures.SECOND, pictures.ACCENT),
+    yscale="log",
+    ylabel="multiply-adds, G",
+)
 
 # %% [markdown]
 # ### Exercise 4: what it costs
@@ -525,22 +501,23 @@ done = four_ways(["--size", "96x96"])
 weights = imagenet_squeezenet()
 classifier, preprocessing = classify.classifier_of(weights)
 windows = classify.dense(classifier)
+assert Grid.of(windows.layers()).field == 379
 windows.to(DEVICE)
 cup = read_image(Path("photos/coffee.jpg"))
 espresso = classify.class_number("espresso", weights.classes)
-x = to_device(preprocessing(cup)[None], DEVICE)
+x = xp.asarray(preprocessing(cup)[None])
 heat, work = {}, {}
 for stride in (16, 8, 4):
     finer = rarefy(windows, stride)
     work[stride] = describe(finer, cup.shape[:2]).multiply_adds / 1e9
     heat[stride] = classify.softmax(run(finer, x))[0, espresso]
 
-figure = Figure(figsize=(8, 1.9), layout="constrained")
-for axes, (stride, cells_) in zip(figure.subplots(1, 3), heat.items(), strict=True):
-    axes.imshow(cells_, cmap="inferno", vmin=0, vmax=1)
-    axes.set_title(f"stride {stride}: {cells_.shape[0]} x {cells_.shape[1]}, {work[stride]:.1f} G", fontsize=10)
-    axes.set_axis_off()
-viz.show(figure)
+shown = {
+    f"stride {stride}: {cells.shape[0]} x {cells.shape[1]}, {work[stride]:.1f} G": cells
+    for stride, cells in heat.items()
+}
+assert [len(cells) for cells in heat.values()] == [12, 23, 44]
+pictures.panels(shown, size=(8, 1.9), cmap="inferno", limits=(0, 1))
 
 # %% [markdown]
 # The map is finer, but striped. Is that a fault? Every second column of the map at stride 8 *is* the map at

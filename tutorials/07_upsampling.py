@@ -29,12 +29,12 @@ import inspect
 import textwrap
 
 import numpy as np
+import pictures
 from exercises import n07
-from matplotlib.figure import Figure
 from PIL import Image
 
-from minifcn import ops, viz
-from minifcn.backend import to_device, to_host
+from minifcn import ops
+from minifcn.backend import to_host, xp_on
 from minifcn.errors import GeometryError
 from minifcn.geometry import Grid, Layer
 from minifcn.kernels.threads import threads
@@ -46,13 +46,14 @@ from minifcn.optim import SGD
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 rng = np.random.default_rng(SEED)
 print(f"device {DEVICE}, {threads()} threads")
 
 
-def put(values):
-    """Numbers as an array on the device."""
-    return to_device(np.asarray(values, dtype=np.float64), DEVICE)
+def normal(*shape):
+    """Random numbers in float64, drawn on the host."""
+    return xp.asarray(rng.normal(size=shape))
 
 
 # %% [markdown]
@@ -63,33 +64,24 @@ def put(values):
 # lines as one batch.
 
 # %%
-w = put([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
-single_pixels = put(np.eye(9)).reshape(9, 1, 1, 9)  # a batch of nine lines
-A = to_host(ops.conv2d(single_pixels, w, stride=(1, 2)).data).reshape(9, 4).T
+w = xp.array([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
+single_pixels = xp.eye(9).reshape(9, 1, 1, 9)  # a batch of nine lines
+A = ops.conv2d(single_pixels, w, stride=(1, 2)).data.reshape(9, 4).T
 print(A.astype(int))
+assert A.shape == (4, 9)  # four windows fit
 
 # %% [markdown]
 # Each row is one window: the kernel, moved by the stride. Now do the same with the transposed convolution. It takes 4
 # numbers, so use four lines.
 
 # %%
-single_cells = put(np.eye(4)).reshape(4, 1, 1, 4)
-B = to_host(ops.conv_transpose2d(single_cells, w, stride=(1, 2)).data).reshape(4, 9).T
-
-
-def matrix_on(axes, matrix, title):
-    axes.imshow(matrix, cmap="Blues", vmax=5)
-    for (row, column), value in np.ndenumerate(matrix):
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="0.75" if value == 0 else "black")
-    axes.set(title=title, xticks=[], yticks=[])
-
-
-figure = Figure(figsize=(8, 3.6), layout="constrained")
-left, right = figure.subplots(1, 2, width_ratios=[9, 5])
-matrix_on(left, A, "down: 9 pixels to 4 cells")
-matrix_on(right, B, "up: 4 cells to 9 pixels")
+single_cells = xp.eye(4).reshape(4, 1, 1, 4)
+B = ops.conv_transpose2d(single_cells, w, stride=(1, 2)).data.reshape(4, 9).T
 assert (B == A.T).all()
-viz.show(figure)
+overlaps = [pixel for pixel in range(9) if (B[pixel] > 0).sum() == 2]
+assert overlaps == [2, 4, 6]
+shown = {"down: 9 pixels to 4 cells": A, "up: 4 cells to 9 pixels": B}
+pictures.panels(shown, size=(8, 3.6), limits=(None, 5), numbers="{:.0f}", widths=(9, 5))
 
 # %% [markdown]
 # The right matrix is the transpose of the left one: **upsampling is the transpose of a strided convolution**. A row
@@ -102,14 +94,14 @@ viz.show(figure)
 # at $x$. So every convolution layer contains an upsampling. Call the op's plain function, and compare.
 
 # %%
-x, w3 = put(rng.normal(size=(2, 3, 9, 11))), put(rng.normal(size=(5, 3, 4, 4)))
+x, w3 = normal(2, 3, 9, 11), normal(5, 3, 4, 4)
 y, (grad_x, grad_w, grad_b) = ops.conv2d.__wrapped__(x, w3, stride=2, padding=1)
-gy = put(rng.normal(size=y.shape))
+gy = normal(*y.shape)
 
 painted = ops.conv_transpose2d(gy, w3, stride=2, padding=1, output_padding=(1, 1))
 print("conv2d takes", x.shape, "to", y.shape, "and its gradient back to", grad_x(gy).shape)
 print("conv_transpose2d of the gradient gives", painted.shape)
-assert (to_host(grad_x(gy)) == to_host(painted.data)).all()
+assert (grad_x(gy) == painted.data).all()
 
 # %% [markdown]
 # They are equal to the bit, because both call one function, `spread`. In the source the two ops are mirror images:
@@ -128,9 +120,9 @@ for line in inspect.getsource(ops.conv_transpose2d.__wrapped__).splitlines():
 # $b$. This is the *adjoint test*, the best test there is for an upsampling.
 
 # %%
-gathered = to_host(ops.conv2d(x, w3, stride=2, padding=1).data)
-there = (gathered * to_host(gy)).sum()
-back = (to_host(x) * to_host(grad_x(gy))).sum()
+gathered = ops.conv2d(x, w3, stride=2, padding=1).data
+there = float((gathered * gy).sum())
+back = float((x * grad_x(gy)).sum())
 print(f"<A x, b> = {there:.12f}\n<x, At b> = {back:.12f}")
 assert abs(there - back) < 1e-10
 
@@ -138,12 +130,9 @@ assert abs(there - back) < 1e-10
 # It is **not** the inverse, although the name "deconvolution" suggests it: $A^\top A$ is far from the identity.
 
 # %%
-figure = Figure(figsize=(4, 3.4), layout="constrained")
-axes = figure.subplots()
-axes.imshow(A.T @ A, cmap="Blues")
-axes.set(title="$A^T A$: down, and up again", xticks=[], yticks=[])
-assert np.linalg.matrix_rank(A.T @ A) == 4  # five of nine dimensions are gone for good
-viz.show(figure)
+AtA = to_host(A.T @ A)
+assert np.linalg.matrix_rank(AtA) == 4  # five of nine dimensions are gone for good
+pictures.panels({"$A^T A$: down, and up again": AtA}, size=(4, 3.4))
 
 # %% [markdown]
 # ### Exercise 1: paint
@@ -180,20 +169,12 @@ assert n07.check_paint.accepts(solution)
 cells, stride, kernel = np.array([1.0, 3.0, 2.0, 2.5]), 8, 16
 tent = 1 - abs(np.arange(kernel) - (kernel - 1) / 2) / ((kernel + 1) // 2)
 total = np.zeros((len(cells) - 1) * stride + kernel)
-figure = Figure(figsize=(8, 2.8), layout="constrained")
-axes = figure.subplots()
 for i, value in enumerate(cells):
     pixels = np.arange(i * stride, i * stride + kernel)
     total[pixels] += value * tent
-    axes.plot(pixels, value * tent, color=viz.FAINT, linewidth=1.5)
-    axes.plot(i * stride + (kernel - 1) / 2, value, "o", color=viz.SECOND)
-axes.plot(total, color=viz.ACCENT, linewidth=2)
-axes.axvspan(-0.5, kernel - stride - 0.5, color="0.95")
-axes.axvspan(len(total) - (kernel - stride) - 0.5, len(total) - 0.5, color="0.95")
-axes.set(title="four cells paint tents (grey), the sum is the line between them (blue)", xlabel="pixel", ylim=(0, 3.3))
-line = ops.bilinear_upsample(put(cells).reshape(1, 1, 1, 4), kernel_size=(1, kernel), stride=(1, stride)).data
-assert np.allclose(to_host(line).ravel(), total)
-viz.show(figure)
+line = ops.bilinear_upsample(xp.asarray(cells).reshape(1, 1, 1, 4), kernel_size=(1, kernel), stride=(1, stride)).data
+assert np.allclose(to_host(line).ravel(), total) and total[0] < total[15] / 10  # it drops to zero at the ends
+pictures.tents(cells, tent, stride, total)
 
 # %% [markdown]
 # Inside, the sum goes from cell to cell in straight lines. Under the grey bands it drops to zero: only one tent
@@ -207,17 +188,16 @@ print(bilinear(4) * 16)
 assert (bilinear(4) * 16 == np.outer([1, 3, 3, 1], [1, 3, 3, 1])).all()
 
 sizes = (3, 4, 15, 16, 63, 64)
-figure = Figure(figsize=(9, 1.9), layout="constrained")
-for axes, k in zip(figure.subplots(1, len(sizes)), sizes, strict=True):
+shown = {}
+for k in sizes:
     factor, centre = (k + 1) // 2, (k - 1) / 2
     built = np.array(
         [[(1 - abs(i - centre) / factor) * (1 - abs(j - centre) / factor) for j in range(k)] for i in range(k)]
     )
     assert np.allclose(built, bilinear(k), atol=1e-7)
     assert np.isclose(built.sum(), factor**2)
-    axes.imshow(built, cmap="gray", vmin=0, vmax=1)
-    axes.set(title=f"k = {k}", xticks=[], yticks=[])
-viz.show(figure)
+    shown[f"k = {k}"] = built
+pictures.panels(shown, size=(9, 1.9), cmap="gray", limits=(0, 1))
 
 # %% [markdown]
 # Why does the kernel sum to $f^2$ and not to 1? Because a cell has to fill a whole block of stride × stride pixels.
@@ -226,11 +206,10 @@ viz.show(figure)
 # ramp. Both pass, except at the ends.
 
 # %%
-ramp = put([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 1, 1, 5)
-print("kernel 4, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 4), stride=(1, 2)).data).ravel())
-print("kernel 3, stride 2:", to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 3), stride=(1, 2)).data).ravel())
-even = to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 4), stride=(1, 2)).data).ravel()
-odd = to_host(ops.bilinear_upsample(ramp, kernel_size=(1, 3), stride=(1, 2)).data).ravel()
+ramp = xp.array([1.0, 2.0, 3.0, 4.0, 5.0]).reshape(1, 1, 1, 5)
+even, odd = (to_host(ops.bilinear_upsample(ramp, kernel_size=(1, k), stride=(1, 2)).data).ravel() for k in (4, 3))
+print("kernel 4, stride 2:", even)
+print("kernel 3, stride 2:", odd)
 assert np.allclose(even[2:-2], np.arange(1.25, 5, 0.5))
 assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
 
@@ -244,23 +223,19 @@ assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
 # kernels that cover it, and notebook 02 counted them: with a kernel of 3 and a stride of 2 one pixel gets a single
 # contribution, its neighbour two, and the next one four. So even a constant map comes out as a checkerboard. It is
 # the best-known pitfall of upsampling. It goes away if the stride divides the kernel: then every pixel inside gets
-# equally many. Here each kernel paints ones, for two kernels, and the same kernel of 3 as a tent.
+# equally many. Here each kernel paints ones, for two kernels, and the same kernel of 3 as a tent. (You can
+# [play with one](../docs/explorer/convolution.html#kind=transposed&n=5&stride=2&image=all+ones&weights=ones).)
 
 # %%
-constant = put(np.ones((1, 1, 6, 6)))
-kernels_ = {"ones, kernel 3": np.ones((3, 3)), "ones, kernel 4": np.ones((4, 4)), "tent, kernel 3": bilinear(3)}
-figure = Figure(figsize=(8, 2.9), layout="constrained")
-inside_ = {}
-for axes, (name, values) in zip(figure.subplots(1, 3), kernels_.items(), strict=True):
-    up = to_host(ops.conv_transpose2d(constant, put(values)[None, None], stride=2).data)[0, 0]
-    inside_[name] = up[2:-2, 2:-2]
-    axes.imshow(up, cmap="Blues", vmin=0, vmax=5)
-    for (row, column), value in np.ndenumerate(up):
-        axes.text(column, row, f"{value:g}", ha="center", va="center", fontsize=6, color=viz.INK)
-    axes.set(title=f"{name}, stride 2", xticks=[], yticks=[])
+constant = xp.ones((1, 1, 6, 6))
+kernels_ = {"ones, kernel 3": xp.ones((3, 3)), "ones, kernel 4": xp.ones((4, 4)), "tent, kernel 3": bilinear(3)}
+shown, inside_ = {}, {}
+for name, values in kernels_.items():
+    up = to_host(ops.conv_transpose2d(constant, xp.asarray(values, dtype="float64")[None, None], stride=2).data)[0, 0]
+    shown[f"{name}, stride 2"], inside_[name] = up, up[2:-2, 2:-2]
 assert set(inside_["ones, kernel 3"].ravel()) == {1, 2, 4}
 assert set(inside_["ones, kernel 4"].ravel()) == {4} and np.allclose(inside_["tent, kernel 3"], 1)
-viz.show(figure)
+pictures.panels(shown, size=(8, 2.9), limits=(0, 5), numbers="{:g}")
 
 # %% [markdown]
 # A kernel of 3 *can* avoid it, as its tent shows: 1/2, 1, 1/2 adds up to 1 everywhere. But nothing keeps learned
@@ -273,17 +248,20 @@ spread = {}
 for k in (2, 3, 4, 5, 6, 7, 8):
     each = []
     for weights in 1 + 0.3 * noise[:, :k, :k]:
-        up = to_host(ops.conv_transpose2d(put(np.ones((1, 1, 8, 8))), put(weights)[None, None], stride=2).data)[0, 0]
+        up = to_host(ops.conv_transpose2d(xp.ones((1, 1, 8, 8)), xp.asarray(weights)[None, None], stride=2).data)[0, 0]
         phases = [up[8 + a, 8 + b] for a in (0, 1) for b in (0, 1)]
         each.append(np.std(phases) / np.mean(phases))
     spread[k] = float(np.mean(each))
-figure = Figure(figsize=(6, 2.4), layout="constrained")
-axes = figure.subplots()
-axes.bar(list(spread), list(spread.values()), color=[viz.ACCENT if k % 2 == 0 else viz.SECOND for k in spread])
-axes.set(xlabel="kernel, at stride 2", ylabel="spread / mean", title="checkerboard of noisy kernels")
-axes.spines[["top", "right"]].set_visible(False)
 assert all(spread[odd] > spread[odd + 1] for odd in (3, 5, 7)) and spread[3] > 3 * spread[4]
-viz.show(figure)
+pictures.bars(
+    {"spread": list(spread.values())},
+    list(spread),
+    size=(6, 2.4),
+    colours=(pictures.ACCENT, pictures.SECOND),  # even and odd
+    xlabel="kernel, at stride 2",
+    ylabel="spread / mean",
+    title="checkerboard of noisy kernels",
+)
 
 # %% [markdown]
 # So use a kernel that the stride divides, begin with a tent, or fix the tent, as the released nets do.
@@ -313,21 +291,10 @@ assert n07.check_bilinear.accepts(solution)
 # are too small; in the corners three of four are missing.
 
 # %%
-ones = put(np.ones((1, 1, 4, 4)))
+ones = xp.ones((1, 1, 4, 4))
 plate = to_host(ops.bilinear_upsample(ones, kernel_size=64, stride=32).data)[0, 0]
-figure = Figure(figsize=(9, 3.4), layout="constrained")
-left, right = figure.subplots(1, 2)
-shown = left.imshow(plate, cmap="viridis", vmin=0, vmax=1)
-figure.colorbar(shown, ax=left, shrink=0.8)
-left.set_title("a map of 4 x 4 ones, upsampled by 64/32")
-right.plot(plate[len(plate) // 2], color=viz.ACCENT, label="along the middle row")
-right.plot(plate[0 + 16], color=viz.SECOND, label="along row 16")
-right.axvline(64 - 32 - 0.5, color="0.6", linestyle=":")
-right.set(title="the ring is k - s = 32 pixels wide", xlabel="pixel", ylim=(0, 1.1))
-right.legend(frameon=False)
-inside = plate[32:-32, 32:-32]
-assert np.allclose(inside, 1) and (plate[:32] < 1).all()
-viz.show(figure)
+assert np.allclose(plate[32:-32, 32:-32], 1) and (plate[:32] < 1).all()
+pictures.ring(plate, {"along the middle row": len(plate) // 2, "along row 16": 16}, width=64 - 32)
 
 # %% [markdown]
 # What happens to the ring in FCN-32s? The net pads the image by 100 and crops the scores at 19 at the end (notebook
@@ -348,28 +315,24 @@ assert (edge[:13] < 1).all() and (edge[13:] == 1).all()
 # certain, so **the loss is larger**, and training pushes the scores of the border cells up without need.
 
 # %%
-scores = put(rng.normal(size=(1, 3, 1, 1)) * 3 + np.zeros((1, 3, 8, 8)))  # the same scores in every cell
+scores = normal(1, 3, 1, 1) * 3 + xp.zeros((1, 3, 8, 8))  # the same scores in every cell
 up = ops.bilinear_upsample(scores, kernel_size=64, stride=32)
 view = ops.crop(up, like=(200, 200), at=19)
-labels = to_device(np.full((1, 200, 200), int(to_host(scores)[0, :, 0, 0].argmax())), DEVICE)
+labels = xp.full((1, 200, 200), int(scores[0, :, 0, 0].argmax()))
 values = to_host(view.data)
 loss = -np.log(np.exp(values).max(axis=1) / np.exp(values).sum(axis=1))[0]
 assert (values.argmax(axis=1) == to_host(labels)).all()
 assert np.isclose(loss.mean(), ops.softmax_cross_entropy(view, labels).item())
 
-figure = Figure(figsize=(9, 3), layout="constrained")
-for axes, picture, title in zip(
-    figure.subplots(1, 3),
-    (values[0].max(axis=0), values[0].argmax(axis=0), loss),
-    ("the highest score", "the prediction", "the loss of each pixel"),
-    strict=True,
-):
-    figure.colorbar(axes.imshow(picture, cmap="viridis"), ax=axes, shrink=0.7)
-    axes.set(title=title, xticks=[], yticks=[])
 corner = plate[19, 19]
 print(f"in the corner the scores are multiplied by {corner:.2f}")
 assert round(corner, 2) == 0.37 and loss[0, 0] > loss[100, 100]
-viz.show(figure)
+shown = {
+    "the highest score": values[0].max(axis=0),
+    "the prediction": values[0].argmax(axis=0),
+    "the loss of each pixel": loss,
+}
+pictures.panels(shown, size=(9, 3), cmap="viridis", bar=True)
 
 # %% [markdown]
 # `ops.bilinear_resize` has no ring: it repeats the outermost cell, as image programs do. The paper's net is a chain
@@ -395,25 +358,13 @@ assert n07.check_ring.accepts(solution)
 
 # %%
 chains = {"two pools of 2": [Layer(2, 2), Layer(2, 2)], "two pools of 3/2": [Layer(3, 2), Layer(3, 2)]}
-figure = Figure(figsize=(9, 4.4), layout="constrained")
-for axes, (name, layers) in zip(figure.subplots(2, 1, sharex=True), chains.items(), strict=True):
-    grid = Grid.of(layers)
-    axes.set(title=f"{name}: {grid}", yticks=[0, 1, 2, 3], ylim=(3.6, -0.6), xlim=(-4.5, 24.5))
-    axes.set_yticklabels(["image", "cells", "upsampled, k = 8", "upsampled, k = 7"])
-    axes.plot(np.arange(25), np.full(25, 0), ".", color="0.5")
-    axes.plot([float(grid.start + 4 * i) for i in range(5)], np.full(5, 1), "o", color=viz.SECOND)
-    for row, k in ((2, 8), (3, 7)):
-        fine = grid.through(Layer(k, 4, transpose=True))
-        fits = fine.start.denominator == 1
-        axes.plot(
-            [float(fine.start + i) for i in range(26)],
-            np.full(26, row),
-            "." if fits else "x",
-            color=viz.ACCENT if fits else "0.75",
-        )
-    axes.grid(axis="x", color="0.93")
-    axes.set_xticks(range(-4, 25, 2))
-viz.show(figure)
+lands = {
+    (name, k): Grid.of(layers).through(Layer(k, 4, transpose=True)).start.denominator == 1
+    for name, layers in chains.items()
+    for k in (8, 7)
+}
+assert list(lands.values()) == [True, False, False, True]  # even after pools of 2, odd after pools of 3
+pictures.landings(chains, (8, 7), stride=4)
 
 # %% [markdown]
 # An even kernel shifts by half a pixel, an odd one does not. After pools of 2 only the even kernel lands on the
@@ -471,7 +422,7 @@ assert n07.check_kernel.accepts(solution)
 
 # %%
 photo = np.asarray(Image.open("photos/chelsea.jpg").convert("L"), dtype=np.float32)[40:200, 100:260] / 255
-image = to_device(photo[None, None], DEVICE)
+image = xp.asarray(photo[None, None])
 half = ops.avg_pool2d(image, kernel_size=2, stride=2).data
 inner = (144, 144)  # the ring is left out
 
@@ -505,32 +456,17 @@ assert 0.0 < gain[4] < 0.12 < gain[8] < 0.5
 
 # %% tags=["varies"]
 learned = {kernel: to_host(net.w.data)[0, 0] for kernel, net in nets.items()}
-figure = Figure(figsize=(9, 2.7), layout="constrained")
-panels = {"bilinear": bilinear(4), "learned, 4 x 4": learned[4], "learned, 8 x 8": learned[8]}
-*pictures, profile = figure.subplots(1, 4, width_ratios=[1, 1, 1, 1.6])
-for axes, (title, values) in zip(pictures, panels.items(), strict=True):
-    axes.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1)
-    axes.set(title=title, xticks=[], yticks=[])
-for (title, values), colour in zip(panels.items(), ("0.6", viz.ACCENT, viz.SECOND), strict=True):
-    middle = values[len(values) // 2]
-    profile.plot(np.arange(len(middle)) - (len(middle) - 1) / 2, middle, ".-", color=colour, label=title)
-profile.axhline(0, color="0.8", linewidth=0.8)
-profile.set(title="a row through the middle")
-profile.legend(frameon=False, fontsize=7)
 assert learned[8].min() < -0.01 and abs(learned[8].sum() - 4) < 0.2  # a constant still stays one
-viz.show(figure)
+pictures.kernels_learned({"bilinear": bilinear(4), "learned, 4 x 4": learned[4], "learned, 8 x 8": learned[8]})
 
 # %% tags=["varies"]
 restored = {
     "half size, bilinear": ops.bilinear_upsample(half, kernel_size=4, stride=2, padding=1),
     "learned, 8 x 8": nets[8](half),
 }
-figure = Figure(figsize=(9, 3.3), layout="constrained")
-panels = {"photograph": photo, **{name: to_host(each.data)[0, 0] for name, each in restored.items()}}
-for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-    axes.imshow(values[60:130, 30:130], cmap="gray", vmin=0, vmax=1)
-    axes.set(title=title, xticks=[], yticks=[])
-viz.show(figure)
+shown = {"photograph": photo, **{name: to_host(each.data)[0, 0] for name, each in restored.items()}}
+cut = {name: values[60:130, 30:130] for name, values in shown.items()}
+pictures.panels(cut, size=(9, 3.3), cmap="gray", limits=(0, 1))
 
 # %% [markdown]
 # Scores are not photographs. A score map is smooth. It lacks information about *where*, not sharpness; that
@@ -543,13 +479,13 @@ viz.show(figure)
 # %%
 dense, grouped = Upsample(21, 64, 32, learn=True, grouped=False).to(DEVICE), Upsample(21, 64, 32, learn=True).to(DEVICE)
 fixed = Upsample(21, 64, 32)
-small = put(rng.normal(size=(1, 21, 2, 2))).astype(np.float32)
-answers = {name: to_host(up(small).data) for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed))}
+small = normal(1, 21, 2, 2).astype("float32")
+answers = {name: up(small).data for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed))}
 for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed)):
     print(f"{name:8} {sum(p.size for p in up.parameters()):>9,} weights")
-assert dense.w.size == 1_806_336 and np.count_nonzero(to_host(dense.w.data)) * 21 == dense.w.size
-assert np.allclose(answers["dense"], answers["grouped"], atol=1e-5)
-assert np.allclose(answers["dense"], answers["fixed"], atol=1e-5)
+assert dense.w.size == 1_806_336 and (dense.w.data != 0).sum() * 21 == dense.w.size
+assert xp.allclose(answers["dense"], answers["grouped"], atol=1e-5)
+assert xp.allclose(answers["dense"], answers["fixed"], atol=1e-5)
 
 # %% [markdown]
 # ## Summary
@@ -598,12 +534,12 @@ assert n07.check_quiz.accepts("bcb")
 from minifcn.models.upsampling import Deconvolutions
 
 stack = Deconvolutions(2, Layer(8, 4, transpose=True)).to(DEVICE).astype(np.float64)
-a, b = (put(rng.normal(size=(1, 2, 5, 5))) for _ in range(2))
+a, b = normal(1, 2, 5, 5), normal(1, 2, 5, 5)
 gaps = []
 for noise in (0, 0.1):
     for p in stack.parameters():
-        p.data = p.data + noise * put(rng.normal(size=p.shape))
-    gaps.append(float(abs(to_host(stack(a).data + stack(b).data - stack(a + b).data)).max()))
+        p.data = p.data + noise * normal(*p.shape)
+    gaps.append(float(abs(stack(a).data + stack(b).data - stack(a + b).data).max()))
 print(f"as it begins, linear: {gaps[0] < 1e-12}; with other weights: {gaps[1] < 1e-12}")
 assert gaps[0] < 1e-12 < 1e-2 < gaps[1]
 

@@ -29,11 +29,11 @@ import inspect
 from pathlib import Path
 
 import numpy as np
+import pictures
 from exercises import n08
-from matplotlib.figure import Figure
 
 from minifcn import ops, viz
-from minifcn.backend import to_device, to_host
+from minifcn.backend import to_host, xp_on
 from minifcn.data import VOID, Preprocessing, Shapes, collate
 from minifcn.data.files import read_image
 from minifcn.geometry import Layer
@@ -52,6 +52,7 @@ from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 FROM_SCRATCH = False  # True: train FCN-32s here, for ten minutes, instead of reading its stored weights
 STORED = Path("weights/n08_fcn32s.npz")
 print(f"device {DEVICE}, {threads()} threads")
@@ -109,6 +110,7 @@ for name in ("pool3", "pool4", "fc7"):
     )
 up = grids["fc7"].through(Layer(4, 2, transpose=True))  # upscore2: kernel 4, stride 2
 print(f"score  a cell every {up.stride!s:>2} pixels, the first at {float(up.start):6.1f}, after upscore2")
+assert [grids[name].stride for name in ("pool4", "fc7")] == [16, 32] and up.stride == 16
 
 # %% [markdown]
 # The picture shows the first cells of `pool4` and of the upsampled score on one axis.
@@ -116,22 +118,9 @@ print(f"score  a cell every {up.stride!s:>2} pixels, the first at {float(up.star
 # %%
 pool4 = grids["pool4"]
 at = (up.start - pool4.start) / pool4.stride
-drawing = Figure(figsize=(9, 2.2), layout="constrained")
-axes = drawing.subplots()
-for row, (grid, colour) in enumerate(((pool4, viz.ACCENT), (up, viz.SECOND))):
-    places = np.array([float(grid.start + grid.stride * i) for i in range(14)])
-    axes.plot(places, np.full(14, row), "o", color=colour)
-    for i, place in enumerate(places):
-        axes.annotate(str(i), (place, row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=7)
-axes.plot([float(pool4.start + pool4.stride * i) for i in range(5)], np.zeros(5), "x", color="black", markersize=11)
-axes.axvspan(0, 200, color="0.93", zorder=0)
-axes.text(4, 0.45, "image", color="0.4")
-axes.set(
-    yticks=[0, 1], yticklabels=["pool4", "upscore2"], ylim=(1.6, -0.6), xlim=(-100, 140), xlabel="pixel of the image"
-)
 print(f"({up.start} - {pool4.start}) / {pool4.stride} = {at}")
 assert at == 5
-viz.show(drawing)
+pictures.aligned({"pool4": pool4, "upscore2": up}, cut=5, image=200)
 
 # %% [markdown]
 # The first five cells of `pool4` lie before the first cell of the score, and are cut off. That is the 5. The 9 and
@@ -203,10 +192,6 @@ def drawn(split, count):
     return collate([scenes[i] for i in range(count)], LOOK)
 
 
-def put(array):
-    return to_device(np.ascontiguousarray(array), DEVICE)
-
-
 def train(net, x, labels, *, steps, lr, multipliers=caffe_multipliers):
     """SGD on random batches of 8, mirrored at random. Returns the loss of every step."""
     order = np.random.default_rng(SEED)
@@ -214,8 +199,8 @@ def train(net, x, labels, *, steps, lr, multipliers=caffe_multipliers):
     for step in range(steps):
         optimizer.lr = learning_rate(step, steps, lr=lr, schedule="poly")
         chosen, way = order.choice(len(x), 8, replace=False), -1 if order.random() < 0.5 else 1
-        scores = net(put(x[chosen][..., ::way]))
-        loss = ops.softmax_cross_entropy(scores, put(labels[chosen][..., ::way]))
+        scores = net(xp.asarray(x[chosen][..., ::way]))
+        loss = ops.softmax_cross_entropy(scores, xp.asarray(labels[chosen][..., ::way]))
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -229,6 +214,7 @@ def measure(net, x, labels):
 
 
 print(figure_of(fcn("pool4", "pool3")))
+assert fcn("pool4", "pool3").trunk(xp.zeros((1, 3, 64, 64), "float32"))["fc"].shape[2:] == (2, 2)
 
 # %% [markdown]
 # The first stage, FCN-32s, needs the longest training, because the whole trunk has to learn. So its weights are
@@ -256,8 +242,8 @@ assert 0.2 < before.mean_iu() < 0.4
 # %%
 fcn16s = fcn("pool4")
 fcn16s.load_state_dict(fcn32s.state_dict(), strict=False)  # what both have; score_pool4 stays at zero
-fcn16s.score_pool4.w.data[...] = to_device(np.random.default_rng(SEED).normal(size=(8, 48, 1, 1)) * 0.1, DEVICE)
-image = put(x_val[:2])
+fcn16s.score_pool4.w.data[...] = xp.asarray(np.random.default_rng(SEED).normal(size=(8, 48, 1, 1)) * 0.1)
+image = xp.asarray(x_val[:2])
 with no_grad():
     maps = fcn16s.trunk(image, keep=["pool4"])
     score = ops.conv2d(maps["fc"], fcn16s.score_fr.w, fcn16s.score_fr.b)  # 2 x 2 cells: what
@@ -265,7 +251,7 @@ with no_grad():
     skip = ops.conv2d(maps["pool4"], fcn16s.score_pool4.w, fcn16s.score_pool4.b)  # 4 x 4 cells: where
     fused = score + ops.crop(skip, like=score, at=0)
     pixels = ops.bilinear_upsample(fused, kernel_size=32, stride=16, padding=8)
-    assert (to_host(pixels.data) == to_host(fcn16s(image).data)).all()
+    assert (pixels.data == fcn16s(image).data).all()
 print([tuple(each.shape) for each in (maps["fc"], score, skip, fused, pixels)])
 
 # %% [markdown]
@@ -306,13 +292,14 @@ with no_grad():
     fresh, greatest = fcn("pool4"), fcn("pool4", fusion="max")
     for each in (fresh, greatest):
         each.load_state_dict(fcn32s.state_dict(), strict=False)
-        assert not to_host(each.score_pool4.w.data).any()
-    maps = fcn32s.trunk(put(x_val), keep=["pool4"])
+        assert not each.score_pool4.w.data.any()
+    scenes_ = xp.asarray(x_val)
+    maps = fcn32s.trunk(scenes_, keep=["pool4"])
     bare = ops.bilinear_upsample(fcn32s.score_fr(maps["fc"]), kernel_size=4, stride=2, padding=1)
-    bare = to_host(ops.bilinear_upsample(bare, kernel_size=32, stride=16, padding=8).data)
-    with_sum, with_max = (to_host(each(put(x_val)).data) for each in (fresh, greatest))
+    bare = ops.bilinear_upsample(bare, kernel_size=32, stride=16, padding=8).data
+    with_sum, with_max = (each(scenes_).data for each in (fresh, greatest))
 
-changed = {"sum": (bare != with_sum).mean(), "max": (bare != with_max).mean()}
+changed = {"sum": float((bare != with_sum).mean()), "max": float((bare != with_max).mean())}
 print(f"scores changed by a zero skip: {changed['sum']:.0%} under sum, {changed['max']:.0%} under max")
 assert changed["sum"] == 0 and changed["max"] > 0.3
 
@@ -325,20 +312,23 @@ assert changed["sum"] == 0 and changed["max"] > 0.3
 # and by 16, instead of in one by 32. Interpolating twice rounds off the corners.
 
 # %%
-line = to_device(np.array([0.0, 1.0, 0.0, 0.6, 0.4]).reshape(1, 1, 1, 5), DEVICE)
+line = xp.array([0.0, 1.0, 0.0, 0.6, 0.4]).reshape(1, 1, 1, 5)
 once = ops.bilinear_upsample(line, kernel_size=(1, 64), stride=(1, 32), padding=(0, 16))
 twice = ops.bilinear_upsample(line, kernel_size=(1, 4), stride=(1, 2), padding=(0, 1))
 twice = ops.bilinear_upsample(twice, kernel_size=(1, 32), stride=(1, 16), padding=(0, 8))
 once, twice = (to_host(each.data).ravel() for each in (once, twice))
-drawing = Figure(figsize=(9, 2.2), layout="constrained")
-axes = drawing.subplots()
-axes.plot(once, color=viz.ACCENT, label="by 32")
-axes.plot(twice, color=viz.SECOND, label="by 2, then by 16")
-axes.plot(16 + 32 * np.arange(5) - 0.5, to_host(line).ravel(), "o", color="0.4", label="cells")
-axes.set(xlabel="pixel", title="one upsampling and two")
-axes.legend(frameon=False)
 assert len(once) == len(twice) == 160 and 0.2 < abs(once - twice).max() < 0.3
-viz.show(drawing)
+pictures.lines(
+    {
+        "by 32": (range(160), once),
+        "by 2, then by 16": (range(160), twice),
+        "cells": (16 + 32 * np.arange(5) - 0.5, line.ravel()),
+    },
+    size=(9, 2.2),
+    styles=("-", "-", "o"),
+    xlabel="pixel",
+    title="one upsampling and two",
+)
 
 # %% [markdown]
 # The tops lose up to a quarter of their height over their neighbours. The first steps of training correct this.
@@ -370,11 +360,11 @@ assert iu["FCN-32s"] + 0.05 < iu["FCN-16s"] and iu["FCN-16s"] + 0.02 < iu["FCN-8
 # to right the prediction becomes finer.
 
 # %% tags=["varies"]
-pictures, truths = Shapes("val", count=48), labels_val
+val, truths = Shapes("val", count=48), labels_val
 said = {name: predict(net, x_val) for name, net in nets.items()}
 right = {name: ((each == truths) & (truths != VOID)).mean(axis=(1, 2)) for name, each in said.items()}
 most = np.argsort(right["FCN-32s"] - right["FCN-8s"])[:4]
-rows = [(pictures[i].image, pictures[i].label, *(each[i] for each in said.values())) for i in most.tolist()]
+rows = [(val[i].image, val[i].label, *(each[i] for each in said.values())) for i in most.tolist()]
 viz.show(viz.gallery(rows, CLASSES, captions=("image", "truth", *nets), side=128))
 
 # %% [markdown]
@@ -382,7 +372,7 @@ viz.show(viz.gallery(rows, CLASSES, captions=("image", "truth", *nets), side=128
 # separately.
 
 # %% tags=["varies"]
-finest, picture = nets["FCN-8s"], put(x_val[most[:1]])
+finest, picture = nets["FCN-8s"], xp.asarray(x_val[most[:1]])
 with no_grad():
     maps = finest.trunk(picture, keep=["pool4", "pool3"])
     parts = {
@@ -391,23 +381,13 @@ with no_grad():
         "pool3, stride 8": finest.score_pool3(maps["pool3"]),
     }
     whole = finest(picture)
-shown = {name: to_host(part.data)[0, 0] for name, part in parts.items()}
-drawing = Figure(figsize=(9, 2.3), layout="constrained")
-first, *others, last = drawing.subplots(1, 5)
-first.imshow(pictures[int(most[0])].image)
-first.set_title("image", fontsize=9)
-for axes, (name, part) in zip(
-    [*others, last], {**shown, "the sum, stride 1": to_host(whole.data)[0, 0]}.items(), strict=True
-):
-    axes.imshow(part, cmap="RdBu_r", vmin=-5, vmax=5)
-    axes.set_title(name, fontsize=9)
-for axes in drawing.axes:
-    axes.set(xticks=[], yticks=[])
-drawing.suptitle("the score of 'background': red is for it, blue against it", fontsize=10)
-viz.show(drawing)
+shown = {name: part.data[0, 0] for name, part in parts.items()} | {"the sum, stride 1": whole.data[0, 0]}
+title = "the score of 'background': red is for it, blue against it"
+pictures.scores(val[int(most[0])].image, shown, title)
 
 # %% [markdown]
-# The coarse map has the broad answer; the fine maps correct it where things begin and end.
+# The coarse map has the broad answer; the fine maps correct it where things begin and end. On the page
+# [What each skip adds](../docs/explorer/fusion.html) you can mix the three maps of a net, and see the labels change.
 #
 # ## 7 · At once, and the reason for 0.0001
 #
@@ -428,8 +408,8 @@ for net in (scaled, plain):
     net.astype(np.float64)
 for pool, c in scales.items():
     w = draws.normal(size=getattr(scaled, f"score_{pool}").w.shape)
-    getattr(scaled, f"score_{pool}").w.data[...] = to_device(w, DEVICE)
-    getattr(plain, f"score_{pool}").w.data[...] = to_device(w * c, DEVICE)
+    getattr(scaled, f"score_{pool}").w.data[...] = xp.asarray(w)
+    getattr(plain, f"score_{pool}").w.data[...] = xp.asarray(w * c)
 
 
 def slower(name):
@@ -446,7 +426,7 @@ train(plain, few, few_labels, steps=4, lr=0.03, multipliers=slower)
 apart = {}
 for (name, a), (_, b) in zip(scaled.named_parameters(), plain.named_parameters(), strict=True):
     c = scales.get(name.removeprefix("score_").removesuffix(".w"), 1)
-    apart[name] = abs(to_host(a.data) * c - to_host(b.data)).max() / abs(to_host(b.data)).max()
+    apart[name] = float(abs(a.data * c - b.data).max() / abs(b.data).max())
 print(f"after four steps of momentum SGD no parameter of {len(apart)} differs by as much as 1e-9 of its largest number")
 assert max(apart.values()) < 1e-9
 
@@ -464,18 +444,14 @@ transplant(trunk, {name.removeprefix("trunk."): each for name, each in pretraine
 trunk.to(DEVICE)
 cat = pretrained.preprocessing(read_image(Path("photos/chelsea.jpg")))[None, :, 40:267, 100:327]
 with no_grad():
-    seen = trunk(to_device(np.ascontiguousarray(cat), DEVICE), keep=list(trunk.stages))
-    ours = fcn32s.trunk(put(x_val[:8]), keep=["pool3", "pool4"])
-sizes = {f"SqueezeNet {name}": float((to_host(each.data) ** 2).mean() ** 0.5) for name, each in seen.items()}
-sizes |= {f"ours {name}": float((to_host(each.data) ** 2).mean() ** 0.5) for name, each in ours.items()}
-
-drawing = Figure(figsize=(7, 2.4), layout="constrained")
-axes = drawing.subplots()
-colours = [viz.SECOND if name.startswith("Squeeze") else viz.ACCENT for name in sizes]
-axes.barh(list(sizes), list(sizes.values()), color=colours)
-axes.set(xscale="log", title="root mean square of the numbers in a map")
-axes.invert_yaxis()
-viz.show(drawing)
+    seen = trunk(xp.asarray(cat), keep=list(trunk.stages))
+    ours = fcn32s.trunk(xp.asarray(x_val[:8]), keep=["pool3", "pool4"])
+sizes = {f"SqueezeNet {name}": float((each.data**2).mean() ** 0.5) for name, each in seen.items()}
+sizes |= {f"ours {name}": float((each.data**2).mean() ** 0.5) for name, each in ours.items()}
+large, small = ([size for name, size in sizes.items() if name.startswith(of)] for of in ("Squeeze", "ours"))
+assert min(large) > 10 * max(small) and 1 < min(small) < max(small) < 2
+colours = [pictures.SECOND if name.startswith("Squeeze") else pictures.ACCENT for name in sizes]
+pictures.lying_bars(sizes, colours=colours, title="root mean square of the numbers in a map")
 
 # %% [markdown]
 # The gradient at a score's weights is the sum of *map × gradient of the score*, so it grows with the numbers in the
@@ -490,15 +466,17 @@ results["FCN-8s at once"] = measure(at_once, x_val, labels_val)
 print(f"FCN-8s, at once, 60 steps:        mean IU {results['FCN-8s at once'].mean_iu():.3f}")
 print(f"FCN-8s, in stages, 60 + 60 steps: mean IU {results['FCN-8s'].mean_iu():.3f}")
 
-drawing = Figure(figsize=(8, 2.8), layout="constrained")
-axes = drawing.subplots()
-for (name, losses), colour in zip(curves.items(), ("0.6", viz.ACCENT, viz.SECOND), strict=True):
-    axes.plot(np.convolve(losses, np.ones(8) / 8, "valid"), color=colour, label=name)
-axes.set(xlabel="step", ylabel="loss per pixel", title="mean of eight steps")
-axes.legend(frameon=False)
 assert results["FCN-8s at once"].mean_iu() > results["FCN-32s"].mean_iu() + 0.1
 assert abs(results["FCN-8s at once"].mean_iu() - results["FCN-8s"].mean_iu()) < 0.06
-viz.show(drawing)
+means = {name: np.convolve(losses, np.ones(8) / 8, "valid") for name, losses in curves.items()}
+pictures.lines(
+    {name: (range(len(each)), each) for name, each in means.items()},
+    size=(8, 2.8),
+    colours=("0.6", pictures.ACCENT, pictures.SECOND),
+    xlabel="step",
+    ylabel="loss per pixel",
+    title="mean of eight steps",
+)
 
 # %% [markdown]
 # Here at once is about as good as in stages, after half as many steps. In the paper the two end within 0.1 of each

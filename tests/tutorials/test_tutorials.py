@@ -192,7 +192,11 @@ def test_a_fresh_run_gives_the_committed_outputs(source: pathlib.Path, tmp_path:
     assert not differences(load(source.with_suffix(".ipynb")), fresh) + complaints(fresh)
 
 
-FAKE = "import sys; sys.path.insert(0, {!r}); from fake_device import fake_cupy; sys.modules['cupy'] = fake_cupy()\n"
+FAKE = """import sys
+sys.path.insert(0, {!r})
+from fake_device import fake_cupy
+sys.modules["cupy"] = fake_cupy(waits=True)
+"""
 
 
 def run_on_gpu(source: pathlib.Path, folder: pathlib.Path, prelude: str = "") -> None:
