@@ -6,6 +6,7 @@ alike. Notebooks appear with the outputs that are committed: nothing is run here
 
 import json
 import pathlib
+import re
 import shutil
 import sys
 from typing import Any
@@ -68,11 +69,17 @@ def fold_solutions(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def link_explorer(app: Sphinx, page: nodes.document) -> None:
-    """The explorables are pages that Sphinx does not make: links to them stay links, and are no downloads."""
+    """The explorables are pages that Sphinx does not make: links to them stay links, and are no downloads.
+
+    What follows `#` in such a link is the state that the page shows. MyST drops it, so it is read from the text.
+    """
+    text = pathlib.Path(app.env.doc2path(app.env.docname)).read_text(encoding="utf-8")
+    links = iter(re.findall(rf"\]\(([^()\s#]*{EXPLORER}\w+\.html)(#[^()\s]*)?\)", text))
     for node in list(page.findall(addnodes.download_reference)):
-        if EXPLORER in node["reftarget"] and node["reftarget"].endswith(".html"):
-            link = nodes.reference("", "", *node.children, refuri=node["reftarget"])
-            node.replace_self(link)
+        target = node["reftarget"]
+        if EXPLORER in target and target.endswith(".html"):
+            state = next((state for path, state in links if path == target), "")
+            node.replace_self(nodes.reference("", "", *node.children, refuri=target + state))
 
 
 def add_what_is_no_page(app: Sphinx, fault: Exception | None) -> None:

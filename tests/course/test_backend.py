@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from some_slow import slow_but
 
-from minifcn.backend import rng, to_device, to_host, xp_of
+from minifcn.backend import rng, to_device, to_host, xp_of, xp_on
 from minifcn.errors import DeviceError
 from minifcn.training.device import choose_device
 
@@ -140,12 +140,15 @@ def test_an_unknown_device_is_refused(wish: str) -> None:
         choose_device(wish)
     with pytest.raises(DeviceError, match="expected"):
         to_device(np.zeros(1), wish)
+    with pytest.raises(DeviceError, match="expected"):
+        xp_on(wish)
 
 
 def test_the_bridges(device: str, rng: np.random.Generator) -> None:
     x = rng.standard_normal((2, 3)).astype(np.float32)
     there = to_device(x, device)
     xp = xp_of(None, 3, there)
+    assert xp_on(device) is xp
     assert xp.__name__ == ("cupy" if device == "gpu" else "numpy") and there.dtype == x.dtype
     np.testing.assert_array_equal(to_host(there), x)
     assert isinstance(to_host(there), np.ndarray)

@@ -100,6 +100,11 @@ def test_every_link_leads_somewhere_and_nothing_comes_from_elsewhere(site: pathl
     assert wrong_links(site) == []
 
 
+def test_a_link_to_an_explorable_keeps_the_state_that_it_shows(site: pathlib.Path) -> None:
+    for page in ("docs/explorables.html", "tutorials/07_upsampling.html"):
+        assert any("explorer/convolution.html#kind=transposed&" in link for link in parsed(site / page).links)
+
+
 def test_names_of_functions_and_tests_are_links(site: pathlib.Path) -> None:
     shown = parsed(site / "docs" / "paper-map.html").links
     assert sum(link.startswith("api.html#minifcn.") for link in shown) > 36

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fake_device import DeviceArray, FakeCupy
+from fake_device import DeviceArray, FakeCupy, fake_cupy
 
 import minifcn
 from minifcn.backend import to_device, to_host, xp_of
@@ -60,6 +60,18 @@ REFUSED = {
 def test_refuses(what: str, fake_gpu: FakeCupy, x: DeviceArray) -> None:
     with pytest.raises(TypeError):
         REFUSED[what](fake_gpu, x)
+
+
+def test_a_program_may_wait_for_one_number_and_for_nothing_else() -> None:
+    xp = fake_cupy(waits=True)
+    x = xp.asarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert (x.sum() > 14) and float(x.sum()) == 15.0 and int(x[1, 2]) == 5
+    answered = {"float", "int", "bool", "if"}
+    for what in set(REFUSED) - answered:
+        with pytest.raises(TypeError):
+            REFUSED[what](xp, x)
+    with pytest.raises(ValueError, match="size 1"):
+        bool(x > 0)
 
 
 def test_refuses_indices_that_cupy_would_wrap_or_race_on(fake_gpu: FakeCupy, x: DeviceArray) -> None:
