@@ -86,7 +86,7 @@ def panels(
 
 def write(axes: Any, values: np.ndarray, form: str) -> None:
     """Each value into its cell, zeros faint, and white where the cell is dark."""
-    cmap, norm, size = axes.images[0].cmap, axes.images[0].norm, 8 if max(values.shape) < 12 else 6
+    cmap, norm, size = axes.images[0].cmap, axes.images[0].norm, 8 if max(values.shape) < 13 else 6
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = np.dot(cmap(norm(value))[:3], (0.3, 0.59, 0.11)) < 0.5
@@ -119,7 +119,7 @@ def lines(
     for place, (name, (xs, ys)) in enumerate(series.items()):
         style, colour = styles[min(place, len(styles) - 1)], colours[place % len(colours)]
         steps, area = "steps-mid" if name in stairs else "default", {"o": 8, "x": 6}.get(style, 4)
-        axes.plot(host(xs), host(ys), style, color=colour, label=name, markersize=area, drawstyle=steps)
+        axes.plot(host(xs), host(ys), style, color=colour, label=name, markersize=area, drawstyle=steps, mew=2)
     axes.legend(frameon=False, fontsize=8.5)
     axes.set(**axes_options)
     return viz.show(figure)

@@ -96,6 +96,13 @@ def magic(cells: list[Cell]) -> list[str]:
     return [f"IPython's own: {line}" for line in lines if re.match(r"\s*[%!]|.*\bget_ipython\(", line)]
 
 
+def draws(cells: list[Cell]) -> list[str]:
+    """A notebook computes, `pictures.py` draws; arrays come from `xp`, so that a reader without a GPU sees NumPy."""
+    lines = [line for cell in cells if cell.kind == "code" for line in cell.source.split("\n")]
+    own = r"\bFigure\(|\.imshow\(|\bsubplots\(|^(from|import) matplotlib|\bto_device\("
+    return [f"belongs into pictures.py, or has `xp` for it: {line}" for line in lines if re.search(own, line)]
+
+
 def exercises_of(cells: list[Cell]) -> set[str]:
     return {name for cell in cells if cell.kind == "code" for name in re.findall(r"\bcheck_(\w+)\(", cell.source)}
 
@@ -123,6 +130,11 @@ def test_a_notebook_keeps_to_the_rules(source: pathlib.Path) -> None:
     cells = cells_of_notebook(notebook)
     found = [*badly_begun(cells), *badly_ended(cells), *magic(cells), *unfolded(cells), *not_run(notebook)]
     assert not found + spoilt(notebook) + complaints(notebook)
+
+
+@pytest.mark.parametrize("source", [path for path in sources() if path.name < "10"], ids=lambda path: path.stem)
+def test_a_notebook_leaves_drawing_to_pictures_and_the_device_to_xp(source: pathlib.Path) -> None:
+    assert draws(cells_of_text(source.read_text(encoding="utf-8"))) == []
 
 
 @EACH
@@ -354,6 +366,11 @@ def test_a_notebook_out_of_step_is_seen() -> None:
     unrun = notebook_of(TEXT)
     unrun["cells"][2]["execution_count"] = None
     assert not_run(unrun)
+
+
+@pytest.mark.parametrize("line", ["figure = Figure()", "axes.imshow(x)", "x = to_device(x, DEVICE)"])
+def test_a_notebook_that_draws_is_seen(line: str) -> None:
+    assert draws(cells_of_text(TEXT)) == [] != draws(cells_of_text(TEXT.replace("1 + 1", line)))
 
 
 def test_a_solution_that_prints_is_seen() -> None:
