@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from importlib import import_module
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -104,11 +105,7 @@ def xp_on(device: str) -> ModuleType:
     """The library whose arrays live on `device`: `numpy` on the "cpu", `cupy` on the "gpu"."""
     if device not in DEVICES:
         raise DeviceError(f"device {device!r} is unknown: expected one of {', '.join(DEVICES)}")
-    if device == "cpu":
-        return np
-    import cupy
-
-    return cupy
+    return np if device == "cpu" else import_module("cupy")
 
 
 def rng(seed: int, *stream: int) -> np.random.Generator:
