@@ -170,6 +170,13 @@ class Tensor:
         own = f"minifcn.ops.{name} has one" if name in OPS else "minifcn.ops lists what has one"
         raise GraphError(f"np.{name} has no gradient and takes no Tensor: give it the array in .data; {own}")
 
+    def __getattr__(self, name: str) -> NoReturn:
+        said = f"a {type(self).__name__} has no {name}"
+        if not name.startswith("_") and hasattr(self.data, name):
+            own = f"ops.{name} has one" if name in OPS else "ops lists what has one"
+            said += f"; its array has, without a gradient: .data.{name} ({own})"
+        raise AttributeError(said, name=name, obj=self)
+
     def sum(self, axis: Axes = None, *, keepdims: bool = False) -> Tensor:
         """`ops.sum` of it."""
         return OPS["sum"](self, axis=axis, keepdims=keepdims)

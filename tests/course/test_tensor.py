@@ -238,6 +238,19 @@ def test_what_cannot_be_computed_with_is_refused(value, sentence):
 # Tensors given by name, and as options
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("transpose", r"without a gradient: \.data\.transpose \(ops\.transpose has one\)"),
+        ("argmax", r"a Parameter has no argmax; its array has, without a gradient: \.data\.argmax \(ops lists"),
+        ("numpy", "a Parameter has no numpy$"),
+    ],
+)
+def test_what_only_the_array_has_is_found_there(name, says):
+    with pytest.raises(AttributeError, match=says):
+        getattr(Parameter(np.ones((2, 3))), name)
+
+
 def test_a_tensor_given_by_its_name_gets_its_gradient():
     p, w = parameter(2, 3, seed=1), parameter(2, 3, seed=2)
     ops.sum(x=ops.mul(p, y=w)).backward()
