@@ -495,4 +495,4 @@ assert n02.check_quiz.accepts("cac")
 # * `minifcn/kernels/im2col.py`: windows, columns and back, with the padding and dilation left out above.
 # * `minifcn/kernels/products.py`: the three products in bounded memory.
 # * `minifcn/ops/conv.py`: `conv2d` and `conv_transpose2d`, the same three products in another order.
-# * Notebook 11 makes them fast. Next: [03 Is my gradient right?](03_gradient_check.ipynb).
+# * [Notebook 12](12_fast.ipynb) makes them fast. Next: [03 Is my gradient right?](03_gradient_check.ipynb).

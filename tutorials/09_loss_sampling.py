@@ -558,4 +558,4 @@ assert n09.check_quiz.accepts("ccb")
 # * `minifcn/sampling.py`: samplers and weights, eighty lines.
 # * `minifcn/ops/loss.py`: the loss as a sum over pixels, with its mask and its weights.
 # * `tests/course/test_sampling.py` checks the equality of section 2 to 1e-12.
-# * Next: notebook 10 trains on photographs.
+# * Next: [10 Train a net, on drawn scenes and on four photographs](10_train.ipynb).

@@ -17,9 +17,13 @@ import subprocess
 import sys
 
 import notebooks
+import numpy as np
 import pytest
 from ci_groups import GROUPS
 from notebooks import Cell, cells_of_notebook, cells_of_text, complaints, differences, load, settled, sources, unlike
+
+from minifcn.data.opening import open_data
+from minifcn.data.tools.importing import recognise, write_tree
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 EACH = pytest.mark.parametrize("source", sources(), ids=lambda path: path.stem)
@@ -152,7 +156,33 @@ def test_its_exercises_have_checkers_solutions_and_wrong_answers(source: pathlib
 def test_every_notebook_has_both_its_files() -> None:
     stems = [path.stem for path in sources()]
     assert stems and stems == sorted(path.stem for path in notebooks.TUTORIALS.glob("*.ipynb"))
-    assert [stem[:2] for stem in stems] == [f"{number:02}" for number in range(1, 12)]
+    assert [stem[:2] for stem in stems] == [f"{number:02}" for number in range(1, len(stems) + 1)]
+
+
+def test_the_course_page_lists_every_notebook_by_its_title() -> None:
+    page = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[(\d\d)\]\(../tutorials/(\S+)\.ipynb\) \| (.+?) \| .* \| (\d+) \|$", page, re.MULTILINE)
+    for source, (number, stem, title, minutes) in zip(sources(), rows, strict=True):
+        first = cells_of_text(source.read_text(encoding="utf-8"))[0].source
+        assert (stem, f"# {number} · {title}") == (source.stem, first.split("\n")[0])
+        assert re.search(rf"exercises\s+together(?: take)? {minutes}\s+minutes", first), stem
+    count = ["Ten", "Eleven", "Twelve", "Thirteen"][len(rows) - 10]
+    for name in ("README.md", "docs/course.md"):
+        assert f"{count} notebooks" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_every_photograph_has_labels_that_an_import_reads(tmp_path: pathlib.Path) -> None:
+    photos = notebooks.TUTORIALS / "photos"
+    assert write_tree(recognise(photos), tmp_path / "new") == []
+    both = [open_data(tmp_path / "new", split) for split in ("train", "val")]
+    assert both[0].classes == ("background", "cat", "cup", "person", "rocket")
+    found = {
+        sample.id: set(np.unique(sample.label))
+        for images in both
+        for sample in map(images.__getitem__, range(len(images)))
+    }
+    assert found == {"astronaut": {0, 3, 4, 255}, "chelsea": {0, 1, 255}, "coffee": {0, 2, 255}, "rocket": {0, 4}}
+    assert sorted(found) == sorted(path.stem for path in photos.glob("*.jpg"))
 
 
 def test_every_photograph_has_its_credit() -> None:

@@ -1,66 +1,26 @@
 """Answers to the exercises of notebook 10 that a student might give, and that are wrong."""
 
-import numpy as np
-
-
-def counts_void(truth, prediction, classes):
-    truth = np.where(truth == 255, 0, truth)
-    cell = classes * truth.astype(int) + prediction
-    return np.bincount(cell.ravel(), minlength=classes**2).reshape(classes, classes)
-
-
-def exchanged(truth, prediction, classes):
-    known = truth != 255
-    cell = classes * prediction[known].astype(int) + truth[known]
-    return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
-
-
-def in_uint8(truth, prediction, classes):
-    known = truth != 255
-    cell = (truth[known].astype(int) * classes + prediction[known]).astype(np.uint8)
-    return np.bincount(cell, minlength=classes**2)[: classes**2].reshape(classes, classes)
-
-
-def mean_accuracy(matrix):
-    return np.nanmean(np.diag(matrix) / matrix.sum(axis=1))
-
-
-def union_twice(matrix):
-    return np.nanmean(np.diag(matrix) / (matrix.sum(axis=0) + matrix.sum(axis=1)))
-
-
-def absent_is_zero(matrix):
-    n = np.diag(matrix)
-    return np.mean(n / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1) - n, 1))
-
-
-def absent_is_nan(matrix):
-    n = np.diag(matrix)
-    return np.mean(n / (matrix.sum(axis=0) + matrix.sum(axis=1) - n))
-
-
 WRONG = {
-    "confusion": [counts_void, exchanged, in_uint8, lambda truth, prediction, classes: np.eye(classes)],
-    "mean_iu": [
-        mean_accuracy,
-        union_twice,
-        absent_is_zero,
-        absent_is_nan,
-        lambda matrix: np.trace(matrix) / matrix.sum(),
-        0.5,
-    ],
     "majority": [
         lambda share, classes: (share, share),
         lambda share, classes: (share, 1 / classes),
         lambda share, classes: (1 / classes, share / classes),
         0.7,
     ],
-    "diagnosis": [
-        {"A": "rate too low", "B": "healthy", "C": "too few images", "D": "rate too high"},
-        {"A": "rate too high", "B": "too few images", "C": "healthy", "D": "rate too low"},
-        {"A": "rate too high", "B": "healthy"},
-        {"A": "rate too high", "B": "healthy", "C": "unlucky", "D": "rate too low"},
-        {"A": ..., "B": ..., "C": ..., "D": ...},
-        "B",
+    "poly": [
+        lambda step, steps, lr: lr * (1 - step / steps),
+        lambda step, steps, lr: lr * (1 - (step / steps) ** 0.9),
+        lambda step, steps, lr: lr * (1 - (step + 1) / steps) ** 0.9,
+        lambda step, steps, lr: lr * (1 - step / (steps - 1)) ** 0.9,
+        lambda step, steps, lr: (lr * (1 - step / steps)) ** 0.9,
+        lambda step, steps, lr: lr,
+    ],
+    "mean_rate": [
+        lambda rate, pixels, momentum: rate * pixels * (1 - momentum),
+        lambda rate, pixels, momentum: rate * pixels,
+        lambda rate, pixels, momentum: rate / pixels / (1 - momentum),
+        lambda rate, pixels, momentum: rate / (1 - momentum),
+        lambda rate, pixels, momentum: rate * pixels * (1 + momentum),
+        0.002,
     ],
 }

@@ -3,51 +3,58 @@
 import numpy as np
 
 
-def turned(x, w):
-    return good_taps(x, w[:, :, ::-1, ::-1])
+def counts_void(truth, prediction, classes):
+    truth = np.where(truth == 255, 0, truth)
+    cell = classes * truth.astype(int) + prediction
+    return np.bincount(cell.ravel(), minlength=classes**2).reshape(classes, classes)
 
 
-def last_tap_only(x, w):
-    kh, kw = w.shape[2:]
-    return np.einsum("oi,ihw->ohw", w[:, :, -1, -1], x[:, kh - 1 :, kw - 1 :])
+def exchanged(truth, prediction, classes):
+    known = truth != 255
+    cell = classes * prediction[known].astype(int) + truth[known]
+    return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 
-def good_taps(x, w):
-    kh, kw = w.shape[2:]
-    h, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-    shifted = (
-        (w[:, :, down, across], x[:, down : down + h, across : across + width])
-        for down in range(kh)
-        for across in range(kw)
-    )
-    return sum(np.einsum("oi,ihw->ohw", tap, image) for tap, image in shifted)
+def in_uint8(truth, prediction, classes):
+    known = truth != 255
+    cell = (truth[known].astype(int) * classes + prediction[known]).astype(np.uint8)
+    return np.bincount(cell, minlength=classes**2)[: classes**2].reshape(classes, classes)
 
 
-def first_channel(x, w):
-    return good_taps(x[:1], w[:, :1])
+def mean_accuracy(matrix):
+    return np.nanmean(np.diag(matrix) / matrix.sum(axis=1))
+
+
+def union_twice(matrix):
+    return np.nanmean(np.diag(matrix) / (matrix.sum(axis=0) + matrix.sum(axis=1)))
+
+
+def absent_is_zero(matrix):
+    n = np.diag(matrix)
+    return np.mean(n / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1) - n, 1))
+
+
+def absent_is_nan(matrix):
+    n = np.diag(matrix)
+    return np.mean(n / (matrix.sum(axis=0) + matrix.sum(axis=1) - n))
 
 
 WRONG = {
-    "taps": [turned, last_tap_only, first_channel, lambda x, w: good_taps(x, w)[:, :-1], 3],
-    "column_bytes": [
-        lambda c, h, w, k, p: c * k * k * (h + 2 * p - k + 1) * (w + 2 * p - k + 1),
-        lambda c, h, w, k, p: 4 * c * k * k * h * w,
-        lambda c, h, w, k, p: 4 * k * k * (h + 2 * p - k + 1) * (w + 2 * p - k + 1),
-        1e9,
+    "confusion": [counts_void, exchanged, in_uint8, lambda truth, prediction, classes: np.eye(classes)],
+    "mean_iu": [
+        mean_accuracy,
+        union_twice,
+        absent_is_zero,
+        absent_is_nan,
+        lambda matrix: np.trace(matrix) / matrix.sum(),
+        0.5,
     ],
-    "intensity": [
-        lambda i, o, n, k: n * n * k * k * i * o / (4 * n * n * (i + o)),
-        lambda i, o, n, k: n * n * k * k * i * o / (n * n * (i + o) + k * k * i * o),
-        lambda i, o, n, k: 2 * n * n * k * k * i * o / (4 * (n * n * (i + o) + k * k * i * o)),
-        lambda i, o, n, k: n * n * k * k * i * o / (4 * (n * n * i + k * k * i * o)),
-        lambda i, o, n, k: n * n * k * k * o / (4 * (n * n * (i + o) + k * k * i * o)),
-        lambda i, o, n, k: 9.0,
-    ],
-    "saving": [
-        lambda m, r: m * r / (m + r - 1),
-        lambda m, r: ((m + r - 1) / (m * r)) ** 2,
-        lambda m, r: (m * r / (m + r)) ** 2,
-        lambda m, r: (m + r - 1) ** 2,
-        4.0,
+    "diagnosis": [
+        {"A": "rate too low", "B": "healthy", "C": "too few images", "D": "rate too high"},
+        {"A": "rate too high", "B": "too few images", "C": "healthy", "D": "rate too low"},
+        {"A": "rate too high", "B": "healthy"},
+        {"A": "rate too high", "B": "healthy", "C": "unlucky", "D": "rate too low"},
+        {"A": ..., "B": ..., "C": ..., "D": ...},
+        "B",
     ],
 }

@@ -1,76 +1,11 @@
-"""Notebook 10: train a net, and read its run."""
+"""Notebook 10: train a net."""
 
 import numpy as np
 
 from minifcn.metrics import ConfusionMatrix
+from minifcn.optim import learning_rate
 
 from . import exercise, quiz, right, wrong
-
-VERDICTS = ("healthy", "rate too low", "rate too high", "too few images")
-RUNS = {"A": "rate too high", "B": "healthy", "C": "too few images", "D": "rate too low"}
-
-
-@exercise
-def check_confusion(answer):
-    """`answer(truth, prediction, classes)`: n[i, j] pixels of class i were called j; truth 255 counts nowhere."""
-    rng = np.random.default_rng(10)
-    for classes, shape in ((3, (4, 5)), (1, (2, 2)), (21, (30, 40))):
-        truth, prediction = rng.integers(0, classes, (2, *shape), dtype=np.uint8)
-        truth[0] = 255
-        confusion = ConfusionMatrix(classes)
-        confusion.update(truth, prediction)
-        expected = confusion.matrix
-        found = np.asarray(answer(truth.copy(), prediction.copy(), classes))
-        case = f"{classes} classes, {truth.size} pixels, {shape[1]} of them void"
-        if found.shape != expected.shape:
-            return wrong(f"{case}: your table has shape {found.shape}; expected ({classes}, {classes})")
-        if np.array_equal(found, expected):
-            continue
-        if np.array_equal(found, expected.T):
-            return wrong(f"{case}: rows and columns are exchanged; the truth chooses the row")
-        if found.sum() == truth.size:
-            return wrong(
-                f"{case}: you counted {found.sum()} pixels; void pixels belong to no class, and must not be counted"
-            )
-        if found.sum() != expected.sum():
-            return wrong(f"{case}: you counted {found.sum()} pixels; expected {expected.sum()}")
-        return wrong(f"{case}: the number of pixels is right, but they stand in other cells")
-    return right("every labelled pixel stands in one cell, its truth the row, its prediction the column")
-
-
-@exercise
-def check_mean_iu(answer):
-    """`answer(matrix)`: the mean of n_ii / (t_i + p_i - n_ii) over the classes that occur or are predicted."""
-    rng = np.random.default_rng(11)
-    absent = rng.integers(0, 50, (4, 4))
-    absent[2] = absent[:, 2] = 0
-    cases = {"2 classes": rng.integers(1, 50, (2, 2)), "5 classes": rng.integers(0, 50, (5, 5)), "absent": absent}
-    for name, matrix in cases.items():
-        case = "a class that neither occurs nor is predicted" if name == "absent" else name
-        confusion = ConfusionMatrix.of(matrix)
-        with np.errstate(all="ignore"):
-            found = float(answer(matrix.copy()))
-        if np.isclose(found, confusion.mean_iu()):
-            continue
-        hints = {
-            "that is the mean accuracy: its fractions do not blame a class for the pixels it took from others, p_i":
-                confusion.mean_accuracy(),
-            "that is the pixel accuracy, which a class of 70 % of the pixels decides alone":
-                confusion.pixel_accuracy(),
-            "that is the frequency weighted IU; here every class weighs the same":
-                confusion.frequency_weighted_iu(),
-            "the pixels n_ii are in t_i and in p_i, so the union has them twice; subtract them once":
-                float(np.nanmean(np.diag(matrix) / np.maximum(matrix.sum(0) + matrix.sum(1), 1))),
-            "a class without pixels has the fraction 0/0, and was counted as 0; leave it out of the mean":
-                confusion.mean_iu("zero"),
-        }  # fmt: skip
-        for hint, value in hints.items():
-            if np.isclose(found, value):
-                return wrong(f"{case}: {found:.4f}; {hint}")
-        if np.isnan(found):
-            return wrong(f"{case}: your mean is NaN, because one fraction is 0/0; leave that class out")
-        return wrong(f"{case}: your mean IU is {found:.4f}; expected {confusion.mean_iu():.4f}")
-    return right("intersection over union, class by class, and the mean of those that exist")
 
 
 @exercise
@@ -96,28 +31,61 @@ def check_majority(answer):
 
 
 @exercise
-def check_diagnosis(answer):
-    """`answer`: for each of the runs A to D one of `VERDICTS`."""
-    missing = [run for run in RUNS if answer.get(run, ...) in (..., None)]
-    if missing:
-        return wrong(f"run {missing[0]} has no verdict yet")
-    for run, verdict in answer.items():
-        if run not in RUNS or verdict not in VERDICTS:
-            return wrong(f"{run!r}: {verdict!r} is unknown; the runs are A to D, the verdicts {', '.join(VERDICTS)}")
-    hints = {
-        "rate too high": "its loss jumps above ln 8 and up again, and what it learns comes late and remains little",
-        "rate too low": "its loss falls smoothly, but in all these steps only as far as the shares of the classes",
-        "too few images": "its loss ends the lowest of all, and its mean IU does not follow",
-        "healthy": "its loss falls and its mean IU rises, to the last step",
-    }
-    for run, verdict in RUNS.items():
-        if answer[run] != verdict:
-            return wrong(f"run {run} is not {answer[run]!r}: {hints[verdict]}")
-    return right("the loss shows whether it learns, the validation set whether it learned the right thing")
+def check_poly(answer):
+    """`answer(step, steps, lr)`: the learning rate of a step, counted from 0, of so many."""
+    for step, steps, lr in ((0, 200, 0.05), (100, 200, 0.05), (199, 200, 0.05), (7, 10, 3.0)):
+        expected = learning_rate(step, steps, lr=lr, schedule="poly")
+        found = float(answer(step, steps, lr))
+        case = f"step {step} of {steps}, from {lr:g}"
+        if np.isclose(found, expected, rtol=1e-6):
+            continue
+        hints = {
+            "that is a straight line; the power 0.9 bends it": lr * (1 - step / steps),
+            "the power is of what is left, 1 - step/steps, and not of what is done": lr * (1 - (step / steps) ** 0.9),
+            "the first step is step 0 and has the whole rate": lr * (1 - (step + 1) / steps) ** 0.9,
+            "the last step is not 0: the line reaches 0 after it": lr * (1 - step / (steps - 1)) ** 0.9,
+            "the power is of the share alone, not of the rate": (lr * (1 - step / steps)) ** 0.9,
+        }
+        for hint, value in hints.items():
+            if np.isclose(found, value, rtol=1e-6):
+                return wrong(f"{case}: {found:.4g}; {hint}")
+        return wrong(f"{case}: you say {found:.4g}; expected {expected:.4g}")
+    return right("nearly straight, from the whole rate down to almost nothing")
+
+
+def in_the_long_run(rate, pixels, momentum):
+    """The rate, with the mean loss of a pixel and no momentum, that is like `rate` with a sum and with momentum."""
+    return rate * pixels / (1 - momentum)
+
+
+@exercise
+def check_mean_rate(answer):
+    """`answer(rate, pixels, momentum)`: the rate that moves as far with the mean loss and without momentum."""
+    for rate, pixels, momentum in ((1e-10, 187_500, 0.99), (1e-4, 1, 0.5), (1e-3, 100, 0.0)):
+        expected = in_the_long_run(rate, pixels, momentum)
+        found = float(answer(rate, pixels, momentum))
+        case = f"rate {rate:g}, {pixels:,} pixels, momentum {momentum:g}"
+        if np.isclose(found, expected, rtol=1e-6):
+            continue
+        hints = {
+            "the sum of a gradient's parts, 1 + m + m^2 + ..., is 1 / (1 - m), not 1 - m":
+                rate * pixels * (1 - momentum),
+            "that is without the momentum, which adds each gradient to the steps that follow": rate * pixels,
+            "a sum over the pixels is so many times as large as their mean, so a mean wants a larger rate":
+                rate / pixels / (1 - momentum),
+            "the loss is summed over the pixels: its gradient is so many times as large as that of the mean":
+                rate / (1 - momentum),
+            "1 + m + m^2 + ... is 1 / (1 - m), not 1 + m": rate * pixels * (1 + momentum),
+        }  # fmt: skip
+        for hint, value in hints.items():
+            if np.isclose(found, value, rtol=1e-6):
+                return wrong(f"{case}: {found:.3g}; {hint}")
+        return wrong(f"{case}: you say {found:.3g}; expected {expected:.3g}")
+    return right("1e-10 for a sum over 187,500 pixels, times a hundred by momentum: an ordinary rate")
 
 
 check_quiz = quiz(
     "b: ln 21 = 3.04",
     "a: background has most of the pixels",
-    "c: the net learns its few images by heart",
+    "c: it knows these photographs; whether it knows cups, only others show",
 )

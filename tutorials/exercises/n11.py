@@ -1,105 +1,101 @@
-"""Notebook 11: making it fast."""
+"""Notebook 11: read a run."""
 
 import numpy as np
 
-from minifcn.experiments.bench.studies import Layer
-from minifcn.kernels.convolution import correlate
-from minifcn.kernels.im2col import Windows, im2col
+from minifcn.metrics import ConfusionMatrix
 
 from . import exercise, quiz, right, wrong
 
+VERDICTS = ("healthy", "rate too low", "rate too high", "too few images")
+RUNS = {"A": "rate too high", "B": "healthy", "C": "too few images", "D": "rate too low"}
+
 
 @exercise
-def check_taps(answer):
-    """`answer(x, w)`: the correlation of x (I, H, W) with w (O, I, kh, kw), no padding, one product for each tap."""
-    rng = np.random.default_rng(11)
-    for i, o, h, w, kh, kw in ((1, 1, 5, 5, 3, 3), (3, 4, 6, 7, 3, 3), (2, 5, 8, 9, 1, 2), (4, 2, 5, 5, 5, 5)):
-        x, weights = rng.normal(size=(i, h, w)), rng.normal(size=(o, i, kh, kw))
-        expected = correlate(x[None], weights, Windows((kh, kw)))[0]
-        found = np.asarray(answer(x.copy(), weights.copy()))
-        case = f"{i} to {o} channels, image {h}x{w}, kernel {kh}x{kw}"
+def check_confusion(answer):
+    """`answer(truth, prediction, classes)`: n[i, j] pixels of class i were called j; truth 255 counts nowhere."""
+    rng = np.random.default_rng(10)
+    for classes, shape in ((3, (4, 5)), (1, (2, 2)), (21, (30, 40))):
+        truth, prediction = rng.integers(0, classes, (2, *shape), dtype=np.uint8)
+        truth[0] = 255
+        confusion = ConfusionMatrix(classes)
+        confusion.update(truth, prediction)
+        expected = confusion.matrix
+        found = np.asarray(answer(truth.copy(), prediction.copy(), classes))
+        case = f"{classes} classes, {truth.size} pixels, {shape[1]} of them void"
         if found.shape != expected.shape:
-            return wrong(f"{case}: your output is {found.shape}; expected {expected.shape}, one for each window")
-        if np.allclose(found, expected):
+            return wrong(f"{case}: your table has shape {found.shape}; expected ({classes}, {classes})")
+        if np.array_equal(found, expected):
             continue
-        if np.allclose(found, correlate(x[None], weights[:, :, ::-1, ::-1], Windows((kh, kw)))[0]):
-            return wrong(f"{case}: your kernel is turned around; tap (0, 0) sees the upper left pixel of the window")
-        last = np.einsum("oi,ihw->ohw", weights[:, :, -1, -1], x[:, kh - 1 :, kw - 1 :])
-        if np.allclose(found, last):
-            return wrong(f"{case}: only the last tap is left; every tap's product is added to those before")
-        return wrong(f"{case}: the largest error is {abs(found - expected).max():.2g}")
-    return right("a convolution is kh*kw products of matrices, each on an image shifted by one tap")
+        if np.array_equal(found, expected.T):
+            return wrong(f"{case}: rows and columns are exchanged; the truth chooses the row")
+        if found.sum() == truth.size:
+            return wrong(
+                f"{case}: you counted {found.sum()} pixels; void pixels belong to no class, and must not be counted"
+            )
+        if found.sum() != expected.sum():
+            return wrong(f"{case}: you counted {found.sum()} pixels; expected {expected.sum()}")
+        return wrong(f"{case}: the number of pixels is right, but they stand in other cells")
+    return right("every labelled pixel stands in one cell, its truth the row, its prediction the column")
 
 
 @exercise
-def check_column_bytes(answer):
-    """`answer(channels, height, width, kernel, padding)`: bytes of all columns of one float32 image, stride 1."""
-    for channels, height, width, kernel, padding in ((3, 8, 8, 3, 1), (2, 9, 7, 3, 0), (1, 6, 6, 1, 2)):
-        g = Windows((kernel, kernel), padding=(padding, padding))
-        expected = im2col(np.zeros((1, channels, height, width), np.float32), g).nbytes
-        found = answer(channels, height, width, kernel, padding)
-        case = f"{channels} channels of {height}x{width}, kernel {kernel}x{kernel}, padding {padding}"
-        if found == expected:
+def check_mean_iu(answer):
+    """`answer(matrix)`: the mean of n_ii / (t_i + p_i - n_ii) over the classes that occur or are predicted."""
+    rng = np.random.default_rng(11)
+    absent = rng.integers(0, 50, (4, 4))
+    absent[2] = absent[:, 2] = 0
+    cases = {"2 classes": rng.integers(1, 50, (2, 2)), "5 classes": rng.integers(0, 50, (5, 5)), "absent": absent}
+    for name, matrix in cases.items():
+        case = "a class that neither occurs nor is predicted" if name == "absent" else name
+        confusion = ConfusionMatrix.of(matrix)
+        with np.errstate(all="ignore"):
+            found = float(answer(matrix.copy()))
+        if np.isclose(found, confusion.mean_iu()):
             continue
-        if 4 * found == expected:
-            return wrong(f"{case}: {found} is the number of pixels; a float32 has 4 bytes")
-        if found == 4 * channels * height * width * kernel**2:
-            return wrong(f"{case}: you count a window for each pixel of the image; count the pixels of the output")
-        if found * channels == expected:
-            return wrong(f"{case}: a window looks at all channels, and copies kernel*kernel pixels of each")
-        return wrong(f"{case}: you say {found}; the library's columns have {expected} bytes")
-    return right("kernel*kernel copies of the image: what makes im2col fast makes it large")
-
-
-@exercise
-def check_intensity(answer):
-    """`answer(inputs, outputs, size, kernel)`: multiply-adds per byte, stride 1, the output as large as the image."""
-    for inputs, outputs, size, kernel in ((64, 64, 56, 3), (3, 64, 224, 3), (512, 512, 7, 1), (8, 16, 20, 5)):
-        layer = Layer("", inputs, outputs, size, kernel, kernel // 2)
-        expected = layer.multiply_adds / layer.least_bytes(1)
-        found = float(answer(inputs, outputs, size, kernel))
-        case = f"{inputs} to {outputs} channels, {size}x{size}, kernel {kernel}x{kernel}"
-        images = 4 * size**2 * (inputs + outputs)
         hints = {
-            "the weights have to be read, too": layer.multiply_adds / images,
-            "that is by number; a float32 has 4 bytes": 4 * expected,
-            "a multiply-add is one here; you counted it as two operations": 2 * expected,
-            "the output has to be written, too":
-                layer.multiply_adds / (layer.least_bytes(1) - 4 * outputs * size**2),
-            "every output looks at all input channels": expected / inputs,
+            "that is the mean accuracy: its fractions do not blame a class for the pixels it took from others, p_i":
+                confusion.mean_accuracy(),
+            "that is the pixel accuracy, which a class of 70 % of the pixels decides alone":
+                confusion.pixel_accuracy(),
+            "that is the frequency weighted IU; here every class weighs the same":
+                confusion.frequency_weighted_iu(),
+            "the pixels n_ii are in t_i and in p_i, so the union has them twice; subtract them once":
+                float(np.nanmean(np.diag(matrix) / np.maximum(matrix.sum(0) + matrix.sum(1), 1))),
+            "a class without pixels has the fraction 0/0, and was counted as 0; leave it out of the mean":
+                confusion.mean_iu("zero"),
         }  # fmt: skip
-        if np.isclose(found, expected, rtol=1e-6):
-            continue
         for hint, value in hints.items():
-            if np.isclose(found, value, rtol=1e-6):
-                return wrong(f"{case}: {found:.2f} multiply-adds per byte; {hint}")
-        return wrong(f"{case}: you say {found:.2f} multiply-adds per byte; expected {expected:.2f}")
-    return right("work by traffic: large kernels and many channels use each byte often")
+            if np.isclose(found, value):
+                return wrong(f"{case}: {found:.4f}; {hint}")
+        if np.isnan(found):
+            return wrong(f"{case}: your mean is NaN, because one fraction is 0/0; leave that class out")
+        return wrong(f"{case}: your mean IU is {found:.4f}; expected {confusion.mean_iu():.4f}")
+    return right("intersection over union, class by class, and the mean of those that exist")
 
 
 @exercise
-def check_saving(answer):
-    """`answer(m, r)`: how many times fewer multiplications F(m x m, r x r) has than the definition."""
-    for m, r in ((4, 3), (2, 3), (6, 3), (1, 5), (4, 1)):
-        expected = (m * r / (m + r - 1)) ** 2
-        found = float(answer(m, r))
-        case = f"F({m}x{m}, {r}x{r})"
-        if np.isclose(found, expected):
-            continue
-        if np.isclose(found, expected**0.5) and expected != 1:
-            return wrong(f"{case}: {found:.3g} is the saving of one row; rows and columns both save")
-        if np.isclose(found, 1 / expected):
-            return wrong(f"{case}: {found:.3g} is the part that is left; how many times fewer is that?")
-        if np.isclose(found, (m * r / (m + r)) ** 2):
-            return wrong(f"{case}: {m} outputs of a window of {r} look at {m + r - 1} pixels, not {m + r}")
-        if np.isclose(found, (m + r - 1) ** 2):
-            return wrong(f"{case}: {found:.3g} is the number of multiplications that are left")
-        return wrong(f"{case}: you say {found:.3g}; {m}*{m} outputs need {m * m * r * r} multiplications by definition")
-    return right("36 multiplications where there were 144, for F(4x4, 3x3)")
+def check_diagnosis(answer):
+    """`answer`: for each of the runs A to D one of `VERDICTS`."""
+    missing = [run for run in RUNS if answer.get(run, ...) in (..., None)]
+    if missing:
+        return wrong(f"run {missing[0]} has no verdict yet")
+    for run, verdict in answer.items():
+        if run not in RUNS or verdict not in VERDICTS:
+            return wrong(f"{run!r}: {verdict!r} is unknown; the runs are A to D, the verdicts {', '.join(VERDICTS)}")
+    hints = {
+        "rate too high": "its loss jumps above ln 8 and up again, and what it learns comes late and remains little",
+        "rate too low": "its loss falls smoothly, but in all these steps only as far as the shares of the classes",
+        "too few images": "its loss ends the lowest of all, and its mean IU does not follow",
+        "healthy": "its loss falls and its mean IU rises, to the last step",
+    }
+    for run, verdict in RUNS.items():
+        if answer[run] != verdict:
+            return wrong(f"run {run} is not {answer[run]!r}: {hints[verdict]}")
+    return right("the loss shows whether it learns, the validation set whether it learned the right thing")
 
 
 check_quiz = quiz(
-    "a: (2 * 3 / 4)^2",
-    "c: one copy for each weight",
-    "b: the transforms lose a digit",
+    "c: the net learns its few images by heart",
+    "a: counts add up, and the fractions are computed once",
+    "b: every random number is drawn for its step",
 )

@@ -3,26 +3,18 @@
 import numpy as np
 
 
-def taps(x, w):
-    o, i, kh, kw = w.shape
-    h, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-    y = np.zeros((o, h * width), x.dtype)
-    for down in range(kh):
-        for across in range(kw):
-            y += w[:, :, down, across] @ x[:, down : down + h, across : across + width].reshape(i, -1)
-    return y.reshape(o, h, width)
+def confusion(truth, prediction, classes):
+    known = truth != 255
+    # class numbers come as uint8, and 21 * 20 is more than 255
+    cell = classes * truth[known].astype(int) + prediction[known]
+    return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 
-def column_bytes(channels, height, width, kernel, padding):
-    windows = (height + 2 * padding - kernel + 1) * (width + 2 * padding - kernel + 1)
-    return 4 * channels * kernel * kernel * windows
+def mean_iu(matrix):
+    intersection = np.diag(matrix)
+    union = matrix.sum(axis=1) + matrix.sum(axis=0) - intersection
+    there = union > 0
+    return np.mean(intersection[there] / union[there])
 
 
-def intensity(inputs, outputs, size, kernel):
-    multiply_adds = size**2 * kernel**2 * inputs * outputs
-    numbers = size**2 * inputs + size**2 * outputs + kernel**2 * inputs * outputs
-    return multiply_adds / (4 * numbers)
-
-
-def saving(m, r):
-    return (m * m * r * r) / (m + r - 1) ** 2
+diagnosis = {"A": "rate too high", "B": "healthy", "C": "too few images", "D": "rate too low"}

@@ -9,7 +9,7 @@
 # ---
 
 # %% [markdown]
-# # 11 · Making it fast
+# # 12 · Making it fast
 #
 # After this notebook you can
 #
@@ -34,9 +34,9 @@ import time
 from fractions import Fraction
 
 import numpy as np
-from exercises import n11
+from exercises import n12
 from matplotlib.figure import Figure
-from solutions import n11 as solved
+from solutions import n12 as solved
 
 import minifcn
 from minifcn import viz
@@ -100,7 +100,7 @@ viz.show(figure)
 
 # %%
 column_bytes = ...  # instead of this line: def column_bytes(channels, height, width, kernel, padding): ...
-n11.check_column_bytes(column_bytes)
+n12.check_column_bytes(column_bytes)
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -109,7 +109,7 @@ def solution(channels, height, width, kernel, padding):
     return 4 * channels * kernel * kernel * windows
 
 
-assert n11.check_column_bytes.accepts(solution)
+assert n12.check_column_bytes.accepts(solution)
 
 # %%
 conv1_2 = next(layer for layer in vgg_layers(64, 500) if layer.name == "conv1_2")
@@ -125,7 +125,7 @@ assert gigabytes > 1 and conv1_2.size == 698
 
 # %%
 taps = ...  # instead of this line: def taps(x, w): ..., x (I, H, W), w (O, I, kh, kw), no padding, stride 1
-n11.check_taps(taps)
+n12.check_taps(taps)
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -139,7 +139,7 @@ def solution(x, w):
     return y.reshape(o, h, width)
 
 
-assert n11.check_taps.accepts(solution)
+assert n12.check_taps.accepts(solution)
 
 # %% [markdown]
 # ## 3 · The ladder
@@ -325,7 +325,7 @@ viz.show(figure)
 
 # %%
 saving = ...  # instead of this line: def saving(m, r): ...
-n11.check_saving(saving)
+n12.check_saving(saving)
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -333,7 +333,7 @@ def solution(m, r):
     return (m * m * r * r) / (m + r - 1) ** 2
 
 
-assert n11.check_saving.accepts(solution)
+assert n12.check_saving.accepts(solution)
 
 # %% [markdown]
 # ## 6 · What Winograd costs
@@ -470,7 +470,7 @@ viz.show(figure)
 
 # %%
 intensity_of = ...  # instead of this line: def intensity_of(inputs, outputs, size, kernel): ...
-n11.check_intensity(intensity_of)
+n12.check_intensity(intensity_of)
 
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
@@ -480,7 +480,7 @@ def solution(inputs, outputs, size, kernel):
     return multiply_adds / (4 * numbers)
 
 
-assert n11.check_intensity.accepts(solution)
+assert n12.check_intensity.accepts(solution)
 
 # %% [markdown]
 # ## 9 · The roofline of this machine
@@ -623,10 +623,10 @@ print(f"computed on the {DEVICE}, equal to float64 on the host within rounding: 
 
 # %%
 letters = ...
-n11.check_quiz(letters)
+n12.check_quiz(letters)
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-assert n11.check_quiz.accepts("acb")
+assert n12.check_quiz.accepts("acb")
 
 # %% [markdown]
 # ## Where to read on
