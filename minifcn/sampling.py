@@ -53,6 +53,17 @@ def sample_balanced(
     return (rng.random(labels.shape) < probability[np.where(labels == void, classes, labels)]).astype(np.uint8)
 
 
+def sample_centres(labels: np.ndarray, stride: int) -> np.ndarray:
+    """A mask like `sample`'s, which keeps the pixel at the middle of each cell of `stride` x `stride` alone.
+
+    There upsampling passes on the cell's own score, nearly, so a net learns as if it ended with its coarse scores: from
+    one patch of the image a cell. The cells begin at the image's first pixel, as those of padding "same" do.
+    """
+    keep = np.zeros(labels.shape, np.uint8)
+    keep[..., (stride - 1) // 2 :: stride, (stride - 1) // 2 :: stride] = 1
+    return keep
+
+
 def sample_hardest(losses: Array, counts: Array, share: float) -> Array:
     """A mask (N, H, W) of the cells of each image with the largest `losses` (N, H, W), among those where `counts`.
 

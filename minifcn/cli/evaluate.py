@@ -15,10 +15,12 @@ from minifcn.cli.command import SCALES, numbers, parse_words, relay, say, warn
 from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Hidden, Second
 from minifcn.errors import DataError, UsageError
+from minifcn.experiments.dense import Rarefied
 from minifcn.formats.checkpoint import explained
 from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.metrics import ABSENT, ConfusionMatrix
+from minifcn.nn import Module
 from minifcn.training.device import choose_device
 from minifcn.training.evaluation import baselines, class_table, evaluate_heads, evaluation_record, measures, table
 from minifcn.training.options import WORLD
@@ -50,6 +52,9 @@ class Options:
     ] = ""
     flip: Annotated[bool, "average the scores of each image and of its mirror image"] = False
     scales: Annotated[str, 'average the scores over copies of each image scaled by these: "0.75,1,1.25"'] = "1"
+    stitched: Annotated[
+        bool, "give each pixel an answer of its own by shift-and-stitch, without upsampling: for FCN-32s, and slow"
+    ] = False
     skip_bad: Annotated[bool, "leave out images and masks that cannot be used"] = False
     batch: Annotated[int, "images in a forward pass"] = 8
     device: Annotated[str, '"cpu", "gpu" or "auto"'] = "auto"
@@ -77,6 +82,8 @@ def main(argv: list[str]) -> int:
         check_kinds(run_folder)
     trained = open_trained(words[0], best=options.best, say=warn)
     val, split, train = data_of(trained, options)
+    if averaged and options.stitched:
+        raise UsageError("evaluate: --stitched answers each image once; expected neither --flip nor --scales with it")
     place = options.data or trained.options.data
     if averaged and trained.inputs.name != "rgb":
         raise UsageError(f"{words[0]}: its net sees {trained.inputs.name}; expected rgb to average scores")
@@ -88,7 +95,8 @@ def main(argv: list[str]) -> int:
     if hide:
         val = Hidden(val, hide, fill=trained.preprocessing.fill)
     say(f"device {why}")
-    net, second = trained.net.to(device), None
+    net: Module = Rarefied(trained.net) if options.stitched else trained.net
+    net, second = net.to(device), None
     with Bar(len(val), unit="image") as bar:
         if averaged:
             predictor = Predictor(net, trained.preprocessing, flip=options.flip, scales=scales)
@@ -118,7 +126,7 @@ def main(argv: list[str]) -> int:
         say(f"wrote {options.json}")
     if (
         run_folder.is_dir()
-        and not (options.data or options.hide or averaged)
+        and not (options.data or options.hide or options.stitched or averaged)
         and not (run_folder / "evaluation.json").exists()
     ):
         write_json(run_folder / "evaluation.json", record)

@@ -4,6 +4,7 @@
     minifcn reproduce strides cues           these tables alone
     minifcn reproduce exact bound            what needs no training
     minifcn reproduce --quick                one seed and few images: does everything run?
+    minifcn reproduce cues --page P.md --keep    this table anew, on a page with the others as they were
     minifcn reproduce --dry-run              the training runs, what is done of them, how long the rest takes
 
 Every training run is a run folder in OUT/cells, shared by all tables that need it. You can interrupt it at any time;
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +26,7 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.experiments.reproduction.bound import upper_bound
 from minifcn.experiments.reproduction.cells import PRETRAIN, Job, jobs
 from minifcn.experiments.reproduction.exact import exact_rows
-from minifcn.experiments.reproduction.page import Findings, sections, write_html, write_markdown
+from minifcn.experiments.reproduction.page import Findings, beside, read_page, sections, write_html, write_markdown
 from minifcn.experiments.reproduction.results import Result, read_result
 from minifcn.experiments.reproduction.runner import Runner, Times, begun, finished, folder_of
 from minifcn.experiments.reproduction.tables import TABLES, chosen
@@ -54,6 +56,7 @@ class Options:
         bool, "one seed, a fraction of the images and steps, and no verdicts: a check that everything runs"
     ] = False
     page: Annotated[str, "write the page to this Markdown file, too, its pictures into images/ beside it"] = ""
+    keep: Annotated[bool, "keep in --page what this run does not make: the other tables, as they are there"] = False
     list: Annotated[bool, "list the tables, and leave"] = False
     dry_run: Annotated[
         bool, "list what would be run, what is done already, and about how long the rest takes; then exit"
@@ -69,6 +72,7 @@ def main(argv: list[str]) -> int:
         return 0
     names = chosen(words, tuple(UNTRAINED))
     check(options)
+    older = read_page(path_of(options.page)) if options.keep else {}
     out = path_of(options.out or f"runs/reproduction{'-quick' if options.quick else ''}")
     seeds = range(1 if options.quick else options.seeds)
     tables = [TABLES[name] for name in names if name in TABLES]
@@ -98,7 +102,7 @@ def main(argv: list[str]) -> int:
         core_seconds=sum(runner.times.jobs.get(job.folder, 0.0) for job in plan),
         seconds=runner.times.whole,
     )
-    for path in write(findings, out, options.page):
+    for path in write(findings, out, options.page, older):
         say(f"wrote {path}")
     if outcome.failed:
         say(f"{len(outcome.failed)} of {len(plan)} cells failed; the same command tries them again", to=sys.stderr)
@@ -121,6 +125,8 @@ def check(options: Options) -> None:
         raise UsageError(f"option out is {options.out!r}; expected a folder without a comma, which separates runs")
     if options.out and path_of(options.out).exists() and not path_of(options.out).is_dir():
         raise UsageError(f"{options.out}: is no folder; choose another --out")
+    if options.keep and (options.quick or not options.page):
+        raise UsageError("option keep is for a --page with the numbers of whole runs; expected --page and no --quick")
     page = path_of(options.page)
     if options.page and (page.is_dir() or page.suffix != ".md" or not page.absolute().parent.is_dir()):
         raise UsageError(f"{options.page}: expected a file .md in a folder that exists; choose another --page")
@@ -160,8 +166,10 @@ def results_of(done: Sequence[Job], out: Path) -> dict[tuple[str, int], Result]:
     return found
 
 
-def write(findings: Findings, out: Path, page: str) -> list[Path]:
-    """Write the page into `out`, as Markdown and as HTML, and wherever else it is wanted."""
+def write(findings: Findings, out: Path, page: str, older: Mapping[str, str]) -> list[Path]:
+    """Write the page into `out`, as Markdown and as HTML, and wherever else it is wanted, there beside `older` ones."""
     found = list(sections(findings))
     written = [*write_markdown(found, out / "reproduction.md")[:1], write_html(found, out / "report.html")]
+    if older:
+        found = beside(older, found, day=time.strftime("%Y-%m-%d"))
     return written + (write_markdown(found, path_of(page)) if page else [])

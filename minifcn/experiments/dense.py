@@ -9,12 +9,16 @@ over comes into sight; `border_picture` draws where. FCN, sections 3.2 and 3.3.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from minifcn.backend import xp_of
+from minifcn.errors import UsageError
 from minifcn.geometry import Grid, Layer
 from minifcn.introspect.describe import last
+from minifcn.models.fcn import FCN
 from minifcn.models.trunk import Trunk
 from minifcn.models.upsampling import Deconvolutions
 from minifcn.nn import Module, Upsample
@@ -42,6 +46,28 @@ class Upsampled(Module):
 
     def forward(self, image: Any) -> Tensor:
         return self.up(last(self.net(image)))
+
+
+class Rarefied(Module):
+    """FCN-32s without its upsampling: each pixel has an answer of its own, from the trunk's rarefied filters.
+
+    That is shift-and-stitch in a single run. Pixels beyond the outermost answers take the nearest of them. Raises
+    `UsageError` for a net with skips or with several heads.
+    """
+
+    def __init__(self, net: Module) -> None:
+        if not isinstance(net, FCN) or net.skips or net.heads != ("",):
+            raise UsageError("shift-and-stitch is for an FCN without skips and with one head, such as FCN-32s")
+        self.trunk, self.score_fr = rarefy(net.trunk), vars(net)["score_fr"]
+        self.start = math.floor(Grid.of(net.trunk.layers()).start)
+
+    def forward(self, image: Any) -> Tensor:
+        scores = self.score_fr(last(self.trunk(image)))
+        xp = xp_of(scores.data)
+        rows, cols = (
+            xp.clip(xp.arange(n) - self.start, 0, m - 1) for n, m in zip(image.shape[2:], scores.shape[2:], strict=True)
+        )
+        return scores[:, :, rows[:, None], cols]
 
 
 def ways_of(net: Trunk) -> dict[str, Module]:

@@ -20,9 +20,9 @@ from minifcn.data.dataset import Dataset
 from minifcn.data.inputs import Inputs, collate_inputs
 from minifcn.data.prefetch import Prefetch
 from minifcn.data.sample import VOID, Sample
-from minifcn.sampling import hardest, sample, sample_balanced
+from minifcn.sampling import hardest, sample, sample_balanced, sample_centres
 from minifcn.training import setup
-from minifcn.training.options import Options
+from minifcn.training.options import BALANCED, CENTRES, Options
 from minifcn.training.ranks import ALONE, Alone
 
 ORDER, AUGMENT, SAMPLING, DROPOUT = 0, 1, 2, 3  # what a random stream is for
@@ -192,8 +192,11 @@ class Loader:
         size: tuple[int, int] = (0, 0),
     ) -> Batch:
         inputs, labels, geometry = collate_inputs(samples, self.inputs, size=size, device=self.device)
-        keep, (balanced, p) = None, self.options.sampled
-        if p < 1:
+        keep, (kind, p) = None, self.options.sampled
+        balanced = kind == BALANCED
+        if kind == CENTRES:
+            keep = sample_centres(labels, self.options.strides[self.stage])
+        elif p < 1:
             # the sample of the whole batch; a balanced one looks at the labels, and is never of a part
             whole = labels if balanced else np.broadcast_to(labels[:1], (images, *labels.shape[1:]))
             draw = rng(self.options.seed, SAMPLING, step, number)

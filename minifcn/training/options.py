@@ -29,7 +29,7 @@ from minifcn.training.ranges import check_choices, check_ranges
 MEANS = {"imagenet": CAFFE, "nyud": NYUD, "siftflow": SIFT_FLOW}
 OPTIMIZERS = ("sgd", "adam", "muon")
 LOSSES = ("cross_entropy", "focal", "dice", "cross_entropy+dice")
-BALANCED = "balanced"
+BALANCED, CENTRES = "balanced", "centres"
 HEADS = ("label", "geometry", "label+geometry")
 WORLD = "world"
 
@@ -156,7 +156,8 @@ class Options:
     sampling: Annotated[
         float | str,
         'the probability with which a pixel counts in the loss: patchwise training; or "balanced": about a quarter of '
-        'the pixels, dealt out evenly over the classes of a batch ("balanced:0.1": a tenth)',
+        'the pixels, dealt out evenly over the classes of a batch ("balanced:0.1": a tenth); or "centres": the pixel '
+        "at the middle of each cell of the coarsest stride that is scored",
     ] = 1.0
     hardest: Annotated[
         float,
@@ -250,11 +251,18 @@ class Options:
     @property
     def adds_up(self) -> bool:
         """Whether the loss of a batch is the sum of the losses of its parts."""
-        return "dice" not in self.loss and not self.sampled[0]
+        return "dice" not in self.loss and self.sampled[0] != BALANCED
 
     @property
-    def sampled(self) -> tuple[bool, float]:
-        """Whether the sample of the pixels is balanced over the classes, and which part of them it is."""
+    def sampled(self) -> tuple[str, float]:
+        """How the pixels are sampled ("", "balanced" or "centres"), and which part of them it is."""
+        if self.sampling == CENTRES:
+            if self.padding != "same" or self.enlarge > 1:
+                raise UsageError(
+                    f"option sampling is {CENTRES} with padding {self.padding!r} and enlarge {self.enlarge}; expected "
+                    'padding "same" and enlarge 1, where the cells lie evenly on the image'
+                )
+            return CENTRES, 1.0
         kind, _, part = str(self.sampling).rpartition(":")
         if part == BALANCED:
             kind, part = BALANCED, "0.25"
@@ -264,9 +272,9 @@ class Options:
             p = math.nan
         if kind not in ("", BALANCED) or not 0 < p <= 1:
             raise UsageError(
-                f"option sampling is {self.sampling}; expected a probability above 0, at most 1, or balanced"
+                f"option sampling is {self.sampling}; expected a probability above 0, at most 1, balanced or centres"
             )
-        return kind == BALANCED, p
+        return kind, p
 
     @property
     def two_heads(self) -> bool:

@@ -548,6 +548,34 @@ def test_evaluate_measures_what_training_measured(run: Path, capsys: pytest.Capt
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_evaluate_by_shift_and_stitch(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other answers of the same net, here all balls; the run keeps its own."""
+
+    class Balls(evaluate_command.Rarefied):
+        def forward(self, image: Any) -> Any:
+            scores = super().forward(image)
+            scores.data[:, 1] = scores.data.max() + 1
+            return scores
+
+    monkeypatch.setattr(evaluate_command, "Rarefied", Balls)
+    coarse = tmp_path / "coarse"
+    assert main(["train", *TINY, "--stages", "32", "--run", str(coarse)]) == 0
+    before = (coarse / "evaluation.json").read_bytes()
+    assert main(["evaluate", str(coarse), "--stitched", "--json", "result.json"]) == 0
+    ours, theirs = json.loads(Path("result.json").read_text()), json.loads(before)
+    assert (coarse / "evaluation.json").read_bytes() == before
+    assert np.sum(ours["confusion"], axis=1).tolist() == np.sum(theirs["confusion"], axis=1).tolist()
+    assert {j for row in ours["confusion"] for j, n in enumerate(row) if n} == {1} and ours != theirs
+    (coarse / "evaluation.json").unlink()
+    assert main(["evaluate", str(coarse), "--stitched"]) == 0 and not (coarse / "evaluation.json").exists()
+    Path("result.json").unlink()
+    line = "shift-and-stitch is for an FCN without skips and with one head, such as FCN-32s"
+    assert refused(["evaluate", str(run), "--stitched"], capsys) == line
+    assert "expected neither --flip" in refused(["evaluate", str(coarse), "--stitched", "--flip"], capsys)
+
+
 def test_a_single_checkpoint_is_measured_as_well(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run / "checkpoints" / "best.safetensors"), "--split", "test", "--batch", "3"]) == 0
     assert "best.safetensors (step 3) on 3 images of world, split test" in capsys.readouterr().out

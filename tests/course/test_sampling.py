@@ -1,5 +1,6 @@
 """Loss sampling: the masked gradient is the sum of the patches' gradients, and samples are what they claim."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,8 +10,18 @@ from minifcn import ops
 from minifcn.backend import to_device, to_host
 from minifcn.errors import UsageError
 from minifcn.geometry import Grid, Layer
+from minifcn.models.fcn import FCN32s
 from minifcn.nn import Conv2d, MaxPool2d, Sequential
-from minifcn.sampling import class_weights, count, hardest, sample, sample_balanced, sample_hardest, shares
+from minifcn.sampling import (
+    class_weights,
+    count,
+    hardest,
+    sample,
+    sample_balanced,
+    sample_centres,
+    sample_hardest,
+    shares,
+)
 
 
 def net_of(rng, padding=0):
@@ -105,6 +116,18 @@ def test_a_sample_keeps_p_of_the_cells(rng):
     assert keep.mean() == pytest.approx(0.25, abs=0.01)
     assert sample(labels, 1, rng).all()
     assert np.array_equal(sample(labels, 0.5, np.random.default_rng(7)), sample(labels, 0.5, np.random.default_rng(7)))
+
+
+def test_the_centres_of_the_cells_are_where_a_score_is_nearly_alone():
+    """There upsampling passes on one cell's score; the mask has a pixel for each cell."""
+    net = FCN32s(layers=11, width=1, classes=1)
+    keep = sample_centres(np.zeros((2, 96, 100), np.int64), 32)
+    assert keep.shape == (2, 96, 100) and keep.sum() == 2 * 3 * 3
+    for cell in itertools.product(range(3), repeat=2):
+        score = np.zeros((1, 1, 3, 3), np.float32)
+        score[(0, 0, *cell)] = 1
+        seen = net.upscore(score).data[0, 0][keep[0, :, :96] == 1]
+        assert seen.argmax() == 3 * cell[0] + cell[1] and 0.96 < seen.max() < 1 and np.sort(seen)[-2] < 0.02
 
 
 def skewed(rng):

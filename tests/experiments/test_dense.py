@@ -261,6 +261,28 @@ def test_vgg_up_to_a_pool(skip, rng):
         assert np.array_equal(shift_and_stitch(net, x).data[where], rarefy(net)(x).data[where])
 
 
+@pytest.mark.parametrize(("padding", "size"), [("same", (96, 128)), (100, (90, 122))])
+def test_an_fcn_that_is_stitched_answers_as_itself_at_its_cells(padding, size, rng):
+    """And beyond the outermost cells as at the nearest. At these sizes no window hangs over."""
+    net = randomized(FCN32s(layers=11, width=1, classes=3, padding=padding, dropout=0), rng)
+    x = rng.standard_normal((1, 3, *size))
+    with no_grad():
+        stitched, coarse = dense.Rarefied(net)(x).data, net.score_fr(last(net.trunk(x))).data
+    start = math.floor(Grid.of(net.trunk.layers()).start)
+    rows, cols = ([start + 32 * i for i in range(n)] for n in coarse.shape[2:])
+    assert stitched.shape == (1, 3, *size) and coarse.shape[2:] == (3, 4)
+    np.testing.assert_allclose(stitched[..., rows, :][..., cols], coarse, rtol=1e-9, atol=1e-12)
+    above, outermost = stitched[..., :start, :], stitched[..., start : start + 1, :]
+    assert start > 10 and np.array_equal(above, np.broadcast_to(outermost, above.shape))
+    assert len(np.unique(stitched[0, 0, 15:80, 15:112])) > 1000
+
+
+def test_what_cannot_be_stitched_is_refused():
+    for net in (FCN16s(layers=11, width=1), FCN32s(layers=11, width=1, classes={"sem": 2, "geo": 3}), VGG):
+        with pytest.raises(UsageError, match="without skips and with one head"):
+            dense.Rarefied(net)
+
+
 # ---- upsampling ----------------------------------------------------------------------------------------------------
 
 

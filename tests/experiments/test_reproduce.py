@@ -17,9 +17,20 @@ from some_slow import slow_but
 
 from minifcn.cli.verbs import main
 from minifcn.errors import FormatError, UsageError
+from minifcn.experiments.dense import Rarefied
 from minifcn.experiments.reproduction import cells, runner
 from minifcn.experiments.reproduction.cells import CELLS, EVALUATE, PRETRAIN, SCENES, SMALL, Cell, Job, jobs, resolved
-from minifcn.experiments.reproduction.page import Findings, Picture, TextTable, sections, write_html, write_markdown
+from minifcn.experiments.reproduction.exact import exact_rows
+from minifcn.experiments.reproduction.page import (
+    Findings,
+    Picture,
+    TextTable,
+    beside,
+    read_page,
+    sections,
+    write_html,
+    write_markdown,
+)
 from minifcn.experiments.reproduction.results import (
     MEASURES,
     SHARES,
@@ -41,8 +52,10 @@ from minifcn.experiments.reproduction.tables import TABLES, Claim, Row, Table, c
 from minifcn.experiments.reproduction.verdict import EQUAL, HELD, REVERSED, UNDECIDED, mean_and_spread, verdict
 from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.formats.strict_json import read_json
+from minifcn.introspect.describe import describe
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
+from minifcn.models.fcn import vgg_fcn
 from minifcn.training.run_folder import locked
 from minifcn.training.runlog import append, write_json
 
@@ -128,6 +141,12 @@ def test_cells_that_compare_differ_in_what_is_compared() -> None:
     assert differ("fcn32s", "fcn32s-fixed") == {"freeze"} and differ("fcn16s", "fcn32s-longer") == {"stages"}
     assert differ("online", "heavy") == {"momentum"} and differ("base", "base-pretrained") == set()
     assert differ("base", "rgbd") == {"inputs"} and differ("base", "two-heads") == {"heads"}
+    assert steps("fcn8s-longer") == steps("fcn4s") == steps("fcn2s") == steps("fcn8s")
+    assert steps("fcn32s-coarse") == steps("fcn32s-learned") == steps("fcn32s") == steps("pool4")
+    assert steps("pool4-longer") == steps("fcn32s-longer") == steps("fcn16s")
+    assert differ("fcn8s-longer", "fcn4s") == differ("fcn4s", "fcn2s") == {"stages"}
+    assert differ("fcn32s", "fcn32s-coarse") == {"sampling"} and differ("fcn32s", "fcn32s-learned") == {"upsampling"}
+    assert differ("fcn16s", "pool4-longer") == {"freeze"} and differ("pool4", "fcn32s") == {"freeze", "stages"}
     assert differ("base", "shape") == {"hide"} and differ("base", "balanced") == {"class_balance"}
     quick = [resolved(jobs([name], [0], quick=True)[-1]) for name in ("base", "half", "quarter")]
     assert len({o["epochs"] * o["max_train"] // 20 for o in quick}) == 1  # in a quick run, too
@@ -529,7 +548,8 @@ def test_a_table_refers_to_cells_and_measures_that_exist(name: str) -> None:
     rows = {row.cell for row in table.rows}
     assert len(rows) == len(table.rows) and {len(row.paper) for row in table.rows} <= {0, *range(1, 6)}
     for claim in table.claims:
-        assert claim.a != claim.b and {claim.a, claim.b} <= rows and claim.measure in table.columns, claim.text
+        assert claim.a != claim.b and {claim.a, claim.b, *claim.gain} <= rows and len(claim.gain) in (0, 2), claim.text
+        assert claim.measure in table.columns, claim.text
     for row in table.rows:
         assert len(row.paper) <= len(table.columns)
         assert all(0 < float(text.rstrip("†")) < 100 for text in row.paper)
@@ -547,10 +567,29 @@ def test_the_papers_own_order_is_that_of_the_claims() -> None:
         paper = {row.cell: dict(zip(table.columns, row.paper, strict=False)) for row in table.rows}
         for claim in table.claims:
             a, b = (paper[cell].get(claim.measure) for cell in (claim.a, claim.b))
-            if a and b:
+            if a and b and not claim.gain:
                 assert claim.says != EQUAL and float(a.rstrip("†")) > float(b.rstrip("†")), (table.name, claim.text)
                 checked += 1
     assert checked >= 15
+
+
+def test_a_gain_is_compared_with_a_gain() -> None:
+    claim = Claim("a gains more over b than b over c", "a", "b", "pixel_accuracy", gain=("b", "c"))
+    found = {(cell, 0): result(share) for cell, share in {"a": 0.9, "b": 0.8, "c": 0.75}.items()}
+    assert claim.differences(found, [0]) == [pytest.approx(0.05)] and math.isnan(claim.differences(found, [0, 1])[1])
+    table = Table("t", "T", "", "", (), (claim,))
+    assert table.cells == ["a", "b", "c"]
+
+
+def test_stitching_takes_300_times_the_multiply_adds() -> None:
+    """What the page says of the cost of an answer."""
+    options = {"layers": SCENES["layers"], "width": SCENES["width"], "classes": 8}
+    coarse, fused = (vgg_fcn(skips, **options) for skips in ((), ("pool4",)))
+    costs = [
+        sum(line.multiply_adds for line in describe(net, SCENES["world_size"]).rows)
+        for net in (Rarefied(coarse).trunk, coarse, fused)
+    ]
+    assert [round(costs[0] / cost, -2) for cost in costs[1:]] == [300, 300]
 
 
 def test_tables_are_chosen_by_name() -> None:
@@ -642,6 +681,39 @@ def test_a_page_without_any_result_is_a_page() -> None:
     assert "Of 4 claims: 0 held, 0 reversed, 4 undecided." in [block for s in found for block in s.blocks]
 
 
+def test_new_tables_beside_an_older_page(tmp_path: Path) -> None:
+    """In the tables' order, with all claims counted, and how each was made; made again, they take their own places."""
+    page, first, *_, last = tmp_path / "p.md", *TABLES.values()
+    older = Table(last.name, last.title, "p|p", "older.", TABLE.rows, TABLE.claims, TABLE.columns)
+    newer = Table(first.name, first.title, "p", "newer.", TABLE.rows, TABLE.claims[:2], TABLE.columns)
+    write_markdown(sections(findings(tables=(older,), command="older")), page)
+    was = read_page(page)
+    for day in ("one day", "another day"):
+        found = sections(findings(tables=(newer,), command="newer"))
+        write_markdown(beside(read_page(page), found, day=day), page)
+        now = read_page(page)
+        assert list(now) == ["How it was made", "What held", first.title, last.title]
+        assert now[last.title] == was[last.title] and "newer." in now[first.title]
+        assert now["How it was made"].startswith(f"{was['How it was made']}\n\n*{first.title}*: made later, on {day}. ")
+        assert now["How it was made"].count("`newer`") == now["How it was made"].count("`older`") == 1
+        assert now["What held"].startswith("Of 6 claims: 2 held, 3 reversed, 1 undecided.")
+        shown = [line.split(" | ")[0] for line in now["What held"].split("\n")[4:]]
+        assert shown == [f"| {first.title}"] * 2 + [f"| {last.title}"] * 4
+    write_markdown(beside(now, sections(findings(tables=(older,))), day="x"), page)
+    assert read_page(page)["What held"] == now["What held"]
+    write_markdown(beside(was, sections(findings(tables=(), exact=exact_rows()[:1])), day="x"), page)
+    assert list(read_page(page)) == ["How it was made", "What held", "Exact", last.title]
+    assert read_page(page)["What held"] == was["What held"]
+
+
+def test_a_page_that_is_not_ours_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "p.md").write_bytes(b"# Something else\n\n## How it was made\n\xff")
+    with pytest.raises(FormatError, match=r"p\.md: is none of our pages"):
+        read_page(tmp_path / "p.md")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_page(tmp_path)
+
+
 def test_shares_are_shares() -> None:
     assert set(SHARES) == set(MEASURES) - {"loss", "seconds"}
 
@@ -659,6 +731,9 @@ def test_shares_are_shares() -> None:
         ("--out a,b", "option out is 'a,b'; expected a folder without a comma"),
         ("--out file", "file: is no folder; choose another --out"),
         ("--page nowhere/x.md", "nowhere/x.md: expected a file .md in a folder that exists"),
+        ("--page x.md --keep", "x.md: cannot be read (No such file or directory); expected a page to be kept"),
+        ("--keep", "option keep is for a --page with the numbers of whole runs; expected --page and no --quick"),
+        ("--page x.md --keep --quick", "option keep is for a --page with the numbers of whole runs"),
         ("--page x.html", "x.html: expected a file .md"),
         ("--quik", "option --quik does not exist; did you mean --quick?"),
     ],

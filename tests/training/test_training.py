@@ -266,7 +266,12 @@ def test_every_loss_learns(loss: str, tmp_path: Path) -> None:
         ({"loss": "dice", "class_balance": 1.0}, "option class_balance does nothing with loss dice"),
         ({"loss": "hinge"}, "option loss is 'hinge'; expected one of cross_entropy, focal, dice"),
         ({"sampling": "balanced:2"}, "option sampling is balanced:2; expected a probability above 0, at most 1"),
-        ({"sampling": "even"}, "option sampling is even; expected a probability above 0, at most 1, or balanced"),
+        (
+            {"sampling": "even"},
+            "option sampling is even; expected a probability above 0, at most 1, balanced or centres",
+        ),
+        ({"sampling": "centres", "padding": "safe"}, "option sampling is centres with padding 'safe' and enlarge 1"),
+        ({"sampling": "centres", "enlarge": 2}, "option sampling is centres with padding 'same' and enlarge 2"),
         ({"sampling": "even:0.5"}, "option sampling is even:0.5; expected a probability"),
         ({"sampling": 1.5}, "option sampling is 1.5; expected a probability above 0"),
         ({"hardest": 0.0}, "option hardest is 0.0; expected a number from 0.0001 to 1.0"),
@@ -298,6 +303,22 @@ def test_a_balanced_sample_has_as_many_pixels_of_each_class_as_can_be_had(
     assert 0.15 < keep.sum() / counts.sum() < 0.25
     assert kept[there].max() / kept.sum() < 0.7 * counts.max() / counts.sum()
     assert options_of(folder).sampling == "balanced:0.2"
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_centres_of_a_stage_are_those_of_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    centres = loader.sample_centres
+
+    def recording(labels: np.ndarray, stride: int) -> np.ndarray:
+        keep = centres(labels, stride)
+        seen.append((stride, int(keep[0].sum())))
+        return keep
+
+    monkeypatch.setattr(loader, "sample_centres", recording)
+    options = arguments(TINY, sampling="centres", run=tmp_path / "run", epochs=1, stages="32,16")
+    assert main(["train", *options]) == 0
+    assert dict(seen) == {32: 4, 16: 16} and options_of(tmp_path / "run").sampling == "centres"
 
 
 @pytest.mark.parametrize("sampling", [1.0, 0.5])

@@ -111,6 +111,17 @@ def _cells() -> Iterator[Cell]:
     yield _train("fcn16s-max", SCENES, "fcn32s", stages="16", fusion="max", **finer)
     yield _train("fcn16s-learned", SCENES, "fcn32s", stages="16", upsampling="learned", **finer)
     yield _train("fcn8s", SCENES, "fcn16s", stages="8", **finer)
+    # beyond FCN-8s, each from the same one and as long
+    yield _train("fcn8s-longer", SCENES, "fcn8s", stages="8", **finer)
+    yield _train("fcn4s", SCENES, "fcn8s", stages="4", **finer)
+    yield _train("fcn2s", SCENES, "fcn8s", stages="2", **finer)
+    # FCN-pool4 is FCN-16s whose coarse score is zero and does not learn; in two stages, as fcn16s
+    yield _train("pool4", SCENES, "pretrained-vgg", stages="16", freeze="score_fr")
+    yield _train("pool4-longer", SCENES, "pool4", stages="16", freeze="score_fr", **finer)
+    yield _train("fcn32s-learned", SCENES, "pretrained-vgg", upsampling="all learned")
+    yield _train("fcn32s-coarse", SCENES, "pretrained-vgg", sampling="centres")
+    for name in ("fcn32s-coarse", "fcn32s-longer"):
+        yield Cell(f"{name}-stitched", {"stitched": True, "batch": 1}, (name,), EVALUATE)
     # as many steps as fcn32s, fcn16s and fcn8s have together
     epochs = 3 * SCENES["epochs"]
     yield _train("fcn8s-at-once", SCENES, "pretrained-vgg", stages="8", epochs=epochs, measure_every=epochs)
@@ -232,13 +243,14 @@ def jobs(
 # ------------------------------------------------------------------------------------------------------- how long it is
 
 MEGAPIXELS = 0.45  # a second, of FCN on VGG-11 of width 8, forward and backward, on one core of a laptop
+STITCHING = 2.0  # seconds an image of 160 x 160, by shift-and-stitch
 BEGINNING = 4.0  # seconds of a run that are no steps: to start, to paint the images, to measure, to write the report
 
 
 def expected_seconds(job: Job) -> float:
     """About how long a job takes on one core; the runner corrects it by what it meets."""
     if job.cell.kind == EVALUATE:
-        return BEGINNING
+        return BEGINNING + STITCHING * job.settings.get("stitched", False) * resolved(job.parents[0])["max_val"]
     o = resolved(job)
     if job.cell.kind == PRETRAIN:
         return BEGINNING + o["epochs"] * o["images"] * o["size"] ** 2 / 1e6 / MEGAPIXELS

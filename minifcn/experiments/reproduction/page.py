@@ -1,13 +1,14 @@
 """Write the results page, in Markdown and HTML, with a verdict for each claim.
 
 Both are made from the same list of sections, so they cannot say different things. Whatever comes out of a file is a
-number by then; the names are ours.
+number by then; the names are ours. `beside` puts new tables into a page that was made before.
 """
 
 from __future__ import annotations
 
 import math
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from minifcn import __version__
+from minifcn.errors import FormatError, UsageError
 from minifcn.experiments.reproduction.bound import Bound
 from minifcn.experiments.reproduction.cells import CODE
 from minifcn.experiments.reproduction.figures import bars, loss_curves, number
 from minifcn.experiments.reproduction.results import MEASURES, SHARES
 from minifcn.experiments.reproduction.row import HEADER
 from minifcn.experiments.reproduction.row import Row as ExactRow
-from minifcn.experiments.reproduction.tables import DAGGER, Results, Table, summary
+from minifcn.experiments.reproduction.tables import DAGGER, TABLES, Results, Table, summary
 from minifcn.experiments.reproduction.verdict import HELD, REVERSED, UNDECIDED, Verdict
 from minifcn.formats.checkpoint import replace_file
 from minifcn.kernels.threads import cores
@@ -30,6 +32,9 @@ from minifcn.training.progress import clock
 from minifcn.training.report import Html, tag
 
 TITLE = "The paper, re-run"
+MADE, HELD_HERE, FAILED = "How it was made", "What held", "Cells that failed"
+UNTRAINED = ("Exact", "The best that coarse predictions can be")
+MOST_PAGE = 4 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -83,18 +88,18 @@ class Findings:
 
 def sections(f: Findings) -> Iterator[Section]:
     """Yield the page, from top to bottom."""
-    yield Section("How it was made", list(_made(f)))
+    yield Section(MADE, list(_made(f)))
     if f.tables and not f.quick:
-        yield Section("What held", list(_verdicts(f)))
+        yield Section(HELD_HERE, _verdicts(f))
     if f.exact:
-        yield Section("Exact", list(_exact(f.exact)))
+        yield Section(UNTRAINED[0], list(_exact(f.exact)))
     if f.bound is not None:
-        yield Section("The best that coarse predictions can be", list(_bound(f.bound)))
+        yield Section(UNTRAINED[1], list(_bound(f.bound)))
     for table in f.tables:
         yield Section(table.title, list(_table(table, f)))
     if f.failed:
         lines = tuple((name, why) for name, why in f.failed.items())
-        yield Section("Cells that failed", [TextTable(("cell", "what it said"), lines)])
+        yield Section(FAILED, [TextTable(("cell", "what it said"), lines)])
 
 
 def _made(f: Findings) -> Iterator[Block]:
@@ -150,13 +155,16 @@ def machine_kind() -> str:
     return f"{cores()} cores of {kind}"
 
 
-def _verdicts(f: Findings) -> Iterator[Block]:
+def _verdicts(f: Findings) -> list[Block]:
     found = [(table, claim, claim.verdict(f.results, f.seeds)) for table in f.tables for claim in table.claims]
-    words = [verdict.word for *_, verdict in found]
+    return _counted([(table.title, claim.text, *_numbers(claim.measure, verdict)) for table, claim, verdict in found])
+
+
+def _counted(rows: Sequence[tuple[str, ...]]) -> list[Block]:
+    words = [row[-1].strip("*") for row in rows]
     counts = ", ".join(f"{words.count(word)} {word}" for word in (HELD, REVERSED, UNDECIDED))
-    yield f"Of {len(words)} claims: {counts}."
-    rows = [(table.title, claim.text, *_numbers(claim.measure, verdict)) for table, claim, verdict in found]
-    yield TextTable(("table", "claim", "difference", "spread", "verdict"), tuple(rows))
+    head = ("table", "claim", "difference", "spread", "verdict")
+    return [f"Of {len(words)} claims: {counts}.", TextTable(head, tuple(rows))]
 
 
 def _numbers(measure: str, verdict: Verdict) -> tuple[str, str, str]:
@@ -227,6 +235,56 @@ def _table(table: Table, f: Findings) -> Iterator[Block]:
 def _ours(f: Findings, cell: str, measure: str) -> str:
     mean, spread = (_shown(measure, value, seconds=0) for value in summary(f.results, cell, f.seeds, measure))
     return f"{mean} ± {spread}" if spread != "–" else mean
+
+
+# ------------------------------------------------------------------------------------------------- beside an older page
+
+
+def read_page(path: Path) -> dict[str, str]:
+    """Return the sections of a page that `write_markdown` has written: the text of each, by title.
+
+    Raises `UsageError` for a file that cannot be read, `FormatError` for one that is no such page.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MOST_PAGE).decode("utf-8", "replace")
+    except OSError as fault:
+        raise UsageError(f"{path}: cannot be read ({fault.strerror}); expected a page to be kept") from fault
+    head, *parts = f"\n{text}".split("\n## ")
+    older = {title: body.strip() for title, _, body in (part.partition("\n") for part in parts)}
+    if head.strip() != f"# {TITLE}" or MADE not in older:
+        raise FormatError(f"{path}: is none of our pages; expected one that `minifcn reproduce` has written")
+    return older
+
+
+def beside(older: Mapping[str, str], found: Iterable[Section], *, day: str) -> list[Section]:
+    """Return the sections of an older page with those of this one in their places, and all their claims counted.
+
+    How the new ones were made is said below how the old ones were, with the `day`.
+    """
+    new = {section.title: section for section in found}
+    titles = [title for title in new if title not in (MADE, HELD_HERE)]
+    start = f"{', '.join(f'*{title}*' for title in titles)}: made later, on "
+    made = [text for text in older[MADE].split("\n\n") if not text.startswith(start)]
+    new[MADE] = Section(MADE, [*made, f"{start}{day}. {new[MADE].blocks[0]}"])
+    order = [MADE, HELD_HERE, *UNTRAINED, *(table.title for table in TABLES.values())]
+
+    def place(title: str) -> int:
+        return order.index(title) if title in order else len(order)
+
+    rows = [_cells(line) for line in older.get(HELD_HERE, "").split("\n")[4:]]
+    rows = [row for row in rows if row[0] not in titles]
+    if HELD_HERE in new:
+        rows += next(block.rows for block in new[HELD_HERE].blocks if isinstance(block, TextTable))
+    if rows:
+        new[HELD_HERE] = Section(HELD_HERE, _counted(sorted(rows, key=lambda row: place(row[0]))))
+    merged = {title: Section(title, [body]) for title, body in older.items()} | new
+    return [merged[title] for title in sorted(merged, key=place)]
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    """Return the cells of a line that `_line` has written."""
+    return tuple(cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1])
 
 
 # ------------------------------------------------------------------------------------------------------------ the pages
