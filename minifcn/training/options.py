@@ -157,7 +157,7 @@ class Options:
         float | str,
         'the probability with which a pixel counts in the loss: patchwise training; or "balanced": about a quarter of '
         'the pixels, dealt out evenly over the classes of a batch ("balanced:0.1": a tenth); or "centres": the pixel '
-        "at the middle of each cell of the coarsest stride that is scored",
+        "at the middle of each cell, whose side is the net's stride",
     ] = 1.0
     hardest: Annotated[
         float,
