@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from minifcn.errors import UsageError
@@ -169,7 +170,7 @@ class Job:
     settings: Mapping[str, Any]
     parents: tuple[Job, ...]
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """The name of its folder: the cell, the seed, and a hash of all that decides its result."""
         return f"{self.cell.name}-{self.seed}-{digest(self)}"
