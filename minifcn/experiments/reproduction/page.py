@@ -266,7 +266,8 @@ def beside(older: Mapping[str, str], found: Iterable[Section], *, day: str) -> l
     titles = [title for title in new if title not in (MADE, HELD_HERE)]
     start = f"{', '.join(f'*{title}*' for title in titles)}: made later, on "
     made = [text for text in older[MADE].split("\n\n") if not text.startswith(start)]
-    new[MADE] = Section(MADE, [*made, f"{start}{day}. {new[MADE].blocks[0]}"])
+    both = "A row that older tables have, too, was not taken from them: both numbers stand."
+    new[MADE] = Section(MADE, [*made, f"{start}{day}. {new[MADE].blocks[0]} {both}"])
     order = [MADE, HELD_HERE, *UNTRAINED, *(table.title for table in TABLES.values())]
 
     def place(title: str) -> int:

@@ -162,7 +162,8 @@ _TABLES = (
     Table(
         "pool4",
         "Fusion, or pool4 alone",
-        "TPAMI table 3; CVPR section 4.2: learning from pool4 alone performs poorly; no numbers there",
+        "TPAMI table 3, FCN-16s and FCN-32s measured from the released weights; CVPR section 4.2: learning from pool4 "
+        "alone performs poorly; no numbers there",
         "scenes of 160 x 160; all three in two stages, as long and at the same rates; FCN-pool4 is an FCN-16s whose "
         "coarse score stays zero.",
         (
