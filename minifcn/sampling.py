@@ -7,7 +7,7 @@ masked gradient *is* the sum of the kept patches' gradients (a test has it to 1e
 padding, patches at the border see it.
 
     keep = sample(labels, 0.25, rng)
-    loss = ops.softmax_cross_entropy(net(x), labels, sampling=keep, normalize="sum")
+    loss = ops.softmax_cross_entropy(net(x), labels, sampling=keep, normalize="none")
 
 A sample may look at the loss, too: `sample_hardest` keeps the cells that the net gets most wrong, which is hard-pixel
 mining.

@@ -122,10 +122,10 @@ patches = np.concatenate(
 )
 patch_labels = np.array([truth[0, i, j] for i, j in cells]).reshape(33, 1, 1)
 patch_scores = net(xp.asarray(patches))
-patchwise = gradient_of(ops.softmax_cross_entropy(patch_scores, xp.asarray(patch_labels), normalize="sum"))
+patchwise = gradient_of(ops.softmax_cross_entropy(patch_scores, xp.asarray(patch_labels), normalize="none"))
 
 masked = ops.softmax_cross_entropy(
-    net(xp.asarray(piece)), xp.asarray(truth), sampling=xp.asarray(keep), normalize="sum"
+    net(xp.asarray(piece)), xp.asarray(truth), sampling=xp.asarray(keep), normalize="none"
 )
 whole = gradient_of(masked)
 
@@ -239,7 +239,7 @@ share /= share.sum(axis=1, keepdims=True)
 wrong = (share - (truth[:, None] == np.arange(8)[:, None, None])) * (truth != VOID)[:, None]
 G = np.einsum("nchw,nkhw->nhwck", wrong, features).reshape(96, 841, 96)  # scene, cell, number of weights
 
-check = ops.softmax_cross_entropy(net(xp.asarray(x[:1])), xp.asarray(truth[:1]), normalize="sum")
+check = ops.softmax_cross_entropy(net(xp.asarray(x[:1])), xp.asarray(truth[:1]), normalize="none")
 check.backward()
 assert np.allclose(to_host(net.score.w.grad).ravel(), G[0].sum(axis=0), rtol=1e-3, atol=1e-3)
 print("gradients of", G.shape[0] * G.shape[1], "cells; their sum over a scene is what backward() gives")

@@ -11,7 +11,7 @@ from minifcn.kernels.planes import by_rows
 from minifcn.ops.checks import images
 from minifcn.tensor import ValueAndGradients, op
 
-NORMALIZATIONS = ("sum", "valid", "batch")
+NORMALIZATIONS = ("none", "valid", "batch_size")
 
 
 def check_labels(op: str, x: Array, labels: Array, ignore_index: int) -> None:
@@ -71,7 +71,7 @@ def weighted(
     elif normalize == "valid":
         z = xp_of(x).maximum(counts.sum(), 1).astype(x.dtype)
     else:
-        z = 1 if normalize == "sum" else x.shape[0]
+        z = 1 if normalize == "none" else x.shape[0]
     weight = counts.astype(x.dtype) if weights is None else counts * weights.astype(x.dtype)[label[:, 0]]
     return weight / z
 
@@ -90,11 +90,11 @@ def softmax_cross_entropy(
     """loss = -1/Z sum_{n,i,j} m[n,i,j] w[l] ln softmax(x[n,:,i,j])_l with l = labels[n,i,j]: one number.
 
     x (N, C, H, W) scores; labels (N, H, W) whole numbers, `ignore_index` where a pixel has none. `weights` (C,) weighs
-    the classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="sum"`,
-    the released nets), the number of pixels that count (`"valid"`), or N (`"batch"`), and never below 1: an image
+    the classes; `sampling` (N, H, W) of 0 and 1 keeps a sample of the pixels (section 4.3). Z is 1 (`normalize="none"`,
+    the released nets), the number of pixels that count (`"valid"`), or N (`"batch_size"`), and never below 1: an image
     that is all void has loss 0 and gradient 0. Where x is a part of a batch, `divisor` is the Z of all of it: the
-    losses of the parts then add up to the loss of the batch. PyTorch's `reduction="sum"` is `normalize="sum"`, and its
-    `"mean"` without weights is `"valid"`; Caffe calls the three NONE, VALID and BATCH_SIZE. Errors: `ShapeError`.
+    losses of the parts then add up to the loss of the batch. The three are Caffe's NONE, VALID and BATCH_SIZE;
+    `"none"` is PyTorch's `reduction="sum"`, and `"valid"` without weights its `"mean"`. Errors: `ShapeError`.
     """
     counts, label = counting("softmax_cross_entropy", x, labels, ignore_index, sampling)
     weight = weighted("softmax_cross_entropy", x, counts, label, weights, normalize, divisor)[:, None]

@@ -28,10 +28,10 @@ def rate_meaning(o: Options, *, rate: float, pixels: int, images: int) -> str:
             "Muon changes a layer of windows by about that in a step, in all directions alike, and moves other weights "
             f"by {rate * Muon.ADAM:.3g}, whatever the loss is divided by"
         )
-    factor = {"sum": pixels * images, "batch": pixels, "valid": 1}[o.normalize]
+    factor = {"none": pixels * images, "batch_size": pixels, "valid": 1}[o.normalize]
     per = {
-        "sum": "summed over the pixels of a batch",
-        "batch": "summed over the pixels of an image",
+        "none": "summed over the pixels of a batch",
+        "batch_size": "summed over the pixels of an image",
         "valid": "averaged over the pixels",
     }
     return (

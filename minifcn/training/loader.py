@@ -165,7 +165,7 @@ class Loader:
                 parts.append(part)
         valid = np.sum(self.ranks.gather(counts.tolist()), axis=0)
         for part in parts:
-            divisors = {"sum": (1, 1), "batch": (part.images, part.images), "valid": valid[part.number].tolist()}
+            divisors = {"none": (1, 1), "batch_size": (part.images, part.images), "valid": valid[part.number].tolist()}
             yield part._replace(divisors=divisors[self.options.normalize])
 
     def _load(self, place: tuple[int, int]) -> Batch | list[Sample]:

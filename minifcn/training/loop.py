@@ -151,7 +151,7 @@ class Trainer(Run):
     def _count(self, images: int, pixels: int, loss: float) -> None:
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
         p = self.progress
-        total = loss * {"sum": 1, "batch": images, "valid": max(pixels, 1)}[self.options.normalize]
+        total = loss * {"none": 1, "batch_size": images, "valid": max(pixels, 1)}[self.options.normalize]
         plain = self.options.loss == "cross_entropy" and not self.options.class_balance
         if p.step == 0 and p.pixels == 0 < pixels and plain:
             # two heads: ln C + ln G, which is ln(C G)

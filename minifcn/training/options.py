@@ -167,7 +167,8 @@ class Options:
         float, "classes weigh in the loss as 1/frequency to this power (0: all pixels alike; 1: all classes alike)"
     ] = 0.0
     normalize: Annotated[
-        str, 'the loss is divided by: "sum" 1 (the released nets), "valid" the pixels with a label, "batch" the images'
+        str,
+        'the divisor of the loss: "none" (the released nets), "valid" the pixels with a label, "batch_size" the images',
     ] = "valid"
     seed: Annotated[int, "what all random numbers of the run come from"] = 0
 
@@ -381,6 +382,10 @@ def nearest(name: str, known: Any) -> str:
     return near(name, known) or f"; known are {', '.join(known)}"
 
 
+NAMED_BEFORE = {"sum": "none", "batch": "batch_size"}
+"""What `normalize` was called in older files."""
+
+
 def from_dict(found: Any, *, source: str | Path) -> Options:
     """Return options out of a file: every key known, every value of its type and in its range, or `UsageError`."""
     if not isinstance(found, Mapping):
@@ -396,6 +401,8 @@ def from_dict(found: Any, *, source: str | Path) -> Options:
             raise UsageError(f"{source}: option {name} is {value!r:.100}; expected {wanted.__name__}")
     try:
         values: dict[str, Any] = {n: v if isinstance(v, str) else types[n](v) for n, v in found.items()}
+        if before := NAMED_BEFORE.get(values.get("normalize", "")):
+            values["normalize"] = before
         return Options(**values)
     except UsageError as fault:
         raise UsageError(f"{source}: {fault}") from fault

@@ -162,7 +162,7 @@ GOOGLE_TRUNK = {"trunk": "googlenet", "width": GoogLeNet.own_width, "padding": "
 
 # What all have in common; a batch is one image, so that none is padded, and more than one are accumulated.
 SOLVER = {"schedule": "fixed", "weight_decay": 0.0005, "batch": 1, "mirror": False}
-HEAVY = {**SOLVER, "normalize": "sum", "momentum": 0.99, "with_replacement": True}
+HEAVY = {**SOLVER, "normalize": "none", "momentum": 0.99, "with_replacement": True}
 # CaffeNet was still trained the old way when it was released, and its trunk's layers have no multipliers.
 HEAVY_ALEX = {**HEAVY, "normalize": "valid", "momentum": 0.9, "accumulate": 20, "trunk_bias": "alike"}
 # The paper says how long for table 1 alone, at least 175 epochs, and prints the decay as 5^-4 or 2^-4.

@@ -63,7 +63,7 @@ def whole_and_patches(net, rng, *, weights=None, everywhere=True):
         assert not inside.all()
         keep *= inside
     assert 0 < keep.sum() < keep.size
-    ops.softmax_cross_entropy(score, labels, sampling=keep, weights=weights, normalize="sum").backward()
+    ops.softmax_cross_entropy(score, labels, sampling=keep, weights=weights, normalize="none").backward()
     whole = gradients(net)
     net.conv1.layer = Layer(3)
     side, stride, first = int(grid.field), int(grid.stride), int(grid.start - (grid.field - 1) / 2)
@@ -71,7 +71,7 @@ def whole_and_patches(net, rng, *, weights=None, everywhere=True):
         top, left = max(0, first + i * stride), max(0, first + j * stride)
         score = net(x[n : n + 1, :, top : top + side, left : left + side])
         truth = labels[n : n + 1, i : i + 1, j : j + 1]
-        ops.softmax_cross_entropy(score, truth, weights=weights, normalize="sum").backward()
+        ops.softmax_cross_entropy(score, truth, weights=weights, normalize="none").backward()
     return whole, gradients(net)
 
 

@@ -383,7 +383,7 @@ REFUSED = {
     ),
     "loss: normalize": (
         lambda: ops.softmax_cross_entropy(X, LABELS, normalize="mean"),
-        "softmax_cross_entropy: normalize is 'mean'; expected one of sum, valid, batch",
+        "softmax_cross_entropy: normalize is 'mean'; expected one of none, valid, batch_size",
     ),
     "shift: factor": (lambda: ops.shift(X, factor=0), "shift: factor is 0.*at least 1"),
     "shift: half a pixel": (lambda: ops.shift(X, factor=1.5), "shift: factor is 1.5.*whole"),

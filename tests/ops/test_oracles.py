@@ -352,7 +352,7 @@ def test_cross_entropy_is_its_definition(case):
         valid += 1
         p = math.exp(x[n, label, i, j]) / sum(math.exp(score) for score in x[n, :, i, j])
         total -= math.log(p) * (1 if o["weights"] is None else float(o["weights"][label]))
-    divisor = o["divisor"] or {"sum": 1, "valid": max(valid, 1), "batch": len(x)}[o["normalize"]]
+    divisor = o["divisor"] or {"none": 1, "valid": max(valid, 1), "batch_size": len(x)}[o["normalize"]]
     assert value(case).item() == pytest.approx(total / divisor, rel=1e-12, abs=1e-14)
 
 
@@ -379,7 +379,7 @@ def test_dice_counts_every_class_alike_however_few_its_pixels():
 
 
 @pytest.mark.parametrize("classes", [1, 2, 21, 60])
-@pytest.mark.parametrize(("normalize", "times"), [("valid", 1), ("sum", 2 * 3 * 4), ("batch", 3 * 4)])
+@pytest.mark.parametrize(("normalize", "times"), [("valid", 1), ("none", 2 * 3 * 4), ("batch_size", 3 * 4)])
 def test_equal_scores_cost_ln_c_per_pixel(classes, normalize, times):
     truth = labels(classes, 2, 3, 4)
     loss = ops.softmax_cross_entropy(np.full((2, classes, 3, 4), 7.0), truth, normalize=normalize)
@@ -393,7 +393,7 @@ def test_the_gradient_is_p_minus_one_at_the_label():
     assert not x.grad[0, :, 0, 1].any()  # the void pixel
 
 
-@pytest.mark.parametrize("normalize", ["sum", "valid", "batch"])
+@pytest.mark.parametrize("normalize", ["none", "valid", "batch_size"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_all_void_costs_nothing_and_asks_for_nothing(normalize, dtype):
     x = Parameter(numbers(2, 3, 4, 5).astype(dtype))
@@ -422,8 +422,8 @@ def test_a_weight_counts_like_repeating_the_pixel():
     x, truth = numbers(1, 3, 1, 4), np.array([[[0, 1, 2, 1]]])
     repeated = [0, 1, 1, 1, 2, 1, 1, 1]  # pixels 1 and 3 are of class 1: three times each
     columns = [0, 1, 1, 1, 2, 3, 3, 3]
-    weighted = ops.softmax_cross_entropy(x, truth, weights=np.array([1.0, 3.0, 1.0]), normalize="sum")
-    plain = ops.softmax_cross_entropy(x[..., columns], np.array([[repeated]]), normalize="sum")
+    weighted = ops.softmax_cross_entropy(x, truth, weights=np.array([1.0, 3.0, 1.0]), normalize="none")
+    plain = ops.softmax_cross_entropy(x[..., columns], np.array([[repeated]]), normalize="none")
     assert weighted.item() == pytest.approx(plain.item(), rel=1e-13)
 
 
@@ -436,7 +436,7 @@ def test_huge_scores_are_exact_and_overflow_nothing(dtype):
     assert np.allclose(y, [[0, -2e4, -1e4], [third] * 3, [third] * 3], rtol=0, atol=1e-6)
     assert ops.log_softmax(x[:, :1]).data.tolist() == [[[[0.0]]]] * 3
     scores = Parameter(x)
-    loss = ops.softmax_cross_entropy(scores, np.array([1, 0, 2])[:, None, None], normalize="sum")
+    loss = ops.softmax_cross_entropy(scores, np.array([1, 0, 2])[:, None, None], normalize="none")
     loss.backward()
     assert loss.item() == pytest.approx(2e4 - 2 * third, rel=1e-6)
     exact = [[1, -1, 0], [1 / 3 - 1, 1 / 3, 1 / 3], [1 / 3, 1 / 3, 1 / 3 - 1]]
@@ -463,7 +463,7 @@ def torch_loss(torch, x, truth, ignore_index=255, weights=None, sampling=None, n
         truth[sampling == 0] = ignore_index
     loss = torch.nn.functional.cross_entropy(x, truth, weight=weights, ignore_index=ignore_index, reduction="sum")
     valid = max(int((truth != ignore_index).sum()), 1)
-    return loss / (divisor or {"sum": 1, "valid": valid, "batch": len(x)}[normalize])
+    return loss / (divisor or {"none": 1, "valid": valid, "batch_size": len(x)}[normalize])
 
 
 def torch_focal(
@@ -477,7 +477,7 @@ def torch_focal(
     log_p = torch.log_softmax(x, dim=1).gather(1, truth[:, None])[:, 0]
     loss = -((1 - log_p.exp()) ** gamma * log_p) * counts
     loss = loss if weights is None else loss * weights[truth]
-    return loss.sum() / (divisor or {"sum": 1, "valid": max(int(counts.sum()), 1), "batch": len(x)}[normalize])
+    return loss.sum() / (divisor or {"none": 1, "valid": max(int(counts.sum()), 1), "batch_size": len(x)}[normalize])
 
 
 def torch_dice(torch, x, truth, ignore_index=255, sampling=None, smooth=1.0):

@@ -33,7 +33,7 @@ def same(x, y):
 
 @pytest.mark.parametrize("value", SPECIAL)
 @pytest.mark.parametrize("how", ["void", "not sampled", "weight 0"])
-@pytest.mark.parametrize("normalize", ["sum", "valid", "batch"])
+@pytest.mark.parametrize("normalize", ["none", "valid", "batch_size"])
 def test_a_pixel_that_does_not_count_may_have_any_score(value, how, normalize):
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((2, 3, 2, 2)), rng.integers(0, 2, (2, 2, 2))

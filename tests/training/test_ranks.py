@@ -441,12 +441,12 @@ def test_dropout_of_a_part_is_the_part_of_dropout(rng: np.random.Generator) -> N
     assert not np.array_equal(whole[0], whole[1])
 
 
-@pytest.mark.parametrize("normalize", ["sum", "valid", "batch"])
+@pytest.mark.parametrize("normalize", ["none", "valid", "batch_size"])
 def test_the_losses_of_parts_add_up_to_the_loss_of_the_batch(normalize: str, rng: np.random.Generator) -> None:
     x, labels = rng.standard_normal((4, 3, 5, 6)), rng.integers(0, 3, (4, 5, 6))
     labels[0, :, :2] = labels[3] = 255
     whole = softmax_cross_entropy(x, labels, normalize=normalize).item()
-    total = {"sum": 1, "valid": int((labels != 255).sum()), "batch": 4}[normalize]
+    total = {"none": 1, "valid": int((labels != 255).sum()), "batch_size": 4}[normalize]
     parts = [slice(0, 1), slice(1, 3), slice(3, 4)]
     losses = [softmax_cross_entropy(x[part], labels[part], divisor=total).item() for part in parts]
     assert sum(losses) == pytest.approx(whole, rel=1e-13)

@@ -151,7 +151,7 @@ class Seen:
 AGAIN = pytest.mark.slow("trains eight runs for each choice of solver")
 
 
-SOLVER: dict[str, Any] = {"schedule": "step", "momentum": 0.5, "normalize": "batch", "batch": 4, "lr": 2e-5}
+SOLVER: dict[str, Any] = {"schedule": "step", "momentum": 0.5, "normalize": "batch_size", "batch": 4, "lr": 2e-5}
 SOLVER |= {"ema": 0.8, "warmup": 4}
 STOPS = ((1,), (2,), (3,), (6,), (7,), (11,), (1, 3, 2, 1))
 
@@ -262,7 +262,7 @@ def test_every_loss_learns(loss: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"loss": "dice", "normalize": "sum"}, "option loss is 'dice', whose size knows no pixels"),
+        ({"loss": "dice", "normalize": "none"}, "option loss is 'dice', whose size knows no pixels"),
         ({"loss": "dice", "class_balance": 1.0}, "option class_balance does nothing with loss dice"),
         ({"loss": "hinge"}, "option loss is 'hinge'; expected one of cross_entropy, focal, dice"),
         ({"sampling": "balanced:2"}, "option sampling is balanced:2; expected a probability above 0, at most 1"),
@@ -1239,7 +1239,12 @@ def test_the_loss_starts_at_ln_c_and_says_so(tmp_path: Path, capsys: pytest.Capt
     assert first_loss(1.0, 8).endswith("ln 8 = 2.0794, which only scores of zero would give")
 
 
-@pytest.mark.parametrize("normalize", ["sum", "valid", "batch"])
+@pytest.mark.parametrize(("before", "now"), [("sum", "none"), ("batch", "batch_size"), ("valid", "valid")])
+def test_an_older_file_calls_the_divisors_otherwise(before: str, now: str) -> None:
+    assert from_dict({"normalize": before}, source="config.json").normalize == now
+
+
+@pytest.mark.parametrize("normalize", ["none", "valid", "batch_size"])
 def test_the_loss_that_is_shown_is_per_pixel_whatever_it_is_divided_by(normalize: str, tmp_path: Path) -> None:
     one = trainer(tmp_path / "run", normalize=normalize, lr=0.0, epochs=1, batch=4)
     with one.folder, pytest.MonkeyPatch.context() as patch:
@@ -1333,7 +1338,7 @@ def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> N
         assert np.allclose(ours[name], theirs[name], rtol=1e-3, atol=2e-6), name
 
 
-@pytest.mark.parametrize("normalize", ["sum", "batch"])
+@pytest.mark.parametrize("normalize", ["none", "batch_size"])
 def test_what_a_learning_rate_means_is_what_it_does(normalize: str, tmp_path: Path) -> None:
     """The rate that the printed sentence gives for the loss per pixel makes the very same step with "valid"."""
     data = Relabelled(Shapes("train", count=3), whole)
@@ -1341,7 +1346,7 @@ def test_what_a_learning_rate_means_is_what_it_does(normalize: str, tmp_path: Pa
     sentence = rate_meaning(Options(normalize=normalize, momentum=0.9), rate=rate, pixels=64 * 64, images=3)
     short, long = (float(number) for number in re.findall(r"like ([\d.e+-]+?)(?:,| in)", sentence))
     assert long == pytest.approx(10 * short, rel=1e-2)
-    factor = {"sum": 3 * 64 * 64, "batch": 64 * 64}[normalize]
+    factor = {"none": 3 * 64 * 64, "batch_size": 64 * 64}[normalize]
     assert short == pytest.approx(rate * factor, rel=1e-2)
     ours = one_step(tmp_path / "a", data, normalize=normalize, lr=rate, batch=3)
     assert_same(ours, one_step(tmp_path / "b", data, normalize="valid", lr=rate * factor, batch=3))

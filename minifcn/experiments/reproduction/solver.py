@@ -37,7 +37,7 @@ class Rule:
     def of(cls, recipe: str) -> Rule:
         """As a recipe has it."""
         o = preset(recipe)
-        pixels = PIXELS if o.normalize == "sum" else 1
+        pixels = PIXELS if o.normalize == "none" else 1
         return cls(o.lr, o.momentum, o.batch * o.accumulate, pixels, o.weight_decay, o.steps)
 
 

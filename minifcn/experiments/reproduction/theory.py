@@ -88,7 +88,7 @@ def gradient(net: Module, x: np.ndarray, truth: np.ndarray, **options: Any) -> n
     """Of the summed loss, in all parameters one after another."""
     for p in net.parameters():
         p.zero_grad()
-    ops.softmax_cross_entropy(net(x), truth, normalize="sum", **options).backward()
+    ops.softmax_cross_entropy(net(x), truth, normalize="none", **options).backward()
     return np.concatenate([p.grad.ravel() for p in net.parameters() if p.grad is not None])
 
 
@@ -220,5 +220,5 @@ def first_loss(name: str) -> str:
 
 def first_summed_loss() -> tuple[str, str]:
     truth = rng_of().integers(0, 21, (1, 500, 375))
-    loss = ops.softmax_cross_entropy(np.zeros((1, 21, *truth.shape[1:])), truth, normalize="sum").item()
+    loss = ops.softmax_cross_entropy(np.zeros((1, 21, *truth.shape[1:])), truth, normalize="none").item()
     return f"{loss:,.0f}", f"{loss / truth.size:.5f} a pixel"
