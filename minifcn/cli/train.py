@@ -151,9 +151,8 @@ def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = 
     try:
         options = dataclasses.replace(options, run=str(path), config="")
         preprocessing = setup.preprocessing(options, weights[0].preprocessing if weights else None)
-        trainer = Trainer(
-            options, folder, train, val, preprocessing=preprocessing, device=device, say=relay, ranks=ranks
-        )
+        how: Any = {"device": device, "say": relay, "words": with_flags, "ranks": ranks}
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, **how)
         for line in start(trainer.net, weights) if weights else ():
             say(line)
         config = {
@@ -201,9 +200,8 @@ def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")
         preprocessing = of_checkpoint(checkpoint).preprocessing  # and its arrays fit before a net of that size is made
         options = dataclasses.replace(options, resume="")
-        trainer = Trainer(
-            options, folder, train, val, preprocessing=preprocessing, device=device, say=relay, ranks=ranks
-        )
+        how: Any = {"device": device, "say": relay, "words": with_flags, "ranks": ranks}
+        trainer = Trainer(options, folder, train, val, preprocessing=preprocessing, **how)
         trainer.restore(checkpoint)
     except BaseException:
         folder.close()

@@ -16,9 +16,9 @@ FILES = (
     "ladder",
     "fcn",
     "paper",
+    "resnet",
     "tiling",
     "upsampling",
     "dilated",
-    "resnet",
     "zoo",
 )

@@ -128,8 +128,11 @@ class FCN_ResNet(Module):
         self.aux_classifier = head(channels["layer3"], classes, dropout, init=weights, rng=rng) if aux else None
 
     def forward(self, image: Tensor | Any) -> Tensor:
-        features = self.trunk(image)["layer4"]
-        return ops.bilinear_resize(self.classifier(features), size=image.shape[2:])
+        return ops.bilinear_resize(self.cells(image), size=image.shape[2:])
+
+    def cells(self, image: Tensor | Any) -> Tensor:
+        """Return the scores (N, classes, h, w) of stride 8, before they are resampled to the image's size."""
+        return self.classifier(self.trunk(image)["layer4"])
 
     def both(self, image: Tensor | Any) -> Mapping[str, Tensor]:
         """Return the scores of both heads, {"out": ..., "aux": ...}; to be trained by loss(out) + 0.5 loss(aux)."""

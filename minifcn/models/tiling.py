@@ -7,7 +7,9 @@ the photograph. Where the edge of a crop is the edge of the image, the whole ima
 
 The reach follows from the windows, as `Grid` follows them: a convolution of extent e over cells s pixels apart looks
 s (e - 1) / 2 pixels to each side, and so does a transposed one, whose s is the distance of the cells that it makes.
-FCN, section 3.
+
+A net that resamples its cells to the size of the image, as torchvision's, places a pixel by the height of the whole
+image. There the cells of a crop are taken, and interpolated as the cells of the whole image are. FCN, section 3.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from minifcn.errors import UsageError
-from minifcn.geometry import Grid, Layer
+from minifcn.geometry import Grid, Layer, out_size
 from minifcn.models.context import GlobalContext
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.nn import Linear, Module, Sliding
 
 Span = tuple[int, int]  # the first pixel of a range along one axis, and the one after its last
@@ -52,16 +57,33 @@ def windows(module: Module) -> list[Layer]:
     return [one.layer for one in module.modules() if isinstance(one, Sliding)]
 
 
+def between(size: int, out: int, part: Span) -> tuple[Span, np.ndarray | None]:
+    """Return which of `size` cells the pixels in `part` of `out` pixels need, and the matrix that interpolates them.
+
+    These are rows of the matrix of `ops.bilinear_resize`, without the columns that are zero in all of them; None where
+    cells and pixels are the same.
+    """
+    if size == out:
+        return part, None
+    unit = 2 * out  # a cell; in these units everything is whole
+    position = np.clip((2 * np.arange(*part) + 1) * size - out, 0, (size - 1) * unit)
+    first, last = int(position[0] // unit), min(int(position[-1] // unit) + 2, size)
+    distance = abs(position[:, None] - unit * np.arange(first, last))
+    return (first, last), (np.maximum(unit - distance, 0) / unit).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Tiling:
     """How a net's images are cut: crops of about `tile` pixels, of which all but `reach` pixels at each side are kept.
 
-    Crops begin at multiples of `stride`. A `tile` of 0 cuts nothing: every crop is the whole image.
+    Crops begin at multiples of `stride`. A `tile` of 0 cuts nothing: every crop is the whole image. `resampled` are the
+    windows before the cells of a net that resamples them; they are empty for all others.
     """
 
     tile: int = 0
     reach: int = 0
     stride: int = 1
+    resampled: tuple[Layer, ...] = ()
 
     @classmethod
     def of(cls, net: Module, tile: int) -> Tiling:
@@ -73,15 +95,22 @@ class Tiling:
                     f"the net cannot be computed in tiles: {name} ({type(module).__name__}) lets every score depend on "
                     "the whole image, so no margin is wide enough; predict the whole image (`tile=0`)"
                 )
-        if not nets or not isinstance(net, FCN | LateFusion):
+        if isinstance(net, FCN_ResNet):
+            chain = tuple(net.layers())
+            stride = Grid.of(chain).stride
+            # A pixel lies between two cells, so up to a stride from each; and because so many cells fill the image,
+            # the last of which may hang over its end, up to half a stride from where it would be without an end.
+            tiling = cls(tile, math.ceil(reach(chain) + stride * 3 / 2), int(stride), chain)
+        elif nets and isinstance(net, FCN | LateFusion):
+            far = math.ceil(max(reach(chain) for one in nets for chain in chains(one)))
+            strides = (int(grid.stride) for one in nets for grid in one.ladder.grids.values())
+            tiling = cls(tile, far, math.lcm(*strides))
+        else:
             raise UsageError(f"tile: found {type(net).__name__}, whose reach is unknown; expected an FCN")
-        far = math.ceil(max(reach(chain) for one in nets for chain in chains(one)))
-        strides = (int(grid.stride) for one in nets for grid in one.ladder.grids.values())
-        tiling = cls(tile, far, math.lcm(*strides))
         if tiling.kept < 1:
             raise UsageError(
                 f"tile is {tile}; expected at least {2 * tiling.margin + tiling.stride}: this net's scores look "
-                f"{far} pixels to each side, which every tile loses as its margin"
+                f"{tiling.reach} pixels to each side, which every tile loses as its margin"
             )
         return tiling
 
@@ -106,6 +135,16 @@ class Tiling:
             return 0, size
         start, stop = part
         return max(0, (start - self.reach) // self.stride * self.stride), min(size, stop + self.reach)
+
+    def inside(self, size: int, part: Span, crop: Span) -> tuple[slice, np.ndarray | None]:
+        """Return which scores of `crop` give those of `part`, and the matrix that interpolates them (None: none).
+
+        Where the net resamples its cells, these are scores of cells.
+        """
+        if not self.resampled:
+            return slice(part[0] - crop[0], part[1] - crop[0]), None
+        (first, last), matrix = between(out_size(self.resampled, size), size, part)
+        return slice(first - crop[0] // self.stride, last - crop[0] // self.stride), matrix
 
     def __str__(self) -> str:
         return (

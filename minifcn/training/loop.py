@@ -217,7 +217,8 @@ class Trainer(Run):
         plain = o.loss == "cross_entropy" and o.hardest == 1
         loss = p.measured() if plain else math.nan  # where the others start, or the hardest pixels stay, is not known
         lr = self.optimizer.lr
-        warnings = list(warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step))
+        found = warnings_about(loss, matrix, self.classes, lr=lr, trunk=trunk, steps=p.step)
+        warnings = [self.words(each) for each in found]
         warned = {"warnings": warnings} if warnings else {}
         self._append(record | matrix.summary() | class_record(matrix) | warned)
         done = p.step - p.stage_began

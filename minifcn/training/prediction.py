@@ -21,7 +21,8 @@ from minifcn.data.sample import VOID
 from minifcn.formats.checkpoint import replace_file
 from minifcn.inference import inference
 from minifcn.metrics import ConfusionMatrix
-from minifcn.models.tiling import Span, Tiling
+from minifcn.models.resnet import FCN_ResNet
+from minifcn.models.tiling import Span, Tiling, between
 from minifcn.nn import Module
 from minifcn.tensor import Tensor
 from minifcn.training.evaluation import device_of_net
@@ -108,17 +109,17 @@ class Predictor:
         needed = [span for span, _ in axes]
         crops = [self.tiling.crop(n, span) for n, span in zip(copy.shape[:2], needed, strict=True)]
         seen = self._net_scores(copy[tuple(slice(*crop) for crop in crops)])
-        inside = (slice(a - start, b - start) for (a, b), (start, _) in zip(needed, crops, strict=True))
-        scores = seen[:, *inside]
-        (_, down), (_, across) = axes
-        scores = scores if down is None else down @ scores
-        scores = scores if across is None else scores @ across.T
+        inside = [self.tiling.inside(*each) for each in zip(copy.shape[:2], needed, crops, strict=True)]
+        scores = seen[:, *(cells for cells, _ in inside)]
+        for down, across in ([matrix for _, matrix in inside], [matrix for _, matrix in axes]):
+            scores = scores if down is None else down @ scores
+            scores = scores if across is None else scores @ across.T
         return scores[..., ::-1] if mirrored else scores
 
     def _net_scores(self, image: np.ndarray) -> np.ndarray:
-        """Return the scores (C, h, w) of the first head."""
+        """Return the scores (C, h, w) of the first head; of cells, where a tiling interpolates them."""
         x = Tensor(to_device(self.preprocessing(image)[None], device_of_net(self.net)))
-        scores = self.net(x)
+        scores = self.net.cells(x) if isinstance(self.net, FCN_ResNet) and self.tiling.resampled else self.net(x)
         first = next(iter(scores.values())) if isinstance(scores, dict) else scores
         return to_host(first.data)[0]
 
@@ -133,21 +134,6 @@ def scaled(image: np.ndarray, factor: float) -> np.ndarray:
     if image.dtype != np.uint8 or image.shape[2] != 3:
         return resized(image, (height, width))
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def between(size: int, out: int, part: Span) -> tuple[Span, np.ndarray | None]:
-    """Return which of `size` cells the pixels in `part` of `out` pixels need, and the matrix that interpolates them.
-
-    These are rows of the matrix of `ops.bilinear_resize`, without the columns that are zero in all of them; None where
-    cells and pixels are the same.
-    """
-    if size == out:
-        return part, None
-    unit = 2 * out  # a cell; in these units everything is whole
-    position = np.clip((2 * np.arange(*part) + 1) * size - out, 0, (size - 1) * unit)
-    first, last = int(position[0] // unit), min(int(position[-1] // unit) + 2, size)
-    distance = abs(position[:, None] - unit * np.arange(first, last))
-    return (first, last), (np.maximum(unit - distance, 0) / unit).astype(np.float32)
 
 
 def entropy(scores: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ class Run:
     """A run at one moment. `Trainer` in training/loop.py adds the steps.
 
     `train` and `val` are data sets of the same classes; every image of both is read before the first step. `say`
-    prints one line.
+    prints one line; `words` rewrites a warning for the log and the report, as a command does that has flags.
     """
 
     def __init__(
@@ -58,9 +58,11 @@ class Run:
         preprocessing: Preprocessing | None = None,
         device: str = "cpu",
         say: Callable[[str], None] = silent,
+        words: Callable[[str], str] = str,
         ranks: Alone = ALONE,
     ) -> None:
         self.options, self.folder, self.device, self._say, self.ranks = options, folder, device, say, ranks
+        self.words = words
         self.progress, self._signals, self._bar = Progress(), Signals(), Bar(0, unit="step")
         learned = Cached(Subset(train, range(min(len(train), options.overfit or len(train)))))
         measured = learned if options.overfit else Cached(val)

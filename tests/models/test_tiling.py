@@ -1,30 +1,35 @@
 """Tiles with the derived margin have the scores of the whole image, for every FCN of the zoo; smaller ones have not."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
+from some_slow import slow_but
 
 from minifcn.errors import UsageError
 from minifcn.geometry import Layer
 from minifcn.introspect.describe import below, channels
 from minifcn.models.fcn import FCN, FCN8s
 from minifcn.models.paper import LateFusion
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.tiling import Tiling, chains, reach
 from minifcn.models.upsampling import nonlinear
 from minifcn.models.zoo import NETS, TRUNKS
 from minifcn.nn import Module, evaluating
 from minifcn.tensor import Tensor
 
-REFUSED = ("parsenet", *(name for name in NETS if name.startswith("fcn_resnet")))  # a sentence says why
-ALL = [name for name in NETS if name not in TRUNKS and name not in REFUSED]
+RESAMPLED = [name for name in NETS if name.startswith("fcn_resnet")]  # their scores are those of cells
+ALL = [name for name in NETS if name not in TRUNKS and name != "parsenet" and name not in RESAMPLED]
 QUICK = ("fcn-squeezenet",)
 
 
 def at_random(net: Module, rng: np.random.Generator) -> Module:
     """The net in float64 with weights at which every cell of a window counts."""
-    for parameter in net.parameters():
+    for name, parameter in net.named_parameters():
         parameter.data = rng.standard_normal(parameter.shape) * 0.3 + 0.05
+        if name.endswith(".var"):
+            parameter.data = abs(parameter.data) + 0.3
     return net
 
 
@@ -65,6 +70,38 @@ def test_tiles_have_the_scores_of_the_whole_image(name: str, rng: np.random.Gene
     assert len(list(tiling.parts(long))) > 2
     assert largest_error(net, tiling, rng, (37, long)) < 1e-13
     assert largest_error(net, tiling, rng, (long, 21)) < 1e-13
+
+
+def error_of_cells(net: FCN_ResNet, tiling: Tiling, rng: np.random.Generator, size: tuple[int, int]) -> float:
+    """`largest_error` for a net that resamples its cells, as `Predictor` puts a part together."""
+    x, worst = rng.standard_normal((1, 3, *size)), 0.0
+    with evaluating(net):
+        whole = net(x).data
+        for part in itertools.product(tiling.parts(size[0]), tiling.parts(size[1])):
+            crops = [tiling.crop(side, span) for side, span in zip(size, part, strict=True)]
+            assert max(stop - start for start, stop in crops) <= max(tiling.tile, min(size))
+            axes = [tiling.inside(side, span, crop) for side, span, crop in zip(size, part, crops, strict=True)]
+            (rows, down), (cols, across) = axes
+            assert down is not None and across is not None
+            cells = net.cells(x[:, :, slice(*crops[0]), slice(*crops[1])]).data[:, :, rows, cols]
+            worst = max(worst, abs(down @ cells @ across.T - whole[:, :, slice(*part[0]), slice(*part[1])]).max())
+    return worst / float(abs(whole).max())
+
+
+@pytest.mark.parametrize("name", slow_but(["fcn_resnet50"], RESAMPLED, "a deep net in many tiles"))
+def test_tiles_of_a_net_that_resamples_its_cells_have_the_scores_of_the_whole_image(
+    name: str, rng: np.random.Generator
+) -> None:
+    """At sizes that are no multiple of 8, where a pixel's place among the cells depends on the size of the image."""
+    net = at_random(NETS[name](width=1, classes=3), rng)
+    assert isinstance(net, FCN_ResNet)
+    tiling = Tiling.of(net, 1 << 20)
+    tiling = Tiling.of(net, 2 * tiling.margin + 3 * tiling.stride)
+    long = tiling.tile + 3 * tiling.stride + 5
+    assert error_of_cells(net, tiling, rng, (21, long)) < 1e-6  # the matrices hold float32
+    assert error_of_cells(net, tiling, rng, (long, 17)) < 1e-6
+    narrow = dataclasses.replace(tiling, reach=tiling.stride)
+    assert error_of_cells(net, narrow, rng, (21, long)) > 1e-2
 
 
 def test_the_margin_is_no_larger_than_it_must_be_and_the_alignment_is_needed(rng: np.random.Generator) -> None:

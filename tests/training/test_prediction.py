@@ -68,6 +68,16 @@ def test_a_tiled_prediction_is_that_of_the_whole_image(options, rng):
     assert (whole.label == tiled.label).mean() > 0.999
 
 
+@pytest.mark.parametrize("options", [{}, {"flip": True, "scales": (0.9, 1.0)}], ids=str)
+def test_a_net_that_resamples_its_cells_is_tiled_at_every_scale(options, rng):
+    net, image = NETS["fcn_resnet50"](width=1, classes=4).eval(), picture(rng, 21, 571)
+    whole = Predictor(net, PREPROCESSING, **options)(image, keep=["scores"])
+    tiled = Predictor(net, PREPROCESSING, Tiling.of(net, 504), **options)(image, keep=["scores"])
+    largest = abs(whole.scores).max()
+    assert np.allclose(whole.scores, tiled.scores, rtol=1e-3, atol=1e-3 * largest) and largest > 0
+    assert (whole.label == tiled.label).mean() > 0.999
+
+
 def test_flip_and_scales_average_the_scores(rng):
     net, image = net_at_random(rng), picture(rng, 40, 52)
 

@@ -1306,6 +1306,8 @@ def test_a_run_that_learns_nothing_says_so(tmp_path: Path, capsys: pytest.Captur
     assert (
         said.count("warning: the loss stays at ln 8 = 2.0794") == 2 and "% of the pixels are called background" in said
     )
+    log = (tmp_path / "low" / "metrics.jsonl").read_text(encoding="utf-8")  # from which the report takes its warnings
+    assert "a new run with --init RUN begins" in said and "--init RUN" in log and "init=RUN" not in said + log
     one = trainer(tmp_path / "zero")
     assert not one._trunk_is_zero()
     for parameter in one.net.trunk.parameters():
