@@ -18,6 +18,7 @@ from minifcn import ops
 from minifcn.backend import Array, Scope, device_of, to_device, to_host
 from minifcn.errors import FormatError, ShapeError, UsageError, whole
 from minifcn.geometry import Layer
+from minifcn.ops.checks import images
 from minifcn.tensor import Parameter, Tensor, no_grad
 
 
@@ -413,6 +414,7 @@ class BatchNorm2d(Module):
 
     w (C,) and b (C,) are learned. `mean` and `var` are frozen parameters, so they are saved with the others; each
     training step moves them by `momentum` towards the batch's (the variance that is not biased, as PyTorch does).
+    Where w is frozen, the layer is a constant: it uses its own mean and variance while training, too.
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
@@ -424,11 +426,13 @@ class BatchNorm2d(Module):
             kept.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not self.training or self.w.frozen:
             return ops.batch_norm(x, self.w, self.b, mean=self.mean.data, var=self.var.data, eps=self.eps)
-        mean, var = x.data.mean(axis=(0, 2, 3)), x.data.var(axis=(0, 2, 3))
+        array = x.data if isinstance(x, Tensor) else x
+        images(array, op="batch_norm")
+        mean, var = array.mean(axis=(0, 2, 3)), array.var(axis=(0, 2, 3))
         y = ops.batch_norm(x, self.w, self.b, mean=mean, var=var, own=True, eps=self.eps)
-        count = x.data[:, 0].size
+        count = array[:, 0].size
         for kept, batch in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
             kept.data = (1 - self.momentum) * kept.data + self.momentum * batch
         return y

@@ -3,7 +3,7 @@
 A bottleneck computes relu(x + f(x)), f being 1x1, 3x3 and 1x1 convolutions; where f changes the shape, x goes through
 a 1x1 convolution, too. The strides of the last two stages are taken out as `stitch.rarefied` does it, so the weights
 of the classifier still fit. The scores of stride 8 are resampled to the image's size, which needs neither a border nor
-a crop. A second head on layer3 helps in training: its loss counts 0.5 there, and nothing afterwards.
+a crop. A second head on layer3 helps in training: its loss counts half there, and nothing afterwards.
 He et al., "Deep residual learning" (CVPR 2016); FCN, section 3.2.
 """
 
@@ -23,6 +23,7 @@ from minifcn.nn import BatchNorm2d, Conv2d, Dropout, Init, MaxPool2d, Module, Re
 from minifcn.stitch import rarefied, sliding
 from minifcn.tensor import Tensor
 
+AUXILIARY = 0.5  # how much the loss of the second head counts
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks in each stage
 
 
@@ -135,7 +136,7 @@ class FCN_ResNet(Module):
         return self.classifier(self.trunk(image)["layer4"])
 
     def both(self, image: Tensor | Any) -> Mapping[str, Tensor]:
-        """Return the scores of both heads, {"out": ..., "aux": ...}; to be trained by loss(out) + 0.5 loss(aux)."""
+        """Return the scores of both heads, {"out": ..., "aux": ...}; to learn by loss(out) + 0.5 loss(aux)."""
         if self.aux_classifier is None:
             raise UsageError("FCN_ResNet: has no auxiliary head; expected a net made with `aux=True`")
         features = self.trunk(image, keep=("layer3",))

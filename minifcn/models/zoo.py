@@ -39,7 +39,7 @@ class Net:
 
     `published` is the source of its weights in `weights.published.SOURCES`, "" if there are none. A classifier has a
     `trunk`, from which an FCN can be made: `strides` lists those that `minifcn train` builds, coarse to fine, and
-    `skip_scale` is what at-once training multiplies their skips by.
+    `skip_scale` is what at-once training multiplies their skips by. A net with strides and no trunk is trained whole.
     """
 
     make: Callable[..., Module]
@@ -102,9 +102,9 @@ NETS: dict[str, Net] = {
     **{f"fcn-pool{number}": Net(partial(paper.FCN_pool, number)) for number in (3, 4, 5)},
     "fcn32s-fixed": Net(paper.FCN32s_fixed),
     # torchvision's, with and without the auxiliary head, as its files have them
-    **{f"fcn_resnet{n}": Net(partial(FCN_ResNet, layers=n), "torchvision-segmentation") for n in RESNETS},
     **{
-        f"fcn_resnet{n}-main": Net(partial(FCN_ResNet, layers=n, aux=False), "torchvision-segmentation")
+        f"fcn_resnet{n}{end}": Net(partial(FCN_ResNet, layers=n, aux=aux), "torchvision-segmentation", strides=(8,))
+        for end, aux in (("", True), ("-main", False))
         for n in RESNETS
     },
     # and others to compare with

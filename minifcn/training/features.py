@@ -20,7 +20,7 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import load_checkpoint, pieces_of, replace_file
 from minifcn.geometry import out_size
 from minifcn.models.fcn import FCN
-from minifcn.nn import BatchNorm2d, Dropout, Module, evaluating
+from minifcn.nn import Dropout, Module, evaluating
 from minifcn.tensor import Tensor
 
 LIMIT = 8 << 30  # bytes of a folder
@@ -59,7 +59,7 @@ class CachedFeatures(Module):
 
     def _is_constant(self, output: str) -> bool:
         stage = getattr(self.net.trunk, self.net.trunk.stages[output])
-        random = (m for m in stage.modules() if isinstance(m, BatchNorm2d) or (isinstance(m, Dropout) and m.p > 0))
+        random = (module for module in stage.modules() if isinstance(module, Dropout) and module.p > 0)
         return all(parameter.frozen for parameter in stage.parameters()) and not any(random)
 
     def bytes_for(self, size: tuple[int, int]) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from minifcn.backend import rng, to_host
 from minifcn.errors import DivergedError
+from minifcn.models.resnet import AUXILIARY, FCN_ResNet
 from minifcn.nn import drawing
 from minifcn.optim import learning_rate
 from minifcn.tensor import Tensor
@@ -139,6 +140,8 @@ class Trainer(Run):
         with masks, watching(self.net) if self.options.detect_anomaly else contextlib.nullcontext():
             self.net.train()
             images = map(Tensor, self.loader.inputs.on_device(batch.inputs, self.device, sizes=batch.sizes))
+            if isinstance(self.net, FCN_ResNet) and self.net.aux_classifier:
+                return self.net.both(*images)
             return self.cached(*images, sizes=batch.sizes) if self.cached else self.net(*images)
 
     def _count_all(self, batches: Sequence[np.ndarray], reports: Sequence[dict[str, Any]]) -> None:
@@ -151,7 +154,9 @@ class Trainer(Run):
     def _count(self, images: int, pixels: int, loss: float) -> None:
         """Add the loss of a batch to that of its epoch, per pixel; say what the very first one is."""
         p = self.progress
-        total = loss * {"none": 1, "batch_size": images, "valid": max(pixels, 1)}[self.options.normalize]
+        heads = 1 + AUXILIARY * bool(getattr(self.net, "aux_classifier", None))  # per pixel and head
+        divisor = {"none": 1, "batch_size": images, "valid": max(pixels, 1)}[self.options.normalize]
+        total = loss * divisor / heads
         plain = self.options.loss == "cross_entropy" and not self.options.class_balance
         if p.step == 0 and p.pixels == 0 < pixels and plain:
             # two heads: ln C + ln G, which is ln(C G)
@@ -161,10 +166,9 @@ class Trainer(Run):
     # ------------------------------------------------------------------------------------------------- what it reports
 
     def _announce(self) -> None:
-        o = self.options
         count = sum(parameter.size for parameter in self.net.parameters())
         self.say(
-            f"FCN-{o.strides[self.progress.stage]}s, {count:,} parameters, {len(self.classes)} classes; "
+            f"{self.record}, {count:,} parameters, {len(self.classes)} classes; "
             f"images: {len(self.train_set)} to learn from, {len(self.val_set)} to measure on"
         )
         if self.cached:

@@ -20,8 +20,6 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.inputs import Inputs
 from minifcn.data.sample import VOID, fault_of_names
 from minifcn.errors import FormatError, whole
-from minifcn.models.fcn import FCN
-from minifcn.models.paper import LateFusion
 from minifcn.training import setup
 from minifcn.training.options import Options, from_dict
 
@@ -44,14 +42,14 @@ class NetRecord:
     image_bits: int = 16  # how many of the bits of a 16-bit photograph count, from the lowest
 
     def __str__(self) -> str:
-        return f"FCN-{self.stride}s"
+        return self.options.trunk if self.options.is_whole else f"FCN-{self.stride}s"
 
     @property
     def inputs(self) -> Inputs:
         """What the net sees of a sample."""
         return Inputs(self.options.inputs, self.preprocessing)
 
-    def network(self, *, init: str = "he") -> FCN | LateFusion:
+    def network(self, *, init: str = "he") -> setup.Learner:
         """Return the net with new parameters."""
         o, geometry = self.options, len(self.geometry_classes)
         return setup.network(o, len(self.classes), self.stride, geometry=geometry, init=init)

@@ -8,6 +8,7 @@ from typing import Any
 from minifcn import ops
 from minifcn.backend import Array, to_device, xp_of
 from minifcn.data.sample import VOID
+from minifcn.models.resnet import AUXILIARY
 from minifcn.ops.loss import counting, log_softmax_where
 from minifcn.sampling import sample_hardest
 from minifcn.tensor import Tensor
@@ -27,11 +28,18 @@ class Objective:
     class_weights: Any = None
 
     def __call__(self, scores: Any, batch: Batch) -> Tensor:
-        """Return the loss of the labels, plus that of the second labels if the net has a head for them."""
+        """Return the loss of the labels, plus that of the second labels if the net has a head for them.
+
+        Of the scores of an auxiliary head, "aux" beside "out", the loss counts half.
+        """
         device, keep = self.device, None if batch.keep is None else to_device(batch.keep, self.device)
         options = {"normalize": self.options.normalize, "sampling": keep}
         first, second = ({**options, "divisor": divisor} for divisor in batch.divisors)
-        two_heads, labels = isinstance(scores, dict), labels_on(batch.labels, device)
+        labels = labels_on(batch.labels, device)
+        if isinstance(scores, dict) and "aux" in scores:
+            out, aux = (self._one_loss(scores[name], labels, weights=self.class_weights, **first) for name in scores)
+            return out + AUXILIARY * aux
+        two_heads = isinstance(scores, dict)
         loss = self._one_loss(scores["sem"] if two_heads else scores, labels, weights=self.class_weights, **first)
         if not two_heads:
             return loss

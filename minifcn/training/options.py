@@ -90,7 +90,10 @@ class Options:
     ] = ""
 
     trunk: Annotated[
-        str, '"vgg", whose `layers` are counted below, "vgg16", "alexnet", "googlenet", "squeezenet1.0" ...', "the net"
+        str,
+        '"vgg", whose `layers` are counted below, "vgg16", "alexnet", "googlenet", "squeezenet1.0" ..., or a whole '
+        'net, "fcn_resnet50"',
+        "the net",
     ] = "vgg"
     init: Annotated[
         str,
@@ -203,7 +206,9 @@ class Options:
             raise UsageError(f"option recipe is {self.recipe!r:.40}; expected a name, which the run folder gets, too")
         if self.padding not in ("same", "safe") and not re.fullmatch("[0-9]{1,3}", self.padding):
             raise UsageError(f'option padding is {self.padding!r:.40}; expected "same", "safe" or a number up to 999')
-        if self.padding == "same" and not self.trunk.startswith("vgg"):
+        if self.is_whole:
+            self._check_whole()
+        elif self.padding == "same" and not self.trunk.startswith("vgg"):
             raise UsageError(f'option padding is "same", which {self.trunk} cannot have; expected "safe" or a number')
         if self.fc and not self.trunk.startswith("vgg"):
             raise UsageError(f"option fc is {self.fc}, which {self.trunk} does not have; expected 0")
@@ -238,6 +243,20 @@ class Options:
                 f"option stages is {self.stages!r:.80}; expected strides from coarse to fine, as {self._ladder}"
             )
         self.rates  # noqa: B018  raises what is wrong with stage_lr
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `trunk` names a net that is trained as it is, and no trunk to build a ladder on."""
+        return NETS[trunk_name(self.trunk, self.layers)].trunk is None
+
+    def _check_whole(self) -> None:
+        """Raise `UsageError` for a choice that a net which is trained as it is does not leave."""
+        for name in ("padding", "enlarge", "context", "upsampling", "fusion", "at_once", "heads", "cache_features"):
+            value, usual = getattr(self, name), getattr(type(self), name)
+            if value != usual:
+                raise UsageError(f"option {name} is {value!r}, which {self.trunk} cannot have; expected {usual!r}")
+        if "+" in self.inputs:
+            raise UsageError(f"option inputs is {self.inputs!r}, for two nets on trunks; expected one, as {self.trunk}")
 
     @property
     def strides(self) -> tuple[int, ...]:

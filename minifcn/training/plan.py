@@ -21,8 +21,6 @@ from minifcn.data.inputs import Inputs, Second, planes_of
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.introspect.describe import Description, count, describe, giga, mib
 from minifcn.introspect.markup import text_table
-from minifcn.models.fcn import FCN
-from minifcn.models.paper import LateFusion
 from minifcn.optim import Adam
 from minifcn.training import setup
 from minifcn.training.advice import labelled_pixels, rate_meaning
@@ -70,7 +68,7 @@ def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu"
         if stage:
             yield from ("", f"stage {stage + 1} of {len(o.strides)}: FCN-{stride}s, from the net before")
         else:
-            yield from ("", f"stage 1 of {len(o.strides)}: FCN-{stride}s")
+            yield from ("", f"stage 1 of {len(o.strides)}: {o.trunk if o.is_whole else f'FCN-{stride}s'}")
             yield from (start(net, weights) if weights else ())
         if o.frozen:
             net.freeze(*o.frozen)
@@ -119,7 +117,7 @@ def _weights(o: Options) -> tuple[list[WeightSet], list[str]]:
     return weights, [f"warning: {line}" for line in said]
 
 
-def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, device: str) -> Iterator[str]:
+def _stage(o: Options, net: setup.Learner, rate: float, images: Images, device: str) -> Iterator[str]:
     height, width = images.size
     steps = f"{o.steps_per_stage(images.train):,} steps" if images.train or o.steps else f"{o.epochs} epochs in steps"
     per_step = o.batch * o.accumulate
@@ -136,7 +134,7 @@ def _stage(o: Options, net: FCN | LateFusion, rate: float, images: Images, devic
     )
 
 
-def learning_rates(o: Options, net: FCN | LateFusion) -> dict[str, str]:
+def learning_rates(o: Options, net: setup.Learner) -> dict[str, str]:
     """Return the learning rate of each layer with parameters, of its weights and of its biases: "1e-10 / 2e-10"."""
     multipliers, found = setup.solver(o, net).multipliers, dict[str, list[str]]()
     for name, parameter in net.named_parameters():

@@ -21,7 +21,7 @@ from minifcn.data.tools.silent import Silent
 from minifcn.errors import DivergedError, FormatError, UsageError
 from minifcn.metrics import ConfusionMatrix
 from minifcn.models.fcn import FCN
-from minifcn.models.paper import LateFusion
+from minifcn.nn import BatchNorm2d
 from minifcn.optim import SGD, Adam, WeightAverage
 from minifcn.sampling import class_weights, count
 from minifcn.training import runlog, setup
@@ -101,7 +101,7 @@ class Run:
         self.objective = Objective(options, device, self._class_weights(counts))
         self.environment = environment(device) | {"ranks": ranks.size}
         self._measured: tuple[ConfusionMatrix, ConfusionMatrix | None] | None = None  # of the net as it is now
-        self.net: FCN | LateFusion
+        self.net: setup.Learner
         self.optimizer: SGD | Adam
         self._begin_stage(None)
 
@@ -148,7 +148,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------- the stages
 
-    def _begin_stage(self, coarser: FCN | LateFusion | None) -> None:
+    def _begin_stage(self, coarser: setup.Learner | None) -> None:
         """A new net; from the coarser one it takes every parameter that it has, too. The new scores start at zero."""
         o, self.net = self.options, self.record.network()
         self.loader.begin_stage(self.progress.stage, self.progress.stage_began)
@@ -157,6 +157,12 @@ class Run:
         self.net.to(self.device)
         if o.frozen:
             self.net.freeze(*o.frozen)
+        norms = (name for name, each in self.net.named_modules() if isinstance(each, BatchNorm2d) and not each.w.frozen)
+        if self.ranks.size > 1 and (norm := next(norms, "")):
+            raise UsageError(
+                f"{self.ranks.size} ranks share each batch, and the batch normalisation {norm} looks at a whole one; "
+                "expected one process, or no normalisation that learns (`freeze=...`)"
+            )
         self.optimizer = setup.solver(o, self.net)
         self.average = WeightAverage(self.net, decay=o.ema) if o.ema else None
         self.cached = CachedFeatures(cast(FCN, self.net), o.cache_features) if o.cache_features else None

@@ -23,12 +23,16 @@ from minifcn.formats.limits import path_of
 from minifcn.models.context import with_context
 from minifcn.models.fcn import FCN, fcn
 from minifcn.models.paper import LateFusion
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.trunk import Trunk, enlarged
 from minifcn.models.zoo import NETS, TRUNKS, trunk_name
 from minifcn.nn import Module
 from minifcn.optim import SGD, Adam, Muon, caffe_multipliers
 from minifcn.training.options import MEANS, WORLD, Options
 from minifcn.training.progress import silent
+
+Learner = FCN | LateFusion | FCN_ResNet
+"""What a run trains."""
 
 WORLD_IMAGES = {"train": 2000, "val": 100, "test": 100}  # unless the options say otherwise
 HOLD_OUT = 2015  # the seed of the images that hold_out takes away
@@ -153,7 +157,7 @@ def augmentation(o: Options, fill: tuple[int, int, int]) -> Augmentation:
     )
 
 
-def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: str = "he") -> FCN | LateFusion:
+def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: str = "he") -> Learner:
     """Return the net of one stage, freshly initialised from the seed; `geometry` counts the classes of a second head.
 
     With `init` "zero" no number is drawn; with "meta" the parameters are shapes without memory, to be loaded.
@@ -163,11 +167,14 @@ def network(o: Options, classes: int, stride: int, *, geometry: int = 0, init: s
         part: _one_net(o, heads, stride, channels=planes_of(part) or CHANNELS[part], init=init, seed=o.seed + i)
         for i, part in enumerate(o.inputs.split("+"))
     }
-    return LateFusion(**nets) if len(nets) > 1 else nets[o.inputs]
+    return LateFusion(**nets) if len(nets) > 1 else nets[o.inputs]  # type: ignore[arg-type]
 
 
-def _one_net(o: Options, classes: int | dict[str, int], stride: int, *, channels: int, init: str, seed: int) -> FCN:
+def _one_net(o: Options, classes: Any, stride: int, *, channels: int, init: str, seed: int) -> FCN | FCN_ResNet:
     name = trunk_name(o.trunk, o.layers)
+    if o.is_whole:
+        whole = {"width": o.width, "in_channels": channels, "dropout": o.dropout, "init": init, "seed": seed}
+        return NETS[name](classes=classes, **whole)
 
     def trunk(**options: Any) -> Trunk:
         made = TRUNKS[name](**options)

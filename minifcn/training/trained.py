@@ -15,12 +15,12 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import load_checkpoint
 from minifcn.formats.limits import path_of
 from minifcn.models.fcn import FCN
-from minifcn.models.paper import LateFusion
 from minifcn.models.resnet import FCN_ResNet
 from minifcn.training.net_record import read_record
 from minifcn.training.options import Options, from_dict
 from minifcn.training.progress import silent
 from minifcn.training.run_folder import Checkpoint, Say, load_best, load_latest
+from minifcn.training.setup import Learner
 from minifcn.weights.published import WeightSet, open_weights, recognised
 
 AVERAGE = "average."
@@ -33,7 +33,7 @@ class Trained:
 
     path: Path
     name: str
-    net: FCN | LateFusion | FCN_ResNet
+    net: Learner
     classes: tuple[str, ...]
     inputs: Inputs
     step: int
@@ -56,7 +56,7 @@ def part(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def restore_net(net: FCN | LateFusion, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
+def restore_net(net: Learner, checkpoint: Checkpoint, *, averaged: bool = False) -> None:
     """Put the checkpoint's parameters into `net`; `FormatError` naming the file and every name that does not fit.
 
     averaged: their average over the last steps instead, where the run kept one.

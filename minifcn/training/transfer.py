@@ -17,10 +17,11 @@ from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import meta_of
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
+from minifcn.models.resnet import FCN_ResNet
 from minifcn.surgery import transplant, widened
 from minifcn.training.progress import silent
 from minifcn.training.run_folder import Say
-from minifcn.training.setup import located
+from minifcn.training.setup import Learner, located
 from minifcn.training.trained import open_trained, part
 from minifcn.weights.names import layer_of
 from minifcn.weights.published import PUBLISHED, SQUEEZENET, WeightSet, lite0_file, open_weights, shipped
@@ -50,13 +51,13 @@ def _weights(word: str, say: Say) -> WeightSet:
     return WeightSet(path, trained.name, "", trained.classes, trained.preprocessing, trained.net.state_dict())
 
 
-def start(net: FCN | LateFusion, weights: Sequence[WeightSet]) -> list[str]:
+def start(net: Learner, weights: Sequence[WeightSet]) -> list[str]:
     """Give a net its weights, or each net of late fusion its own; a line for each.
 
     One set starts all nets, unless it is of a run of late fusion, which has a part for each. Raises `UsageError` for
     another number of sets than of nets, and `FormatError` as `begin` does.
     """
-    nets = {"": net} if isinstance(net, FCN) else {f"{name}: ": child for name, child in net.children()}
+    nets = {f"{name}: ": child for name, child in net.children()} if isinstance(net, LateFusion) else {"": net}
     sets = list(weights) * (len(nets) if len(weights) == 1 else 1)
     parts = [part(weights[0].arrays, f"{name}.") for name, _ in net.children()] if len(nets) > 1 else []
     if parts and all(parts):
@@ -68,21 +69,24 @@ def start(net: FCN | LateFusion, weights: Sequence[WeightSet]) -> list[str]:
     return [f"{name}{begin(each, one)}" for (name, each), one in zip(nets.items(), sets, strict=True)]  # type: ignore[arg-type]
 
 
-def begin(net: FCN, weights: WeightSet) -> str:
+def begin(net: FCN | FCN_ResNet, weights: WeightSet) -> str:
     """Load weights into the trunk of `net`. Return a line: layers that took them, layers left there, and new ones.
 
-    Of a published net nothing else is taken; of a net of ours the scores are, too, where they are as large. Weights
-    that end early leave the rest of the trunk as it is, and a plane beyond the three of a photograph begins as if it
-    were grey. Raises `FormatError` naming the first layer that differs, and changes nothing, where they are of another
-    net.
+    Of a published net nothing else is taken; of a net of ours, or for a net that is trained whole, the heads are, too,
+    where they are as large. Weights that end early leave the rest of the trunk as it is, and a plane beyond the three
+    of a photograph begins as if it were grey. Raises `FormatError` naming the first layer that differs, and changes
+    nothing, where they are of another net.
     """
     shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
     own = {name: shape for name, shape in shapes.items() if name.startswith("trunk.")}
     arrays = with_planes(own, weights.arrays)
     fault = next(differences(own, arrays), None)
     if fault:
-        raise FormatError(f"{weights.path}: holds {weights.net}, which is not this net's trunk: {fault}")
-    if weights.net not in PUBLISHED:
+        first = next(iter(own))
+        thin = first in arrays and len(arrays[first]) != own[first][0]
+        cure = f"; `width={net.trunk.own_width}` is the published trunk's" if thin else ""
+        raise FormatError(f"{weights.path}: holds {weights.net}, which is not this net's trunk: {fault}{cure}")
+    if weights.net not in PUBLISHED or isinstance(net, FCN_ResNet):
         own |= {name: shapes[name] for name, array in arrays.items() if shapes.get(name) == array.shape}
     taken = transplant(net, {name: array for name, array in arrays.items() if name in own})
     unused = layers(name for name in arrays if name not in own)
