@@ -19,6 +19,7 @@ import numpy as np
 from minifcn.cli.command import parse_words, say, with_flags
 from minifcn.data.listed import Listed, read_lines
 from minifcn.data.opening import open_data, other_format
+from minifcn.data.sample import MOST_PLANES
 from minifcn.data.tools.check import Findings, check, layout_hints
 from minifcn.data.tools.correct import FIXED, correct
 from minifcn.data.tools.fetch import BY_HAND, SOURCES, by_hand, fetch, source_of
@@ -93,6 +94,7 @@ class Import:
     by: Annotated[str, "numbers or colours: which of the two count in masks with a palette"] = ""
     turned: Annotated[str, "stored or shown: how masks were drawn on photographs whose EXIF says which way is up"] = ""
     empty: Annotated[bool, "pictures without a single shape are background"] = False
+    planes: Annotated[int, "how many planes an image has, 1 to 16: TIFF or .npy, kept as they are (0: photographs)"] = 0
     seed: Annotated[int, "of the split that is drawn where FOLDER gives none"] = 0
     first: Annotated[int, "how many pictures and faults to show"] = 3
 
@@ -214,7 +216,7 @@ def import_command(argv: list[str]) -> int:
     words, options = parse_words(Import, argv, verb="data", words="import FOLDER NEW")
     if len(words) != 3:
         raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data import FOLDER NEW")
-    check_ranges(options, [("first", 1, math.inf), ("seed", 0, math.inf)])
+    check_ranges(options, [("first", 1, math.inf), ("seed", 0, math.inf), ("planes", 0, MOST_PLANES)])
     _, folder, new = words
     place = path_of(new)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
@@ -229,6 +231,7 @@ def import_command(argv: list[str]) -> int:
             turned=options.turned,
             empty=options.empty,
             seed=options.seed,
+            planes=options.planes,
             without=place,
             advance=bar.advance,
         )
@@ -240,18 +243,19 @@ def import_command(argv: list[str]) -> int:
     if len(left_out) > options.first:
         say(f"left out: {len(left_out) - options.first} more (--first {len(left_out)} shows all)")
     sheet = place / "overlays.png"
-    replace_file(sheet, [png(_overlays(place))], sync=False)
+    replace_file(sheet, [png(_overlays(place, found.planes))], sync=False)
     pairs = f"{len(found.items) - len(left_out)} pairs"
     say("", f"wrote {place}: {pairs}; where each comes from: {place / 'sources.tsv'}", "")
     say(*map(with_flags, _looked_through(str(place), None, None).lines(first=options.first)))
     say("", f"look at {sheet}: do the colours lie on the things they name?")
-    say(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}")
+    inputs = f" --inputs {found.planes}" if found.planes else ""
+    say(f"to learn from them: minifcn train --recipe transfer --data {shlex.quote(str(place))}{inputs}")
     return 0
 
 
-def _overlays(tree: Path, count: int = 4) -> np.ndarray:
+def _overlays(tree: Path, planes: int, count: int = 4) -> np.ndarray:
     """Four pictures of a tree under their labels, evenly spread over it, those with more than one class first."""
-    data = VOCSegmentation(tree, None)
+    data = VOCSegmentation(tree, None, planes=planes)
     places = [len(data) * number // (4 * count) for number in range(4 * count)]
     samples = [data[place] for place in dict.fromkeys(places)]
     samples.sort(key=lambda sample: len(np.unique(sample.label)) < 2)

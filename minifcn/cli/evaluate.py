@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from minifcn.cli.command import SCALES, numbers, parse_words, relay, say, warn
 from minifcn.data.dataset import Dataset
-from minifcn.data.inputs import Hidden, Second
+from minifcn.data.inputs import Hidden, Second, planes_of
 from minifcn.errors import DataError, UsageError
 from minifcn.experiments.dense import Rarefied
 from minifcn.formats.checkpoint import explained
@@ -85,8 +85,8 @@ def main(argv: list[str]) -> int:
     if averaged and options.stitched:
         raise UsageError("evaluate: --stitched answers each image once; expected neither --flip nor --scales with it")
     place = options.data or trained.options.data
-    if averaged and trained.inputs.name != "rgb":
-        raise UsageError(f"{words[0]}: its net sees {trained.inputs.name}; expected rgb to average scores")
+    if averaged and trained.inputs.name != "rgb" and not planes_of(trained.inputs.name):
+        raise UsageError(f"{words[0]}: its net sees {trained.inputs.name}; expected rgb or planes to average scores")
     if tuple(val.classes) != trained.classes:
         raise UsageError(
             f"{place}: has the classes {', '.join(val.classes)}; the net knows {', '.join(trained.classes)}"

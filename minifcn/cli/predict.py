@@ -25,6 +25,7 @@ from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown, shown_as
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores, set_threads
+from minifcn.models.fcn import FCN
 from minifcn.models.tiling import Tiling
 from minifcn.training.device import choose_device
 from minifcn.training.explanation import write_comparison, write_explanation
@@ -77,8 +78,6 @@ def main(argv: list[str]) -> int:
     set_threads(options.threads or cores())
     trained = open_trained(words[0], best=options.best, say=warn)
     planes = planes_of(trained.inputs.name)
-    if planes and options.explain:
-        raise UsageError(f"option explain: the net sees {planes} planes; expected one of photographs")
     if trained.inputs.name != "rgb" and not planes:
         raise UsageError(
             f"{words[0]}: its net sees {trained.inputs.name}, and a photograph alone has no depth; expected a "
@@ -141,12 +140,17 @@ def explain(trained: Trained, run: str, images: list[Path], out: Path, options: 
     x, y = numbers("explain", options.explain, int, "the column and the row of a pixel, such as 120,80", (0, 10**9), 2)
     if len(images) != 1:
         raise UsageError(f"option explain: found {len(images)} images; expected one, of which it explains a pixel")
-    image = next(read_frames(images[0], bits=trained.image_bits))
+    planes = planes_of(trained.inputs.name)
+    image = read_planes(images[0], count=planes) if planes else next(read_frames(images[0], bits=trained.image_bits))
     height, width = image.shape[:2]
     if x >= width or y >= height:
         raise UsageError(f"option explain is {x},{y}; expected a pixel of {images[0]}, which has {width}x{height}")
     name, stem = f"{images[0].name} at {x},{y}", f"{images[0].stem}-explain-{x}-{y}"
-    nets = {run: trained} | ({options.beside: second(options, run, trained.image_bits)} if options.beside else {})
+    nets = {run: trained} | ({options.beside: second(options, run, trained)} if options.beside else {})
+    for word, one in nets.items():
+        if not isinstance(one.net, FCN):
+            what = "whose scores are no sum over the maps of a trunk"
+            raise UsageError(f"option explain: {word} holds {one.name}, {what}; expected an FCN")
     out.mkdir(parents=True, exist_ok=True)
     say(f"device {why}")
     for one in nets.values():
@@ -161,14 +165,16 @@ def explain(trained: Trained, run: str, images: list[Path], out: Path, options: 
     return 0
 
 
-def second(options: Options, run: str, bits: int) -> Trained:
+def second(options: Options, run: str, first: Trained) -> Trained:
     """Return the net of the run that stands beside `run`; `UsageError` for the same one, or one of other inputs."""
-    if options.beside == run:
+    if path_of(options.beside).resolve() == path_of(run).resolve():
         raise UsageError(f"option beside is {run}, the run itself; expected another")
     found = open_trained(options.beside, best=options.best, say=warn)
-    if found.inputs.name != "rgb":
+    sees, bits = first.inputs.name, first.image_bits
+    if found.inputs.name != sees:
         raise UsageError(
-            f"option beside: the net of {options.beside} sees {found.inputs.name}; expected one of colours"
+            f"option beside: the net of {options.beside} sees inputs {found.inputs.name!r} and that of {run} {sees!r}; "
+            "expected two that see one image alike"
         )
     if found.image_bits != bits:
         raise UsageError(

@@ -41,7 +41,7 @@ class Field:
 class Explanation:
     """Why the pixel `at` (x, y) got class `order[0]`, and not the second, `order[1]`.
 
-    `scores` (C,) are the pixel's, `parts` what each map adds to them: they sum to the scores. `gradient` (h, w, 3) is
+    `scores` (C,) are the pixel's, `parts` what each map adds to them: they sum to the scores. `gradient` (h, w, C) is
     that of the winning score minus the second, at the pixels of the preprocessed image from `corner` (row, column) on;
     all others have none. `fields` lists the layers in the order in which they run.
     """

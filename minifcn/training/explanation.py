@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from minifcn import viz
+from minifcn.data.inputs import planes_of
+from minifcn.data.planes import shown
 from minifcn.formats.checkpoint import replace_file
 from minifcn.introspect.explain import Explanation, Field, explain
 from minifcn.introspect.markup import Html, inline, tag
@@ -23,9 +25,9 @@ MOST_CLASSES = 6
 
 
 def write_explanation(trained: Trained, image: np.ndarray, at: tuple[int, int], path: Path, *, name: str) -> str:
-    """Write the page about the pixel `at` (x, y) of an image (H, W, 3) uint8, and return its first sentence."""
-    found = explain(trained.net, trained.preprocessing(image), at)
-    sections = [section(title, *draw(found, image, trained.classes)) for title, draw in PARTS.items()]
+    """Write the page about the pixel `at` (x, y) of an image (H, W, 3) uint8 or planes; return its first sentence."""
+    found, picture = explain(trained.net, trained.preprocessing(image), at), pictured(trained, image)
+    sections = [section(title, *draw(found, picture, trained.classes)) for title, draw in PARTS.items()]
     write_page(path, name, sections, above=f"one pixel explained: {trained.name}")
     return verdict(found, trained.classes)
 
@@ -45,13 +47,18 @@ def write_comparison(
     sections = [section("Side by side", tag("p", sentence))]
     for title, draw in PARTS.items():
         columns = (
-            tag("div", tag("h3", run), *draw(one, image, runs[run].classes), **{"data-run": run})
+            tag("div", tag("h3", run), *draw(one, pictured(runs[run], image), runs[run].classes), **{"data-run": run})
             for run, one in found.items()
         )
         sections.append(section(title, tag("div", *columns, class_="beside")))
     nets = " and ".join(trained.name for trained in runs.values())
     write_page(path, name, sections, above=f"one pixel explained by {nets}")
     return sentence
+
+
+def pictured(trained: Trained, image: np.ndarray) -> np.ndarray:
+    """Return what the page shows of an image: a photograph itself, of planes the first ones."""
+    return shown(image) if planes_of(trained.inputs.name) else image
 
 
 def write_page(path: Path, name: str, sections: Iterable[Html], *, above: str) -> None:

@@ -86,7 +86,8 @@ class Predictor:
         # inference around all images: the filters are transformed once
         with inference(self.net):
             for sample in loaded(dataset, workers=workers):
-                matrix.update(sample.label, self(sample.image).label)
+                image = sample.image if sample.planes is None else sample.planes
+                matrix.update(sample.label, self(image).label)
                 progress(1)
         return matrix
 

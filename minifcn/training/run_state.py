@@ -90,7 +90,7 @@ class Run:
         self.geometry_classes = Second(self.train_set).classes if options.two_heads else ()
         self.preprocessing = preprocessing or setup.fitted(options, self.train_set)
         if planes := planes_of(options.inputs):
-            say(f"images of {planes} planes: {self.preprocessing}; {shown_as(planes)}")
+            say(f"images of {self.preprocessing}; {shown_as(planes)}")
         self.inputs(self.train_set[0])  # depth that is not there is found before anything is made
         if options.hide:
             self.train_set = Hidden(learned, options.hide, fill=self.preprocessing.fill)

@@ -74,8 +74,8 @@ def begin(net: FCN | FCN_ResNet, weights: WeightSet) -> str:
 
     Of a published net nothing else is taken; of a net of ours, or for a net that is trained whole, the heads are, too,
     where they are as large. Weights that end early leave the rest of the trunk as it is, and a plane beyond the three
-    of a photograph begins as if it were grey. Raises `FormatError` naming the first layer that differs, and changes
-    nothing, where they are of another net.
+    of a photograph begins as if it were grey; so do one or two planes alone. Raises `FormatError` naming the first
+    layer that differs, and changes nothing, where they are of another net.
     """
     shapes = {name: parameter.shape for name, parameter in net.named_parameters()}
     own = {name: shape for name, shape in shapes.items() if name.startswith("trunk.")}
@@ -101,11 +101,18 @@ def begin(net: FCN | FCN_ResNet, weights: WeightSet) -> str:
 
 
 def with_planes(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """`arrays`, the first layer widened to the planes that `own` has there, where it has three."""
+    """Return `arrays`, the first layer fitted to the planes that `own` has there, where it has three.
+
+    More planes than three begin as if they were grey; one or two see what a grey photograph shows.
+    """
     first = next(iter(own))
-    if first in arrays and arrays[first].ndim == 4 and arrays[first].shape[1] == 3 < own[first][1]:
-        return widened(arrays, first, own[first][1])
-    return arrays
+    if first not in arrays or arrays[first].ndim != 4 or arrays[first].shape[1] != 3:
+        return arrays
+    planes = own[first][1]
+    if planes > 3:
+        return widened(arrays, first, planes)
+    grey = arrays[first].sum(axis=1, keepdims=True) / planes
+    return arrays if planes == 3 else {**arrays, first: np.repeat(grey, planes, axis=1)}
 
 
 def differences(own: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> Iterator[str]:

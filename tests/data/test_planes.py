@@ -1,6 +1,7 @@
 """Images of 1 to 16 planes: read by their own numbers, trained on, measured, predicted and exported."""
 
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -17,11 +18,13 @@ from minifcn.data.files import write_mask
 from minifcn.data.inputs import Inputs
 from minifcn.data.planes import read_planes, shown
 from minifcn.data.sample import Sample
+from minifcn.data.tools.importing import recognise
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import DataError, FormatError, MinifcnError, UsageError
 from minifcn.training.net_record import read_record
 from minifcn.training.options import Options
 from minifcn.training.trained import open_trained
+from minifcn.training.transfer import with_planes
 
 H, W = 24, 32
 
@@ -210,6 +213,63 @@ def test_what_is_wrong_with_the_inputs_is_said(tmp_path: Path) -> None:
             Preprocessing.from_dict({"order": "planes", "scale": 1.0, "mean": list(mean), "std": list(std)})
 
 
+# ---- a folder of them ------------------------------------------------------------------------------------------------
+
+
+def folder_of(root: Path, planes: int, suffix: str) -> Path:
+    """Images and masks in two folders, as a program that is not ours leaves them."""
+    own = tree(root / "own", planes, suffix=suffix, count=4)
+    (own / "JPEGImages").rename(root / "images")
+    (own / "SegmentationClass").rename(root / "masks")
+    shutil.rmtree(own)
+    return root
+
+
+@pytest.mark.parametrize(("planes", "suffix"), [(5, ".npy"), (5, ".tif"), (1, ".npy"), (16, ".tif")])
+def test_a_folder_of_planes_is_imported_with_its_numbers(
+    planes: int, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, new = folder_of(tmp_path / "mine", planes, suffix), tmp_path / "new"
+    assert main(["data", "import", str(folder), str(new), "--planes", str(planes)]) == 0
+    said = capsys.readouterr().out
+    assert "whose numbers are kept as they are" in said and f"--data {new} --inputs {planes}" in said
+    data = VOCSegmentation(new, None, planes=planes)
+    assert len(data) == 4 and (new / "overlays.png").is_file()
+    for number in range(4):
+        copy = new / "JPEGImages" / f"scene_{number}{suffix}"
+        assert copy.read_bytes() == (folder / "images" / copy.name).read_bytes()
+        assert np.array_equal(data[number].label, drawn(number, planes)[1])
+    assert main(["data", "import", str(folder), str(tmp_path / "other"), "--planes", "7"]) == 2
+    assert f"of {W}x{H}; expected 7 of at most" in capsys.readouterr().err
+
+
+def test_an_import_that_finds_planes_says_how_to_read_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays, pages = folder_of(tmp_path / "a", 5, ".npy"), folder_of(tmp_path / "b", 5, ".tif")
+    assert main(["data", "import", str(arrays), str(tmp_path / "new")]) == 2
+    assert "say with --planes N that a .npy is an image of N planes" in capsys.readouterr().err
+    assert main(["data", "import", str(pages), str(tmp_path / "new")]) == 2
+    assert "1 pages; expected 5, as in scene_0.tif; are they planes of one image? --planes 5" in capsys.readouterr().err
+    for number in range(4):
+        image = drawn(number, 4)[0].astype(np.uint8)
+        Image.fromarray(image, "RGBA").save(pages / "images" / f"scene_{number}.tif")
+    assert main(["data", "import", str(pages), str(tmp_path / "new")]) == 0
+    assert "4 pictures of 4 planes become colours; --planes 4 keeps their numbers" in capsys.readouterr().out
+    assert main(["data", "import", str(pages), str(tmp_path / "newer"), "--planes", "17"]) == 2
+    with pytest.raises(UsageError, match="planes=17; expected 1 to 16"):
+        recognise(pages, planes=17)
+
+
+@pytest.mark.parametrize("planes", [1, 2, 3, 4])
+def test_a_trunk_of_colours_sees_planes_as_if_they_were_grey(planes: int) -> None:
+    w = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    found = with_planes({"conv1.w": (4, planes, 3, 3)}, {"conv1.w": w})["conv1.w"]
+    assert found.shape == (4, planes, 3, 3)
+    if planes < 3:
+        np.testing.assert_allclose(found.sum(axis=1), w.sum(axis=1), rtol=1e-5, atol=1e-6)
+    else:
+        assert np.array_equal(found[:, :3], w)
+
+
 # ---- a run ----------------------------------------------------------------------------------------------------------
 
 SMALL = "--trunk vgg11 --width 2 --stages 32 --batch 2 --crop 0 --samples 1 --measure-every 100".split()
@@ -226,11 +286,14 @@ def test_a_set_of_planes_is_checked_trained_on_measured_predicted_and_exported(
     options = ["--data", root, "--inputs", str(planes), "--run", run, "--steps", "3", "--device", "cpu", *SMALL]
     assert main(["train", "--dry-run", *options]) == 0
     assert main(["train", *options]) == 0
-    assert f"images of {planes} planes: {planes} planes, less (" in capsys.readouterr().out
+    assert f"images of {planes} planes, less (" in capsys.readouterr().out
     assert main(["evaluate", run, "--data", root]) == 0
     image = str(Path(root) / "JPEGImages" / f"scene_4{suffix}")
     assert main(["predict", run, image, "--out", str(tmp_path / "p"), "--scales", "1,1.5", "--flip"]) == 0
     assert "pictures show plane" in capsys.readouterr().out
+    assert main(["predict", run, image, "--out", str(tmp_path / "p"), "--explain", "3,4"]) == 0
+    assert "pixel 3,4 is " in capsys.readouterr().out and (tmp_path / "p" / "scene_4-explain-3-4.html").is_file()
+    assert main(["evaluate", run, "--data", root, "--flip", "--scales", "1,1.5"]) == 0
     with Image.open(tmp_path / "p" / "scene_4-overlay.png") as overlay:
         assert overlay.size == (W, H)
     Image.new("RGB", (W, H)).save(tmp_path / "photo.png")

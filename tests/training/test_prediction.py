@@ -298,6 +298,8 @@ def test_two_runs_explain_a_pixel_side_by_side(run, chromium, tmp_path, capsys):
     argv = ["predict", str(run), "x.png", "--explain", "50,60", "--out", "out"]
     assert main([*argv, "--beside", str(run)]) == 2
     assert "the run itself; expected another" in capsys.readouterr().err
+    assert main([*argv, "--beside", f"{run}/../{run.name}/"]) == 2
+    assert "the run itself; expected another" in capsys.readouterr().err
     assert main([*argv, "--beside", "the <other>"]) == 0
     printed = capsys.readouterr().out
     page = chromium.page()

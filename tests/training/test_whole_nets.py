@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minifcn.cli.verbs import main
 from minifcn.errors import ShapeError, UsageError
@@ -69,10 +70,11 @@ def test_it_trains_stops_goes_on_bit_for_bit_and_is_used(capsys: pytest.CaptureF
     assert main(["evaluate", "straight", "--threads", "1"]) == 0
     assert main(["train", *words(lr=0), "--init", "straight", "--run", "again"]) == 0
     assert "new: nothing" in capsys.readouterr().out
-    with pytest.raises(UsageError, match="explain: found FCN_ResNet; expected an FCN"):
-        from minifcn.introspect.explain import explain
-
-        explain(trained.net, np.zeros((3, 64, 64), np.float32), (1, 1))
+    Image.new("RGB", (64, 64)).save("x.png")
+    assert main(["predict", "straight", "x.png", "--tile", "504"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "straight", "x.png", "--explain", "1,1"]) == 2
+    assert "straight holds fcn_resnet50, whose scores are no sum over the maps of a trunk" in capsys.readouterr().err
 
 
 def test_both_heads_learn_and_the_loss_is_that_of_a_pixel_and_head(tmp_path: Path) -> None:

@@ -428,7 +428,7 @@ def _picture(found: Findings, path: Path) -> np.ndarray:
         return read_image(path)
     planes = read_planes(path)
     colours = planes.dtype == np.uint8 and planes.shape[2] == 3
-    found.planes["colours" if colours else f"{planes.shape[2]} planes"] += 1
+    found.planes["colours" if colours else f"{planes.shape[2]} plane{'s' * (planes.shape[2] > 1)}"] += 1
     return planes if colours else shown(planes)
 
 

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from minifcn.data.files import write_image, write_mask
-from minifcn.data.sample import VOID
+from minifcn.data.planes import TIFF_SUFFIXES, read_planes
+from minifcn.data.sample import MOST_PLANES, VOID
 from minifcn.data.tools.annotations import (
     Drawn,
     is_coco,
@@ -103,6 +104,7 @@ class Found:
     meaning: Meaning | None = None
     bits: int = 16
     turned: str = ""
+    planes: int = 0
     splits: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -127,6 +129,10 @@ class Found:
             yield f"left out: {len(self.left_out) - first} more (`first={len(self.left_out)}` shows all)"
 
 
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in TIFF_SUFFIXES
+
+
 def _within(path: Path | None, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path else "?"
 
@@ -141,6 +147,7 @@ def recognise(
     turned: str = "",
     empty: bool = False,
     seed: int = 0,
+    planes: int = 0,
     without: str | os.PathLike[str] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Found:
@@ -150,18 +157,22 @@ def recognise(
     of one found in the folder. map: a file that says which number or colour is which class. by: whether the "numbers"
     or the "colours" of palettes count. turned: how masks of photographs with an EXIF orientation were drawn, on the
     picture as "stored" or as "shown". empty: pictures without a single shape are background. seed: of the split that
-    is drawn where none is given. without: a folder inside to leave out.
+    is drawn where none is given. planes: how many planes each image has, of TIFF or `.npy`, whose numbers are kept as
+    they are; 0 for photographs. without: a folder inside to leave out.
     """
     root = path_of(folder)
     for name, value, allowed in (("by", by, BY), ("turned", turned, TURNED), ("kind", kind, ("", *KINDS))):
         if value not in allowed:
             raise UsageError(f"{name}={value!r}; expected one of {', '.join(filter(None, allowed))}")
+    if not 0 <= planes <= MOST_PLANES:
+        raise UsageError(f"planes={planes}; expected 1 to {MOST_PLANES}, or 0 for photographs")
     if not root.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one with pictures and their labels; check the path")
     files = walk(root, without=path_of(without) if without else None)
     sidecar = read_sidecar(path_of(classes)) if classes else find_sidecar(root, files)
-    sources = _sources(root, files, kind)
-    found = Found(root, sources.kind, [], (), "", turned=turned, left_out=sources.left_out, notes=sources.notes)
+    sources = _sources(root, files, kind, planes)
+    found = Found(root, sources.kind, [], (), "", turned=turned, planes=planes)
+    found.left_out, found.notes = sources.left_out, sources.notes
     if sources.kind == "masks":
         _read_masks(found, sources, sidecar, read_map(path_of(map)) if map else ({}, {}), by, advance)
     else:
@@ -173,6 +184,10 @@ def recognise(
         found.bits = bits_in_use(largest_number(one.image, one.page) for one in deep)
         how = f"no number needs more than {found.bits} bits, so these are scaled to 8" if found.bits < 16 else ""
         found.notes.append(f"{len(deep)} pictures of 16 bits: {how or 'their upper 8 bits are used'}")
+    if planes:
+        found.notes.append(f"images of {planes} plane{'s' * (planes > 1)}, whose numbers are kept as they are")
+    elif four := [one for one in found.items if one.header.mode in ("RGBA", "CMYK") and _is_tiff(one.image)]:
+        found.notes.append(f"{len(four)} pictures of 4 planes become colours; `planes=4` keeps their numbers")
     _split(found, files, seed)
     return found
 
@@ -192,7 +207,7 @@ class Sources:
     notes: list[str] = field(default_factory=list)
 
 
-def _sources(root: Path, files: Sequence[Path], kind: str) -> Sources:
+def _sources(root: Path, files: Sequence[Path], kind: str, planes: int) -> Sources:
     there = {name: Sources(name) for name in KINDS}
     broken: list[str] = []
     for path in files:
@@ -210,7 +225,7 @@ def _sources(root: Path, files: Sequence[Path], kind: str) -> Sources:
             if not NAMES.fullmatch(path.stem):
                 broken.append(str(error))
     if kind in ("", "masks"):
-        paired = pair_files(root, files)
+        paired = pair_files(root, files, arrays=planes > 0)
         masks = there["masks"]
         masks.pairs, masks.left_out = paired.pairs, list(paired.unclear)
         for paths, what in (
@@ -242,9 +257,11 @@ def _nothing(root: Path, files: Sequence[Path], left_out: Sequence[str]) -> str:
     suffixes = Counter(path.suffix.lower() or "no ending" for path in files).most_common(5)
     held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes) or "no files"
     first = next(iter(left_out), "")
+    arrays = any(path.suffix.lower() == ".npy" for path in files)
     return (
         f"{root}: holds {held}, and no picture with labels; expected a.jpg with a_mask.png, images/a.jpg with "
-        f"masks/a.png, or files of labelme, COCO or CVAT{f'; the first: {first}' if first else ''}; rename the masks, "
+        f"masks/a.png, or files of labelme, COCO or CVAT{f'; the first: {first}' if first else ''}; "
+        f"{'say with `planes=N` that a .npy is an image of N planes, ' if arrays else ''}rename the masks, "
         "or name the folder that holds both"
     )
 
@@ -287,10 +304,11 @@ def _read_masks(
         if mask is None:
             continue
         try:
-            header = read_header(pair.image)
+            header = _header(found, pair.image)
             pages = 1 if mask.suffix.lower() == ".npy" else read_header(mask).pages
             if pages != header.pages:
-                raise DataError(f"{mask}: {pages} pages; expected {header.pages}, as in {pair.image.name}")
+                cure = "" if header.pages > MOST_PLANES else f"; are they planes of one image? `planes={header.pages}`"
+                raise DataError(f"{mask}: {pages} pages; expected {header.pages}, as in {pair.image.name}{cure}")
             items = []
             for page in range(pages):
                 survey.add(mask, read_raw_mask(mask, page=page))
@@ -306,6 +324,13 @@ def _read_masks(
     found.meaning, found.classes, found.sure = meaning, meaning.classes, meaning.sure
     kinds = ", ".join(f"{count} {kind}" for kind, count in survey.kinds.most_common())
     found.why = f"{meaning.why} ({kinds})"
+
+
+def _header(found: Found, path: Path) -> Header:
+    """Return what a picture is; an image of planes is read, and has one page."""
+    if not found.planes:
+        return read_header(path)
+    return Header(read_planes(path, count=found.planes).shape[:2], 1, "planes")
 
 
 def _layout(items: Sequence[Item], sidecar: Sidecar | None) -> str:
@@ -340,7 +365,8 @@ def _read_shapes(
     advance: Callable[[], None],
 ) -> None:
     root = found.folder
-    pictures = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES]
+    suffixes = (*PICTURE_SUFFIXES, ".npy") if found.planes else PICTURE_SUFFIXES
+    pictures = [path for path in files if path.suffix.lower() in suffixes]
     by_path = {path.relative_to(root).as_posix(): path for path in pictures}
     by_name: dict[str, list[Path]] = defaultdict(list)
     for path in pictures:
@@ -372,7 +398,7 @@ def _read_shapes(
     for image, drawn in labelled.items():
         try:
             split = take_apart(image, root).split or take_apart(drawn.source / "x", root).split or _split_of(drawn)
-            item = Item(ids[image], image, read_header(image), drawn=drawn, split=split)
+            item = Item(ids[image], image, _header(found, image), drawn=drawn, split=split)
             found.items.append(replace(item, names=frozenset(listed_as(root, image))))
         except DataError as error:
             found.left_out.append(str(error))
@@ -543,7 +569,7 @@ def write_tree(
 def _written(found: Found, item: Item, root: Path, left_out: list[str], advance: Callable[[], None]) -> bool:
     try:
         label = _label_of(found, item)
-        image = read_picture(item.image, page=item.page, bits=found.bits)
+        image = None if found.planes else read_picture(item.image, page=item.page, bits=found.bits)
     except DataError as error:
         left_out.append(str(error))
         return False
@@ -552,7 +578,7 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
     write_mask(root / MASKS / f"{item.id}.png", label)
     plain = item.header.orientation == 1 and item.header.pages == 1 and not item.header.mode.startswith("I")
     suffix = item.image.suffix.lower()
-    if suffix in COPIED and plain:
+    if image is None or (suffix in COPIED and plain):
         copy_file(item.image, root / IMAGES / f"{item.id}{suffix}")
     else:
         write_image(root / IMAGES / f"{item.id}.png", image)

@@ -178,8 +178,8 @@ def _stripped(stem: str, endings: Sequence[str], beginnings: Sequence[str]) -> I
             yield stem[len(beginning) :]
 
 
-def pair_files(folder: Path, files: Sequence[Path]) -> Paired:
-    """Pair the pictures and masks among `files` by name."""
+def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> Paired:
+    """Pair the pictures and masks among `files` by name. With `arrays`, a `.npy` may be a picture."""
     usable = [
         take_apart(path, folder)
         for path in files
@@ -187,7 +187,7 @@ def pair_files(folder: Path, files: Sequence[Path]) -> Paired:
         and not IGNORED_STEMS.fullmatch(path.stem)
         and not any(IGNORED_FOLDERS.fullmatch(part) for part in path.relative_to(folder).parts[:-1])
     ]
-    masks, images = _sorted_by_role(usable)
+    masks, images = _sorted_by_role(usable, arrays)
     by_name: dict[str, list[Named]] = defaultdict(list)
     for image in images:
         for name in {image.stem, *_stripped(image.stem, IMAGE_ENDINGS, IMAGE_BEGINNINGS)}:
@@ -215,7 +215,7 @@ def pair_files(folder: Path, files: Sequence[Path]) -> Paired:
     return Paired(pairs, left, alone, unclear)
 
 
-def _sorted_by_role(files: Sequence[Named]) -> tuple[list[Named], list[Named]]:
+def _sorted_by_role(files: Sequence[Named], arrays: bool) -> tuple[list[Named], list[Named]]:
     """Masks and images: by folder, by the ending of a name that exists without it, or by suffix if two are alike."""
     stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
     twins: dict[tuple[tuple[str, ...], str], list[Named]] = defaultdict(list)
@@ -230,9 +230,9 @@ def _sorted_by_role(files: Sequence[Named]) -> tuple[list[Named], list[Named]]:
         named = any(name in stems[file.place] for name in _stripped(file.stem, MASK_ENDINGS, MASK_BEGINNINGS))
         lossy = any(other.path.suffix.lower() in (".jpg", ".jpeg") for other in beside)
         second = lossy and not (separate and file.role == "image") and file.path.suffix.lower() in LOSSLESS
-        if file.role == "mask" or named or second or file.path.suffix.lower() == ".npy":
+        if file.role == "mask" or named or second or (file.path.suffix.lower() == ".npy" and not arrays):
             masks.append(file)
-        elif file.path.suffix.lower() in PICTURE_SUFFIXES:
+        elif file.path.suffix.lower() in (*PICTURE_SUFFIXES, ".npy"):
             images.append(file)
     if not images:  # pictures in a folder called "labels", with their masks beside them
         ended = {file.path for file in masks if [*_stripped(file.stem, MASK_ENDINGS, MASK_BEGINNINGS)]}
