@@ -8,6 +8,8 @@ A TIFF has its planes as pages, or as the samples of one page. The array of a `.
 first or the last axis is the planes, whichever has at most 16 entries; where both have, or neither, it is refused.
 """
 
+import contextlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,12 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 PLANE_SUFFIXES = (*TIFF_SUFFIXES, ".npy")
 """What may hold other planes than the three of a photograph."""
 
+NO_DATA = 42113
+"""GDAL's tag of a TIFF, whose text is the number that means "not measured": -9999 in many elevation models."""
+
+LARGEST = 1e30
+"""What no instrument measures; many programs write -3.4e38 where nothing was measured."""
+
 MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "I", "F")
 """Pillow's modes whose numbers are those of the file, beside those of 16 bits."""
 
@@ -31,16 +39,25 @@ MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "I", "F")
 def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX_PIXELS) -> np.ndarray:
     """Return an image (H, W, planes) of numbers as its file has them.
 
-    Raises `DataError` where it has another number of planes than `count` (0: any), or more pixels than `most`.
+    What a TIFF calls "no data" (GDAL's tag) is NaN, but in three planes of 8 bits, a photograph, unless `count` says
+    that they are planes. Raises `DataError` where there is another number of planes than `count` (0: any), or more
+    pixels than `most`.
     """
     path = path_of(path)
-    planes = _of_array(path, _npy(path)) if path.suffix.lower() == ".npy" else _of_picture(path, most)
+    if path.suffix.lower() == ".npy":
+        planes, nothing = _of_array(path, _npy(path)), math.nan
+    else:
+        planes, nothing = _of_picture(path, most)
+    photograph = planes.dtype == np.uint8 and planes.shape[2] == 3 and not count
+    if not (photograph or math.isnan(nothing)) and (unknown := planes == nothing).any():
+        planes = np.where(unknown, np.float32(math.nan), planes)
     height, width, found = planes.shape
     if not 0 < height * width <= most or (count and found != count):
         what = f"{found} plane{'s' * (found != 1)} of {width}x{height}"
         raise DataError(f"{path}: has {what}; expected {count or 'some'} of at most {most // 10**6} megapixels")
-    if planes.dtype.kind == "f" and (np.isinf(planes).any() or np.isnan(planes).all()):
-        raise DataError(f"{path}: holds infinity, or NaN alone; expected numbers, and NaN where nothing was measured")
+    if planes.dtype.kind == "f" and (np.isnan(planes).all() or np.nanmax(abs(planes)) > LARGEST):
+        found = f"NaN alone, infinity or numbers beyond {LARGEST:g}"
+        raise DataError(f"{path}: holds {found}; expected numbers, and NaN where nothing was measured")
     return planes
 
 
@@ -65,7 +82,9 @@ def _of_array(path: Path, array: np.ndarray) -> np.ndarray:
     return np.moveaxis(array, few[0], -1)
 
 
-def _of_picture(path: Path, most: int) -> np.ndarray:
+def _of_picture(path: Path, most: int) -> tuple[np.ndarray, float]:
+    """Return the planes of a picture, and the number that means that nothing was measured (NaN if none does)."""
+    nothing = math.nan
     try:
         with opened(path, formats=FRAME_FORMATS, most=most) as picture:
             if picture.getexif().get(ORIENTATION, 1) != 1:
@@ -74,6 +93,8 @@ def _of_picture(path: Path, most: int) -> np.ndarray:
             if pages > MOST_PLANES:
                 raise DataError(f"{path}: has {pages} pages; expected 1 to {MOST_PLANES} planes")
             size, parts = picture.size, []
+            with contextlib.suppress(TypeError, ValueError):
+                nothing = float(getattr(picture, "tag_v2", {}).get(NO_DATA, "nan").strip("\0 "))
             for page in range(pages):
                 picture.seek(page)
                 if picture.size != size:
@@ -81,12 +102,12 @@ def _of_picture(path: Path, most: int) -> np.ndarray:
                 parts.append(_page(path, picture))
     except DataError as fault:
         if path.suffix.lower() in TIFF_SUFFIXES and ("not recognised" in str(fault) or "decoded" in str(fault)):
-            return _of_array(path, _by_tifffile(path, fault))
+            return _of_array(path, _by_tifffile(path, fault)), nothing
         raise
     planes = np.concatenate(parts, axis=2)
     if planes.shape[2] > MOST_PLANES:
         raise DataError(f"{path}: has {planes.shape[2]} planes; expected 1 to {MOST_PLANES}")
-    return planes
+    return planes, nothing
 
 
 def _page(path: Path, picture: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from minifcn.backend import device_of, to_device, to_host
 from minifcn.errors import FormatError, UsageError
 from minifcn.formats.checkpoint import load_checkpoint, pieces_of, replace_file
+from minifcn.formats.limits import path_of
 from minifcn.geometry import out_size
 from minifcn.models.fcn import FCN
 from minifcn.nn import Dropout, Module, evaluating
@@ -40,7 +41,7 @@ class CachedFeatures(Module):
 
     def __init__(self, net: FCN, folder: str | Path, *, limit: int | None = None) -> None:
         """Raise `UsageError` where the first stage of the trunk learns, or has dropout."""
-        self.net, self.folder, trunk = net, Path(folder), net.trunk
+        self.net, self.folder, trunk = net, path_of(folder), net.trunk
         frozen = list(takewhile(self._is_constant, trunk.stages))
         self.stages = [trunk.stages[output] for output in frozen]
         self.parameters_kept = [p for stage in self.stages for p in getattr(trunk, stage).parameters()]
@@ -54,8 +55,20 @@ class CachedFeatures(Module):
         self.outputs = [output for output in frozen if output in net.skips or output == frozen[-1]]
         self._versions: list[tuple[int, int]] = []  # which arrays the weights are, and which version of each
         self._weights = b""
-        held = self.folder.iterdir() if self.folder.is_dir() else ()
-        self.room = (LIMIT if limit is None else limit) - sum(file.stat().st_size for file in held)
+        self.limit = LIMIT if limit is None else limit
+        self.room = self._measured()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"{self.folder}: found a file, expected a folder to keep features in, or a new name")
+
+    def _measured(self) -> int:
+        """Return how many bytes there is room for. When an eighth of it is used, it is measured again: others write."""
+        used = 0
+        for file in self.folder.iterdir() if self.folder.is_dir() else ():
+            with contextlib.suppress(OSError):  # of another run, which has renamed it since
+                used += file.stat().st_size
+        room = self.limit - used
+        self._count_again = room - room // 8
+        return room
 
     def _is_constant(self, output: str) -> bool:
         stage = getattr(self.net.trunk, self.net.trunk.stages[output])
@@ -105,6 +118,8 @@ class CachedFeatures(Module):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 replace_file(file, pieces, sync=False)
                 self.room -= size
+                if self.room < self._count_again:
+                    self.room = self._measured()
             except (OSError, UsageError):  # a full disk is a full cache
                 self.room = 0
         return found

@@ -144,6 +144,24 @@ def test_what_holds_no_planes_is_refused(tmp_path: Path) -> None:
         assert message in str(caught.value) and str(caught.value).count("\n") == 0, caught.value
 
 
+def test_what_a_tiff_calls_no_data_was_not_measured(tmp_path: Path) -> None:
+    planes = np.float32([[1, -9999], [-3.4028235e38, 4]])
+    for row, text, rest in ((planes[:1], "-9999", 1), (planes[1:], "-3.4028234663852886e+38", 4)):
+        Image.fromarray(row).save(tmp_path / "a.tif", tiffinfo={42113: text})
+        found = read_planes(tmp_path / "a.tif")
+        assert np.isnan(found).sum() == 1 and np.nansum(found) == rest
+    Image.fromarray(planes).save(tmp_path / "c.tif")
+    with pytest.raises(DataError, match=r"numbers beyond 1e\+30; expected numbers, and NaN where nothing was"):
+        read_planes(tmp_path / "c.tif")
+    black = np.zeros((4, 5, 3), np.uint8)
+    black[0] = 9
+    Image.fromarray(black).save(tmp_path / "photo.tif", tiffinfo={42113: "0"})
+    assert np.array_equal(read_planes(tmp_path / "photo.tif"), black)
+    assert np.isnan(read_planes(tmp_path / "photo.tif", count=3)).sum() == 45
+    Image.fromarray(black).save(tmp_path / "odd.tif", tiffinfo={42113: "none"})
+    assert np.array_equal(read_planes(tmp_path / "odd.tif", count=3), black)
+
+
 def test_tifffile_reads_what_pillow_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0" + bytes(40))
     image = drawn(0, 6)[0]

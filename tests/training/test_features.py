@@ -186,6 +186,33 @@ def test_what_has_no_room_is_computed_every_time(rng: np.random.Generator, monke
     np.testing.assert_allclose(scores, net(Tensor(images)).data, rtol=1e-4, atol=1e-5)
 
 
+def test_several_runs_together_stay_within_the_limit(rng: np.random.Generator) -> None:
+    net, images = frozen_net(), rng.standard_normal((40, 1, 3, 64, 64)).astype(np.float32)
+    first = CachedFeatures(net, "features")
+    first._found(images[0])
+    (file,) = first.folder.iterdir()
+    size = file.stat().st_size
+    runs = [CachedFeatures(net, "features", limit=17 * size) for _ in range(2)]
+    for image in images:
+        for each in runs:
+            each._found(image + rng.standard_normal(1).astype(np.float32))
+    assert 16 <= kept(first) <= 19  # each may add an eighth of its room before it looks again
+
+
+def test_a_file_that_another_run_has_renamed_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("features").mkdir()
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter([self / "gone.tmp"]))
+    assert CachedFeatures(frozen_net(), "features", limit=100).room == 100
+
+
+def test_the_folder_may_be_in_the_home_folder_and_is_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert CachedFeatures(frozen_net(), "~/features").folder == tmp_path / "features"
+    Path("file").write_text("")
+    with pytest.raises(UsageError, match="file: found a file, expected a folder to keep features in"):
+        CachedFeatures(frozen_net(), "file")
+
+
 def test_a_folder_that_cannot_be_written_is_a_full_one(rng: np.random.Generator) -> None:
     Path("file").write_text("")
     cached = CachedFeatures(frozen_net(), "file/features")
