@@ -105,6 +105,16 @@ def torchvision_segmentation(layer: str, layers: Sequence[str]) -> str:
     return layer if "classifier" in layer else f"backbone.{layer}"
 
 
+def one_head(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays without torchvision's auxiliary head where it has other classes than the first head.
+
+    It is there for training alone, and often only the first is given the classes of new data.
+    """
+    sizes = {name: arrays[name].size for name in ("classifier.4.bias", "aux_classifier.4.bias") if name in arrays}
+    kept = len(set(sizes.values())) < 2
+    return {name: array for name, array in arrays.items() if kept or not name.startswith("aux_classifier.")}
+
+
 NORMALISED = {"_conv_stem": "_bn0", "_conv_head": "_bn1", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1",
               "_project_conv": "_bn2"}  # fmt: skip
 

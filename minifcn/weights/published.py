@@ -37,7 +37,7 @@ from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.zoo import NETS, named
 from minifcn.nn import Module, Upsample, bilinear
 from minifcn.weights import names
-from minifcn.weights.names import Rule, folded, paired, renamed, unnumbered
+from minifcn.weights.names import Rule, folded, one_head, paired, renamed, unnumbered
 from minifcn.weights.wrappers import chosen, description, parts_of
 
 BGR = Preprocessing("BGR", 1.0, (104.0, 117.0, 123.0), (1.0, 1.0, 1.0))
@@ -121,7 +121,7 @@ class Comparison:
 def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = False) -> Comparison:
     """Lay the net `name` beside the arrays of a file. `any_classes`: an FCN's score layers may have other classes."""
     published = PUBLISHED[name]
-    arrays = folded(paired(unnumbered(arrays)))
+    arrays = one_head(folded(paired(unnumbered(arrays))))
     net = published.network()
     classes = None
     several = isinstance(net, FCN) and not isinstance(net.classes, int)  # heads, whose classes are the net's own
@@ -179,6 +179,8 @@ def _difference(name: str, shape: tuple[int, ...], arrays: Mapping[str, np.ndarr
     array = arrays[name]
     if not _same(array.shape, shape):
         return f"{name} has shape {array.shape}; expected {shape}"
+    if name.endswith(".running_var") and array.size and array.min() < 0:
+        return f"{name} holds {array.min():g}; expected variances of at least 0"
     return "" if array.dtype.kind == "f" else f"{name} has dtype {array.dtype}; expected floats"
 
 

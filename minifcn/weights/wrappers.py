@@ -69,7 +69,8 @@ def description(arrays: Mapping[str, np.ndarray], parts: Mapping[str, Arrays], p
     others = Counter(_place(name, parts) for name in arrays if name not in taken)
     left = ", ".join(f"{short(place)} ({count})" for place, count in others.most_common(6))
     copies = [short(each) for each in parts if each != part and AVERAGED.fullmatch(each)]
-    other = f"; `part={copies[0]}` takes the running average" if copies and not AVERAGED.fullmatch(part) else ""
+    beside = copies and not AVERAGED.fullmatch(part)
+    other = f"; minifcn convert `part={copies[0]}` takes the running average" if beside else ""
     where = f"took the weights in {short(part)}" if part else "took the weights at the top of the file"
     return f"{where}{f'; left aside: {left}' if left else ''}{other}"
 

@@ -148,13 +148,36 @@ def test_the_strides_of_the_last_two_stages_become_dilation() -> None:
 
 def test_a_state_dict_finds_its_net_its_classes_and_its_preprocessing(torch: Any, tmp_path: Any) -> None:
     """Names alone decide between 50 and 101, with and without the second head; two classes are two classes."""
-    net = FCN_ResNet(layers=101, classes=2, aux=False, init="meta")
-    names = renamed([name for name, _ in net.named_parameters()], torchvision_segmentation)
-    arrays = {names[name]: np.broadcast_to(np.float32(0), p.shape) for name, p in net.named_parameters()}
+    arrays = named_arrays(layers=101, classes=2, aux=False)
     assert "backbone.layer1.0.conv1.weight" in arrays and "backbone.bn1.running_mean" in arrays
     fits = {name: compare(name, arrays) for name in ("fcn_resnet50", "fcn_resnet101", "fcn_resnet101-main")}
     assert [name for name, fit in fits.items() if not fit.fault] == ["fcn_resnet101-main"]
     assert fits["fcn_resnet101-main"].classes == 2
+
+
+def named_arrays(**options: Any) -> dict[str, np.ndarray]:
+    """Arrays of zeros by torchvision's names, without memory."""
+    net = FCN_ResNet(init="meta", **options)
+    names = renamed([name for name, _ in net.named_parameters()], torchvision_segmentation)
+    return {names[name]: np.broadcast_to(np.float32(0), p.shape) for name, p in net.named_parameters()}
+
+
+def test_a_second_head_that_was_left_with_other_classes_is_left_out() -> None:
+    """People replace `model.classifier[4]` for their classes, and the head for training alone keeps its 21."""
+    arrays = named_arrays(classes=21)
+    for part in ("weight", "bias"):
+        arrays[f"classifier.4.{part}"] = arrays[f"classifier.4.{part}"][:3]
+    fit = compare("fcn_resnet50-main", arrays)
+    assert (fit.fault, fit.classes) == ("", 3) and compare("fcn_resnet50", arrays).fault
+    assert not compare("fcn_resnet50", named_arrays(classes=3)).fault
+
+
+def test_a_negative_variance_is_refused() -> None:
+    arrays = named_arrays(classes=21)
+    arrays["backbone.bn1.running_var"] = np.full(64, -0.5, np.float32)
+    assert compare("fcn_resnet50", arrays).fault == (
+        "backbone.bn1.running_var holds -0.5; expected variances of at least 0"
+    )
 
 
 @pytest.mark.slow("a net of 33 million numbers is written, read and run")

@@ -146,7 +146,7 @@ def test_inspect_says_where_the_weights_are(
     torch.save({"model": net.state_dict(), "model_ema": net.state_dict()}, tmp_path / "a.pth")
     assert main(["inspect", str(tmp_path / "a.pth")]) == 0
     said = capsys.readouterr().out
-    assert "inside   took the weights in model; left aside: model_ema (14); --part model_ema takes the running" in said
+    assert "inside   took the weights in model; left aside: model_ema (14); minifcn convert --part model_ema " in said
 
 
 def test_names_of_many_dots_take_no_time() -> None:
