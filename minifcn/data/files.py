@@ -59,6 +59,7 @@ FRAME_FORMATS = (*IMAGE_FORMATS, "TIFF")
 MOST_IN_TILES = 178_000_000
 """The largest picture that is decoded to be predicted tile by tile: Pillow refuses more."""
 
+BITS_PER_SAMPLE = 258  # a tag of TIFF
 ORIENTATION = 274
 """The EXIF tag that says which way up the camera was held."""
 
@@ -227,6 +228,15 @@ def bits_of_png(path: str | os.PathLike[str]) -> int:
     """Return a PNG's bit depth, which follows signature, chunk head, width and height."""
     with open(path, "rb") as file:
         return file.read(25)[24]
+
+
+def has_deep_samples(path: str | os.PathLike[str], picture: Any) -> bool:
+    """Return whether each of several samples has 16 bits, of which Pillow reads the upper 8."""
+    if picture.mode not in ("RGB", "RGBA", "RGBX", "LA", "CMYK"):
+        return False
+    if picture.format == "PNG":
+        return bits_of_png(path) == 16
+    return max(getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))) > 8
 
 
 def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:

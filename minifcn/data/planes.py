@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, bits_of_png, opened
+from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, has_deep_samples, opened
 from minifcn.data.sample import MOST_PLANES
 from minifcn.errors import DataError, FormatError, UsageError
 from minifcn.formats.limits import bytes_of, path_of
@@ -29,11 +29,18 @@ PLANE_SUFFIXES = (*TIFF_SUFFIXES, ".npy")
 NO_DATA = 42113
 """GDAL's tag of a TIFF, whose text is the number that means "not measured": -9999 in many elevation models."""
 
+SENSOR_BITS = 12
+"""Of 16 bits, those that most sensors fill, from the lowest."""
+
 LARGEST = 1e30
 """What no instrument measures; many programs write -3.4e38 where nothing was measured."""
 
 MODES = ("L", "LA", "RGB", "RGBA", "CMYK", "I", "F")
 """Pillow's modes whose numbers are those of the file, beside those of 16 bits."""
+
+
+class Deep(DataError):
+    """A picture that Pillow reads without the lower bits of its samples."""
 
 
 def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX_PIXELS) -> np.ndarray:
@@ -47,7 +54,7 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
     if path.suffix.lower() == ".npy":
         planes, nothing = _of_array(path, _npy(path)), math.nan
     else:
-        planes, nothing = _of_picture(path, most)
+        planes, nothing = _of_picture(path, most, whole=count > 0)
     photograph = planes.dtype == np.uint8 and planes.shape[2] == 3 and not count
     if not (photograph or math.isnan(nothing)) and (unknown := planes == nothing).any():
         planes = np.where(unknown, np.float32(math.nan), planes)
@@ -82,8 +89,11 @@ def _of_array(path: Path, array: np.ndarray) -> np.ndarray:
     return np.moveaxis(array, few[0], -1)
 
 
-def _of_picture(path: Path, most: int) -> tuple[np.ndarray, float]:
-    """Return the planes of a picture, and the number that means that nothing was measured (NaN if none does)."""
+def _of_picture(path: Path, most: int, *, whole: bool) -> tuple[np.ndarray, float]:
+    """Return the planes of a picture, and the number that means that nothing was measured (NaN if none does).
+
+    Unless they are wanted `whole`, the upper 8 of 16 bits are enough for several samples, if they show something.
+    """
     nothing = math.nan
     try:
         with opened(path, formats=FRAME_FORMATS, most=most) as picture:
@@ -99,9 +109,10 @@ def _of_picture(path: Path, most: int) -> tuple[np.ndarray, float]:
                 picture.seek(page)
                 if picture.size != size:
                     raise DataError(f"{path}: page {page + 1} is {picture.size}, page 1 {size}; expected one size")
-                parts.append(_page(path, picture))
+                parts.append(_page(path, picture, whole=whole))
     except DataError as fault:
-        if path.suffix.lower() in TIFF_SUFFIXES and ("not recognised" in str(fault) or "decoded" in str(fault)):
+        unread = isinstance(fault, Deep) or "not recognised" in str(fault) or "decoded" in str(fault)
+        if path.suffix.lower() in TIFF_SUFFIXES and unread:
             return _of_array(path, _by_tifffile(path, fault)), nothing
         raise
     planes = np.concatenate(parts, axis=2)
@@ -110,16 +121,16 @@ def _of_picture(path: Path, most: int) -> tuple[np.ndarray, float]:
     return planes, nothing
 
 
-def _page(path: Path, picture: Any) -> np.ndarray:
+def _page(path: Path, picture: Any, *, whole: bool) -> np.ndarray:
     """The numbers (H, W, samples) of one page, as they are stored."""
     mode = picture.mode
     if mode in ("1", "P"):
         picture, mode = picture.convert("RGB" if mode == "P" else "L"), "RGB"
     if not (mode in MODES or mode.startswith("I;16")):
         raise DataError(f"{path}: image mode {mode}; expected 8, 16 or 32 bits a sample")
-    if picture.format == "PNG" and mode not in ("L", "I") and not mode.startswith("I;") and bits_of_png(path) == 16:
-        raise DataError(f"{path}: 16 bits in each of several samples, of which 8 would be lost; save it as .npy")
-    array = np.asarray(picture)
+    deep, array = has_deep_samples(path, picture), np.asarray(picture)
+    if deep and (whole or array[:, :, :3].max(initial=0) < 2 ** (SENSOR_BITS - 8)):
+        raise Deep(f"{path}: 16 bits in each of several samples, of which 8 would be lost; save it as .npy")
     return array[:, :, None] if array.ndim == 2 else array
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import sys
 import types
 from pathlib import Path
@@ -142,6 +143,31 @@ def test_what_holds_no_planes_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             read_planes(tmp_path / name)
         assert message in str(caught.value) and str(caught.value).count("\n") == 0, caught.value
+
+
+def tiff16(pixels: np.ndarray) -> bytes:
+    """A TIFF of three samples with 16 bits each, which Pillow reads and does not write."""
+    height, width, samples = pixels.shape
+    entries = [(256, width), (257, height), (258, 122), (259, 1), (262, 2), (273, 128), (277, samples), (278, height)]
+    entries += [(279, pixels.nbytes)]
+    counts = {258: samples}
+    table = b"".join(struct.pack("<HHII", tag, 3 if tag == 258 else 4, counts.get(tag, 1), v) for tag, v in entries)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + table + struct.pack("<I", 0)
+    return head + struct.pack("<3H", 16, 16, 16) + pixels.astype("<u2").tobytes()
+
+
+def test_samples_of_16_bits_are_read_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow leaves out their lower bits, in which a sensor of 12 bits holds most of what it saw."""
+    image = drawn(0, 3)[0]
+    (tmp_path / "a.tif").write_bytes(tiff16(image))
+    (tmp_path / "b.tif").write_bytes(tiff16(image * 64))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    for name, count in (("a", 0), ("a", 3), ("b", 3)):
+        with pytest.raises(DataError, match=r"16 bits in each of several samples, .*pip install tifffile"):
+            read_planes(tmp_path / f"{name}.tif", count=count)
+    assert np.array_equal(read_planes(tmp_path / "b.tif"), image * 64 >> 8)  # a photograph
+    monkeypatch.setitem(sys.modules, "tifffile", types.SimpleNamespace(imread=lambda path: image))
+    assert np.array_equal(read_planes(tmp_path / "a.tif", count=3), image)
 
 
 def test_what_a_tiff_calls_no_data_was_not_measured(tmp_path: Path) -> None:

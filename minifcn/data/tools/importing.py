@@ -569,6 +569,11 @@ def write_tree(
 def _written(found: Found, item: Item, root: Path, left_out: list[str], advance: Callable[[], None]) -> bool:
     try:
         label = _label_of(found, item)
+        if item.header.deep and bits_in_use([largest_number(item.image, item.page)]) < 16:
+            raise DataError(
+                f"{item.image}: 16 bits in each of several samples, of which the upper 8 are read and only the lower "
+                "used; save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
+            )
         image = None if found.planes else read_picture(item.image, page=item.page, bits=found.bits)
     except DataError as error:
         left_out.append(str(error))

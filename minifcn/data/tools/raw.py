@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import IMAGE_FORMATS, MAX_PIXELS, ORIENTATION, as_rgb, bits_of_png, opened
+from minifcn.data.files import (
+    IMAGE_FORMATS,
+    MAX_PIXELS,
+    ORIENTATION,
+    as_rgb,
+    bits_of_png,
+    has_deep_samples,
+    opened,
+)
+from minifcn.data.planes import SENSOR_BITS
 from minifcn.data.tools.mapping import packed
 from minifcn.errors import DataError, FormatError, UsageError
 from minifcn.formats.limits import bytes_of
@@ -24,7 +33,6 @@ FORMATS = (*IMAGE_FORMATS, "TIFF")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
 MASK_SUFFIXES = (*PICTURE_SUFFIXES, ".npy")
 MAX_PAGES = 10_000
-SENSOR_BITS = 12  # a 16-bit picture with no larger number was filled from the bottom
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class Header:
     orientation: int
     mode: str
     pages: int = 1
+    deep: bool = False  # 16 bits in each of several samples
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -59,7 +68,8 @@ class RawMask:
 def read_header(path: Path) -> Header:
     """Return what the header of a picture says; nothing is decoded."""
     with opened(path, formats=FORMATS, what="mask") as picture:
-        return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture))
+        deep = has_deep_samples(path, picture)
+        return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture), deep)
 
 
 def _orientation(picture: Any) -> int:
@@ -85,10 +95,13 @@ def _pages(picture: Any) -> int:
 
 
 def largest_number(path: Path, page: int) -> int:
-    """Return the largest number in a 16-bit picture."""
+    """Return the largest number in a 16-bit picture; of one with several samples, the largest that it may be."""
     with opened(path, formats=FORMATS) as picture:
         picture.seek(page)
-        return int(np.asarray(picture).max(initial=0))
+        numbers = np.asarray(picture)
+        colours = numbers[:, :, :3] if picture.mode != "LA" and numbers.ndim == 3 else numbers
+        most = int(colours.max(initial=0))
+        return most * 256 + 255 if has_deep_samples(path, picture) else most
 
 
 def bits_in_use(largest: Iterable[int]) -> int:

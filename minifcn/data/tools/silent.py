@@ -36,7 +36,8 @@ KINDS = {
     ),
     "dark": (
         "16-bit images that use only their lower bits",
-        "Training reads the upper 8 of 16 bits, which are black here. `minifcn data import DIR NEW` scales them.",
+        "Training reads the upper 8 of 16 bits, which are black here. `minifcn data import DIR NEW` scales grey ones; "
+        "save colours with 8 bits.",
     ),
     "constant": ("images of one colour", "Nothing can be learned from them. Take them out of the lists."),
     "twins": (
@@ -64,7 +65,7 @@ class Silent:
         head = read_header(image)
         if head.orientation != 1 and head.size == head.shown and read_header(mask).orientation == 1:
             self._found["turned"].append(f"{name}: EXIF orientation {head.orientation}, and none in {mask.name}")
-        if head.mode.startswith("I;16"):
+        if head.mode.startswith("I;16") or head.deep:
             self._dark[name] = largest_number(image, 0)
 
     def pixels(self, name: str, image: np.ndarray) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from minifcn.cli.verbs import main
 from minifcn.data.files import read_image, read_mask
 from minifcn.data.tools.importing import Found, recognise, write_tree
 from minifcn.data.tools.sidecars import CAMVID
+from minifcn.data.tools.silent import warnings_of
 from minifcn.data.voc import VOC_CLASSES, VOCSegmentation
 from minifcn.errors import DataError, UsageError
 from minifcn.kernels.threads import set_threads
@@ -640,6 +643,34 @@ def test_16_bit_pictures(bits: int, says: str, tmp_path: Path) -> None:
     masks(tmp_path / "mine", "masks/{}.png")
     found, data = brought(tmp_path / "mine", tmp_path / "new")
     assert says in " ".join(found.notes) and data[0].image.max() == 255 and 120 < data[0].image.mean() < 135
+
+
+def png16(pixels: np.ndarray) -> bytes:
+    """A PNG of colours with 16 bits a sample, which Pillow reads and does not write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_16_bits_that_would_be_black_are_refused(tmp_path: Path) -> None:
+    """Pillow reads the upper 8 bits of each of several samples, which a sensor of 12 bits leaves black."""
+    folder = tmp_path / "mine" / "images"
+    folder.mkdir(parents=True)
+    for name in NAMES:
+        ramp = np.linspace(0, 2**12 - 1, H * W).reshape(H, W, 1).astype(np.uint16).repeat(3, axis=2)
+        (folder / f"{name}.png").write_bytes(png16(ramp if name == "a" else ramp * 16))
+    masks(tmp_path / "mine", "masks/{}.png")
+    found, new = recognise(tmp_path / "mine"), tmp_path / "new"
+    (left_out,) = write_tree(found, new)
+    assert "a.png: 16 bits in each of several samples, of which the upper 8 are read and only the lower" in left_out
+    assert VOCSegmentation(new, None)[0].image.max() == 255
+    for path in (new / "JPEGImages").iterdir():
+        shutil.copyfile(folder / "a.png", path)
+    assert "16-bit images that use only their lower bits" in "".join(warnings_of(VOCSegmentation(new, None)))
 
 
 def test_lists_of_all_kinds(tmp_path: Path) -> None:
