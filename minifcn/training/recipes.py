@@ -284,6 +284,7 @@ PAPER: dict[str, Paper] = {
     **_ladder("cvpr15", "pascalcontext", CONTEXT, CONFERENCE, CVPR_RATES),
 }
 TRANSFER = "transfer"
+FEW = 4  # images in a batch, whose means differ much from those of all images
 RECIPES: dict[str, dict[str, Any]] = (
     OURS | {TRANSFER: {}} | {name: recipe.down([recipe.stride]) for name, recipe in PAPER.items()}
 )
@@ -335,6 +336,11 @@ def doubts(o: Options, nets: Sequence[str]) -> Iterator[str]:
     name = trunk_name(o.trunk, o.layers)
     if o.at_once and not NETS[name].skip_scale:
         yield f"`at_once=True` scales nothing: {name} has no skips"
+    if o.is_whole and o.batch < FEW and "trunk" not in o.frozen:
+        yield (
+            f"`batch={o.batch}`: {name} learns with the means of so few images, by its batch normalisation, and "
+            f"predicts with those of all; expected {FEW} or more, or `freeze=trunk`"
+        )
     if o.recipe not in PAPER or o.lr == 0:
         return
     begins = PAPER[o.recipe].begins.get(o.strides[0], "")

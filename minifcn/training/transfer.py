@@ -83,7 +83,7 @@ def begin(net: FCN | FCN_ResNet, weights: WeightSet) -> str:
     fault = next(differences(own, arrays), None)
     if fault:
         first = next(iter(own))
-        thin = first in arrays and len(arrays[first]) != own[first][0]
+        thin = weights.net in PUBLISHED and first in arrays and len(arrays[first]) != own[first][0]
         cure = f"; `width={net.trunk.own_width}` is the published trunk's" if thin else ""
         raise FormatError(f"{weights.path}: holds {weights.net}, which is not this net's trunk: {fault}{cure}")
     if weights.net not in PUBLISHED or isinstance(net, FCN_ResNet):

@@ -17,6 +17,7 @@ from minifcn.training import results, setup
 from minifcn.training.loop import Trainer
 from minifcn.training.options import Options
 from minifcn.training.ranks import Alone
+from minifcn.training.recipes import doubts
 from minifcn.training.run_folder import RunFolder, load_latest
 from minifcn.training.trained import open_trained
 
@@ -150,6 +151,13 @@ def test_what_a_whole_net_does_not_leave_to_choose(option: str, value: Any, usua
         Options(**SMALL, inputs="rgb+depth")
     with pytest.raises(UsageError, match="option stages is '16'; expected some of 8"):
         Options(**SMALL, stages="16")
+
+
+def test_a_small_batch_is_warned_of() -> None:
+    (warning,) = doubts(Options(**SMALL), [])
+    assert warning.startswith("`batch=2`: fcn_resnet50 learns with the means of so few images")
+    for changes in ({"batch": 4}, {"freeze": "trunk"}, {"trunk": "vgg11"}):
+        assert not list(doubts(Options(**SMALL | changes), []))
 
 
 def test_its_state_dict_is_torchvisions(torch: Any) -> None:
