@@ -5,7 +5,8 @@ numbers of each plane, of 8, 16 or 32 bits, are what the net gets, less their me
 training images. NaN means that nothing was measured there, and becomes 0, the mean.
 
 A TIFF has its planes as pages, or as the samples of one page. The array of a `.npy` is (C, H, W) or (H, W, C): the
-first or the last axis is the planes, whichever has at most 16 entries; where both have, or neither, it is refused.
+first or the last axis is the planes, whichever has at most 16 entries; where both have, a number that is asked for
+decides, and what stays unclear is refused.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
     """
     path = path_of(path)
     if path.suffix.lower() == ".npy":
-        planes, nothing = _of_array(path, _npy(path)), math.nan
+        planes, nothing = _of_array(path, _npy(path), count), math.nan
     else:
         planes, nothing = _of_picture(path, most, whole=count > 0)
     photograph = planes.dtype == np.uint8 and planes.shape[2] == 3 and not count
@@ -70,16 +71,18 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
 
 def _npy(path: Path) -> np.ndarray:
     try:
-        return read_npy(path, "image", bytes_of(path))  # nothing in it is run
+        return read_npy(path, "image", bytes_of(path, what="an image"))  # nothing in it is run
     except (FormatError, UsageError) as fault:
         raise DataError(str(fault)) from fault
 
 
-def _of_array(path: Path, array: np.ndarray) -> np.ndarray:
+def _of_array(path: Path, array: np.ndarray, count: int = 0) -> np.ndarray:
     """The array (H, W, C) of one (H, W), (C, H, W) or (H, W, C)."""
     if array.ndim == 2:
         return array[:, :, None]
     few = [axis for axis in (0, -1) if array.ndim == 3 and 1 <= array.shape[axis] <= MOST_PLANES]
+    if len(few) == 2 and count:
+        few = [axis for axis in few if array.shape[axis] == count] or few
     if len(few) != 1:
         found = "both the first and the last axis may be the planes" if few else "no axis can be the planes"
         raise DataError(

@@ -58,16 +58,19 @@ def short(thing: Any) -> str:
     return text if len(text) <= 160 else text[:160] + "..."
 
 
-def bytes_of(path: Path, *, most: int | None = None) -> memoryview:
-    """Return the bytes of a regular file, or its first `most`, read-only. UsageError when there is no such file."""
+def bytes_of(path: Path, *, most: int | None = None, what: str = "a file of weights") -> memoryview:
+    """Return the bytes of a regular file, or its first `most`, read-only. UsageError when there is no such file.
+
+    `what` is expected to be there.
+    """
     try:
         if not path.is_file():  # a pipe or a device would never end
             found = "something that is no file" if path.exists() else "no file"
-            raise UsageError(f"{path}: found {found}, expected a file of weights; check the path")
+            raise UsageError(f"{path}: found {found}, expected {what}; check the path")
         with open(path, "rb") as file:
             size = file.seek(0, 2)
             if not size:
-                raise refusal(path, "size", "0 bytes", "a file of weights")
+                raise refusal(path, "size", "0 bytes", what)
             file.seek(0)
             read = memoryview(mmap.mmap(-1, min(size, most or size)))  # memory of our own; the system clears it lazily
             if (got := file.readinto(read)) < len(read):

@@ -77,6 +77,17 @@ def test_an_array_is_read_with_its_planes_first_or_last(tmp_path: Path, dtype: s
     assert read_planes(tmp_path / "one.npy").shape == (H, W, 1)
 
 
+def test_a_count_decides_which_axis_is_the_planes(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((5, 40, 3), np.uint8))
+    assert read_planes(tmp_path / "a.npy", count=5).shape == (40, 3, 5)
+    assert read_planes(tmp_path / "a.npy", count=3).shape == (5, 40, 3)
+    with pytest.raises(DataError, match="both the first and the last axis"):
+        read_planes(tmp_path / "a.npy", count=4)
+    (tmp_path / "a.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="found 0 bytes, expected an image"):
+        read_planes(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize("mode", ["L", "I;16", "F", "I"])
 def test_the_pages_of_a_tiff_are_its_planes(tmp_path: Path, mode: str) -> None:
     dtype = {"L": np.uint8, "I;16": np.uint16, "F": np.float32, "I": np.int32}[mode]

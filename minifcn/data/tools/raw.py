@@ -173,7 +173,7 @@ def _whole(path: Path, numbers: Any) -> np.ndarray:
 def _array(path: Path) -> np.ndarray:
     """Return the numbers of a `.npy`, (H, W), read without running anything."""
     try:
-        values = read_npy(path, "mask", bytes_of(path))
+        values = read_npy(path, "mask", bytes_of(path, what="a mask"))
     except (FormatError, UsageError) as error:
         raise DataError(str(error)) from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
