@@ -19,7 +19,8 @@ WORKERS ?= auto
 VENV := .venv
 BIN := $(VENV)/bin
 DOCS := build/docs
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+# What Python compiles is kept, whatever the environment says: without, each process that a test starts compiles all again.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 
 .PHONY: help train test test-all campaign bench gpu-check tutorials notebooks release lite docs lint clean
@@ -72,7 +73,7 @@ lint: $(VENV)/ready-to-lint
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
-	find minifcn tests tutorials -name __pycache__ -type d -prune -exec rm -rf {} +
+	find minifcn tests tutorials docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each file `ready-...` is a stamp: what it stands for is installed, and pyproject.toml has not changed since.
 $(VENV)/ready-to-run: pyproject.toml | $(VENV)/created

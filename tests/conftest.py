@@ -2,6 +2,7 @@
 
     rng          np.random.Generator with a fixed seed
     device       "cpu", then "gpu": one body for both; the second skips with its reason where no GPU works
+    quick        training without its report, whose pictures take longer than a small run
     fake_gpu     tests/fake_device.py in the place of CuPy: "gpu" then means the strict fake
     fused_gpu    the same, with the kernels of kernels/fused.py compiled for the CPU, or a skip without a compiler
     torch        PyTorch, or a skip; marks the test `oracle`
@@ -63,6 +64,14 @@ def device(request: pytest.FixtureRequest) -> str:
     if request.param == "gpu" and (reason := request.getfixturevalue("gpu_reason")):
         pytest.skip(f"no GPU: {reason}")
     return request.param
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training without its report, whose pictures take longer than a small run."""
+    from minifcn.training import results
+
+    monkeypatch.setattr(results, "write_report", lambda folder, **_: folder / "report.html")
 
 
 @pytest.fixture
@@ -174,7 +183,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
         if "data_root" in names:
             item.add_marker(pytest.mark.data)
-    items.sort(key=lambda item: item.get_closest_marker("tutorials") is None)  # the longest first
+    # The longest first; then those that share a browser, so that one worker starts it and not each.
+    order = ("tutorials", "browser")
+    items.sort(key=lambda item: next((i for i, mark in enumerate(order) if item.get_closest_marker(mark)), len(order)))
 
 
 class _Count:

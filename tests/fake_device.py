@@ -31,6 +31,7 @@ CUPY_NAMES = frozenset(
     for line in pathlib.Path(__file__).with_name("cupy_names.txt").read_text(encoding="ascii").splitlines()
     if not line.startswith("#")
 )
+FOLDERS = frozenset(name[:i] for name in CUPY_NAMES for i, letter in enumerate(name) if letter == ".")
 UPLOADS = ("array", "asarray", "ascontiguousarray", "asfortranarray")
 SEQUENCES = ("concatenate", "stack", "hstack", "vstack", "dstack", "broadcast_arrays", "einsum", "ix_", "block")
 PLAIN = (bool, int, float, complex)
@@ -87,6 +88,10 @@ class DeviceArray:
     def __repr__(self) -> str:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype})"
 
+    shape = property(lambda self: self._host.shape)  # what __getattr__ would find, by a shorter way
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or f"ndarray.{name}" not in CUPY_NAMES:
             raise AttributeError(f"cupy.ndarray has no attribute {name!r}")
@@ -131,14 +136,15 @@ class DeviceArray:
         self._host[index] = self._module._operand(value)
 
     def _index(self, index: Any) -> Any:
-        def one(part: Any) -> Any:
-            if isinstance(part, DeviceArray):
-                return part._host
-            if part is None or part is Ellipsis or isinstance(part, slice) or type(part) is int:
-                return part
-            raise TypeError(f"a device array cannot be indexed with a {type(part).__module__}.{type(part).__name__}")
+        return tuple([_one(part) for part in index]) if isinstance(index, tuple) else _one(index)
 
-        return tuple(one(part) for part in index) if isinstance(index, tuple) else one(index)
+
+def _one(part: Any) -> Any:
+    if type(part) in (slice, int) or part is None or part is Ellipsis:
+        return part
+    if isinstance(part, DeviceArray):
+        return part._host
+    raise TypeError(f"a device array cannot be indexed with a {type(part).__module__}.{type(part).__name__}")
 
 
 def _parts(index: Any) -> tuple[Any, ...]:
@@ -251,7 +257,7 @@ class FakeCupy(types.ModuleType):
     def _lift(self, place: Any, name: str, path: str) -> Any:
         if path.startswith("random"):
             raise AttributeError("random numbers are drawn on the host (minifcn.backend.rng) and carried across")
-        if path not in CUPY_NAMES and not any(known.startswith(path + ".") for known in CUPY_NAMES):
+        if path not in CUPY_NAMES and path not in FOLDERS:
             raise AttributeError(f"cupy has no attribute {path!r}")
         found = getattr(place, name)
         if isinstance(found, types.ModuleType):

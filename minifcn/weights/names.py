@@ -32,8 +32,9 @@ def layer_of(name: str) -> tuple[str, str]:
 
 def renamed(names: Sequence[str], rule: Rule) -> dict[str, str]:
     """For each of our parameters what it is called where `rule` comes from, in the same order."""
-    layers = list(dict.fromkeys(layer_of(name)[0] for name in names))
-    return {name: f"{rule(layer_of(name)[0], layers)}.{layer_of(name)[1]}" for name in names}
+    split = [(name, *layer_of(name)) for name in names]
+    layers = list(dict.fromkeys(layer for _, layer, _ in split))
+    return {name: f"{rule(layer, layers)}.{part}" for name, layer, part in split}
 
 
 def ours(layer: str, layers: Sequence[str]) -> str:

@@ -33,7 +33,6 @@ from minifcn.formats.files import read
 from minifcn.kernels.threads import set_threads
 from minifcn.metrics import ConfusionMatrix
 from minifcn.training import loop as training
-from minifcn.training import results
 from minifcn.training.evaluation import baselines
 from minifcn.training.options import CHOICES, RANGES, Options, from_dict
 from minifcn.training.prediction import Predictor
@@ -55,12 +54,6 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     yield
     set_threads(None)
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the report, whose pictures take longer than these runs."""
-    monkeypatch.setattr(results, "write_report", lambda folder: folder / "report.html")
 
 
 @pytest.fixture(scope="module")

@@ -257,6 +257,7 @@ def test_a_sample_of_the_pixels_and_weighed_classes_reach_the_loss(
     assert not np.array_equal(options["sampling"], seen[1]["sampling"])  # another sample in each step
 
 
+@pytest.mark.usefixtures("quick")
 def test_steps_in_the_place_of_epochs_and_images_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trainer(tmp_path / "run", steps=7, measure_steps=3, with_replacement=True, batch=2)
     drawn: list[int] = []
@@ -283,6 +284,7 @@ def test_the_rates_of_the_stages_and_of_the_trunks_biases() -> None:
     assert twice("score_fr.b") == alike("score_fr.b") == (2, 0)
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_cannot_go_together_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match=r"option heads is 'label.geometry' with inputs 'rgb.depth'"):
         Options(inputs="rgb+depth", heads="label+geometry")
@@ -320,6 +322,7 @@ def coarse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_finer_net_starts_from_a_run_and_says_what_it_took(coarse: Path) -> None:
     (weights,) = starting_weights(str(coarse))
     net = setup.network(Options(**{**TINY, "stages": "16"}), 8, 16)

@@ -359,6 +359,7 @@ def test_a_set_of_planes_is_checked_trained_on_measured_predicted_and_exported(
     assert f"image (N, {planes}, H, W)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_picture_is_scaled_in_prediction_as_in_training(tmp_path: Path) -> None:
     """The same numbers reach the net from the same file; the mean of each plane is the record's."""
     root, run = tree(tmp_path / "data", 5, suffix=".tif"), str(tmp_path / "run")
@@ -391,6 +392,7 @@ def test_a_tiff_of_colours_is_a_photograph(tmp_path: Path) -> None:
     assert np.array_equal(sample.image, noise) and sample.planes is None
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("bits", [10, 16])
 def test_predict_scales_a_16_bit_photograph_as_the_import_did(tmp_path: Path, bits: int) -> None:
     """The scores of an original are those of the picture that the import wrote of it, to the last bit."""

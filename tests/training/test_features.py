@@ -44,7 +44,7 @@ TABLE = [
 
 
 @pytest.fixture(autouse=True)
-def _one_thread_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _one_thread_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     yield
     set_threads(None)

@@ -90,12 +90,6 @@ def _one_thread() -> Iterator[None]:
     set_threads(None)
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the report, whose pictures take longer than these runs."""
-    monkeypatch.setattr(results, "write_report", lambda folder, **_: folder / "report.html")
-
-
 def arguments(options: dict[str, Any], **more: Any) -> list[str]:
     """The options as a command line."""
     words = []

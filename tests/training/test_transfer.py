@@ -152,6 +152,7 @@ def test_the_recipe_says_what_it_lacks_where_there_is_no_data(
     assert f"{tmp_path}/voc2012_animals: no such folder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_weights_bring_their_preprocessing_into_the_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Whose weights are these? Names and shapes decide, by rule; what differs is named; and BatchNorm is only a factor."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from minifcn.weights.published import (
     HALVES,
     PUBLISHED,
     TORCH,
+    Published,
     compare,
     imagenet_classes,
     imagenet_squeezenet,
@@ -134,8 +136,15 @@ def test_the_names_there(net, pairs):
     assert len(set(found.values())) == len(own)
 
 
+@pytest.fixture(scope="module")
+def networks():
+    """`Published.network`, which here builds each net once: they are compared and never changed."""
+    return functools.cache(Published.network)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_every_published_net_is_found_by_its_arrays_alone(name):
+def test_every_published_net_is_found_by_its_arrays_alone(name, networks, monkeypatch):
+    monkeypatch.setattr(Published, "network", lambda *arguments: networks(*arguments))
     arrays = theirs(name)
     if name in TWINS:
         with pytest.raises(
