@@ -183,9 +183,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
         if "data_root" in names:
             item.add_marker(pytest.mark.data)
-    # The longest first; then those that share a browser, so that one worker starts it and not each.
-    order = ("tutorials", "browser")
-    items.sort(key=lambda item: next((i for i, mark in enumerate(order) if item.get_closest_marker(mark)), len(order)))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """The longest first, so that no worker waits for one at the end; then what shares a browser, which one starts."""
+    slow = item.get_closest_marker("slow")
+    if item.get_closest_marker("tutorials") or (slow and slow.kwargs.get("first")):
+        return 0
+    return 1 if item.get_closest_marker("browser") else 2
 
 
 class _Count:

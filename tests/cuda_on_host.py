@@ -21,7 +21,9 @@ COMPILER = shutil.which("g++") or shutil.which("clang++") or ""
 KINDS = {"int": ctypes.c_int, "long long": ctypes.c_longlong, "double": ctypes.c_double}
 FLAGS = ("-O1", "-shared", "-fPIC", "-ffp-contract=off", "-Wall", "-Werror", "-Wno-unused-variable")
 # C++'s <cmath> would give the same functions, and take most of the compiler's time.
-SHIM = """extern "C" { int abs(int); double exp(double); double log(double); double nan(const char*); double sqrt(double); }
+SHIM = """extern "C" {
+int abs(int); double exp(double); double log(double); double nan(const char*); double sqrt(double);
+}
 inline float exp(float x) { return __builtin_expf(x); }
 inline float log(float x) { return __builtin_logf(x); }
 inline float sqrt(float x) { return __builtin_sqrtf(x); }

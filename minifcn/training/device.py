@@ -6,6 +6,7 @@ turn and reports the first fault in one line, with the one command that fixes it
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import shlex
 import sys
@@ -65,10 +66,11 @@ def probe_gpu() -> tuple[bool, str]:
     return usable, reason
 
 
-def cupy_packages() -> list[str]:
+@functools.cache  # every command asks, and the records of all that is installed take a while to read
+def cupy_packages() -> tuple[str, ...]:
     """Return the installed distributions that provide the module `cupy`; more than one is a fault."""
     names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
-    return sorted(name for name in names if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm")))
+    return tuple(sorted(name for name in names if name == "cupy" or name.startswith(("cupy-cuda", "cupy-rocm"))))
 
 
 def _try_device(cupy: Any, card: int) -> tuple[bool, str, str]:

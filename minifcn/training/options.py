@@ -409,7 +409,8 @@ def from_dict(found: Any, *, source: str | Path) -> Options:
     """Return options out of a file: every key known, every value of its type and in its range, or `UsageError`."""
     if not isinstance(found, Mapping):
         raise UsageError(f"{source}: options are {type(found).__name__}; expected names with values")
-    types = {field.name: type(getattr(Options(), field.name)) for field in dataclasses.fields(Options)}
+    defaults = Options()
+    types = {field.name: type(getattr(defaults, field.name)) for field in dataclasses.fields(Options)}
     for name, value in found.items():
         if name not in types:
             raise UsageError(f"{source}: option {name!r:.80} does not exist{nearest(str(name)[:80], types)}")

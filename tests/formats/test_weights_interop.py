@@ -280,7 +280,7 @@ def test_flipped_bits_of_hdf5_give_arrays_or_one_refusal(
     assert 20 < found.count(None) < 880
 
 
-@pytest.mark.slow("each bit of a file: thousands of readings")
+@pytest.mark.slow("each bit of a file: thousands of readings", first=True)
 def test_every_flipped_bit_of_the_smallest_hdf5_gives_arrays_or_one_refusal(keras: Callable[..., Path]) -> None:
     path = keras(lambda file: file.create_dataset("w", data=W))
     data = path.read_bytes()

@@ -74,7 +74,7 @@ def test_a_few_calls_of_a_run_each_with_every_fault(tmp_path: Path) -> None:
     assert "SIGKILL, ENOSPC, EIO, EACCES at each call" in done.stdout
 
 
-@pytest.mark.slow("processes that are killed while they train")
+@pytest.mark.slow("processes that are killed while they train", first=True)
 def test_a_few_kills_of_a_run(tmp_path: Path) -> None:
     done = campaign("--only", "kills,full,warn", "--kills", "5", "--part", "11/20")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -210,7 +210,7 @@ def test_what_is_refused(argv, line, run, rng, capsys):
     assert not Path("out").exists()
 
 
-@pytest.mark.slow("predicts 36 megapixels in another process")
+@pytest.mark.slow("predicts 36 megapixels in another process", first=True)
 def test_a_large_image_is_predicted_in_bounded_memory(run):
     """Whole, its first layer alone would take more: 36 million pixels times 2 channels of 4 bytes, for each of them."""
     small = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)

@@ -1001,7 +1001,7 @@ def test_a_rate_of_zero_changes_no_bit(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- divergence (row 34)
 
 
-@pytest.mark.slow("trains by recipe world, two minutes of processor time")
+@pytest.mark.slow("trains by recipe world, two minutes of processor time", first=True)
 def test_recipe_world_learns_the_world(tmp_path: Path) -> None:
     assert main(["train", "--run", str(tmp_path / "run"), "--samples", "0"]) == 0
     assert evaluation(tmp_path / "run")["mean_iu"] >= 0.75
