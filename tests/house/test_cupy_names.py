@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_device import CUPY_NAMES
+from line_budget import parsed
 from op_cases import CASES
 
 from minifcn import ops
@@ -27,7 +28,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent.parent / "minifcn"
 @functools.cache
 def xp_names(source: str) -> tuple[tuple[int, str], ...]:
     """`(line, "linalg.norm")` for every `xp.linalg.norm` and `xp_of(x).linalg.norm`: whole dotted names only."""
-    tree, found = ast.parse(source), []
+    tree, found = parsed(source), []
     inner = {node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute) or node in inner:

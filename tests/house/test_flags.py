@@ -5,6 +5,8 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from line_budget import parsed
+
 PACKAGE = pathlib.Path(__file__).parent.parent.parent / "minifcn"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
@@ -30,7 +32,7 @@ def library() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         if not name.startswith("cli/") and name not in ("__main__.py", "train.py"):
-            yield name, ast.parse(path.read_text(encoding="utf-8"))
+            yield name, parsed(path.read_text(encoding="utf-8"))
 
 
 def test_the_library_names_no_flag() -> None:
