@@ -17,7 +17,9 @@ With MINIFCN_TEST_GROUPS=FILE the run leaves there, per marker, how many tests r
 it (ci_groups.py), so that a group whose package is installed cannot skip itself into silence.
 """
 
+import contextlib
 import gc
+import importlib
 import json
 import os
 import pathlib
@@ -153,6 +155,20 @@ def data_root() -> pathlib.Path:
     if not pathlib.Path(folder).is_dir():
         pytest.fail(f"MINIFCN_DATA names {folder!r}, which is no folder")
     return pathlib.Path(folder)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """To rewrite the assertions of all files takes seconds: each worker does its share first, and finds the rest done.
+
+    A file that cannot be imported is left to the collection, which says why.
+    """
+    tests, worker = pathlib.Path(__file__).parent, getattr(session.config, "workerinput", None)
+    if not worker or sys.dont_write_bytecode or [pathlib.Path(arg).resolve() for arg in session.config.args] != [tests]:
+        return
+    for path in sorted(tests.rglob("test_*.py"))[int(worker["workerid"][2:]) :: worker["workercount"]]:
+        sys.path.insert(0, str(path.parent))
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(path.stem)
 
 
 def pytest_collection_finish() -> None:
