@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -191,8 +192,8 @@ def check_command(argv: list[str]) -> int:
     if not options.write:
         if not found.faults.keys().isdisjoint(FIXED):
             say(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
-        if not found.count and not options.classes:
-            _remember(open_data(words[1], options.split or None))
+        if not options.classes and "planes" not in found.faults:
+            _remember_good(found, words[1], options.split)
         return 2 if found.count else 0
     with Bar(len(found.usable), unit="mask") as bar:
         folder = correct(found, options.write, colours=colours, numbers=numbers, advance=bar.advance)
@@ -204,10 +205,25 @@ def check_command(argv: list[str]) -> int:
     return 2 if again.count else 0
 
 
-def _remember(data: Listed) -> None:
+def _remember_good(found: Findings, folder: str, split: str) -> None:
+    """Leave stamps of the pairs without a fault of their own, whatever is wrong with the lists or the other pairs."""
+    good = set(found.good)
+    for one in [split] if split else [None, *found.splits]:
+        try:
+            data = open_data(folder, one)
+        except DataError:  # ids without files: the pairs of another list may be complete
+            continue
+        _remember(data, [name for name in data.ids if name in good], found.facts)
+        if one is None:  # with every mask of the folder
+            return
+
+
+def _remember(
+    data: Listed, good: Sequence[str] | None = None, facts: Mapping[str, dict[str, Any]] | None = None
+) -> None:
     """Leave stamps of the files beside the data, so that a training run need not read them all before it begins."""
     try:
-        data.remember()
+        data.remember(good, facts or {})
     except UsageError as fault:
         say(f"note: a training run will check every file again: {fault}")
 

@@ -145,7 +145,7 @@ def begun(options: Options, device: str, ranks: Alone = ALONE, *, again: bool = 
     weights = starting_weights(options.init, say=warn) if options.init else []
     for line in doubts(options, [one.net for one in weights]):
         say(f"warning: {with_flags(line)}")
-    train, val = setup.data_sets(options, say=relay)
+    train, val = setup.data_sets(options, say=relay, ranks=ranks)
     was_there = path.exists()
     folder = run_folder(path, ranks, say=warn)
     try:
@@ -194,7 +194,7 @@ def resumed(options: Options, device: str, ranks: Alone = ALONE) -> Trainer:
         return begun(dataclasses.replace(options, run=str(path), resume=""), device, ranks, again=True)
     folder = run_folder(path, ranks, create=False, say=warn)
     try:
-        train, val = setup.data_sets(options, say=relay)
+        train, val = setup.data_sets(options, say=relay, ranks=ranks)
         checkpoint = folder.latest()
         if checkpoint is None:
             raise UsageError(f"{path}: its checkpoint has vanished; start the run again")

@@ -17,8 +17,10 @@ import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +34,7 @@ from minifcn.formats.strict_json import read_json
 ID = re.compile(r"[A-Za-z0-9_-]+")
 CHECKED = "minifcn-checked.json"
 """The file beside the data in which `minifcn data check` leaves a stamp of each id whose files are good."""
+VERSION = 2  # of what stands in that file; stamps of another one are passed over
 MAX_CHECKED = 256 * 2**20
 MAX_LIST = 16 * 2**20
 """Bytes of the longest list that is read: a million ids."""
@@ -86,12 +89,16 @@ class Listed(abc.ABC):
     def __getitem__(self, index: int) -> Sample:
         return self._read(self.ids[index])
 
-    def problems(self, advance: Callable[[], None] = lambda: None) -> list[tuple[str, str]]:
-        """Read every pair once; list what cannot be used, each as (id, what is wrong). `advance()` comes after each."""
+    def problems(self, advance: Callable[[], None] = lambda: None, *, every: bool = True) -> list[tuple[str, str]]:
+        """Read every pair once; list what cannot be used, each as (id, what is wrong). `advance()` comes after each.
+
+        Unless `every` pair is wanted, those that `remember` found good and that have not changed are not read.
+        """
         found = []
         for name in self.ids:
             try:
-                self._read(name)
+                if every or self.recalled(name) is None:
+                    self._read(name)
             except DataError as error:
                 found.append((name, str(error)))
             advance()
@@ -99,22 +106,33 @@ class Listed(abc.ABC):
 
     def unchanged(self, index: int) -> bool:
         """Return whether the files of a pair have not changed since `remember` found them good."""
-        name = self.ids[index]
-        return bool(stamp := self._checked.get(name)) and stamp == self._stamp(name)
+        return self.recalled(self.ids[index]) is not None
 
-    def remember(self) -> Path:
+    def recalled(self, name: str) -> dict[str, Any] | None:
+        """Return what `remember` wrote about an id; None if its files have changed since, or were never found good."""
+        entry = self._checked.get(name)
+        stamp, facts = entry if isinstance(entry, list) and len(entry) == 2 else (entry, {})
+        return facts if isinstance(facts, dict) and stamp and stamp == self._stamp(name) else None
+
+    def remember(
+        self, ids: Iterable[str] | None = None, facts: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    ) -> Path:
         """Write a stamp of every id beside the data, and return the file; UsageError if it cannot be written.
 
-        To be called when all of them are found good. Stamps of other ids, such as those of another split, stay.
+        `ids` are those whose files are found good, by default all; `facts` is what a run should be told about some of
+        them all the same, as JSON can hold it. Stamps of other ids, such as those of another split, stay.
         """
-        stamps = self._checked | {name: self._stamp(name) for name in self.ids}
+        known = self.ids if ids is None else ids
+        stamps = self._checked | {
+            name: [self._stamp(name), facts[name]] if facts.get(name) else self._stamp(name) for name in known
+        }
         path = self.folder / CHECKED
         replace_file(path, [json.dumps(stamps, indent=0).encode()])
         vars(self)["_checked"] = stamps
         return path
 
     @functools.cached_property
-    def _checked(self) -> dict[str, str]:
+    def _checked(self) -> dict[str, Any]:
         try:
             return read_json(self.folder / CHECKED, most=MAX_CHECKED, what="stamps of files")
         except FormatError:  # there is none, or it is damaged: then everything is read
@@ -126,7 +144,7 @@ class Listed(abc.ABC):
             files = [(path.name, path.stat()) for path in self._paths(name)]
         except (DataError, OSError):
             return ""
-        stats: list[object] = [type(self).__name__, self.classes]
+        stats: list[object] = [VERSION, type(self).__name__, self.classes]
         stats += [(file, stat.st_size, stat.st_mtime_ns) for file, stat in files]
         return hashlib.sha256(repr(stats).encode()).hexdigest()[:32]
 
@@ -155,7 +173,7 @@ class Listed(abc.ABC):
             )
 
     def _skip_bad(self) -> None:
-        self.skipped = tuple(self.problems())
+        self.skipped = tuple(self.problems(every=False))
         if not self.skipped:
             return
         count = f"{len(self.skipped)} of {len(self)} pairs"

@@ -30,6 +30,7 @@ from minifcn.nn import Module
 from minifcn.optim import SGD, Adam, Muon, caffe_multipliers
 from minifcn.training.options import MEANS, WORLD, Options
 from minifcn.training.progress import silent
+from minifcn.training.ranks import ALONE, Alone
 
 Learner = FCN | LateFusion | FCN_ResNet
 """What a run trains."""
@@ -39,14 +40,15 @@ HOLD_OUT = 2015  # the seed of the images that hold_out takes away
 VARIABLE = "$MINIFCN_DATA"
 
 
-def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Dataset, Dataset]:
+def data_sets(o: Options, *, say: Callable[[str], None] = silent, ranks: Alone = ALONE) -> tuple[Dataset, Dataset]:
     """Return the training and the validation set; `DataError` or `UsageError` for what cannot be used.
 
     `say` prints what `skip_bad` leaves out, and what else differs from what was asked for, a line each.
     """
-    train = data_set(dataclasses.replace(o, data=o.train_data or o.data), o.train_split, o.max_train, say=say)
+    learned = dataclasses.replace(o, data=o.train_data or o.data)
+    train = data_set(learned, o.train_split, o.max_train, say=say, ranks=ranks)
     if not o.hold_out:
-        val = _measured_on(o, say)
+        val = _measured_on(o, say, ranks)
         if tuple(train.classes) != tuple(val.classes):
             raise UsageError(
                 f"{o.train_data}: has the classes {', '.join(train.classes):.80}; expected those of "
@@ -60,14 +62,14 @@ def data_sets(o: Options, *, say: Callable[[str], None] = silent) -> tuple[Datas
     return Subset(train, kept.tolist()), Subset(train, held.tolist())
 
 
-def _measured_on(o: Options, say: Callable[[str], None]) -> Dataset:
+def _measured_on(o: Options, say: Callable[[str], None], ranks: Alone) -> Dataset:
     """Return the validation split; where that is the paper's, and there is no list of it, VOC's own."""
     try:
-        return data_set(o, o.val_split, o.max_val, say=say)
+        return data_set(o, o.val_split, o.max_val, say=say, ranks=ranks)
     except DataError as fault:
         if o.val_split != SEG11VALID:
             raise
-        val = data_set(o, "val", o.max_val, say=say)
+        val = data_set(o, "val", o.max_val, say=say, ranks=ranks)
         say(f"measured on split val, for want of the paper's: {fault}")
         return val
 
@@ -84,13 +86,15 @@ def _unseen(o: Options, val: Dataset, train: Dataset, say: Callable[[str], None]
     return Subset(val, kept) if len(kept) < len(val) else val
 
 
-def data_set(o: Options, split: str, most: int, *, say: Callable[[str], None] = silent) -> Dataset:
+def data_set(
+    o: Options, split: str, most: int, *, say: Callable[[str], None] = silent, ranks: Alone = ALONE
+) -> Dataset:
     """Return a split, or its first `most` images (0: all)."""
-    dataset = _images(o, split, most, say=say)
+    dataset = _images(o, split, most, say=say, ranks=ranks)
     return Second(dataset) if o.heads == "geometry" else dataset
 
 
-def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) -> Dataset:
+def _images(o: Options, split: str, most: int, *, say: Callable[[str], None], ranks: Alone) -> Dataset:
     if o.data == WORLD and planes_of(o.inputs):
         raise UsageError(f"option inputs is {o.inputs!r}, planes of images; expected a data set of yours, `data=DIR`")
     if o.data == WORLD:
@@ -102,7 +106,7 @@ def _images(o: Options, split: str, most: int, *, say: Callable[[str], None]) ->
     if dataset.skipped:
         count = f"{len(dataset.skipped)} of {len(dataset.skipped) + len(dataset)}"
         say(f"split {split}: left out {count} images that cannot be used; the first: {dataset.skipped[0][1]}")
-    for warning in warnings_of(dataset):
+    for warning in warnings_of(dataset, part=ranks.share(len(dataset)), gather=ranks.gather):
         say(f"warning: split {split}: {warning}")
     if not len(dataset):
         raise UsageError(f"{o.data}: split {split} has no images; expected at least one")

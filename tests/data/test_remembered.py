@@ -3,11 +3,13 @@
 import json
 import os
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minifcn.cli.verbs import main
 from minifcn.data import VOCSegmentation
@@ -15,6 +17,7 @@ from minifcn.data.dataset import Cached, Subset
 from minifcn.data.listed import CHECKED
 from minifcn.data.sample import Sample
 from minifcn.data.tools.make import make_tree
+from minifcn.data.tools.silent import Silent, warnings_of
 from minifcn.errors import DataError
 from minifcn.sampling import class_weights, count
 from minifcn.training import setup
@@ -132,3 +135,129 @@ def test_memory_stays_under_the_limit_of_the_cache_whatever_the_set() -> None:
     assert cached.faults() == []
     assert sum(sample.image.nbytes + sample.label.nbytes for sample in cached._kept.values()) <= 1 << 16
     assert len(cached._kept) == (1 << 16) // 64 and time.monotonic() - began < 60
+
+
+# ------------------------------------------------------------------------------------- what is strange, and can be read
+
+
+@pytest.fixture
+def opened_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the pictures that are opened, in order."""
+    found: list[str] = []
+    take = Image.open
+    monkeypatch.setattr(
+        Image, "open", lambda file, *more, **options: found.append(file) or take(file, *more, **options)
+    )
+    return found
+
+
+@pytest.fixture
+def strange(tree: Path) -> Path:
+    """A picture twice, one turned by its EXIF, one of one colour, and two palettes that contradict each other."""
+    a, b, c, d = VOCSegmentation(tree, "train").ids
+    files = {name: next((tree / "JPEGImages").glob(f"{name}.*")) for name in (a, b, c, d)}
+    for name in (a, b):
+        Image.new("RGB", (64, 64), (9, 8, 7)).save(files[name].with_suffix(".png"))
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    with Image.open(files[c]) as picture:
+        picture.convert("RGB").save(files[c].with_suffix(".png"), exif=turned)
+    for name in (a, b, c):
+        if files[name].suffix != ".png":
+            files[name].unlink()
+    with Image.open(tree / "SegmentationClass" / f"{d}.png") as mask:
+        numbers = np.array(mask)
+    other = Image.fromarray(numbers, "P")
+    other.putpalette([number for value in range(256) for number in (255 - value, 3, 7)])
+    other.save(tree / "SegmentationClass" / f"{d}.png")
+    return tree
+
+
+def started(tree: Path, **options: Any) -> list[str]:
+    """What a run says about its files before the first step."""
+    said: list[str] = []
+    train, val = setup.data_sets(Options(data=str(tree)), say=said.append, **options)
+    silent = Silent()
+    for images in (train, val):
+        assert Cached(images).faults(look=silent.sample) == []
+    return sorted({*said, *(f"warning: split train: {line}" for line in silent.sentences(notes=False))})
+
+
+def test_what_is_strange_is_remembered_and_no_file_is_opened(strange: Path, opened_files: list[str]) -> None:
+    expected = started(strange)
+    assert len(expected) == 4 and opened_files  # palettes, turned, constant, twins
+    assert main(["data", "check", str(strange)]) == 2 and (strange / CHECKED).is_file()
+    opened_files.clear()
+    assert started(strange) == expected and opened_files == []
+    second = VOCSegmentation(strange, "train").ids[1]
+    os.utime(strange / "JPEGImages" / f"{second}.png", ns=(1, 1))
+    again = started(strange)  # of the two it knows one and reads the other: each of one colour, and no twins
+    assert {Path(str(name)).stem for name in opened_files} == {second}
+    assert not any("twice" in line for line in again) and len(again) == 4
+
+
+def test_each_rank_opens_its_share_only(strange: Path, opened_files: list[str]) -> None:
+    expected, shares, facts = started(strange), [], list[Any]()
+    for part in (slice(0, 2), slice(2, 4)):
+        opened_files.clear()
+        list(
+            warnings_of(VOCSegmentation(strange, "train"), part=part, gather=lambda mine: facts.append(mine) or [mine])
+        )
+        shares.append({Path(str(name)).stem for name in opened_files})
+    ids = VOCSegmentation(strange, "train").ids
+    assert shares == [set(ids[:2]), set(ids[2:])]
+    opened_files.clear()
+    whole = list(
+        warnings_of(VOCSegmentation(strange, "train"), part=slice(0), gather=lambda _: json.loads(json.dumps(facts)))
+    )
+    assert not opened_files and len(whole) == 2
+    assert {f"warning: split train: {line}" for line in whole} <= set(expected)
+
+
+@pytest.mark.parametrize("fact", [{"palette": "1"}, {"dark": "x"}, {"twins": 7}, {"turned": ""}, {"else": "a"}, 7, []])
+def test_facts_that_are_damaged_are_none(fact: Any, tree: Path) -> None:
+    assert main(["data", "check", str(tree)]) == 0
+    stamps = json.loads((tree / CHECKED).read_text())
+    (tree / CHECKED).write_text(json.dumps({name: [stamp, fact] for name, stamp in stamps.items()}))
+    assert list(warnings_of(VOCSegmentation(tree, "train"))) == []
+
+
+def test_leaving_out_what_is_bad_reads_only_what_has_changed(tree: Path, opened_files: list[str]) -> None:
+    first = VOCSegmentation(tree, "train").ids[0]
+    (tree / "SegmentationClass" / f"{first}.png").write_bytes(b"broken")
+    assert main(["data", "check", str(tree)]) == 2
+    opened_files.clear()
+    with pytest.warns(UserWarning, match="skipped 1 of 4"):
+        assert len(VOCSegmentation(tree, "train", skip_bad=True)) == 3
+    assert {Path(str(name)).stem for name in opened_files} == {first}
+
+
+MANY = 100_000
+
+
+@pytest.mark.slow("makes 200,000 names of files")
+def test_a_hundred_thousand_files_are_not_opened_once_they_are_checked(tmp_path: Path, opened_files: list[str]) -> None:
+    tree = make_tree(tmp_path / "set", counts={"train": 10, "val": 2}, size=64)
+    train, lists = VOCSegmentation(tree, "train"), tree / "ImageSets" / "Segmentation" / "train.txt"
+    files = [part.path(name) for name in train.ids for part in train.parts]
+    ids = [f"{number:06d}" for number in range(MANY)]
+    for number, name in enumerate(ids):
+        for file in files[2 * (number % 10) : 2 * (number % 10) + 2]:
+            os.link(file, file.with_name(f"{name}{file.suffix}"))
+    lists.write_text("".join(f"{name}\n" for name in ids))
+    for split in ("train", "val"):
+        VOCSegmentation(tree, split).remember()  # what `data check` does at its end
+    opened_files.clear()
+    tracemalloc.start()
+    try:
+        images, limit = setup.data_sets(Options(data=str(tree)))[0], 4 << 20
+        cached = Cached(images, limit=limit)
+        assert cached.faults() == [] and len(cached) == MANY and opened_files == []
+        began, peak = tracemalloc.get_traced_memory()
+        assert peak < Cached(images)._room
+        for index in range(0, MANY, MANY // 500):  # twice as much as there is room for
+            cached[index]
+        assert len(opened_files) == 1000 and cached._room < 1 << 15
+        assert tracemalloc.get_traced_memory()[0] - began < 1.2 * limit
+    finally:
+        tracemalloc.stop()

@@ -118,6 +118,8 @@ class Findings:
         self.splits: dict[str, tuple[str, ...]] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)  # a plain dict without empty kinds in the end
         self.usable: list[str] = []
+        self.good: list[str] = []  # whose files have no fault of their own: no run has to read them again
+        self.facts: dict[str, dict[str, Any]] = {}  # what is strange about files that can be read, by id
         self.looked_at = 0
         self.kinds: Counter[str] = Counter()
         self.numbers: Counter[int] = Counter()
@@ -290,8 +292,11 @@ def check(
     found.looked_at = len(wanted)
     begin(len(wanted))
     for name in wanted:
+        before = found.count
         _look(found, name, images, masks, member[name], silent)
+        found.good += [name] if found.count == before else []
         advance()
+    found.facts = silent.facts
     if set(found.numbers) == {0, VOID}:
         found.faults["black and white"].append(f"all {sum(found.kinds.values())} masks")
     if len(found.planes) > 1:

@@ -8,9 +8,11 @@ word. `check` looks for all of them; `train` looks at what the headers of the fi
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,16 +47,21 @@ KINDS = {
         "Under two names in one split they count double; in two splits the net is measured on what it has learned.",
     ),
 }
+ANY = re.compile(r"[^\n]+")
+FACTS = {"turned": ANY, "constant": ANY, "twins": ANY, "dark": re.compile(r"\d{1,5}")}
+FACTS["palette"] = re.compile(r"\d{1,3}:\d{1,8}( \d{1,3}:\d{1,8})*")  # number:colour of all numbers that are used
+"""What is kept of an id, and how it looks."""
 FEW = 0.0005  # a mask with a smaller share of all classes but one may hold stray pixels only
 
 
 class Silent:
-    """`look` at each pair, then read `faults`, by kind of `KINDS`, and `notes`."""
+    """`look` at each pair, then read `faults`, by kind of `KINDS`, and `notes`.
+
+    `facts` is what is known of each id, as JSON can hold it: nothing, of most. So it can be kept for another run.
+    """
 
     def __init__(self) -> None:
-        self._survey = Survey()
-        self._found: dict[str, list[str]] = defaultdict(list)
-        self._dark: dict[str, int] = {}
+        self.facts: dict[str, dict[str, Any]] = defaultdict(dict)
         self._pictures: dict[bytes, str] = {}
         self._classes: dict[str, Counter[int]] = {}
 
@@ -64,18 +71,18 @@ class Silent:
             return
         head = read_header(image)
         if head.orientation != 1 and head.size == head.shown and read_header(mask).orientation == 1:
-            self._found["turned"].append(f"{name}: EXIF orientation {head.orientation}, and none in {mask.name}")
+            self.facts[name]["turned"] = f"EXIF orientation {head.orientation}, and none in {mask.name}"
         if head.mode.startswith("I;16") or head.deep:
-            self._dark[name] = largest_number(image, 0)
+            self.facts[name]["dark"] = largest_number(image, 0)
 
     def pixels(self, name: str, image: np.ndarray) -> None:
         """Look at a decoded image."""
         if image.size and (image == image[0, 0]).all():
-            self._found["constant"].append(f"{name}: all {', '.join(map(str, image[0, 0].tolist()))}")
+            self.facts[name]["constant"] = f"all {', '.join(map(str, image[0, 0].tolist()))}"
         digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
         other = self._pictures.setdefault(digest, name)
         if other != name:
-            self._found["twins"].append(f"{name} and {other}")
+            self.facts[name]["twins"] = other
 
     def sample(self, sample: Sample) -> None:
         """Look at a decoded pair."""
@@ -86,17 +93,35 @@ class Silent:
         """Look at a mask's numbers, and the colours that the palette of its file gives them."""
         numbers, counts = np.unique(label, return_counts=True)
         self._classes[name] = Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        for number, colour in palette_of(path).items() if path else ():
-            if path and number in self._classes[name]:
-                self._survey.palettes[number].setdefault(colour, path)
+        colours = palette_of(path) if path else {}
+        if used := [f"{number}:{colours[number]}" for number in self._classes[name] if number in colours]:
+            self.facts[name]["palette"] = " ".join(used)
+
+    def recall(self, name: str, facts: Mapping[str, Any], known: Callable[[str], bool]) -> None:
+        """Look at what was found before; a twin counts if it is still `known`."""
+        right = {kind: fact for kind, fact in facts.items() if kind in FACTS and FACTS[kind].fullmatch(str(fact))}
+        if "twins" in right and not known(right["twins"]):
+            del right["twins"]
+        if right:
+            self.facts[name] = right
 
     def faults(self) -> dict[str, list[str]]:
         """Return what was found, by kind, in the order of `KINDS`."""
-        found = {kind: list(lines) for kind, lines in self._found.items()}
-        found["palettes"] = [line for line in (self._survey.conflict() or self._survey.misplaced(),) if line]
-        bits = bits_in_use(self._dark.values())
+        found: dict[str, list[str]] = defaultdict(list)
+        survey, dark, palettes = Survey(), dict[str, int](), dict[str, str]()
+        for name, facts in self.facts.items():
+            found["turned"] += [f"{name}: {facts['turned']}"] if "turned" in facts else []
+            found["constant"] += [f"{name}: {facts['constant']}"] if "constant" in facts else []
+            found["twins"] += [f"{name} and {facts['twins']}"] if "twins" in facts else []
+            dark |= {name: int(facts["dark"])} if "dark" in facts else {}
+            palettes.setdefault(facts.get("palette", ""), name)
+        for used, name in palettes.items():
+            for number, _, colour in (each.partition(":") for each in used.split()):
+                survey.palettes[int(number)].setdefault(int(colour), Path(f"{name}.png"))
+        found["palettes"] = [line for line in (survey.conflict() or survey.misplaced(),) if line]
+        bits = bits_in_use(dark.values())
         if bits < 16:
-            found["dark"] = [f"{name}: no number above {most}" for name, most in self._dark.items()]
+            found["dark"] = [f"{name}: no number above {most}" for name, most in dark.items()]
         return {kind: found[kind] for kind in KINDS if found.get(kind)}
 
     def sentences(self, *, notes: bool = True) -> Iterator[str]:
@@ -125,8 +150,13 @@ def palette_of(path: Path) -> dict[int, int]:
     return dict(enumerate(packed(np.array(found, np.uint8).reshape(-1, 3)).tolist()))
 
 
-def warnings_of(dataset: Listed) -> Iterator[str]:
+def warnings_of(
+    dataset: Listed, *, part: slice = slice(None), gather: Callable[[Any], list[Any]] = lambda facts: [facts]
+) -> Iterator[str]:
     """Yield what the headers of a split's files show, a sentence for each kind: for a look before training.
+
+    What `minifcn data check` found stays beside the data: of files that have not changed since, none is opened. Of the
+    others only those of this `part`, if there are processes that look at theirs; `gather` returns the facts of all.
 
     Only for data sets of photographs with PNG masks; others have formats of their own.
     """
@@ -134,8 +164,11 @@ def warnings_of(dataset: Listed) -> Iterator[str]:
         return
     silent = Silent()
     palettes: dict[tuple[tuple[int, int], ...], tuple[str, Path]] = {}
-    for name in dataset.ids:
-        image, mask = (part.path(name) for part in dataset.parts)
+    for name in dataset.ids[part]:
+        if (known := dataset.recalled(name)) is not None:
+            silent.recall(name, known, lambda other: dataset.recalled(other) is not None)
+            continue
+        image, mask = (each.path(name) for each in dataset.parts)
         try:
             if not getattr(dataset, "planes", 0):
                 silent.headers(name, image, mask)
@@ -148,4 +181,7 @@ def warnings_of(dataset: Listed) -> Iterator[str]:
                 silent.mask(name, np.array(picture), mask)
         except DataError:
             continue
-    yield from silent.sentences(notes=False)
+    everyone = Silent()
+    for facts in gather(silent.facts):
+        everyone.facts.update(facts)
+    yield from everyone.sentences(notes=False)
