@@ -56,6 +56,10 @@ class Part:
 
     def path(self, name: str) -> Path:
         """Return the file of an id; there must be exactly one."""
+        return self.folder / self.file(name)
+
+    def file(self, name: str) -> str:
+        """Return the name of the file of an id; there must be exactly one."""
         names = self.files.get(name, [])
         if len(names) != 1:
             found = "several files: " + ", ".join(sorted(names)) if names else "no file"
@@ -65,7 +69,7 @@ class Part:
                 f"; there is {', '.join(there[:4])}, in another format: write it again in this one" if there else ""
             )
             raise DataError(f"{self.folder}: {found} for id {name}; expected {wanted}{beside}")
-        return self.folder / names[0]
+        return names[0]
 
 
 class Listed(abc.ABC):
@@ -141,7 +145,7 @@ class Listed(abc.ABC):
     def _stamp(self, name: str) -> str:
         """Return what changes with a file of an id: a digest of their names, sizes and times, and of the classes."""
         try:
-            files = [(path.name, path.stat()) for path in self._paths(name)]
+            files = [(file := part.file(name), os.stat(os.path.join(part.folder, file))) for part in self.parts]
         except (DataError, OSError):
             return ""
         stats: list[object] = [VERSION, type(self).__name__, self.classes]
@@ -163,7 +167,8 @@ class Listed(abc.ABC):
         bad = []
         for name in self.ids:
             try:
-                self._paths(name)
+                for part in self.parts:
+                    part.file(name)
             except DataError as error:
                 bad.append(str(error))
         if bad:
