@@ -97,7 +97,7 @@ def trained(argv: list[str], ranks: Alone) -> int:
         say(how)
     set_threads(ranks.threads(options.threads))
     if dry is not None:
-        for line in plan(options, size=size, device=device):
+        for line in plan(options, size=size, device=device, ranks=ranks.size):
             say(with_flags(line))
         return 0
     trainer = (resumed if options.resume else begun)(options, device, ranks)

@@ -44,18 +44,21 @@ class Images:
     geometry: int
 
 
-def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu") -> Iterator[str]:
+def plan(o: Options, *, size: tuple[int, int] | None = None, device: str = "cpu", ranks: int = 1) -> Iterator[str]:
     """Yield the lines of a dry run; `MinifcnError` for options that no run could have.
 
-    size: height and width of an image, in the place of those of the first one.
+    size: height and width of an image, in the place of those of the first one. ranks: how many share each step.
     """
     if size and size[0] * size[1] > MAX_PIXELS:  # no such image is read, and counting its blocks would take minutes
         raise UsageError(
             f"option size is {size[0]}x{size[1]}; expected at most {MAX_PIXELS // 10**6} megapixels, as images may have"
         )
+    setup.check_share(o, o.batch * o.accumulate, ranks)
     yield f"recipe {o.recipe}: what a run would do; nothing is computed, nothing is written"
     images, about = _images(o, size)
     yield from about
+    if images.train:
+        setup.check_share(o, min(images.train, o.overfit or images.train), ranks)
     weights, about = _weights(o)
     own = weights[0].preprocessing if weights else None
     fitted = f"{o.inputs} planes" if planes_of(o.inputs) else "RGB, 0..1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -81,7 +80,7 @@ class Run:
                 workers=options.workers,
             )
             images.refuse(list(itertools.chain(*ranks.gather(faults))))
-        self._check_share(len(learned))
+        setup.check_share(options, len(learned), ranks.size)
         for warning in dict.fromkeys(itertools.chain(*ranks.gather(list(seen.sentences())))):
             say(f"warning: {warning}")
         self.train_set: Dataset = learned
@@ -122,21 +121,6 @@ class Run:
             return None
         total = np.sum(self.ranks.gather(counts.tolist()), axis=0)
         return to_device(class_weights(total, power=self.options.class_balance), self.device)
-
-    def _check_share(self, images: int) -> None:
-        """Raise `UsageError` where some ranks would have nothing to do in any step."""
-        o, ranks = self.options, self.ranks.size
-        if not o.adds_up and min(o.accumulate, math.ceil(images / o.batch)) < ranks:
-            raise UsageError(
-                f"{ranks} ranks share steps of {o.accumulate} batches, and a dice loss or a balanced sample looks at "
-                "a whole batch; expected at least one batch for each rank: choose a larger `accumulate=...`"
-            )
-        per_step = min(o.batch * o.accumulate, images)
-        if per_step < self.ranks.size:
-            raise UsageError(
-                f"{self.ranks.size} ranks share steps of {per_step} image{'s' * (per_step > 1)}; expected at least one "
-                "image for each rank: start fewer ranks, or choose a larger `batch=...` or `accumulate=...`"
-            )
 
     def say(self, line: str) -> None:
         """Print a line above the progress bar."""

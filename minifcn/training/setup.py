@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -124,6 +125,21 @@ def located(path: str) -> str:
             f"{path.removeprefix(VARIABLE).lstrip('/')}, or name a place with `data=...`"
         )
     return f"{path_of(folder)}{path.removeprefix(VARIABLE)}"
+
+
+def check_share(o: Options, images: int, ranks: int) -> None:
+    """Raise `UsageError` where some of so many ranks would have nothing to do in any step."""
+    if not o.adds_up and min(o.accumulate, math.ceil(images / o.batch)) < ranks:
+        raise UsageError(
+            f"{ranks} ranks share steps of {o.accumulate} batches, and a dice loss or a balanced sample looks at "
+            "a whole batch; expected at least one batch for each rank: choose a larger `accumulate=...`"
+        )
+    per_step = min(o.batch * o.accumulate, images)
+    if per_step < ranks:
+        raise UsageError(
+            f"{ranks} ranks share steps of {per_step} image{'s' * (per_step > 1)}; expected at least one "
+            "image for each rank: start fewer ranks, or choose a larger `batch=...` or `accumulate=...`"
+        )
 
 
 def preprocessing(o: Options, own: Preprocessing | None) -> Preprocessing | None:

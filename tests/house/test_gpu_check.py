@@ -1,6 +1,11 @@
 """The script for a lent card, on the strict device: what it measures there says nothing, but every part runs."""
 
 import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import gpu_check
 import numpy as np
@@ -50,6 +55,27 @@ def test_what_is_not_reached_says_so() -> None:
         ("suite", "not reached in time"),
         ("rates", "not reached in time"),
     ]
+
+
+def test_a_part_is_stopped_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, and in a program that it waits for."""
+
+    def here(sizes: dict[str, Any]) -> Iterator[gpu_check.Row]:
+        yield "before", "kept"
+        time.sleep(60)
+
+    def outside(sizes: dict[str, Any]) -> Iterator[gpu_check.Row]:
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], check=True)
+        yield "after", "never"
+
+    began = time.monotonic()
+    for part in (here, outside):
+        monkeypatch.setitem(gpu_check.PARTS, "rates", part)
+        *kept, last, left = gpu_check.rows(["rates", "suite"], gpu_check.SMALL, seconds=0.3)
+        assert kept == ([("before", "kept")] if part is here else [])
+        assert last == ("rates", "stopped after 0 s, when the time was over")
+        assert left == ("suite", "not reached in time")
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.usefixtures("quick")

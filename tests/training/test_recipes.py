@@ -293,6 +293,15 @@ def test_a_dry_run_on_data_counts_it_and_takes_the_size_of_the_first_image(capsy
     assert not list(Path.cwd().iterdir())
 
 
+def test_a_dry_run_refuses_what_ranks_cannot_share() -> None:
+    one_image, few = preset("heavy16-voc-fcn8s"), Options(max_train=2, max_val=1, world_size=80, batch=4)
+    with pytest.raises(UsageError, match="2 ranks share steps of 1 image; expected at least one image for each rank"):
+        next(plan(one_image, ranks=2))
+    assert next(plan(one_image, ranks=1)) and next(plan(few, ranks=3))
+    with pytest.raises(UsageError, match="3 ranks share steps of 2 images"):
+        list(plan(few, ranks=3))
+
+
 def test_a_dry_run_on_data_that_is_broken_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not there is one thing: then the recipe's own classes are shown. There and of no use is another."""
     folder = tmp_path / "voc"
