@@ -25,6 +25,7 @@ from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown, shown_as
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import path_of
 from minifcn.kernels.threads import cores, set_threads
+from minifcn.models.context import context_of
 from minifcn.models.fcn import FCN
 from minifcn.models.tiling import Tiling
 from minifcn.training.device import choose_device
@@ -97,6 +98,8 @@ def main(argv: list[str]) -> int:
     say(f"device {why}")
     if options.tile:
         say(str(tiling))
+        if context_of(trained.net):
+            say("the mean over the whole image, the net's global context, is added up from the tiles in a first pass")
     if planes:
         say(shown_as(planes))
     predictor = Predictor(trained.net.to(device), trained.preprocessing, tiling, options.flip, scales)

@@ -10,13 +10,15 @@ s (e - 1) / 2 pixels to each side, and so does a transposed one, whose s is the 
 
 A net that resamples its cells to the size of the image, as torchvision's, places a pixel by the height of the whole
 image. There the cells of a crop are taken, and interpolated as the cells of the whole image are. FCN, section 3.
+
+A net with global context needs the mean over the whole image, too: it is added up from the tiles first.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -24,7 +26,7 @@ import numpy as np
 
 from minifcn.errors import UsageError
 from minifcn.geometry import Grid, Layer, out_size
-from minifcn.models.context import GlobalContext
+from minifcn.models.context import GlobalContext, context_of
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.models.resnet import FCN_ResNet
@@ -90,7 +92,8 @@ class Tiling:
         """Return the tiling of `net`; `UsageError` where a score depends on the whole image, or `tile` is too small."""
         nets = [one for one in net.modules() if isinstance(one, FCN)]
         for name, module in net.named_modules():
-            if isinstance(module, GlobalContext | Linear):
+            once = isinstance(net, FCN) and context_of(net)  # its mean is added up from tiles, before
+            if isinstance(module, Linear) or (isinstance(module, GlobalContext) and not once):
                 raise UsageError(
                     f"the net cannot be computed in tiles: {name} ({type(module).__name__}) lets every score depend on "
                     "the whole image, so no margin is wide enough; predict the whole image (`tile=0`)"
@@ -103,7 +106,7 @@ class Tiling:
             tiling = cls(tile, math.ceil(reach(chain) + stride * 3 / 2), int(stride), chain)
         elif nets and isinstance(net, FCN | LateFusion):
             far = math.ceil(max(reach(chain) for one in nets for chain in chains(one)))
-            strides = (int(grid.stride) for one in nets for grid in one.ladder.grids.values())
+            strides = (grid.stride.numerator for one in nets for grid in one.ladder.grids.values())
             tiling = cls(tile, far, math.lcm(*strides))
         else:
             raise UsageError(f"tile: found {type(net).__name__}, whose reach is unknown; expected an FCN")
@@ -145,6 +148,20 @@ class Tiling:
             return slice(part[0] - crop[0], part[1] - crop[0]), None
         (first, last), matrix = between(out_size(self.resampled, size), size, part)
         return slice(first - crop[0] // self.stride, last - crop[0] // self.stride), matrix
+
+    def cells(self, layers: Sequence[Layer], size: int, part: Span) -> slice:
+        """Return which cells behind `layers`, in what a net makes of `crop(size, part)`, are those of `part`.
+
+        Each cell of the whole image belongs to one part, by its centre.
+        """
+        grid = Grid.of(layers)
+
+        def first_from(pixel: int) -> int:  # of all cells, the first whose centre is not before `pixel`
+            return 0 if pixel == 0 else max(0, math.ceil((pixel - grid.start) / grid.stride))
+
+        begin, end = first_from(part[0]), None if part[1] == size else first_from(part[1])
+        shift = int(self.crop(size, part)[0] / grid.stride)
+        return slice(begin - shift, None if end is None else end - shift)
 
     def __str__(self) -> str:
         return (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minifcn import viz
-from minifcn.backend import to_device, to_host
+from minifcn.backend import Array, to_device, to_host
 from minifcn.data.augment import resized
 from minifcn.data.batches import Preprocessing
 from minifcn.data.dataset import Dataset
@@ -21,6 +23,7 @@ from minifcn.data.sample import VOID
 from minifcn.formats.checkpoint import replace_file
 from minifcn.inference import inference
 from minifcn.metrics import ConfusionMatrix
+from minifcn.models.context import context_of, known_mean
 from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.tiling import Span, Tiling, between
 from minifcn.nn import Module
@@ -59,10 +62,15 @@ class Predictor:
         `keep`: "scores", "entropy" or both, to keep.
         """
         height, width = image.shape[:2]
-        copies = [scaled(image, factor) for factor in self.scales]
+        scales = [scaled(image, factor) for factor in self.scales]
         label = np.empty((height, width), np.uint8)
         scores, entropies = None, np.empty((height, width), np.float16) if "entropy" in keep else None
         with inference(self.net):
+            copies = [
+                (copy, mirrored, self._context(copy[:, ::-1] if mirrored else copy))
+                for copy in scales
+                for mirrored in (False, True)[: 1 + self.flip]
+            ]
             for top, bottom in self.tiling.parts(height):
                 for left, right in self.tiling.parts(width):
                     part = self._mean(copies, (height, width), (top, bottom), (left, right))
@@ -91,14 +99,32 @@ class Predictor:
                 progress(1)
         return matrix
 
-    def _mean(self, copies: Sequence[np.ndarray], size: tuple[int, int], rows: Span, cols: Span) -> np.ndarray:
+    def _mean(
+        self, copies: Sequence[tuple[np.ndarray, bool, Array | None]], size: tuple[int, int], rows: Span, cols: Span
+    ) -> np.ndarray:
         """Return the scores (C, h, w) of a part of the image, averaged over the copies, mirrored and not."""
-        first, *others = (
-            self._of_copy(copy, size, rows, cols, mirrored=mirrored)
-            for copy in copies
-            for mirrored in (False, True)[: 1 + self.flip]
-        )
-        return sum(others, first) / np.float32(1 + len(others)) if others else first
+        total: Any = 0
+        for copy, mirrored, context in copies:
+            with known_mean(self.net, context):
+                total = total + self._of_copy(copy, size, rows, cols, mirrored=mirrored)
+        return total / np.float32(len(copies)) if len(copies) > 1 else total
+
+    def _context(self, copy: np.ndarray) -> Array | None:
+        """Return the mean over the whole copy that the net's global context needs; None if one crop shows all of it.
+
+        The mean is added up from the tiles in float64, so that this first pass takes no more memory than the second.
+        """
+        found, size = context_of(self.net), copy.shape[:2]
+        if found is None or all(self.tiling.crop(n, part) == (0, n) for n in size for part in self.tiling.parts(n)):
+            return None
+        trunk, total, cells = found[0], np.float64(0), 0
+        for parts in itertools.product(*map(self.tiling.parts, size)):
+            crops = [slice(*self.tiling.crop(n, part)) for n, part in zip(size, parts, strict=True)]
+            x = Tensor(to_device(self.preprocessing(copy[*crops])[None], device_of_net(self.net)))
+            own = (self.tiling.cells(trunk.layers(), n, part) for n, part in zip(size, parts, strict=True))
+            mine = to_host(trunk(x)[trunk.last].data)[:, :, *own]
+            total, cells = total + mine.sum((2, 3), dtype=np.float64, keepdims=True), cells + mine[0, 0].size
+        return to_device((total / cells).astype(mine.dtype), device_of_net(self.net))
 
     def _of_copy(
         self, copy: np.ndarray, size: tuple[int, int], rows: Span, cols: Span, *, mirrored: bool

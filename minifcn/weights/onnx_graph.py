@@ -22,6 +22,7 @@ from minifcn.backend import to_host
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import out_size
 from minifcn.models.classifier import Classifier, GlobalAverage
+from minifcn.models.context import GlobalContext
 from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.trunk import Parallel, Residual, Trunk
@@ -176,6 +177,20 @@ def relu6(writer: Writer, module: Any, x: str) -> str:
     return writer.node("Clip", x, *(writer.constant(np.array(bound, np.float32)) for bound in (0, 6)))
 
 
+def context(writer: Writer, module: Any, x: str) -> str:
+    """Write ParseNet's global context: the maps and their mean over the whole image, each as vectors of length 1."""
+
+    def unit(x: str) -> str:
+        channels = writer.constant(np.array([1], np.int64))
+        squares = writer.node("ReduceSum", writer.node("Mul", x, x), channels, keepdims=1)
+        least = writer.constant(np.array(1e-10, np.float32))  # as in `ops.l2_normalize`
+        return writer.node("Div", x, writer.node("Sqrt", writer.node("Add", squares, least)))
+
+    mean = unit(writer.node("ReduceMean", x, axes=[2, 3], keepdims=1))
+    both = writer.node("Concat", unit(x), writer.node("Expand", mean, writer.node("Shape", x)), axis=1)
+    return writer.node("Mul", both, writer.parameter(module.scale))
+
+
 def sequential(writer: Writer, module: Any, x: str) -> str:
     for child in module.sequence().values():
         x = write(writer, child, x)
@@ -235,6 +250,7 @@ FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
     Residual: lambda writer, module, x: writer.node(
         "Add", write(writer, module.shortcut, x) if module.shortcut else x, sequential(writer, module, x)
     ),
+    GlobalContext: context,
     Sequential: sequential,
     Parallel: parallel,
     FCN_ResNet: resized,

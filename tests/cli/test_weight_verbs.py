@@ -19,7 +19,7 @@ from minifcn.models.googlenet import GoogLeNet
 from minifcn.models.paper import AT_ONCE, ParseNet
 from minifcn.models.squeezenet import SqueezeNet
 from minifcn.models.vgg import VGG
-from minifcn.nn import evaluating
+from minifcn.nn import Module, evaluating
 from minifcn.training import setup
 from minifcn.training.options import from_dict
 from minifcn.training.trained import open_trained
@@ -282,6 +282,7 @@ NETS = {
     "GoogLeNet": lambda: fcn(GoogLeNet, 8, width=1, classes=5),
     "SqueezeNet 1.0": lambda: fcn(SqueezeNet, 4, width=2, classes=5),
     "SqueezeNet 1.1": lambda: fcn(SqueezeNet, 8, width=2, classes=5, version="1.1"),
+    "global context": lambda: ParseNet(width=1, layers=11, classes=5),
     "pool4 alone": lambda: fcn(lambda **o: VGG(**o).until("pool4"), (), width=1, layers=11, classes=5, padding=1),
 }
 
@@ -371,8 +372,14 @@ def test_export_of_a_run(run, onnxruntime, tmp_path, capsys):
 
 
 def test_what_has_no_form_in_onnx_is_said(onnxruntime):
-    with pytest.raises(UsageError, match=r"GlobalContext cannot be written as ONNX; export to .safetensors instead"):
-        onnx_model(ParseNet(width=1, layers=11), classes=["a"], metadata={})
+    class Strange(Module):
+        def forward(self, x):
+            return x
+
+    net = fcn(SqueezeNet, 8, width=1, classes=2)
+    net.trunk.add("strange", "strange", Strange(), net.trunk.channels[net.trunk.last])
+    with pytest.raises(UsageError, match=r"Strange cannot be written as ONNX; export to .safetensors instead"):
+        onnx_model(net, classes=["a"], metadata={})
 
 
 def test_without_onnx_export_says_what_to_install(run, tmp_path, monkeypatch, capsys):

@@ -130,8 +130,10 @@ def test_the_reach_of_fcn8s_is_the_sum_of_its_half_windows() -> None:
 
 
 def test_what_cannot_be_tiled_says_why() -> None:
+    one, other = (NETS["parsenet"](width=1, init="zero") for _ in range(2))
     with pytest.raises(UsageError, match=r"trunk\.context \(GlobalContext\) lets every score depend on the whole"):
-        Tiling.of(NETS["parsenet"](width=1, init="zero"), 2000)
+        Tiling.of(LateFusion(color=one, hha=other), 2000)
+    assert Tiling.of(one, 2000).kept > 0  # its mean can be added up from tiles
     with pytest.raises(UsageError, match=r"tile is 543; expected at least 544: this net's scores look 245 pixels"):
         Tiling.of(NETS["fcn8s"](width=1, init="zero"), 543)
     with pytest.raises(UsageError, match="found VGG, whose reach is unknown; expected an FCN"):

@@ -15,9 +15,13 @@ from minifcn.data.batches import Preprocessing
 from minifcn.data.files import read_frames, read_image
 from minifcn.data.shapes import Shapes
 from minifcn.errors import DataError
+from minifcn.geometry import Grid, Layer, out_size
 from minifcn.kernels.threads import set_threads
+from minifcn.models.context import context_of, with_context
+from minifcn.models.fcn import fcn
 from minifcn.models.tiling import Tiling
-from minifcn.models.zoo import NETS
+from minifcn.models.trunk import enlarged
+from minifcn.models.zoo import NETS, TRUNKS
 from minifcn.nn import evaluating
 from minifcn.training.prediction import Predictor, between, entropy, shares
 from minifcn.training.trained import open_trained
@@ -43,6 +47,21 @@ def run(tmp_path_factory) -> Path:
 
 def net_at_random(rng):
     net = NETS["fcn-squeezenet"](width=1, classes=4, init="zero")
+    for parameter in net.parameters():
+        parameter.data = (rng.standard_normal(parameter.shape) * 0.3 + 0.05).astype(np.float32)
+    return net
+
+
+def net_with_context(rng):
+    """A net at random whose trunk sees the image twice as large, and ends with the mean over the whole of it."""
+    net = fcn(
+        lambda **options: with_context(enlarged(TRUNKS["squeezenet1_1"](**options), 2)),
+        8,
+        classes=4,
+        width=1,
+        dropout=0,
+        init="zero",
+    )
     for parameter in net.parameters():
         parameter.data = (rng.standard_normal(parameter.shape) * 0.3 + 0.05).astype(np.float32)
     return net
@@ -76,6 +95,43 @@ def test_a_net_that_resamples_its_cells_is_tiled_at_every_scale(options, rng):
     largest = abs(whole.scores).max()
     assert np.allclose(whole.scores, tiled.scores, rtol=1e-3, atol=1e-3 * largest) and largest > 0
     assert (whole.label == tiled.label).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, pytest.param({"flip": True, "scales": (0.75, 1.1)}, marks=pytest.mark.slow("many tiles of four copies"))],
+    ids=str,
+)
+def test_the_mean_over_the_whole_image_is_added_up_from_tiles(options, rng, monkeypatch):
+    """Half the picture is dark: no tile knows the mean that all of them need."""
+    net, image = net_with_context(rng), picture(rng, 26, 470)
+    image[:, 235:] //= 8
+    least = Tiling.of(net, 1 << 20)
+    tiling = Tiling.of(net, 2 * least.margin + 2 * least.stride)
+    assert tiling.tile < 0.7 * image.shape[1]
+
+    def scores(tiling):
+        return Predictor(net, PREPROCESSING, tiling, **options)(image, keep=["scores"]).scores.astype(np.float64)
+
+    whole = scores(Tiling())
+    assert abs(scores(tiling) - whole).max() < 2e-3 * abs(whole).max()  # float16
+    monkeypatch.setattr(Predictor, "_context", lambda self, copy: None)
+    assert abs(scores(tiling) - whole).max() > 2e-2 * abs(whole).max()
+
+
+def test_every_cell_of_the_map_is_counted_once(rng):
+    net = net_with_context(rng)
+    least = Tiling.of(net, 1 << 20)
+    tiling, layers = Tiling.of(net, 2 * least.margin + 2 * least.stride), context_of(net)[0].layers()
+    for padding in (0, 100):
+        path = [Layer(1, padding=padding), *layers]
+        for size in range(tiling.tile + 1, tiling.tile + 3 * tiling.stride):
+            cells = []
+            for part in tiling.parts(size):
+                start, stop = tiling.crop(size, part)
+                there = np.arange(out_size(path, stop - start)) + int(start / Grid.of(path).stride)
+                cells += there[tiling.cells(path, size, part)].tolist()
+            assert cells == list(range(out_size(path, size)))
 
 
 def test_flip_and_scales_average_the_scores(rng):
