@@ -13,6 +13,7 @@ import glob
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ from minifcn.models.tiling import Tiling
 from minifcn.training.device import choose_device
 from minifcn.training.explanation import write_comparison, write_explanation
 from minifcn.training.index_page import IndexPage
-from minifcn.training.prediction import Predictor, shares, write_prediction
+from minifcn.training.prediction import Predictor, shares, write_prediction, write_scores
 from minifcn.training.ranges import check_ranges
 from minifcn.training.run_folder import check_kinds
 from minifcn.training.trained import Trained, open_trained
@@ -103,7 +104,7 @@ def main(argv: list[str]) -> int:
     if planes:
         say(shown_as(planes))
     predictor = Predictor(trained.net.to(device), trained.preprocessing, tiling, options.flip, scales)
-    keep = ["scores"] * options.scores + ["entropy"] * options.confidence
+    keep = ["entropy"] * options.confidence
     index = IndexPage(words[0], trained.classes, options.alpha)
     taken: set[str] = set()
     faults = []
@@ -117,9 +118,12 @@ def main(argv: list[str]) -> int:
                 frames = number + 1
                 name = f"{stem}-{number:04d}" if many else stem
                 say(f"{path}{f' frame {number}' if many else ''}: {image.shape[1]}x{image.shape[0]}")
-                found = predictor(image, keep=keep)
+                scores = out / f"{name}-scores.npz"
+                into = partial(write_scores, scores, classes=trained.classes, width=image.shape[1])
+                found = predictor(image, keep=keep, scores_to=into if options.scores else None)
                 image = shown(image) if planes else image
                 written = write_prediction(image, found, trained.classes, out / name, alpha=options.alpha)
+                written += ["-scores.npz"] * options.scores
                 covered = shares(found.label, trained.classes)
                 for label, share in covered.items():
                     say(f"  {label:<16} {100 * share:>6.2f} %")

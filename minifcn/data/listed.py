@@ -123,7 +123,7 @@ class Listed(abc.ABC):
     ) -> Path:
         """Write a stamp of every id beside the data, and return the file; UsageError if it cannot be written.
 
-        `ids` are those whose files are found good, by default all; `facts` is what a run should be told about some of
+        `ids` are those whose files are found good, by default all; `facts` is what a run should warn of in some of
         them all the same, as JSON can hold it. Stamps of other ids, such as those of another split, stay.
         """
         known = self.ids if ids is None else ids

@@ -96,15 +96,15 @@ def _plain(name: str, array: np.ndarray) -> np.ndarray:
     return np.asarray(array, dtype=little, order="C")
 
 
-def replace_file(path: Path, pieces: Pieces, *, copy: Path | None = None, sync: bool = True) -> None:
+def replace_file(path: Path, pieces: Pieces | Iterator[bytes], *, copy: Path | None = None, sync: bool = True) -> None:
     """Write `pieces` to `path` so that a reader finds, at any moment, the whole old file or the whole new one.
 
     The temporary file has a name that cannot be guessed and is made new ("x"), so no file of another's is written over
     and no link followed. A link at `path` is replaced, and what it leads to is not touched.
 
-    copy: another path, in the same folder, for the same pieces. Both are on the disk before either gets its name, the
-    copy first: if the new file is at `path`, the new copy is there, too. Without `sync` a power cut may leave an
-    empty file: enough for a picture, which can be drawn again.
+    copy: another path, in the same folder, for the same pieces, which are then no iterator. Both are on the disk before
+    either gets its name, the copy first: if the new file is at `path`, the new copy is there, too. Without `sync` a
+    power cut may leave an empty file: enough for a picture, which can be drawn again.
     """
     paths = [path] if copy is None else [copy, path]
     temporary = {each: each.with_name(f"{each.name}.{secrets.token_hex(8)}.tmp") for each in paths}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -56,32 +57,49 @@ class Predictor:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
 
-    def __call__(self, image: np.ndarray, *, keep: Sequence[str] = ()) -> Prediction:
+    def __call__(
+        self,
+        image: np.ndarray,
+        *,
+        keep: Sequence[str] = (),
+        scores_to: Callable[[Iterator[np.ndarray]], None] | None = None,
+    ) -> Prediction:
         """Return the prediction of an image (H, W, 3) uint8, or of planes.
 
-        `keep`: "scores", "entropy" or both, to keep.
+        `keep`: "scores", "entropy" or both, to keep. Scores that would fill the memory go to `scores_to` instead: it
+        takes strips of them, (C, H, some columns) float16, from left to right.
         """
         height, width = image.shape[:2]
         scales = [scaled(image, factor) for factor in self.scales]
         label = np.empty((height, width), np.uint8)
-        scores, entropies = None, np.empty((height, width), np.float16) if "entropy" in keep else None
-        with inference(self.net):
+        entropies = np.empty((height, width), np.float16) if "entropy" in keep else None
+        most, wanted = np.finfo(np.float16).max, scores_to is not None or "scores" in keep
+
+        def strips() -> Iterator[np.ndarray]:
             copies = [
                 (copy, mirrored, self._context(copy[:, ::-1] if mirrored else copy))
                 for copy in scales
                 for mirrored in (False, True)[: 1 + self.flip]
             ]
-            for top, bottom in self.tiling.parts(height):
-                for left, right in self.tiling.parts(width):
+            for left, right in self.tiling.parts(width):
+                strip = np.empty((0, 0, 0), np.float16)
+                for top, bottom in self.tiling.parts(height):
                     part = self._mean(copies, (height, width), (top, bottom), (left, right))
                     label[top:bottom, left:right] = part.argmax(axis=0)
                     if entropies is not None:
                         entropies[top:bottom, left:right] = entropy(part)
-                    if "scores" in keep:
-                        scores = np.empty((len(part), height, width), np.float16) if scores is None else scores
-                        most = np.finfo(np.float16).max
-                        scores[:, top:bottom, left:right] = np.clip(part, -most, most)
-        return Prediction(label, scores, entropies)
+                    if wanted:
+                        strip = strip if top else np.empty((len(part), height, right - left), np.float16)
+                        strip[:, top:bottom] = np.clip(part, -most, most)
+                yield strip
+
+        with inference(self.net):
+            if scores_to is not None:
+                scores_to(strips())
+                return Prediction(label, None, entropies)
+            found = list(strips())
+        scores = np.concatenate(found, axis=2) if len(found) > 1 else found[0]
+        return Prediction(label, scores if wanted else None, entropies)
 
     def evaluate(
         self, dataset: Dataset, *, workers: int = 0, progress: Callable[[int], None] = lambda images: None
@@ -194,14 +212,58 @@ def write_prediction(
         replace_file(start.with_name(f"{start.name}-{name}.png"), [viz.png(picture)], sync=False)
     written = ["-mask.png", "-overlay.png", "-legend.png"]
     if found.scores is not None:
-        file = io.BytesIO()
-        np.savez_compressed(file, scores=found.scores, classes=np.array(classes))
-        replace_file(start.with_name(f"{start.name}-scores.npz"), [file.getbuffer()], sync=False)
+        write_scores(start.with_name(f"{start.name}-scores.npz"), [found.scores], classes, width=label.shape[1])
         written.append("-scores.npz")
     if found.entropy is not None:
         write_grey(start.with_name(f"{start.name}-confidence.png"), found.entropy)
         written.append("-confidence.png")
     return written
+
+
+def write_scores(path: Path, strips: Iterable[np.ndarray], classes: Sequence[str], *, width: int) -> None:
+    """Write scores of `width` columns, which come as strips (C, H, columns) float16, and the names of the classes.
+
+    The file is what `np.savez_compressed` writes, with the array in Fortran's order: column after column. So no more
+    than a strip is ever in memory.
+    """
+    replace_file(path, _zipped(strips, classes, width), sync=False)
+
+
+def _zipped(strips: Iterable[np.ndarray], classes: Sequence[str], width: int) -> Iterator[bytes]:
+    """Yield the bytes of the .npz, as they become known."""
+    sink = _Sink()
+    with zipfile.ZipFile(cast(IO[bytes], sink), "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("scores.npy", "w", force_zip64=True) as member:
+            for number, strip in enumerate(strips):
+                if not number:
+                    header = {"descr": "<f2", "fortran_order": True, "shape": (*strip.shape[:2], width)}
+                    np.lib.format.write_array_header_1_0(member, header)
+                for first in range(0, strip.shape[2], 16):
+                    member.write(strip[:, :, first : first + 16].astype("<f2", copy=False).tobytes(order="F"))
+                    yield sink.taken()
+        names = io.BytesIO()
+        np.save(names, np.array(classes))
+        archive.writestr("classes.npy", names.getvalue())
+    yield sink.taken()
+
+
+class _Sink:
+    """A file that forgets what was `taken`. It cannot be searched, so the zip goes back to nothing it has written."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> int:
+        self._pieces.append(bytes(piece))
+        return len(piece)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def taken(self) -> bytes:
+        """Return what was written since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
 
 
 def write_grey(path: Path, values: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from minifcn.models.tiling import Tiling
 from minifcn.models.trunk import enlarged
 from minifcn.models.zoo import NETS, TRUNKS
 from minifcn.nn import evaluating
-from minifcn.training.prediction import Predictor, between, entropy, shares
+from minifcn.training.prediction import Predictor, between, entropy, shares, write_scores
 from minifcn.training.trained import open_trained
 
 PREPROCESSING = Preprocessing("RGB", 1 / 255, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
@@ -117,6 +118,33 @@ def test_the_mean_over_the_whole_image_is_added_up_from_tiles(options, rng, monk
     assert abs(scores(tiling) - whole).max() < 2e-3 * abs(whole).max()  # float16
     monkeypatch.setattr(Predictor, "_context", lambda self, copy: None)
     assert abs(scores(tiling) - whole).max() > 2e-2 * abs(whole).max()
+
+
+def test_scores_are_written_strip_by_strip(rng, tmp_path):
+    """The file is that of NumPy, and the memory that of a strip."""
+    net, image, path = net_at_random(rng), picture(rng, 30, 270), tmp_path / "scores.npz"
+    predictor = Predictor(net, PREPROCESSING, Tiling.of(net, 240))
+    whole = predictor(image, keep=["scores"])
+    counts = []
+
+    def write(strips):
+        write_scores(path, (counts.append(one.shape) or one for one in strips), list("abcd"), width=270)
+
+    found = predictor(image, keep=["entropy"], scores_to=write)
+    assert len(counts) > 3 and found.scores is None and found.entropy is not None
+    assert np.array_equal(found.label, whole.label)
+    with np.load(path, allow_pickle=False) as file:
+        assert np.array_equal(file["scores"], whole.scores) and file["scores"].dtype == np.float16
+        assert file["classes"].tolist() == list("abcd")
+    tracemalloc.start()
+    try:
+        write_scores(path, (np.full((8, 500, 64), n, np.float16) for n in range(100)), ["a"], width=6400)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 500 * 6400 * 2 / 20  # of 51 MB
+    with np.load(path) as file:
+        assert file["scores"].shape == (8, 500, 6400) and (file["scores"] == np.arange(6400) // 64).all()
 
 
 def test_every_cell_of_the_map_is_counted_once(rng):
