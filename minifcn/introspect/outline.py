@@ -177,6 +177,9 @@ class Outline(np.lib.mixins.NDArrayOperatorsMixin):
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
     def view(self, shape: Any) -> Outline:
+        """Return a view of that shape, or of this shape in that dtype."""
+        if isinstance(shape, str | np.dtype):
+            return Outline(self.shape, shape, self.library, base=self)
         return Outline(shape, self.dtype, self.library, base=self)
 
     def reshape(self, *shape: Any) -> Outline:
