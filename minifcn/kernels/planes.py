@@ -52,6 +52,8 @@ def rectified(gy: Array, y: Array) -> Array:
     """Return gy where y is above 0 or NaN, else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
     if fused.serves(gy):
         return fused.rectified(gy, y)
+    if device_of(gy) == "gpu":
+        return gated(gy, ~(y <= 0))
     xp, bits = xp_of(gy), f"int{8 * gy.itemsize}"
     gx = xp.empty(gy.shape, dtype=gy.dtype)
 
