@@ -46,7 +46,7 @@ shares with the next."""
 DEEPEST, NARROW, LARGEST = 384, 32, 1 << 16
 """Numbers of a window up to which stacking columns pays, windows from which it does, and weights up to which it does:
 with fewer windows, or more of the others, BLAS is slower than in the other way."""
-STRIP, WIDEST, BESIDE = 16_384, 256, 64
+STRIP, WIDEST, BESIDE = 16_384, 256, 48
 """Numbers of stacked columns that are multiplied at a time (64 KB, about a core's first cache), and of how many windows
 at most. Of several images fewer: side by side, their outputs have to be taken apart again."""
 
