@@ -11,7 +11,7 @@ Five ways lead to each product, and a test holds them equal:
 
     im2col      products.py    the readable one, and the exact one: float64 takes no other
     blocks      blocks.py      the same columns in the cache, on all cores
-    lines       lines.py       for thin layers: fewer copies, in longer pieces
+    lines       lines.py       for thin layers: fewer copies, and no additions where rows hold many windows
     depthwise   depthwise.py   each channel filtered alone, as a product with a banded matrix
     winograd    winograd.py    a quarter of the multiplications, for 3x3 with stride 1
 
@@ -42,6 +42,8 @@ WAYS: dict[str, Any] = {
 
 SMALL = 1_000_000
 """Multiply-adds below which a convolution is over before any preparation could pay."""
+POINTS = 50_000
+"""The same for windows of one pixel, which need no preparation."""
 WIDE = 64 * 2048
 """Channels times windows from which Winograd's transforms pay: 2048 windows of 64 channels, 1024 of 128."""
 
@@ -146,7 +148,8 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair, *, produ
     if array.dtype != "float32" or device_of(array) == "gpu" or forced == "im2col":
         return "im2col"
     multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
-    if multiply_adds == 0 or (forced is None and multiply_adds < SMALL and not blocks.is_pointwise(g)):
+    small = POINTS if blocks.is_pointwise(g) else SMALL
+    if multiply_adds == 0 or (forced is None and multiply_adds < small):
         return "im2col"  # over before any preparation could pay
     if forced is not None:
         return forced if forced in ways(g, i, o) else "blocks"
