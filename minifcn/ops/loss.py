@@ -4,7 +4,7 @@ Because cross entropy is a sum over pixels, its gradient is the sum of the pixel
 is training on every patch at once (FCN, sections 3.4 and 4.3).
 """
 
-import numpy as np
+import math
 
 from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.errors import ShapeError
@@ -120,8 +120,8 @@ def softmax_cross_entropy(
     own, total = (xp.empty(weight.shape, dtype=x.dtype) for _ in range(2))
 
     def forward(part):
-        with np.errstate(invalid="ignore"):
-            below = x[part] - x[part].max(axis=1, keepdims=True)
+        top = x[part].max(axis=1, keepdims=True)
+        below = x[part] - xp.where(xp.isfinite(top), top, math.nan)  # infinity minus infinity would warn
         own[part] = below.reshape(-1)[places(label[part], x.shape[1])]
         xp.exp(below, out=e[part])
         total[part] = e[part].sum(axis=1, keepdims=True)
