@@ -157,9 +157,6 @@ class Launches:
             self.made("index", index.shape, "int64", index)
         return self.made("gather", index.shape, x.dtype, index)
 
-    def put_along_axis(self, x: Strided, index: Strided, values: Strided, axis: int) -> None:
-        self.take_along_axis(x, index, axis)
-
     def expand_dims(self, x: Strided, axis: Any) -> Strided:
         return Strided(np.expand_dims(x.layout, axis), self)
 

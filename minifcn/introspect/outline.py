@@ -109,9 +109,6 @@ class Ledger:
     def take_along_axis(self, x: Outline, index: Any, axis: int) -> Outline:
         return self.empty(index.shape, x.dtype)
 
-    def put_along_axis(self, x: Outline, index: Any, values: Any, axis: int) -> None:
-        """Numbers are written into x, which has none."""
-
     def ascontiguousarray(self, x: Outline) -> Outline:
         return x
 
@@ -177,6 +174,9 @@ class Outline(np.lib.mixins.NDArrayOperatorsMixin):
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
     def view(self, shape: Any) -> Outline:
+        """Return a view of that shape, or of this shape in that dtype."""
+        if isinstance(shape, str | np.dtype):
+            return Outline(self.shape, shape, self.library, base=self)
         return Outline(shape, self.dtype, self.library, base=self)
 
     def reshape(self, *shape: Any) -> Outline:
@@ -195,6 +195,8 @@ class Outline(np.lib.mixins.NDArrayOperatorsMixin):
         return Outline(self.shape, dtype, self.library).on(self)
 
     def __getitem__(self, index: Any) -> Outline:
+        if isinstance(index, Outline):
+            return self.library.empty(index.shape, self.dtype)
         view = self.view(self.virtual()[index].shape)
         if self.grid is not None and view.ndim == self.ndim:
             view.grid = self.grid.cropped(first(index))

@@ -333,17 +333,22 @@ def mirrored(g: Windows) -> Windows:
 
 
 def _mix(x: Array, w: Array, y: Array, b: Array | None = None, relu: bool = False) -> None:
-    """y[n, o] = sum over i of w[o, i] * x[n, i], pixel by pixel: one product per image, shared out."""
+    """y[n, o] = sum over i of w[o, i] * x[n, i], pixel by pixel: one product per image, shared out.
+
+    Small images are multiplied in one call of NumPy, several at a time.
+    """
     (o, i), n, pixels = w.shape, len(x), y.shape[2] * y.shape[3]
     x, flat = x.reshape(n, i, pixels), y.reshape(n, o, pixels)
     parts = lanes(n * o * i * pixels)
     channels = shares(o, parts if o > pixels else 1)
     pieces = shares(pixels, 1 if o > pixels else parts * -(-pixels * (o + i) // (2 * CACHE * parts)))
 
-    def some(item: tuple[int, slice, slice]) -> None:
+    images = shares(n, max(parts, -(-4 * n * pixels * (o + i) // CACHE)))
+
+    def some(item: tuple[slice, slice, slice]) -> None:
         image, part, piece = item
         product = flat[image, part, piece]
         xp_of(x).matmul(w[part], x[image, :, piece], out=product)
         finish(product, None if b is None else b[part], relu)
 
-    parallel(some, [(image, part, piece) for image in range(n) for part in channels for piece in pieces], parts)
+    parallel(some, [(image, part, piece) for image in images for part in channels for piece in pieces], parts)

@@ -11,7 +11,7 @@ Five ways lead to each product, and a test holds them equal:
 
     im2col      products.py    the readable one, and the exact one: float64 takes no other
     blocks      blocks.py      the same columns in the cache, on all cores
-    lines       lines.py       for thin layers: fewer copies, in longer pieces
+    lines       lines.py       for thin layers: fewer copies, and no additions where rows hold many windows
     depthwise   depthwise.py   each channel filtered alone, as a product with a banded matrix
     winograd    winograd.py    a quarter of the multiplications, for 3x3 with stride 1
 
@@ -42,6 +42,8 @@ WAYS: dict[str, Any] = {
 
 SMALL = 1_000_000
 """Multiply-adds below which a convolution is over before any preparation could pay."""
+POINTS = 50_000
+"""The same for windows of one pixel, which need no preparation."""
 WIDE = 64 * 2048
 """Channels times windows from which Winograd's transforms pay: 2048 windows of 64 channels, 1024 of 128."""
 
@@ -79,7 +81,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair, b: Array | None = None) 
     out = _windows(size, gy, g)
     g, taps = seeing(g, size)
     w = w if taps is None else take_taps(w, g, taps)
-    way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out)  # from gy's channels to gx's
+    way = choose(gy, g, len(w), w.shape[1] * g.groups, len(gy), out, product="spread")  # from gy's channels to gx's
     gx = kernel(gy, way).spread(gy, w, g, size)
     return gx if b is None else gx + b[:, None, None]
 
@@ -92,7 +94,8 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
         raise ShapeError(f"{g.op}: {found}; expected as many images, and channels divisible by groups={g.groups}")
     out = _windows(x.shape[2:], gy, g)
     part, taps = seeing(g, x.shape[2:])
-    gw = kernel(x, choose(x, part, x.shape[1], gy.shape[1], len(x), out)).weigh(x, gy, part)
+    way = choose(x, part, x.shape[1], gy.shape[1], len(x), out, product="weigh")
+    gw = kernel(x, way).weigh(x, gy, part)
     if taps is None:
         return gw
     whole = xp_of(gw).zeros((*gw.shape[:2], *g.kernel), dtype=gw.dtype)
@@ -130,10 +133,10 @@ def take_taps(w: Array, g: Windows, taps: tuple[slice, slice]) -> Array:
 
 def kernel(array: Array, way: str) -> Any:
     """The file that computes such arrays this way, or what their own library has for it (`introspect/outline.py`)."""
-    return getattr(xp_of(array), "WAYS", WAYS)[way]
+    return (WAYS if is_host(array) else getattr(xp_of(array), "WAYS", WAYS))[way]
 
 
-def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
+def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair, *, product: str = "correlate") -> str:
     """Which way serves a layer of `i` to `o` channels with n images of `out` windows, in the dtype of `array`.
 
     For `spread`, `i` are the channels of gy and `o` those of gx: with stride 1 it is a `correlate` of gy.
@@ -145,7 +148,8 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     if array.dtype != "float32" or device_of(array) == "gpu" or forced == "im2col":
         return "im2col"
     multiply_adds = n * out[0] * out[1] * g.kernel[0] * g.kernel[1] * i * o // g.groups
-    if multiply_adds == 0 or (forced is None and multiply_adds < SMALL):
+    small = POINTS if blocks.is_pointwise(g) else SMALL
+    if multiply_adds == 0 or (forced is None and multiply_adds < small):
         return "im2col"  # over before any preparation could pay
     if forced is not None:
         return forced if forced in ways(g, i, o) else "blocks"
@@ -155,8 +159,11 @@ def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair) -> str:
     # Few channels cannot pay for transforming the tiles, nor few tiles for transforming the filters.
     if thinner >= 64 and windows >= 1024 and windows * thinner >= WIDE and winograd.serves(g, i, o):
         return "winograd"
+    correlates = product == "correlate" or (product == "spread" and g.stride == (1, 1))
+    if correlates and o >= 8 and lines.stacking_pays(i // g.groups, o // g.groups, g, n, out):
+        return "lines"
     # Each kernel row of a line makes all of the outputs: they have to be few, or few beside the inputs.
-    thin = thinner >= 8 and ((max(i, o) <= 128 and o <= 2 * i) or 3 * o <= i)
+    thin = thinner >= 8 and ((i * o <= 128 * 128 and o <= 4 * i) or 3 * o <= i)
     thin = thin or (thinner >= 3 and max(i, o) <= 8)  # the first layer of a net of width 8
     thin = thin and max(g.kernel) <= 3 and max(g.span) <= 5
     return "lines" if thin and windows > o and lines.serves(g, i, o) else "blocks"

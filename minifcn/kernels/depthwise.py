@@ -43,8 +43,11 @@ def serves(g: Windows, i: int, o: int) -> bool:
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
-    if not finite(x):
-        return blocks.correlate(x, w, g, b, relu)
+    return (banded if finite(x) else blocks.correlate)(x, w, g, b, relu)
+
+
+def banded(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
+    """Return `correlate` of an x that is finite."""
     xp, out = xp_of(x), g.out_size(x.shape[2:])
     y = xp.empty((len(x), len(w), *out), dtype=x.dtype)
 
@@ -54,10 +57,10 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
             strips = Strips(block, g, out)
             made = xp.empty(strips.outputs(len(band)), dtype=x.dtype)
             for phase, pixels in enumerate(strips.phases(strips.lay(x[:, part]))):
-                xp.matmul(pixels, band, out=made[:, :, :, phase])
+                xp.matmul(pixels, band, out=strips.phase(made, phase))
             finish(made.reshape(len(made), -1), None if b is None else b[part], relu)
-            for here, there in strips.places(made, y[:, part]):
-                there[...] = here
+            here, there = strips.places(made, y[:, part])
+            there[...] = here
 
     parallel(some_channels, *crew(w, g, len(x), out))
     return y
@@ -67,7 +70,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     if not finite(gy):
         return blocks.spread(gy, w, g, size)
     if g.stride == (1, 1):
-        return correlate(*blocks.turn(gy, w, g))
+        return banded(*blocks.turn(gy, w, g))
     xp, out = xp_of(gy), gy.shape[2:]
     gx = xp.zeros((len(gy), g.groups, *size), dtype=gy.dtype)
 
@@ -78,7 +81,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
             gradients = strips.lay_gradients(gy[:, part])
             line = xp.zeros(strips.pixels(len(band)), dtype=gy.dtype)
             for phase, pixels in enumerate(strips.phases(line)):
-                pixels += gradients[:, :, :, phase] @ band
+                pixels += strips.phase(gradients, phase) @ band
             strips.paste(gx[:, part], line)
 
     parallel(some_channels, *crew(w, g, len(gy), out))
@@ -89,7 +92,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     if not (finite(x) and finite(gy)):
         return blocks.weigh(x, gy, g)
     xp, out = xp_of(x), gy.shape[2:]
-    gw = xp.zeros((gy.shape[1], 1, *g.kernel), dtype=x.dtype)
+    gw = xp.empty((gy.shape[1], 1, *g.kernel), dtype=x.dtype)
 
     def some_channels(part: slice) -> None:
         sums = xp.zeros_like(bands(gw[part], g, out))
@@ -97,9 +100,8 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
             strips = Strips(block, g, out)
             gradients = strips.lay_gradients(gy[:, part])
             for phase, pixels in enumerate(strips.phases(strips.lay(x[:, part]))):
-                sums += (pixels.swapaxes(2, 3) @ gradients[:, :, :, phase]).sum(axis=1, keepdims=True)
-        for taps in diagonals(sums, g, out):
-            gw[part, 0] += taps
+                sums += (pixels.swapaxes(2, 3) @ strips.phase(gradients, phase)).sum(axis=1, keepdims=True)
+        gw[part, 0] = diagonals(sums, g, out).sum(axis=3)
 
     parallel(some_channels, *crew(gw, g, len(x), out))
     return gw
@@ -145,8 +147,12 @@ class Strips:
         return channels, self.count, (self.rows * self.period + self.period - 1) * self.g.stride[0], self.cells
 
     def outputs(self, channels: int) -> tuple[int, int, int, int, int]:
-        """Return the shape of the outputs: (C, strips, rows of a phase, phases, width)."""
-        return channels, self.count, self.rows, self.period, self.width
+        """Return the shape of the outputs: (C, rows of a phase, phases, strips, width), an image row in one piece."""
+        return channels, self.rows, self.period, self.count, self.width
+
+    def phase(self, made: Array, phase: int) -> Array:
+        """Return the outputs of a phase: (C, strips, rows, width), a view."""
+        return made[:, :, phase].swapaxes(1, 2)
 
     def slabs(self, line: Array) -> Iterator[tuple[Block, Array]]:
         """Yield the windows of each strip, and the pixels that they see (images, C, rows, cells), a view."""
@@ -183,37 +189,32 @@ class Strips:
     def lay_gradients(self, gy: Array) -> Array:
         """Return gy (N, C, H', W') as `outputs`, zeros for the windows that hang over."""
         gradients = xp_of(gy).zeros(self.outputs(gy.shape[1]), dtype=gy.dtype)
-        for here, there in self.places(gradients, gy):
-            here[...] = there
+        here, there = self.places(gradients, gy)
+        here[...] = there
         return gradients
 
-    def places(self, made: Array, y: Array) -> Iterator[tuple[Array, Array]]:
-        """Yield the outputs of each strip, and their place in y (N, C, H', W'), views."""
-        (n, rows, _), channels = self.block.shape, len(made)
-        images = made.reshape(channels, self.count, -1, self.width)[:, :, : n * self.each]
-        images = images.reshape(channels, self.count, n, self.each, self.width)
-        for strip in range(self.count):
-            left = self.block.cols.start + strip * self.width
-            cols = slice(left, min(left + self.width, self.block.cols.stop))
-            here = images[:, strip, :, :rows, : cols.stop - cols.start]
-            yield here.swapaxes(0, 1), y[self.block.images, :, self.block.rows, cols]
+    def places(self, made: Array, y: Array) -> tuple[Array, Array]:
+        """Return the outputs that do not hang over, and their place in y (N, C, H', W'), views."""
+        n, rows, cols = self.block.shape
+        images = made.reshape(len(made), -1, self.count * self.width)[:, : n * self.each]
+        here = images.reshape(len(made), n, self.each, -1)[:, :, :rows, :cols].swapaxes(0, 1)
+        return here, y[self.block.outputs]
 
 
 def bands(w: Array, g: Windows, out: Pair) -> Array:
     """Return the matrices of filters w (C, 1, kh, kw): (C, 1, pixels of a row of windows, width)."""
     cells = (strip_width(out) - 1) * g.stride[1] + g.span[1]
     band = xp_of(w).zeros((len(w), 1, g.span[0] * cells, strip_width(out)), dtype=w.dtype)
-    for taps in diagonals(band, g, out):
-        taps[...] = w[:, 0]
+    diagonals(band, g, out)[...] = w[:, 0, :, :, None]
     return band
 
 
-def diagonals(band: Array, g: Windows, out: Pair) -> Iterator[Array]:
-    """Yield the taps (C, kh, kw) in the column of each output, views."""
+def diagonals(band: Array, g: Windows, out: Pair) -> Array:
+    """Return the taps in the column of each output (C, kh, kw, width), a view: a column further, they are lower."""
     matrix = band.reshape(len(band), g.span[0], -1, strip_width(out))
-    for output in range(strip_width(out)):
-        first = output * g.stride[1]
-        yield matrix[:, :: g.dilation[0], first : first + g.span[1] : g.dilation[1], output]
+    channel, row, cell, output = matrix.strides
+    strides = channel, g.dilation[0] * row, g.dilation[1] * cell, g.stride[1] * cell + output
+    return xp_of(band).lib.stride_tricks.as_strided(matrix, (len(band), *g.kernel, strip_width(out)), strides)
 
 
 def strip_width(out: Pair) -> int:

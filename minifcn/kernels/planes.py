@@ -26,13 +26,16 @@ Rows = tuple[slice, slice, slice]
 """Some images, all channels, and some of their rows."""
 
 
-def by_planes(task: Callable[[Part], None], x: Array) -> None:
-    """Call `task(part)` until each plane of x (N, C, H, W) was in some part: one call on a GPU, or where x is small."""
-    if device_of(x) == "gpu" or x.nbytes <= PIECE:
+def by_planes(task: Callable[[Part], None], x: Array, *, copies: int = 1) -> None:
+    """Call `task(part)` until each plane of x (N, C, H, W) was in some part: one call on a GPU, or where x is small.
+
+    The parts are smaller for a task that needs several copies of its planes.
+    """
+    pieces = -(-x.nbytes * copies // PIECE)
+    if device_of(x) == "gpu" or pieces <= 1:
         task((slice(None), slice(None)))
         return
     n, c = x.shape[:2]
-    pieces = -(-x.nbytes // PIECE)
     parts = [(images, part) for images in shares(n, pieces) for part in shares(c, -(-pieces // n))]
     parallel(task, parts, threads() if is_host(x) and x.nbytes >= ALONE else 1)
 
@@ -49,10 +52,15 @@ def rectified(gy: Array, y: Array) -> Array:
     """Return gy where y is above 0 or NaN, else 0: the gradient of a ReLU whose output is y; both (N, C, H, W)."""
     if fused.serves(gy):
         return fused.rectified(gy, y)
-    gx, passed = xp_of(gy).empty(gy.shape, dtype=gy.dtype), gate(gy)
+    if device_of(gy) == "gpu":
+        return gated(gy, ~(y <= 0))
+    xp, bits = xp_of(gy), f"int{8 * gy.itemsize}"
+    gx = xp.empty(gy.shape, dtype=gy.dtype)
 
     def some(part: Part) -> None:
-        passed(gy[part], ~(y[part] <= 0), gx[part])
+        mask = (y[part] <= 0).view("int8")
+        mask -= 1  # all bits set where gy passes: `and` keeps a number or makes it 0, be it finite or not
+        xp.bitwise_and(gy[part].view(bits), mask, out=gx[part].view(bits))
 
     by_planes(some, gy)
     return gx

@@ -4,6 +4,8 @@ Because cross entropy is a sum over pixels, its gradient is the sum of the pixel
 is training on every patch at once (FCN, sections 3.4 and 4.3).
 """
 
+import math
+
 from minifcn.backend import Array, finite, is_host, xp_of
 from minifcn.errors import ShapeError
 from minifcn.kernels import fused
@@ -76,6 +78,13 @@ def weighted(
     return weight / z
 
 
+def places(label: Array, channels: int) -> Array:
+    """Return where the number of each pixel's label (N, 1, H, W) is in scores (N, C, H, W) that lie in one line."""
+    n, _, h, w = label.shape
+    first = xp_of(label).arange(n)[:, None] * (channels * h * w) + xp_of(label).arange(h * w)
+    return label * (h * w) + first.reshape(label.shape)
+
+
 @op
 def softmax_cross_entropy(
     x: Array,
@@ -107,18 +116,20 @@ def softmax_cross_entropy(
 
         return losses.sum(), (grad_of_fused, None)
     xp = xp_of(x)
-    if not finite(x):
-        x = xp.where(weight != 0, x, 0)  # else an infinite score would count where the pixel does not
     e = xp.empty(x.shape, dtype=x.dtype)  # e^x, each pixel's largest being 1: a softmax p = e / total
     own, total = (xp.empty(weight.shape, dtype=x.dtype) for _ in range(2))
 
     def forward(part):
-        xp.subtract(x[part], x[part].max(axis=1, keepdims=True), out=e[part])
-        own[part] = xp.take_along_axis(e[part], label[part], axis=1)
-        xp.exp(e[part], out=e[part])
+        top = x[part].max(axis=1, keepdims=True)
+        below = x[part] - xp.where(xp.isfinite(top), top, math.nan)  # infinity minus infinity would warn
+        own[part] = below.reshape(-1)[places(label[part], x.shape[1])]
+        xp.exp(below, out=e[part])
         total[part] = e[part].sum(axis=1, keepdims=True)
 
     by_rows(forward, x)
+    if not finite(own):  # an infinite score must not count where the pixel does not
+        x = xp.where(weight != 0, x, 0)
+        by_rows(forward, x)
     loss = ((xp.log(total) - own) * weight).sum()
 
     def grad_x(gy):
@@ -126,10 +137,9 @@ def softmax_cross_entropy(
 
         def backward(part):
             xp.multiply(e[part], scale[part] / total[part], out=gx[part])
-            own = xp.take_along_axis(gx[part], label[part], axis=1) - scale[part]  # p - 1 at the label, p elsewhere
-            xp.put_along_axis(gx[part], label[part], own, axis=1)
 
         by_rows(backward, e)
+        gx.reshape(-1)[places(label, gx.shape[1])] -= scale  # p - 1 at the label, p elsewhere
         return gx
 
     return loss, (grad_x, None)

@@ -200,7 +200,7 @@ def max_pool2d(
                 elif backs[phase].shape != gx[part][pixels].shape:
                     gx[part][pixels] = backs[phase].reshape(shape)[places]
 
-        by_planes(backward, x)
+        by_planes(backward, x, copies=2)
         return gx
 
     return y, (grad_of_few if frame.few() else grad_x,)

@@ -148,16 +148,66 @@ def cut(cases, sizes):
     return slow_but(quick, every, "thousands of pieces")
 
 
+@pytest.mark.parametrize("stacks", [False, True], ids=["added", "stacked"])
 @pytest.mark.parametrize(("case", "piece"), cut(SMALL, [1, 1000, 20_000]))
-def test_lines_may_be_cut_anywhere(case, piece, monkeypatch):
+def test_lines_may_be_cut_anywhere(case, piece, stacks, monkeypatch):
     """Into single images, rows and parts of rows: no window is lost or counted twice."""
-    for name, value in (("PIECE", piece), ("CACHE", piece // 4)):
+    for name, value in (("PIECE", piece), ("CACHE", piece // 4), ("NARROW", 1 if stacks else 1 << 30)):
         monkeypatch.setattr(lines, name, value)
     x, w, gy, b, g = arrays(case)
     wide_x, wide_w, wide_gy = (a.astype("float64") for a in (x, w, gy))
     assert error(lines.correlate(x, w, g, b, True), products.correlate(wide_x, wide_w, g, b, True)) < 1e-6
     assert error(lines.spread(gy, w, g, x.shape[2:]), products.spread(wide_gy, wide_w, g, x.shape[2:])) < 1e-6
     assert error(lines.weigh(x, gy, g), products.weigh(wide_x, wide_gy, g)) < 3e-6
+
+
+STACKED = [name for name, (_, _, g) in ALL.items() if g.dilation[0] == 1]
+
+
+@pytest.mark.parametrize("strip", [None, 16], ids=["whole strips", "short strips"])
+@pytest.mark.parametrize("case", STACKED)
+def test_stacked_columns_give_the_same_in_every_geometry_and_memory_order(case, strip, monkeypatch):
+    if strip:
+        for name in ("WIDEST", "BESIDE"):
+            monkeypatch.setattr(lines, name, strip)
+    x, w, _, b, g = arrays(case)
+    x = np.concatenate([x, -x, x[::-1]])  # so that several images go side by side
+    exact = products.correlate(*(a.astype("float64") for a in (x, w)), g, b.astype("float64"), True)
+    for own in (
+        x,
+        np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        np.repeat(x, 2, axis=3)[..., ::2],
+    ):
+        by_row = lines.arrange(w, g)
+        assert error(lines.correlate_stacked(own, by_row, w, g, b, True), exact) < 1e-6
+        plain = lines.correlate_stacked(own, by_row, w, g, None, False)
+        assert error(plain, products.correlate(*(a.astype("float64") for a in (x, w)), g)) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_stacked_columns_keep_a_special_number_where_it_is_seen(value):
+    x, w, _, b, g = arrays("3x3 thin, first layer")
+    x[0, 1, 4, 5] = x[1, 2, 49, 39] = value
+    found, exact = lines.correlate_stacked(x, lines.arrange(w, g), w, g, b, False), products.correlate(x, w, g, b)
+    assert np.array_equal(np.isfinite(found), np.isfinite(exact)) and not np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "o", "g"),
+    [
+        ((1, 16, 300, 200), 16, Windows((3, 3), padding=(1, 1))),
+        ((16, 32, 40, 16), 32, Windows((3, 3), padding=(1, 1))),
+        ((1, 3, 400, 300), 64, Windows((7, 7), stride=(2, 2), padding=(3, 3))),
+    ],
+    ids=["one image", "side by side", "strided"],
+)
+def test_the_memory_of_stacked_columns_is_foretold(x_shape, o, g):
+    threads.set_threads(1)
+    x, w = np.ones(x_shape, "float32"), np.ones((o, x_shape[1], *g.kernel), "float32")
+    assert lines.stacking_pays(x_shape[1], o, g, x_shape[0], g.out_size(x_shape[2:]))
+    expected = lines.workspace("correlate", w, g, x_shape)
+    assert extra_bytes(lambda: lines.correlate(x, w, g)) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize(("case", "cache"), cut(DEPTHWISE, [1, 3000, 20_000]))
@@ -273,7 +323,11 @@ def test_choose():
     assert convolution.choose(one, same, 512, 512, 1, (31, 31)) == "blocks"
     assert convolution.choose(one, same, 8, 8, 1, (64, 64)) == "lines"
     assert convolution.choose(one, same, 3, 8, 1, (128, 128)) == "lines"
-    assert convolution.choose(one, same, 3, 16, 1, (128, 128)) == "blocks"
+    assert convolution.choose(one, same, 3, 16, 1, (128, 128)) == "lines"  # columns stacked, as in the next one
+    assert convolution.choose(one, Windows((7, 7), stride=(2, 2)), 3, 96, 1, (128, 96)) == "lines"
+    assert convolution.choose(one, Windows((7, 7), stride=(2, 2)), 96, 3, 1, (64, 96), product="spread") == "blocks"
+    assert convolution.choose(one, same, 3, 16, 1, (128, 128), product="weigh") == "blocks"
+    assert convolution.choose(one, Windows((1, 1)), 64, 21, 8, (4, 4)) == "blocks"
     assert convolution.choose(one, Windows((3, 3), stride=(2, 2)), 64, 64, 1, (64, 64)) == "blocks"
     assert convolution.choose(one, Windows((3, 3), dilation=(2, 2)), 32, 32, 1, (64, 64)) == "lines"
     assert convolution.choose(one, Windows((3, 3), dilation=(12, 12)), 32, 32, 1, (64, 64)) == "blocks"
@@ -334,7 +388,7 @@ def test_filters_are_kept_only_while_asked_to(monkeypatch):
 
 @pytest.mark.parametrize(
     ("size", "kernel", "outputs", "maker"),
-    [(16, 3, 16, (lines, "arrange")), (16, 3, 40, (blocks, "arrange")), (2, 7, 200, (convolution, "take_taps"))],
+    [(16, 3, 16, (lines, "arrange")), (16, 5, 40, (blocks, "arrange")), (2, 7, 200, (convolution, "take_taps"))],
     ids=["lines", "blocks", "taps"],
 )
 def test_small_weights_are_brought_into_order_once(monkeypatch, size, kernel, outputs, maker):
@@ -407,8 +461,10 @@ def test_small_work_stays_on_the_calling_thread(monkeypatch):
 def test_a_way_is_chosen_by_the_channels_that_go_in_and_those_that_come_out(monkeypatch):
     one, same, asked, chosen = np.empty(0, "float32"), Windows((3, 3), padding=(1, 1)), [], convolution.choose
     assert chosen(one, same, 256, 64, 1, (24, 32)) == chosen(one, same, 192, 48, 1, (24, 32)) == "lines"
-    assert chosen(one, same, 64, 256, 1, (24, 32)) == chosen(one, same, 256, 128, 1, (24, 24)) == "blocks"
-    monkeypatch.setattr(convolution, "choose", lambda *given: asked.append(given[2:4]) or chosen(*given))
+    assert chosen(one, same, 64, 320, 1, (24, 32)) == chosen(one, same, 256, 128, 1, (24, 24)) == "blocks"
+    monkeypatch.setattr(
+        convolution, "choose", lambda *given, **more: asked.append(given[2:4]) or chosen(*given, **more)
+    )
     x, w = np.ones((1, 4, 5, 5), "float32"), np.ones((6, 2, 3, 3), "float32")
     g = Windows((3, 3), padding=(1, 1), groups=2)
     y = convolution.correlate(x, w, g)
