@@ -42,7 +42,7 @@ from minifcn.kernels.products import (
     multiply,
     weigh_block,
 )
-from minifcn.kernels.threads import lanes, parallel, shares
+from minifcn.kernels.threads import parallel, shares, useful_threads
 
 CACHE = 4 << 20
 """Bytes of columns and products in one block. A core's own cache holds less, but only one thread at a time can be in
@@ -56,15 +56,15 @@ def correlate(
 ) -> Array:
     out = g.out_size(x.shape[2:])
     y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
-    parts = lanes(y.size * w[0].size)
+    parts = useful_threads(y.size * w[0].size)
 
-    def some_windows(block: Block) -> None:
+    def on_windows(block: Block) -> None:
         if rows_pay(w, g):
             correlate_rows(y, x, by_row, g, block, b, relu)
         else:
             correlate_block(y, x, w, g, block, b, relu)
 
-    def some_channels(part: slice) -> None:
+    def on_channels(part: slice) -> None:
         product = w[part].reshape(-1, len(columns)) @ columns
         finish(product, None if b is None else b[part], relu)
         y[:, part] = product.reshape(-1, len(x), *out).transpose(1, 0, 2, 3)
@@ -73,10 +73,10 @@ def correlate(
         _mix(x, w[:, :, 0, 0], y, b, relu)
     elif few_windows(w, g, len(x), out):
         columns = all_columns(x, g, parts)
-        parallel(some_channels, shares(len(w), parts), parts)
+        parallel(on_channels, shares(len(w), parts), parts)
     else:
         by_row = kernel_rows(w, g) if by_row is None else by_row
-        parallel(some_windows, blocks(len(x), out, windows_in_cache(w, g), parts), parts)
+        parallel(on_windows, blocks(len(x), out, windows_in_cache(w, g), parts), parts)
     return y
 
 
@@ -85,9 +85,9 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     if turning_pays(w, g, n, out):
         return correlate(*turn(gy, w, g))
     gx = xp_of(gy).empty((n, i, *size), dtype=gy.dtype)
-    parts = lanes(gy.size * w[0].size)
+    parts = useful_threads(gy.size * w[0].size)
 
-    def some_channels(item: tuple[slice, slice]) -> None:
+    def on_channels(item: tuple[slice, slice]) -> None:
         images, part = item
         if g.groups == 1:
             gx[images, part] = products.spread(gy[images], w[:, part], g, size, limit)
@@ -102,44 +102,44 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     else:
         limit = WORKSPACE // parts
         by_channel = channel_shares(w, g, n * out[0] * out[1], parts)
-        parallel(some_channels, [(images, part) for images in shares(n, parts) for part in by_channel], parts)
+        parallel(on_channels, [(images, part) for images in shares(n, parts) for part in by_channel], parts)
     return gx
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     xp, out = xp_of(x), gy.shape[2:]
     gw = xp.empty((gy.shape[1], x.shape[1] // g.groups, *g.kernel), dtype=x.dtype)
-    parts = lanes(gy.size * gw[0].size)
+    parts = useful_threads(gy.size * gw[0].size)
 
-    def some_channels(part: slice) -> None:
+    def on_channels(part: slice) -> None:
         gradients = gy[:, part].transpose(1, 0, 2, 3).reshape(part.stop - part.start, -1)
         xp.matmul(gradients, columns.T, out=gw[part].reshape(len(gradients), -1))
 
-    def some_windows(share: int) -> None:
+    def on_windows(share: int) -> None:
         for block in found[share::parts]:
             if rows_pay(gw, g):
                 weigh_rows(sums[share], x, gy, g, block)
             else:
                 weigh_block(sums[share], x, gy, g, block)
 
-    def some_rows(part: slice) -> None:
+    def on_rows(part: slice) -> None:
         total = gw[part, :, 0, 0]
         for image in range(len(x)):
             total += gy[image, part].reshape(len(total), -1) @ x[image].reshape(x.shape[1], -1).T
 
     if few_windows(gw, g, len(x), out):
         columns = all_columns(x, g, parts)
-        parallel(some_channels, shares(len(gw), parts), parts)
+        parallel(on_channels, shares(len(gw), parts), parts)
         return gw
     if is_pointwise(g):
         gw[...] = 0
-        parallel(some_rows, shares(len(gw), parts), parts)
+        parallel(on_rows, shares(len(gw), parts), parts)
         return gw
     parts = summing(parts, gw)
     found = blocks(len(x), out, windows_in_cache(gw, g), parts)
     shape = kernel_rows(gw, g).shape if rows_pay(gw, g) else gw.shape
     sums = xp.zeros((parts, *shape), dtype=x.dtype)
-    parallel(some_windows, range(parts), parts)
+    parallel(on_windows, range(parts), parts)
     if not rows_pay(gw, g):
         return sums.sum(axis=0)
     o, i, kh, kw = gw.shape
@@ -150,7 +150,7 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
     """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
     n, out = shape[0], g.out_size(shape[2:])
     count = n * out[0] * out[1]
-    parts = lanes(count * w.size)
+    parts = useful_threads(count * w.size)
     if product == "spread" and turning_pays(w, g, n, out):
         return turned_workspace(workspace, w, g, shape)
     if pixels_pay(w, g, n, out) if product != "weigh" else is_pointwise(g) and not few_windows(w, g, n, out):
@@ -339,7 +339,7 @@ def _mix(x: Array, w: Array, y: Array, b: Array | None = None, relu: bool = Fals
     """
     (o, i), n, pixels = w.shape, len(x), y.shape[2] * y.shape[3]
     x, flat = x.reshape(n, i, pixels), y.reshape(n, o, pixels)
-    parts = lanes(n * o * i * pixels)
+    parts = useful_threads(n * o * i * pixels)
     channels = shares(o, parts if o > pixels else 1)
     pieces = shares(pixels, 1 if o > pixels else parts * -(-pixels * (o + i) // (2 * CACHE * parts)))
 

@@ -29,7 +29,7 @@ from minifcn.kernels import blocks
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.products import Block, finish
 from minifcn.kernels.products import blocks as pieces
-from minifcn.kernels.threads import lanes, parallel, shares
+from minifcn.kernels.threads import parallel, shares, useful_threads
 
 CACHE = 2 << 20
 """Bytes of pixels and outputs that a thread works on at a time."""
@@ -51,18 +51,18 @@ def banded(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = 
     xp, out = xp_of(x), g.out_size(x.shape[2:])
     y = xp.empty((len(x), len(w), *out), dtype=x.dtype)
 
-    def some_channels(part: slice) -> None:
+    def on_channels(part: slice) -> None:
         band = bands(w[part], g, out)
         for block in cut(len(x), w, g, out):
             strips = Strips(block, g, out)
             made = xp.empty(strips.outputs(len(band)), dtype=x.dtype)
-            for phase, pixels in enumerate(strips.phases(strips.lay(x[:, part]))):
+            for phase, pixels in enumerate(strips.phases(strips.from_pixels(x[:, part]))):
                 xp.matmul(pixels, band, out=strips.phase(made, phase))
             finish(made.reshape(len(made), -1), None if b is None else b[part], relu)
             here, there = strips.places(made, y[:, part])
             there[...] = here
 
-    parallel(some_channels, *crew(w, g, len(x), out))
+    parallel(on_channels, *channels_and_threads(w, g, len(x), out))
     return y
 
 
@@ -74,17 +74,17 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
     xp, out = xp_of(gy), gy.shape[2:]
     gx = xp.zeros((len(gy), g.groups, *size), dtype=gy.dtype)
 
-    def some_channels(part: slice) -> None:
+    def on_channels(part: slice) -> None:
         band = bands(w[part], g, out).swapaxes(2, 3)
         for block in cut(len(gy), w, g, out):
             strips = Strips(block, g, out)
-            gradients = strips.lay_gradients(gy[:, part])
+            gradients = strips.from_gradients(gy[:, part])
             line = xp.zeros(strips.pixels(len(band)), dtype=gy.dtype)
             for phase, pixels in enumerate(strips.phases(line)):
                 pixels += strips.phase(gradients, phase) @ band
             strips.paste(gx[:, part], line)
 
-    parallel(some_channels, *crew(w, g, len(gy), out))
+    parallel(on_channels, *channels_and_threads(w, g, len(gy), out))
     return gx
 
 
@@ -94,16 +94,16 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
     xp, out = xp_of(x), gy.shape[2:]
     gw = xp.empty((gy.shape[1], 1, *g.kernel), dtype=x.dtype)
 
-    def some_channels(part: slice) -> None:
+    def on_channels(part: slice) -> None:
         sums = xp.zeros_like(bands(gw[part], g, out))
         for block in cut(len(x), gw, g, out):
             strips = Strips(block, g, out)
-            gradients = strips.lay_gradients(gy[:, part])
-            for phase, pixels in enumerate(strips.phases(strips.lay(x[:, part]))):
+            gradients = strips.from_gradients(gy[:, part])
+            for phase, pixels in enumerate(strips.phases(strips.from_pixels(x[:, part]))):
                 sums += (pixels.swapaxes(2, 3) @ strips.phase(gradients, phase)).sum(axis=1, keepdims=True)
         gw[part, 0] = diagonals(sums, g, out).sum(axis=3)
 
-    parallel(some_channels, *crew(gw, g, len(x), out))
+    parallel(on_channels, *channels_and_threads(gw, g, len(x), out))
     return gw
 
 
@@ -112,7 +112,7 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
     if product == "spread" and g.stride == (1, 1):
         return blocks.turned_workspace(workspace, w, g, shape)
     n, out = shape[0], g.out_size(shape[2:])
-    found, parts = crew(w, g, n, out)
+    found, parts = channels_and_threads(w, g, n, out)
     strips, channels = Strips(cut(n, w, g, out)[0], g, out), found[0].stop
     line, outputs = math.prod(strips.pixels(channels)), math.prod(strips.outputs(channels))
     band = channels * g.span[0] * strips.cells * strips.width
@@ -163,7 +163,7 @@ class Strips:
             block = Block(self.block.images, self.block.rows, slice(left, left + self.width))
             yield block, images[:, strip, :, : block.slab_size(self.g)[0]].swapaxes(0, 1)
 
-    def lay(self, x: Array) -> Array:
+    def from_pixels(self, x: Array) -> Array:
         """Return the pixels of x (N, C, H, W) in strips."""
         line = xp_of(x).empty(self.pixels(x.shape[1]), dtype=x.dtype)
         n, height, seen = self.block.shape[0], self.each * self.g.stride[0], self.block.slab_size(self.g)[0]
@@ -186,7 +186,7 @@ class Strips:
             rows = whole.reshape(*line.shape[:2], self.rows, self.period * step)
             yield rows[:, :, :, : self.g.span[0] * self.cells]
 
-    def lay_gradients(self, gy: Array) -> Array:
+    def from_gradients(self, gy: Array) -> Array:
         """Return gy (N, C, H', W') as `outputs`, zeros for the windows that hang over."""
         gradients = xp_of(gy).zeros(self.outputs(gy.shape[1]), dtype=gy.dtype)
         here, there = self.places(gradients, gy)
@@ -234,9 +234,11 @@ def window_bytes(w: Array, g: Windows, out: Pair) -> int:
     return w.itemsize * (-(-pixels // width) + 1)
 
 
-def crew(w: Array, g: Windows, n: int, out: Pair) -> tuple[list[slice], int]:
+def channels_and_threads(w: Array, g: Windows, n: int, out: Pair) -> tuple[list[slice], int]:
     """Return the channels that are taken at a time, and the number of threads."""
     windows = n * math.prod(out)
-    parts = lanes(4 * windows * len(w) * math.prod(g.span))  # a quarter of the products in a band are with taps
+    parts = useful_threads(
+        4 * windows * len(w) * math.prod(g.span)
+    )  # a quarter of the products in a band are with taps
     channels = max(1, CACHE // max(1, windows * window_bytes(w, g, out)))
     return shares(g.groups, parts * -(-g.groups // (parts * channels))), parts

@@ -32,7 +32,7 @@ from minifcn.backend import Array, xp_of
 from minifcn.kernels.blocks import turn, turned_workspace
 from minifcn.kernels.im2col import Pair, Seen, Windows, seen
 from minifcn.kernels.products import WORKSPACE, Block, add_product, blocks, multiply
-from minifcn.kernels.threads import lanes, parallel
+from minifcn.kernels.threads import parallel, useful_threads
 
 CACHE = 3 << 20
 """Bytes of columns and parts in one block: of the sizes tried, the quickest on one thread and on two."""
@@ -68,10 +68,10 @@ def correlate(
     if stacking_pays(w.shape[1], len(w) // g.groups, g, len(x), out):
         return correlate_stacked(x, weights, w, g, b, relu)
     y = xp.empty((len(x), g.groups, len(w) // g.groups, *out), dtype=x.dtype)
-    parts = crew(y.size * w[0].size, w, g)
+    parts = threads_in_workspace(y.size * w[0].size, w, g)
     bias = 0 if b is None else b.reshape(g.groups, -1, 1, 1, 1)
 
-    def some_windows(piece: Piece) -> None:
+    def on_windows(piece: Piece) -> None:
         lines = columns(x, g, piece)
         product = xp.empty((g.groups, weights.shape[1], math.prod(lines.shape[2:])), dtype=x.dtype)
         multiply(weights, lines.reshape(*lines.shape[:2], product.shape[2]), product)
@@ -89,7 +89,7 @@ def correlate(
         if relu:
             xp.maximum(made, xp.zeros(made.shape[2:], dtype=x.dtype), out=made)
 
-    parallel(some_windows, plan(len(x), x.shape[2:], g, at_once(per_place(w, g), g, out), parts), parts)
+    parallel(on_windows, plan(len(x), x.shape[2:], g, at_once(per_place(w, g), g, out), parts), parts)
     return y.reshape(len(x), len(w), *out)
 
 
@@ -97,14 +97,18 @@ def correlate_stacked(x: Array, by_row: Array, w: Array, g: Windows, b: Array | 
     """Return the same without additions, the columns of each row of pixels below those of the row above."""
     xp, out, o = xp_of(x), g.out_size(x.shape[2:]), len(w) // g.groups
     y = xp.empty((len(x), g.groups, o, *out), dtype=x.dtype)
-    beside, length, parts = side_by_side(w, g, len(x), out), strip(w.shape[1], g), crew(y.size * w[0].size, w, g)
+    beside, length, parts = (
+        side_by_side(w, g, len(x), out),
+        strip(w.shape[1], g),
+        threads_in_workspace(y.size * w[0].size, w, g),
+    )
     weights = xp.zeros((g.groups, 1, 1, o, g.kernel[0], by_row.shape[2] + 1), dtype=x.dtype)
     weights[:, 0, 0, :, :, :-1] = by_row.reshape(g.groups, g.kernel[0], o, -1).swapaxes(1, 2)
     if b is not None:
         weights[:, 0, 0, :, 0, -1] = b.reshape(g.groups, o)  # times the ones of `stacked`
     weights = weights.reshape(g.groups, 1, 1, o, -1)
 
-    def some_windows(piece: Piece) -> None:
+    def on_windows(piece: Piece) -> None:
         n, rows, cols = piece.block.shape
         below = stacked(x, g, piece, beside)
         made = y[piece.block.images, :, :, piece.block.rows, piece.block.cols]
@@ -121,7 +125,7 @@ def correlate_stacked(x: Array, by_row: Array, w: Array, g: Windows, b: Array | 
             made = made.reshape(n // beside, beside, g.groups, o, rows, cols).transpose(2, 0, 4, 3, 1, 5)
             made[...] = product.reshape(made.shape)
 
-    parallel(some_windows, plan(len(x), x.shape[2:], g, at_once(stacked_place(w, g), g, out), parts, beside), parts)
+    parallel(on_windows, plan(len(x), x.shape[2:], g, at_once(stacked_place(w, g), g, out), parts, beside), parts)
     return y.reshape(len(x), len(w), *out)
 
 
@@ -132,12 +136,12 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     xp, o, i, (kh, kw) = xp_of(x), gy.shape[1], x.shape[1] // g.groups, g.kernel
     gw = xp.empty((o, i, kh, kw), dtype=x.dtype)
-    parts = crew(gy.size * gw[0].size, gw, g)
+    parts = threads_in_workspace(gy.size * gw[0].size, gw, g)
     found = plan(len(x), x.shape[2:], g, at_once(per_place(gw, g), g, gy.shape[2:]), parts)
     sums = xp.zeros((parts, g.groups, kh * o // g.groups, i * kw), dtype=x.dtype)  # one for each thread
     by_group = gy.reshape(len(gy), g.groups, -1, *gy.shape[2:])
 
-    def some_windows(share: int) -> None:
+    def on_windows(share: int) -> None:
         for piece in found[share::parts]:
             add_piece(sums[share], piece)
 
@@ -156,7 +160,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
             total, shifted.reshape(g.groups, kh * o // g.groups, length), lines.reshape(*lines.shape[:2], length)
         )
 
-    parallel(some_windows, range(parts), parts)
+    parallel(on_windows, range(parts), parts)
     by_row = (sums.sum(axis=0) if parts > 1 else sums[0]).reshape(g.groups, kh, o // g.groups, kw, i)
     for row, col in itertools.product(range(kh), range(kw)):  # NumPy would copy kw numbers at a time
         gw.reshape(g.groups, -1, i, kh, kw)[..., row, col] = by_row[:, row, :, col]
@@ -169,7 +173,7 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
         return turned_workspace(workspace, w, g, shape)
     n, (_, _, *size) = shape[0], shape
     out = g.out_size((size[0], size[1]))
-    parts = crew(n * math.prod(out) * w.size, w, g)
+    parts = threads_in_workspace(n * math.prod(out) * w.size, w, g)
     if product == "correlate" and stacking_pays(w.shape[1], len(w) // g.groups, g, n, out):
         beside = side_by_side(w, g, n, out)
         todo = plan(n, (size[0], size[1]), g, at_once(stacked_place(w, g), g, out), parts, beside)
@@ -259,9 +263,9 @@ def fill(taken: Array, pixels: Array, piece: Piece) -> None:
         to[..., : each.windows.start] = to[..., each.windows.stop :] = 0
 
 
-def crew(multiply_adds: int, w: Array, g: Windows) -> int:
+def threads_in_workspace(multiply_adds: int, w: Array, g: Windows) -> int:
     """Return the threads for such a product: as many as the workspace has pieces for, or sums of gradients."""
-    return max(1, min(lanes(multiply_adds, ALONE), WORKSPACE // max(PIECE, 2 * w.nbytes)))
+    return max(1, min(useful_threads(multiply_adds, ALONE), WORKSPACE // max(PIECE, 2 * w.nbytes)))
 
 
 def at_once(place: int, g: Windows, out: Pair) -> int:

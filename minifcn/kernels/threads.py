@@ -58,8 +58,8 @@ def threads() -> int:
     return count if count == 1 or (_controller() is not None and can_start()) else 1
 
 
-def lanes(multiply_adds: int, alone: int | None = None) -> int:
-    """Into how many shares a piece of work is cut: one if it is below `alone` (by default ALONE), else one a thread.
+def useful_threads(multiply_adds: int, alone: int | None = None) -> int:
+    """Return how many threads so much work is worth: one if it is below `alone` (by default ALONE), else all.
 
     Of many threads only some are woken for little work: each has half of `alone` to do at least.
     """

@@ -35,7 +35,7 @@ from minifcn.kernels import products
 from minifcn.kernels.blocks import turn, turned_workspace
 from minifcn.kernels.im2col import Pair, Windows
 from minifcn.kernels.products import Block, blocks, rectify
-from minifcn.kernels.threads import lanes, parallel, shares, threads
+from minifcn.kernels.threads import parallel, shares, threads, useful_threads
 
 BT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
       (0, 4, 0, -5, 0, 1))  # fmt: skip
@@ -83,7 +83,7 @@ def transform_filters(w: Array) -> Array:
     def some(part: slice) -> None:
         xp.matmul(points, w[part].reshape(-1, 9).T, out=u[:, part].reshape(36, -1))
 
-    parts = lanes(36 * 9 * o * i)
+    parts = useful_threads(36 * 9 * o * i)
     parallel(some, shares(o, parts), parts)
     return u
 
@@ -116,7 +116,7 @@ def uneven(x: Array, g: Windows, size: Pair) -> tuple[Array, Array, Array]:
         here = x[:, :, part][:, :, :, : inside.shape[2]]
         xp.maximum(here.max(axis=1), -here.min(axis=1), out=inside[:, part])
 
-    parts = lanes(9 * x.size)
+    parts = useful_threads(9 * x.size)
     parallel(some, shares(inside.shape[1], 4 * parts), parts)
     seen = xp.maximum(xp.maximum(largest[:, :-2], largest[:, 1:-1]), largest[:, 2:])
     seen = xp.maximum(xp.maximum(seen[:, :, :-2], seen[:, :, 1:-1]), seen[:, :, 2:])
@@ -148,7 +148,7 @@ def _correlate_by_tile(x: Array, w: Array, g: Windows, b: Array | None, relu: bo
     from_x, to_y, windows = square(xp, BT), square(xp, AT), replace(TILES, padding=g.padding)
     size = g.out_size(x.shape[2:])
     y = xp.empty((n, o, *size), dtype=x.dtype)
-    parts, todo = tile_plan(n, size, 2 * max(i, o), lanes(y.size * 9 * i))
+    parts, todo = tile_plan(n, size, 2 * max(i, o), useful_threads(y.size * 9 * i))
 
     def some(block: Block, ours: tuple[Array, Array]) -> None:
         here, there = ours  # two stretches of memory, used in turn
@@ -177,11 +177,11 @@ def _correlate_by_channel(x: Array, w: Array, g: Windows, b: Array | None, relu:
         here, there = ours
         count = part.stop - part.start
         if u is None:
-            some_u = shaped(there, 36, count, i)
-            xp.matmul(points, w[part].reshape(-1, 9).T, out=some_u.reshape(36, -1))
+            part_u = shaped(there, 36, count, i)
+            xp.matmul(points, w[part].reshape(-1, 9).T, out=part_u.reshape(36, -1))
         else:
-            some_u = u[:, part]
-        m = xp.matmul(some_u, v, out=shaped(here, 36, count, block.count))
+            part_u = u[:, part]
+        m = xp.matmul(part_u, v, out=shaped(here, 36, count, block.count))
         finish(y[:, part], m, None if b is None else b[part], relu, block, to_y, there)
 
     parallel(some, todo, parts, two_of(xp, length))
@@ -196,7 +196,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
     """gw = kron(G^T, G^T) of the sum over all tiles of (gradient at the 36 points) * (x at the 36 points)."""
     xp, i, o = xp_of(x), x.shape[1], gy.shape[1]
-    parts = lanes(gy.size * 9 * i)
+    parts = useful_threads(gy.size * 9 * i)
     own = 2 * 36 * o * i * x.itemsize  # bytes of a thread's own sum, and of what it is about to add
     if parts * own > WORKSPACE // 2:
         return _weigh_by_channel(x, gy, g, parts)
@@ -238,7 +238,7 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
     if product == "spread":
         return turned_workspace(workspace, w, g, shape)
     (n, i), o, size = shape[:2], len(w), g.out_size(shape[2:])
-    parts, own = lanes(n * o * size[0] * size[1] * 9 * i), 2 * 36 * o * i
+    parts, own = useful_threads(n * o * size[0] * size[1] * 9 * i), 2 * 36 * o * i
     if product == "correlate" and few_tiles(n, size, i, o):
         parts, channels, length = channel_plan(n, size, i, o)
         return (36 * i * n * grid(size)[0] * grid(size)[1] + min(parts, len(channels)) * 2 * length) * 4
@@ -314,7 +314,7 @@ def large_blocks(n: int, size: Pair, channels: int) -> list[Block]:
 
 def tile_plan(n: int, size: Pair, channels: int, parts: int) -> tuple[int, list[Block]]:
     """How many threads there is memory for, when each holds tiles of so many channels, and the blocks for them."""
-    parts = crew(parts, 36 * channels * LEAST * 4)
+    parts = threads_with_room(parts, 36 * channels * LEAST * 4)
     return parts, tile_blocks(n, size, channels, parts)
 
 
@@ -322,10 +322,10 @@ def channel_plan(n: int, size: Pair, i: int, o: int) -> tuple[int, list[slice], 
     """How many threads take which output channels, and the numbers in each of a thread's two stretches of memory."""
     todo = shares(o, max(threads(), o // 64))
     length = 36 * widest(todo) * max(i, n * grid(size)[0] * grid(size)[1])
-    return crew(lanes(n * o * size[0] * size[1] * 9 * i), 2 * length * 4), todo, length
+    return threads_with_room(useful_threads(n * o * size[0] * size[1] * 9 * i), 2 * length * 4), todo, length
 
 
-def crew(parts: int, memory: int) -> int:
+def threads_with_room(parts: int, memory: int) -> int:
     """As many of the threads as half the workspace has room for, when each needs `memory` bytes; at least one."""
     return max(1, min(parts, WORKSPACE // 2 // memory))
 

@@ -70,7 +70,7 @@ def test_the_product_alone_multiplies_as_much_as_the_layer(monkeypatch):
     """The strips together hold each window of the batch and hardly more, even where a whole one more would be half."""
     layer, done = Layer("thin", 8, 16, 31, 3, 1), []
     matmul = np.matmul
-    monkeypatch.setattr(studies, "lanes", lambda *_: 2)
+    monkeypatch.setattr(studies, "useful_threads", lambda *_: 2)
     monkeypatch.setattr(np, "matmul", lambda a, b, out: done.append(a.size * b.shape[1]) or matmul(a, b, out=out))
     for product in PRODUCTS:
         done.clear()

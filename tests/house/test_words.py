@@ -37,6 +37,14 @@ def test_no_avoided_word_is_used() -> None:
     assert [f"{path}:{line}" for path in pages() for line in avoided(path.read_text(encoding="utf-8"))] == []
 
 
+def test_the_kernels_have_no_private_names() -> None:
+    """A name says what is returned or done; "crew" and "lanes" were threads once."""
+    private = re.compile(r"\b(?:crew|lanes?|desks?|lay_\w+|some_\w+)\b")
+    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "minifcn" / "kernels").glob("*.py")}
+    assert len(sources) > 10
+    assert {name: private.findall(text) for name, text in sources.items() if private.search(text)} == {}
+
+
 def test_an_avoided_word_is_found() -> None:
     """In code, in any case, and whole words alone."""
     assert list(avoided("it Tells\nrecommend, foretold\n# to mend it, ask somebody\nsize = file.tell()")) == [

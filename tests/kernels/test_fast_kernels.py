@@ -110,7 +110,7 @@ def test_many_threads_share_one_workspace(count):
     """Memory is asked for by what each thread may hold at once, whether or not there are as many cores."""
     threads.set_threads(count)
     for i, o, size in ((64, 64, 256), (256, 256, 64), (512, 512, 44), (512, 512, 24)):
-        parts = winograd.crew(count, 36 * 2 * max(i, o) * winograd.LEAST * 4)
+        parts = winograd.threads_with_room(count, 36 * 2 * max(i, o) * winograd.LEAST * 4)
         todo = winograd.tile_blocks(1, (size, size), 2 * max(i, o), parts)
         assert parts * 2 * 36 * max(i, o) * winograd.largest(todo) * 4 <= winograd.WORKSPACE * 1.25
 
@@ -437,7 +437,7 @@ def test_one_thread_does_everything_where_nonecan_start(monkeypatch):
         for count in (2, None):
             patched.setattr(threads, "cores", lambda: 2)
             threads.set_threads(count)
-            assert threads.threads() == threads.lanes(10**12) == 1
+            assert threads.threads() == threads.useful_threads(10**12) == 1
             assert np.array_equal(blocks.correlate(x, w, g, b), here)
     threads.can_start.cache_clear()
     threads.set_threads(2)
@@ -475,10 +475,10 @@ def test_a_way_is_chosen_by_the_channels_that_go_in_and_those_that_come_out(monk
 def test_of_many_threads_as_many_are_woken_as_the_work_is_worth(monkeypatch):
     monkeypatch.setattr(threads, "threads", lambda: 16)
     monkeypatch.setattr(threads, "ALONE", 1000)
-    assert [threads.lanes(each) for each in (999, 1000, 3000, 100_000)] == [1, 2, 6, 16]
-    assert threads.lanes(50, alone=10) == 10 and threads.lanes(5, alone=0) == 10
+    assert [threads.useful_threads(each) for each in (999, 1000, 3000, 100_000)] == [1, 2, 6, 16]
+    assert threads.useful_threads(50, alone=10) == 10 and threads.useful_threads(5, alone=0) == 10
     monkeypatch.setattr(threads, "threads", lambda: 1)
-    assert threads.lanes(100_000) == 1
+    assert threads.useful_threads(100_000) == 1
 
 
 def test_a_failing_task_is_heard_and_nothing_is_left_changed():
