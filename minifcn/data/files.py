@@ -14,7 +14,9 @@ is a `DataError` in one line: the file, what was found, what was expected, and w
 import io
 import math
 import os
+import re
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +61,9 @@ FRAME_FORMATS = (*IMAGE_FORMATS, "TIFF")
 MOST_IN_TILES = 178_000_000
 """The largest picture that is decoded to be predicted tile by tile: Pillow refuses more."""
 
-BITS_PER_SAMPLE = 258  # a tag of TIFF
+DEEP = r"(?:RGB[AX]?|LA);16[BLN]"
+"""How Pillow names colours of 16 bits a sample in a file, which it reads with 8."""
+
 ORIENTATION = 274
 """The EXIF tag that says which way up the camera was held."""
 
@@ -148,7 +152,7 @@ def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
             return "grey with transparency", np.array(picture)[:, :, 0]
         if picture.mode.startswith("I"):
             return "16 bits", np.array(picture).astype(np.uint16)
-        return "colours", np.array(picture.convert("RGB"))
+        return "colours", colours_of_mask(path, picture)
 
 
 def read_image(path: str | os.PathLike[str], *, bits: int = 16) -> np.ndarray:
@@ -163,6 +167,7 @@ def read_image(path: str | os.PathLike[str], *, bits: int = 16) -> np.ndarray:
     from PIL import ImageOps
 
     with opened(path, formats=IMAGE_FORMATS) as picture:
+        use_low_bits(path, picture, bits=bits)
         ImageOps.exif_transpose(picture, in_place=True)
         return np.array(as_rgb(path, picture, bits=bits))
 
@@ -176,19 +181,20 @@ def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS, bits: i
     cure = "scale it down first" if most > MAX_PIXELS else "scale it down first, or predict it with `tile=1024`"
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         count = getattr(picture, "n_frames", 1)
-        only = _frame(path, picture, bits) if count == 1 else None
+        only = _frame(path, picture, 0, bits) if count == 1 else None
     if only is not None:  # the file is closed by now, and Pillow's copy of the pixels is gone
         yield only
         return
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         for number in range(count):
             picture.seek(number)
-            yield _frame(path, picture, bits)
+            yield _frame(path, picture, number, bits)
 
 
-def _frame(path: str | os.PathLike[str], picture: Any, bits: int) -> np.ndarray:
+def _frame(path: str | os.PathLike[str], picture: Any, page: int, bits: int) -> np.ndarray:
     from PIL import ImageOps
 
+    use_low_bits(path, picture, page=page, bits=bits)
     if picture.getexif().get(ORIENTATION, 1) != 1:
         picture = ImageOps.exif_transpose(picture)
     plain = picture.mode == "RGB" and not picture.has_transparency_data
@@ -212,6 +218,69 @@ def as_rgb(path: str | os.PathLike[str], picture: Any, *, bits: int = 16) -> Any
     return picture.convert("RGB")
 
 
+def is_deep(path: str | os.PathLike[str], picture: Any, *, page: int = 0, kinds: str = DEEP) -> bool:
+    """Return whether an open picture has colours of 16 bits a sample: Pillow keeps the upper 8 of them."""
+    tiles = picture.tile
+    if not tiles and picture.format in ("PNG", "TIFF"):  # it is decoded already: to read the EXIF of a PNG does that
+        with opened(path, formats=FRAME_FORMATS, most=MOST_IN_TILES, what="mask") as again:
+            again.seek(page)
+            tiles = again.tile
+    return bool(tiles) and all(re.fullmatch(kinds, _raw_mode(tile)) for tile in tiles)
+
+
+def _raw_mode(tile: Any) -> str:
+    return str(tile[3] if isinstance(tile[3], str) else tile[3][0] if tile[3] else "")
+
+
+def lower_bytes(path: str | os.PathLike[str], *, page: int = 0) -> np.ndarray:
+    """Return the lower 8 bits of each sample (H, W, C) of a picture that `is_deep`.
+
+    Pillow takes one byte of the two, by the order that it believes them to be in. So it is given the other order.
+    """
+    from PIL import Image
+
+    Image.preinit()
+    swapped = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    with opened(path, formats=FRAME_FORMATS, most=MOST_IN_TILES, what="mask") as picture:
+        picture.seek(page)
+        grey = any(_raw_mode(tile).startswith("LA") for tile in picture.tile)
+        tiles = []
+        for name, extents, offset, given in picture.tile:
+            mode = _raw_mode((name, extents, offset, given))
+            other = "RGBA" if grey else mode[:-1] + swapped[mode[-1]]  # grey and alpha, two bytes each, are four bytes
+            tiles.append((name, extents, offset, other if isinstance(given, str) else (other, *given[1:])))
+        picture.tile = tiles
+        low = np.array(picture)
+        return low[..., [1, 1, 1, 3]] if grey else low
+
+
+def use_low_bits(path: str | os.PathLike[str], picture: Any, *, page: int = 0, bits: int) -> None:
+    """Use the upper 8 of the lowest `bits` of 16-bit colours, in place; of transparency, the upper 8 of all."""
+    from PIL import Image
+
+    if bits == 16 or not is_deep(path, picture, page=page):
+        return
+    pixels, low = np.array(picture), lower_bytes(path, page=page)
+    for channel in range(3):
+        sample = pixels[..., channel].astype(np.uint16) << 8 | low[..., channel]
+        pixels[..., channel] = np.minimum(sample >> (bits - 8), 255)
+    picture.paste(Image.fromarray(pixels))
+
+
+def colours_of_mask(path: str | os.PathLike[str], picture: Any, *, page: int = 0) -> np.ndarray:
+    """Return the colours (H, W, 3) uint8 of a mask; of 16-bit samples, 8 bits that lose nothing, or a DataError."""
+    deep = is_deep(path, picture, page=page)
+    upper = np.array(picture.convert("RGB"))
+    if not deep:
+        return upper
+    lower = lower_bytes(path, page=page)[..., :3]
+    if not upper.any():
+        return lower
+    if lower.any() and not np.array_equal(lower, upper):
+        raise DataError(f"{path}: mask of colours with 16 bits a sample; expected 8; save it as an 8-bit PNG")
+    return upper
+
+
 def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
     """Refuse a PNG whose numbers would reach us as anything but the indices that were saved."""
     bits = bits_of_png(path)
@@ -228,15 +297,6 @@ def bits_of_png(path: str | os.PathLike[str]) -> int:
     """Return a PNG's bit depth, which follows signature, chunk head, width and height."""
     with open(path, "rb") as file:
         return file.read(25)[24]
-
-
-def has_deep_samples(path: str | os.PathLike[str], picture: Any) -> bool:
-    """Return whether each of several samples has 16 bits, of which Pillow reads the upper 8."""
-    if picture.mode not in ("RGB", "RGBA", "RGBX", "LA", "CMYK"):
-        return False
-    if picture.format == "PNG":
-        return bits_of_png(path) == 16
-    return max(getattr(picture, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))) > 8
 
 
 def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, has_deep_samples, opened
+from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, is_deep, lower_bytes, opened
 from minifcn.data.sample import MOST_PLANES
 from minifcn.errors import DataError, FormatError, UsageError
 from minifcn.formats.limits import bytes_of, path_of
@@ -112,7 +112,7 @@ def _of_picture(path: Path, most: int, *, whole: bool) -> tuple[np.ndarray, floa
                 picture.seek(page)
                 if picture.size != size:
                     raise DataError(f"{path}: page {page + 1} is {picture.size}, page 1 {size}; expected one size")
-                parts.append(_page(path, picture, whole=whole))
+                parts.append(_page(path, picture, page, whole=whole))
     except DataError as fault:
         unread = isinstance(fault, Deep) or "not recognised" in str(fault) or "decoded" in str(fault)
         if path.suffix.lower() in TIFF_SUFFIXES and unread:
@@ -124,15 +124,18 @@ def _of_picture(path: Path, most: int, *, whole: bool) -> tuple[np.ndarray, floa
     return planes, nothing
 
 
-def _page(path: Path, picture: Any, *, whole: bool) -> np.ndarray:
+def _page(path: Path, picture: Any, page: int, *, whole: bool) -> np.ndarray:
     """The numbers (H, W, samples) of one page, as they are stored."""
     mode = picture.mode
     if mode in ("1", "P"):
         picture, mode = picture.convert("RGB" if mode == "P" else "L"), "RGB"
     if not (mode in MODES or mode.startswith("I;16")):
         raise DataError(f"{path}: image mode {mode}; expected 8, 16 or 32 bits a sample")
-    deep, array = has_deep_samples(path, picture), np.asarray(picture)
-    if deep and (whole or array[:, :, :3].max(initial=0) < 2 ** (SENSOR_BITS - 8)):
+    several = mode in ("LA", "RGB", "RGBA", "CMYK") and is_deep(path, picture, page=page, kinds=".*;16.*")
+    readable, array = is_deep(path, picture, page=page, kinds="RGBA?;16."), np.asarray(picture)
+    if several and whole and readable:
+        array = array.astype(np.uint16) << 8 | lower_bytes(path, page=page)
+    elif several and (whole or array[:, :, :3].max(initial=0) < 2 ** (SENSOR_BITS - 8)):
         raise Deep(f"{path}: 16 bits in each of several samples, of which 8 would be lost; save it as .npy")
     return array[:, :, None] if array.ndim == 2 else array
 

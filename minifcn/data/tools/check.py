@@ -101,6 +101,7 @@ KINDS = {
     "palettes": SILENT["palettes"],
     "turned": SILENT["turned"],
     "dark": SILENT["dark"],
+    "black": SILENT["black"],
     "constant": SILENT["constant"],
     "void": ("masks of nothing but 255", "255 is void: nothing can be learned from these, and nothing measured."),
 }

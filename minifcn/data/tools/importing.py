@@ -179,7 +179,7 @@ def recognise(
         _read_shapes(found, sources, files, sidecar, empty=empty, advance=advance)
     if not found.items:
         raise DataError(f"{root}: nothing can be used; {next(iter(found.left_out), 'no picture has a label')}")
-    deep = [one for one in found.items if one.header.mode.startswith("I;16")]
+    deep = [one for one in found.items if one.header.deep]
     if deep:
         found.bits = bits_in_use(largest_number(one.image, one.page) for one in deep)
         how = f"no number needs more than {found.bits} bits, so these are scaled to 8" if found.bits < 16 else ""
@@ -569,7 +569,8 @@ def write_tree(
 def _written(found: Found, item: Item, root: Path, left_out: list[str], advance: Callable[[], None]) -> bool:
     try:
         label = _label_of(found, item)
-        if item.header.deep and bits_in_use([largest_number(item.image, item.page)]) < 16:
+        colours = item.header.deep and not item.header.mode.startswith("I;16")
+        if colours and found.bits == 16 and bits_in_use([largest_number(item.image, item.page)]) < 16:
             raise DataError(
                 f"{item.image}: 16 bits in each of several samples, of which the upper 8 are read and only the lower "
                 "used; save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
@@ -581,7 +582,11 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
     finally:
         advance()
     write_mask(root / MASKS / f"{item.id}.png", label)
-    plain = item.header.orientation == 1 and item.header.pages == 1 and not item.header.mode.startswith("I")
+    plain = (
+        item.header.orientation == 1
+        and item.header.pages == 1
+        and not (item.header.deep or item.header.mode.startswith("I"))
+    )
     suffix = item.image.suffix.lower()
     if image is None or (suffix in COPIED and plain):
         copy_file(item.image, root / IMAGES / f"{item.id}{suffix}")

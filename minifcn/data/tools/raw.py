@@ -20,8 +20,11 @@ from minifcn.data.files import (
     ORIENTATION,
     as_rgb,
     bits_of_png,
-    has_deep_samples,
+    colours_of_mask,
+    is_deep,
+    lower_bytes,
     opened,
+    use_low_bits,
 )
 from minifcn.data.planes import SENSOR_BITS
 from minifcn.data.tools.mapping import packed
@@ -37,13 +40,14 @@ MAX_PAGES = 10_000
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a picture say: height and width as stored, EXIF orientation, mode and pages."""
+    """What the first bytes of a picture say: height and width as stored, EXIF orientation, mode and pages, and whether
+    its samples have 16 bits."""
 
     size: tuple[int, int]
     orientation: int
     mode: str
     pages: int = 1
-    deep: bool = False  # 16 bits in each of several samples
+    deep: bool = False
 
     @property
     def shown(self) -> tuple[int, int]:
@@ -68,7 +72,7 @@ class RawMask:
 def read_header(path: Path) -> Header:
     """Return what the header of a picture says; nothing is decoded."""
     with opened(path, formats=FORMATS, what="mask") as picture:
-        deep = has_deep_samples(path, picture)
+        deep = picture.mode.startswith("I;16") or is_deep(path, picture)
         return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture), deep)
 
 
@@ -95,13 +99,17 @@ def _pages(picture: Any) -> int:
 
 
 def largest_number(path: Path, page: int) -> int:
-    """Return the largest number in a 16-bit picture; of one with several samples, the largest that it may be."""
+    """Return the largest number in a 16-bit picture; transparency does not count."""
     with opened(path, formats=FORMATS) as picture:
         picture.seek(page)
-        numbers = np.asarray(picture)
-        colours = numbers[:, :, :3] if picture.mode != "LA" and numbers.ndim == 3 else numbers
-        most = int(colours.max(initial=0))
-        return most * 256 + 255 if has_deep_samples(path, picture) else most
+        deep, numbers = is_deep(path, picture, page=page), np.asarray(picture)
+    if not deep:
+        return int(numbers.max(initial=0))
+    upper = numbers[..., :3]
+    most = int(upper.max(initial=0))
+    if most >= 2 ** (SENSOR_BITS - 8):  # the lower half would not change how many bits are in use
+        return most << 8 | 255
+    return most << 8 | int(lower_bytes(path, page=page)[..., :3][upper == most].max(initial=0))
 
 
 def bits_in_use(largest: Iterable[int]) -> int:
@@ -117,6 +125,7 @@ def read_picture(path: Path, *, page: int = 0, bits: int = 16) -> np.ndarray:
     with opened(path, formats=FORMATS) as picture:
         picture.seek(page)
         _require_room(path, picture)
+        use_low_bits(path, picture, page=page, bits=bits)
         return np.array(as_rgb(path, ImageOps.exif_transpose(picture), bits=bits))
 
 
@@ -149,7 +158,7 @@ def read_raw_mask(path: Path, *, page: int = 0) -> RawMask:
             return RawMask(f"{'16' if mode.startswith('I;16') else '32'}-bit {name}", _whole(path, picture), turned)
         if mode not in ("RGB", "RGBA"):
             raise DataError(f"{path}: mask of mode {mode}; expected numbers or colours; save it as PNG")
-        return RawMask(f"{name} in colours", np.array(picture.convert("RGB")), turned)
+        return RawMask(f"{name} in colours", colours_of_mask(path, picture, page=page), turned)
 
 
 def _of_palette(name: str, picture: Any, turned: int) -> RawMask:

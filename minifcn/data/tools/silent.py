@@ -22,7 +22,7 @@ from minifcn.data.planes import PLANE_SUFFIXES
 from minifcn.data.sample import Sample
 from minifcn.data.tools.mapping import packed
 from minifcn.data.tools.meaning import Survey
-from minifcn.data.tools.raw import FORMATS, bits_in_use, largest_number, read_header
+from minifcn.data.tools.raw import FORMATS, SENSOR_BITS, bits_in_use, largest_number, read_header
 from minifcn.errors import DataError
 
 KINDS = {
@@ -38,8 +38,12 @@ KINDS = {
     ),
     "dark": (
         "16-bit images that use only their lower bits",
-        "Training reads the upper 8 of 16 bits, which are black here. `minifcn data import DIR NEW` scales grey ones; "
-        "save colours with 8 bits.",
+        "Training reads the upper 8 of 16 bits, which are black here. `minifcn data import DIR NEW` scales them.",
+    ),
+    "black": (
+        "images that are nearly black, all of them",
+        "They look like 12 of 16 bits of which the upper 8 were kept: four bits are left. Convert the originals again, "
+        "scaled to their largest number; `minifcn data import DIR NEW` does that to 16-bit PNG and TIFF.",
     ),
     "constant": ("images of one colour", "Nothing can be learned from them. Take them out of the lists."),
     "twins": (
@@ -48,9 +52,11 @@ KINDS = {
     ),
 }
 ANY = re.compile(r"[^\n]+")
-FACTS = {"turned": ANY, "constant": ANY, "twins": ANY, "dark": re.compile(r"\d{1,5}")}
+FACTS = {"turned": ANY, "constant": ANY, "twins": ANY, "dark": re.compile(r"\d{1,5}"), "black": re.compile(r"\d{1,2}")}
 FACTS["palette"] = re.compile(r"\d{1,3}:\d{1,8}( \d{1,3}:\d{1,8})*")  # number:colour of all numbers that are used
+FACTS["repeated"] = re.compile(r"\d{1,8}( \d{1,8})*")  # colours that the palette has at several numbers
 """What is kept of an id, and how it looks."""
+BLACK = 2 ** (SENSOR_BITS - 8)  # what is left of a sensor's numbers where the upper 8 of 16 bits were kept
 FEW = 0.0005  # a mask with a smaller share of all classes but one may hold stray pixels only
 
 
@@ -62,6 +68,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.facts: dict[str, dict[str, Any]] = defaultdict(dict)
+        self._bright = False
         self._pictures: dict[bytes, str] = {}
         self._classes: dict[str, Counter[int]] = {}
 
@@ -72,13 +79,19 @@ class Silent:
         head = read_header(image)
         if head.orientation != 1 and head.size == head.shown and read_header(mask).orientation == 1:
             self.facts[name]["turned"] = f"EXIF orientation {head.orientation}, and none in {mask.name}"
-        if head.mode.startswith("I;16") or head.deep:
+        if head.deep:
             self.facts[name]["dark"] = largest_number(image, 0)
 
     def pixels(self, name: str, image: np.ndarray) -> None:
         """Look at a decoded image."""
         if image.size and (image == image[0, 0]).all():
             self.facts[name]["constant"] = f"all {', '.join(map(str, image[0, 0].tolist()))}"
+        elif (most := int(image.max(initial=0))) < BLACK and not self._bright:
+            self.facts[name]["black"] = most
+        elif most >= BLACK and not self._bright:  # then the dark ones are as they should be
+            self._bright = True
+            for facts in self.facts.values():
+                facts.pop("black", None)
         digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
         other = self._pictures.setdefault(digest, name)
         if other != name:
@@ -122,6 +135,8 @@ class Silent:
         bits = bits_in_use(dark.values())
         if bits < 16:
             found["dark"] = [f"{name}: no number above {most}" for name, most in dark.items()]
+        elif black := {name: facts["black"] for name, facts in self.facts.items() if "black" in facts}:
+            found["black"] = [f"{name}: no number above {most} of 255" for name, most in black.items()]
         return {kind: found[kind] for kind in KINDS if found.get(kind)}
 
     def sentences(self, *, notes: bool = True) -> Iterator[str]:

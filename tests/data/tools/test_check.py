@@ -148,6 +148,10 @@ def low_bits(tree: Path) -> None:
     )
 
 
+def image_of(tree: Path, number: int) -> Path:
+    return tree / "JPEGImages" / f"{'abc'[number]}.png"
+
+
 GREY16 = np.array([[0, 1, 2, 255]] * 3, np.uint16)
 
 
@@ -186,6 +190,13 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "image upside down": (lambda t: turned_by_exif(t, 3), "turned", "a: EXIF orientation 3, and none in a.png"),
     "12 bits in 16": (low_bits, "dark", "a: no number above 4000"),
+    "12 bits in 16, of which 8 were kept": (
+        lambda t: [
+            Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) + n).save(image_of(t, n)) for n in (0, 1, 2)
+        ],
+        "black",
+        "a: no number above 11 of 255",
+    ),
     "one colour": (
         lambda t: Image.new("RGB", (4, 3), (1, 2, 3)).save(t / "JPEGImages" / "a.png"),
         "constant",

@@ -3,22 +3,24 @@
 import json
 import os
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from deep_pictures import deep_png, deep_tiff
 from PIL import Image, ImageOps
 from test_drawing import packed_runs
 
 from minifcn.cli.verbs import main
-from minifcn.data.files import read_image, read_mask
+from minifcn.data.files import read_frames, read_image, read_mask
+from minifcn.data.tools.check import check
 from minifcn.data.tools.importing import Found, recognise, write_tree
+from minifcn.data.tools.raw import read_raw_mask
 from minifcn.data.tools.sidecars import CAMVID
-from minifcn.data.tools.silent import warnings_of
+from minifcn.data.tools.silent import KINDS as SILENT
+from minifcn.data.tools.silent import Silent, warnings_of
 from minifcn.data.voc import VOC_CLASSES, VOCSegmentation
 from minifcn.errors import DataError, UsageError
 from minifcn.kernels.threads import set_threads
@@ -645,24 +647,13 @@ def test_16_bit_pictures(bits: int, says: str, tmp_path: Path) -> None:
     assert says in " ".join(found.notes) and data[0].image.max() == 255 and 120 < data[0].image.mean() < 135
 
 
-def png16(pixels: np.ndarray) -> bytes:
-    """A PNG of colours with 16 bits a sample, which Pillow reads and does not write."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def test_colours_of_16_bits_that_would_be_black_are_refused(tmp_path: Path) -> None:
-    """Pillow reads the upper 8 bits of each of several samples, which a sensor of 12 bits leaves black."""
+def test_colours_of_16_bits_that_would_be_black_are_left_out(tmp_path: Path) -> None:
+    """One factor holds for a whole folder: where others use all 16 bits, 12 of them are black."""
     folder = tmp_path / "mine" / "images"
     folder.mkdir(parents=True)
     for name in NAMES:
         ramp = np.linspace(0, 2**12 - 1, H * W).reshape(H, W, 1).astype(np.uint16).repeat(3, axis=2)
-        (folder / f"{name}.png").write_bytes(png16(ramp if name == "a" else ramp * 16))
+        deep_png(folder / f"{name}.png", ramp if name == "a" else ramp * 16)
     masks(tmp_path / "mine", "masks/{}.png")
     found, new = recognise(tmp_path / "mine"), tmp_path / "new"
     (left_out,) = write_tree(found, new)
@@ -671,6 +662,76 @@ def test_colours_of_16_bits_that_would_be_black_are_refused(tmp_path: Path) -> N
     for path in (new / "JPEGImages").iterdir():
         shutil.copyfile(folder / "a.png", path)
     assert "16-bit images that use only their lower bits" in "".join(warnings_of(VOCSegmentation(new, None)))
+
+
+def deep_picture(name: str, most: int, samples: int) -> np.ndarray:
+    ramp = np.linspace(0, most, H * W * samples).reshape(H, W, samples).astype(np.uint16)
+    ramp = np.roll(ramp, 8 * ord(name), axis=1)
+    if samples in (2, 4):
+        ramp[..., -1] = 65535
+    return ramp
+
+
+DEEP = {
+    "RGB": (deep_png, 3, ".png"),
+    "RGBA": (deep_png, 4, ".png"),
+    "grey and alpha": (deep_png, 2, ".png"),
+    "tiff": (deep_tiff, 3, ".tif"),
+    "tiff of a Mac": (lambda path, pixels: deep_tiff(path, pixels, ">"), 3, ".tif"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_16_bit_colours(bits: int, kind: str, tmp_path: Path) -> None:
+    """Pillow keeps the upper 8 bits of a sensor's 12 in 16, which are nearly black."""
+    write, samples, suffix = DEEP[kind]
+    pixels = {name: deep_picture(name, 2**bits - 1, samples) for name in NAMES}
+    for name in NAMES:
+        write(tmp_path / "mine" / "images" / f"{name}{suffix}", pixels[name])
+    masks(tmp_path / "mine", "masks/{}.png")
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    says = f"5 pictures of 16 bits: {f'no number needs more than {bits} bits' if bits < 16 else 'their upper 8 bits'}"
+    assert says in " ".join(found.notes) and (tmp_path / "new" / "image-bits.txt").is_file() == (bits < 16)
+    grey = samples == 2
+    expected = (pixels["a"] >> (bits - 8))[..., [0, 0, 0] if grey else [0, 1, 2]]
+    assert np.array_equal(data[0].image, expected)
+    source = tmp_path / "mine" / "images" / f"a{suffix}"
+    assert np.array_equal(next(read_frames(source, bits=bits)), expected)
+    if suffix == ".png":
+        assert np.array_equal(read_image(source, bits=bits), expected)
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_check_and_train_name_12_bits_in_16(converted: bool, tmp_path: Path) -> None:
+    """In colours of 16 bits, and in 8 bits to which somebody's program has cut them already."""
+    voc(tmp_path / "tree")
+    for name in NAMES:
+        (tmp_path / "tree" / "JPEGImages" / f"{name}.jpg").unlink()
+        pixels, path = deep_picture(name, 4080, 3), tmp_path / "tree" / "JPEGImages" / f"{name}.png"
+        save(path, (pixels >> 8).astype(np.uint8)) if converted else deep_png(path, pixels)
+    kind, says = ("black", "no number above 15 of 255") if converted else ("dark", "no number above 4080")
+    faults = check(tmp_path / "tree").faults
+    assert set(faults) == {kind} and says in faults[kind][0] and len(faults[kind]) == 5
+    data, silent = VOCSegmentation(tmp_path / "tree", "train"), Silent()
+    for sample in data:  # as training does before its first step
+        silent.sample(sample)
+    assert SILENT[kind][0] in " ".join([*warnings_of(data), *silent.sentences()])
+    picture("a").save(tmp_path / "tree" / "JPEGImages" / "a.png")
+    assert "black" not in check(tmp_path / "tree").faults
+
+
+@pytest.mark.parametrize("shift", [257, 1])
+def test_masks_in_colours_of_16_bits(shift: int, tmp_path: Path) -> None:
+    photos(tmp_path / "mine")
+    for name in NAMES:
+        pixels = np.repeat(truth(name, (0, 1, 2)).astype(np.uint16)[..., None] * shift, 3, axis=2)
+        deep_png(tmp_path / "mine" / "masks" / f"{name}.png", pixels)
+    _, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert np.array_equal(data[0].label, truth("a", (0, 1, 2)))
+    deep_png(tmp_path / "mine" / "masks" / "a.png", pixels + np.uint16(300))
+    with pytest.raises(DataError, match="mask of colours with 16 bits a sample; expected 8"):
+        read_raw_mask(tmp_path / "mine" / "masks" / "a.png")
 
 
 def test_lists_of_all_kinds(tmp_path: Path) -> None:
