@@ -46,18 +46,23 @@ def read_json(path: Path, *, most: int, what: str) -> dict[str, Any]:
 
     what: the kind of file, for messages: "a run's config.json". A byte-order mark is passed over.
     """
+    found = read_value(path, most=most, what=what)
+    if not isinstance(found, dict):
+        raise FormatError(f"{path}: holds {type(found).__name__}; expected an object, {what}")
+    return found
+
+
+def read_value(path: Path, *, most: int, what: str) -> Any:
+    """Return what a JSON file holds, an object or not, as `read_json` reads it."""
     try:
         size = path.stat().st_size
         if not path.is_file() or size > most:  # a pipe or a device would never end
             raise FormatError(f"{path}: {size} bytes; expected {what}, a file of at most {most}")
-        found = parse_json(path.read_text(encoding="utf-8-sig"), most=most)
+        return parse_json(path.read_text(encoding="utf-8-sig"), most=most)
     except OSError as fault:
         raise FormatError(f"{path}: cannot be read ({fault.strerror}); expected {what}") from fault
     except ValueError as fault:
         raise FormatError(f"{path}: is not JSON in UTF-8 ({fault!s:.100}); expected {what}") from fault
-    if not isinstance(found, dict):
-        raise FormatError(f"{path}: holds {type(found).__name__}; expected an object, {what}")
-    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -272,13 +272,16 @@ def check(
     root = find_year_folder(folder)
     names = root / "class_names.txt"
     own = classes is not None or names.is_file()
-    table = None if own else find_sidecar(root, [path for path in root.iterdir() if path.is_file()])
+    beside = sorted(path for path in root.iterdir() if path.is_file())
+    table, notes = (None, []) if own else find_sidecar(root, beside)
     if table and not table.colours:
+        notes.append(f"{table.path.name}: not used; the names of classes are read from class_names.txt")
         table = None
     usual = table.classes if table else VOC_CLASSES
     found = Findings(root, tuple(classes or (read_lines(names) if own else usual)), own, table)
     if not 1 <= len(found.classes) <= VOID:
         raise UsageError(f"{folder}: {len(found.classes)} class names; expected 1..{VOID}")
+    found.notes += notes
     images, masks = Part(root / IMAGES, IMAGE_SUFFIXES), Part(root / MASKS, MASK_SUFFIXES)
     found.splits = _lists(found, root / SPLITS, split, masks)
     _compare(found)

@@ -134,7 +134,7 @@ def _is_tiff(path: Path) -> bool:
 
 
 def _within(path: Path | None, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path else "?"
+    return os.path.relpath(path, folder).replace(os.sep, "/") if path else "?"
 
 
 def recognise(
@@ -169,10 +169,10 @@ def recognise(
     if not root.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one with pictures and their labels; check the path")
     files = walk(root, without=path_of(without) if without else None)
-    sidecar = read_sidecar(path_of(classes)) if classes else find_sidecar(root, files)
+    sidecar, notes = (read_sidecar(path_of(classes)), []) if classes else find_sidecar(root, files)
     sources = _sources(root, files, kind, planes)
     found = Found(root, sources.kind, [], (), "", turned=turned, planes=planes)
-    found.left_out, found.notes = sources.left_out, sources.notes
+    found.left_out, found.notes = sources.left_out, notes + sources.notes
     if sources.kind == "masks":
         _read_masks(found, sources, sidecar, read_map(path_of(map)) if map else ({}, {}), by, advance)
     else:
@@ -324,6 +324,9 @@ def _read_masks(
     found.meaning, found.classes, found.sure = meaning, meaning.classes, meaning.sure
     kinds = ", ".join(f"{count} {kind}" for kind, count in survey.kinds.most_common())
     found.why = f"{meaning.why} ({kinds})"
+    if sidecar and not set(sidecar.classes) <= set(meaning.classes):
+        why = f"its {len(sidecar.classes)} names are not used: the masks do not hold its numbers or colours"
+        found.notes.append(f"{_within(sidecar.path, found.folder)}: {why}; `map=FILE` says what is which class")
 
 
 def _header(found: Found, path: Path) -> Header:
