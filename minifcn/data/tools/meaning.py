@@ -10,8 +10,8 @@ result says so.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ from minifcn.data.voc import VOC_CLASSES
 from minifcn.errors import DataError
 
 CARLA_MOST = 40  # CARLA's largest number is 28; red in VOC's palette begins at 64
+MANY, FEW, SMOOTH = 64, 6, 0.25
+"""Masks with at least so many numbers, of which so few fill all but this share, were scaled with interpolation."""
 HAZE = 0.02  # share of pixels between black and white that a JPEG of a black and white mask may have
 CITYSCAPES_COLOURS = (
     *(0x804080, 0xF423E8, 0x464646, 0x66669C, 0xBE9999, 0x999999, 0xFAAA1E, 0xDCDC00, 0x6B8E23, 0x98FB98),
@@ -51,6 +53,7 @@ class Survey:
     channels_equal: bool = True
     red_only: bool = True
     palettes: dict[int, dict[int, Path]] = field(default_factory=lambda: defaultdict(dict))
+    repeated: set[int] = field(default_factory=set)  # colours that one palette has at several numbers
     palette_files: int = 0
     files: int = 0
     first: Path | None = None
@@ -71,32 +74,50 @@ class Survey:
         else:
             self.numbers.update(_counted(mask.values))
             self.palette_files += bool(mask.palette)
-            for number, colour in mask.palette.items():
-                self.palettes[number].setdefault(colour, path)
+            self.add_palette(path, mask.palette, mask.repeated)
+
+    def add_palette(self, path: Path, colours: Mapping[int, int], repeated: Iterable[int]) -> None:
+        """Compare the colours of the numbers in use in one mask with those of the others."""
+        self.repeated.update(repeated)
+        for number, colour in colours.items():
+            self.palettes[number].setdefault(colour, path)
 
     def conflict(self) -> str:
-        """Return a number that has two colours in two files, as a sentence; "" where the palettes agree."""
+        """Return a number with two colours in two files, or a colour with two numbers, as a sentence; "" for none."""
         for number, colours in sorted(self.palettes.items()):
             if len(colours) > 1:
                 (one, a), (two, b) = list(colours.items())[:2]
                 return (
                     f"number {number} is the colour {colour_name(one)} in {a.name} and {colour_name(two)} in {b.name}"
                 )
+        first: dict[int, tuple[int, Path]] = {}
+        for number, colours in sorted(self.palettes.items()):
+            for colour, path in colours.items():
+                other, there = first.setdefault(colour, (number, path))
+                if other != number and colour not in self.repeated:
+                    where = f"number {other} in {there.name} and {number} in {path.name}"
+                    return f"the colour {colour_name(colour)} is {where}"
         return ""
 
     def misplaced(self) -> str:
         """Return a colour of VOC's palette that stands at another number, as a sentence; "" where none does.
 
-        Only if all colours are VOC's: other palettes share a colour with it by chance.
+        Only if most colours are VOC's: other palettes share one or two with it by chance.
         """
         known = voc_colours(len(VOC_CLASSES))
         used = {(number, colour) for number, colours in self.palettes.items() for colour in colours}
-        if len(used) < 2 or not all(colour in known for _, colour in used):
+        used = {(number, colour) for number, colour in used if colour not in self.repeated}
+        wrong = sorted((number, colour) for number, colour in used if known.get(colour, number) != number)
+        if not wrong or len(used) < 2 or len(self.own_colours()) > max(0, len(wrong) - 1):
             return ""
-        for number, colour in sorted(used):
-            if known[colour] != number:
-                return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {known[colour]}"
-        return ""
+        number, colour = wrong[0]
+        return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {known[colour]}"
+
+    def own_colours(self) -> set[int]:
+        """Return the colours in palettes that are not VOC's."""
+        return {colour for colours in self.palettes.values() for colour in colours} - voc_colours(
+            len(VOC_CLASSES)
+        ).keys()
 
 
 def _counted(values: np.ndarray) -> dict[int, int]:
@@ -123,6 +144,7 @@ class Meaning:
         """Return the classes (H, W) uint8 of a raw mask."""
         values = mask.values
         if self.by == "threshold":
+            values = values[..., 0] if values.ndim == 3 else values
             return (values >= 128).astype(np.uint8)
         if self.by == "numbers" and values.ndim == 3:
             values = values[..., 0]
@@ -162,7 +184,8 @@ def meaning_of(
     if found.greys:
         return _thresholded(found, sidecar)
     known = len(found.colours) > 1 and set(found.colours) <= set(voc_colours(len(VOC_CLASSES)))
-    equal = bool(found.colours) and found.channels_equal and not known  # black and (128, 128, 128) are VOC's
+    known &= layout == "voc" or not found.channels_equal  # black and (128, 128, 128) are VOC's, and two greys
+    equal = bool(found.colours) and found.channels_equal and not known
     if (equal or (found.colours and found.red_only and _carla(found))) and by != "colours":
         red = Counter({colour >> 16: count for colour, count in found.colours.items()})
         what = (
@@ -177,7 +200,11 @@ def meaning_of(
     in_palettes = Counter({c: found.numbers[n] for n, colours in found.palettes.items() for c in colours})
     if found.palette_files == found.files and by != "numbers" and not own_numbers:
         conflict, misplaced = found.conflict(), found.misplaced()
-        tabled = sidecar is not None and set(in_palettes) <= set(sidecar.colours)
+        tabled = tabled_in(sidecar, in_palettes)
+        if misplaced and not (by or tabled or conflict) and (named := _numbers_count(found, sidecar)) is not None:
+            meaning = _of_numbers(found, found.numbers, sidecar, layout, own_numbers)
+            why = f"the numbers count, not the colours behind them: {misplaced}; `by=colours` takes the colours"
+            return replace(_said(why, meaning), sure=named)
         if by == "colours" or tabled or conflict or misplaced:
             why = conflict or ("" if tabled else misplaced)
             return _said(
@@ -185,6 +212,23 @@ def meaning_of(
                 _of_colours(found, in_palettes, sidecar, layout, own_colours),
             )
     return _of_numbers(found, found.numbers, sidecar, layout, own_numbers)
+
+
+def _numbers_count(found: Survey, sidecar: Sidecar | None) -> bool | None:
+    """Return whether a list names the numbers, though their colours are VOC's of others; None if the colours count.
+
+    They do if all are VOC's, and no list is too short to name VOC's classes.
+    """
+    known = voc_colours(len(VOC_CLASSES))
+    classes = {known.get(colour, VOID) for colours in found.palettes.values() for colour in colours} - {VOID}
+    inside = {number for number in found.numbers if number != VOID}
+    named = bool(sidecar and inside <= set(sidecar.numbers) and len(sidecar.classes) <= max(classes, default=0))
+    return named if named or found.own_colours() else None
+
+
+def tabled_in(sidecar: Sidecar | None, colours: Iterable[int]) -> bool:
+    """Return whether a file beside the masks names all these colours."""
+    return sidecar is not None and set(colours) <= set(sidecar.colours)
 
 
 def _said(first: str, meaning: Meaning) -> Meaning:
@@ -234,6 +278,8 @@ def _of_numbers(
         where = f", named in {named.path.name}" if named else ""
         return _complete(found, pixels, Meaning(names, "numbers", mapping, f"ADE20K: 0 is void, 1 is class 0{where}"))
     inside = sorted(there - {VOID})
+    if smooth := _smoothed(found, pixels, sidecar):
+        return smooth
     if sidecar and sidecar.numbers and set(inside) <= set(sidecar.numbers):
         if there == {0, VOID} and len(sidecar.classes) == 2:
             return Meaning(sidecar.classes, "numbers", {0: 0, VOID: 1}, _black_and_white(sidecar.classes[1]))
@@ -268,6 +314,29 @@ def _of_numbers(
     names = tuple(f"class {number}" for number in range(inside[-1] + 1))
     why = "the numbers are the classes; no file names them (`classes=FILE` does, a name a line)"
     return Meaning(names, "numbers", void | {number: number for number in range(inside[-1] + 1)}, why)
+
+
+def _smoothed(found: Survey, pixels: Mapping[int, int], sidecar: Sidecar | None) -> Meaning | None:
+    """Return what masks mean that were scaled with interpolation: black and white survive, other numbers do not.
+
+    Their numbers are many, and nearly all pixels have a few of them. None for masks that are not like that.
+    """
+    if len(pixels) < MANY or (sidecar and len(sidecar.classes) >= MANY) or max(pixels) > VOID:
+        return None
+    total = sum(pixels.values())
+    grey = sum(count for number, count in pixels.items() if 0 < number < VOID)
+    ends = [pixels.get(0, 0), pixels.get(VOID, 0)]
+    if min(ends) > max(count for number, count in pixels.items() if 0 < number < VOID) and grey < SMOOTH * total:
+        classes = sidecar.classes if sidecar and len(sidecar.classes) == 2 else ("background", "object")
+        why = f"black and white, scaled with interpolation ({len(pixels)} greys): 128 and above is {classes[1]}"
+        return Meaning(classes, "threshold", {}, why)
+    if sum(sorted(pixels.values())[-FEW:]) > (1 - SMOOTH) * total:
+        raise DataError(
+            f"{found.first}: masks hold {len(pixels)} numbers, of which {FEW} fill nearly all; expected one for each "
+            "class; they were scaled with interpolation: export them again, or scale with the nearest neighbour; if "
+            "they are classes, `classes=FILE` names them, a name a line"
+        )
+    return None
 
 
 def _black_and_white(name: str) -> str:

@@ -7,6 +7,7 @@ upright together when the photograph carries an EXIF orientation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,13 +60,15 @@ class Header:
 class RawMask:
     """A mask as stored: numbers (H, W) or colours (H, W, 3) uint8, and what else says what they mean.
 
-    `palette` holds the colour, as 0xRRGGBB, of each number that occurs. `lossy` is a mask that was a JPEG.
+    `palette` holds the colour, as 0xRRGGBB, of each number that occurs; `repeated` the colours that stand at several
+    numbers of it. `lossy` is a mask that was a JPEG.
     """
 
     kind: str
     values: np.ndarray
     orientation: int = 1
     palette: dict[int, int] = field(default_factory=dict)
+    repeated: frozenset[int] = frozenset()
     lossy: bool = False
 
 
@@ -166,7 +169,12 @@ def _of_palette(name: str, picture: Any, turned: int) -> RawMask:
     colours = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     used = [int(number) for number in np.unique(values) if number < len(colours)]
     table = dict(zip(used, packed(colours[used]).tolist(), strict=True))
-    return RawMask(f"{name} with a palette", values, turned, table)
+    return RawMask(f"{name} with a palette", values, turned, table, repeated_in(packed(colours).tolist()))
+
+
+def repeated_in(colours: Iterable[int]) -> frozenset[int]:
+    """Return the colours that stand at several numbers of a palette, as black does after the last that was given."""
+    return frozenset(colour for colour, count in Counter(colours).items() if count > 1)
 
 
 def _whole(path: Path, numbers: Any) -> np.ndarray:

@@ -22,14 +22,14 @@ from minifcn.data.planes import PLANE_SUFFIXES
 from minifcn.data.sample import Sample
 from minifcn.data.tools.mapping import packed
 from minifcn.data.tools.meaning import Survey
-from minifcn.data.tools.raw import FORMATS, SENSOR_BITS, bits_in_use, largest_number, read_header
+from minifcn.data.tools.raw import FORMATS, SENSOR_BITS, bits_in_use, largest_number, read_header, repeated_in
 from minifcn.errors import DataError
 
 KINDS = {
     "palettes": (
         "palettes that contradict each other, or the numbers",
         "Training reads the numbers, and a viewer shows the colours: here they do not say the same. `minifcn data "
-        "import DIR NEW` writes masks by their colours; with `by=numbers` it keeps the numbers.",
+        "import DIR NEW` says which of the two it takes; `by=colours` or `by=numbers` decides it.",
     ),
     "turned": (
         "images that their EXIF turns, with masks that may not be",
@@ -109,6 +109,9 @@ class Silent:
         colours = palette_of(path) if path else {}
         if used := [f"{number}:{colours[number]}" for number in self._classes[name] if number in colours]:
             self.facts[name]["palette"] = " ".join(used)
+            there = repeated_in(colours.values()) & {colours.get(number) for number in self._classes[name]}
+            if there:
+                self.facts[name]["repeated"] = " ".join(map(str, sorted(there)))
 
     def recall(self, name: str, facts: Mapping[str, Any], known: Callable[[str], bool]) -> None:
         """Look at what was found before; a twin counts if it is still `known`."""
@@ -128,6 +131,7 @@ class Silent:
             found["twins"] += [f"{name} and {facts['twins']}"] if "twins" in facts else []
             dark |= {name: int(facts["dark"])} if "dark" in facts else {}
             palettes.setdefault(facts.get("palette", ""), name)
+            survey.repeated.update(map(int, facts.get("repeated", "").split()))
         for used, name in palettes.items():
             for number, _, colour in (each.partition(":") for each in used.split()):
                 survey.palettes[int(number)].setdefault(int(colour), Path(f"{name}.png"))

@@ -822,6 +822,102 @@ def test_palettes_count_as_the_user_says(tmp_path: Path) -> None:
     assert found.meaning is not None and found.meaning.by == "numbers"
 
 
+def test_one_colour_with_two_numbers(tmp_path: Path) -> None:
+    """Red is 1 in some files and 2 in others: it is one class, and the check of such a tree names it."""
+    red = np.zeros((256, 3), np.uint8)
+    red[0] = 10, 10, 10
+    one, two = red.copy(), red.copy()
+    one[1] = two[2] = 200, 30, 40
+    one, two = one[:3], two[:3]
+    one[2], two[1] = (1, 2, 3), (3, 2, 1)  # not in use
+
+    def make(name: str) -> Image.Image:
+        return with_palette(truth(name, (0, 1)), one) if name in "ac" else with_palette(truth(name, (0, 2)), two)
+
+    photos(tmp_path / "mine", "JPEGImages/{}.jpg")
+    masks(tmp_path / "mine", "SegmentationClass/{}.png", make)
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    says = "the colour 200 30 40 is number 1 in a.png and 2 in b.png"
+    assert says in found.why and len(data.classes) == 2 and np.array_equal(data[1].label, truth("b", (0, 1)))
+    assert says in check(tmp_path / "mine").faults["palettes"]
+
+
+def test_a_palette_that_ends_in_black_has_no_colour_twice(tmp_path: Path) -> None:
+    photos(tmp_path, "JPEGImages/{}.jpg")
+    short = np.zeros((256, 3), np.uint8)
+    short[1] = 200, 30, 40
+    masks(
+        tmp_path, "SegmentationClass/{}.png", lambda name: with_palette(truth(name, (0, 1, ord(name) % 9 + 5)), short)
+    )
+    assert "palettes" not in check(tmp_path).faults
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_most_colours_are_those_of_voc_at_other_numbers(named: bool, tmp_path: Path) -> None:
+    few = np.zeros((256, 3), np.uint8)
+    few[[0, 1, 2]] = palette(256)[[0, 17, 8]]
+    few[3] = 9, 99, 199
+    photos(tmp_path / "mine", "JPEGImages/{}.jpg")
+    masks(tmp_path / "mine", "SegmentationClass/{}.png", lambda name: with_palette(truth(name, (0, 1, 2, 3)), few))
+    if named:
+        (tmp_path / "mine" / "classes.txt").write_text("bg\nsheep\ncat\nmine\n")
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert "number 1 has the colour 128 64 0, which is VOC's of class 17; `by=colours` takes the colours" in found.why
+    assert found.sure == named and np.array_equal(data[0].label, truth("a", (0, 1, 2, 3)))
+    assert data.classes[:2] == (("bg", "sheep") if named else VOC_CLASSES[:2])
+    assert "number 1 has the colour 128 64 0" in check(tmp_path / "mine").faults["palettes"][0]
+    assert recognise(tmp_path / "mine", by="numbers").meaning is not None
+
+
+def test_a_list_names_numbers_whose_colours_are_those_of_voc(tmp_path: Path) -> None:
+    palettes_of_other_numbers(tmp_path / "mine")
+    (tmp_path / "mine" / "classes.txt").write_text("bg\nsheep\ncat\n")
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert data.classes == ("bg", "sheep", "cat") and np.array_equal(data[0].label, truth("a", (0, 1, 2)))
+    assert "the numbers count" in found.why and found.sure
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_two_greys_in_three_channels(listed: bool, tmp_path: Path) -> None:
+    """Black and (128, 128, 128) are VOC's colours, and two greys that show two classes."""
+    photos(tmp_path / "mine")
+    masks(tmp_path / "mine", "masks/{}.png", lambda name: Image.fromarray(truth(name, (0, 128))).convert("RGB"))
+    if listed:
+        (tmp_path / "mine" / "classes.txt").write_text("bg\nroad\n")
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert data.classes == (("bg", "road") if listed else ("number 0", "number 128")) and not found.sure
+    assert np.array_equal(data[0].label, truth("a", (0, 1))) and "three channels that are equal" in found.why
+
+
+def smooth(name: str, numbers: tuple[int, ...], colours: bool = False) -> Image.Image:
+    size = (4 * W, 4 * H)
+    one = (
+        Image.fromarray(truth(name, numbers)).resize(size, Image.Resampling.BICUBIC).rotate(3, Image.Resampling.BICUBIC)
+    )
+    return one.convert("RGB") if colours else one
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_black_and_white_scaled_with_interpolation(colours: bool, tmp_path: Path) -> None:
+    for name in NAMES:
+        save(tmp_path / "mine" / "images" / f"{name}.png", picture(name, (4 * H, 4 * W)))
+    masks(tmp_path / "mine", "masks/{}.png", lambda name: smooth(name, (0, 255), colours))
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert "black and white, scaled with interpolation" in found.why and data.classes == ("background", "object")
+    assert np.array_equal(data[0].label, np.asarray(smooth("a", (0, 255))) >= 128)
+
+
+def test_classes_scaled_with_interpolation(tmp_path: Path) -> None:
+    for name in NAMES:
+        save(tmp_path / "mine" / "images" / f"{name}.png", picture(name, (4 * H, 4 * W)))
+    masks(tmp_path / "mine", "masks/{}.png", lambda name: smooth(name, (0, 80, 160, 240)))
+    with pytest.raises(DataError, match=r"masks hold \d+ numbers, of which 6 fill nearly all; .*nearest neighbour"):
+        recognise(tmp_path / "mine")
+    names = "".join(f"class {number}\n" for number in range(255))
+    (tmp_path / "mine" / "classes.txt").write_text(names)
+    assert "named in classes.txt" in recognise(tmp_path / "mine").why
+
+
 def test_the_run_and_the_new_folder_are_no_inputs(tmp_path: Path) -> None:
     two_folders(tmp_path / "mine")
     run = tmp_path / "mine" / "runs" / "one"
