@@ -12,6 +12,7 @@ FILES = (
     "check",
     "correct",
     "pairing",
+    "splits",
     "drawing",
     "annotations",
     "importing",

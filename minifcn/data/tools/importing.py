@@ -41,10 +41,8 @@ from minifcn.data.tools.mapping import colour_name, read_map
 from minifcn.data.tools.meaning import BY, Meaning, Survey, meaning_of
 from minifcn.data.tools.pairing import (
     Pair,
-    by_list,
     listed_as,
     pair_files,
-    read_list,
     split_role,
     take_apart,
     walk,
@@ -62,6 +60,7 @@ from minifcn.data.tools.raw import (
     read_raw_mask,
 )
 from minifcn.data.tools.sidecars import NAMES, VOID_NAMES, Sidecar, find_sidecar, read_sidecar
+from minifcn.data.tools.splits import find_lists
 from minifcn.data.voc import BITS, IMAGES, MASKS, SPLITS
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import path_of
@@ -73,7 +72,6 @@ KINDS = {
     "cvat": "CVAT's annotations for images (.xml)",
 }
 VAL_SHARE = 5  # one picture in five, where no split is given
-MOST_LISTS = 100
 COPIED = (".jpg", ".jpeg", ".png")
 
 
@@ -500,32 +498,12 @@ def _order(split: str) -> tuple[int, str]:
 
 
 def _lists(found: Found, files: Sequence[Path]) -> dict[str, list[str]]:
-    """Return the ids of each list of pictures in the folder; a list that names none is noted."""
-    stems = {path.stem for path in files if path.suffix.lower() in PICTURE_SUFFIXES}
-    texts = [path for path in files if path.suffix.lower() in (".txt", ".lst") and path.stem not in stems]
-    texts = [path for path in texts if not NAMES.fullmatch(path.stem)]
-    if any(path.parent.name == "Segmentation" for path in texts):
-        texts = [path for path in texts if path.parent.name == "Segmentation" or path.parent.parent.name != "ImageSets"]
+    """Return the ids of each list of pictures in the folder; what is not used is noted."""
     pairs = [Pair(item.image, item.mask, item.split, {*item.names, item.id}) for item in found.items]
-    lists: dict[str, list[str]] = {}
-    for path in texts[:MOST_LISTS]:
-        lines = read_list(path)
-        places, unknown = by_list(pairs, lines)
-        role = split_role(path.stem)
-        where = path.relative_to(found.folder)
-        if places:
-            name = role if role in ("val", "test") or path.stem.lower() == "training" else _plain(path.stem)
-            name = name if name not in lists else _plain(where.with_suffix("").as_posix())
-            lists[name] = [found.items[place].id for place in places]
-            if unknown:
-                found.notes.append(f"{where}: {unknown} of {len(lines)} lines name no picture with labels")
-        elif role and lines:
-            found.notes.append(
-                f"{where}: none of its {len(lines)} lines names a picture with labels (the first: {lines[0]!r:.60}); "
-                "expected ids, file names or paths; the list is not used"
-            )
-    if len(texts) > MOST_LISTS:
-        found.notes.append(f"{len(texts) - MOST_LISTS} text files are not looked at as lists")
+    used = {item.drawn.source for item in found.items if item.drawn}
+    places, notes = find_lists(found.folder, files, pairs, used=used)
+    found.notes += notes
+    lists = {name: [found.items[place].id for place in those] for name, those in places.items()}
     if lists and not any(split_role(name) for name in lists):
         found.notes.append(f"lists that are no split, kept beside train and val: {', '.join(lists)}")
         lists |= {"train": [item.id for item in found.items]}

@@ -279,7 +279,7 @@ def listed_as(folder: Path, image: Path) -> set[str]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Return the first word of every line of a list: an id, a file name, a path, or a pair of those."""
+    """Return the lines of a list, each an id, a file name, a path, or a pair of those; without remarks."""
     content = read_small(path, expected="a list of pictures")
     lines = (line.strip() for line in content.decode("utf-8-sig", "replace").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
@@ -293,16 +293,16 @@ def split_role(name: str) -> str:
     return next((word for word in words if word in ("train", "val", "test")), "")
 
 
-def by_list(pairs: Sequence[Pair], lines: Sequence[str]) -> tuple[list[int], int]:
-    """Return the places of the pairs that a list names, in its order, and how many lines name none."""
+def by_list(pairs: Sequence[Pair], rows: Sequence[Sequence[str]]) -> tuple[list[int], int]:
+    """Return the places of the pairs that a list names, in its order, and how many of its rows name none."""
     known: dict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
         for name in pair.names:
             known[name].append(place)
     places: dict[int, None] = {}
     unknown = 0
-    for line in lines:
-        meant = next(filter(None, (known.get(name) for name in meant_by(line))), [])
+    for row in rows:
+        meant = next(filter(None, (known.get(name) for cell in row for name in meant_by(cell))), [])
         if len(meant) == 1:
             places.setdefault(meant[0])
         else:

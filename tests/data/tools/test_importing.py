@@ -746,6 +746,80 @@ def test_lists_of_all_kinds(tmp_path: Path) -> None:
     assert "train.txt: 1 of 3 lines name no picture" in notes and "test.txt: none of its 2 lines" in notes
 
 
+LISTS: dict[str, dict[str, Any]] = {
+    "csv": {
+        "train.csv": "image,mask\nimages/a.jpg,masks/a.png\nb.jpg,b.png\n",
+        "val.csv": "id,file\n7,c.jpg\n8,d.jpg\n",
+    },
+    "no ending": {"train": "a\nb\n", "val": "c\nd\n"},
+    "lst": {"train.lst": "images/a.jpg\tmasks/a.png\nimages/b.jpg\tmasks/b.png\n", "val.list": "c\nd\n"},
+    "json": {"splits.json": {"train": ["a.jpg", "b.jpg"], "val": ["c.jpg", "d.jpg"], "comment": "mine"}},
+    "json of objects": {
+        "dataset.json": {"training": [{"image": f"./images/{n}.jpg"} for n in "ab"], "val": ["c", "d"]}
+    },
+    "json by picture": {"split.json": {"a.jpg": "train", "b": "training", "c": "valid", "d": "val"}},
+    "json of one": {"train.json": ["a", "b"], "val.json": ["c", "d"]},
+    "json of rows": {"splits.json": [{"file": f"{n}.jpg", "split": "train" if n < "c" else "val"} for n in "abcd"]},
+    "folds": {"splits_final.json": [{"train": ["a", "b"], "val": ["c", "d"]}, {"train": ["c"], "val": ["a"]}]},
+    "partition": {"partition.txt": "a.jpg train\nb.jpg train\nc.jpg val\nd.jpg val\n"},
+    "column": {"meta.csv": "split;image\ntrain;a.jpg\ntrain;b.jpg\nvalidation;c.jpg\nval;d.jpg\n"},
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_other_forms(kind: str, tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    for name, content in LISTS[kind].items():
+        (tmp_path / "mine" / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    found = recognise(tmp_path / "mine")
+    assert found.splits == {"train": ["a", "b"], "val": ["c", "d"]} and found.notes == []
+
+
+UNUSED_LISTS = {
+    "fold1.txt": ("x\ny\n", "fold1.txt: none of its 2 lines names a picture with labels (the first: 'x')"),
+    "train.csv": ("image,mask\nx.jpg,y.png\n", "train.csv: none of its 1 lines names a picture"),
+    "splits.json": ('{"train": 7}', "splits.json: holds {'train': 7}; expected lists of pictures by split"),
+    "val.json": ("[", "val.json: is not JSON in UTF-8"),
+    "split.yaml": ("train: [a]", "split.yaml: .yaml is not read; expected a text of ids"),
+    "train.mat": ("MATLAB", "train.mat: .mat is not read"),
+    "partition.txt": ("x train\ny val\n", "partition.txt, train: none of its 1 lines names a picture"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSED_LISTS)
+def test_no_list_is_dropped_in_silence(name: str, tmp_path: Path) -> None:
+    content, says = UNUSED_LISTS[name]
+    two_folders(tmp_path / "mine")
+    (tmp_path / "mine" / name).write_text(content)
+    (tmp_path / "mine" / "README.txt").write_text("These are my pictures.")
+    found = recognise(tmp_path / "mine")
+    notes = [note for note in found.notes if name in note]
+    assert notes and notes[0].startswith(says) and not any("README" in note for note in found.notes)
+    assert {split: len(ids) for split, ids in found.splits.items()} == {"train": 4, "val": 1}
+
+
+def test_folds_and_many_texts(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    for number, names in enumerate(("ab", "cd")):
+        (tmp_path / "mine" / f"fold{number}.txt").write_text("".join(f"{name}\n" for name in names))
+    for number in range(9):
+        (tmp_path / "mine" / f"caption {number}.txt").write_text("one house\n")
+    found = recognise(tmp_path / "mine")
+    assert found.splits["fold0"] == ["a", "b"] and found.splits["fold1"] == ["c", "d"]
+    notes = " ".join(found.notes)
+    assert "lists that are no split, kept beside train and val: fold0, fold1" in notes
+    assert "4 more texts name no picture with labels and are not used" in notes
+
+
+def test_voc_lists_of_another_task_are_named(tmp_path: Path) -> None:
+    voc(tmp_path / "mine")
+    (tmp_path / "mine" / "ImageSets" / "Main").mkdir()
+    (tmp_path / "mine" / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\nd\ne\n")
+    found = recognise(tmp_path / "mine")
+    assert "1 lists of Main in ImageSets are not used, but Segmentation's" in found.notes
+    assert len(found.splits["train"]) == 3
+
+
 def test_a_leak_is_cured(tmp_path: Path) -> None:
     two_folders(tmp_path / "mine")
     (tmp_path / "mine" / "train.txt").write_text("a\nb\nc\n")
