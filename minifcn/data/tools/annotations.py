@@ -10,6 +10,7 @@ for among the files that lie in the folder, so that no name in a file leads out 
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Drawn:
     size: tuple[int, int] | None
     shapes: tuple[Shape, ...]
     groups: int = 0
+    embedded: bool = False  # the file holds the picture as well
 
 
 def painted(drawn: Drawn, size: tuple[int, int], classes: Sequence[str]) -> np.ndarray:
@@ -132,7 +134,30 @@ def read_labelme(path: Path, found: Mapping[str, Any]) -> Drawn:
             groups.add(str(shape["group_id"]))
         shapes.append(Shape(_label(path, shape.get("label")), _labelme_draw(kind, shape)))
     size = _size(path, found.get("imageHeight"), found.get("imageWidth"))
-    return Drawn(path, name, size, tuple(shapes), len(groups))
+    return Drawn(path, name, size, tuple(shapes), len(groups), bool(found.get("imageData")))
+
+
+def embedded_picture(path: Path) -> tuple[bytes, str]:
+    """Return the bytes of the photograph that labelme has put into its file, and their suffix.
+
+    Only the first bytes are looked at. `opened` checks the rest, as it does for any file.
+    """
+    data = read_any_json(path).get("imageData")
+    try:
+        if not isinstance(data, str) or len(data) > MOST_BYTES:
+            raise ValueError("no text")
+        content = base64.b64decode("".join(data.split()), validate=True)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: imageData is {data!r:.40}, no base64 ({error}); expected a JPEG or PNG; put the picture beside it"
+        ) from error
+    kinds = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png"}
+    suffix = next((suffix for begin, suffix in kinds.items() if content.startswith(begin)), "")
+    if not suffix:
+        raise DataError(
+            f"{path}: imageData begins with {content[:8]!r}; expected a JPEG or PNG; put the picture beside it"
+        )
+    return content, suffix
 
 
 def _labelme_draw(kind: str, shape: Mapping[str, Any]) -> Draw:

@@ -13,6 +13,8 @@ import os
 import posixpath
 import re
 import shutil
+import tempfile
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +28,7 @@ from minifcn.data.planes import TIFF_SUFFIXES, read_planes
 from minifcn.data.sample import MOST_PLANES, VOID
 from minifcn.data.tools.annotations import (
     Drawn,
+    embedded_picture,
     is_coco,
     is_cvat,
     is_labelme,
@@ -80,13 +83,24 @@ class Item:
     """A picture (a page of a file), and the mask or the shapes that label it."""
 
     id: str
-    image: Path
+    image: Path  # where it lies, or where it would if it did not lie in the file of its labels
     header: Header
     page: int = 0
     mask: Path | None = None
     drawn: Drawn | None = None
     split: str = ""
     names: frozenset[str] = frozenset()
+    unpacked: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where the pixels of the picture are."""
+        return self.unpacked or self.image
+
+    @property
+    def source(self) -> Path:
+        """The file in the folder that holds them."""
+        return self.drawn.source if self.unpacked and self.drawn else self.image
 
 
 @dataclass
@@ -106,6 +120,19 @@ class Found:
     splits: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    _unpacked: list[Path] = field(default_factory=list)
+
+    def unpack(self, source: Path) -> Path:
+        """Return a temporary file with the photograph inside a file of labelme; it is removed with this object."""
+        content, suffix = embedded_picture(source)
+        if not self._unpacked:
+            folder = Path(tempfile.mkdtemp(prefix="minifcn-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._unpacked.append(folder)
+        path = self._unpacked[0] / f"{len(self._unpacked)}{suffix}"
+        path.write_bytes(content)
+        self._unpacked.append(path)
+        return path
 
     def lines(self, *, first: int = 3) -> Iterator[str]:
         """Yield what was found, for the user to compare with what they know."""
@@ -113,7 +140,7 @@ class Found:
         for one in self.items[:first]:
             label = one.mask or (one.drawn.source if one.drawn else None)
             page = f", page {one.page + 1}" if one.header.pages > 1 else ""
-            yield f"  {_within(one.image, self.folder)}{page}  <-  {_within(label, self.folder)}"
+            yield f"  {_within(one.source, self.folder)}{page}  <-  {_within(label, self.folder)}"
         yield f"labels: {self.why}"
         names = ", ".join(f"{number} {name}" for number, name in enumerate(self.classes[:12]))
         yield f"classes: {names}{f' and {len(self.classes) - 12} more' if len(self.classes) > 12 else ''}"
@@ -179,7 +206,7 @@ def recognise(
         raise DataError(f"{root}: nothing can be used; {next(iter(found.left_out), 'no picture has a label')}")
     deep = [one for one in found.items if one.header.deep]
     if deep:
-        found.bits = bits_in_use(largest_number(one.image, one.page) for one in deep)
+        found.bits = bits_in_use(largest_number(one.file, one.page) for one in deep)
         how = f"no number needs more than {found.bits} bits, so these are scaled to 8" if found.bits < 16 else ""
         found.notes.append(f"{len(deep)} pictures of 16 bits: {how or 'their upper 8 bits are used'}")
     if planes:
@@ -226,11 +253,12 @@ def _sources(root: Path, files: Sequence[Path], kind: str, planes: int) -> Sourc
         paired = pair_files(root, files, arrays=planes > 0)
         masks = there["masks"]
         masks.pairs, masks.left_out = paired.pairs, list(paired.unclear)
-        for paths, what in (
-            (paired.without_mask, "picture without a mask"),
-            (paired.without_image, "mask without a picture"),
-        ):
-            masks.left_out += [f"{path}: {what} of its name" for path in paths]
+        for path in paired.without_mask:
+            expected = f"{path.stem}_mask.png beside it, or {path.stem}.png in a folder masks"
+            masks.left_out.append(f"{path}: picture without a mask of its name; expected {expected}; rename its mask")
+        for path in paired.without_image:
+            expected = "expected one beside it, or in a folder images; rename it"
+            masks.left_out.append(f"{path}: mask without a picture of its name; {expected}")
     present = [name for name, source in there.items() if source.pairs or source.drawn]
     if len(present) > 1:
         counts = ", ".join(f"{len(there[name].pairs or there[name].drawn)} {KINDS[name]}" for name in present)
@@ -373,10 +401,17 @@ def _read_shapes(
     for path in pictures:
         by_name[path.name].append(path)
     labelled: dict[Path, Drawn] = {}
+    unpacked: dict[Path, Path] = {}
     without = 0
     for drawn in sources.drawn:
         advance()
         image = _picture_of(drawn, root, by_path, by_name)
+        if image is None and drawn.embedded:
+            try:
+                unpacked[image := drawn.source.with_suffix(".png")] = found.unpack(drawn.source)
+            except DataError as error:
+                found.left_out.append(str(error))
+                continue
         if image is None:
             where = f"expected {drawn.name!r:.100} in {root}, once"
             found.left_out.append(f"{drawn.source}: its picture is not there; {where}; put the pictures there as well")
@@ -388,7 +423,11 @@ def _read_shapes(
             labelled[image] = drawn
     if without:
         found.notes.append(f"{without} pictures without a shape are left out; `empty=True` takes them as background")
-    unlabelled = len(pictures) - len(labelled) - without
+    if unpacked:
+        found.notes.append(
+            f"{len(unpacked)} photographs lie in the files of their labels (imageData) alone, and are taken from there"
+        )
+    unlabelled = len(pictures) - len(labelled.keys() - unpacked.keys()) - without
     if unlabelled > 0:
         found.notes.append(f"{unlabelled} pictures have no labels")
     groups = sum(drawn.groups for drawn in labelled.values())
@@ -399,10 +438,11 @@ def _read_shapes(
     for image, drawn in labelled.items():
         try:
             split = take_apart(image, root).split or take_apart(drawn.source / "x", root).split or _split_of(drawn)
-            item = Item(ids[image], image, _header(found, image), drawn=drawn, split=split)
+            header = _header(found, unpacked.get(image, image))
+            item = Item(ids[image], image, header, drawn=drawn, split=split, unpacked=unpacked.get(image))
             found.items.append(replace(item, names=frozenset(listed_as(root, image))))
         except DataError as error:
-            found.left_out.append(str(error))
+            found.left_out.append(str(error).replace(str(unpacked.get(image, image)), str(drawn.source)))
 
 
 def _split_of(drawn: Drawn) -> str:
@@ -551,14 +591,14 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
     try:
         label = _label_of(found, item)
         colours = item.header.deep and not item.header.mode.startswith("I;16")
-        if colours and found.bits == 16 and bits_in_use([largest_number(item.image, item.page)]) < 16:
+        if colours and found.bits == 16 and bits_in_use([largest_number(item.file, item.page)]) < 16:
             raise DataError(
                 f"{item.image}: 16 bits in each of several samples, of which the upper 8 are read and only the lower "
                 "used; save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
             )
-        image = None if found.planes else read_picture(item.image, page=item.page, bits=found.bits)
+        image = None if found.planes else read_picture(item.file, page=item.page, bits=found.bits)
     except DataError as error:
-        left_out.append(str(error))
+        left_out.append(str(error).replace(str(item.file), str(item.source)))
         return False
     finally:
         advance()
@@ -568,9 +608,9 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
         and item.header.pages == 1
         and not (item.header.deep or item.header.mode.startswith("I"))
     )
-    suffix = item.image.suffix.lower()
+    suffix = item.file.suffix.lower()
     if image is None or (suffix in COPIED and plain):
-        copy_file(item.image, root / IMAGES / f"{item.id}{suffix}")
+        copy_file(item.file, root / IMAGES / f"{item.id}{suffix}")
     else:
         write_image(root / IMAGES / f"{item.id}.png", image)
     return True
@@ -595,7 +635,7 @@ def _label_of(found: Found, item: Item) -> np.ndarray:
 
 def _source_line(found: Found, item: Item) -> str:
     label = item.mask or (item.drawn.source if item.drawn else None)
-    return "\t".join((item.id, _within(item.image, found.folder), _within(label, found.folder)))
+    return "\t".join((item.id, _within(item.source, found.folder), _within(label, found.folder)))
 
 
 def _mapping_lines(meaning: Meaning) -> Iterator[str]:

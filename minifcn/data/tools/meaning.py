@@ -298,7 +298,10 @@ def _of_numbers(
         why = f"{proposal.why}; named in {sidecar.path.name}"
         return Meaning(classes, "numbers", {**void, **proposal.mapping}, why, proposal.sure)
     if not inside:
-        raise DataError(f"{found.first}: every mask is void; expected numbers of classes; check the folder of masks")
+        raise DataError(
+            f"{found.first}: every mask holds 255 or negative numbers alone, which are void; expected classes from 0; "
+            "if 255 is a class, say so with `map=FILE`, a line `255 1`"
+        )
     if layout == "voc" and inside[-1] < len(VOC_CLASSES):
         return Meaning(VOC_CLASSES, "numbers", void | {n: n for n in range(len(VOC_CLASSES))}, "PASCAL VOC's classes")
     if inside[-1] >= VOID:

@@ -26,6 +26,7 @@ RUN_FILES = ("metrics.jsonl", "config.json")  # a folder with both is a run of m
 
 MASK_WORDS = (
     *("mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "gt", "gtfine", "gtcoarse"),
+    *("ann", "anns", "anno", "annos", "lbl", "lbls", "manual"),
     *(
         "groundtruth",
         "truth",
@@ -52,7 +53,21 @@ IMAGE_WORDS = (
     *("image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "rgb", "photo", "photos", "picture", "pictures"),
     *("raw", "input", "inputs", "original", "originals", "data", "stills"),
 )
-FILLERS = ("full", "approved", "stillsraw", "701", "png", "pngs", "jpg", "tif", "ground", "class", "volume")
+FILLERS = (
+    "full",
+    "approved",
+    "stillsraw",
+    "701",
+    "png",
+    "pngs",
+    "jpg",
+    "tif",
+    "ground",
+    "class",
+    "volume",
+    "dir",
+    "1st",
+)
 IGNORED_FOLDERS = re.compile(
     r"(?:\..*|__macosx|segmentationobject|segmentationclassvisualization|instances?|depth|colou?r_?(?:maps?|masks?|labels?)|semantic_rgb|viz)",
     re.IGNORECASE,
@@ -63,15 +78,19 @@ IGNORED_STEMS = re.compile(
 MASK_ENDINGS = (
     *("_gtfine_labeltrainids", "_gtfine_labelids", "_gtcoarse_labelids", "_labelids", "_labeltrainids"),
     *("_masks", "_mask", "_labels", "_label", "_l", "_gt", "_groundtruth", "_ground_truth", "_segmentation", "_seg"),
-    *("_annotation", "_annot", "_trimap", "_target", "_lab", "_m"),
+    *("_annotation", "_annot", "_anno", "_ann", "_trimap", "_target", "_lab", "_lbl", "_m"),
+    *("_manual1", "_manual", "_mask_0", "_color", "_colour"),
+    *("_jpg", "_jpeg", "_png", "_bmp", "_tif", "_tiff"),  # Supervisely's mask of a.jpg is a.jpg.png
 )
+PREFERRED = (*MASK_ENDINGS[:3], "_manual1")  # of several masks of one picture
+SHOWN = ("_color", "_colour")  # masks that are there to be seen, where there are others
 MASK_BEGINNINGS = ("segm_gt_", "masks_", "mask_", "labels_", "label_", "gt_", "seg_", "annotation_", "target_")
-IMAGE_ENDINGS = ("_leftimg8bit", "_images", "_image", "_img", "_rgb", "_sat", "_input")
+IMAGE_ENDINGS = ("_leftimg8bit", "_images", "_image", "_img", "_rgb", "_sat", "_input", "_0000", "_training", "_test")
 IMAGE_BEGINNINGS = ("images_", "image_", "img_", "rgb_", "photo_", "input_")
 SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("test", "testing", "ts"), "test"),
 }
 LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff", ".npy", ".pgm")
 
@@ -196,10 +215,14 @@ def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> 
     unclear, alone = [], []
     for mask in masks:
         partners = next(filter(None, (_nearest(mask, by_name.get(name, [])) for name in _names_of(mask))), [])
+        if len(partners) > 1:  # a.png goes before a_0000.png
+            names = _names_of(mask)
+            partners = [one for one in partners if one.stem in names] or partners
         if len(partners) == 1:
             taken[partners[0].path].append(mask.path)
         elif partners:
-            unclear.append(f"{mask.path}: {len(partners)} pictures, {partners[0].path} and {partners[1].path} first")
+            some = f"{partners[0].path} and {partners[1].path} first"
+            unclear.append(f"{mask.path}: {len(partners)} pictures, {some}; expected one; rename the others")
         else:
             alone.append(mask.path)
     pairs = []
@@ -207,7 +230,8 @@ def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> 
         own = taken.get(image.path, [])
         best = _preferred(own)
         if len(best) > 1:
-            unclear.append(f"{image.path}: {len(own)} masks, {own[0]} and {own[1]} first")
+            some = f"{own[0]} and {own[1]} first"
+            unclear.append(f"{image.path}: {len(own)} masks, {some}; expected one; move the others elsewhere")
         elif best:
             split = image.split or take_apart(best[0], folder).split
             pairs.append(Pair(image.path, best[0], split, _listed_as(folder, image.path, best[0])))
@@ -258,8 +282,10 @@ def _nearest(mask: Named, images: Sequence[Named]) -> list[Named]:
 
 
 def _preferred(masks: list[Path]) -> list[Path]:
-    """Of several masks the one whose ending stands first in `MASK_ENDINGS`, if there is one such."""
-    for ending in MASK_ENDINGS[:3]:
+    """Of several masks the one whose ending stands first in `PREFERRED`, if there is one such."""
+    plain = [mask for mask in masks if not mask.stem.lower().endswith(SHOWN)]
+    masks = plain or masks
+    for ending in PREFERRED:
         those = [mask for mask in masks if mask.stem.lower().endswith(ending)]
         if len(those) == 1:
             return those

@@ -168,6 +168,8 @@ def _of_palette(name: str, picture: Any, turned: int) -> RawMask:
     values = np.array(picture)
     colours = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     used = [int(number) for number in np.unique(values) if number < len(colours)]
+    if name == "GIF" and used and (colours[used] == colours[used, :1]).all():  # it has no greys but in a palette
+        return RawMask("8-bit GIF", colours[:, 0][np.minimum(values, len(colours) - 1)], turned)
     table = dict(zip(used, packed(colours[used]).tolist(), strict=True))
     return RawMask(f"{name} with a palette", values, turned, table, repeated_in(packed(colours).tolist()))
 

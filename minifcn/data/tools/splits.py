@@ -135,7 +135,10 @@ def lists_in(path: Path) -> Lists:
     lines = read_list(path)
     delimiter = next((one for one in "\t;," if lines and one in lines[0]), "")
     if delimiter:
-        rows: list[Row] = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+        try:
+            rows: list[Row] = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+        except csv.Error as error:
+            raise DataError(f"{path}: is no table ({error}); expected an id or a file name a line") from error
     else:
         rows = [line.split() for line in lines]
     if lists := _by_column(rows):

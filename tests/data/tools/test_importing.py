@@ -1,5 +1,8 @@
 """`minifcn data import`: every layout that people have, drawn here, becomes the tree that it should."""
 
+import base64
+import gc
+import io
 import json
 import os
 import shutil
@@ -9,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deep_pictures import deep_png, deep_tiff
+from deep_pictures import deep_png, deep_tiff, png_header
 from PIL import Image, ImageOps
 from test_drawing import packed_runs
 
@@ -345,6 +348,52 @@ def black_and_white(folder: Path) -> None:
     masks(folder, "masks/{}.png", lambda name: truth(name, (0, 255)))
 
 
+PAIRINGS = {
+    "MMSegmentation": ("img_dir/train/{}.jpg", "ann_dir/train/{}.png"),
+    "img and ann": ("img/{}.jpg", "ann/{}.png"),
+    "Supervisely": ("ds/img/{}.jpg", "ds/masks_machine/{}.jpg.png"),
+    "Supervisely, one folder": ("{}.jpg", "{}.jpg.png"),
+    "nnU-Net": ("imagesTr/case_{}_0000.png", "labelsTr/case_{}.png"),
+    "anno": ("x_{}.jpg", "x_{}_anno.bmp"),
+    "DRIVE": ("images/{}1_training.tif", "1st_manual/{}1_manual1.gif"),
+    "mask 0": ("images/{}x.png", "labels/{}x_mask_0.png"),
+    "lbl": ("x{}.png", "x{}_lbl.png"),
+    "lbl folder": ("imgs/{}.png", "lbl/{}.png"),
+    "color": ("x{}.jpg", "x{}_color.png"),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRINGS)
+def test_names_that_pair(kind: str, tmp_path: Path) -> None:
+    images, labels = PAIRINGS[kind]
+    photos(tmp_path / "mine", images)
+    masks(tmp_path / "mine", labels)
+    found, data = brought(tmp_path / "mine", tmp_path / "new")
+    assert found.left_out == [] and len(data) == 5
+    for sample, name in zip(data, NAMES, strict=True):
+        assert (
+            np.array_equal(sample.label, truth(name)) and np.abs(sample.image - np.asarray(picture(name))).max() < 256
+        )
+
+
+def test_of_several_masks_the_one_of_numbers(tmp_path: Path) -> None:
+    """A mask to be seen beside one of numbers, DRIVE's field of view beside its vessels, other channels of nnU-Net."""
+    photos(tmp_path / "one", "x{}.jpg"), masks(tmp_path / "one", "x{}_mask.png")
+    masks(tmp_path / "one", "x{}_color.png", lambda name: coloured(truth(name), {1: 0xFF}))
+    photos(tmp_path / "two", "training/images/{}_training.tif")
+    masks(tmp_path / "two", "training/1st_manual/{}_manual1.gif", lambda name: truth(name, (0, 255)))
+    masks(tmp_path / "two", "training/mask/{}_training_mask.gif", lambda name: truth(name, (255, 0)))
+    assert np.array_equal(brought(tmp_path / "one", tmp_path / "new one")[1][0].label, truth("a"))
+    assert np.array_equal(brought(tmp_path / "two", tmp_path / "new two")[1][0].label, truth("a", (0, 1)))
+    photos(tmp_path / "three", "images/{}.png"), photos(tmp_path / "three", "images/{}_0000.png")
+    masks(tmp_path / "three", "labels/{}.png")
+    found = recognise(tmp_path / "three")
+    assert [item.image.name for item in found.items] == [f"{name}.png" for name in NAMES]
+    masks(tmp_path / "one", "x{}_label.png")
+    with pytest.raises(DataError, match=r"3 masks, .* first; expected one; move the others elsewhere"):
+        recognise(tmp_path / "one")
+
+
 def brought(folder: Path, new: Path, **options: Any) -> tuple[Found, VOCSegmentation]:
     found = recognise(folder, **options)
     assert write_tree(found, new) == []
@@ -406,6 +455,54 @@ def test_labelme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     label = data[0].label
     assert (label[4:25, 0:21] == 2).sum() == 21 * 21 - 25 and (label[8:13, 6:11] == 0).all() and label[20, 40] == 1
     assert label[31, 0] == 255
+
+
+def embedded(name: str, suffix: str = "JPEG") -> str:
+    content = io.BytesIO()
+    picture(name).save(content, suffix, quality=95)
+    return base64.b64encode(content.getvalue()).decode()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_labelme_with_the_photograph_inside(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine" / "sub").mkdir(parents=True)
+    save(tmp_path / "mine" / "sub" / "e.jpg", picture("e"))
+    thing = shape("dog", [[4, 4], [20, 20]], "rectangle")
+    for name in NAMES:
+        labelme(tmp_path / "mine" / "sub", name, [thing], imageData=embedded(name, kind))
+    assert main(["data", "import", str(tmp_path / "mine"), str(tmp_path / "new")]) == 0
+    assert "4 photographs lie in the files of their labels (imageData)" in capsys.readouterr().out
+    data = VOCSegmentation(tmp_path / "new", None)
+    assert data.ids == tuple(NAMES) and "a\tsub/a.json\tsub/a.json\n" in (tmp_path / "new" / "sources.tsv").read_text()
+    for sample, name in zip(data, NAMES, strict=True):
+        assert np.abs(sample.image.astype(int) - np.asarray(picture(name))).mean() < 25 and sample.label.any()
+    found = recognise(tmp_path / "mine")
+    folder = found.items[0].file.parent
+    assert folder.is_dir() and found.splits["train"]
+    del found
+    gc.collect()
+    assert not folder.exists()
+
+
+INSIDE = {
+    "no base64": ("%%%", r"a.json: imageData is '%%%', no base64 .*put the picture beside it"),
+    "a number": (7, "a.json: imageData is 7, no base64"),
+    "no picture": (
+        base64.b64encode(b"MZ\0" * 50).decode(),
+        r"a.json: imageData begins with b'MZ.*expected a JPEG or PNG",
+    ),
+    "cut": (base64.b64encode(b"\xff\xd8\xff\xe0cut").decode(), "a.json: cannot be decoded|a.json: content not"),
+    "bomb": (base64.b64encode(png_header(60000, 60000)).decode(), "a.json: (cannot be decoded|header announces)"),
+}
+
+
+@pytest.mark.parametrize("kind", INSIDE)
+def test_hostile_photographs_inside_labelme(kind: str, tmp_path: Path) -> None:
+    data, says = INSIDE[kind]
+    labelme(tmp_path, "a", [shape("dog", [[4, 4], [20, 20]], "rectangle")], imageData=data)
+    with pytest.raises(DataError, match=says) as refused:
+        write_tree(recognise(tmp_path), tmp_path / "new")
+    assert "minifcn-" not in str(refused.value) and not (tmp_path / "new").exists()
 
 
 IGNORED = shape("__ignore__", [[0, 30], [3, 31]], "rectangle")
@@ -575,7 +672,11 @@ def test_links_lead_nowhere(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "mine" / "images" / "f.jpg")
     found = recognise(tmp_path / "mine")
     assert [item.id for item in found.items] == ["b", "c", "d", "e"]
-    assert any("a.jpg: picture without a mask" in line for line in found.left_out)
+    assert any(
+        "a.jpg: picture without a mask of its name; expected a_mask.png beside it, or a.png in a folder masks; rename"
+        in line
+        for line in found.left_out
+    )
 
 
 def test_kinds_are_chosen_and_not_mixed(tmp_path: Path) -> None:
@@ -876,6 +977,24 @@ def test_noise_is_no_mask(tmp_path: Path, rng: np.random.Generator) -> None:
         recognise(tmp_path / "mine")
 
 
+def test_masks_that_are_all_void(tmp_path: Path) -> None:
+    photos(tmp_path / "mine")
+    masks(tmp_path / "mine", "masks/{}.png", lambda name: truth(name, (255,)))
+    with pytest.raises(
+        DataError, match=r"a.png: every mask holds 255 .*expected classes from 0; if 255 is a class.*`255 1`"
+    ):
+        recognise(tmp_path / "mine")
+    (tmp_path / "map.txt").write_text("255 1\n")
+    assert recognise(tmp_path / "mine", map=tmp_path / "map.txt").classes[1] == "class 1"
+
+
+def test_a_mask_alone(tmp_path: Path) -> None:
+    two_folders(tmp_path / "mine")
+    save(tmp_path / "mine" / "masks" / "z.png", truth("a"))
+    (line,) = recognise(tmp_path / "mine").left_out
+    assert "z.png: mask without a picture of its name; expected one beside it, or in a folder images; rename it" in line
+
+
 def test_too_many_labels(tmp_path: Path) -> None:
     photos(tmp_path / "mine", "{}.jpg")
     labelme(tmp_path / "mine", "a", [shape(f"l{n}", [[0, 0], [9, 9]], "rectangle") for n in range(255)])
@@ -1029,8 +1148,23 @@ def test_real_files_of_nyud(name: str, data_root: Path, tmp_path: Path) -> None:
 
 TRAINED = (
     *("one_folder_mask", "same_names_in_two_splits", "kvasir", "cvat_voc", "pets", "cityscapes", "ade20k", "camvid"),
-    *("carla", "npy", "stack", "png_16_bit", "palettes_that_disagree"),
+    *("carla", "npy", "stack", "png_16_bit", "palettes_that_disagree", "labelme", "coco", "cvat"),
 )
+
+
+def drawn_shapes(kind: str, folder: Path) -> None:
+    """A folder of photographs and a rectangle on each, in the file of a tool."""
+    photos(folder, "{}.jpg")
+    if kind == "coco":
+        write_coco(folder, coco_file())
+    elif kind == "cvat":
+        box = '<box label="car" xtl="4" ytl="4" xbr="30" ybr="20" z_order="0"/>'
+        (folder / "annotations.xml").write_text(CVAT.format("".join(cvat_image(name, box) for name in NAMES)))
+    else:
+        for name in NAMES:
+            labelme(folder, name, [shape("dog", [[4, 4], [30, 20]], "rectangle")])
+
+
 FEW = [
     *("--width", "2", "--layers", "11", "--crop", "32", "--batch", "2", "--epochs", "1", "--stop-after", "2"),
     *("--dropout", "0", "--samples", "1", "--threads", "1"),
@@ -1040,7 +1174,7 @@ FEW = [
 @pytest.mark.slow("a training of two steps for each layout")
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_is_imported_trains(name: str, tmp_path: Path) -> None:
-    LAYOUTS[name][0](tmp_path / "mine")
+    LAYOUTS[name][0](tmp_path / "mine") if name in LAYOUTS else drawn_shapes(name, tmp_path / "mine")
     try:
         assert main(["data", "import", str(tmp_path / "mine"), str(tmp_path / "new")]) == 0
         assert main(["train", *FEW, "--data", str(tmp_path / "new"), "--run", str(tmp_path / "run")]) == 0
