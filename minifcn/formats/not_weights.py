@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from minifcn.errors import FormatError
 
 UNPACK = "unpack it and name the file inside"
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".caffemodel", ".h5", ".mat")
+PICTURE = "name the weights here, and the picture after them: minifcn predict WEIGHTS PICTURE"
+WEB = (b"<!doctype html", b"<html", b"<head", b"<!--", b"<body", b"<title", b"<meta", b"<script")
+DARKNET = [b"\0\0\0\0" + bytes([minor, 0, 0, 0, revision, 0, 0, 0]) for minor in (1, 2) for revision in range(6)]
 # first bytes, small letters where they are text -> (what it is, what to do)
 BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"version https://git-lfs": ("a Git LFS pointer, not the file it stands for", "run git lfs pull in its repository"),
-    b"<!doctype html": ("a web page (HTML)", "open the address in a browser and download the file itself"),
-    b"<html": ("a web page (HTML)", "open the address in a browser and download the file itself"),
+    b"version https://hawser": ("a Git LFS pointer of its first years", "run git lfs pull in its repository"),
+    b"version http://git-media": ("a Git LFS pointer of its first years", "run git lfs pull in its repository"),
+    **dict.fromkeys(WEB, ("a web page (HTML)", "open the address in a browser and download the file itself")),
+    b"<error": ("an XML page of an error, such as AccessDenied", "ask its owner for another address: this has expired"),
     b"<?xml": ("an XML page, as a server answers with an error", "look inside, and download the file again"),
+    b"\x89png": ("a picture (PNG)", PICTURE),
+    b"\xff\xd8\xff": ("a picture (JPEG)", PICTURE),
+    b"gif8": ("a picture (GIF)", PICTURE),
+    b"%pdf": ("a document (PDF)", "look inside: it may say where the weights are"),
+    **dict.fromkeys(DARKNET, ("a file of Darknet's weights (YOLO)", "take a net that minifcn describe knows")),
     b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip, or with tar -xzf if it is a .tar.gz"),
     b"bzh": ("compressed by bzip2", "unpack it with bunzip2"),
     b"\xfd7zxz\x00": ("compressed by xz", "unpack it with unxz"),
@@ -24,6 +35,8 @@ BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"gguf": ("a GGUF file, a language model", "take the weights of an image network"),
     b"{": ("JSON, a net's description or a server's message", "look inside, and take the file of weights beside it"),
 }  # fmt: skip
+ONNX_TAGS = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42")  # of its fields 2 to 8
+PT2 = ("archive_format", "serialized_exported_program.json")
 KERAS, TORCHSCRIPT = ("metadata.json", "config.json", "model.weights.h5"), "constants.pkl"
 
 
@@ -37,8 +50,8 @@ def refuse_other(path: Path, head: bytes) -> None:
         raise not_weights(path, "a tar archive", "unpack it with tar -xf and name the file inside")
     if head[4:8] == b"TFL3":
         raise not_weights(path, "a TensorFlow Lite model", "take the weights as .h5, .npz or .safetensors")
-    # An ONNX model begins with its version (field 1, a small number), then the name of its producer or its graph
-    if head[:1] == b"\x08" and 1 <= head[1] < 0x20 and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a", b"\x42"):
+    # An ONNX model begins with its version (field 1, a small number), then any of the others, of which none has to be
+    if head[:1] == b"\x08" and 1 <= head[1] < 0x20 and head[2:3] in ONNX_TAGS:
         cure = "take the state dict from which it was exported, or read its initializers: onnx.numpy_helper.to_array"
         raise not_weights(path, "an ONNX model", cure)
 
@@ -46,6 +59,15 @@ def refuse_other(path: Path, head: bytes) -> None:
 def not_weights(path: Path, what: str, cure: str) -> FormatError:
     """Return the error of one line: the file's name, what it is, and what to do."""
     return FormatError(f"{path}: is {what}; expected a file of weights; {cure}")
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the names of the files in a zip that any program wrote; [] where they cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return []
 
 
 def refuse_archive(path: Path, names: list[str]) -> None:
@@ -56,6 +78,15 @@ def refuse_archive(path: Path, names: list[str]) -> None:
     if any(name.endswith(f"/{TORCHSCRIPT}") or "/code/" in name for name in names):
         cure = "load it with torch.jit.load and save net.state_dict()"
         raise not_weights(path, "a TorchScript program", cure)
+    last = [name.rpartition("/")[2] for name in names]
+    if set(PT2) & set(last):
+        cure = "load it with torch.export.load and save program.state_dict"
+        raise not_weights(path, "a program of torch.export (.pt2)", cure)
+    inside = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith("__MACOSX/")]
+    if inside and "data.pkl" not in last:
+        raise not_weights(
+            path, f"a zip archive around {inside[0]:.80}", "unpack it with unzip and name the file inside"
+        )
 
 
 def refuse_folder(path: Path) -> None:

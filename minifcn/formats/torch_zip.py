@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from minifcn.errors import FormatError
 from minifcn.formats.archive import STORED, read_archive, unfold
 from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, path_of, refusal
-from minifcn.formats.not_weights import refuse_archive
+from minifcn.formats.not_weights import names_in, refuse_archive
 from minifcn.formats.torch_tensors import Storage, collect, read_pickle
 
 
@@ -27,7 +28,11 @@ def read_torch_zip(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np
     """
     path = path_of(path)
     data = bytes_of(path)
-    entries = read_archive(path, data)
+    try:
+        entries = read_archive(path, data)
+    except FormatError:
+        refuse_archive(path, names_in(path))  # other programs write zips in other ways
+        raise
     refuse_archive(path, list(entries))
     for entry in entries.values():
         if entry.method != STORED:

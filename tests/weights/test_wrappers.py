@@ -5,12 +5,14 @@ import collections
 import gzip
 import io
 import pathlib
+import struct
 import tarfile
 import zipfile
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from minifcn.cli.verbs import main
 from minifcn.errors import FormatError, MinifcnError, UsageError
@@ -164,6 +166,22 @@ def test_a_file_that_holds_one_net_alone_is_read_in_silence() -> None:
 # ---- files that are no weights -------------------------------------------------------------------------------------
 
 
+TEXTS = {
+    "head": "<head><title>Sign in</title></head>",
+    "comment": "<!-- moved --><p>The file is elsewhere",
+    "script": "<script>location = '/login'</script>",
+    "hawser": "version https://hawser.github.com/spec/v1\noid sha256:00\nsize 3\n",
+    "git-media": "version http://git-media.io/v/2\noid sha256:00\nsize 3\n",
+    "denied": "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+    "pdf": "%PDF-1.5\n",
+}
+ZIPS = {
+    "zip": ["weights/", "weights/README.md", "weights/net.pth"],
+    "pt2": ["net/archive_format", "net/models/model.json", "net/data/weights/weight_0"],
+    "old pt2": ["version", "serialized_exported_program.json", "serialized_state_dict.pt"],
+}
+
+
 def others(torch: Any, folder: pathlib.Path) -> dict[str, tuple[str, str]]:
     """Write one file of each kind; name -> (what it is called, a word of the cure)."""
     onnx = pytest.importorskip("onnx")
@@ -177,6 +195,24 @@ def others(torch: Any, folder: pathlib.Path) -> dict[str, tuple[str, str]]:
     with zipfile.ZipFile(folder / "keras", "w") as file:
         for name in ("metadata.json", "config.json", "model.weights.h5"):
             file.writestr(name, "{}")
+    for name, text in TEXTS.items():
+        (folder / name).write_text(text)
+    for name in ("bare onnx", "onnx with a version"):
+        model = onnx.helper.make_model(graph)
+        model.doc_string, model.model_version = ("a net", 0) if name == "bare onnx" else ("", 7)
+        model.ClearField("producer_name")
+        (folder / name).write_bytes(model.SerializeToString())
+    for name, kind in {"png": "PNG", "jpeg": "JPEG", "gif": "GIF"}.items():
+        Image.new("RGB", (8, 8)).save(folder / name, kind)
+    (folder / "yolov3.weights").write_bytes(struct.pack("<iiiq", 0, 2, 0, 32013312) + bytes(400))
+    (folder / "yolov1.weights").write_bytes(struct.pack("<iiii", 0, 1, 0, 7) + bytes(400))
+    for name, inside in ZIPS.items():
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as file:
+            for entry in inside:
+                file.writestr(entry, "{}" * 9)
+    with zipfile.ZipFile(folder / "zip with a comment", "w") as file:  # which PyTorch does not write
+        file.writestr("net.pth", "x")
+        file.comment = b"by hand"
     (folder / "gzip").write_bytes(gzip.compress(b"weights"))
     np.save(folder / "npy.npy", np.ones(3))
     buffer = io.BytesIO()
@@ -197,6 +233,22 @@ def others(torch: Any, folder: pathlib.Path) -> dict[str, tuple[str, str]]:
         "onnx": ("an ONNX model", "state dict"),
         "torchscript": ("a TorchScript program", "torch.jit.load"),
         "keras": ("a .keras archive", "save_weights"),
+        **dict.fromkeys(("head", "comment", "script"), ("a web page (HTML)", "download")),
+        "hawser": ("a Git LFS pointer", "git lfs pull"),
+        "git-media": ("a Git LFS pointer", "git lfs pull"),
+        "denied": ("an XML page of an error, such as AccessDenied", "ask its owner for another address"),
+        "pdf": ("a document (PDF)", "where the weights are"),
+        "bare onnx": ("an ONNX model", "state dict"),
+        "onnx with a version": ("an ONNX model", "state dict"),
+        "png": ("a picture (PNG)", "minifcn predict"),
+        "jpeg": ("a picture (JPEG)", "minifcn predict"),
+        "gif": ("a picture (GIF)", "minifcn predict"),
+        "yolov3.weights": ("Darknet's weights (YOLO)", "minifcn describe knows"),
+        "yolov1.weights": ("Darknet's weights (YOLO)", "minifcn describe knows"),
+        "zip": ("a zip archive around weights/net.pth", "unzip"),
+        "zip with a comment": ("a zip archive around net.pth", "unzip"),
+        "pt2": ("a program of torch.export (.pt2)", "torch.export.load"),
+        "old pt2": ("a program of torch.export (.pt2)", "torch.export.load"),
         "gzip": ("compressed by gzip", "gunzip"),
         "npy.npy": ("a single NumPy array (.npy)", "numpy.savez"),
         "tar": ("a tar archive", "tar -xf"),
