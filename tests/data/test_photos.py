@@ -187,7 +187,7 @@ REFUSED = [
     ("{photo} --heatmap cat out.png", "class 'cat' may be any of 7: 281 tabby, tabby cat; 282 tiger cat;"),
     ("{photo} --heatmap tabby out.png --scale 40", "pixels are too many; choose a smaller scale"),
     ("{photo} --weights gone.npz", "gone.npz: found no file, expected a file of weights"),
-    ("{photo} --weights {photo}", "found the first bytes 89 50 4e 47"),
+    ("{photo} --weights {photo}", "photo.png: is a picture (PNG); expected a file of weights"),
     ("{photo} --tops 3", "option --tops does not exist; did you mean --top?"),
 ]
 

@@ -442,7 +442,8 @@ def _read_shapes(
             item = Item(ids[image], image, header, drawn=drawn, split=split, unpacked=unpacked.get(image))
             found.items.append(replace(item, names=frozenset(listed_as(root, image))))
         except DataError as error:
-            found.left_out.append(str(error).replace(str(unpacked.get(image, image)), str(drawn.source)))
+            there = str(unpacked.get(image, drawn.source))  # a temporary file says nothing to the reader
+            found.left_out.append(str(error).replace(there, str(drawn.source)))
 
 
 def _split_of(drawn: Drawn) -> str:

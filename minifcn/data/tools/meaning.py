@@ -102,13 +102,13 @@ class Survey:
     def misplaced(self) -> str:
         """Return a colour of VOC's palette that stands at another number, as a sentence; "" where none does.
 
-        Only if most colours are VOC's: other palettes share one or two with it by chance.
+        Only if twice as many are VOC's as are not: other palettes share a few with it by chance.
         """
         known = voc_colours(len(VOC_CLASSES))
         used = {(number, colour) for number, colours in self.palettes.items() for colour in colours}
         used = {(number, colour) for number, colour in used if colour not in self.repeated}
         wrong = sorted((number, colour) for number, colour in used if known.get(colour, number) != number)
-        if not wrong or len(used) < 2 or len(self.own_colours()) > max(0, len(wrong) - 1):
+        if not wrong or len(used) < 2 or 2 * len(self.own_colours()) > len(wrong):
             return ""
         number, colour = wrong[0]
         return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {known[colour]}"
