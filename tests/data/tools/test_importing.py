@@ -818,6 +818,8 @@ def test_check_and_train_name_12_bits_in_16(converted: bool, tmp_path: Path) -> 
     for sample in data:  # as training does before its first step
         silent.sample(sample)
     assert SILENT[kind][0] in " ".join([*warnings_of(data), *silent.sentences()])
+    assert main(["data", "check", str(tmp_path / "tree")]) == 2  # and leaves what it found beside the data
+    assert SILENT[kind][0] in " ".join(warnings_of(VOCSegmentation(tmp_path / "tree", "train")))
     picture("a").save(tmp_path / "tree" / "JPEGImages" / "a.png")
     assert "black" not in check(tmp_path / "tree").faults
 
