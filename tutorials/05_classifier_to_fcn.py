@@ -17,14 +17,16 @@
 # - say why a fully connected layer is a convolution, and turn one into the other with a reshape,
 # - let a net that was trained on single digits read a whole sheet of them,
 # - draw the heat map of a class over a photograph, with a classifier that was never trained to say where anything is,
-# - work out what this saves, by counting and with a clock.
+# - work out what this saves, by counting and with a clock,
+# - derive the gradient of batch normalisation, and fold it into a convolution.
 #
 # In the paper: section 3.1, figure 2, and the timings at the end of that section.
 #
 # **Before you begin.** You need notebook 02 (a convolution), and of notebook 04 what a cell sees. Reading takes about
-# half an hour, all exercises together 60 minutes.
+# forty minutes, all exercises together 60 minutes.
 
 # %% tags=["varies"]
+import copy
 import inspect
 from pathlib import Path
 
@@ -32,14 +34,15 @@ import numpy as np
 import pictures
 from exercises import n05
 
-from minifcn import ops, surgery, viz
+from minifcn import nn, ops, surgery, viz
 from minifcn.backend import to_host, xp_on
 from minifcn.cli.amortize import main as amortize
 from minifcn.data.digits import load_digits
 from minifcn.data.files import read_image
-from minifcn.errors import ShapeError
+from minifcn.errors import GradientError, ShapeError
 from minifcn.experiments import classify, digits
 from minifcn.geometry import Grid, out_size
+from minifcn.gradcheck import gradcheck
 from minifcn.introspect.describe import describe
 from minifcn.kernels.threads import cores, threads
 from minifcn.models.alexnet import AlexNet
@@ -47,6 +50,7 @@ from minifcn.models.classifier import classifier
 from minifcn.models.lenet import LeNet
 from minifcn.nn import evaluating
 from minifcn.optim import SGD
+from minifcn.tensor import op
 from minifcn.training.environment import environment
 from minifcn.weights.published import imagenet_squeezenet
 
@@ -468,11 +472,224 @@ print(f"{machine['machine']}, {cores()} cores, Python {machine['python']}, NumPy
 done = amortize(["--net", "lenet", "--size", "100", "--threads", "1"])
 
 # %% [markdown]
+# ## 12 · Batch normalisation
+#
+# Classifiers that came after the paper's, ResNet and EfficientNet for instance, have one more kind of layer, between a
+# convolution and its ReLU. It subtracts from each channel its mean $m$ and divides by the root of its variance $v$;
+# then the channel gets a scale $w$ and a shift $b$, which are learned:
+#
+# $$z = \frac{x - m}{\sqrt{v + \varepsilon}} \qquad y = w z + b$$
+#
+# In **training**, $m$ and $v$ are those of the channel in this batch, over all images, rows and columns. Here are
+# eight channels of a convolution before and after, each as a line from its 5th to its 95th percentile, with a dot at
+# its mean. Afterwards all have mean 0 and variance 1.
+
+# %%
+conv = nn.Conv2d(1, 8, 5, init=np.random.default_rng(SEED)).to(DEVICE)
+x = conv(xp.asarray(images[known[:32]])).data
+one, zero = xp.ones(8, "float32"), xp.zeros(8, "float32")
+y = ops.batch_norm(x, one, zero).data
+assert np.allclose(to_host(y).mean(axis=(0, 2, 3)), 0, atol=1e-4)
+assert np.allclose(to_host(y).var(axis=(0, 2, 3)), 1, atol=1e-2)
+pictures.spreads({"before": x, "after": y}, size=(8, 2.6))
+
+# %% [markdown]
+# So it does not matter how large the numbers of a channel were. Ten times as large and moved by 3, they give the same.
+# A convolution in front of it needs no bias, and a badly chosen size of its first weights does no harm.
+
+# %%
+moved = ops.batch_norm(10 * x + 3, one, zero).data
+apart = [float(abs(b - a).max()) for a, b in ((x, 10 * x + 3), (y, moved))]
+print(f"the inputs differ by {apart[0]:.0f}, the outputs by less than 0.01")
+assert apart[0] > 10 and apart[1] < 0.01
+
+# %% [markdown]
+# Does it help? Here is a small net with and without it, with the same first weights and the same batches. The one with
+# it learns faster.
+
+
+# %%
+def small(normalised):
+    """Two convolutions and two pools, then a convolution of 4x4 for the scores: convolutional from the beginning."""
+    init, layers, inputs = np.random.default_rng(SEED), {}, 1
+    for k, outputs in (1, 8), (2, 16):
+        layers[f"conv{k}"] = nn.Conv2d(inputs, outputs, 5, bias=not normalised, init=init)
+        if normalised:
+            layers[f"bn{k}"] = nn.BatchNorm2d(outputs)
+        layers |= {f"relu{k}": nn.ReLU(), f"pool{k}": nn.MaxPool2d(2)}
+        inputs = outputs
+    return nn.Sequential(**layers, score=nn.Conv2d(16, 10, 4, init=init)).to(DEVICE)
+
+
+def learn(net, epochs=2):
+    """Train on the known digits, and return the losses."""
+    sgd, shuffled, losses = SGD(net, lr=0.02, weight_decay=0.0005), np.random.default_rng(SEED), []
+    for _ in range(epochs):
+        for batch in np.split(shuffled.permutation(known), range(32, len(known), 32)):
+            loss = ops.softmax_cross_entropy(net(xp.asarray(images[batch])), xp.asarray(labels[batch, None, None]))
+            loss.backward()
+            sgd.step()
+            losses.append(loss.item())
+    return losses
+
+
+# %% tags=["varies"]
+plain, normed = small(normalised=False), small(normalised=True)
+losses = {"without": learn(plain), "with batch normalisation": learn(normed)}
+assert np.mean(losses["with batch normalisation"][:30]) < 0.7 * np.mean(losses["without"][:30])
+pictures.lines({name: (range(len(each)), each) for name, each in losses.items()}, xlabel="step", ylabel="loss")
+
+# %% [markdown]
+# In training a digit's scores depend on the other digits of its batch, because they share $m$ and $v$. An answer
+# should not. So each layer keeps *running* averages of $m$ and $v$, and after training it is **frozen**: these
+# averages are constants, and an image gets the same scores in any company.
+
+# %%
+digit = images[held_out[:1]]
+companies = [np.concatenate([digit, others]) for others in (images[held_out[1:8]], 0 * images[held_out[1:8]])]
+learning = copy.deepcopy(normed)  # for in training, each batch moves the averages
+learning.train()
+in_training = [to_host(learning(xp.asarray(batch)).data[0]) for batch in companies]
+frozen = [answers(normed, batch)[0] for batch in companies]
+print("the scores of a digit, with seven other digits and with seven white images: in training they differ, frozen not")
+assert abs(in_training[0] - in_training[1]).max() > 1 and abs(frozen[0] - frozen[1]).max() < 1e-3
+
+# %% [markdown]
+# ## 13 · Its gradient, by hand
+#
+# Take one channel with $n$ numbers. Let $g_i$ be the gradient at $z_i$, and $s = \sqrt{v + \varepsilon}$. In training
+# a number $x_i$ acts on the loss in three ways, so its gradient has three terms:
+#
+# 1. **Directly.** Move $x_i$ by 1, and $z_i$ moves by $1/s$. This gives $g_i / s$.
+# 2. **Through the mean.** $m$ moves by $1/n$, so *every* $z_j$ of the channel moves by $-1/(n s)$. Added up over
+#    $j$, this gives $-\bar g / s$, where $\bar g$ is the mean of all $g_j$.
+# 3. **Through the variance.** $v$ moves by $2 (x_i - m) / n = 2 s z_i / n$. (That $m$ moves, too, does not change $v$:
+#    the distances $x_j - m$ add up to zero.) Where $v$ grows by 1, every $z_j$ changes by $-z_j / (2 s^2)$. Added
+#    up, this gives $-z_i\, \overline{g z} / s$, where $\overline{g z}$ is the mean of all $g_j z_j$.
+#
+# $$\frac{\partial L}{\partial x_i} = \frac{1}{s} \left( g_i - \bar g - z_i\, \overline{g z} \right)$$
+#
+# Frozen, $m$ and $v$ are constants, and only the first term is left. Here it is as an op; `terms` says which terms to
+# take, and $w = 1$, $b = 0$.
+
+
+# %%
+@op
+def normalise(x, *, terms=("directly", "mean", "variance")):
+    """z of one image: each channel less its mean, over the root of its variance."""
+    every = {"axis": (0, 2, 3), "keepdims": True}
+    s = np.sqrt(x.var(**every) + 1e-5)
+    z = (x - x.mean(**every)) / s
+
+    def grad_x(g):
+        parts = {"directly": g, "mean": -g.mean(**every), "variance": -z * (g * z).mean(**every)}
+        return sum(parts[term] for term in terms) / s
+
+    return z, (grad_x,)
+
+
+x = np.random.default_rng(SEED).standard_normal((2, 3, 3, 4))
+w, b, mean, var = np.array([[1.0, 2.0, -0.5], [0.0, 1.0, 3.0], [0.1, 0.0, -0.2], [1.0, 0.5, 2.0]])
+print(f"by hand:  {gradcheck(normalise, x):.0e}")
+print(f"training: {gradcheck(ops.batch_norm, x, w, b):.0e}")
+print(f"frozen:   {gradcheck(ops.batch_norm, x, w, b, mean=mean, var=var):.0e}")
+ours, hand = ops.batch_norm.__wrapped__(x, np.ones(3), np.zeros(3)), normalise.__wrapped__(x)
+g = np.random.default_rng(1).standard_normal(x.shape)
+assert np.allclose(ours[0], hand[0]) and np.allclose(ours[1][0](g), hand[1][0](g))
+
+# %% [markdown]
+# `gradcheck` accepts all three, and minifcn's op (`minifcn/ops/norm.py`) gives the same numbers as ours. If a term is
+# forgotten, it raises an error:
+
+# %%
+noticed = []
+for left_out in (("mean",), ("variance",), ("mean", "variance")):
+    terms = [term for term in ("directly", "mean", "variance") if term not in left_out]
+    try:
+        gradcheck(normalise, x, terms=terms)
+    except GradientError:
+        noticed.append(left_out)
+print("noticed without", *(" and ".join(left_out) for left_out in noticed), sep="\n  ")
+assert len(noticed) == 3
+
+# %% [markdown]
+# What do the two other terms do? The picture has the three of one channel, for the gradient of a single output, and
+# their sum. The output moves up with its own input, and down with all others, most with the largest on its side
+# of the mean.
+#
+# The sum is zero over the channel, because adding a constant to all inputs changes nothing. It is also at a right
+# angle to $z$ (up to $\varepsilon$), because making all inputs larger changes nothing either. These are the two facts
+# of section 12, seen from behind.
+
+# %%
+channel, one_output = x[:1, :1], np.zeros((1, 1, 3, 4))
+one_output[0, 0, 1, 1] = 1
+terms = "directly", "mean", "variance"
+parts = {
+    term: np.zeros((3, 4)) + normalise.__wrapped__(channel, terms=[term])[1][0](one_output)[0, 0] for term in terms
+}
+z, (grad_x,) = normalise.__wrapped__(channel)
+total = grad_x(one_output)
+assert np.allclose(sum(parts.values()), total[0, 0])
+assert total.argmax() == one_output.argmax() and (total < 0).sum() == 11 and total.argmin() == z.argmax()
+assert abs(total.sum()) < 1e-9 and abs((total * z).sum()) < 1e-4
+shown = {"z": z[0, 0], **parts, "their sum": total[0, 0]}
+pictures.panels(shown, size=(10, 2), cmap="RdBu", limits="signed", numbers="{:.2f}")
+
+# %% [markdown]
+# ## 14 · Folded into the convolution
+#
+# Frozen, the layer only multiplies each channel by a constant and adds another:
+#
+# $$y = \frac{w}{s}\, x + \left( b - \frac{w}{s}\, m \right)$$
+#
+# The convolution in front of it computes sums of products, so the factor can go into its weights, and the rest is
+# its bias. This is surgery once more: two layers become one that gives the same numbers, in one pass less.
+
+# %%
+bn1, conv1 = normed.bn1, normed.conv1
+gain = bn1.w.data / xp.sqrt(bn1.var.data + bn1.eps)
+x = xp.asarray(images[held_out])
+two_layers = ops.batch_norm(conv1(x), bn1.w, bn1.b, mean=bn1.mean.data, var=bn1.var.data).data
+one_layer = ops.conv2d(x, conv1.w.data * gain[:, None, None, None], bn1.b.data - bn1.mean.data * gain).data
+assert two_layers.shape == one_layer.shape and np.allclose(to_host(two_layers), to_host(one_layer), atol=1e-4)
+
+folded = surgery.fold_batch_norm(normed)
+print("before:", *normed.sequence())
+print("after: ", *folded.sequence())
+assert [name for name in normed.sequence() if name not in folded.sequence()] == ["bn1", "bn2"]
+assert np.allclose(answers(normed, images[held_out]), answers(folded, images[held_out]), atol=1e-3)
+
+# %% [markdown]
+# The running averages belong to the weights, although no gradient changes them. If you copy only what is learned,
+# the new net keeps $m = 0$ and $v = 1$. It raises no error, but it misreads more than a quarter of the digits.
+
+# %% tags=["varies"]
+forgetful = small(normalised=True)
+for (name, new), (_, old) in zip(forgetful.named_parameters(), normed.named_parameters(), strict=True):
+    if not name.endswith(("mean", "var")):
+        new.data = old.data
+nets = {"frozen": normed, "folded": folded, "averages forgotten": forgetful}
+correct = {}
+for name, each in nets.items():
+    read = answers(each, images[held_out])[:, :, 0, 0].argmax(axis=1)
+    correct[name] = (read == labels[held_out]).mean()
+assert correct["frozen"] > 0.9 and correct["averages forgotten"] < 0.75
+assert correct["frozen"] == correct["folded"]
+pictures.bars({"": list(correct.values())}, list(correct), size=(6, 2.4), ylim=(0, 1), ylabel="digits read correctly")
+
+# %% [markdown]
+# An FCN is trained on few large images at a time, in the paper on one. So a trunk with batch normalisation usually
+# stays frozen when it becomes an FCN, or is folded at once, as minifcn does with EfficientNet-Lite0.
+
+# %% [markdown]
 # ## Summary
 #
 # A fully connected layer on maps of 4x4 cells is a convolution with a kernel of 4x4, and its weights are only
 # reshaped. The net that results takes images of any size and gives one answer for each window, at a fraction of the
-# cost of separate windows. Where padding does not reach, each answer equals the classifier's.
+# cost of separate windows. Where padding does not reach, each answer equals the classifier's. Batch normalisation
+# makes the size of a channel not matter, so its gradient has a term for the mean and one for the variance; frozen, it
+# becomes a part of the convolution in front of it.
 #
 # ### Quiz
 #
@@ -503,9 +720,9 @@ assert n05.check_quiz.accepts("bbc")
 # %% [markdown]
 # ## Where to read on
 #
-# - the code of this notebook: `minifcn/surgery.py` (convolutionalize), `minifcn/experiments/digits.py`,
-#   `minifcn/experiments/classify.py` (dense and the heat map), `minifcn/experiments/amortize.py`; the nets in
-#   `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
+# - the code of this notebook: `minifcn/surgery.py` (convolutionalize, fold_batch_norm), `minifcn/ops/norm.py`,
+#   `minifcn/experiments/digits.py`, `minifcn/experiments/classify.py` (dense and the heat map),
+#   `minifcn/experiments/amortize.py`; the nets in `minifcn/models/lenet.py` and `minifcn/models/squeezenet.py`
 # - the same from a terminal: `minifcn digits`, `minifcn classify photos/chelsea.jpg --heatmap tabby heat.png`,
 #   `minifcn amortize`
 # - next: [06, shift-and-stitch](06_shift_and_stitch.ipynb). One answer every 16 pixels is coarse. Can the same net give

@@ -409,6 +409,19 @@ def against(pairs: Mapping[str, tuple[Any, Any]], *, size: tuple[float, float], 
     return viz.show(figure)
 
 
+def spreads(maps: Mapping[str, Any], *, size: tuple[float, float]) -> Shown:
+    """Maps (N, C, H, W) side by side: each channel as a line from its 5th to its 95th percentile, a dot at its mean."""
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(maps), sharey=True), maps.items(), strict=True):
+        channels = np.moveaxis(host(values), 1, 0).reshape(len(host(values)[0]), -1)
+        axes.vlines(range(len(channels)), *np.percentile(channels, (5, 95), axis=1), color=ACCENT, linewidth=5)
+        axes.plot(channels.mean(axis=1), "o", color=SECOND, zorder=3)
+        axes.axhline(0, color=FAINT, zorder=0)
+        axes.set(xlabel="channel", xticks=range(len(channels)))
+        axes.set_title(name, fontsize=10)
+    return viz.show(figure)
+
+
 # 06: shift-and-stitch
 
 GREY = "#6b7480"
