@@ -38,11 +38,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pictures
 from exercises import n10
-from matplotlib.figure import Figure
 
 from minifcn import nn, ops, sampling, viz
-from minifcn.backend import rng, to_device, to_host
+from minifcn.backend import rng, to_host, xp_on
 from minifcn.data import VOID, Augmentation, Preprocessing, Sample, Shapes, collate
 from minifcn.data.dataset import Cached
 from minifcn.data.files import read_image
@@ -63,6 +63,7 @@ from minifcn.weights.published import imagenet_squeezenet
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 PHOTOS = ""  # a folder in the layout of PASCAL VOC, such as "VOCdevkit/VOC2012"
 if not PHOTOS and "MINIFCN_DATA" in os.environ:
     PHOTOS = "$MINIFCN_DATA/voc2012_animals"
@@ -92,15 +93,10 @@ viz.show(viz.gallery([(s.image, s.label) for s in shown], CLASSES, captions=("im
 # %%
 pixels = sum(sampling.count(train[i].label, len(CLASSES)) for i in range(len(train)))
 share = pixels / pixels.sum()
-figure = Figure(figsize=(7, 2.2), layout="constrained")
-axes = figure.subplots()
-axes.bar(CLASSES, 100 * share, color=viz.palette(len(CLASSES)) / 255 * 0.9 + 0.05)
-axes.set_ylabel("% of the pixels")
-axes.tick_params(axis="x", rotation=90 if len(CLASSES) > 12 else 0)
-axes.spines[["top", "right"]].set_visible(False)
 if WORLD:
     assert round(share[0], 1) == 0.7  # "70 %", below
-viz.show(figure)
+colours = viz.palette(len(CLASSES)) / 255 * 0.9 + 0.05
+pictures.bars({"": 100 * share}, CLASSES, size=(7, 2.2), colours=colours, ylabel="% of the pixels")
 
 # %% [markdown]
 # In the world background has about 70 % of the pixels. Two baselines that ignore the image show what a number means:
@@ -148,7 +144,7 @@ net.to(DEVICE)
 
 def loss_of(samples):
     x, labels = collate(samples, preprocessing)
-    return ops.softmax_cross_entropy(net(to_device(x, DEVICE)), to_device(labels, DEVICE))
+    return ops.softmax_cross_entropy(net(xp.asarray(x)), xp.asarray(labels))
 
 
 first = loss_of(shown).item()
@@ -279,8 +275,8 @@ def thing(label):
 scene = Shapes("train", count=1, size=64, seed=SEED)[0]
 piece = np.ix_(range(14, 26), range(14, 26))  # a part of a balloon
 tiny = Tiny().to(DEVICE)
-x = to_device((scene.image[piece] / np.float32(255)).transpose(2, 0, 1)[None], DEVICE)
-labels = to_device(thing(scene.label[piece])[None], DEVICE)
+x = xp.asarray((scene.image[piece] / np.float32(255)).transpose(2, 0, 1)[None])
+labels = xp.asarray(thing(scene.label[piece])[None])
 film = frames(
     lambda: ops.softmax_cross_entropy(tiny(x), labels), SGD(tiny, lr=0.1), named={"image": x, "labels": labels}
 )
@@ -356,7 +352,7 @@ def new_net(classes):
 
 def maps_of(net, sample):
     """The image, its label, and the maps of the trunk that the scores are computed from."""
-    x, label = (to_device(each, DEVICE) for each in collate([sample], weights.preprocessing))
+    x, label = map(xp.asarray, collate([sample], weights.preprocessing))
     with inference(net):
         maps = net.trunk(x, keep=net.skips)
     return x, label, {name: Tensor(each.data) for name, each in maps.items()}
@@ -504,7 +500,7 @@ def cells(trunk, world):
     for first in range(0, len(world), 8):
         x, label = collate([world[i] for i in range(first, first + 8)], weights.preprocessing)
         with inference(trunk.to(DEVICE)):
-            maps = to_host(trunk(to_device(x, DEVICE))["fire9"].data)
+            maps = to_host(trunk(xp.asarray(x))["fire9"].data)
         middle = int(grid.start) + int(grid.stride) * np.arange(maps.shape[2])
         features.append(maps.transpose(0, 2, 3, 1))
         labels.append(label[:, middle][:, :, middle])
@@ -532,17 +528,17 @@ def probe(train, test, count):
 # %% tags=["varies"]
 counts = (4, 16, 64)
 bought = {name: [probe(data["train"], data["val"], count) for count in counts] for name, data in known.items()}
-figure = Figure(figsize=(7, 2.6), layout="constrained")
-axes = figure.subplots()
-for (name, values), colour in zip(bought.items(), ("#1f5fbf", "#c2571a"), strict=True):
-    axes.plot(counts, values, marker="o", color=colour, label=f"features: {name}")
-axes.set(xscale="log", xlabel="labelled scenes", ylabel="mean IU of the cells", ylim=(0, 0.6))
-axes.set_xticks(counts, [str(count) for count in counts])
-axes.minorticks_off()
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
 assert bought["ImageNet"][1] > bought["random"][2] and bought["ImageNet"][2] > 2 * bought["random"][2]
-viz.show(figure)
+pictures.lines(
+    {f"features: {name}": (counts, values) for name, values in bought.items()},
+    styles=("-o",),
+    xscale="log",
+    xticks=counts,
+    xticklabels=counts,
+    xlabel="labelled scenes",
+    ylabel="mean IU of the cells",
+    ylim=(0, 0.6),
+)
 
 # %% [markdown]
 # Pretraining saves *labels*. With 16 labelled scenes the ImageNet features give a better result than the random ones
@@ -564,19 +560,8 @@ def read_log(name):
     return [json.loads(line) for line in Path("logs", name).read_text().splitlines()]
 
 
-figure = Figure(figsize=(9, 2.8), layout="constrained")
-left, right = figure.subplots(1, 2)
-for start, colour, name in (("ImageNet", "#1f5fbf", "transfer"), ("random", "#c2571a", "transfer-scratch")):
-    log = read_log(f"{name}.jsonl")
-    for axes, kind, key in ((left, "train", "loss"), (right, "val", "mean_iu")):
-        records = [record for record in log if record["kind"] == kind]
-        axes.plot([r["step"] for r in records], [r[key] for r in records], color=colour, label=f"start: {start}")
-left.axhline(np.log(21), color="#9aa4b2", linewidth=1)
-for axes, title in ((left, "loss per pixel"), (right, "mean IU, validation")):
-    axes.set(xlabel="step", title=title, ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-right.legend(frameon=False)
-viz.show(figure)
+logs = {"start: ImageNet": read_log("transfer.jsonl"), "start: random": read_log("transfer-scratch.jsonl")}
+pictures.runs(logs, level=np.log(21))
 
 # %% [markdown]
 # Here is the end of the long runs on photographs, with the commands that made them: one line each in
@@ -595,21 +580,11 @@ for run in ends:
 # %%
 animals = [run for run in ends if run["data"] == "animals"]
 names = list(animals[0]["iu"])
-figure = Figure(figsize=(8, 2.8), layout="constrained")
-axes = figure.subplots()
-for place, (run, colour) in enumerate(zip(animals, ("#9aa4b2", "#c2571a", "#1f5fbf"), strict=False)):
-    left = np.arange(len(names)) + 0.8 * (place - (len(animals) - 1) / 2) / len(animals)
-    values = [run["iu"][name] for name in names]
-    axes.bar(left, values, 0.8 / len(animals), color=colour, label=f"{run['net']}, {run['start']}")
-axes.set_xticks(range(len(names)), names)
-axes.set_ylabel("IU")
-axes.set_ylim(0, 1)
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
 by_start = {run["start"]: run for run in animals if run["net"] == "SqueezeNet"}
 assert by_start["ImageNet"]["mean_iu"] > 3 * by_start["random"]["mean_iu"]
 assert all(by_start["ImageNet"]["iu"][name] > by_start["random"]["iu"][name] for name in names)
-viz.show(figure)
+groups = {f"{run['net']}, {run['start']}": [run["iu"][name] for name in names] for run in animals}
+pictures.bars(groups, names, colours=("#9aa4b2", viz.SECOND, viz.ACCENT), ylabel="IU", ylim=(0, 1))
 
 # %% [markdown]
 # From ImageNet the same net is better in every class, and its mean IU more than three times as high. This is what the

@@ -40,8 +40,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pictures
 from exercises import n11
-from matplotlib.figure import Figure
 
 from minifcn import viz
 from minifcn.cli.verbs import main
@@ -198,19 +198,7 @@ viz.show(viz.curves(world))
 
 # %%
 runs = {name: read_log(f"logs/run-{name}.jsonl") for name in "ABCD"}
-figure = Figure(figsize=(10, 3.6), layout="constrained")
-for column, (name, log) in zip(figure.subplots(2, 4, sharex=True, sharey="row").T, runs.items(), strict=True):
-    for axes, kind, key in zip(column, ("train", "val"), ("loss", "mean_iu"), strict=True):
-        records = [record for record in log if record["kind"] == kind]
-        axes.plot([r["step"] for r in records], [r[key] for r in records], color="#1f5fbf")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_ylim(0, 2.4 if kind == "train" else 0.5)
-    column[0].axhline(np.log(8), color="#9aa4b2", linewidth=1)
-    column[0].set_title(name)
-    column[1].set_xlabel("step")
-figure.axes[0].set_ylabel("loss per pixel")
-figure.axes[4].set_ylabel("mean IU, validation")
-viz.show(figure)
+pictures.columns_of_runs(runs, level=np.log(8))
 
 # %%
 diagnosis = ...  # such as {"A": "healthy", "B": "rate too low", "C": "rate too high", "D": "too few images"}
@@ -375,15 +363,11 @@ for i in range(len(val)):
 mean_ius = np.array([one.mean_iu() for one in per_image])
 together = sum(per_image[1:], start=per_image[0])
 assert np.array_equal(together.matrix, matrix.matrix)  # counts add up, which no metric does
-figure = Figure(figsize=(7, 2.4), layout="constrained")
-axes = figure.subplots()
-axes.hist(mean_ius, bins=np.linspace(0, 1, 26), color="#c9ced6")
-axes.axvline(mean_ius.mean(), color="#c2571a", label=f"average of the images {mean_ius.mean():.3f}")
-axes.axvline(matrix.mean_iu(), color="#1f5fbf", label=f"of all pixels together {matrix.mean_iu():.3f}")
-axes.set_xlabel("mean IU of an image")
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
-viz.show(figure)
+marks = {
+    f"average of the images {mean_ius.mean():.3f}": mean_ius.mean(),
+    f"of all pixels together {matrix.mean_iu():.3f}": matrix.mean_iu(),
+}
+pictures.histograms({"images": mean_ius}, np.linspace(0, 1, 26), across=marks, xlabel="mean IU of an image")
 
 # %% [markdown]
 # ## 10 · Look at the worst images first
@@ -444,18 +428,14 @@ for i in range(len(val)):
     found += np.stack([np.bincount(distance, hits, 13), np.bincount(distance, minlength=13)], axis=1)
 there = found[:, 1] > 0
 accuracy = found[there, 0] / found[there, 1]
-figure = Figure(figsize=(7, 2.4), layout="constrained")
-axes = figure.subplots()
-axes.plot(np.flatnonzero(there), 100 * accuracy, marker="o", color="#1f5fbf")
-axes.set(xlabel="pixels to the nearest border between labels (the last: 12 or more)", ylabel="% right", ylim=(0, 100))
-axes.spines[["top", "right"]].set_visible(False)
-axes.grid(axis="y", color="#eceef1")
 errors = found[:, 1] - found[:, 0]
 print(f"{100 * errors[:7].sum() / errors.sum():.0f} % of the mistakes lie within six pixels of a border, ", end="")
 print(f"where {100 * found[:7, 1].sum() / found[:, 1].sum():.0f} % of the pixels are")
 if WORLD:
     assert accuracy[0] < 0.7 and accuracy[-1] > 0.9 and np.all(np.diff(accuracy) > -0.03)
-viz.show(figure)
+distance = "pixels to the nearest border between labels (the last: 12 or more)"
+series = {"": (np.flatnonzero(there), 100 * accuracy)}
+pictures.lines(series, size=(7, 2.4), styles=("-o",), xlabel=distance, ylabel="% right", ylim=(0, 100))
 
 # %% [markdown]
 # ## 12 · The smallest cost of a stride
@@ -483,17 +463,18 @@ for factor in (4, 8, 16, 32):
         matrix_of_truth.update(val[i].label, coarse(val[i].label, factor, len(CLASSES)))
     bound[factor] = matrix_of_truth.mean_iu()
 paper = {4: 0.985, 8: 0.964, 16: 0.928, 32: 0.861}
-figure = Figure(figsize=(7, 2.6), layout="constrained")
-axes = figure.subplots()
-axes.plot(list(bound), list(bound.values()), marker="o", color="#1f5fbf", label="images of this notebook")
-axes.plot(list(paper), list(paper.values()), marker="o", color="#9aa4b2", label="PASCAL VOC, in the paper")
-axes.set(xscale="log", xlabel="pixels a side of a block", ylabel="mean IU at best", ylim=(0, 1))
-axes.set_xticks(list(bound), [str(factor) for factor in bound])
-axes.minorticks_off()
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
 print({factor: round(value, 2) for factor, value in bound.items()})
-viz.show(figure)
+both = {"images of this notebook": bound, "PASCAL VOC, in the paper": paper}
+pictures.lines(
+    {name: (list(bounds), list(bounds.values())) for name, bounds in both.items()},
+    styles=("-o",),
+    xscale="log",
+    xticks=list(bound),
+    xticklabels=list(bound),
+    xlabel="pixels a side of a block",
+    ylabel="mean IU at best",
+    ylim=(0, 1),
+)
 
 # %%
 if WORLD:

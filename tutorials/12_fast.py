@@ -34,13 +34,12 @@ import time
 from fractions import Fraction
 
 import numpy as np
+import pictures
 from exercises import n12
-from matplotlib.figure import Figure
 from solutions import n12 as solved
 
 import minifcn
-from minifcn import viz
-from minifcn.backend import to_device, to_host, xp_of
+from minifcn.backend import to_host, xp_on
 from minifcn.experiments.bench.stopwatch import extra_bytes, take_turns
 from minifcn.experiments.bench.studies import Layer, six_loops, vgg_layers
 from minifcn.kernels import blocks, winograd
@@ -50,6 +49,7 @@ from minifcn.kernels.threads import ALONE, cores, lanes, set_threads, threads
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
+xp = xp_on(DEVICE)  # NumPy; on a GPU it is CuPy
 MACHINE = f"{platform.machine()}, {cores()} cores, NumPy {np.__version__}"
 print(f"threads: {threads()}; device: {DEVICE}; machine: {MACHINE}")
 
@@ -66,7 +66,7 @@ print(inspect.getsource(six_loops))
 rng = np.random.default_rng(SEED)
 tiny_x, tiny_w = rng.standard_normal((2, 8, 8)), rng.standard_normal((2, 2, 3, 3))
 by_definition = six_loops(tiny_x, tiny_w)
-ours = to_host(correlate(to_device(tiny_x[None], DEVICE), to_device(tiny_w, DEVICE), Windows((3, 3))))[0]
+ours = to_host(correlate(xp.asarray(tiny_x[None]), xp.asarray(tiny_w), Windows((3, 3))))[0]
 assert np.allclose(by_definition, ours, atol=1e-12)
 print("six loops and minifcn's product agree to twelve digits")
 
@@ -80,17 +80,9 @@ print("six loops and minifcn's product agree to twelve digits")
 # %%
 image = np.arange(16.0).reshape(1, 1, 4, 4)
 columns = im2col(image, Windows((3, 3), padding=(1, 1)))
-figure = Figure(figsize=(9, 2.8), layout="constrained")
-left, right = figure.subplots(1, 2, width_ratios=(1, 3))
-for axes, picture, title in ((left, image[0, 0], "image"), (right, columns.reshape(9, 16), "its columns")):
-    axes.imshow(picture, cmap="viridis", vmin=0, vmax=15)
-    axes.set_title(title, fontsize=10)
-    axes.set_xticks([])
-    axes.set_yticks([])
-right.set_ylabel("tap")
-right.set_xlabel("window")
 assert columns.nbytes == 9 * image.nbytes
-viz.show(figure)
+shown = {"image": image[0, 0], "its columns: a row for each tap, one number for each window": columns.reshape(9, 16)}
+pictures.panels(shown, size=(9, 2.8), widths=(1, 3), cmap="viridis", limits=(0, 15))
 
 # %% [markdown]
 # ### Exercise 1: the bytes of the columns
@@ -160,7 +152,7 @@ assert n12.check_taps.accepts(solution)
 def fresh(layer):
     """Random x, w of a layer on the device, float32, and its windows."""
     x, w, _ = layer.arrays(1)
-    return to_device(x, DEVICE), to_device(w, DEVICE), layer.windows
+    return xp.asarray(x), xp.asarray(w), layer.windows
 
 
 def seconds_of(work, runs=5):
@@ -185,7 +177,7 @@ def all_columns():
 
 
 def one_tap_at_a_time():
-    padded = xp_of(x).pad(x[0], ((0, 0), (1, 1), (1, 1)))
+    padded = xp.pad(x[0], ((0, 0), (1, 1), (1, 1)))
     return sum(
         (w[:, :, i, j] @ padded[:, rows, cols].reshape(64, -1)).reshape(exact.shape)
         for (i, j), (rows, cols) in g.taps((64, 64))
@@ -202,7 +194,6 @@ def in_this_way(way):
 
 for way, file in WAYS.items():
     print(f"{way:<11}{(file.__doc__ or '').strip().splitlines()[0]}")
-COLOURS = "#9aa4b2", "#c2571a", "#2f8f5b", "#1f5fbf", "#7a4fb5", "#1b1f24"  # of the ways, in all plots below
 # Those that can compute this layer: a way may be for one kind of layer alone.
 SERVING = [way for way, file in WAYS.items() if not hasattr(file, "serves") or file.serves(g, 64, 64)]
 rungs = {"taps": one_tap_at_a_time, "all columns": all_columns, **{way: in_this_way(way) for way in SERVING}}
@@ -234,16 +225,13 @@ if DEVICE == "cpu":
 # more threads: `docs/performance.md` has all layers.
 
 # %% tags=["varies"]
-figure = Figure(figsize=(9, 2.6), layout="constrained")
-for axes, place, title in zip(figure.subplots(1, 3), range(3), ("ms", "extra MB", "error"), strict=True):
-    values = [ladder[name][place] * (1e3 if place == 0 else 1) for name in ladder]
-    axes.barh(list(ladder), values, color="#1f5fbf")
-    axes.set_title(title, fontsize=10)
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-    if place == 2:
-        axes.set(xscale="log", xlim=(1e-7, 1e-4))
-viz.show(figure)
+measures = {"ms": 1e3, "extra MB": 1, "error": 1}
+pictures.rungs(
+    {
+        title: {name: factor * values[place] for name, values in ladder.items()}
+        for place, (title, factor) in enumerate(measures.items())
+    }
+)
 
 # %% [markdown]
 # ## 4 · Why blocks: the size of a piece
@@ -261,13 +249,7 @@ for blocks.CACHE in sizes:
     ms.append(1e3 * seconds_of(in_this_way("blocks"), 3))
     megabytes.append(extra_bytes(in_this_way("blocks")) / 1e6 if DEVICE == "cpu" else 0)
 blocks.CACHE, blocks.LEAST = before
-figure = Figure(figsize=(8, 2.6), layout="constrained")
-for axes, values, title in zip(figure.subplots(1, 2), (ms, megabytes), ("ms", "extra MB"), strict=True):
-    axes.plot([size / 1024 for size in sizes], values, marker="o", color="#1f5fbf")
-    axes.axvline(blocks.CACHE / 1024, color="#c2571a", linestyle=(0, (4, 3)), linewidth=1)
-    axes.set(xscale="log", xlabel="kB in a block (dashed: the library's)", title=title, ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-viz.show(figure)
+pictures.sizes_of_blocks(sizes, {"ms": ms, "extra MB": megabytes}, blocks.CACHE)
 
 # %% [markdown]
 # ## 5 · Winograd: multiply less
@@ -298,24 +280,14 @@ assert list(y) == by_sums and len(products) == 6
 # transform is again a matrix product, with `kron(B^T, B^T)`. These are the matrices of the library:
 
 # %%
-figure = Figure(figsize=(9, 2.6), layout="constrained")
-for axes, matrix, title in zip(figure.subplots(1, 3), (winograd.BT, winograd.G, winograd.AT), "BGA", strict=True):
-    numbers = np.array(matrix, float)
-    axes.imshow(numbers, cmap="RdBu", vmin=-8, vmax=8)
-    for (row, column), value in np.ndenumerate(numbers):
-        axes.text(
-            column,
-            row,
-            str(Fraction(value).limit_denominator(24)),
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if abs(value) > 5 else "black",
-        )
-    axes.set_title(f"${title}^T$" if title != "G" else "$G$", fontsize=10)
-    axes.set_xticks([])
-    axes.set_yticks([])
-viz.show(figure)
+matrices = {"$B^T$": winograd.BT, "$G$": winograd.G, "$A^T$": winograd.AT}
+pictures.panels(
+    {name: np.array(matrix, float) for name, matrix in matrices.items()},
+    size=(9, 2.6),
+    cmap="RdBu",
+    limits=(-8, 8),
+    numbers=lambda value: str(Fraction(value).limit_denominator(24)),
+)
 
 # %% [markdown]
 # ### Exercise 3: what Winograd saves
@@ -399,16 +371,8 @@ for name, points in POINTS.items():
 # %% tags=["varies"]
 saved = [solved.saving(len(points) - 1, 3) for points in POINTS.values()]
 errors = [error_of(points) for points in POINTS.values()]
-figure = Figure(figsize=(6, 3), layout="constrained")
-axes = figure.subplots()
-axes.plot(saved, errors, marker="o", color="#1f5fbf")
-for name, across, up in zip(POINTS, saved, errors, strict=True):
-    axes.annotate(name, (across, up), xytext=(6, -4), textcoords="offset points", fontsize=9)
-axes.set(yscale="log", xlabel="times fewer multiplications (in two dimensions)", ylabel="error in float32, one row")
-axes.set_xlim(2, 7)
-axes.spines[["top", "right"]].set_visible(False)
 assert errors == sorted(errors)
-viz.show(figure)
+pictures.compromise(list(POINTS), saved, errors)
 
 # %% [markdown]
 # F(4, 3) is the best compromise: about ten times the error of the plain sum, far below what training in float32
@@ -418,15 +382,9 @@ viz.show(figure)
 # The next picture shows the same for the whole layer: the distribution of the errors of all outputs.
 
 # %% tags=["varies"]
-figure = Figure(figsize=(7, 2.6), layout="constrained")
-axes = figure.subplots()
-for way, colour in zip(SERVING, COLOURS, strict=False):
-    errors = abs(to_host(in_this_way(way)()) - exact).ravel() / abs(exact).max()
-    axes.hist(np.log10(errors + 1e-12), bins=np.linspace(-11, -4, 100), histtype="step", color=colour, label=way)
-axes.set(xlabel="log10 of the error, by the largest output", yticks=[])
-axes.legend(frameon=False)
-axes.spines[["top", "right", "left"]].set_visible(False)
-viz.show(figure)
+errors = {way: abs(to_host(in_this_way(way)()) - exact).ravel() / abs(exact).max() for way in SERVING}
+digits = {way: np.log10(values + 1e-12) for way, values in errors.items()}
+pictures.histograms(digits, np.linspace(-11, -4, 100), xlabel="log10 of the error, by the largest output")
 
 # %% [markdown]
 # ## 7 · How minifcn chooses
@@ -451,15 +409,11 @@ for layer_ in vgg_layers(64, 500):
 # %%
 layers = vgg_layers(64, 500)
 intensity = {each.name: each.multiply_adds / each.least_bytes(1) for each in layers}
-figure = Figure(figsize=(8, 2.4), layout="constrained")
-axes = figure.subplots()
-axes.bar(list(intensity), list(intensity.values()), color="#1f5fbf")
-axes.set_ylabel("multiply-adds per byte")
-axes.tick_params(axis="x", rotation=60)
-axes.spines[["top", "right"]].set_visible(False)
 assert round(intensity["conv1_1"]) == 7
 assert all(50 < value < 460 for name, value in intensity.items() if name != "conv1_1")
-viz.show(figure)
+pictures.bars(
+    {"": list(intensity.values())}, list(intensity), colours=pictures.COLOURS[:1], ylabel="multiply-adds per byte"
+)
 
 # %% [markdown]
 # `conv1_1`, from three channels, uses each byte 7 times; every other layer more than 50 times.
@@ -493,8 +447,8 @@ assert n12.check_intensity.accepts(solution)
 
 # %% tags=["varies"]
 side = 1024
-a = to_device(np.ones((side, side), "float32"), DEVICE)
-wide = to_device(np.ones(1 << 23, "float32"), DEVICE)  # 32 MB, too large for a core's cache
+a = xp.ones((side, side), "float32")
+wide = xp.ones(1 << 23, "float32")  # 32 MB, too large for a core's cache
 target = wide.copy()
 
 
@@ -514,16 +468,7 @@ for each in vgg_layers(16, 256 - 200)[:-2]:  # padded by 100 they are as large a
     across = each.multiply_adds / each.least_bytes(1)
     for way in SERVING:
         points.setdefault(way, []).append((across, 2 * each.multiply_adds / seconds_of(in_this_way(way), 3) / 1e9))
-figure = Figure(figsize=(7, 3.4), layout="constrained")
-axes = figure.subplots()
-reach = np.array([0.5, ridge, 300])
-axes.plot(reach, np.minimum(2 * reach * bandwidth, flops), color="#1b1f24", label="roof")
-for (way, pairs), colour in zip(points.items(), COLOURS, strict=False):
-    axes.plot(*zip(*pairs, strict=True), linestyle="", marker="o", markersize=5, color=colour, label=way)
-axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte", ylabel="GFLOP/s")
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
-viz.show(figure)
+pictures.roofline(points, flops, bandwidth)
 
 # %% [markdown]
 # ## 10 · A second thread
@@ -540,26 +485,28 @@ side_alone = (ALONE / (9 * 64 * 64)) ** 0.5
 print(f"{ALONE:,} multiply-adds: a layer of 64 channels with {side_alone:.0f} pixels a side")
 
 # %% tags=["varies"]
-sides, largest = (16, 32, 64, 96), {}
-figure = Figure(figsize=(6, 2.8), layout="constrained")
-axes = figure.subplots()
+sides, clocks = (16, 32, 64, 96), {}
 for count in sorted({1, cores()}):
     set_threads(count)
     times = []
     for pixels in sides:
         x, w, g = fresh(Layer("", 64, 64, pixels, 3, 1))
         times.append(1e3 * min(take_turns([in_this_way("blocks")], 15)[0]))  # the clock, for two threads share it
-    largest[count] = times[-1]
-    axes.plot(sides, times, marker="o", label=f"{count} thread{'s' if count > 1 else ''}")
-axes.axvline(side_alone, color="#c2571a", linestyle=(0, (4, 3)), linewidth=1, label="lanes: below, one")
-axes.set(xscale="log", yscale="log", xlabel="pixels a side", ylabel="ms")
-axes.set_xticks(sides, [str(each) for each in sides])
-axes.minorticks_off()
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)
+    clocks[count] = times
 set_threads(None)
-print(f"{sides[-1]} pixels a side: {largest[1] / largest[max(largest)]:.2f} times as fast on {max(largest)} threads")
-viz.show(figure)
+gain = clocks[1][-1] / clocks[max(clocks)][-1]
+print(f"{sides[-1]} pixels a side: {gain:.2f} times as fast on {max(clocks)} threads")
+pictures.lines(
+    {f"{count} thread{'s' if count > 1 else ''}": (sides, times) for count, times in clocks.items()},
+    styles=("-o",),
+    across={"lanes: below, one": side_alone},
+    xscale="log",
+    yscale="log",
+    xticks=sides,
+    xticklabels=sides,
+    xlabel="pixels a side",
+    ylabel="ms",
+)
 
 # %% [markdown]
 # The result does not depend on which thread takes which block: every task writes its own part of the output.
@@ -586,8 +533,8 @@ print("one, two and three threads agree; twice the same is the same to the bit")
 
 # %%
 print(inspect.getsource(im2col))
-x = to_device(rng.standard_normal((1, 8, 32, 32), dtype="float32"), DEVICE)
-w = to_device(rng.standard_normal((8, 8, 3, 3), dtype="float32"), DEVICE)
+x = xp.asarray(rng.standard_normal((1, 8, 32, 32), dtype="float32"))
+w = xp.asarray(rng.standard_normal((8, 8, 3, 3), dtype="float32"))
 g = Windows((3, 3), padding=(1, 1))
 here = correlate(x, w, g)
 there = correlate(to_host(x).astype("float64"), to_host(w).astype("float64"), g)

@@ -28,6 +28,7 @@ from minifcn.viz import ACCENT, FAINT, INK, SECOND
 from minifcn.viz.plots import Shown
 
 COLOURS = (ACCENT, SECOND, "0.5", INK)
+MANY = ("#9aa4b2", SECOND, "#2f8f5b", ACCENT, "#7a4fb5", INK)
 
 
 def host(values: Any) -> np.ndarray:
@@ -49,7 +50,7 @@ def panels(
     size: tuple[float, float] = (8, 2.6),
     cmap: Any = "Blues",
     limits: Any = (None, None),
-    numbers: str = "",
+    numbers: str | Callable[[float], str] = "",
     boxes: Mapping[str, Sequence[tuple[float, float, float, float]]] | None = None,
     widths: Sequence[float] | None = None,
     rows: int = 1,
@@ -61,7 +62,7 @@ def panels(
     """Arrays (H, W) or photographs (H, W, 3) side by side, each under its name.
 
     limits: the values of the two ends of the colours; "signed" makes them symmetric about 0, for each array
-    numbers: a format such as "{:.0f}" writes each value into its cell
+    numbers: a format such as "{:.0f}", or a function, writes each value into its cell
     boxes: by name, frames (row, column, height, width) around cells
     """
     figure = Figure(figsize=size, layout="constrained")
@@ -84,14 +85,14 @@ def panels(
     return viz.show(figure, dpi=dpi)
 
 
-def write(axes: Any, values: np.ndarray, form: str) -> None:
+def write(axes: Any, values: np.ndarray, form: str | Callable[[float], str]) -> None:
     """Each value into its cell, zeros faint, and white where the cell is dark."""
     cmap, norm, size = axes.images[0].cmap, axes.images[0].norm, 8 if max(values.shape) < 13 else 6
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             dark = np.dot(cmap(norm(value))[:3], (0.3, 0.59, 0.11)) < 0.5
             colour = "white" if dark else "0.65" if value == 0 else INK
-            text = form.format(value + 0.0).replace("-0.00", "0.00")
+            text = (form.format if isinstance(form, str) else form)(value + 0.0).replace("-0.00", "0.00")
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
 
 
@@ -108,11 +109,13 @@ def lines(
     styles: Sequence[str] = ("-",),
     colours: Sequence[str] = COLOURS,
     stairs: Sequence[str] = (),
+    across: Mapping[str, float] | None = None,
     **axes_options: Any,
 ) -> Shown:
     """Series of (xs, ys), each with its name, as lines or points ("o"), in the order of `styles` and `colours`.
 
     stairs: the names of the series that jump from one value to the next
+    across: dashed lines from below to above, by name
     axes_options: what matplotlib's `Axes.set` takes: xlabel, yscale, ylim ...
     """
     figure, axes = blank(size)
@@ -120,8 +123,33 @@ def lines(
         style, colour = styles[min(place, len(styles) - 1)], colours[place % len(colours)]
         steps, area = "steps-mid" if name in stairs else "default", {"o": 8, "x": 6}.get(style, 4)
         axes.plot(host(xs), host(ys), style, color=colour, label=name, markersize=area, drawstyle=steps, mew=2)
-    axes.legend(frameon=False, fontsize=8.5)
+    for name, place in (across or {}).items():
+        axes.axvline(place, color=SECOND, linestyle=(0, (4, 3)), linewidth=1, label=name)
+    if any(series):
+        axes.legend(frameon=False, fontsize=8.5)
     axes.set(**axes_options)
+    if "xticks" in axes_options:
+        axes.minorticks_off()
+    return viz.show(figure)
+
+
+def histograms(
+    groups: Mapping[str, Any],
+    bins: Any,
+    *,
+    size: tuple[float, float] = (7, 2.5),
+    across: Mapping[str, float] | None = None,
+    **axes_options: Any,
+) -> Shown:
+    """How often the values of each group fall between two neighbours of `bins`; lines `across` by name."""
+    figure, axes = blank(size)
+    for (name, values), colour in zip(groups.items(), MANY, strict=False):
+        style = {"color": FAINT} if len(groups) == 1 else {"color": colour, "histtype": "step"}
+        axes.hist(host(values), bins=bins, label=name, **style)
+    for (name, place), colour in zip((across or {}).items(), (SECOND, ACCENT), strict=False):
+        axes.axvline(place, color=colour, label=name)
+    axes.legend(frameon=False, fontsize=9)
+    axes.set(yticks=[], **axes_options)
     return viz.show(figure)
 
 
@@ -139,7 +167,7 @@ def bars(
     for k, (name, values) in enumerate(groups.items()):
         at = places + width * (k - (len(groups) - 1) / 2)
         axes.bar(at, host(values), width, color=colours[k % len(colours)] if len(groups) > 1 else colours, label=name)
-    axes.set_xticks(places, names, fontsize=8 if len(names) > 6 else 9)
+    axes.set_xticks(places, names, fontsize=8 if len(names) > 6 else 9, rotation=90 if len(names) > 12 else 0)
     axes.set(**axes_options)
     axes.spines[["top", "right"]].set_visible(False)
     if len(groups) > 1:
@@ -593,4 +621,87 @@ def figure_5(runs: Mapping[float, Sequence[tuple[Any, Any]]], batch: int, prior:
     left.set(xlabel="step", ylabel="training loss per pixel", title="per step", ylim=(0.3, 1.8))
     right.set(xlabel="scenes that the net ran over", title="per scene, hence nearly per second")
     left.legend(frameon=False)
+    return viz.show(figure)
+
+
+# 10 and 11: train, and read a run
+
+
+def runs(logs: Mapping[str, Sequence[Mapping[str, Any]]], level: float) -> Shown:
+    """The training loss and the validation mean IU of several runs, each in its colour; `level` is a grey line."""
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (name, log), colour in zip(logs.items(), COLOURS, strict=False):
+        for axes, kind, key in ((left, "train", "loss"), (right, "val", "mean_iu")):
+            records = [record for record in log if record["kind"] == kind]
+            axes.plot([r["step"] for r in records], [r[key] for r in records], color=colour, label=name)
+    left.axhline(level, color="#9aa4b2", linewidth=1)
+    for axes, title in ((left, "loss per pixel"), (right, "mean IU, validation")):
+        axes.set(xlabel="step", title=title, ylim=(0, None))
+    right.legend(frameon=False)
+    return viz.show(figure)
+
+
+def columns_of_runs(logs: Mapping[str, Sequence[Mapping[str, Any]]], level: float) -> Shown:
+    """A column for each run: its training loss, with a grey line at `level`, and its validation mean IU."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    places = figure.subplots(2, len(logs), sharex=True, sharey="row")
+    for column, (name, log) in zip(places.T, logs.items(), strict=True):
+        for axes, kind, key, top in zip(column, ("train", "val"), ("loss", "mean_iu"), (2.4, 0.5), strict=True):
+            records = [record for record in log if record["kind"] == kind]
+            axes.plot([r["step"] for r in records], [r[key] for r in records], color=ACCENT)
+            axes.set_ylim(0, top)
+        column[0].axhline(level, color="#9aa4b2", linewidth=1)
+        column[0].set_title(name)
+        column[1].set_xlabel("step")
+    places[0, 0].set_ylabel("loss per pixel")
+    places[1, 0].set_ylabel("mean IU, validation")
+    return viz.show(figure)
+
+
+# 12: making it fast
+
+
+def rungs(measures: Mapping[str, Mapping[str, float]]) -> Shown:
+    """By measure, a lying bar for each way; errors on a logarithmic axis."""
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    for axes, (title, values) in zip(figure.subplots(1, len(measures)), measures.items(), strict=True):
+        axes.barh(list(values), list(values.values()), color=ACCENT)
+        axes.set_title(title, fontsize=10)
+        axes.invert_yaxis()
+        if title == "error":
+            axes.set(xscale="log", xlim=(1e-7, 1e-4))
+    return viz.show(figure)
+
+
+def sizes_of_blocks(sizes: Sequence[int], measures: Mapping[str, Sequence[float]], chosen: int) -> Shown:
+    """By measure, a curve over the bytes of a block; the chosen size is dashed."""
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    for axes, (title, values) in zip(figure.subplots(1, len(measures)), measures.items(), strict=True):
+        axes.plot([size / 1024 for size in sizes], values, "-o", color=ACCENT)
+        axes.axvline(chosen / 1024, color=SECOND, linestyle=(0, (4, 3)), linewidth=1)
+        axes.set(xscale="log", xlabel="kB in a block (dashed: the library's)", title=title, ylim=(0, None))
+    return viz.show(figure)
+
+
+def compromise(named: Sequence[str], saved: Sequence[float], errors: Sequence[float]) -> Shown:
+    """The error of each way by what it saves, each point with its name."""
+    figure, axes = blank((6, 3))
+    axes.plot(saved, errors, "-o", color=ACCENT)
+    for name, place in zip(named, zip(saved, errors, strict=True), strict=True):
+        axes.annotate(name, place, xytext=(6, -4), textcoords="offset points", fontsize=9)
+    axes.set(yscale="log", xlabel="times fewer multiplications (in two dimensions)", ylabel="error in float32, one row")
+    axes.set_xlim(2, 7)
+    return viz.show(figure)
+
+
+def roofline(points: Mapping[str, Sequence[tuple[float, float]]], flops: float, bandwidth: float) -> Shown:
+    """Points (multiply-adds per byte, GFLOP/s) of several ways below the roof of GFLOP/s and GB/s."""
+    figure, axes = blank((7, 3.4))
+    reach = np.array([0.5, flops / bandwidth / 2, 300])
+    axes.plot(reach, np.minimum(2 * reach * bandwidth, flops), color=INK, label="roof")
+    for (name, pairs), colour in zip(points.items(), MANY, strict=False):
+        axes.plot(*zip(*pairs, strict=True), "o", markersize=5, color=colour, label=name)
+    axes.set(xscale="log", yscale="log", xlabel="multiply-adds per byte", ylabel="GFLOP/s")
+    axes.legend(frameon=False)
     return viz.show(figure)

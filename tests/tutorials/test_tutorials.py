@@ -136,7 +136,7 @@ def test_a_notebook_keeps_to_the_rules(source: pathlib.Path) -> None:
     assert not found + spoilt(notebook) + complaints(notebook)
 
 
-@pytest.mark.parametrize("source", [path for path in sources() if path.name < "10"], ids=lambda path: path.stem)
+@EACH
 def test_a_notebook_leaves_drawing_to_pictures_and_the_device_to_xp(source: pathlib.Path) -> None:
     assert draws(cells_of_text(source.read_text(encoding="utf-8"))) == []
 
