@@ -180,6 +180,11 @@ for step in range(STEPS):
         print(f"step {step + 1}: loss {loss.item():.3f}, mean IU {measured.mean_iu():.3f}")
         net.train()
 
+# %%
+rates = np.array([learning_rate(step, STEPS, lr=options.lr, schedule="poly") for step in range(STEPS)])
+assert rates[0] == options.lr and rates[-1] < 0.02 * options.lr
+assert abs(rates - options.lr * (1 - np.arange(STEPS) / STEPS)).max() < 0.05 * options.lr  # nearly a straight line
+
 # %% [markdown]
 # ### Exercise 2: poly
 #
@@ -240,10 +245,15 @@ print(inspect.getsource(Trainer._one_step))
 # ## 5 · Two curves
 #
 # On the left is the loss, which training minimises; on the right is the metric, which is the goal. The dashed line is
-# $\ln C$. The first steps are quick: the net learns the shares of the classes without the image. The slow part
-# follows, in which it learns to use the image.
+# $\ln C$. The first steps are quick: the net learns the shares of the classes without the image, and then loses
+# $-\sum_c p_c \ln p_c$, which is 1.2 in the world. The slow part follows, in which it learns to use the image.
 
 # %% tags=["varies"]
+of_shares = -(share[share > 0] * np.log(share[share > 0])).sum()
+if WORLD:
+    losses = [record["loss"] for record in history if record["kind"] == "train"]
+    assert round(of_shares, 1) == 1.2 and losses[0] > 2 and abs(np.mean(losses[10:20]) - of_shares) < 0.25
+    assert np.mean(losses[-20:]) < of_shares - 0.3
 viz.show(viz.curves(history))
 
 # %% [markdown]

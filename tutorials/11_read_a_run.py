@@ -185,6 +185,7 @@ viz.show(viz.curves(log))
 world = read_log("logs/world.jsonl")
 last = world[-1]
 print({name: round(last[name], 3) for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu")})
+assert last["step"] == 2000 and last["mean_iu"] > 0.6
 viz.show(viz.curves(world))
 
 # %% [markdown]

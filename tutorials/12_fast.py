@@ -390,15 +390,19 @@ pictures.histograms(digits, np.linspace(-11, -4, 100), xlabel="log10 of the erro
 # ## 7 · How minifcn chooses
 #
 # `choose` in `minifcn/kernels/convolution.py` decides by geometry alone, so the same net takes the same way every
-# time. Here are the layers of FCN-8s on a photograph of 500x500:
+# time. Here are the layers of FCN-8s on a photograph of 500x500. Wide layers of 3x3 take Winograd's way, which no other
+# kernel can:
 
 # %%
 print(inspect.getsource(choose).split('"""')[2])
+chosen = {}
 for layer_ in vgg_layers(64, 500):
     array = np.empty(0, "float32")
     way = choose(array, layer_.windows, layer_.inputs, layer_.outputs, 1, (layer_.out, layer_.out))
     kernel = f"{layer_.kernel}x{layer_.kernel}"
+    chosen[layer_.name] = way
     print(f"{layer_.name:<9}{layer_.inputs:>5} to {layer_.outputs:<5}{kernel}  {layer_.out:>4} windows a side: {way}")
+assert chosen["conv2_1"] == "winograd" and "winograd" not in (chosen["fc6"], chosen["fc7"])
 
 # %% [markdown]
 # ## 8 · What limits a layer: arithmetic intensity
