@@ -1,10 +1,12 @@
 """Build the course as a site that needs no install: JupyterLite, in which Pyodide runs Python in the browser.
 
-    make lite            into build/lite; then: python -m http.server --directory build/lite
+    make lite                                    into build/lite; then: python -m http.server --directory build/lite
+    python docs/lite.py build/lite /course/      the same, to lie on its server below /course/
 
-The site has the notebooks, with a cell before their first code that installs minifcn, and what they read; and the wheel
-of minifcn. Python itself, NumPy and the other packages come from a folder with a distribution of Pyodide, which
-MINIFCN_PYODIDE names, and which the site then holds; without it the site refers to Pyodide's public one.
+The site has the notebooks, with a cell before their first code that installs minifcn, and what they read; the pages of
+docs/explorer, to which the notebooks link; and the wheel of minifcn. Python itself, NumPy and the other packages come
+from a folder with a distribution of Pyodide, which MINIFCN_PYODIDE names, and which the site then holds; without it the
+site refers to Pyodide's public one.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -25,15 +28,18 @@ KERNEL = {"display_name": "Python (Pyodide)", "language": "python", "name": "pyt
 INSTALL = "# minifcn comes from this site, the rest from Pyodide's distribution.\n%pip install --quiet "
 
 
-def main(target: pathlib.Path) -> int:
-    """Build the site in `target`, which is emptied first if it is an earlier one. Return the exit code."""
+def main(target: pathlib.Path, base: str = "/") -> int:
+    """Build the site in `target`, which is emptied first if it is an earlier one. Return the exit code.
+
+    `base` is the path at which the server shows it.
+    """
     if target.exists() and any(target.iterdir()) and not (target / "jupyter-lite.json").exists():
         return complain(f"{target}: is not empty and no site of JupyterLite; expected a new folder")
     shutil.rmtree(target, ignore_errors=True)
     own = os.environ.get("MINIFCN_PYODIDE")
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        contents(work / "files")
+        contents(work / "files", base)
         if own:
             shutil.copytree(own, work / "site" / "static" / "pyodide")
         (work / "site").mkdir(exist_ok=True)
@@ -51,21 +57,47 @@ def main(target: pathlib.Path) -> int:
             return complain(f"the wheel of minifcn: {failed}")
         if failed := run(["jupyterlite_core", "build", *options(work, target.resolve())], work):
             return complain(f"JupyterLite: {failed}")
+        explorer(target / "explorer")
     where = f"the site itself ({own})" if own else "Pyodide's public distribution, so that a reader needs a network"
     print(f"the browser loads Python and NumPy from {where}")
     return 0
 
 
-def contents(folder: pathlib.Path) -> None:
+def contents(folder: pathlib.Path, base: str = "/") -> None:
     """Copy the course into `folder`, each notebook with a first code cell that installs what it imports."""
     shutil.copytree(TUTORIALS, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     for path in folder.glob("[0-9][0-9]_*.ipynb"):
-        path.write_text(json.dumps(for_browser(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+        notebook = for_browser(json.loads(path.read_text(encoding="utf-8")), base)
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+        for image in re.findall(r"\]\((docs/images/[^)\s]+)\)", path.read_text(encoding="utf-8")):
+            (folder / image).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / image, folder / image)
 
 
-def for_browser(notebook: dict[str, Any]) -> dict[str, Any]:
-    """Return the notebook for Pyodide's kernel, with the cell that installs minifcn."""
-    cells = notebook["cells"]
+def explorer(folder: pathlib.Path) -> None:
+    """Copy the explorables into `folder`, with their links back to the notebooks of this site."""
+    shutil.copytree(ROOT / "docs" / "explorer", folder)
+    for path in folder.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r"\.\./\.\./tutorials/(\w+)\.html", r"../lab/index.html?path=\1.ipynb", text)
+        path.write_text(text, encoding="utf-8")
+
+
+def moved(cell: dict[str, Any], base: str) -> dict[str, Any]:
+    """Return a cell whose links to ../docs lead to where this site has the page or the image.
+
+    JupyterLab would open a page in its own viewer, which runs no script, so its link begins at the root of the server.
+    """
+    if cell["cell_type"] == "code":
+        return cell
+    text = "".join(cell["source"]).replace("](../docs/explorer/", f"]({base}explorer/")
+    text = text.replace("](../docs/images/", "](docs/images/")
+    return {**cell, "source": text.splitlines(keepends=True)}
+
+
+def for_browser(notebook: dict[str, Any], base: str = "/") -> dict[str, Any]:
+    """Return the notebook for Pyodide's kernel, with the cell that installs minifcn, and its links into the site."""
+    cells = [moved(cell, base) for cell in notebook["cells"]]
     packages = "minifcn scikit-learn" if "load_digits" in json.dumps(cells) else "minifcn"
     first = [cell["cell_type"] for cell in cells].index("code")
     install = {"cell_type": "code", "execution_count": None, "id": "install", "metadata": {}, "outputs": []}
@@ -100,4 +132,4 @@ def complain(what: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(pathlib.Path(sys.argv[1])))
+    sys.exit(main(pathlib.Path(sys.argv[1]), *sys.argv[2:3]))

@@ -402,7 +402,8 @@ for layer_ in vgg_layers(64, 500):
     kernel = f"{layer_.kernel}x{layer_.kernel}"
     chosen[layer_.name] = way
     print(f"{layer_.name:<9}{layer_.inputs:>5} to {layer_.outputs:<5}{kernel}  {layer_.out:>4} windows a side: {way}")
-assert chosen["conv2_1"] == "winograd" and "winograd" not in (chosen["fc6"], chosen["fc7"])
+assert chosen["conv2_1"] == "winograd"
+assert {each.kernel for each in vgg_layers(64, 500) if chosen[each.name] == "winograd"} == {3}
 
 # %% [markdown]
 # ## 8 · What limits a layer: arithmetic intensity
