@@ -45,7 +45,7 @@ from minifcn.experiments.bench.studies import Layer, six_loops, vgg_layers
 from minifcn.kernels import blocks, winograd
 from minifcn.kernels.convolution import WAYS, choose, correlate
 from minifcn.kernels.im2col import Windows, im2col
-from minifcn.kernels.threads import ALONE, cores, lanes, set_threads, threads
+from minifcn.kernels.threads import ALONE, cores, set_threads, threads, useful_threads
 
 SEED = 0
 DEVICE = "cpu"  # or "gpu"
@@ -479,13 +479,13 @@ pictures.roofline(points, flops, bandwidth)
 # ## 10 · A second thread
 #
 # NumPy releases Python's lock while it multiplies, so blocks of one convolution can be computed on all cores at once.
-# Waking a thread costs time, too: below `ALONE`, twenty million multiply-adds, `lanes` in
+# Waking a thread costs time, too: below `ALONE`, twenty million multiply-adds, `useful_threads` in
 # `minifcn/kernels/threads.py` gives blocks to one thread. The picture shows the time on the clock of a layer of 64
 # channels against its side, on one thread and on all cores; the line below it says what the other cores gain for the
 # largest. If they have other work meanwhile, that is little or nothing.
 
 # %%
-assert ALONE == 20_000_000 and lanes(ALONE - 1) == 1
+assert ALONE == 20_000_000 and useful_threads(ALONE - 1) == 1
 side_alone = (ALONE / (9 * 64 * 64)) ** 0.5
 print(f"{ALONE:,} multiply-adds: a layer of 64 channels with {side_alone:.0f} pixels a side")
 
@@ -504,7 +504,7 @@ print(f"{sides[-1]} pixels a side: {gain:.2f} times as fast on {max(clocks)} thr
 pictures.lines(
     {f"{count} thread{'s' if count > 1 else ''}": (sides, times) for count, times in clocks.items()},
     styles=("-o",),
-    across={"lanes: below, one": side_alone},
+    across={"below, one thread is used": side_alone},
     xscale="log",
     yscale="log",
     xticks=sides,
