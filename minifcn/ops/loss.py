@@ -82,7 +82,7 @@ def places(label: Array, channels: int) -> Array:
     """Return where the number of each pixel's label (N, 1, H, W) is in scores (N, C, H, W) that lie in one line."""
     n, _, h, w = label.shape
     first = xp_of(label).arange(n)[:, None] * (channels * h * w) + xp_of(label).arange(h * w)
-    return label * (h * w) + first.reshape(label.shape)
+    return label.astype("int64") * (h * w) + first.reshape(label.shape)  # in uint8, as masks come, it would wrap
 
 
 @op

@@ -509,3 +509,11 @@ def test_any_image_goes_down_and_comes_back(size, dtype, device):
     loss.backward()
     assert np.isfinite(loss.item()) and all(np.isfinite(to_host(p.grad)).all() for p in (x, w1, w2))
     assert to_host(w2.grad).any()
+
+
+def test_the_loss_takes_labels_of_a_byte_as_those_of_eight() -> None:
+    rng = np.random.default_rng(0)
+    for side in (9, 40):  # 81 pixels of class 4 are more than a byte counts, and so are 1600 of any
+        x, labels = rng.standard_normal((2, 6, side, side)), rng.integers(0, 6, (2, side, side))
+        wide, narrow = (ops.softmax_cross_entropy(x, labels.astype(kind)).item() for kind in ("int64", "uint8"))
+        assert wide == narrow
