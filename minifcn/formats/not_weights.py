@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import zipfile
 from pathlib import Path
 
@@ -37,6 +39,9 @@ BEGINNINGS: dict[bytes, tuple[str, str]] = {
 }  # fmt: skip
 ONNX_TAGS = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42")  # of its fields 2 to 8
 PT2 = ("archive_format", "serialized_exported_program.json")
+MOST_NAMES = 5_000
+"""How many entries a zip may have for its names to be looked at: Python's reader takes 8 us and half a kilobyte for each."""
+
 KERAS, TORCHSCRIPT = ("metadata.json", "config.json", "model.weights.h5"), "constants.pkl"
 
 
@@ -61,12 +66,14 @@ def not_weights(path: Path, what: str, cure: str) -> FormatError:
     return FormatError(f"{path}: is {what}; expected a file of weights; {cure}")
 
 
-def names_in(path: Path) -> list[str]:
-    """Return the names of the files in a zip that any program wrote; [] where they cannot be read."""
+def names_in(path: Path, data: memoryview) -> list[str]:
+    """Return the names of the files in a zip that any program wrote; [] where they cannot be read, or are very many."""
+    if len(list(itertools.islice(re.finditer(b"PK\1\2", data), MOST_NAMES + 1))) > MOST_NAMES:
+        return []
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # the last: a zip of a later version
         return []
 
 

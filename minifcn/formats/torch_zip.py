@@ -31,7 +31,7 @@ def read_torch_zip(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np
     try:
         entries = read_archive(path, data)
     except FormatError:
-        refuse_archive(path, names_in(path))  # other programs write zips in other ways
+        refuse_archive(path, names_in(path, data))  # other programs write zips in other ways
         raise
     refuse_archive(path, list(entries))
     for entry in entries.values():

@@ -11,6 +11,7 @@ import struct
 import tempfile
 import time
 import tracemalloc
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -98,6 +99,17 @@ def pieces(piece: bytes, count: int, *, at: int = 33) -> bytes:
     """Return a PNG of eight pixels with one chunk again and again."""
     data = saved(Image.new("L", (8, 1)), "PNG")
     return data[:at] + piece * count + data[at:]
+
+
+def many_names(count: int) -> bytes:
+    """Return a zip whose table has an entry again and again, and whose end speaks of one."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", b"")
+    data = file.getvalue()
+    start, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    size = struct.pack("<L", count * (end - start))
+    return data[:start] + data[start:end] * count + data[end : end + 12] + size + data[end + 16 :]
 
 
 def record_of(**changes: Any) -> dict[str, Any]:
@@ -208,6 +220,7 @@ PAST: dict[str, tuple[Callable[[Path], Any], Callable[[], bytes], str]] = {
     "a long stage in a checkpoint": (open_trained, lambda: checkpoint(stages="9" * 5000), UNLIKE),
     "a flat 16-bit mask": (as_is, lambda: flat("I;16", "PNG"), FLAT),
     "a flat colour mask": (as_is, lambda: flat("RGB", "PNG"), FLAT),
+    "a zip of 200,000 names": (read_torch_zip, lambda: many_names(200_000), "zip"),
 }
 
 
