@@ -40,7 +40,7 @@ BEGINNINGS: dict[bytes, tuple[str, str]] = {
 ONNX_TAGS = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42")  # of its fields 2 to 8
 PT2 = ("archive_format", "serialized_exported_program.json")
 MOST_NAMES = 5_000
-"""How many entries a zip may have for its names to be looked at: Python's reader takes 8 us and half a kilobyte for each."""
+"""How many entries a zip may have for its names to be looked at: Python takes 8 us and 500 bytes for each."""
 
 KERAS, TORCHSCRIPT = ("metadata.json", "config.json", "model.weights.h5"), "constants.pkl"
 
