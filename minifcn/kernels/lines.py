@@ -38,8 +38,6 @@ CACHE = 3 << 20
 """Bytes of columns and parts in one block: of the sizes tried, the quickest on one thread and on two."""
 BUFFERS = 3 * 8192
 """Numbers that NumPy takes for itself to add arrays of several strides."""
-ALONE = 10_000_000
-"""Multiply-adds below which one thread is quicker than two: here each has few and long steps, so that two pay soon."""
 PIECE = 8 << 20
 """Bytes of columns and parts in a block at most, where one of `CACHE` would hold less than 4 rows for each that it
 shares with the next."""
@@ -265,7 +263,7 @@ def fill(taken: Array, pixels: Array, piece: Piece) -> None:
 
 def threads_in_workspace(multiply_adds: int, w: Array, g: Windows) -> int:
     """Return the threads for such a product: as many as the workspace has pieces for, or sums of gradients."""
-    return max(1, min(useful_threads(multiply_adds, ALONE), WORKSPACE // max(PIECE, 2 * w.nbytes)))
+    return max(1, min(useful_threads(multiply_adds), WORKSPACE // max(PIECE, 2 * w.nbytes)))
 
 
 def at_once(place: int, g: Windows, out: Pair) -> int:

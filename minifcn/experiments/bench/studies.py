@@ -31,7 +31,7 @@ from minifcn.inference import inference
 from minifcn.introspect.describe import channels, describe
 from minifcn.kernels.convolution import convolution, correlate, spread, ways, weigh
 from minifcn.kernels.im2col import Windows, im2col
-from minifcn.kernels.lines import ALONE, CACHE
+from minifcn.kernels.lines import CACHE
 from minifcn.kernels.threads import parallel, set_threads, shares, threads, useful_threads
 from minifcn.models.paper import nyud_color_hha
 from minifcn.models.zoo import NETS
@@ -111,7 +111,7 @@ def product_alone(product: str, k: int, i: int, o: int, windows: int) -> Callabl
     core's second-level cache, and as many strips for each thread. About the least that a way through columns takes with
     this machine's BLAS; Winograd, which multiplies less, may be quicker.
     """
-    parts = useful_threads(windows * k**2 * i * o, ALONE)
+    parts = useful_threads(windows * k**2 * i * o)
     longest = CACHE // (4 * k * (i + o))
     count = parts * -(-windows // (parts * longest))  # of strips, as many for each thread
     length = -(-windows // count)
