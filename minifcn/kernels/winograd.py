@@ -31,10 +31,10 @@ from dataclasses import replace
 from types import ModuleType
 
 from minifcn.backend import Array, xp_of
-from minifcn.kernels import products
+from minifcn.kernels.blocks import correlate as plain_sum
 from minifcn.kernels.blocks import turn, turned_workspace
 from minifcn.kernels.im2col import Pair, Windows
-from minifcn.kernels.products import Block, blocks, rectify
+from minifcn.kernels.products import Block, blocks, finish, rectify
 from minifcn.kernels.threads import parallel, shares, threads, useful_threads
 
 BT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
@@ -58,8 +58,10 @@ MOST = 256
 
 UNEVEN = 16
 """How many times larger than what an output sees the largest number of its tile may be: it loses 5e-7 of that."""
-FEW = 8
-"""Of so many tiles at most one may be uneven; else im2col computes the whole layer."""
+FEW = 4
+"""Of so many tiles at most one may be uneven; else the whole layer is computed as a plain sum."""
+AGAIN = 4 << 20
+"""Bytes of columns of uneven tiles that are multiplied at a time."""
 
 
 def serves(g: Windows, i: int, o: int) -> bool:
@@ -100,7 +102,7 @@ def correlate(
     n, (o, i), size = len(x), w.shape[:2], g.out_size(x.shape[2:])
     places = uneven(x, g, size)
     if FEW * len(places[0]) > n * grid(size)[0] * grid(size)[1]:
-        return products.correlate(x, w, g, b, relu)
+        return plain_sum(x, w, g, b, relu)
     way = _correlate_by_channel if few_tiles(n, size, i, o) else _correlate_by_tile
     return smooth(way(x, w, g, b, relu, u), places, x, w, g, b, relu)
 
@@ -130,15 +132,32 @@ def smooth(
     y: Array, places: tuple[Array, Array, Array], x: Array, w: Array, g: Windows, b: Array | None, relu: bool
 ) -> Array:
     """Compute the tiles at `places` (image, row, column) again from their columns, in y."""
-    for image, row, col in zip(*places, strict=True):
-        block = Block(
-            *(
-                slice(k * n, min(k * n + n, m))
-                for k, n, m in zip((int(image), int(row), int(col)), (1, 4, 4), (len(y), *y.shape[2:]), strict=True)
-            )
-        )
-        products.correlate_block(y, x, w, g, block, b, relu)
+    xp = xp_of(x)
+    for image in xp.unique(places[0]):
+        rows, cols = (4 * place[places[0] == image, None] + xp.arange(4) for place in places[1:])
+        rows, cols = (each.reshape(-1) for each in xp.broadcast_arrays(rows[:, :, None], cols[:, None]))
+        there = (rows < y.shape[2]) & (cols < y.shape[3])  # the last tiles may reach beyond y
+        again(y[image], x[image], rows[there], cols[there], w, g, b, relu)
     return y
+
+
+def again(y: Array, x: Array, rows: Array, cols: Array, w: Array, g: Windows, b: Array | None, relu: bool) -> None:
+    """Compute single outputs of one image, at (rows, cols) of y (O, H', W'), from their columns."""
+    xp = xp_of(x)
+    down, across = (at - p + xp.arange(3)[:, None] for at, p in zip((rows, cols), g.padding, strict=True))
+    down, across = xp.broadcast_arrays(down[:, None], across)  # (3, 3, windows): where each tap looks
+    outside = (down < 0) | (down >= x.shape[1]) | (across < 0) | (across >= x.shape[2])
+    seen = xp.where(outside, 0, down * x.shape[2] + across)
+
+    def some(part: slice) -> None:
+        columns = x.reshape(len(x), -1).take(seen[:, :, part], axis=1)
+        columns[:, outside[:, :, part]] = 0
+        product = w.reshape(len(w), -1) @ columns.reshape(w[0].size, -1)
+        finish(product, b, relu)
+        y[:, rows[part], cols[part]] = product
+
+    parts = useful_threads(len(rows) * w.size)
+    parallel(some, shares(len(rows), max(parts, -(-len(rows) * w[0].nbytes // AGAIN))), parts)
 
 
 def _correlate_by_tile(x: Array, w: Array, g: Windows, b: Array | None, relu: bool, u: Array | None) -> Array:
@@ -154,7 +173,7 @@ def _correlate_by_tile(x: Array, w: Array, g: Windows, b: Array | None, relu: bo
         here, there = ours  # two stretches of memory, used in turn
         v = evaluate(block, x, windows, from_x, here, there)
         m = xp.matmul(u, v, out=shaped(here, 36, o, v.shape[2]))
-        finish(y, m, b, relu, block, to_y, there)
+        to_cells(y, m, b, relu, block, to_y, there)
 
     parallel(some, todo, parts, two_of(xp, 36 * max(o, i) * largest(todo)))
     return y
@@ -182,7 +201,7 @@ def _correlate_by_channel(x: Array, w: Array, g: Windows, b: Array | None, relu:
         else:
             part_u = u[:, part]
         m = xp.matmul(part_u, v, out=shaped(here, 36, count, block.count))
-        finish(y[:, part], m, None if b is None else b[part], relu, block, to_y, there)
+        to_cells(y[:, part], m, None if b is None else b[part], relu, block, to_y, there)
 
     parallel(some, todo, parts, two_of(xp, length))
     return y
@@ -282,7 +301,7 @@ def evaluate(
     return xp.matmul(matrix, tiles.reshape(len(tiles), -1), out=values).reshape(36, c, -1)
 
 
-def finish(y: Array, m: Array, b: Array | None, relu: bool, block: Block, to_y: Array, memory: Array) -> None:
+def to_cells(y: Array, m: Array, b: Array | None, relu: bool, block: Block, to_y: Array, memory: Array) -> None:
     """From the 36 points m (36, O, tiles) to the block's 4x4 cells of y, bias and ReLU on the way."""
     if b is not None:
         m[7] += b[:, None]  # at the point (1, 1), whose column in kron(A^T, A^T) is all ones, a constant is itself

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minifcn import ops
-from minifcn.kernels import products, winograd
+from minifcn.kernels import blocks, products, winograd
 from minifcn.kernels.im2col import Windows
 from minifcn.tensor import Parameter
 
@@ -131,7 +131,26 @@ def test_winograd_takes_the_plain_sum_where_most_tiles_are_uneven():
     x = rng.standard_normal((1, 64, 32, 32)).astype("float32") * 10.0 ** rng.integers(-4, 5, (1, 1, 32, 32))
     x, w = x.astype("float32"), rng.standard_normal((64, 64, 3, 3)).astype("float32")
     g = Windows((3, 3), padding=(1, 1))
-    assert same(winograd.correlate(x, w, g), products.correlate(x, w, g))
+    y = winograd.correlate(x, w, g)
+    assert same(y, blocks.correlate(x, w, g))
+    exact, most = (products.correlate(*(part(z.astype("float64")) for z in (x, w)), g) for part in (np.array, np.abs))
+    assert (np.abs(y - exact) <= 1e-6 * most).all()
+
+
+def test_winograd_computes_uneven_tiles_of_every_image_again():
+    """Also the last ones, which reach beyond the output, and those at the padding."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((3, 64, 41, 39)).astype("float32")
+    for image, row, col in ((0, 0, 0), (0, 20, 38), (2, 40, 38), (2, 21, 17)):
+        x[image, :, row, col] *= 1e6
+    w, b = (rng.standard_normal(s).astype("float32") for s in ((64, 64, 3, 3), (64,)))
+    for padding in ((1, 1), (0, 2)):
+        g = Windows((3, 3), padding=padding)
+        y, exact = winograd.correlate(x, w, g, b, True), products.correlate(*(z.astype("f8") for z in (x, w)), g)
+        most = products.correlate(*(np.abs(z.astype("f8")) for z in (x, w)), g)
+        assert len(winograd.uneven(x, g, g.out_size(x.shape[2:]))[0]) > 5
+        exact = np.maximum(exact + b[:, None, None].astype("f8"), 0)
+        assert (np.abs(y - exact) <= 1e-5 * most).all()
 
 
 @pytest.mark.parametrize("value", SPECIAL)
