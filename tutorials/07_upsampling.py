@@ -14,19 +14,22 @@
 # A net that pools five times gives one answer for every 32 pixels. The paper wants an answer for every pixel, and
 # gets it by running a convolution backwards. Afterwards you will be able to
 #
-# * write a strided convolution as a matrix, and recognise upsampling in its transpose,
-# * build the bilinear kernel for any stride, and say what it does at the border,
-# * decide from a net's layers whether its kernel must be odd or even,
+# * write a strided convolution as a matrix, and recognise upsampling in its transpose;
+# * build the bilinear kernel for any stride, and say what it does at the border;
+# * say which kernels paint a checkerboard, and how strong it is;
+# * decide from a net's layers whether its kernel must be odd or even;
 # * decide whether upsampling should be learned.
 #
 # *The paper: section 3.3, and the upsampling layers of section 4.*
 #
-# **Before you begin.** You need notebook 02 (the gradient at the image), and `Grid` from notebook 04. Reading takes
-# about half an hour, all exercises together 75 minutes.
+# **Before you begin.** You need notebook 02 (the gradient at the image), and `Grid` and `Ladder` from notebook 04.
+# Reading takes about half an hour, reading and all exercises together 75 minutes.
 
 # %% tags=["varies"]
 import inspect
+import json
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pictures
@@ -41,6 +44,7 @@ from minifcn.kernels.threads import threads
 from minifcn.models.alexnet import AlexNet
 from minifcn.models.fcn import FCN32s
 from minifcn.models.ladder import Ladder
+from minifcn.models.upsampling import Deconvolutions
 from minifcn.nn import Upsample, bilinear
 from minifcn.optim import SGD
 
@@ -91,7 +95,8 @@ pictures.panels(shown, size=(8, 3.6), limits=(None, 5), numbers="{:.0f}", widths
 # ## 2 · The gradient of a convolution, called forward
 #
 # The transpose has appeared before. If $y = Ax$ and the loss has the gradient $g_y$ at $y$, it has $g_x = A^\top g_y$
-# at $x$. So every convolution layer contains an upsampling. Call the op's plain function, and compare.
+# at $x$. So every convolution layer contains an upsampling. Compare the two. (`ops.conv2d.__wrapped__` is the function
+# below `@op`, of notebook 03: arrays in, the value and the gradients out.)
 
 # %%
 x, w3 = normal(2, 3, 9, 11), normal(5, 3, 4, 4)
@@ -127,12 +132,13 @@ print(f"<A x, b> = {there:.12f}\n<x, At b> = {back:.12f}")
 assert abs(there - back) < 1e-10
 
 # %% [markdown]
-# It is **not** the inverse, although the name "deconvolution" suggests it: $A^\top A$ is far from the identity.
+# It is **not** the inverse, although the name "deconvolution" suggests it: $A^\top A$ is far from the identity. It
+# cannot be: nine numbers went through four.
 
 # %%
 AtA = to_host(A.T @ A)
 assert np.linalg.matrix_rank(AtA) == 4  # five of nine dimensions are gone for good
-pictures.panels({"$A^T A$: down, and up again": AtA}, size=(4, 3.4))
+pictures.panels({"$A^T A$: down, and up again": AtA}, size=(4, 4.2), limits=(None, 16), numbers="{:.0f}")
 
 # %% [markdown]
 # ### Exercise 1: paint
@@ -159,8 +165,8 @@ assert n07.check_paint.accepts(solution)
 # ## 3 · Which kernel interpolates?
 #
 # Any kernel upsamples, but what does the result look like? Let each cell paint a *tent* that falls to zero exactly
-# where the next cell has its top. Between two cells the two tents then mix their values linearly. That is bilinear
-# interpolation:
+# where the next cell has its top. Between two cells the two tents then mix their values linearly. In two dimensions
+# that is bilinear interpolation, with the kernel
 #
 # $$ w_{ij} = \left(1 - \frac{|i - c|}{f}\right)\left(1 - \frac{|j - c|}{f}\right), \qquad
 #    f = \left\lfloor\frac{k+1}{2}\right\rfloor, \quad c = \frac{k-1}{2}. $$
@@ -220,14 +226,14 @@ assert np.allclose(odd[1:-1], np.arange(1, 5.5, 0.5))
 # ## 4 · The checkerboard
 #
 # Both kernels above are tents. What if the weights are not tents, but random or learned? A pixel is painted by all
-# kernels that cover it, and notebook 02 counted them: with a kernel of 3 and a stride of 2 one pixel gets a single
-# contribution, its neighbour two, and the next one four. So even a constant map comes out as a checkerboard. It is
-# the best-known pitfall of upsampling. It goes away if the stride divides the kernel: then every pixel inside gets
-# equally many. Here each kernel paints ones, for two kernels, and the same kernel of 3 as a tent. (You can
+# kernels that cover it, and notebook 02 counted them: with a kernel of 3 and a stride of 2 some pixels get a single
+# contribution, others two, and others four. So even a constant map comes out as a checkerboard. It is the best-known
+# pitfall of upsampling. If the stride divides the kernel, every pixel inside gets equally many contributions. Here are
+# a kernel of 3 and one of 4 whose weights are all ones, and then a kernel of 3 that is a tent. (You can
 # [play with one](../docs/explorer/convolution.html#kind=transposed&n=5&stride=2&image=all+ones&weights=ones).)
 
 # %%
-constant = xp.ones((1, 1, 6, 6))
+constant = xp.ones((1, 1, 5, 5))
 kernels_ = {"ones, kernel 3": xp.ones((3, 3)), "ones, kernel 4": xp.ones((4, 4)), "tent, kernel 3": bilinear(3)}
 shown, inside_ = {}, {}
 for name, values in kernels_.items():
@@ -235,7 +241,7 @@ for name, values in kernels_.items():
     shown[f"{name}, stride 2"], inside_[name] = up, up[2:-2, 2:-2]
 assert set(inside_["ones, kernel 3"].ravel()) == {1, 2, 4}
 assert set(inside_["ones, kernel 4"].ravel()) == {4} and np.allclose(inside_["tent, kernel 3"], 1)
-pictures.panels(shown, size=(8, 2.9), limits=(0, 5), numbers="{:g}")
+pictures.panels(shown, size=(9, 3.3), limits=(0, 5), numbers="{:g}")
 
 # %% [markdown]
 # A kernel of 3 *can* avoid it, as its tent shows: 1/2, 1, 1/2 adds up to 1 everywhere. But nothing keeps learned
@@ -252,7 +258,8 @@ for k in (2, 3, 4, 5, 6, 7, 8):
         phases = [up[8 + a, 8 + b] for a in (0, 1) for b in (0, 1)]
         each.append(np.std(phases) / np.mean(phases))
     spread[k] = float(np.mean(each))
-assert all(spread[odd] > spread[odd + 1] for odd in (3, 5, 7)) and spread[3] > 3 * spread[4]
+assert all(spread[odd] > 2 * spread[odd + 1] and spread[odd] > spread[odd - 1] for odd in (3, 5, 7))
+assert min(spread.values()) > 0.03
 pictures.bars(
     {"spread": list(spread.values())},
     list(spread),
@@ -264,7 +271,9 @@ pictures.bars(
 )
 
 # %% [markdown]
-# So use a kernel that the stride divides, begin with a tent, or fix the tent, as the released nets do.
+# Noise makes some pattern with every kernel. With an odd kernel (orange) it is stronger than with either even
+# neighbour (blue), and more than twice as strong as with the larger one. So use a kernel that the stride divides, begin
+# with a tent, or fix the tent, as the released nets do.
 #
 # ### Exercise 2: the bilinear kernel
 #
@@ -287,11 +296,13 @@ assert n07.check_bilinear.accepts(solution)
 # %% [markdown]
 # ## 5 · The border ring
 #
-# Upsample a map of ones. Inside it stays 1. In a ring as wide as $k - s$, one of the tents is missing, and the values
-# are too small; in the corners three of four are missing.
+# Upsample a map of ones. Inside, where four tents meet, it stays 1. In a ring as wide as $k - s$, two of the four are
+# missing, and the values are too small; in the corners three are missing.
 
 # %%
 ones = xp.ones((1, 1, 4, 4))
+count = to_host(ops.conv_transpose2d(ones, xp.ones((1, 1, 64, 64)), stride=32).data)[0, 0]
+assert (count[:32, :32] == 1).all() and (count[32:-32, :32] == 2).all() and (count[32:-32, 32:-32] == 4).all()
 plate = to_host(ops.bilinear_upsample(ones, kernel_size=64, stride=32).data)[0, 0]
 assert np.allclose(plate[32:-32, 32:-32], 1) and (plate[:32] < 1).all()
 pictures.ring(plate, {"along the middle row": len(plate) // 2, "along row 16": 16}, width=64 - 32)
@@ -299,6 +310,7 @@ pictures.ring(plate, {"along the middle row": len(plate) // 2, "along row 16": 1
 # %% [markdown]
 # What happens to the ring in FCN-32s? The net pads the image by 100 and crops the scores at 19 at the end (notebook
 # 08 computes the 19). So of the 32 pixels of the ring, 19 are cut away and **13 stay**, on the top and on the left.
+# (The upsamplings of a net are the `rungs` of its `Ladder`, of notebook 04: each has a layer and a crop.)
 
 # %%
 rung = FCN32s(width=1, padding=100, init="zero").ladder.rungs[-1]
@@ -325,14 +337,10 @@ assert (values.argmax(axis=1) == to_host(labels)).all()
 assert np.isclose(loss.mean(), ops.softmax_cross_entropy(view, labels).item())
 
 corner = plate[19, 19]
-print(f"in the corner the scores are multiplied by {corner:.2f}")
-assert round(corner, 2) == 0.37 and loss[0, 0] > loss[100, 100]
-shown = {
-    "the highest score": values[0].max(axis=0),
-    "the prediction": values[0].argmax(axis=0),
-    "the loss of each pixel": loss,
-}
-pictures.panels(shown, size=(9, 3), cmap="viridis", bar=True)
+print(f"in the corner the scores are multiplied by {corner:.2f}; classes predicted:", *np.unique(values.argmax(axis=1)))
+assert round(corner, 2) == 0.37 and loss[0, 0] > loss[0, 100] > loss[100, 100]
+shown = {"the highest score": values[0].max(axis=0), "the loss of each pixel": loss}
+pictures.panels(shown, size=(7, 3), cmap="viridis", bar=True)
 
 # %% [markdown]
 # `ops.bilinear_resize` has no ring: it repeats the outermost cell, as image programs do. The paper's net is a chain
@@ -354,7 +362,8 @@ assert n07.check_ring.accepts(solution)
 # ## 6 · Odd or even: where does the grid land?
 #
 # Why is the kernel 64 after VGG and 63 after AlexNet? A `Grid` knows the positions of the cells of a map in the
-# image: cell $i$ at pixel `stride * i + start`. A pool of 2 puts its cells *between* pixels, a pool of 3 *on* them.
+# image: cell $i$ at pixel `stride * i + start`; `through` is the grid after one more layer. A pool of 2 puts its cells
+# *between* pixels, a pool of 3 *on* them.
 
 # %%
 chains = {"two pools of 2": [Layer(2, 2), Layer(2, 2)], "two pools of 3/2": [Layer(3, 2), Layer(3, 2)]}
@@ -376,13 +385,14 @@ for name, layers in chains.items():
     for k in (8, 7):
         fine = Grid.of(layers).through(Layer(k, 4, transpose=True))
         try:
-            told = f"crop at {fine.offset(Grid())}"
+            found = f"crop at {fine.offset(Grid())}"
         except GeometryError as fault:
-            told = str(fault)
-        print(textwrap.fill(f"{name}, kernel {k}: {told}", 110, subsequent_indent="    "))
+            found = str(fault)
+        assert found.startswith("crop") == lands[name, k]
+        print(textwrap.fill(f"{name}, kernel {k}: {found}", 110, subsequent_indent="    "))
 
 # %% [markdown]
-# The library makes this choice automatically. These are the two nets of the paper, at their own padding of 100:
+# `Ladder` makes this choice automatically. These are two nets of the paper, at their own padding of 100:
 
 # %%
 no_weights = {"width": 1, "padding": 100, "init": "zero", "rng": rng}
@@ -450,7 +460,7 @@ gain = {kernel: 1 - each[-1] / each[0] for kernel, each in losses.items()}
 assert 0.0 < gain[4] < 0.12 < gain[8] < 0.5
 
 # %% [markdown]
-# With 4 × 4 numbers there is almost nothing to learn. Each new pixel is a mix of four cells, and the bilinear mix is
+# With 4 × 4 numbers there is little to learn. Each new pixel is a mix of four cells, and the bilinear mix is
 # nearly the best. With 8 × 8 it learns something that bilinear interpolation cannot do: *negative* weights around the
 # centre, which sharpen.
 
@@ -470,11 +480,22 @@ pictures.panels(cut, size=(9, 3.3), cmap="gray", limits=(0, 1))
 
 # %% [markdown]
 # Scores are not photographs. A score map is smooth. It lacks information about *where*, not sharpness; that
-# information comes from the skips (notebook 08). The released nets fix every upsampling.
-#
+# information comes from the skips (notebook 08). In our re-run of the paper FCN-16s with learned upsampling between
+# its two scores is as good as with fixed, to a tenth of a point in each of the four metrics. (A difference that is
+# not seen is not shown to be none, so the verdict there is *undecided*.)
+
+# %%
+records = [json.loads(line) for line in Path("logs/reproduction.jsonl").read_text().splitlines()]
+fixed_, learned_ = (each for each in records if each["table"] == "Upsampling learned or fixed")
+metrics = ("pixel acc.", "mean acc.", "mean IU", "f.w. IU")
+for each in (fixed_, learned_):
+    print(f"{each['row']:<16}", *(f"{key} {each[key]}  " for key in metrics))
+assert all(fixed_[key] == learned_[key] for key in metrics)
+
+# %% [markdown]
 # Fixed upsampling is also much cheaper than in the reference, where the kernel is a dense (21, 21, 64, 64) array with
-# the bilinear filter on its diagonal and zeros elsewhere. One kernel for each class does the same, and so do two
-# passes of one tent each, which is what `ops.bilinear_upsample` computes.
+# the bilinear filter on its diagonal and zeros elsewhere: 1,806,336 weights, of which one in 21 is used. One kernel for
+# each class does the same, and so do two passes of one tent each, which is what `ops.bilinear_upsample` computes.
 
 # %%
 dense, grouped = Upsample(21, 64, 32, learn=True, grouped=False).to(DEVICE), Upsample(21, 64, 32, learn=True).to(DEVICE)
@@ -486,6 +507,26 @@ for name, up in (("dense", dense), ("grouped", grouped), ("fixed", fixed)):
 assert dense.w.size == 1_806_336 and (dense.w.data != 0).sum() * 21 == dense.w.size
 assert xp.allclose(answers["dense"], answers["grouped"], atol=1e-5)
 assert xp.allclose(answers["dense"], answers["fixed"], atol=1e-5)
+
+# %% [markdown]
+# ## 8 · A stack that is not linear
+#
+# One more remark of the paper: "A stack of deconvolution layers and activation functions can even learn a nonlinear
+# upsampling" (section 3.3). `nonlinear` in `minifcn/models/upsampling.py` puts such a stack into any FCN. It doubles
+# until the stride is reached, with ReLUs between, and begins as a linear interpolation. Change its weights a little,
+# and it is linear no longer: the answer to a sum of two maps is not the sum of the answers. What it costs is in
+# notebook 06, section 8.
+
+# %%
+stack = Deconvolutions(2, Layer(8, 4, transpose=True)).to(DEVICE).astype(np.float64)
+a, b = normal(1, 2, 5, 5), normal(1, 2, 5, 5)
+gaps = []
+for noise in (0, 0.1):
+    for p in stack.parameters():
+        p.data = p.data + noise * normal(*p.shape)
+    gaps.append(float(abs(stack(a).data + stack(b).data - stack(a + b).data).max()))
+print(f"as it begins, linear: {gaps[0] < 1e-12}; with other weights: {gaps[1] < 1e-12}")
+assert gaps[0] < 1e-12 < 1e-2 < gaps[1]
 
 # %% [markdown]
 # ## Summary
@@ -522,32 +563,10 @@ n07.check_quiz(letters)
 assert n07.check_quiz.accepts("bcb")
 
 # %% [markdown]
-# That is 1,806,336 weights, and one in 21 is used.
-#
-# One more remark of the paper: "A stack of deconvolution layers and activation functions can even learn a nonlinear
-# upsampling" (section 3.3). `nonlinear` in `minifcn/models/upsampling.py` puts such a stack into any FCN. It doubles
-# until the stride is reached, with ReLUs between, and begins as a linear interpolation. Change its weights a little,
-# and it is linear no longer: the answer to a sum of two maps is not the sum of the answers. What it costs is in
-# notebook 06, section 8.
-
-# %%
-from minifcn.models.upsampling import Deconvolutions
-
-stack = Deconvolutions(2, Layer(8, 4, transpose=True)).to(DEVICE).astype(np.float64)
-a, b = normal(1, 2, 5, 5), normal(1, 2, 5, 5)
-gaps = []
-for noise in (0, 0.1):
-    for p in stack.parameters():
-        p.data = p.data + noise * normal(*p.shape)
-    gaps.append(float(abs(stack(a).data + stack(b).data - stack(a + b).data).max()))
-print(f"as it begins, linear: {gaps[0] < 1e-12}; with other weights: {gaps[1] < 1e-12}")
-assert gaps[0] < 1e-12 < 1e-2 < gaps[1]
-
-# %% [markdown]
 # ## Where to read on
 #
 # * `minifcn/ops/conv.py`: both ops on one page; `minifcn/kernels/im2col.py`: `im2col` and `col2im`, which they use.
 # * `minifcn/ops/resize.py`: bilinear upsampling as two matrix products.
 # * `minifcn/nn.py`: `bilinear` and `Upsample`; `minifcn/models/ladder.py`: `_rung` chooses between odd and even.
 # * `minifcn/models/upsampling.py`: a stack of learned upsamplings with ReLUs between them.
-# * Next: notebook 08, where fine maps add *where* to the coarse score.
+# * Next: [08 Combining what and where](08_skips.ipynb), where fine maps add *where* to the coarse score.

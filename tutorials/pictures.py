@@ -403,16 +403,18 @@ def reading(strip: np.ndarray, share: np.ndarray, grid: Grid, at: Sequence[int],
 
 
 def sheet(paper: np.ndarray, winners: np.ndarray, grid: Grid, places: np.ndarray) -> Shown:
-    """A sheet of digits, the best class of each window at its centre, and circles around the windows `places`."""
-    figure, axes = blank((8, 3.3))
+    """A sheet of digits; below it the best class of each window at its centre; circles at the centres of `places`."""
+    figure = Figure(figsize=(8, 6.6), layout="constrained")
+    above, below = figure.subplots(2, 1)
     start, stride = float(grid.start), float(grid.stride)
-    axes.imshow(paper, cmap="gray_r", alpha=0.3)
+    above.imshow(paper, cmap="gray_r")
     for digit in range(10):
         i, j = np.nonzero(winners == digit)
-        axes.scatter(start + stride * j, start + stride * i, 14, marker=f"${digit}$", color=f"C{digit}", linewidth=0.2)
-    axes.plot(start + places[:, 1], start + places[:, 0], "o", color=INK, markersize=13, fillstyle="none")
+        below.scatter(start + stride * j, start + stride * i, 40, marker=f"${digit}$", color=f"C{digit}", linewidth=0.2)
     height, width = paper.shape
-    axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    for axes in (above, below):
+        axes.plot(start + places[:, 1], start + places[:, 0], "o", color=SECOND, markersize=13, fillstyle="none")
+        axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
     return viz.show(figure)
 
 
@@ -422,7 +424,15 @@ def said(shown: Mapping[str, tuple[np.ndarray, Sequence[tuple[float, str]]]]) ->
         f"{name}\n" + "\n".join(f"{p:.2f}  {what}" for p, what in answers): image
         for name, (image, answers) in shown.items()
     }
-    return panels(titles, size=(8, 3), dpi=65)
+    return panels(titles, size=(8, 3.2))
+
+
+def classes(photo: np.ndarray, label: np.ndarray) -> Shown:
+    """A photograph under its classes: 0 leaves it as it is, 1 is orange, 2 is blue, void is faded to white."""
+    colours = np.array([(0, 0, 0), (255, 120, 0), (0, 90, 255)], np.uint8)
+    tinted = viz.overlay(photo, label, 0.45, colours=colours)
+    tinted[label == 0] = photo[label == 0]
+    return panels({"": tinted}, size=(8, 2.7))
 
 
 def against(pairs: Mapping[str, tuple[Any, Any]], *, size: tuple[float, float], **axes_options: Any) -> Shown:
