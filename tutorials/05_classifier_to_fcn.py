@@ -295,7 +295,7 @@ cat = np.rint(ops.bilinear_resize(cat.transpose(2, 0, 1)[None] / 1.0, size=(400,
 photo = np.concatenate([cat.transpose(1, 2, 0), coffee], axis=1)
 print(weights)
 assert len(weights.classes) == 1000 and squeezenet.trunk.size == 227
-pictures.panels({f"{photo.shape[0]} x {photo.shape[1]} pixels": photo}, size=(8, 2.9))
+pictures.panels({f"{photo.shape[0]} x {photo.shape[1]} pixels": photo}, size=(6.6, 2.5))
 
 # %% [markdown]
 # What is on it? The classifier takes the middle square of an image, scaled to its own size, and gives one answer. Ask
@@ -369,7 +369,7 @@ assert shares.shape == (1000, 12, 62)
 cats = slice(281, 286)
 print("the cats:", "; ".join(name.split(",")[0] for name in weights.classes[cats]))
 assert cats.stop - cats.start == 5 and weights.classes[285].startswith("Egyptian cat")
-viz.show(viz.heat_map(photo, shares[cats].sum(axis=0), "a cat?", **place), dpi=80)
+viz.show(viz.heat_map(photo, shares[cats].sum(axis=0), "a cat?", **place), dpi=70)
 
 # %% [markdown]
 # These are the same answers for another class. This net was never trained to say where anything is.
@@ -378,7 +378,7 @@ viz.show(viz.heat_map(photo, shares[cats].sum(axis=0), "a cat?", **place), dpi=8
 espresso = classify.class_number("espresso", weights.classes)
 assert shares[cats].sum(axis=0)[:, :20].max() > 0.95 and shares[cats].sum(axis=0)[:, 35:].max() < 0.05
 assert shares[espresso][:, :20].max() < 0.05 and shares[espresso][:, 45:55].max() > 0.9
-viz.show(viz.heat_map(photo, shares[espresso], "espresso?", **place), dpi=80)
+viz.show(viz.heat_map(photo, shares[espresso], "espresso?", **place), dpi=70)
 
 # %% [markdown]
 # The maps end where the last window does: a cell describes a window *around* it. This is also why the maps are so
@@ -423,9 +423,8 @@ assert sum(name.split(".")[-1].startswith("fire") for name, _ in squeezenet.name
 # ## 10 · A first, blurred segmentation
 #
 # Which class has the highest score in each window? This is already a segmentation, from a net that was trained to
-# classify. The cat (orange) and the cup (blue) are in the right places. Between them and around them the classes are
-# others and nonsense, for the same reason as between the digits. The border is white, because no window has its centre
-# there.
+# classify. The cat (orange) and the cup (blue) are in the right places. Between them it names other classes, which mean
+# nothing, for the same reason as between the digits. The border is faded, because no window has its centre there.
 
 # %%
 winner = shares.argmax(axis=0)
@@ -469,7 +468,7 @@ assert counted["AlexNet"][0] == 10 * 10 and counted["LeNet"][0] == 361 and round
 # answers of an image of 500 pixels. (10x10 is ceil mode at work: with floor it would be 9x9.)
 
 # %%
-floor = [replace(layer, ceil_mode=False) for layer in chain]
+floor = [replace(layer, ceil=False) for layer in chain]
 assert out_size(floor, size) == 9 and size == 500
 paper_batched, paper_alone = 100 * 1.2 / 22, 100 * 5.4 / 22
 print(f"the paper: {paper_batched:.1f} times faster than batches of patches, {paper_alone:.1f} than one by one")

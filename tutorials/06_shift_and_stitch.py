@@ -37,7 +37,7 @@ import numpy as np
 import pictures
 from exercises import n06
 
-from minifcn import ops
+from minifcn import ops, viz
 from minifcn.backend import to_host, xp_on
 from minifcn.cli.dense import main as four_ways
 from minifcn.data.files import read_image
@@ -317,7 +317,7 @@ for _, module in sliding(half):
     module.layer = replace(module.layer, stride=1)
 grids = {"rarefied": now, "strides out, no more": Grid.of(half.layers())}
 assert [grid.field for grid in grids.values()] == [20, 10]
-pictures.fields(photo, grids)
+viz.show(viz.receptive_fields(photo, grids), dpi=60)
 
 # %% [markdown]
 # ## 6 · The 14 that is 13

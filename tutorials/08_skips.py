@@ -108,6 +108,7 @@ pictures.bars(
     [f"one label in {stride}" for stride in paper],
     size=(6, 2.4),
     ylabel="mean IU at most",
+    ylim=(0, 130),
 )
 
 # %% [markdown]
@@ -398,12 +399,12 @@ for name, matrix in results.items():
     print(f"{name:<20} pixel accuracy {matrix.pixel_accuracy():.3f}   mean IU {matrix.mean_iu():.3f}")
 iu = {name: matrix.mean_iu() for name, matrix in results.items()}
 assert iu["FCN-32s"] + 0.05 < iu["FCN-16s"] and iu["FCN-16s"] + 0.02 < iu["FCN-8s"]
-assert iu["FCN-32s, trained on"] + 0.05 < iu["FCN-16s"]
+assert iu["FCN-32s, trained on"] < iu["FCN-32s"] + 0.03
 
 # %% [markdown]
 # This is table 2 of the paper on a small scale. There the mean IUs are 59.4, 62.4 and 62.7: a large gain, then a small
 # one. Here the things are small compared with a cell, and both gains are large. Trained on without a skip, the net
-# stays behind both.
+# gains nothing.
 #
 # In our re-run of the paper, with larger scenes and three seeds, both claims *held*: FCN-16s is better than FCN-32s by
 # 9.5 points, and FCN-8s better than FCN-16s by 4. But there the control is stronger: of the 9.5 points, 7.4 come from
@@ -461,7 +462,10 @@ for scorer in ("score_pool3", "score_pool4", "score_fr"):
     left_out[scorer] = measure(without, x_val, labels_val).mean_iu()
 assert list(left_out.values()) == sorted(left_out.values(), reverse=True)
 assert left_out["score_fr"] < 0.5 * left_out["nothing"] < left_out["score_pool4"]
-pictures.bars({"": list(left_out.values())}, list(left_out), size=(6, 2.4), xlabel="left out", ylabel="mean IU")
+colours = (pictures.ACCENT, *[pictures.SECOND] * 3)
+pictures.bars(
+    {"": list(left_out.values())}, list(left_out), size=(6, 2.4), colours=colours, xlabel="left out", ylabel="mean IU"
+)
 
 # %% [markdown]
 # The coarser a map, the more the net loses without it. Without the coarsest, mean IU is less than half: it has most

@@ -181,7 +181,7 @@ def lying_bars(
     """One lying bar for each name, on a logarithmic axis."""
     figure, axes = blank(size)
     axes.barh(list(values), list(values.values()), color=colours)
-    axes.set(xscale="log", title=title)
+    axes.set(xscale="log", title=title, xlim=(1, None))
     axes.invert_yaxis()
     return viz.show(figure)
 
@@ -424,7 +424,7 @@ def said(shown: Mapping[str, tuple[np.ndarray, Sequence[tuple[float, str]]]]) ->
         f"{name}\n" + "\n".join(f"{p:.2f}  {what}" for p, what in answers): image
         for name, (image, answers) in shown.items()
     }
-    return panels(titles, size=(8, 3.2))
+    return panels(titles, size=(7, 3.3))
 
 
 def classes(photo: np.ndarray, label: np.ndarray) -> Shown:
@@ -432,7 +432,7 @@ def classes(photo: np.ndarray, label: np.ndarray) -> Shown:
     colours = np.array([(0, 0, 0), (255, 120, 0), (0, 90, 255)], np.uint8)
     tinted = viz.overlay(photo, label, 0.45, colours=colours)
     tinted[label == 0] = photo[label == 0]
-    return panels({"": tinted}, size=(8, 2.7))
+    return panels({"": tinted}, size=(7.2, 2.5))
 
 
 def against(pairs: Mapping[str, tuple[Any, Any]], *, size: tuple[float, float], **axes_options: Any) -> Shown:
