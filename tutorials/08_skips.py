@@ -375,8 +375,8 @@ print(f"upsampled by 2, and by 16: mean IU {twice.mean_iu():.2f}, pixel accuracy
 assert twice.mean_iu() < before.mean_iu() - 0.02 and abs(twice.pixel_accuracy() - before.pixel_accuracy()) < 0.02
 
 # %% [markdown]
-# A few small things vanish, which costs some mean IU; of all pixels nearly as many are right. So a new stage begins a
-# little below the net that it comes from, and has to make up for that.
+# It costs some mean IU, although nearly as many pixels are right. So a new stage begins a little below the net that it
+# comes from, and has to make up for that.
 #
 # ## 6 · In stages: 32, 16, 8
 #
