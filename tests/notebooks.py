@@ -209,7 +209,7 @@ def smaller(notebook: dict[str, Any]) -> dict[str, Any]:
     for data in (output["data"] for output in outputs if "image/png" in output.get("data", {})):
         before, file = joined(data["image/png"]), io.BytesIO()
         picture = Image.open(io.BytesIO(base64.b64decode(before))).convert("RGB")
-        fewer = picture.quantize(256, method=Image.Quantize.MEDIANCUT)
+        fewer = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)  # keeps a thin line's colour
         if picture.getcolors(4096) is None:  # a photograph: without dithering its shades would become bands
             fewer = picture.quantize(palette=fewer, dither=Image.Dither.FLOYDSTEINBERG)
         fewer.save(file, format="PNG", optimize=True)
