@@ -118,7 +118,7 @@ u, (to_a, to_b) = times(a, b)
 v, (to_u, to_c) = plus(u, c)
 L, (to_v,) = positive(v)
 
-# Backward: begin with dL/dL = 1 and ask them in the opposite order.
+# Backward: begin with dL/dL = 1 and call them in the opposite order.
 gv = to_v(1.0)
 gu, gc = to_u(gv), to_c(gv)
 ga, gb = to_a(gu), to_b(gu)
@@ -349,7 +349,7 @@ for depth in depths:
     calls.append(count[0])
     counted.append(sum(len(node.edges) for node in nodes))  # what one visit for each node would take
 assert calls[-1] == 8190 and counted[-1] < 30
-series = {"follow every delivery": (depths, calls), "one visit for each node": (depths, counted)}
+series = {"follow every contribution": (depths, calls), "one visit for each node": (depths, counted)}
 pictures.lines(
     series,
     styles=("o-",),
@@ -416,7 +416,7 @@ def backward(y):
             gx = gradient(gy)
             grads[parent] = grads[parent] + gx if parent in grads else gx
             uses[parent] -= 1
-            if uses[parent] == 0:  # the last delivery: complete
+            if uses[parent] == 0:  # the last contribution: complete
                 ready.append(parent)
 
 
@@ -456,7 +456,8 @@ assert total < 50
 # %%
 rng = np.random.default_rng(SEED)
 side = 40
-rows, columns = np.meshgrid(*2 * [np.linspace(-2, 2, side)], indexing="ij")
+line = np.linspace(-2, 2, side)
+rows, columns = np.meshgrid(line, line, indexing="ij")
 radius = np.hypot(rows, columns)
 points = xp.asarray(np.stack([rows.ravel(), columns.ravel(), np.ones(side**2)], axis=1))
 truth = xp.asarray(((radius > 0.8) & (radius < 1.6)).astype(float).reshape(-1, 1))
@@ -499,7 +500,8 @@ pictures.panels({"truth": truth.reshape(side, side), **snapshots}, size=(8, 2), 
 # ## 8 · The same with minifcn
 #
 # `minifcn.tensor` is this engine with more checks: it raises errors for wrong input, and frees memory during the
-# backward pass. Do both find the same gradients for the net above, from the same weights?
+# backward pass. Do both find the same gradients for the net above, from the same weights? (In this course red is
+# positive and blue negative, wherever a picture has both.)
 
 # %%
 ours = [Tensor(xp.asarray(w), Node()) for w in start]
@@ -508,7 +510,7 @@ backward(loss_of(ours))
 theirs = [minifcn.Parameter(xp.asarray(w)) for w in start]
 h = minifcn.ops.relu(minifcn.ops.relu(minifcn.Tensor(points) @ theirs[0]) @ theirs[1]) @ theirs[2]
 loss = ((h - truth) * (h - truth)).mean()
-drawn = graph(loss)  # before the walk, which lets go of it
+drawn = graph(loss)  # before the backward pass, which frees it
 loss.backward()
 
 for mine, other in zip(ours, theirs, strict=True):
@@ -518,7 +520,7 @@ for mine, other in zip(ours, theirs, strict=True):
 grads = {f"ours: gradient of w{number}": w.node.grad for number, w in enumerate(ours, start=1)}
 grads |= {f"minifcn: gradient of w{number}": w.grad for number, w in enumerate(theirs, start=1)}
 shown = {name: grad.T if grad.shape[1] == 1 else grad for name, grad in grads.items()}  # w3 is a column
-pictures.panels(shown, size=(7, 2.6), rows=2, cmap="RdBu", limits="signed", aspect="auto")
+pictures.panels(shown, size=(7, 2.6), rows=2, cmap="RdBu_r", limits="signed", aspect="auto")
 
 # %% [markdown]
 # Equal to the bit: both call the same NumPy functions in the same order. Now read the two functions that you have
@@ -641,8 +643,8 @@ pictures.survivors(survivors, ("mul", "add", "relu"))
 # %%
 h = xp.asarray(rng.standard_normal((100, 50)))
 w1, w2 = (xp.asarray(rng.standard_normal((50, 50))) for _ in range(2))
-trained = graph(h @ minifcn.Parameter(w1) @ minifcn.Parameter(w2))
-frozen = graph(h @ minifcn.Parameter(w1) @ w2)
+trained = graph(minifcn.Tensor(h) @ minifcn.Parameter(w1) @ minifcn.Parameter(w2))
+frozen = graph(minifcn.Tensor(h) @ minifcn.Parameter(w1) @ w2)
 print(f"both trained: {trained.nbytes} bytes remembered; the second one frozen: {frozen.nbytes}")
 assert trained.nbytes == frozen.nbytes + h.nbytes  # for grad_w of the second layer: what came into it
 
@@ -686,7 +688,7 @@ assert n01.check_remembered.accepts({"b", "relu"})
 # Section 3 of the paper: if the loss is a sum over the cells of the last layer, $\ell(x; \theta) = \sum_{ij}
 # \ell'(x_{ij}; \theta)$, then its gradient is the sum of the gradients of the cells. So a whole image is a batch of
 # all its receptive fields, and one backward pass handles them all. Here are the four quarters of our plane, each with
-# its own backward pass, and the whole plane with one.
+# its own backward pass, and the whole plane with one: the gradient at the second layer of weights.
 
 # %%
 quarter = xp.asarray(((rows > 0) * 2 + (columns > 0)).reshape(-1, 1))
@@ -706,7 +708,7 @@ names = ["upper left", "upper right", "lower left", "lower right", "sum of the f
 limit = float(abs(whole).max()) / 3  # the strongest few are cut, so that the others show
 assert xp.allclose(sum(parts), whole)
 shown = dict(zip(names, [*parts, sum(parts), whole], strict=True))
-pictures.panels(shown, size=(8, 1.9), cmap="RdBu", limits=(-limit, limit))
+pictures.panels(shown, size=(8, 1.9), cmap="RdBu_r", limits=(-limit, limit))
 
 # %% [markdown]
 # ## Summary

@@ -116,7 +116,7 @@ assert y[0, 1, 2] == (x[0, 1:4, 2:5] * w[0, 0]).sum()
 pictures.panels(
     {"x, and the window of one output": x[0], "w": w[0, 0], "y": y[0]},
     size=(7, 2.3),
-    cmap="RdBu",
+    cmap="RdBu_r",
     limits="signed",
     numbers="{:g}",
     boxes={"x, and the window of one output": [(1, 2, 3, 3)], "y": [(1, 2, 1, 1)]},

@@ -112,8 +112,8 @@ assert arrives == y.size == 10_000 < 1.5 * y.size < to_each
 # ## 2 · How many windows? Floor and ceil
 #
 # A window of 2 with stride 2 fits three times into seven pixels, and one pixel is left over. Most libraries drop it
-# (floor). Caffe counts one more window that extends past the end (ceil), unless that window would begin in the
-# padding.
+# (floor). Caffe, the library in which the paper's nets were trained, counts one more window that extends past the end
+# (ceil), unless that window would begin in the padding.
 
 # %%
 pools = {"floor": Layer(2, stride=2), "ceil": Layer(2, stride=2, ceil=True)}
@@ -128,8 +128,9 @@ pictures.floor_and_ceil(pools, 7)
 print(inspect.getsource(Layer.out_size))
 
 # %% [markdown]
-# One pixel more or less, five times, matters. Follow a side of 500 pixels through the pools of VGG-16, from the 698
-# that conv1_1 makes of it, with 100 zeros on either side and a kernel of 3.
+# One pixel more or less, five times, matters. VGG-16 is the classifier behind the paper's best nets. Follow a side of
+# 500 pixels through its pools, from the 698 that its first layer, conv1_1, makes of it, with 100 zeros on either side
+# and a kernel of 3.
 
 # %%
 assert Layer(3, padding=100).out_size(500) == 500 + 2 * 100 - 2 == 698

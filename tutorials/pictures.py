@@ -237,7 +237,7 @@ def filters(kernels: Mapping[str, Any], maps: Any) -> Shown:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     above, below = figure.subplots(2, len(kernels), height_ratios=(1.2, 1.5))
     for top, bottom, (name, kernel), values in zip(above, below, kernels.items(), host(maps), strict=True):
-        top.imshow(kernel, cmap="RdBu", vmin=-3, vmax=3)
+        top.imshow(kernel, cmap="RdBu_r", vmin=-3, vmax=3)
         write(top, np.asarray(kernel), "{:.2g}")
         bottom.imshow(values, cmap="gray")
         top.set(xticks=[], yticks=[])
