@@ -276,7 +276,8 @@ def add(x, y):
 
 one, two = Tensor(np.array(1.0), Node()), Tensor(np.array(2.0))  # `two` has no node: a constant
 print("one + two has an edge to `one` alone:", [parent is one.node for parent, _ in (one + two).node.edges])
-assert [parent for parent, _ in (one + two).node.edges] == [one.node] and (two + two).node is None
+assert [parent for parent, _ in (one + two).node.edges] == [one.node]
+assert [total.node is None for total in (one + two, two + two)] == [False, True]  # two constants make a constant
 
 # %% [markdown]
 # A net needs four more operations. (`xp_of(x)` is the library that made the array `x`: NumPy, or CuPy on a GPU.)
