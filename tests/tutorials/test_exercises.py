@@ -42,7 +42,7 @@ def parts(module: str, name: str):
 @EACH
 def test_the_solution_is_accepted(module: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     check, solution, _ = parts(module, name)
-    assert check(solution) is True
+    assert check(solution)
     assert capsys.readouterr().out.startswith("right: ")
 
 
@@ -51,7 +51,7 @@ def test_plausible_mistakes_are_seen_and_named(module: str, name: str, capsys: p
     check, _, mistakes = parts(module, name)
     assert len(mistakes) >= 2
     for place, mistake in enumerate(mistakes):
-        assert check(mistake) is False, f"wrong answer {place} was accepted"
+        assert not check(mistake), f"wrong answer {place} was accepted"
         said = capsys.readouterr().out.strip()
         assert said.startswith("not right: ") and len(said) > 30 and "\n" not in said, said
 
@@ -60,10 +60,10 @@ def test_plausible_mistakes_are_seen_and_named(module: str, name: str, capsys: p
 def test_no_answer_yet_and_answers_of_another_kind(module: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     check, _, _ = parts(module, name)
     for nothing in (None, ...):
-        assert check(nothing) is False
+        assert not check(nothing)
         assert capsys.readouterr().out.startswith("not yet: ")
     for odd in ("forty-two", -1e9, [], {}, lambda: 0, object(), np.zeros((2, 3, 5, 7))):
-        assert check(odd) is False
+        assert not check(odd)
         assert capsys.readouterr().out.startswith("not right: ")
 
 
@@ -115,16 +115,16 @@ def test_an_error_in_the_answers_own_code_is_shown_with_its_line(module: str, na
         count = len(arguments)
         return count / 0
 
-    assert check(mistaken) is False
+    assert not check(mistaken)
     said = capsys.readouterr().out
     assert (
         said
         == "not right: your function raised ZeroDivisionError: division by zero (in its line 3, `return count / 0`)\n"
     )
     for nothing in (None, ...):
-        assert check(lambda *arguments, nothing=nothing: nothing) is False
+        assert not check(lambda *arguments, nothing=nothing: nothing)
         assert f"your function returned {nothing}: end it with `return`" in capsys.readouterr().out
-    assert check(3.5) is False
+    assert not check(3.5)
     assert capsys.readouterr().out == "not right: expected a function, found 3.5\n"
 
 
@@ -147,7 +147,7 @@ def halved(count):
     ],
 )
 def test_a_sentence_says_where_it_went_wrong(answer, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert importlib.import_module("exercises.n01").check_calls(answer) is False
+    assert not importlib.import_module("exercises.n01").check_calls(answer)
     said = capsys.readouterr().out
     assert said.startswith("not right: ") and sentence in said and said.count("\n") == 1
 
@@ -161,6 +161,29 @@ def test_a_quiz_names_the_questions_to_think_about_again(capsys: pytest.CaptureF
     assert said[0] == "right: one; two; three"
     assert said[5] == "not right: 1 of 3; think again about question 2 and 3"
     assert all("expected 3 letters" in line for line in said[6:9])
+
+
+EXPLAINED = ("n05", "n06", "n07", "n08")
+"""The lessons whose quiz says about every wrong answer what is wrong with it."""
+
+
+@pytest.mark.parametrize("module", EXPLAINED)
+def test_a_quiz_names_the_mistake_in_each_wrong_answer(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    check = importlib.import_module(f"exercises.{module}").check_quiz
+    for place, reasons in enumerate(check.reasons):
+        assert sorted(reasons) == ["a", "b", "c"] and min(len(reason) for reason in reasons.values()) > 10
+        for letter in sorted({*reasons} - {check.key[place]}):
+            assert not check(check.key[:place] + letter + check.key[place + 1 :])
+            hint = f"think again about question {place + 1}; {place + 1}{letter}: {reasons[letter]}"
+            assert capsys.readouterr().out.strip() == f"not right: 2 of 3; {hint}"
+
+
+def test_an_answer_gets_a_mark_which_a_notebook_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    check = importlib.import_module("exercises").quiz("b: one\na: two is not one", "a: two", "c: three")
+    marks = [check(answer) for answer in ("bac", "aac", "cac", ...)]
+    assert [repr(each) for each in marks] == ["✓", "✗", "✗", "☐"] and marks == [True, False, False, False]
+    said = capsys.readouterr().out.split("\n")
+    assert said[1].endswith("question 1; 1a: two is not one") and said[2].endswith("question 1")
 
 
 def test_the_form_of_an_exercise(capsys: pytest.CaptureFixture[str]) -> None:

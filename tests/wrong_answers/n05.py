@@ -4,8 +4,9 @@ WRONG = {
     "fc_to_conv": [
         lambda w, channels, kernel: w,
         lambda w, channels, kernel: w.reshape(len(w), kernel, kernel, channels),
-        lambda w, channels, kernel: w.reshape(len(w), kernel, kernel, channels).transpose(0, 3, 1, 2),
-        lambda w, channels, kernel: w.reshape(len(w), channels, kernel, kernel)[:, :, ::-1, ::-1],
+        lambda w, channels, kernel: w.reshape(len(w), channels, kernel, kernel),
+        lambda w, channels, kernel: w.reshape(len(w), kernel, kernel, channels).transpose(0, 3, 2, 1),
+        lambda w, channels, kernel: w.reshape(len(w), kernel, kernel, channels).transpose(0, 3, 1, 2)[:, :, ::-1, ::-1],
         lambda w, channels, kernel: w.reshape(len(w), channels, kernel, kernel).swapaxes(2, 3),
         lambda w: w,
     ],

@@ -8,12 +8,13 @@ A checker is written as a function that returns that sentence:
             return wrong(f"a window of 3x3 has 9 pixels, you say {answer}")
         return right("and so has every other one")
 
-`@exercise` prints what it returns, and turns it into True or False; `check_area.accepts(answer)` does so without
-printing. Nothing done yet (`...` or None) is "not yet". NumPy's numbers, whole floats and whole fractions arrive as
+`@exercise` prints what it returns, and turns it into a mark, which is true or false and which a notebook shows as a
+sign; `check_area.accepts(answer)` returns True or False and prints nothing. Nothing done yet (`...` or None) is "not yet". NumPy's numbers, whole floats and whole fractions arrive as
 Python's integers, also where an answer is a function that returns them. An answer that raises an error is wrong: the
 sentence names the error, and the line if it is one of the answer's own.
 
-`quiz("b: because ...", "a: ...", "c: ...")` makes the checker of three questions with the answers a, b and c.
+`quiz("b: because ...", "a: ...", "c: ...")` makes the checker of three questions with the answers b, a and c. Below a
+right answer, the wrong ones can follow, a line each, with what is wrong about them.
 """
 
 from __future__ import annotations
@@ -49,12 +50,28 @@ def wrong(why: str) -> Verdict:
     return Verdict(f"not right: {why}")
 
 
+class Mark(int):
+    """What a checker returns: 1 if the answer was right, else 0. A notebook shows it as a sign and not as a number."""
+
+    sign = "✗"
+
+    def __repr__(self) -> str:
+        return self.sign
+
+
+def mark(verdict: Verdict) -> Mark:
+    """Return the mark of a verdict: ✓ if it is right, ☐ if there is no answer yet, else ✗."""
+    given = Mark(verdict.right)
+    given.sign = "✓" if verdict.right else "☐" if verdict.startswith("not yet") else "✗"
+    return given
+
+
 class UnusableError(Exception):
     """What an answer returned is of another kind than the exercise wants; the message is for the reader."""
 
 
 def exercise(check: Callable[[Any], Verdict]) -> Any:
-    """Lift a function from an answer to a verdict to one that prints the verdict and returns whether it was right."""
+    """Lift a function from an answer to a verdict to one that prints the verdict and returns a mark."""
 
     def judged(answer: Any) -> Verdict:
         if answer is None or answer is ...:
@@ -66,11 +83,11 @@ def exercise(check: Callable[[Any], Verdict]) -> Any:
             return wrong(" ".join(failure(answer, returned, error).split()))
 
     @functools.wraps(check)
-    def checked(answer: Any = ...) -> bool:
+    def checked(answer: Any = ...) -> Mark:
         verdict = judged(answer)
         print(verdict)
         record(check, verdict)
-        return verdict.right
+        return mark(verdict)
 
     checked.accepts = lambda answer: judged(answer).right  # type: ignore[attr-defined]
     return checked
@@ -173,20 +190,27 @@ def lines_of(code: CodeType) -> Iterator[int]:
 
 
 def quiz(*answers: str) -> Any:
-    """Return the checker of a quiz: each answer is "letter: why". It takes "bac", "b a c", a list or {1: "b", ...}."""
-    key = [answer[0] for answer in answers]
+    """Return the checker of a quiz: each answer is "letter: why". It takes "bac", "b a c", a list or {1: "b", ...}.
+
+    Further lines of an answer are the other letters, each with what is wrong about it.
+    """
+    reasons = [dict(line.strip().split(": ", 1) for line in answer.split("\n")) for answer in answers]
+    key = [next(iter(each)) for each in reasons]
 
     def check_quiz(answer: Any) -> Verdict:
         parts = answer.values() if isinstance(answer, dict) else answer if np.iterable(answer) else ()
         given = [letter for part in parts for letter in str(part).lower() if letter.isalpha()]
         if len(given) != len(key) or not set(given) <= set("abc"):
             return wrong(f"expected {len(key)} letters out of a, b and c, such as 'abc'; found {answer!r}")
-        missed = [str(number) for number, (a, b) in enumerate(zip(given, key, strict=True), start=1) if a != b]
+        missed = [number for number, (a, b) in enumerate(zip(given, key, strict=True)) if a != b]
         if missed:
-            return wrong(f"{len(key) - len(missed)} of {len(key)}; think again about question {' and '.join(missed)}")
-        return right("; ".join(answer[2:].strip() for answer in answers))
+            named = " and ".join(str(number + 1) for number in missed)
+            why = [f"; {number + 1}{given[number]}: {reasons[number].get(given[number], '')}" for number in missed]
+            hints = "".join(each for each in why if not each.endswith(": "))
+            return wrong(f"{len(key) - len(missed)} of {len(key)}; think again about question {named}{hints}")
+        return right("; ".join(each[letter] for each, letter in zip(reasons, key, strict=True)))
 
     check_quiz.__module__ = sys._getframe(1).f_globals["__name__"]  # the lesson's, whose quiz it is
     checked = exercise(check_quiz)
-    checked.key = "".join(key)
+    checked.key, checked.reasons = "".join(key), reasons
     return checked

@@ -14,23 +14,29 @@ from . import Verdict, exercise, number, plain, quiz, right, short, wrong
 
 @exercise
 def check_fc_to_conv(answer: Callable) -> Verdict:
-    """`answer(w, channels, kernel)`: w (O, I) of a fully connected layer as w (O, channels, kernel, kernel)."""
+    """`answer(w, channels, kernel)`: w (O, kernel, kernel, channels), flattened to (O, I), as convolution weights."""
     rng = np.random.default_rng(5)
     for outputs, channels, kernel in ((1, 1, 2), (3, 4, 2), (2, 3, 5)):
-        w = rng.integers(-9, 10, (outputs, channels * kernel * kernel))
-        maps = rng.integers(-9, 10, (channels, kernel, kernel))
-        found = answer(w.copy(), channels, kernel)
+        w = rng.integers(-9, 10, (outputs, kernel * kernel * channels))
+        maps = rng.integers(-9, 10, (kernel, kernel, channels))
+        found = np.asarray(answer(w.copy(), channels, kernel))
         shape = (outputs, channels, kernel, kernel)
         if np.shape(found) != shape:
             return wrong(
                 f"of w {w.shape}, {channels} channels and kernel {kernel} you make {np.shape(found)}, not {shape}"
             )
-        if not np.array_equal((found * maps).sum(axis=(1, 2, 3)), w @ maps.reshape(-1)):
+        if np.array_equal((found * maps.transpose(2, 0, 1)).sum(axis=(1, 2, 3)), w @ maps.reshape(-1)):
+            continue
+        if np.array_equal(found, w.reshape(shape)):
             return wrong(
-                "the shape is right, but on maps of its own size your convolution differs from the layer; "
-                "maps are flattened in the order channel, row, column"
+                "that is the reshape of maps (channel, row, column); these were flattened in the order row, column, "
+                "channel, so reshape to that order first, and then move the axes"
             )
-    return right("a reshape and nothing else; no weight changes, none is added")
+        return wrong(
+            "the shape is right, but on maps of its own size your convolution differs from the layer: entry (o, c, i, j) "
+            "has to be the weight of row i, column j and channel c"
+        )
+    return right("the same weights in another order; none changes, none is added")
 
 
 @exercise
@@ -84,7 +90,13 @@ def check_average(answer: int) -> Verdict:
 
 
 check_quiz = quiz(
-    "b: w.reshape and nothing else",
-    "b: (60 - 28) / 4 + 1",
-    "c: inside the photograph the padding is replaced by pixels",
+    """b: w.reshape and nothing else
+    a: no weight changes its value, and nothing is trained again
+    c: each weight is there as before, so there are as many""",
+    """b: (60 - 28) / 4 + 1
+    a: (60 - 28) / 4 counts the steps, and the first window comes before the first step
+    c: 60 / 4 counts windows that extend past the image: the last begins at pixel 60 - 28""",
+    """c: inside the photograph the padding is replaced by pixels
+    a: they differ by more than 0.2, which no rounding does
+    b: both have windows 16 pixels apart: they come from the same layers""",
 )

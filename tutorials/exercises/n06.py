@@ -104,7 +104,13 @@ def check_cost(answer: Callable) -> Verdict:
 
 
 check_quiz = quiz(
-    "c: 8 shifts along each axis",
-    "a: 2 * (3 - 1) + 1",
-    "b: each output sees the same pixels through the same weights",
+    """c: 8 shifts along each axis
+    a: there are 8 shifts along one axis, and the image has two
+    b: 16 are enough for stride 4; every pair of shifts below 8 is needed""",
+    """a: 2 * (3 - 1) + 1
+    b: that is 2 * 3; behind the last weight no gap follows
+    c: there are two gaps between three weights, each of one cell""",
+    """b: each output sees the same pixels through the same weights
+    a: the filter spans more cells, but these lie closer together
+    c: that is what happens if strides are removed and filters stay as they are""",
 )

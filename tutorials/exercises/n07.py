@@ -95,7 +95,13 @@ def check_kernel(answer):
 
 
 check_quiz = quiz(
-    "b: pixels are under 1, 2 or 4 kernels",
-    "c: it is the transpose; what a stride dropped is lost",
-    "b: cells between pixels want an even kernel",
+    """b: pixels are under 1, 2 or 4 kernels
+    a: only if each pixel were under equally many kernels, and 2 does not divide 3
+    c: every weight and every cell is 1, and what they paint is added up""",
+    """c: it is the transpose; what a stride dropped is lost
+    a: its matrix is the transpose, and the transpose times the matrix is not the identity
+    b: also with stride 1 its matrix is the transpose, which is the inverse of rare matrices only""",
+    """b: cells between pixels want an even kernel
+    a: an odd kernel keeps the cells where they are, which is between pixels
+    c: 65 is odd, so the scores stay between pixels, and it is no bilinear kernel of stride 32""",
 )

@@ -114,7 +114,13 @@ def check_fcn4s(answer):
 
 
 check_quiz = quiz(
-    "b: the distance of the first cells, in cells of pool4",
-    "b: c enters twice",
-    "a: max(u, 0) is not u where u < 0",
+    """b: the distance of the first cells, in cells of pool4
+    a: pool4 is larger, but a centred crop would not put cells on cells
+    c: it is computed from kernels, strides and paddings, in fractions""",
+    """b: c enters twice
+    a: c enters once in the gradient of w, and once more in what a step of w does to the score
+    c: smaller numbers give a smaller gradient, so it learns more slowly""",
+    """a: max(u, 0) is not u where u < 0
+    b: the larger of u and 0 is never twice u
+    c: that is true of the sum; the larger of u and 0 is 0 where u is negative""",
 )

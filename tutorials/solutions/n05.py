@@ -6,7 +6,7 @@ import numpy as np
 
 
 def fc_to_conv(w: np.ndarray, channels: int, kernel: int) -> np.ndarray:
-    return w.reshape(len(w), channels, kernel, kernel)
+    return w.reshape(len(w), kernel, kernel, channels).transpose(0, 3, 1, 2)
 
 
 def cells(size: int) -> int:
