@@ -444,6 +444,21 @@ def test_pictures_are_compared_from_three_steps_away() -> None:
         assert unlike(first, other)
 
 
+def test_pictures_are_kept_in_256_colours_if_that_is_smaller() -> None:
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3))
+    photo = np.clip(np.indices((120, 160)).sum(axis=0)[..., None] // 2 + [20, 40, 60] + noise // 8, 0, 255)
+    for values, fewer in ((photo, True), (noise * [1, 0, 0] // 255 * 255, False)):
+        file = io.BytesIO()
+        Image.fromarray(values.astype(np.uint8)).save(file, format="PNG", optimize=True)
+        before = base64.b64encode(file.getvalue()).decode()
+        cell = {"cell_type": "code", "outputs": [{"data": {"image/png": before}}, {"name": "stdout", "text": "1"}]}
+        after = notebooks.smaller({"cells": [{"cell_type": "markdown"}, cell]})["cells"][1]["outputs"][0]["data"]
+        assert len(after["image/png"]) < 0.6 * len(before) if fewer else len(after["image/png"]) <= len(before)
+        assert not unlike(base64.b64decode(before), base64.b64decode(after["image/png"]))
+
+
 def test_notebooks_run_without_data_and_draw_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MINIFCN_DATA", "MPLBACKEND"):
         monkeypatch.setenv(name, "here")

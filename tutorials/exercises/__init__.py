@@ -9,9 +9,10 @@ A checker is written as a function that returns that sentence:
         return right("and so has every other one")
 
 `@exercise` prints what it returns, and turns it into a mark, which is true or false and which a notebook shows as a
-sign; `check_area.accepts(answer)` returns True or False and prints nothing. Nothing done yet (`...` or None) is "not yet". NumPy's numbers, whole floats and whole fractions arrive as
-Python's integers, also where an answer is a function that returns them. An answer that raises an error is wrong: the
-sentence names the error, and the line if it is one of the answer's own.
+sign; `check_area.accepts(answer)` returns True or False and prints nothing. Nothing done yet (`...` or None) is "not
+yet". NumPy's numbers, whole floats and whole fractions arrive as Python's integers, also where an answer is a function
+that returns them. An answer that raises an error is wrong: the sentence names the error, and the line if it is one of
+the answer's own.
 
 `quiz("b: because ...", "a: ...", "c: ...")` makes the checker of three questions with the answers b, a and c. Below a
 right answer, the wrong ones can follow, a line each, with what is wrong about them.

@@ -33,8 +33,8 @@ def check_fc_to_conv(answer: Callable) -> Verdict:
                 "channel, so reshape to that order first, and then move the axes"
             )
         return wrong(
-            "the shape is right, but on maps of its own size your convolution differs from the layer: entry (o, c, i, j) "
-            "has to be the weight of row i, column j and channel c"
+            "the shape is right, but on maps of its own size your convolution differs from the layer: entry "
+            "(o, c, i, j) has to be the weight of row i, column j and channel c"
         )
     return right("the same weights in another order; none changes, none is added")
 
