@@ -212,7 +212,7 @@ assert n02.check_outputs.accepts(outputs)
 x = xp.arange(16.0).reshape(1, 1, 4, 4)
 g = Windows((2, 2))
 columns = im2col(x, g)
-print("columns (C, kh, kw, N, H', W'):", columns.shape)
+assert columns.shape == (1, 2, 2, 1, 3, 3)  # (C, kh, kw, N, H', W')
 matrix = columns.reshape(4, 9)
 assert matrix[:, 4].tolist() == x[0, 0, 1:3, 1:3].ravel().tolist()
 pictures.panels(

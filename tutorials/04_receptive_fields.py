@@ -74,8 +74,7 @@ pictures.panels(shown, size=(8, 2.8), numbers="{:.0f}")
 
 # %% [markdown]
 # There are nine windows and nine units of gradient. What if two pixels of a window are equally large? In photographs
-# that happens often: brightness has 256 steps. Here is the share of such windows in four photographs, and where they
-# are in one of them.
+# that happens often: brightness has 256 steps. Here is the share of such windows in four photographs.
 
 # %%
 photos = {name: read_image(f"photos/{name}.jpg") for name in ("astronaut", "chelsea", "coffee", "rocket")}
@@ -92,6 +91,11 @@ def tied(image):
 shares = {name: 100 * tied(image).mean() for name, image in photos.items()}
 print("  ".join(f"{name}: {share:.0f} %" for name, share in shares.items()))
 assert min(shares.values()) > 10  # it happens often, in every photograph
+
+# %% [markdown]
+# And here they are in one of them.
+
+# %%
 ties = f"black: ties, {shares['rocket']:.0f} % of the 2x2 windows"
 pictures.panels({"the rocket": photos["rocket"], ties: tied(photos["rocket"])}, size=(8, 2.8), cmap="gray_r")
 
@@ -293,14 +297,13 @@ pictures.fields(astronaut, grids, at=(118, 200))
 # %% [markdown]
 # The boxes are not quite concentric: coarse cells are far apart, and the centre of the nearest one may be 16 pixels
 # away. The area outside the photograph is padding. At the corner it is most of what a cell sees. The dots are the
-# centres of all cells of fc7.
+# centres of all 17 x 17 cells of fc7.
 
 # %%
 cells = tuple(out_size(vgg["fc7"], side) for side in astronaut.shape[:2])
-print(f"fc7: {cells[0]} x {cells[1]} cells, the first at pixel {grids['fc7'].start}")
 fc7 = grids["fc7"]
 inside = fc7.start + (fc7.field + 1) / 2  # pixels of the photograph that the corner cell sees, along one axis
-assert fc7.stride / 2 == 16 and (inside / fc7.field) ** 2 < 0.5
+assert cells == (17, 17) and fc7.stride / 2 == 16 and (inside / fc7.field) ** 2 < 0.5
 pictures.fields(astronaut, {"fc7": fc7}, at=(0, 0), sizes={"fc7": cells})
 
 # %% [markdown]
@@ -339,16 +342,17 @@ print(
 assert (rows[0] - 0.5, columns[0] - 0.5, rows[-1] + 0.5, columns[-1] + 0.5) == (top, left, bottom, right)
 assert (seen[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0).all() and len(rows) == 212
 
+# %% [markdown]
+# These are exactly the 212 x 212 pixels of the box. But not all count equally: a pixel in the middle is reached over
+# many paths, one at the edge over few. The profile is a bell: ten pixels from the edge, a pixel gets less than a tenth
+# of what one in the middle gets.
 
+# %%
 middle_row = seen[int(top + 106)]
 assert middle_row.max() > 10 * middle_row[columns[0] + 10]
 pictures.reach(seen, (top, left, bottom, right), "gradient of one cell of pool5 (log)", middle_row)
 
 # %% [markdown]
-# These are exactly the 212 x 212 pixels of the box. But not all count equally: a pixel in the middle is reached over
-# many paths, one at the edge over few. The profile is a bell: ten pixels from the edge, a pixel gets less than a tenth
-# of what one in the middle gets.
-#
 # Now take a trained net: SqueezeNet, trained on ImageNet, is included in minifcn. Which pixels of the cat does the
 # score "Egyptian cat" of one cell depend on? The title says how much of the squared gradient lies in the inner quarter
 # of the box. (The code uses `convolution("im2col")` because the faster ways round even the zeros.)

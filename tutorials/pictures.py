@@ -12,7 +12,6 @@ GPU. What the library draws for its commands, too, is in `minifcn.viz`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +19,6 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from minifcn import viz
 from minifcn.backend import to_host
@@ -41,13 +39,6 @@ def host(values: Any) -> np.ndarray:
 def blank(size: tuple[float, float]) -> tuple[Figure, Any]:
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots()
-
-
-def in_few_colours(figure: Figure) -> Shown:
-    """A figure in 256 colours: a large photograph looks the same, and takes a third of the bytes."""
-    picture, file = Image.open(io.BytesIO(viz.show(figure).png)), io.BytesIO()
-    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-    return Shown(file.getvalue())
 
 
 # Pictures of any notebook
@@ -351,7 +342,7 @@ def fields(photo: np.ndarray, grids: Mapping[str, Grid], **options: Any) -> Show
     """`viz.receptive_fields` at the width of a page."""
     figure = viz.receptive_fields(photo, grids, **options)
     figure.set_size_inches(8, 5.2)
-    return in_few_colours(figure)
+    return viz.show(figure)
 
 
 def reach(seen: np.ndarray, box: tuple[float, ...], title: str, beside: np.ndarray) -> Shown:
@@ -372,7 +363,7 @@ def reach(seen: np.ndarray, box: tuple[float, ...], title: str, beside: np.ndarr
         right.plot(beside, color=INK)
         right.set(xlabel="column", ylabel="gradient", yticks=[])
         right.set_title("along the middle row", fontsize=10)
-    return in_few_colours(figure)
+    return viz.show(figure)
 
 
 def outcomes(tables: Mapping[str, np.ndarray], paddings: range, sizes: range, at: int) -> Shown:
