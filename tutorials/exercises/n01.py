@@ -46,7 +46,7 @@ def check_calls(answer: Callable[[int], tuple[int, int]]) -> Verdict:
     for depth in (1, 2, 3, 10):
         careless, counted = two(answer(depth), "(careless, counted)")
         if counted != 2 * depth:
-            edges = f"{depth} doubling{'s' * (depth > 1)} make {2 * depth} edges"
+            edges = f"at a depth of {depth} there are {2 * depth} edges"
             return wrong(f"{edges}, and with a count each is followed once; you say {counted}")
         if careless != 2 ** (depth + 1) - 2:
             hint = "the first node makes 2 calls, each of them leads to 2 more at the next one: add the levels up"
