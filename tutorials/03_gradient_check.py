@@ -498,7 +498,7 @@ assert [int((each > 1e-6).sum()) for each in apart.values()] == [0, 12]
 pictures.directions(apart)
 
 # %% [markdown]
-# All twelve directions detect it, so `gradcheck_along`, which takes one, does as well.
+# All twelve directions detect it. So one is enough, and `gradcheck_along` takes one.
 
 # %% tags=["varies"]
 found = False

@@ -292,12 +292,12 @@ assert grids["pool1"].start == -98.5 < 0 < grids["fc7"].start
 
 # %%
 astronaut = photos["astronaut"]
-pictures.fields(astronaut, grids, at=(118, 200))
+pictures.fields(astronaut, grids, at=(123, 226))
 
 # %% [markdown]
 # The boxes are not quite concentric: coarse cells are far apart, and the centre of the nearest one may be 16 pixels
-# away. The area outside the photograph is padding. At the corner it is most of what a cell sees. The dots are the
-# centres of all 17 x 17 cells of fc7.
+# away along each axis. The area outside the photograph is padding. At the corner it is most of what a cell sees. The
+# dots are the centres of all 17 x 17 cells of fc7.
 
 # %%
 cells = tuple(out_size(vgg["fc7"], side) for side in astronaut.shape[:2])
