@@ -179,7 +179,7 @@ def test_a_quiz_names_the_mistake_in_each_wrong_answer(module: str, capsys: pyte
 
 
 def test_an_answer_gets_a_mark_which_a_notebook_shows(capsys: pytest.CaptureFixture[str]) -> None:
-    check = importlib.import_module("exercises").quiz("b: one\na: two is not one", "a: two", "c: three")
+    check = importlib.import_module("exercises").quiz({"b": "one", "a": "two is not one"}, "a: two", "c: three")
     marks = [check(answer) for answer in ("bac", "aac", "cac", ...)]
     assert [repr(each) for each in marks] == ["✓", "✗", "✗", "☐"] and marks == [True, False, False, False]
     said = capsys.readouterr().out.split("\n")

@@ -190,12 +190,16 @@ def lines_of(code: CodeType) -> Iterator[int]:
             yield from lines_of(part)
 
 
-def quiz(*answers: str) -> Any:
+def quiz(*answers: str | dict[str, str]) -> Any:
     """Return the checker of a quiz: each answer is "letter: why". It takes "bac", "b a c", a list or {1: "b", ...}.
 
-    Further lines of an answer are the other letters, each with what is wrong about it.
+    Further lines of an answer are the other letters, each with what is wrong about it; {"b": "why", "a": "why not"} is
+    the same.
     """
-    reasons = [dict(line.strip().split(": ", 1) for line in answer.split("\n")) for answer in answers]
+    reasons = [
+        answer if isinstance(answer, dict) else dict(line.strip().split(": ", 1) for line in answer.split("\n"))
+        for answer in answers
+    ]
     key = [next(iter(each)) for each in reasons]
 
     def check_quiz(answer: Any) -> Verdict:
