@@ -402,8 +402,20 @@ assert border[..., 0, :].all() and not border[..., 1:, :].any()
 viz.show(viz.gradient_errors(shown), dpi=80)
 
 # %% [markdown]
-# Try it on an op of your own: `print(investigate(op, x, w))`. It is a list of suspects and no proof: for a fault that
-# is not on the list it says so.
+# For an op of your own, `gradcheck(op, x, w, picture=True)` does all of this: it draws the errors and names the likely
+# fault. Here it examines a convolution whose gradient at the weights has the kernel the wrong way round.
+
+# %% tags=["varies"]
+fault = faults["kernel not flipped, at w"]
+case = gradcheck(fault.function, *map(xp.asarray, fault.inputs), **fault.options, picture=True)
+assert [verdict == "right" for verdict in case.verdicts.values()] == [True, False] and fault.words in case.verdicts[1]
+wrong = abs(case.errors["input 1"]) > 1e-6
+assert wrong.any() and not wrong[..., 1, 1].any()
+case
+
+# %% [markdown]
+# The tap in the middle is right: half a turn leaves it where it is. The sentence is a guess from a list of suspects and
+# no proof: for a fault that is not on the list it says so.
 #
 # ## 5 · A whole net: one direction
 #
