@@ -410,7 +410,7 @@ fault = faults["kernel not flipped, at w"]
 case = gradcheck(fault.function, *map(xp.asarray, fault.inputs), **fault.options, picture=True)
 assert [verdict == "right" for verdict in case.verdicts.values()] == [True, False] and fault.words in case.verdicts[1]
 wrong = abs(case.errors["input 1"]) > 1e-6
-assert wrong.any() and not wrong[..., 1, 1].any()
+assert wrong.mean() > 0.8 and not wrong[..., 1, 1].any()
 case
 
 # %% [markdown]
