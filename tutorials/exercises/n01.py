@@ -78,13 +78,19 @@ def check_remembered(answer: set[str]) -> Verdict:
 
 
 check_quiz = quiz(
-    """b: the gradient at x is gy * w
-    a: x is needed for the gradient at w, which is x * gy
-    c: y is used by neither gradient; both use a factor of the product""",
-    """b: b was used in 8 rows, and the parts add up
-    a: gy has shape (8, 5), and a gradient has the shape of its input, (5,)
-    c: a mean would make it 8 times too small: each of the 8 outputs moves with slope 1""",
-    """a: without the count a shared node is visited once for each path
-    b: counting takes a little memory and frees none
-    c: the leaves are found without a count, by following the edges""",
+    {
+        "b": "the gradient at x is gy * w",
+        "a": "x is needed for the gradient at w, which is x * gy",
+        "c": "y is used by neither gradient; both use a factor of the product",
+    },
+    {
+        "b": "b was used in 8 rows, and the parts add up",
+        "a": "gy has shape (8, 5), and a gradient has the shape of its input, (5,)",
+        "c": "a mean would make it 8 times too small: each of the 8 outputs moves with slope 1",
+    },
+    {
+        "a": "without the count a shared node is visited once for each path",
+        "b": "counting takes a little memory and frees none",
+        "c": "the leaves are found without a count, by following the edges",
+    },
 )

@@ -114,13 +114,19 @@ def check_adjoint(answer: str) -> Verdict:
 
 
 check_quiz = quiz(
-    """c: 32 + 2 * 2 - 5 + 1
-    a: that is without padding, 32 - 5 + 1
-    b: padding is added at both ends, 2 pixels each""",
-    """a: 2 * (3 - 1) + 1 = 5 a side
-    b: from the first to the last of three weights there are two steps of 2, not three
-    c: the kernel still has 9 weights; the pixels between them are left out""",
-    """c: a pixel in two windows gets two parts, which add up
-    a: then one window's gradient would be lost
-    b: the chain rule adds up the parts of all outputs that a pixel takes part in""",
+    {
+        "c": "32 + 2 * 2 - 5 + 1",
+        "a": "that is without padding, 32 - 5 + 1",
+        "b": "padding is added at both ends, 2 pixels each",
+    },
+    {
+        "a": "2 * (3 - 1) + 1 = 5 a side",
+        "b": "from the first to the last of three weights there are two steps of 2, not three",
+        "c": "the kernel still has 9 weights; the pixels between them are left out",
+    },
+    {
+        "c": "a pixel in two windows gets two parts, which add up",
+        "a": "then one window's gradient would be lost",
+        "b": "the chain rule adds up the parts of all outputs that a pixel takes part in",
+    },
 )

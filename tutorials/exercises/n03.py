@@ -126,13 +126,19 @@ def check_inputs(answer):
 
 
 check_quiz = quiz(
-    """b: ones look the same in a mirror
-    a: mirrored ones are ones, so the wrong gradient is the right one there
-    c: the check with ones cannot: mirrored ones are ones""",
-    """a: half a turn is a flipped kernel
-    b: then the gradient would gather the wrong pixels, and no turn would make it right
-    c: a factor changes the size of every number and moves none""",
-    """c: at a tie there is no derivative
-    a: the gradient may be right: at a tie no number is the slope
-    b: then faults of the same size would pass, too""",
+    {
+        "b": "ones look the same in a mirror",
+        "a": "mirrored ones are ones, so the wrong gradient is the right one there",
+        "c": "the check with ones cannot: mirrored ones are ones",
+    },
+    {
+        "a": "half a turn is a flipped kernel",
+        "b": "then the gradient would gather the wrong pixels, and no turn would make it right",
+        "c": "a factor changes the size of every number and moves none",
+    },
+    {
+        "c": "at a tie there is no derivative",
+        "a": "the gradient may be right: at a tie no number is the slope",
+        "b": "then faults of the same size would pass, too",
+    },
 )

@@ -104,13 +104,19 @@ def check_padding(answer):
 
 
 check_quiz = quiz(
-    """a: 3 + (3 - 1) * 1
-    b: the two windows overlap: the second adds its kernel minus one
-    c: kernels add up, 9 would be 3 times 3""",
-    """b: the last window extends past the edge and counts
-    a: that is floor: one pixel is left over, and ceil counts a window for it
-    c: windows begin at pixels 0, 2, 4 and 6, and 8 is outside""",
-    """b: (7 - 1) * 32
-    a: a step of this window is 32 pixels long
-    c: between 7 cells there are 6 steps, not 7""",
+    {
+        "a": "3 + (3 - 1) * 1",
+        "b": "the two windows overlap: the second adds its kernel minus one",
+        "c": "kernels add up, 9 would be 3 times 3",
+    },
+    {
+        "b": "the last window extends past the edge and counts",
+        "a": "that is floor: one pixel is left over, and ceil counts a window for it",
+        "c": "windows begin at pixels 0, 2, 4 and 6, and 8 is outside",
+    },
+    {
+        "b": "(7 - 1) * 32",
+        "a": "a step of this window is 32 pixels long",
+        "c": "between 7 cells there are 6 steps, not 7",
+    },
 )
