@@ -21,8 +21,8 @@
 # * draw what a cell sees on a photograph, and measure what it really uses;
 # * say why the first convolution of the released nets has a padding of 100, and show that 97 is enough.
 #
-# **The paper.** Section 3 (receptive fields, and the rule $f_{ks} \circ g_{k's'} = (f \circ g)_{k'+(k-1)s',\, ss'}$),
-# section 4.1 (the nets), section 4.2 (which maps can be laid on each other). The padding is in the released code only.
+# **The paper.** Section 3 (receptive fields, and the rule for two layers in a row), section 4.1 (the nets), section 4.2
+# (which maps can be laid on each other). The padding is in the released code only.
 #
 # **Before you begin.** You need notebook 02 (windows, stride, padding), and of notebook 03 what a tie is. Reading
 # takes about half an hour, reading and all exercises together 75 minutes.
@@ -117,19 +117,13 @@ assert arrives == y.size == 10_000 < 1.5 * y.size < to_each
 #
 # A window of 2 with stride 2 fits three times into seven pixels, and one pixel is left over. Most libraries drop it
 # (floor). Caffe, the library in which the paper's nets were trained, counts one more window that extends past the end
-# (ceil), unless that window would begin in the padding.
+# (ceil), unless that window would begin in the padding. In minifcn a `Layer` is a kernel, a stride and a padding,
+# without weights, and `out_size` counts its windows.
 
 # %%
 pools = {"floor": Layer(2, stride=2), "ceil": Layer(2, stride=2, ceil=True)}
 assert [pool.out_size(7) for pool in pools.values()] == [3, 4]
 pictures.floor_and_ceil(pools, 7)
-
-# %% [markdown]
-# The library counts windows in `Layer.out_size`. A `Layer` is kernel, stride and padding, without weights. Find the two
-# rules in its source.
-
-# %%
-print(inspect.getsource(Layer.out_size))
 
 # %% [markdown]
 # One pixel more or less, five times, matters. VGG-16 is the classifier behind the paper's best nets. Follow a side of
@@ -170,11 +164,39 @@ def solution(size, kernel, stride, padding, ceil):
 assert n04.check_out_size.accepts(solution)
 
 # %% [markdown]
+# Compare your function with the library's. (`extent` is the kernel with its dilation; `transpose` and `extra` belong to
+# layers of later notebooks.)
+
+# %%
+print(inspect.getsource(Layer.out_size))
+
+# %% [markdown]
 # ## 3 · Two layers are one layer
 #
 # Let a first layer have kernel $k'$ and stride $s'$, and a second one on top of it $k$ and $s$. The first and the
-# last cell under the second window are $k-1$ steps of $s'$ pixels apart, and each cell sees $k'$ pixels. So the two
-# together are one layer:
+# last cell under the second window are $k-1$ steps of $s'$ pixels apart, and each cell sees $k'$ pixels. If the second
+# window moves by one step, it moves by $s$ cells. So the two together are one layer, with a larger kernel and stride.
+#
+# ### Exercise 2: the rule
+#
+# Which ones? Write `compose((k, s), (k2, s2))`: kernel and stride of the two layers in one, where `(k2, s2)` looks at
+# the image.
+
+# %%
+compose = ...  # instead of this line: def compose(outer, inner): ...
+n04.check_compose(compose)
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def solution(outer, inner):
+    (k, s), (k2, s2) = outer, inner
+    return k2 + (k - 1) * s2, s * s2
+
+
+assert n04.check_compose.accepts(solution)
+
+# %% [markdown]
+# This is the paper's rule:
 #
 # $$ f_{ks} \circ g_{k's'} = (f \circ g)_{k' + (k-1)s',\; ss'} $$
 #
@@ -208,24 +230,6 @@ pictures.lines(
     colours=(pictures.FAINT, pictures.ACCENT, pictures.SECOND),
     xlabel="pixel",
 )
-
-# %% [markdown]
-# ### Exercise 2: the rule
-#
-# Write `compose((k, s), (k2, s2))`: kernel and stride of the two layers in one, where `(k2, s2)` looks at the image.
-
-# %%
-compose = ...  # instead of this line: def compose(outer, inner): ...
-n04.check_compose(compose)
-
-
-# %% tags=["solution"] jupyter={"source_hidden": true}
-def solution(outer, inner):
-    (k, s), (k2, s2) = outer, inner
-    return k2 + (k - 1) * s2, s * s2
-
-
-assert n04.check_compose.accepts(solution)
 
 # %% [markdown]
 # ## 4 · A whole net as one layer
