@@ -22,6 +22,7 @@ if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler and (
 
 from minifcn import ops
 from minifcn.geometry import Grid, Layer
+from minifcn.introspect import detective as _detective
 from minifcn.introspect import notebook as _notebook
 from minifcn.introspect.figure import figure
 from minifcn.kernels.convolution import convolution
@@ -30,6 +31,7 @@ from minifcn.models.fcn import FCN, FCN8s, FCN16s, FCN32s
 from minifcn.optim import SGD
 from minifcn.tensor import OPS, Parameter, Tensor, no_grad, op
 
+_detective.register()
 _notebook.register()
 
 __all__ = [

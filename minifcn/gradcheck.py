@@ -6,6 +6,7 @@ backward returns zeros passes, its rows summing to one whatever the input. In fl
     <v, (f(x + eps e_i) - f(x - eps e_i)) / 2 eps>   against   (grad_x(v))_i
 
 Inputs must be free of ties where the function has kinks (max, relu): there the derivative does not exist.
+`gradcheck(..., picture=True)` draws where a gradient is wrong and names the likely fault.
 `gradcheck_along` moves all parameters of a net at once in a random direction: one number, two evaluations.
 """
 
@@ -20,6 +21,8 @@ from minifcn.tensor import Parameter, Tensor
 
 ROUNDINGS = 8 * np.finfo(np.float64).eps
 """How far the computed value of a function may be off, relative to its size: a few roundings."""
+DETECTIVE: Any = None
+"""What answers `picture=True`: `introspect/detective.py` puts it here, because imports go down only."""
 
 
 def gradcheck(
@@ -28,14 +31,18 @@ def gradcheck(
     seed: int = 0,
     eps: float = 1e-5,
     tolerance: float = 1e-6,
+    picture: bool = False,
     **options: Any,
-) -> float:
+) -> float | Any:
     """Compare every gradient of `function(*inputs, **options)` with central differences; return the largest error.
 
     Float inputs must be float64 (others are data: labels, masks), and there must be one. An element is moved by
     eps max(1, |x|). Its error is the difference over the size of what was added up for it, so that a small element
     beside a large one counts as much; what rounding can do is allowed for, and where the slope itself bends, a step
     eight times smaller decides. The gradients are asked for twice and must not write into gy, the inputs or the value.
+
+    With `picture`, return an `introspect.detective.Case`, also for a wrong number. In a notebook it shows the error of
+    each element and the mean by pixel or kernel tap; printed, it names the likely fault. Keep the inputs small.
 
     Errors: `GradientError` naming the input and the element, `ShapeError` for inputs that cannot be checked.
     """
@@ -56,7 +63,7 @@ def gradcheck(
     v = as_like(y.data, np.random.default_rng(seed).standard_normal(y.shape))
     found = gradients_of(y, v, {i: parameters[i] for i in checked}, name)
 
-    worst = 0.0
+    worst, fault = 0.0, ""
     for i in checked:
         wanted, size, noise = differences(function, arrays, i, v, eps, options)
         scale = size + np.abs(np.where(np.isfinite(found[i]), found[i], 0)) + noise / tolerance + np.finfo(float).tiny
@@ -69,12 +76,15 @@ def gradcheck(
             error = np.where(doubtful, np.abs(found[i] - nearer) / scale, error)
         if not error.max(initial=0.0) <= tolerance:
             at = np.unravel_index(np.argmax(np.where(np.isfinite(error), error, np.inf)), error.shape)
-            raise GradientError(
+            fault = (
                 f"{name}: gradient of input {i} at {tuple(map(int, at))} is {found[i][at]:.9g}, "
                 f"and by differences {wanted[at]:.9g}"
             )
+            if not picture:
+                raise GradientError(fault)
+            break
         worst = max(worst, float(error.max(initial=0.0)))
-    return worst
+    return DETECTIVE(fault, function, *arrays, seed=seed, **options) if picture else worst
 
 
 def gradients_of(y: Tensor, v: Any, leaves: dict[int, Parameter], name: str) -> dict[int, np.ndarray]:

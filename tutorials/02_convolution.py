@@ -30,7 +30,7 @@
 # values of $\delta i$.) Section 3.3 builds upsampling from the gradient that you derive below.
 #
 # **Before you begin.** You need notebook 01: an operation is its value and one gradient for each input. Reading takes
-# about half an hour, all exercises together 75 minutes.
+# about half an hour, reading and all exercises together 75 minutes.
 
 # %% tags=["varies"]
 import inspect
@@ -63,7 +63,8 @@ print(f"device {DEVICE}, {threads()} threads")
 # ## 1 · What does a convolution do to a photograph?
 #
 # A convolution moves nine weights over the image. At each place it multiplies them with the nine pixels below them
-# and adds the products. The nine numbers determine what the result shows.
+# and adds the products. The nine numbers determine what the result shows. Grey is 0 in the two pictures on the right:
+# in an area of one brightness, right minus left and below minus above are 0, since their weights add up to 0.
 
 # %%
 photo = Image.open("photos/chelsea.jpg").convert("L").resize((180, 120))
@@ -77,6 +78,7 @@ filters = {
 w = xp.asarray(np.array(list(filters.values()), dtype=np.float64)[:, None])
 maps = ops.conv2d(image, w, padding=1)
 assert xp.allclose(maps.data[0, 0], image[0, 0])  # the first filter changes nothing
+assert np.allclose([np.sum(weights) for weights in filters.values()], [1, 1, 0, 0])
 pictures.filters(filters, maps.data[0])
 
 # %% [markdown]
@@ -86,7 +88,8 @@ pictures.filters(filters, maps.data[0])
 #
 # $$ y_{o,i,j} = b_o + \sum_{c} \sum_{u} \sum_{v} w_{o,c,u,v} \; x_{c,\; is+u,\; js+v} $$
 #
-# Three indices on the left, three sums on the right: six loops.
+# Three indices on the left, three sums on the right: six loops. The picture below has one channel, and the window of
+# one output is framed.
 
 
 # %%
@@ -113,7 +116,7 @@ assert y[0, 1, 2] == (x[0, 1:4, 2:5] * w[0, 0]).sum()
 pictures.panels(
     {"x, and the window of one output": x[0], "w": w[0, 0], "y": y[0]},
     size=(7, 2.3),
-    cmap="RdBu",
+    cmap="RdBu_r",
     limits="signed",
     numbers="{:g}",
     boxes={"x, and the window of one output": [(1, 2, 3, 3)], "y": [(1, 2, 1, 1)]},
@@ -121,7 +124,7 @@ pictures.panels(
 )
 
 # %% [markdown]
-# The library agrees, on several channels and with a stride.
+# `conv2d` of the library agrees, on several channels and with a stride.
 
 # %%
 rng = np.random.default_rng(SEED)
@@ -155,8 +158,8 @@ print(f"six loops {loops * 1000:8.1f} ms\nconv2d    {library * 1000:8.1f} ms, {l
 # %% [markdown]
 # ## 3 · Windows
 #
-# Four numbers determine where the windows lie: kernel, stride, padding, dilation. Along one axis, output $i$ uses the
-# pixels
+# Four numbers for each axis determine where the windows lie: kernel, stride, padding, dilation. minifcn keeps them in
+# one object, `Windows`. Along one axis, output $i$ uses the pixels
 #
 # $$ i s + u d - p \qquad u = 0 \ldots k-1 $$
 #
@@ -203,13 +206,13 @@ assert n02.check_outputs.accepts(outputs)
 # $$ \underbrace{y}_{O \times H'W'} = \underbrace{w}_{O \times C k_h k_w} \cdot
 # \underbrace{\mathrm{im2col}(x)}_{C k_h k_w \times H'W'} $$
 #
-# Here is an image of 4×4 pixels, numbered, with its windows of 2×2.
+# Here is an image of 4×4 pixels, numbered, with its windows of 2×2. The frames show one window and its column.
 
 # %%
 x = xp.arange(16.0).reshape(1, 1, 4, 4)
 g = Windows((2, 2))
 columns = im2col(x, g)
-print("columns (C, kh, kw, N, H', W'):", columns.shape)
+assert columns.shape == (1, 2, 2, 1, 3, 3)  # (C, kh, kw, N, H', W')
 matrix = columns.reshape(4, 9)
 assert matrix[:, 4].tolist() == x[0, 0, 1:3, 1:3].ravel().tolist()
 pictures.panels(
@@ -226,10 +229,18 @@ pictures.panels(
 # %% [markdown]
 # Each column is a window. Each *row* is the image, shifted and without its border: it holds the pixels that one
 # weight meets. So `im2col` need not loop over windows at all. It copies one shifted image for each weight: nine
-# copies for a kernel of 3×3, whatever the size of the image.
+# copies for a kernel of 3×3, whatever the size of the image. In its source `g.taps` yields, for each weight, the rows
+# and columns of the image that it meets.
 
 # %%
 print(inspect.getsource(im2col))
+shifted = xp.stack([x[0, 0, i : i + 3, j : j + 3].ravel() for i in range(2) for j in range(2)])
+assert (matrix == shifted).all()
+nine = Windows((3, 3))
+assert [len(list(nine.taps(nine.out_size((side, side))))) for side in (5, 50, 500)] == [9, 9, 9]
+
+# %% [markdown]
+# One product of two matrices then gives what `conv2d` gives, here with three channels, a stride and a padding.
 
 # %%
 x, w = (xp.asarray(rng.standard_normal(shape)) for shape in ((2, 3, 8, 7), (5, 3, 3, 3)))
@@ -255,15 +266,15 @@ print(f"({w.reshape(5, -1).shape[0]}, {w[0].size}) @ {columns.shape} -> y {y.sha
 #
 # $$ \frac{\partial L}{\partial w_{o,c,u,v}} = \sum_{i,j} g_{o,i,j} \; x_{c,i+u,j+v} $$
 #
-# These pixels are a row of the columns. The picture shows each weight of a 2×2 kernel and all the pixels that it
-# multiplies.
+# These pixels are a row of the columns. The picture shows each weight of a 2×2 kernel and, in an image of 5×5, all the
+# pixels that it multiplies: sixteen, as many as there are outputs.
 
 # %%
 met = {}
 for tap, (rows, columns) in Windows((2, 2)).taps((4, 4)):
     met[tap] = np.zeros((5, 5))
     met[tap][rows, columns] = 1
-    assert met[tap].sum() == 16  # as many pixels as there are outputs
+    assert met[tap].sum() == 16 == 4 * 4
 pictures.taps(met)
 
 # %% [markdown]
@@ -290,7 +301,7 @@ pictures.panels(counts, size=(8, 2.8), numbers="{:g}", limits=(0, 9))
 # %% [markdown]
 # In the middle, with stride 1, a pixel is in nine windows, with a different weight in each. At a corner it is in one.
 # With stride 2 the number depends on where the pixel lies: 1, 2 or 4. Remember this checkerboard: in notebook 07 it
-# is the best-known pitfall of upsampling.
+# is the best-known pitfall of upsampling. With stride 3 the windows do not overlap, and each pixel is in one.
 #
 # ### Exercise 2: the gradient at the image
 #
@@ -320,6 +331,9 @@ assert n02.check_grad_x.accepts(grad_x)
 #
 # $$ \frac{\partial L}{\partial w} = g \cdot \mathrm{im2col}(x)^T \qquad \frac{\partial L}{\partial x} =
 # \mathrm{col2im}(w^T \cdot g) $$
+#
+# Compare them, and the sum for the bias, with the gradients of `conv2d`. (Rounding aside: the order of the sums is
+# another.)
 
 # %%
 x, w, b = (xp.asarray(rng.standard_normal(shape)) for shape in ((2, 3, 8, 7), (5, 3, 3, 3), (5,)))
@@ -337,7 +351,7 @@ parameters = [minifcn.Parameter(array) for array in (x, w, b)]
 ops.conv2d(*parameters, stride=2, padding=1).backward(gy)
 for name, ours, parameter in zip(("x", "w", "b"), (gx, gw, gb), parameters, strict=True):
     assert abs(ours - parameter.grad).max() < 1e-12
-    print(f"gradient of {name} {ours.shape}: equal")
+    print(f"gradient of {name} {ours.shape}: equal up to rounding")
 
 # %% [markdown]
 # This is the operation in the library. The value is `correlate`. The three gradients are three short functions, and
@@ -347,39 +361,45 @@ for name, ours, parameter in zip(("x", "w", "b"), (gx, gw, gb), parameters, stri
 # %%
 print(inspect.getsource(ops.conv2d))
 
+# %% [markdown]
+# What do `spread` and `weigh` do? Look for the products in their source: `spread` computes `weights @ gy` and passes
+# it to `col2im`; `weigh_block`, which `weigh` calls for each block of the image, adds `gy @ columns.T`. (`fused` is a
+# faster way on a GPU, and a `Block` is some rows of the image.)
+
 # %%
 print(inspect.getsource(products.spread))
 print(inspect.getsource(products.weigh_block))
 
 # %% [markdown]
-# `spread` computes `weights @ gy` and passes it to `col2im`; `weigh_block` adds `gy @ columns.T` (in `add_product`).
 # The columns are nine times as large as the image. They are made one block at a time, and again for the gradient: the
 # graph remembers only the image.
 
 # %%
 x = xp.asarray(rng.standard_normal((1, 16, 64, 64)))
 w = minifcn.Parameter(xp.asarray(rng.standard_normal((16, 16, 3, 3))))
-told = graph(ops.conv2d(x, w, padding=1))
-print(told)
+kept = graph(ops.conv2d(x, w, padding=1))
+print(kept)
 all_columns = im2col(x, Windows((3, 3), padding=(1, 1)))
 print(f"its columns would be {all_columns.nbytes / x.nbytes:.0f} times as large as x")
-assert told.nbytes == x.nbytes and all_columns.nbytes == 9 * x.nbytes
+assert kept.nbytes == x.nbytes and all_columns.nbytes == 9 * x.nbytes
 
 # %% [markdown]
-# You can check the formulas without any formula: move every number a little. Notebook 03 does that.
+# You can check the gradients without any formula: move every number a little. `gradcheck` does that, and returns the
+# largest relative error. Notebook 03 shows how.
 
 # %%
 small = [xp.asarray(rng.standard_normal(shape)) for shape in ((1, 2, 5, 4), (3, 2, 3, 2), (3,))]
 error = gradcheck(ops.conv2d, *small, stride=(2, 1), padding=1)
-print(f"largest relative error below 1e-7: {error < 1e-7}")
+print(f"largest relative error of three gradients: {'below' if error < 1e-7 else 'above'} 1e-7")
 assert error < 1e-7
 
 # %% [markdown]
 # ## 7 · One matrix, and its transpose
 #
 # For fixed weights a convolution is linear in the image. So it *is* a matrix $A$ with a row for each output and a
-# column for each pixel, mostly zeros. Images in which one pixel is 1 give the columns of $A$. Gradients in which one
-# output is 1, passed to `spread`, give the columns of its matrix.
+# column for each pixel, mostly zeros. Images in which one pixel is 1 give the columns of $A$ (`correlate` is the
+# forward pass of `conv2d`, on plain arrays). Gradients in which one output is 1, passed to `spread`, give the columns
+# of its matrix $B$.
 
 # %%
 w = xp.array([[[[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]]])
@@ -391,15 +411,15 @@ A = correlate(pixels, w, g).reshape(36, -1).T
 B = spread(cells, w, g, size).reshape(len(cells), -1).T
 assert (B == A.T).all()  # exactly
 assert (A == 0).mean() > 0.8  # mostly zeros
-pictures.panels({"A: correlate, 36 pixels to 9 outputs": A, "spread": B}, size=(7, 3.2), widths=(36, 12))
+pictures.panels({"A: correlate, 36 pixels to 9 outputs": A, "B: spread": B}, size=(7, 3.2), widths=(36, 12))
 
 # %% [markdown]
-# The gradient at the image is exactly the transpose. For a transposed matrix, this holds for all vectors:
+# $B$ is exactly the transpose of $A$. For a transposed matrix, this holds for all vectors:
 #
 # $$ \langle A x, g \rangle = \langle x, A^T g \rangle $$
 #
-# A convolution is linear in its weights as well, so there are three ways to compute one number. They agree for any
-# geometry, without writing down a matrix:
+# A convolution is linear in its weights as well, so there are three ways to compute one number. They agree for every
+# geometry, and no matrix has to be written down. Here are five:
 
 # %%
 print("kernel  stride  padding  dilation  groups     <y, gy>     <x, gx>     <w, gw>")
@@ -443,7 +463,7 @@ assert n02.check_adjoint.accepts(kept[0])
 #
 # `spread` takes a small map and adds a window for each of its numbers. As the gradient of a convolution with stride 2
 # it makes a larger map out of a smaller one. Called forward, it is upsampling: the paper's "backwards strided
-# convolution" of section 3.3. It needs no second operation; the same three products are enough.
+# convolution" of section 3.3. The library needs no new code for it: `conv_transpose2d` calls `spread`.
 
 # %%
 dot = xp.zeros((1, 1, 4, 4))
@@ -453,7 +473,7 @@ large = ops.conv_transpose2d(dot, bilinear, stride=2)
 same = spread(dot, bilinear, Windows((4, 4), stride=(2, 2)), large.shape[2:])
 assert (large.data == same).all() and large.shape[2:] == (10, 10)
 shown = {"two numbers": dot[0, 0], "each paints a kernel, 2 pixels apart": large.data[0, 0]}
-pictures.panels(shown, size=(6, 2.6), numbers="{:g}")
+pictures.panels(shown, size=(8, 3.6), numbers="{:g}", widths=(2, 3))
 
 # %% [markdown]
 # ## Summary

@@ -225,10 +225,10 @@ def survivors(found: Mapping[str, Sequence[Sequence[str]]], kinds: Sequence[str]
 
 def filters(kernels: Mapping[str, Any], maps: Any) -> Shown:
     """Each kernel (3, 3) as numbers, and below it the map (H, W) that it makes."""
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
-    above, below = figure.subplots(2, len(kernels), height_ratios=(1, 1.6))
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    above, below = figure.subplots(2, len(kernels), height_ratios=(1.2, 1.5))
     for top, bottom, (name, kernel), values in zip(above, below, kernels.items(), host(maps), strict=True):
-        top.imshow(kernel, cmap="RdBu", vmin=-3, vmax=3)
+        top.imshow(kernel, cmap="RdBu_r", vmin=-3, vmax=3)
         write(top, np.asarray(kernel), "{:.2g}")
         bottom.imshow(values, cmap="gray")
         top.set(xticks=[], yticks=[])
@@ -266,6 +266,9 @@ def taps(met: Mapping[tuple[int, int], np.ndarray]) -> Shown:
     for axes, colour, ((u, v), pixels) in zip(places, (ACCENT, SECOND, "#3c8d40", "#7a4fb5"), met.items(), strict=True):
         rows, columns = np.nonzero(pixels)
         axes.imshow(pixels, cmap="Greys", vmax=4)
+        for line in range(1, len(pixels)):
+            axes.axhline(line - 0.5, color=FAINT, lw=0.8)
+            axes.axvline(line - 0.5, color=FAINT, lw=0.8)
         frame(axes, rows[0], columns[0], np.ptp(rows) + 1, np.ptp(columns) + 1, colour)
         frame(kernel, u, v, 1, 1, colour)
         kernel.text(v, u, f"{u},{v}", ha="center", va="center", color=colour)
@@ -338,14 +341,14 @@ def growth(fields: Sequence[int], named: Mapping[str, int]) -> Shown:
 def fields(photo: np.ndarray, grids: Mapping[str, Grid], **options: Any) -> Shown:
     """`viz.receptive_fields` at the width of a page."""
     figure = viz.receptive_fields(photo, grids, **options)
-    figure.set_size_inches(6.4, 3.9)
-    return viz.show(figure, dpi=75)
+    figure.set_size_inches(8, 5.2)
+    return viz.show(figure)
 
 
 def reach(seen: np.ndarray, box: tuple[float, ...], title: str, beside: np.ndarray) -> Shown:
     """The gradient of a cell at every pixel, on a logarithmic scale, its field as a box; beside, a line or a photo."""
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1) if beside.ndim == 3 else (1, 1.3))
     left.imshow(np.log10(np.maximum(seen / seen.max(), 1e-4)), cmap="inferno", vmin=-4, vmax=0)
     left.set_title(title, fontsize=10)
     left.set_axis_off()
@@ -358,8 +361,9 @@ def reach(seen: np.ndarray, box: tuple[float, ...], title: str, beside: np.ndarr
         right.set_axis_off()
     else:
         right.plot(beside, color=INK)
-        right.set(xlabel="column", yticks=[], title="along the middle row")
-    return viz.show(figure, dpi=60)
+        right.set(xlabel="column", ylabel="gradient", yticks=[])
+        right.set_title("along the middle row", fontsize=10)
+    return viz.show(figure)
 
 
 def outcomes(tables: Mapping[str, np.ndarray], paddings: range, sizes: range, at: int) -> Shown:

@@ -1,28 +1,35 @@
 """Name the likely fault of a wrong gradient.
 
-`gradcheck` says that a gradient is wrong and at which element. `investigate` goes on: it measures the whole Jacobian by
-differences, computes what each of a list of well-known faults would return, and compares. Each fault is a *suspect*: a
-sentence for the reader, and a function from the evidence to the gradient that the fault would make. The first suspect
-whose gradient is the one found is named. `minifcn/introspect/planted.py` has an op with each of these faults.
+`gradcheck` says that a gradient is wrong and at which element. `investigate`, or `gradcheck` with `picture=True`, goes
+on: it measures the whole Jacobian by differences, computes what each of a list of well-known faults would return, and
+compares. Each fault is a *suspect*: a sentence for the reader, and a function from the evidence to the gradient that
+the fault would make. The first suspect whose gradient is the one found is named. `minifcn/introspect/planted.py` has
+an op with each of these faults.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minifcn import gradcheck
 from minifcn.backend import to_host
 from minifcn.errors import ShapeError
 from minifcn.gradcheck import as_like, gradients_of
+from minifcn.introspect.markup import inline, tag
 from minifcn.tensor import Parameter, Tensor
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 EPS = 1e-5
-CLOSE = 1e-4
-"""Two gradients are the same if they differ by less than this part of their largest number."""
+CLOSE, TINY = 1e-4, 1e-7
+"""An element is the same in two gradients if it differs by less than these parts of itself, and of the largest."""
 
 # A sentence that names a fault, and the gradient that it would make, or whether it explains the one found.
 Guess = tuple[str, Any]
@@ -69,16 +76,22 @@ class Evidence:
         """Return the gradient that another output gradient would give."""
         return (self.slopes @ v.ravel()).reshape(self.found.shape)
 
+    @property
+    def wrong(self) -> np.ndarray:
+        """Where the gradient differs from the one by differences."""
+        return ~close(self.found, self.wanted)
+
     def same(self, a: Any, b: Any) -> bool:
-        """Return whether two gradients agree, relative to the largest number in them."""
+        """Return whether two gradients agree in every element."""
         a, b = np.asarray(a), np.asarray(b)
-        scale = max(np.abs(a).max(initial=0.0), np.abs(b).max(initial=0.0))
-        return a.shape == b.shape and bool(np.abs(a - b).max(initial=0.0) <= CLOSE * scale)
+        return a.shape == b.shape and bool(close(a, b).all())
 
     def verdict(self) -> str:
         """Return one sentence: that the gradient is right, or the fault that explains it."""
         if self.right:
             return "right"
+        if not (finite := np.isfinite(self.found)).all():
+            return f"it is NaN or infinite, first at {place_of(~finite)}"
         for suspect in SUSPECTS:
             for sentence, guess in suspect(self):
                 if guess is True or (isinstance(guess, np.ndarray) and self.same(self.found, guess)):
@@ -86,17 +99,39 @@ class Evidence:
         return "wrong in a way that no known fault explains"
 
 
-@dataclass(frozen=True)
+def close(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return where two gradients agree: what is not finite agrees with nothing."""
+    size = np.maximum(np.abs(a), np.abs(b))
+    finite = np.isfinite(size)
+    size = np.where(finite, size, 0)
+    return finite & (np.abs(np.where(finite, a - b, 0)) <= CLOSE * size + TINY * size.max(initial=0.0))
+
+
+def place_of(marked: np.ndarray) -> tuple[int, ...]:
+    """Return the first place that is marked."""
+    return tuple(map(int, np.argwhere(marked)[0]))
+
+
+@dataclass(frozen=True, repr=False)
 class Case:
-    """What `investigate` found out: one piece of evidence for each float input."""
+    """What `investigate` found out: one piece of evidence for each float input.
+
+    `fault` is what `gradcheck`, which measures better, says: a sentence, "" if all is right, None if it was not asked.
+    """
 
     name: str
     evidence: dict[int, Evidence]
+    fault: str | None = None
+
+    @property
+    def right(self) -> bool:
+        """Whether all gradients are right."""
+        return not self.fault and set(self.verdicts.values()) == {"right"}
 
     @property
     def verdicts(self) -> dict[int, str]:
         """One sentence for each float input, by its position."""
-        return {position: each.verdict() for position, each in self.evidence.items()}
+        return {position: "right" if self.fault == "" else each.verdict() for position, each in self.evidence.items()}
 
     @property
     def errors(self) -> dict[str, np.ndarray]:
@@ -104,7 +139,25 @@ class Case:
         return {f"input {position}": each.error for position, each in self.evidence.items()}
 
     def __str__(self) -> str:
-        return "\n".join(f"{self.name}, gradient of input {i}: {verdict}" for i, verdict in self.verdicts.items())
+        right = f"right to one part in {1 / CLOSE:,.0f}" if self.fault else "right"
+        said = [self.fault] if self.fault else []
+        for i, verdict in self.verdicts.items():
+            said.append(f"{self.name}, gradient of input {i}: {right if verdict == 'right' else verdict}")
+        return "\n".join(said)
+
+    __repr__ = __str__
+
+    def figure(self, *, path: Path | None = None) -> Figure:
+        """Return the errors as a picture: each element, and the mean by pixel or kernel tap."""
+        from minifcn.viz.inside import gradient_errors
+
+        return gradient_errors(self.errors, path=path)
+
+    def _repr_html_(self) -> str:
+        from minifcn.viz.plots import figure_png
+
+        lines, picture = str(self).splitlines(), inline(figure_png(self.figure(), dpi=90))
+        return tag("div", *(tag("div", line) for line in lines), tag("img", src=picture, alt="errors by element"))
 
 
 def investigate(function: Callable[..., Tensor], *inputs: Any, seed: int = 0, **options: Any) -> Case:
@@ -127,14 +180,14 @@ def investigate(function: Callable[..., Tensor], *inputs: Any, seed: int = 0, **
         host, rows = to_host(changed[i]), []
         shape: tuple[int, ...] = ()
         for at in np.ndindex(host.shape):
-            sides = []
-            for step in (EPS, -EPS):
+            sides, size = [], EPS * max(1.0, abs(float(host[at])))
+            for step in (size, -size):
                 moved = host.copy()
                 moved[at] += step
                 value = function(*changed[:i], as_like(changed[i], moved), *changed[i + 1 :], **other)
                 sides.append(to_host(value.data))
                 shape = value.shape
-            rows.append((sides[0] - sides[1]).ravel() / (2 * EPS))
+            rows.append((sides[0] - sides[1]).ravel() / (2 * size))
         return np.stack(rows), shape
 
     slopes = {i: slopes_at(i, arrays, options)[0] for i in checked}
@@ -155,6 +208,11 @@ def investigate(function: Callable[..., Tensor], *inputs: Any, seed: int = 0, **
             for i in checked
         },
     )
+
+
+def register() -> None:
+    """Let `gradcheck(..., picture=True)` find `investigate`; `minifcn/__init__.py` calls this."""
+    gradcheck.DETECTIVE = lambda fault, *inputs, **options: replace(investigate(*inputs, **options), fault=fault)
 
 
 # The suspects, from those that explain every number to those that only say where the error is.
@@ -258,7 +316,7 @@ def contributions_are_lost(e: Evidence) -> Iterator[Guess]:
 
 def it_is_a_kink(e: Evidence) -> Iterator[Guess]:
     """Wrong only where an input is 0 or equal to another: differences give the mean of the slopes on both sides."""
-    wrong = ~np.isclose(e.found, e.wanted, atol=CLOSE * np.abs(e.wanted).max(initial=0.0))
+    wrong = e.wrong
     values = e.x[wrong]
     tied = [value == 0 or np.count_nonzero(e.x == value) > 1 for value in values.ravel()]
     if not (len(tied) and all(tied)):
@@ -271,11 +329,13 @@ def it_is_a_kink(e: Evidence) -> Iterator[Guess]:
 
 
 def it_is_somewhere(e: Evidence) -> Iterator[Guess]:
-    """Only where the error is: the border, or one index of an axis."""
-    wrong = ~np.isclose(e.found, e.wanted, atol=CLOSE * np.abs(e.wanted).max(initial=0.0))
+    """Only where the error is: the border, one element, or one index of an axis."""
+    wrong = e.wrong
     axes = ("image", "channel", "row", "column") if wrong.ndim == 4 else [f"axis {k}, index" for k in range(wrong.ndim)]
     if wrong.ndim == 4 and min(wrong.shape[2:]) > 2 and not wrong[..., 1:-1, 1:-1].any():
         yield "only the border is wrong: look at the first and the last windows, and at the padding", True
+    if wrong.size > 1 == wrong.sum():
+        yield f"only the element at {place_of(wrong)} is wrong", True
     for axis, name in enumerate(axes):
         places = np.unique(np.nonzero(wrong)[axis])
         if wrong.shape[axis] > 1 and len(places) == 1:

@@ -33,7 +33,8 @@ optim  inference  sampling
 surgery
 stitch
 data  models
-viz  weights  introspect
+viz  weights
+introspect
 training
 experiments
 cli

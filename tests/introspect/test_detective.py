@@ -1,5 +1,8 @@
 """The gradient detective: it names each fault of the library, clears what is right, and says when it knows none."""
 
+import html
+import pathlib
+
 import numpy as np
 import pytest
 from op_cases import CASES
@@ -27,6 +30,63 @@ def test_each_planted_fault_is_found_and_named(name: str) -> None:
     assert set(verdicts.values()) <= {"right"}  # and no other gradient is blamed
     assert np.abs(case.errors[f"input {fault.position}"]).max() > 1e-3
     assert str(case).startswith(f"{fault.function.__name__}, gradient of input 0: ")
+
+
+def test_gradcheck_with_a_picture_names_the_fault_and_draws_it(tmp_path: pathlib.Path) -> None:
+    fault = LIBRARY["stride forgotten"]
+    with pytest.raises(GradientError) as complaint:
+        gradcheck(fault.function, *fault.inputs, **fault.options)
+    case = gradcheck(fault.function, *fault.inputs, picture=True, **fault.options)
+    first, named, other = str(case).splitlines()
+    assert (first, case.right) == (str(complaint.value), False) and fault.words in named
+    assert other.endswith("gradient of input 1: right to one part in 10,000")
+    shown = case._repr_html_()
+    assert f"<div>{html.escape(named)}</div>" in shown and 'src="data:image/png;base64,iVBOR' in shown
+    case.figure(path=tmp_path / "errors.png")
+    assert (tmp_path / "errors.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_gradcheck_with_a_picture_of_what_is_right() -> None:
+    case = gradcheck(ops.relu, [[1.0, -2.0], [-0.5, 3.0]], picture=True)  # lists, as gradcheck takes them
+    assert case.right and repr(case) == "relu, gradient of input 0: right"
+    wide = np.array([1e6, 1e-6, 1.0])  # rounding the sum hides the smaller elements: gradcheck allows for that
+    assert not investigate(lambda x: (x * x).sum(), wide).right
+    assert gradcheck(lambda x: (x * x).sum(), wide, picture=True).right
+    with pytest.raises(ShapeError, match="nothing to check"):
+        gradcheck(ops.relu, [1, 2], picture=True)
+    with pytest.raises(GradientError, match="writes into gy"):
+        gradcheck(
+            lifted("half", lambda x: (x * x, (lambda gy: np.multiply(gy, 2 * x, out=gy),))), np.ones(3), picture=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        ({(2, 3): 1.01}, "only the element at (2, 3) is wrong"),
+        ({(1, 1): np.nan, (2, 0): np.inf}, "it is NaN or infinite, first at (1, 1)"),
+        ({...: np.inf}, "it is NaN or infinite, first at (0, 0)"),
+    ],
+)
+def test_one_number_among_many_larger_ones(change: dict, verdict: str) -> None:
+    """What is wrong is never called right because other elements are large, or because it is infinite."""
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    x[2, 3] = 1e-3
+
+    def wrong(gy, right, x):
+        gx = right(gy)
+        for place, factor in change.items():
+            gx[place] *= factor
+        return gx
+
+    case = gradcheck(with_gradient(OPS["tanh"], 0, wrong), x, picture=True)
+    assert case.verdicts == {0: verdict} and not case.right
+
+
+def test_less_than_the_detective_sees_is_not_called_right() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    case = gradcheck(with_gradient(ops.tanh, 0, lambda gy, right, x: (1 + 1e-5) * right(gy)), x, picture=True)
+    assert not case.right and str(case).endswith("gradient of input 0: right to one part in 10,000")
 
 
 @pytest.mark.slow("investigates each planted fault again")

@@ -163,7 +163,7 @@ def test_a_quiz_names_the_questions_to_think_about_again(capsys: pytest.CaptureF
     assert all("expected 3 letters" in line for line in said[6:9])
 
 
-EXPLAINED = ("n05", "n06", "n07", "n08")
+EXPLAINED = ("n01", "n02", "n03", "n04", "n05", "n06", "n07", "n08")
 """The lessons whose quiz says about every wrong answer what is wrong with it."""
 
 

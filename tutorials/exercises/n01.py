@@ -22,16 +22,20 @@ def check_sigmoid(answer: Callable[[np.ndarray], Any]) -> Verdict:
     if np.shape(y) != x.shape or not np.allclose(y, 1 / (1 + np.exp(-x))):
         return wrong("the value is not 1 / (1 + e^-x), element by element")
     if not callable(grad_x):
-        return wrong("grad_x has to be a function of gy: its gradient is not known before the walk back")
+        return wrong("grad_x has to be a function of gy, which is not known before the backward pass")
     gy = np.random.default_rng(1).standard_normal(x.shape)
     eps = 1e-5
     moved = gy * (1 / (1 + np.exp(-x - eps)) - 1 / (1 + np.exp(-x + eps))) / (2 * eps)
     found = grad_x(gy)
-    if np.shape(found) == x.shape and np.allclose(found, moved, atol=1e-8):
+    if np.shape(found) != x.shape:
+        return wrong(f"a gradient has the shape of its input, {x.shape}; yours has shape {np.shape(found)}")
+    if np.allclose(found, moved, atol=1e-8):
         return right("at x = 0 the slope is 1/4, and far from it next to nothing gets through")
-    if np.shape(found) == x.shape and np.allclose(found * gy, moved, atol=1e-8):
+    if np.allclose(found, -moved, atol=1e-8):
+        return wrong("the sign is wrong: y grows when x grows")
+    if np.allclose(found * gy, moved, atol=1e-8):
         return wrong("this is dy/dx, and the chain rule wants gy times dy/dx")
-    if np.shape(found) == x.shape and np.allclose(found, gy * x * (1 - x)):
+    if np.allclose(found, gy * x * (1 - x)):
         return wrong("the slope is y (1 - y): the value, and not the input, stands in it")
     return wrong("moving x a little gives another gradient; the slope is y (1 - y), and gy multiplies it")
 
@@ -42,12 +46,11 @@ def check_calls(answer: Callable[[int], tuple[int, int]]) -> Verdict:
     for depth in (1, 2, 3, 10):
         careless, counted = two(answer(depth), "(careless, counted)")
         if counted != 2 * depth:
-            return wrong(f"{depth} additions have {2 * depth} edges, each walked once if counted; you say {counted}")
+            edges = f"at a depth of {depth} there are {2 * depth} edges"
+            return wrong(f"{edges}, and with a count each is followed once; you say {counted}")
         if careless != 2 ** (depth + 1) - 2:
-            hint = (
-                "the first node alone makes 2 calls, each of its deliveries 2 more at the next one: add the levels up"
-            )
-            return wrong(f"for {depth} doublings the careless walk does not make {careless} calls; {hint}")
+            hint = "the first node makes 2 calls, each of them leads to 2 more at the next one: add the levels up"
+            return wrong(f"{careless} calls are not those of `careless` for a depth of {depth}; {hint}")
     return right("2 + 4 + 8 + ... grows like the paths through the graph, the other like its edges")
 
 
@@ -75,7 +78,19 @@ def check_remembered(answer: set[str]) -> Verdict:
 
 
 check_quiz = quiz(
-    "b: the gradient at x is gy * w",
-    "b: b was used in 8 rows, and the parts add up",
-    "a: without the count a shared node is visited once for each path",
+    {
+        "b": "the gradient at x is gy * w",
+        "a": "x is needed for the gradient at w, which is x * gy",
+        "c": "y is used by neither gradient; both use a factor of the product",
+    },
+    {
+        "b": "b was used in 8 rows, and the parts add up",
+        "a": "gy has shape (8, 5), and a gradient has the shape of its input, (5,)",
+        "c": "a mean would make it 8 times too small: each of the 8 outputs moves with slope 1",
+    },
+    {
+        "a": "without the count a shared node is visited once for each path",
+        "b": "counting takes a little memory and frees none",
+        "c": "the leaves are found without a count, by following the edges",
+    },
 )

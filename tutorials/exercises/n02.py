@@ -48,12 +48,13 @@ def check_grad_x(answer: Callable[[np.ndarray, np.ndarray, tuple[int, int], int]
         w = rng.standard_normal(kernel)
         out = [(n - k) // stride + 1 for n, k in zip(size, kernel, strict=True)]
         gy = rng.standard_normal(out)
-        wanted, overwritten, flipped = np.zeros(size), np.zeros(size), np.zeros(size)
+        wanted, overwritten, flipped, dense = (np.zeros(size) for _ in range(4))
         for i, j in np.ndindex(*out):
             window = slice(i * stride, i * stride + kernel[0]), slice(j * stride, j * stride + kernel[1])
             wanted[window] += w * gy[i, j]
             overwritten[window] = w * gy[i, j]
             flipped[window] += w[::-1, ::-1] * gy[i, j]
+            dense[i : i + kernel[0], j : j + kernel[1]] += w * gy[i, j]
         found = answer(gy.copy(), w.copy(), size, stride)
         case = f"for an image of {size[0]}x{size[1]}, a kernel of {kernel[0]}x{kernel[1]} and stride {stride}"
         if np.shape(found) != size:
@@ -66,6 +67,8 @@ def check_grad_x(answer: Callable[[np.ndarray, np.ndarray, tuple[int, int], int]
             return wrong(
                 "your kernel lies the wrong way round: output (i, j) sees pixel (i s + u, j s + v) through w[u, v]"
             )
+        if np.allclose(found, dense):
+            return wrong(f"{case} the windows lie {stride} pixels apart; yours lie side by side: where is the stride?")
         return wrong(f"{case} some pixels get another gradient; begin with the forward line and turn it round")
     return right("each output sends its gradient to the pixels it saw, through the weights it saw them with")
 
@@ -111,7 +114,19 @@ def check_adjoint(answer: str) -> Verdict:
 
 
 check_quiz = quiz(
-    "c: 32 + 2 * 2 - 5 + 1",
-    "a: 2 * (3 - 1) + 1 = 5 a side",
-    "c: a pixel in two windows gets two parts, which add up",
+    {
+        "c": "32 + 2 * 2 - 5 + 1",
+        "a": "that is without padding, 32 - 5 + 1",
+        "b": "padding is added at both ends, 2 pixels each",
+    },
+    {
+        "a": "2 * (3 - 1) + 1 = 5 a side",
+        "b": "from the first to the last of three weights there are two steps of 2, not three",
+        "c": "the kernel still has 9 weights; the pixels between them are left out",
+    },
+    {
+        "c": "a pixel in two windows gets two parts, which add up",
+        "a": "then one window's gradient would be lost",
+        "b": "the chain rule adds up the parts of all outputs that a pixel takes part in",
+    },
 )

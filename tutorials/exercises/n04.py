@@ -35,6 +35,8 @@ def check_out_size(answer):
                 return wrong(f"{case}: your last window begins at pixel {begins}, in the padding; Caffe drops it")
             if found == expected - 1 and ceil:
                 return wrong(f"{case}: you say {found}, but one more window hangs over the end and counts")
+            if found == expected + 1 and ceil:
+                return wrong(f"{case}: you say {found}, but no pixel is left over, so there is no window more")
             return wrong(f"{case}: you say {found!r}, expected {expected}")
     return right("floor, ceil, and no window that would begin in the padding")
 
@@ -102,7 +104,19 @@ def check_padding(answer):
 
 
 check_quiz = quiz(
-    "a: 3 + (3 - 1) * 1",
-    "b: the last window extends past the edge and counts",
-    "b: (7 - 1) * 32",
+    {
+        "a": "3 + (3 - 1) * 1",
+        "b": "the two windows overlap: the second adds its kernel minus one",
+        "c": "kernels add up, 9 would be 3 times 3",
+    },
+    {
+        "b": "the last window extends past the edge and counts",
+        "a": "that is floor: one pixel is left over, and ceil counts a window for it",
+        "c": "windows begin at pixels 0, 2, 4 and 6, and 8 is outside",
+    },
+    {
+        "b": "(7 - 1) * 32",
+        "a": "a step of this window is 32 pixels long",
+        "c": "between 7 cells there are 6 steps, not 7",
+    },
 )
