@@ -1,9 +1,11 @@
 """Every exercise of the course: its checker takes the solution, sees through plausible mistakes, and stays polite."""
 
+import functools
 import importlib
 import pathlib
 import re
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -70,21 +72,30 @@ def other_styles(answer):
     if isinstance(answer, bool):
         return
     if isinstance(answer, int):
-        yield from (np.int64(answer), float(answer), np.array(answer), np.float32(answer))
+        yield from (np.int64(answer), float(answer), np.array(answer), np.float32(answer), Fraction(answer))
     elif isinstance(answer, str):
-        yield from (answer.lower(), answer.upper(), f" {answer} ", " ".join(answer.split()))
+        yield from (answer.lower(), answer.upper(), f" {answer} ", ", ".join(answer.split()), f"({answer})")
     elif isinstance(answer, set | frozenset):
         yield from (sorted(answer), tuple(answer), {name.replace(" ", "") for name in answer})
+        yield from ({name.upper() for name in answer}, " , ".join(answer))
+    elif isinstance(answer, dict):
+        yield {key.lower(): f" {value.upper()}".replace(" ", "-") for key, value in answer.items()}
     elif isinstance(answer, tuple):
         yield from (list(answer), np.array([float(part) for part in answer]))
     elif isinstance(answer, np.ndarray):
         yield from (answer.tolist(), answer.astype(np.float32))
     elif callable(answer):
 
-        def listed(value):
-            return [listed(part) for part in value] if isinstance(value, tuple) else value
+        def written(value, kind, together):
+            if isinstance(value, tuple):
+                return together(written(part, kind, together) for part in value)
+            number = isinstance(value, int | float | Fraction | np.number) and not isinstance(value, bool)
+            return kind(value) if number else value
 
-        yield lambda *args: listed(answer(*args))
+        for kind in (float, np.float64, np.array, lambda number: number):
+            for together in (list, tuple):
+                yield lambda *args, kind=kind, together=together: written(answer(*args), kind, together)
+        yield functools.partial(answer)
 
 
 @EACH
@@ -110,16 +121,46 @@ def test_an_error_in_the_answers_own_code_is_shown_with_its_line(module: str, na
         said
         == "not right: your function raised ZeroDivisionError: division by zero (in its line 3, `return count / 0`)\n"
     )
+    for nothing in (None, ...):
+        assert check(lambda *arguments, nothing=nothing: nothing) is False
+        assert f"your function returned {nothing}: end it with `return`" in capsys.readouterr().out
+    assert check(3.5) is False
+    assert capsys.readouterr().out == "not right: expected a function, found 3.5\n"
+
+
+def halved(count):
+    return count / 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (functools.partial(halved), "your function raised ZeroDivisionError: division by zero (in its line 2, `re"),
+        (functools.cache(halved), "your function raised ZeroDivisionError: division by zero (in its line 2, `return"),
+        (lambda depth: halved(depth), "division by zero (in line 2 of halved, `return count / 0`)"),
+        (lambda depth: sys.exit(3), "your function raised SystemExit: 3 (in its line 1, "),
+        (lambda: (2, 2), "calling your function ended in TypeError: <lambda>() takes 0 positional arguments but 1 "),
+        (lambda depth: 2, "expected two numbers, (careless, counted); found 2"),
+        (lambda depth: ("two", 2), "expected a number, found 'two'"),
+        (lambda depth: np.zeros((2, 3)), "expected a number, found array([0., 0., 0.])"),
+        (lambda depth: np.zeros((3, 3)), "expected two numbers, (careless, counted); found an array of shape (3, 3)"),
+    ],
+)
+def test_a_sentence_says_where_it_went_wrong(answer, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert importlib.import_module("exercises.n01").check_calls(answer) is False
+    said = capsys.readouterr().out
+    assert said.startswith("not right: ") and sentence in said and said.count("\n") == 1
 
 
 def test_a_quiz_names_the_questions_to_think_about_again(capsys: pytest.CaptureFixture[str]) -> None:
     check = importlib.import_module("exercises").quiz("b: one", "a: two", "c: three")
     assert check("bac") and check("B, A, C") and check(["b", "a", "c"]) and check(("b", "A", "c"))
+    assert check({1: "b", 2: "a", 3: "c"})
     assert not check("bca") and not check("ba") and not check("bad") and not check(3)
     said = capsys.readouterr().out.split("\n")
     assert said[0] == "right: one; two; three"
-    assert said[4] == "not right: 1 of 3; think again about question 2 and 3"
-    assert "expected 3 letters" in said[5] and "expected 3 letters" in said[6] and "TypeError" in said[7]
+    assert said[5] == "not right: 1 of 3; think again about question 2 and 3"
+    assert all("expected 3 letters" in line for line in said[6:9])
 
 
 def test_the_form_of_an_exercise(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import Verdict, exercise, quiz, right, wrong
+from . import Verdict, exercise, quiz, right, two, wrong
 
 
 @exercise
@@ -40,7 +40,7 @@ def check_sigmoid(answer: Callable[[np.ndarray], Any]) -> Verdict:
 def check_calls(answer: Callable[[int], tuple[int, int]]) -> Verdict:
     """`answer(depth)`: calls of gradient functions over `depth` doublings, careless and counted."""
     for depth in (1, 2, 3, 10):
-        careless, counted = answer(depth)
+        careless, counted = two(answer(depth), "(careless, counted)")
         if counted != 2 * depth:
             return wrong(f"{depth} additions have {2 * depth} edges, each walked once if counted; you say {counted}")
         if careless != 2 ** (depth + 1) - 2:
@@ -55,10 +55,11 @@ def check_calls(answer: Callable[[int], tuple[int, int]]) -> Verdict:
 def check_remembered(answer: set[str]) -> Verdict:
     """What the graph of relu(a * b + c).sum() remembers, b being a constant."""
     names = {"a", "b", "c", "a * b", "a * b + c", "relu"}
+    answer = answer.split(",") if isinstance(answer, str) else answer
     if not isinstance(answer, set | frozenset | list | tuple):
         return wrong(f"expected a set of names, found {type(answer).__name__}")
-    spaced = {name.replace(" ", ""): name for name in names}  # "a*b" is "a * b"
-    given = {spaced.get("".join(str(name).split()), name) for name in answer}
+    spaced = {name.replace(" ", ""): name for name in names}  # "a*b" is "a * b", and "ReLU" is "relu"
+    given = {spaced.get("".join(str(name).lower().split()), name) for name in answer}
     if unknown := given - names:
         return wrong(f"{sorted(unknown, key=str)} is none of the names {sorted(names)}")
     if "a" in given:

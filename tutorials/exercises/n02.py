@@ -8,7 +8,7 @@ import numpy as np
 
 from minifcn.kernels.im2col import Windows
 
-from . import Verdict, exercise, quiz, right, wrong
+from . import Verdict, exercise, number, quiz, right, wrong
 
 
 @exercise
@@ -24,7 +24,7 @@ def check_outputs(answer: Callable[[int, int, int, int, int], int]) -> Verdict:
         (27, 5, 4, 3, 2),
     ):
         g = Windows((kernel, 1), (stride, 1), (padding, 0), (dilation, 1))
-        wanted, found = g.out_size((size, 1))[0], answer(size, kernel, stride, padding, dilation)
+        wanted, found = g.out_size((size, 1))[0], number(answer(size, kernel, stride, padding, dilation))
         if found != wanted:
             hint = (
                 f"with dilation {dilation} the kernel reaches over {g.span[0]} pixels"
@@ -99,7 +99,7 @@ suspects = {"A": _suspect_a, "B": _suspect_b, "C": _suspect_c}
 @exercise
 def check_adjoint(answer: str) -> Verdict:
     """Which of the suspects is the adjoint of `forward`."""
-    answer = answer.strip().upper() if isinstance(answer, str) else answer
+    answer = "".join(filter(str.isalpha, answer)).upper() if isinstance(answer, str) else answer
     if not isinstance(answer, str) or answer not in suspects:
         return wrong(f"expected one of the letters {', '.join(suspects)}, found {answer!r}")
     rng = np.random.default_rng(4)

@@ -71,11 +71,11 @@ SUSPECTS = _suspects()
 @exercise
 def check_fault(answer):
     """`answer`: which of the four has a wrong gradient, and of which input: such as "A x"."""
-    answer = " ".join(answer) if isinstance(answer, (list, tuple)) and len(answer) == 2 else answer
-    if not isinstance(answer, str) or len(answer.split()) != 2:
+    answer = " ".join(map(str, answer)) if isinstance(answer, (list, tuple)) else answer
+    letters = [letter for letter in answer if letter.isalpha()] if isinstance(answer, str) else []
+    if len(letters) != 2:
         return wrong(f'expected a letter and an input, such as "A x" or "D w"; found {answer!r}')
-    letter, argument = answer.split()
-    letter, argument = letter.upper(), argument.lower()
+    letter, argument = letters[0].upper(), letters[1].lower()
     if letter not in SUSPECTS or argument not in ("x", "w"):
         return wrong(f'{answer!r} is none of the eight gradients: "A x" to "D w"')
     if letter != "C":

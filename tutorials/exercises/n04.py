@@ -8,7 +8,7 @@ from minifcn.geometry import Grid, Layer
 from minifcn.models.ladder import safe_padding
 from minifcn.models.vgg import VGG
 
-from . import exercise, quiz, right, wrong
+from . import exercise, number, quiz, right, two, wrong
 
 
 def vgg(padding=100, layers=16):
@@ -27,9 +27,9 @@ def check_out_size(answer):
     cases += [(6, 3, 2, 0, True), (6, 3, 3, 1, True), (5, 2, 2, 1, True), (4, 2, 2, 1, True), (9, 3, 3, 1, True)]
     for size, kernel, stride, padding, ceil in cases:
         expected = Layer(kernel, stride, padding, ceil=ceil).out_size(size)
-        found = answer(size, kernel, stride, padding, ceil)
+        found = number(answer(size, kernel, stride, padding, ceil))
         case = f"{size} pixels, kernel {kernel}, stride {stride}, padding {padding}, ceil {ceil}"
-        if not isinstance(found, (int, float, np.number)) or found != expected:
+        if found != expected:
             if found == expected + 1 and ceil and padding:
                 begins = expected * stride - padding
                 return wrong(f"{case}: your last window begins at pixel {begins}, in the padding; Caffe drops it")
@@ -44,10 +44,7 @@ def check_compose(answer):
     """`answer((k, s), (k2, s2))`: kernel and stride of the one layer that does both; (k2, s2) looks at the image."""
     for outer, inner in (((4, 3), (3, 2)), ((3, 1), (3, 1)), ((2, 2), (3, 1)), ((7, 1), (212, 32)), ((1, 1), (5, 4))):
         (k, s), (k2, s2) = outer, inner
-        found = answer(outer, inner)
-        if len(found) != 2:
-            return wrong(f"{outer} after {inner}: expected a kernel and a stride, found {found!r}")
-        kernel, stride = found
+        kernel, stride = two(answer(outer, inner), "(kernel, stride)")
         if stride != s * s2:
             return wrong(f"{outer} after {inner}: your stride is {stride}; a step of {s} cells that are {s2} apart?")
         if kernel == k2 + (k - 1) * s2:

@@ -9,7 +9,7 @@ import numpy as np
 from minifcn.geometry import out_size
 from minifcn.models.lenet import LeNet
 
-from . import Verdict, exercise, quiz, right, wrong
+from . import Verdict, exercise, number, plain, quiz, right, short, wrong
 
 
 @exercise
@@ -38,7 +38,7 @@ def check_cells(answer: Callable) -> Verdict:
     """`answer(size)`: how many answers per side the convolutional LeNet gives for an image of `size` pixels."""
     chain = LeNet(init="zero").layers()
     for size in (28, 32, 100, *range(29, 60)):
-        cells, found = out_size(chain, size), answer(size)
+        cells, found = out_size(chain, size), number(answer(size))
         if found != cells:
             hint = (
                 "windows of 28 pixels, one every 4: the first one counts, too"
@@ -53,10 +53,13 @@ def check_cells(answer: Callable) -> Verdict:
 def check_window(answer: Callable) -> Verdict:
     """`answer(i, j)`: (top, left, bottom, right), such that cell (i, j) sees x[top:bottom, left:right]."""
     for i, j in ((0, 0), (0, 3), (5, 2)):
-        found, expected = tuple(int(n) for n in answer(i, j)), (4 * i, 4 * j, 4 * i + 28, 4 * j + 28)
+        found, expected = answer(i, j), (4 * i, 4 * j, 4 * i + 28, 4 * j + 28)
+        if not np.iterable(found) or len(found) != 4:
+            return wrong(f"expected four numbers, (top, left, bottom, right); found {short(found)}")
+        found = tuple(plain(n) for n in found)
         if found != expected and found == (expected[1], expected[0], expected[3], expected[2]):
             return wrong(f"for cell ({i}, {j}) you say {found}: rows come before columns, top before left")
-        if len(found) == 4 and (found[2] - found[0], found[3] - found[1]) != (28, 28):
+        if (found[2] - found[0], found[3] - found[1]) != (28, 28):
             return wrong(f"your window of cell ({i}, {j}), {found}, is not 28 pixels on a side; bottom is not included")
         if found != expected:
             return wrong(f"cell ({i}, {j}) sees {expected}, you say {found}; cells are 4 pixels apart")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import Verdict, exercise, quiz, right, wrong
+from . import Verdict, exercise, number, quiz, right, wrong
 
 
 @exercise
@@ -64,7 +64,7 @@ def check_fc6_extent(answer: Callable) -> Verdict:
     """`answer(strides)`: how many cells fc6 (7x7) reaches over when the strides in the list are taken out before it."""
     for strides in ([], [2], [2, 2], [2, 2, 2, 2, 2]):
         apart = int(np.prod(strides))
-        expected, found = 6 * apart + 1, answer(list(strides))
+        expected, found = 6 * apart + 1, number(answer(list(strides)))
         if found == 7 * apart and found != expected:
             return wrong(
                 f"without the strides {strides} fc6 reaches over {expected} cells, you say {found}; so does the "
@@ -93,7 +93,7 @@ def check_cost(answer: Callable) -> Verdict:
             before *= stride
             rarefied += multiply_adds * before**2
             stitched += multiply_adds * factor**2
-        found = answer(list(layers))
+        found = number(answer(list(layers)))
         if not np.isclose(found, stitched / rarefied, rtol=1e-9):
             return wrong(
                 f"for {layers} shift-and-stitch costs {stitched}, rarefied filters {rarefied}, "

@@ -5,7 +5,7 @@ import numpy as np
 from minifcn import ops
 from minifcn.geometry import Grid, Layer
 
-from . import exercise, quiz, right, wrong
+from . import exercise, number, quiz, right, wrong
 
 
 @exercise
@@ -82,7 +82,7 @@ def check_kernel(answer):
     for name, layers in chains.items():
         grid = Grid.of(layers)
         stride = int(grid.stride)
-        found = answer(layers, stride)
+        found = number(answer(layers, stride))
         if found not in (2 * stride, 2 * stride - 1):
             return wrong(f"{name}: you say {found!r}; expected {2 * stride} or {2 * stride - 1}")
         start = grid.through(Layer(int(found), stride, transpose=True)).start

@@ -8,7 +8,7 @@ from minifcn.models.alexnet import AlexNet
 from minifcn.models.ladder import Ladder
 from minifcn.models.vgg import VGG
 
-from . import exercise, quiz, right, wrong
+from . import exercise, number, quiz, right, two, wrong
 
 
 def paths(trunk, padding):
@@ -28,7 +28,7 @@ def check_offset(answer):
         for rung in ladder.rungs[:-1]:
             score = score.through(rung.layer)
             skip = ladder.grids[rung.skip]
-            found, case = answer(score, skip), f"{rung.skip} of {trunk.__name__} with padding {padding}"
+            found, case = number(answer(score, skip)), f"{rung.skip} of {trunk.__name__} with padding {padding}"
             expected = skip.offset(score)
             if expected < 0:
                 score = score.cropped(-expected)
@@ -77,7 +77,7 @@ def check_multiplier(answer):
     """`answer(c)`: (learning rate multiplier, decay multiplier) that v = c * w needs to move as w does behind c * x."""
     rng = np.random.default_rng(8)
     for c in (0.01, 0.5, 0.0001):
-        rate, decay = (float(each) for each in answer(c))
+        rate, decay = two(answer(c), "(learning rate multiplier, decay multiplier)")
         targets, x, momentum, lr, shrink = rng.normal(size=6), 2.0, 0.9, 0.05, 0.1
         w, v, h, k = 1.0, c, 0.0, 0.0
         for target in targets:
@@ -99,7 +99,7 @@ def check_multiplier(answer):
 @exercise
 def check_fcn4s(answer):
     """`answer`: (crop of pool2, crop of the image) in FCN-4s."""
-    first, second = answer
+    first, second = two(answer, "(crop of pool2, crop of the image)")
     ladder = Ladder(paths(VGG, 100), ("pool4", "pool3", "pool2"))
     pool2, image = ladder.rungs[-2].at, ladder.rungs[-1].at
     if (first, second) == (pool2, image):

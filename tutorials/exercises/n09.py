@@ -5,7 +5,7 @@ import numpy as np
 from minifcn.geometry import Grid, Layer
 from minifcn.sampling import class_weights
 
-from . import exercise, quiz, right, wrong
+from . import exercise, number, quiz, right, two, wrong
 
 
 @exercise
@@ -18,7 +18,7 @@ def check_patch(answer):
     }.items():
         grid = Grid.of(layers)
         for i in (0, 1, 4):
-            first, stop = answer(grid, i)
+            first, stop = two(answer(grid, i), "(first, stop)")
             left = grid.start + grid.stride * i - (grid.field - 1) / 2
             if (first, stop) == (left, left + grid.field):
                 continue
@@ -35,7 +35,7 @@ def check_unbiased(answer):
     for p in (0.25, 0.5, 1.0):
         g = rng.normal(loc=1.0, size=40)
         masks = rng.random((4000, 40)) < p
-        found = np.array([float(answer(g.copy(), keep.astype(float), p)) for keep in masks[: 1 if p == 1 else 4000]])
+        found = np.array([number(answer(g.copy(), keep.astype(float), p)) for keep in masks[: 1 if p == 1 else 4000]])
         error = (1 / p - 1) ** 0.5 * float(np.sqrt((g**2).sum())) / len(found) ** 0.5
         if abs(found.mean() - g.sum()) < 6 * error + 1e-9 and (p == 1 or found.std() > 1e-9):
             continue
@@ -50,7 +50,7 @@ def check_unbiased(answer):
 @exercise
 def check_images(answer):
     """`answer`: how many images a batch needs at p = 0.2 for as many cells as 10 whole images."""
-    if answer == 50:
+    if number(answer) == 50:
         return right("1/p times as many images, and the convolutions work for every one of them")
     hints = {2: "that is how many images' worth of cells 10 images leave", 10: "10 images leave a fifth of their cells"}
     return wrong(hints.get(answer, f"{answer} images keep {answer * 0.2:.4g} images' worth of cells; expected 10"))

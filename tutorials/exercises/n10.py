@@ -5,7 +5,7 @@ import numpy as np
 from minifcn.metrics import ConfusionMatrix
 from minifcn.optim import learning_rate
 
-from . import exercise, quiz, right, wrong
+from . import exercise, number, quiz, right, two, wrong
 
 
 @exercise
@@ -17,7 +17,7 @@ def check_majority(answer):
         matrix[:, 0] = np.rint(1e9 * np.array([share] + [rest] * (classes - 1)))
         confusion = ConfusionMatrix.of(matrix)
         expected = confusion.pixel_accuracy(), confusion.mean_iu()
-        pixel, mean_iu = map(float, answer(share, classes))
+        pixel, mean_iu = two(answer(share, classes), "(pixel accuracy, mean IU)")
         case = f"a share of {share} and {classes} classes, all of which occur"
         if not np.isclose(pixel, expected[0], atol=1e-6):
             return wrong(f"{case}: your pixel accuracy is {pixel:.3f}; how many of all pixels are of that class?")
@@ -35,7 +35,7 @@ def check_poly(answer):
     """`answer(step, steps, lr)`: the learning rate of a step, counted from 0, of so many."""
     for step, steps, lr in ((0, 200, 0.05), (100, 200, 0.05), (199, 200, 0.05), (7, 10, 3.0)):
         expected = learning_rate(step, steps, lr=lr, schedule="poly")
-        found = float(answer(step, steps, lr))
+        found = number(answer(step, steps, lr))
         case = f"step {step} of {steps}, from {lr:g}"
         if np.isclose(found, expected, rtol=1e-6):
             continue
@@ -63,7 +63,7 @@ def check_mean_rate(answer):
     """`answer(rate, pixels, momentum)`: the rate that moves as far with the mean loss and without momentum."""
     for rate, pixels, momentum in ((1e-10, 187_500, 0.99), (1e-4, 1, 0.5), (1e-3, 100, 0.0)):
         expected = in_the_long_run(rate, pixels, momentum)
-        found = float(answer(rate, pixels, momentum))
+        found = number(answer(rate, pixels, momentum))
         case = f"rate {rate:g}, {pixels:,} pixels, momentum {momentum:g}"
         if np.isclose(found, expected, rtol=1e-6):
             continue

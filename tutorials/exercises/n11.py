@@ -4,7 +4,7 @@ import numpy as np
 
 from minifcn.metrics import ConfusionMatrix
 
-from . import exercise, quiz, right, wrong
+from . import exercise, number, quiz, right, short, wrong
 
 VERDICTS = ("healthy", "rate too low", "rate too high", "too few images")
 RUNS = {"A": "rate too high", "B": "healthy", "C": "too few images", "D": "rate too low"}
@@ -49,7 +49,7 @@ def check_mean_iu(answer):
         case = "a class that neither occurs nor is predicted" if name == "absent" else name
         confusion = ConfusionMatrix.of(matrix)
         with np.errstate(all="ignore"):
-            found = float(answer(matrix.copy()))
+            found = number(answer(matrix.copy()))
         if np.isclose(found, confusion.mean_iu()):
             continue
         hints = {
@@ -73,9 +73,19 @@ def check_mean_iu(answer):
     return right("intersection over union, class by class, and the mean of those that exist")
 
 
+def said(verdict):
+    """Return a verdict as `VERDICTS` writes it: in small letters, with one space between words."""
+    return (
+        " ".join(verdict.lower().replace("-", " ").replace("_", " ").split()) if isinstance(verdict, str) else verdict
+    )
+
+
 @exercise
 def check_diagnosis(answer):
     """`answer`: for each of the runs A to D one of `VERDICTS`."""
+    if not isinstance(answer, dict):
+        return wrong(f'expected a verdict for each run, {{"A": "healthy", ...}}; found {short(answer)}')
+    answer = {str(run).strip().upper(): said(verdict) for run, verdict in answer.items()}
     missing = [run for run in RUNS if answer.get(run, ...) in (..., None)]
     if missing:
         return wrong(f"run {missing[0]} has no verdict yet")

@@ -6,7 +6,7 @@ from minifcn.experiments.bench.studies import Layer
 from minifcn.kernels.convolution import correlate
 from minifcn.kernels.im2col import Windows, im2col
 
-from . import exercise, quiz, right, wrong
+from . import exercise, number, quiz, right, wrong
 
 
 @exercise
@@ -37,7 +37,7 @@ def check_column_bytes(answer):
     for channels, height, width, kernel, padding in ((3, 8, 8, 3, 1), (2, 9, 7, 3, 0), (1, 6, 6, 1, 2)):
         g = Windows((kernel, kernel), padding=(padding, padding))
         expected = im2col(np.zeros((1, channels, height, width), np.float32), g).nbytes
-        found = answer(channels, height, width, kernel, padding)
+        found = number(answer(channels, height, width, kernel, padding))
         case = f"{channels} channels of {height}x{width}, kernel {kernel}x{kernel}, padding {padding}"
         if found == expected:
             continue
@@ -57,7 +57,7 @@ def check_intensity(answer):
     for inputs, outputs, size, kernel in ((64, 64, 56, 3), (3, 64, 224, 3), (512, 512, 7, 1), (8, 16, 20, 5)):
         layer = Layer("", inputs, outputs, size, kernel, kernel // 2)
         expected = layer.multiply_adds / layer.least_bytes(1)
-        found = float(answer(inputs, outputs, size, kernel))
+        found = number(answer(inputs, outputs, size, kernel))
         case = f"{inputs} to {outputs} channels, {size}x{size}, kernel {kernel}x{kernel}"
         images = 4 * size**2 * (inputs + outputs)
         hints = {
@@ -82,7 +82,7 @@ def check_saving(answer):
     """`answer(m, r)`: how many times fewer multiplications F(m x m, r x r) has than the definition."""
     for m, r in ((4, 3), (2, 3), (6, 3), (1, 5), (4, 1)):
         expected = (m * r / (m + r - 1)) ** 2
-        found = float(answer(m, r))
+        found = number(answer(m, r))
         case = f"F({m}x{m}, {r}x{r})"
         if np.isclose(found, expected):
             continue
