@@ -134,6 +134,34 @@ def test_grade_survives_what_students_write(tmp_path: pathlib.Path) -> None:
     assert passed == {"sigmoid": False, "calls": False, "remembered": False, "quiz": True}
 
 
+@pytest.mark.skipif(bool(REASON), reason=REASON or "-")
+@pytest.mark.slow("starts two kernels, and waits for a cell that catches every interrupt")
+def test_grade_ends_whatever_a_cell_does(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    path, left = tmp_path / "mine.ipynb", tmp_path / "left.txt"
+    monkeypatch.setattr(grading, "STOP", 1)
+    monkeypatch.setattr(grading, "FILE", 1 << 20)
+    path.write_text(
+        notebook(
+            "from exercises import n01; n01.check_quiz('bba')",
+            "import os; open(os.environ['MINIFCN_VERDICTS'], 'ab').write(b'no verdict\\n[]\\n{}\\n\\xff\\n')",
+            "print('\ud800', flush=True)  # half a letter",
+            "open('large', 'wb').write(bytes(2 << 20))",
+            "import subprocess; other = subprocess.Popen(['sleep', '60'])",
+            f"open({str(left)!r}, 'w').write(f'{{other.pid}} {{os.path.getsize(\"large\")}}')",
+            "n01.check_remembered({'b', 'relu'})",
+            "import time\nwhile True:\n    try: time.sleep(9)\n    except BaseException: pass",
+            "n01.check_calls(lambda depth: (2 ** (depth + 1) - 2, 2 * depth))",
+        )
+    )
+    passed = {one.exercise: one.passed for one in grading.grade(path, seconds=5)}
+    assert passed == {"sigmoid": False, "calls": False, "remembered": True, "quiz": True}
+    process, size = left.read_text().split()
+    assert int(size) <= grading.FILE
+    status = pathlib.Path("/proc", process, "stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"  # ended, if not yet buried
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -153,10 +181,21 @@ def test_what_is_no_notebook_of_the_course_is_refused(tmp_path: pathlib.Path, ca
     assert said in shown and shown.count("\n") == 1
 
 
-def test_the_limits_end_with_the_block() -> None:
+def test_json_goes_into_a_folder_that_is_there(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for target in (tmp_path, tmp_path / "none" / "grades.json"):
+        assert main(["grade", str(tmp_path / "mine.ipynb"), "--json", str(target)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_limits_are_those_of_the_process_alone() -> None:
     resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_AS)
-    with grading.limited(100, 1 << 40):
-        assert resource.getrlimit(resource.RLIMIT_AS)[0] == 1 << 40
-        assert resource.getrlimit(resource.RLIMIT_CPU)[0] > 100
-    assert (resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_AS)) == before
+    kinds = [resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC]
+    before = [resource.getrlimit(kind) for kind in kinds]
+    code = f"import resource; print([resource.getrlimit(kind)[0] for kind in {kinds}])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, **grading.limits(9)
+    )
+    seconds, memory, file, processes = json.loads(shown.stdout)
+    assert (seconds, memory, file) == (10, grading.MEMORY, grading.FILE)
+    assert grading.PROCESSES < processes < 100_000
+    assert [resource.getrlimit(kind) for kind in kinds] == before
