@@ -57,7 +57,10 @@ def test_each_notebook_has_a_deck_with_its_pictures(released: pathlib.Path) -> N
         pictures = re.findall(r"!\[\]\(([^)]+)\)", text)
         assert pictures and all((released / "slides" / name).is_file() for name in pictures)
         assert text.startswith("---\nmarp: true") and text.count("\n---\n") > 5
-        assert "Exercise" not in text
+        assert "Exercise" not in text and "quiz" not in text.lower() and ".accepts(" not in text
+        for slide in text.split("\n---\n")[1:]:
+            heading, _, body = slide.strip().partition("\n\n")
+            assert re.fullmatch("##? .+", heading) and body and body.count("![](") <= 1, slide
 
 
 def test_a_release_replaces_only_a_release(released: pathlib.Path, tmp_path: pathlib.Path) -> None:
