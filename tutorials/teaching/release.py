@@ -81,7 +81,7 @@ def first_sentence(text: str) -> str:
     """Return the first sentence of the first paragraph that is text, in one line."""
     for paragraph in text.strip().split("\n\n"):
         line = " ".join(paragraph.split())
-        if line and not line.startswith(("*", "|", "#", "$$", "1.")):
+        if line and not line.startswith(("*", "- ", "|", "#", "$$", "1.")):
             match = SENTENCE.match(line)
             return match[0] if match else line
     return ""
