@@ -73,6 +73,19 @@ def test_a_release_replaces_only_a_release(released: pathlib.Path, tmp_path: pat
     assert not (released / "old.txt").exists()
 
 
+def test_the_syllabus_names_each_notebook_once_and_its_minutes() -> None:
+    course = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
+    minutes = {found[1]: int(found[2]) for found in re.finditer(r"^\| \[(\d\d)\].*\| (\d+) \|$", course, re.MULTILINE)}
+    assert sorted(minutes) == sorted(path.name[:2] for path in (ROOT / "tutorials").glob("[0-9]*.py"))
+    text = (TEACHING / "README.md").read_text(encoding="utf-8")
+    weeks = [line.strip("|").split("|") for line in text.splitlines() if re.match(r"\| \d: ", line)]
+    named = [re.findall(r"\b\d\d\b", week[1] + week[2]) for week in weeks]
+    assert len(weeks) == 4 and sorted(name for week in named for name in week) == sorted(minutes)
+    for week, notebooks in zip(weeks, named, strict=True):
+        assert int(week[3]) == sum(minutes[notebook] for notebook in notebooks)
+        assert set(re.findall(r"\b\d\d\b", week[4])) <= set(notebooks)
+
+
 def test_the_page_of_wrong_answers_is_that_of_the_checkers() -> None:
     code = "import mistakes, sys; sys.stdout.reconfigure(encoding='utf-8'); print(mistakes.page(), end='')"
     made = subprocess.run([sys.executable, "-c", code], cwd=TEACHING, capture_output=True, encoding="utf-8", check=True)
