@@ -1,13 +1,14 @@
 """Make links of the names on the pages: a function leads to the API page, a test to its source.
 
-`ops.conv2d` in a page's text is looked up among the objects that the API page documents, with `minifcn.` before it; a
-class, by its name alone.
+`ops.conv2d` in a page's text is looked up among the objects that the API page documents, with `minifcn.` before it and,
+if it is not there, where it is defined (`minifcn.ops.conv.conv2d`), or its module; a class, by its name alone.
 `test_ops.py::test_adjoint` leads to a page of that file, which is made here, at the line of the test.
 """
 
 from __future__ import annotations
 
 import html
+import importlib
 import pathlib
 import re
 from typing import Any
@@ -52,7 +53,14 @@ def documented(objects: Any, text: str) -> Any:
     """Return what the API page has for a name: `ops.conv2d`, or `FCN8s`, if one object alone is called so; or None."""
     name = text.removeprefix("minifcn.")
     ends = [full for full in objects if full.endswith(f".{name}")] if name[:1].isupper() else []
-    return objects.get(f"minifcn.{name}") or (objects[ends[0]] if len(ends) == 1 else None)
+    if found := objects.get(f"minifcn.{name}") or (objects[ends[0]] if len(ends) == 1 else None):
+        return found
+    module, _, last = f"minifcn.{name}".rpartition(".")
+    if module != "minifcn" and module not in objects:
+        return None
+    thing = getattr(importlib.import_module(module), last, None)
+    home = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+    return objects.get(home) or (objects.get(module) if thing is not None else None)
 
 
 def line_of(file: pathlib.Path, name: str) -> int:

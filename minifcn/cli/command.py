@@ -296,7 +296,8 @@ def help_text(options: type, *, verb: str, default: Any = None) -> str:
     """Return what `--help` prints: every option with its description and default, in sections."""
     default = default or options()
     width = terminal_width()
-    lines = [f"usage: minifcn {verb} [options]", "", *textwrap.wrap(options.__doc__ or "", width), ""]
+    intro = textwrap.wrap(" ".join((options.__doc__ or "").split()), width)
+    lines = [f"usage: minifcn {verb} [options]", "", *intro, ""]
     for name, kind, about, section in described(options):
         if section:
             lines += ["", section] if lines[-1] else [section]

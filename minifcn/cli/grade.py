@@ -21,7 +21,8 @@ from minifcn.training.runlog import write_json
 class Options:
     """Run a notebook of the course in a process with limits, and say which of its exercises are solved.
 
-    The checkers are those of the course folder, whatever lies beside the notebook.
+    The checkers are those of the course folder, whatever lies beside the notebook. The exit code is 0 if every exercise
+    is solved, and 1 if one is not.
     """
 
     course: Annotated[str, "the folder of the course, which has exercises/; by default that of this repository"] = ""
@@ -36,6 +37,9 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"found {len(words)} notebooks; expected one: minifcn grade NOTEBOOK")
     if options.seconds < 1:
         raise UsageError(f"found `seconds={options.seconds}`; expected at least 1")
+    report = path_of(options.json)
+    if options.json and (report.is_dir() or not report.absolute().parent.is_dir()):
+        raise UsageError(f"{options.json}: cannot be written, it is a folder or in none; choose another --json")
     notebook = path_of(words[0])
     course = path_of(options.course) if options.course else None
     grades = grade(notebook, course=course, seconds=options.seconds)
@@ -45,6 +49,6 @@ def main(argv: list[str]) -> int:
     if options.json:
         each = [asdict(one) for one in grades]
         record = {"notebook": notebook.name, "solved": solved, "of": len(grades), "exercises": each}
-        write_json(path_of(options.json), record)
+        write_json(report, record)
         say(f"wrote {options.json}")
     return int(solved < len(grades))

@@ -172,6 +172,8 @@ def test_help_is_readable(
     printed = capsys.readouterr().out
     assert leaving.value.code == 0 and max(map(len, printed.splitlines())) <= 80
     assert printed.startswith(f"usage: minifcn {verb} ") and "--debug" in printed
+    paragraph = printed.partition("\n\n")[2].partition("\n\n")[0]
+    assert "  " not in paragraph, "lines of the docstring are joined by one space"
 
 
 def test_without_arguments_the_world_is_learned_and_elsewhere_one_begins_with_toy() -> None:

@@ -203,6 +203,46 @@ def test_every_question_is_answered_by_something_that_is_there() -> None:
                 assert len(words) == 2, number
 
 
+def test_the_commands_against_summaries_run() -> None:
+    from minifcn.cli.bench import Options as Bench
+    from minifcn.cli.command import parse, parse_words
+    from minifcn.cli.verbs import VERBS
+    from minifcn.training.options import Options
+    from minifcn.training.recipes import RECIPES
+
+    commands = [text.split() for text in re.findall(r"`minifcn ([^`]+)`", page("before.md").replace("\n", " "))]
+    assert {"train", "bench", "classify"} <= {verb for verb, *_ in commands} <= set(VERBS)
+    for verb, *options in commands:
+        if verb == "train":
+            assert parse(Options, options, verb="train") != Options()
+            assert "--recipe" not in options or options[options.index("--recipe") + 1] in RECIPES
+        if verb == "bench":
+            words, given = parse_words(Bench, options, verb="bench", words="WHAT")
+            assert words == ["nets"] and given.net == "voc-fcn-alexnet"
+
+
+def test_what_is_said_against_summaries_is_what_the_re_run_found() -> None:
+    said, found = " ".join(page("before.md").split()), page("reproduction.md")
+    for words, row in {
+        "by 16.6 points of mean IU": "| fusion is better than pool4 alone | +16.6 |",
+        "FCN-32s by 14.7": "| the last layer alone is better than pool4 alone | +14.7 |",
+        "FCN-4s and FCN-2s are 0.1 and": "| FCN-4s and an FCN-8s that learned as long are equally good | +0.1 |",
+        "and 0.2 points above it": "| FCN-2s and an FCN-8s that learned as long are equally good | +0.2 |",
+        "for a three-hundredth of the work": "for about 300 times the multiply-adds",
+    }.items():
+        assert words in said and row in found, words
+    for verdict in (
+        r"learning through upsampling is better than shift-and-stitch \|.* undecided",
+        r"layer fusion is better than shift-and-stitch \|.* \*\*held",
+        r"the sum is better than the maximum \|.* \*\*held",
+        r"in stages is better than at once \| -.* \*\*reversed",
+        r"late fusion is better than early fusion \|.* \*\*held",
+        r"learned and fixed upsampling are equally good \|.* undecided",
+        r"FCN-8s gains more over FCN-16s than FCN-4s over FCN-8s \|.* \*\*held",
+    ):
+        assert re.search(verdict, found), verdict
+
+
 def test_every_test_a_page_names_is_there() -> None:
     for path in DOCS.glob("*.md"):
         for file, name in re.findall(r"`(test_\w+\.py)::(test_\w+)`", path.read_text(encoding="utf-8")):

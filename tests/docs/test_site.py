@@ -108,6 +108,9 @@ def test_a_link_to_an_explorable_keeps_the_state_that_it_shows(site: pathlib.Pat
 def test_names_of_functions_and_tests_are_links(site: pathlib.Path) -> None:
     shown = parsed(site / "docs" / "paper-map.html").links
     assert sum(link.startswith("api.html#minifcn.") for link in shown) > 36
+    text = (site / "docs" / "paper-map.html").read_text(encoding="utf-8")
+    cells = " ".join(re.findall(r"<table.*?</table>", text, re.DOTALL))
+    assert len(re.findall("<code", cells)) == len(re.findall(r"<a [^>]*><code", cells)) > 120, "each name is a link"
     tests = {link for link in shown if link.startswith("../tests/test_")}
     assert len(tests) > 40 and all(re.search(r"#L-[1-9]\d*$", link) for link in tests)
 

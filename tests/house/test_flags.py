@@ -11,7 +11,6 @@ PACKAGE = pathlib.Path(__file__).parent.parent.parent / "minifcn"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 CALLED = {  # strings that hold the flags of a program which the file itself starts or advises
-    "experiments/grading.py": {"--log-level"},
     "experiments/reproduction/runner.py": {"--threads", "--json", "--resume", "--run", "--no-", "--init"},
     "kernels/fused.py": {"--fmad"},
     "training/device.py": {"--upgrade"},

@@ -57,7 +57,10 @@ def test_each_notebook_has_a_deck_with_its_pictures(released: pathlib.Path) -> N
         pictures = re.findall(r"!\[\]\(([^)]+)\)", text)
         assert pictures and all((released / "slides" / name).is_file() for name in pictures)
         assert text.startswith("---\nmarp: true") and text.count("\n---\n") > 5
-        assert "Exercise" not in text
+        assert "Exercise" not in text and "quiz" not in text.lower() and ".accepts(" not in text
+        for slide in text.split("\n---\n")[1:]:
+            heading, _, body = slide.strip().partition("\n\n")
+            assert re.fullmatch("##? .+", heading) and body and body.count("![](") <= 1, slide
 
 
 def test_a_release_replaces_only_a_release(released: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -68,6 +71,19 @@ def test_a_release_replaces_only_a_release(released: pathlib.Path, tmp_path: pat
     (released / "old.txt").write_text("from an earlier release")
     release.main(released)
     assert not (released / "old.txt").exists()
+
+
+def test_the_syllabus_names_each_notebook_once_and_its_minutes() -> None:
+    course = (ROOT / "docs" / "course.md").read_text(encoding="utf-8")
+    minutes = {found[1]: int(found[2]) for found in re.finditer(r"^\| \[(\d\d)\].*\| (\d+) \|$", course, re.MULTILINE)}
+    assert sorted(minutes) == sorted(path.name[:2] for path in (ROOT / "tutorials").glob("[0-9]*.py"))
+    text = (TEACHING / "README.md").read_text(encoding="utf-8")
+    weeks = [line.strip("|").split("|") for line in text.splitlines() if re.match(r"\| \d: ", line)]
+    named = [re.findall(r"\b\d\d\b", week[1] + week[2]) for week in weeks]
+    assert len(weeks) == 4 and sorted(name for week in named for name in week) == sorted(minutes)
+    for week, notebooks in zip(weeks, named, strict=True):
+        assert int(week[3]) == sum(minutes[notebook] for notebook in notebooks)
+        assert set(re.findall(r"\b\d\d\b", week[4])) <= set(notebooks)
 
 
 def test_the_page_of_wrong_answers_is_that_of_the_checkers() -> None:
@@ -134,6 +150,34 @@ def test_grade_survives_what_students_write(tmp_path: pathlib.Path) -> None:
     assert passed == {"sigmoid": False, "calls": False, "remembered": False, "quiz": True}
 
 
+@pytest.mark.skipif(bool(REASON), reason=REASON or "-")
+@pytest.mark.slow("starts two kernels, and waits for a cell that catches every interrupt")
+def test_grade_ends_whatever_a_cell_does(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    path, left = tmp_path / "mine.ipynb", tmp_path / "left.txt"
+    monkeypatch.setattr(grading, "STOP", 1)
+    monkeypatch.setattr(grading, "FILE", 1 << 20)
+    path.write_text(
+        notebook(
+            "from exercises import n01; n01.check_quiz('bba')",
+            "import os; open(os.environ['MINIFCN_VERDICTS'], 'ab').write(b'no verdict\\n[]\\n{}\\n\\xff\\n')",
+            "print('\ud800', flush=True)  # half a letter",
+            "open('large', 'wb').write(bytes(2 << 20))",
+            "import subprocess; other = subprocess.Popen(['sleep', '60'])",
+            f"open({str(left)!r}, 'w').write(f'{{other.pid}} {{os.path.getsize(\"large\")}}')",
+            "n01.check_remembered({'b', 'relu'})",
+            "import time\nwhile True:\n    try: time.sleep(9)\n    except BaseException: pass",
+            "n01.check_calls(lambda depth: (2 ** (depth + 1) - 2, 2 * depth))",
+        )
+    )
+    passed = {one.exercise: one.passed for one in grading.grade(path, seconds=5)}
+    assert passed == {"sigmoid": False, "calls": False, "remembered": True, "quiz": True}
+    process, size = left.read_text().split()
+    assert int(size) <= grading.FILE
+    status = pathlib.Path("/proc", process, "stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"  # ended, if not yet buried
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -153,10 +197,21 @@ def test_what_is_no_notebook_of_the_course_is_refused(tmp_path: pathlib.Path, ca
     assert said in shown and shown.count("\n") == 1
 
 
-def test_the_limits_end_with_the_block() -> None:
+def test_json_goes_into_a_folder_that_is_there(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for target in (tmp_path, tmp_path / "none" / "grades.json"):
+        assert main(["grade", str(tmp_path / "mine.ipynb"), "--json", str(target)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_limits_are_those_of_the_process_alone() -> None:
     resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_AS)
-    with grading.limited(100, 1 << 40):
-        assert resource.getrlimit(resource.RLIMIT_AS)[0] == 1 << 40
-        assert resource.getrlimit(resource.RLIMIT_CPU)[0] > 100
-    assert (resource.getrlimit(resource.RLIMIT_CPU), resource.getrlimit(resource.RLIMIT_AS)) == before
+    kinds = [resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC]
+    before = [resource.getrlimit(kind) for kind in kinds]
+    code = f"import resource; print([resource.getrlimit(kind)[0] for kind in {kinds}])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, **grading.limits(9)
+    )
+    seconds, memory, file, processes = json.loads(shown.stdout)
+    assert (seconds, memory, file) == (10, grading.MEMORY, grading.FILE)
+    assert grading.PROCESSES < processes < 100_000
+    assert [resource.getrlimit(kind) for kind in kinds] == before

@@ -58,6 +58,10 @@ def check_compose(answer):
                 f"{outer} after {inner}: {kernel} is a stride too many; from the first to the last of {k} "
                 f"cells are {k - 1} steps"
             )
+        if kernel == k2 + k - 1:
+            return wrong(
+                f"{outer} after {inner}: a kernel of {kernel} would do for cells 1 pixel apart; here it is {s2}"
+            )
         return wrong(f"{outer} after {inner}: you say a kernel of {kernel}; expected {k2 + (k - 1) * s2}")
     return right("k' + (k - 1) s' and s s', and a whole net is folded by it")
 

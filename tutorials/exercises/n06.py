@@ -71,7 +71,14 @@ def check_fc6_extent(answer: Callable) -> Verdict:
                 "paper for one stride (section 4.2), but behind the last of the 7 weights no gap follows"
             )
         if found != expected:
-            return wrong(f"without the strides {strides} fc6 reaches over {expected} cells, you say {found}")
+            hint = (
+                "strides multiply, and of no strides the product is 1"
+                if found == 6 * sum(strides) + 1
+                else f"a gap of {apart - 1} comes between all 7 weights, so 6 times"
+                if found == 7 + apart - 1
+                else "its 7 weights lie as far apart as the strides that are gone"
+            )
+            return wrong(f"without the strides {strides} fc6 reaches over {expected} cells, you say {found}: {hint}")
     return right("gaps multiply, one factor for each stride taken out: 13 where the paper says 14")
 
 

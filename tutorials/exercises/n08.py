@@ -66,6 +66,8 @@ def check_rung(answer):
             return wrong(f"the crop is centred, and has to start at cell {at}")
         if np.allclose(found, (up + ops.crop(ops.conv2d(skip, w), like=up, at=at)).data):
             return wrong("the bias of the skip's score is missing")
+        if np.allclose(found, 2 * up.data - expected):
+            return wrong("the skip is subtracted; what it says is added to the upsampled score")
         if np.allclose(found, up.data):
             return wrong("that is the upsampled score alone; the skip has still to say where")
         return wrong(f"with at={at} your score differs from upsample + crop(conv2d(skip)) at its first cell or later")

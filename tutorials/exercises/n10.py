@@ -45,6 +45,7 @@ def check_poly(answer):
             "the first step is step 0 and has the whole rate": lr * (1 - (step + 1) / steps) ** 0.9,
             "the last step is not 0: the line reaches 0 after it": lr * (1 - step / (steps - 1)) ** 0.9,
             "the power is of the share alone, not of the rate": (lr * (1 - step / steps)) ** 0.9,
+            "the rate has to fall with the step": lr,
         }
         for hint, value in hints.items():
             if np.isclose(found, value, rtol=1e-6):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 TUTORIALS = Path(__file__).parent.parent
+STYLE = "style: 'img { width: 100%; height: 440px; object-fit: contain }'"
 SENTENCE = re.compile(r"[^.?!]*(?:[.?!](?!\s|$)[^.?!]*)*[.?!](?=\s|$)")
 
 
@@ -57,8 +58,17 @@ def deck(notebook: dict[str, Any], folder: Path, name: str) -> None:
                 file = folder / name / f"{pictures:02}.png"
                 file.write_bytes(base64.b64decode("".join(output["data"]["image/png"])))
                 slides[-1].append(f"![]({name}/{file.name})")
-    shown = "\n\n---\n\n".join("\n\n".join(part for part in slide if part.strip()) for slide in slides)
-    (folder / f"{name}.md").write_text(f"---\nmarp: true\nmath: mathjax\n---\n\n{shown}\n", encoding="utf-8")
+    shown = "\n\n---\n\n".join(page for slide in slides for page in pages(*slide))
+    (folder / f"{name}.md").write_text(f"---\nmarp: true\nmath: mathjax\n{STYLE}\n---\n\n{shown}\n", encoding="utf-8")
+
+
+def pages(text: str, *pictures: str) -> list[str]:
+    """Return the slides of a section: its heading, and one picture on each; none where only a heading is."""
+    heading, _, sentence = text.strip().partition("\n\n")
+    if not (sentence or pictures):
+        return []
+    first, *others = pictures or [""]
+    return [f"{text.strip()}\n\n{first}".strip(), *(f"{heading}\n\n{picture}" for picture in others)]
 
 
 def sections(text: str) -> list[tuple[str, str]]:
@@ -71,7 +81,7 @@ def first_sentence(text: str) -> str:
     """Return the first sentence of the first paragraph that is text, in one line."""
     for paragraph in text.strip().split("\n\n"):
         line = " ".join(paragraph.split())
-        if line and not line.startswith(("*", "|", "#", "$$", "1.")):
+        if line and not line.startswith(("*", "- ", "|", "#", "$$", "1.")):
             match = SENTENCE.match(line)
             return match[0] if match else line
     return ""
