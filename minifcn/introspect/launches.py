@@ -14,7 +14,6 @@ neither contiguous nor transposed; `item` and `get` wait for the GPU.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Callable
@@ -26,6 +25,7 @@ import numpy as np
 
 from minifcn.introspect.describe import channels, dtype_of, gradients_put_back, loss_of, maps, seeing, watching
 from minifcn.introspect.markup import text_table
+from minifcn.introspect.outline import Library, Numberless, dtype_made, shape_of
 from minifcn.nn import Module
 from minifcn.optim import SGD, Optimizer
 
@@ -43,7 +43,7 @@ class Launch:
     written: int
 
 
-class Launches:
+class Launches(Library):
     """The launches of one program, and the array library that its arrays call: `xp_of(array)` is their `Launches`."""
 
     device, finite = "gpu", False
@@ -87,9 +87,6 @@ class Launches:
 
     # ---- what a library of arrays has
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)  # maximum, exp, ...: NumPy hands those over to the arrays it is given
-
     def empty(self, shape: Any, dtype: Any = "float64") -> Strided:
         return Strided(np.empty(shape, dtype), self)  # memory that is never touched is none
 
@@ -97,16 +94,6 @@ class Launches:
 
     def zeros(self, shape: Any, dtype: Any = "float64") -> Strided:
         return self.filled(self.empty(shape, dtype))
-
-    ones = zeros
-
-    def full(self, shape: Any, value: Any, dtype: Any = "float64") -> Strided:
-        return self.zeros(shape, dtype)
-
-    def zeros_like(self, x: Strided) -> Strided:
-        return self.zeros(x.shape, x.dtype)
-
-    ones_like = zeros_like
 
     def arange(self, count: int) -> Strided:
         return self.zeros(count, "int64")
@@ -133,19 +120,6 @@ class Launches:
     def ascontiguousarray(self, x: Strided) -> Strided:
         return x if x.flags.c_contiguous else x.copy()
 
-    def clip(self, x: Strided, low: Any, high: Any) -> Strided:
-        return self.made("clip", x.shape, x.dtype, x)
-
-    def where(self, condition: Any, x: Any, y: Any) -> Strided:
-        shape = np.broadcast_shapes(*(getattr(each, "shape", ()) for each in (condition, x, y)))
-        dtype = np.result_type(*(getattr(each, "dtype", each) for each in (x, y)))
-        return self.made("where", shape, dtype, condition, x, y)
-
-    def concatenate(self, xs: Any, axis: int = 0) -> Strided:
-        shape = list(xs[0].shape)
-        shape[axis] = sum(x.shape[axis] for x in xs)
-        return self.made("concatenate", shape, xs[0].dtype, *xs)
-
     def pad(self, x: Strided, widths: Any) -> Strided:
         y = self.zeros([n + before + after for n, (before, after) in zip(x.shape, widths, strict=True)], x.dtype)
         y[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True))] = x
@@ -156,12 +130,6 @@ class Launches:
             self.arange(n)
             self.made("index", index.shape, "int64", index)
         return self.made("gather", index.shape, x.dtype, index)
-
-    def expand_dims(self, x: Strided, axis: Any) -> Strided:
-        return Strided(np.expand_dims(x.layout, axis), self)
-
-    def broadcast_to(self, x: Strided, shape: Any) -> Strided:
-        return Strided(np.broadcast_to(x.layout, shape), self)
 
     def matmul(self, a: Strided, b: Strided, out: Strided | None = None) -> Strided:
         flat = a.ndim == b.ndim == 2
@@ -192,43 +160,24 @@ class Launches:
         return launch
 
 
-class Strided(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array without numbers: `layout` has its shape, dtype and strides, over memory that is never touched."""
+class Strided(Numberless):
+    """An array whose strides count: what is not contiguous is copied where the GPU copies it."""
 
-    def __init__(self, layout: np.ndarray, library: Launches) -> None:
-        self.layout, self.library = layout, library
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides", "flags"):
-            return getattr(self.layout, name)
-        raise AttributeError(f"an array without numbers has no {name}")
-
-    def __len__(self) -> int:
-        return len(self.layout)
+    KNOWN = (*Numberless.KNOWN, "strides", "flags")
 
     @property
     def base(self) -> Any:
         """The array that a view looks at."""
         return self.layout.base
 
-    @property
-    def T(self) -> Strided:
-        return Strided(self.layout.T, self.library)
-
-    def transpose(self, *axes: Any) -> Strided:
-        return Strided(self.layout.transpose(*axes), self.library)
-
-    def swapaxes(self, a: int, b: int) -> Strided:
-        return Strided(self.layout.swapaxes(a, b), self.library)
+    def seen(self, layout: np.ndarray) -> Strided:
+        return Strided(layout, self.library)
 
     def reshape(self, *shape: Any) -> Strided:
-        wanted = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
-        if -1 in wanted:
-            wanted[wanted.index(-1)] = self.size // max(1, -math.prod(wanted))
         try:
-            return Strided(np.reshape(self.layout, wanted, copy=False), self.library)
+            return self.seen(self.layout.reshape(*shape, copy=False))
         except ValueError:
-            return self.copy().reshape(wanted)
+            return self.seen(self.copy().layout.reshape(*shape))
 
     def copy(self) -> Strided:
         return self.library.made("copy", self.shape, self.dtype, self)
@@ -248,7 +197,7 @@ class Strided(np.lib.mixins.NDArrayOperatorsMixin):
         parts = index if isinstance(index, tuple) else (index,)
         gathers = [part for part in parts if isinstance(part, Strided)]
         if not gathers:
-            return Strided(self.layout[index], self.library)
+            return self.seen(self.layout[index])
         if any(part.dtype == bool for part in gathers):
             raise TypeError("how many numbers a mask takes is not known without numbers, and CuPy waits for it")
         places = tuple(np.zeros(part.shape, part.dtype) if isinstance(part, Strided) else part for part in parts)
@@ -265,9 +214,7 @@ class Strided(np.lib.mixins.NDArrayOperatorsMixin):
             self.library.launch("copy", value, written=[there])
 
     def reduced(self, axis: Any, keepdims: bool, dtype: Any = None) -> Strided:
-        axes = {a % self.ndim for a in (range(self.ndim) if axis is None else np.atleast_1d(axis))}
-        shape = [1 if a in axes else n for a, n in enumerate(self.shape) if keepdims or a not in axes]
-        return self.library.made("reduction", shape, dtype or self.dtype, self)
+        return self.library.made("reduction", self.reduced_shape(axis, keepdims), dtype or self.dtype, self)
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Strided:
         return self.reduced(axis, keepdims, np.empty(0, self.dtype).sum().dtype)
@@ -296,18 +243,10 @@ class Strided(np.lib.mixins.NDArrayOperatorsMixin):
             return None
         if method != "__call__":
             return NotImplemented
-        if out is None:
-            shape = np.broadcast_shapes(*(getattr(x, "shape", ()) for x in inputs))
-            y = self.library.empty(shape, ufunc.resolve_dtypes((*map(kind_of, inputs), None))[-1])
-        else:
-            (y,) = out
+        shape = np.broadcast_shapes(*map(shape_of, inputs))
+        y = self.library.empty(shape, dtype_made(ufunc, inputs)) if out is None else out[0]
         self.library.launch(ufunc.__name__, *inputs, written=[y])
         return y
-
-
-def kind_of(x: Any) -> Any:
-    """Return the dtype of an array, the type of a number."""
-    return getattr(x, "dtype", type(x))
 
 
 def same_place(a: np.ndarray, b: np.ndarray) -> bool:
