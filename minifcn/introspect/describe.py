@@ -22,7 +22,7 @@ from minifcn.models.classifier import Classifier
 from minifcn.models.fcn import FCN
 from minifcn.models.paper import LateFusion
 from minifcn.nn import Conv2d, Dropout, Module, Sliding, evaluating
-from minifcn.tensor import Parameter, Tensor
+from minifcn.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,19 @@ def describe(
     rows: list[Row] = []
     with evaluating(net), watching(net, rows, min(h, w)):
         inference = peak(lambda: net(*images), ledger)
-    training, learned = 0, [p for p in net.parameters() if not p.frozen]
-    if learned:
-        modes = [(module, module.training) for module in net.modules()]
-        net.train()
-        with watching(net, [], min(h, w)), gradients_put_back(learned):
+    training, gradients = 0, sum(p.data.nbytes for p in net.parameters() if not p.frozen)
+    if gradients:
+        with learning(net), watching(net, [], min(h, w)):
             training = peak(lambda: accumulate(net, images, min(passes, 2)), ledger)  # a third is as the second
-        for module, mode in modes:
-            module.training = mode
-    return Description(tuple(rows), inference, training, sum(p.data.nbytes for p in learned))
+    return Description(tuple(rows), inference, training, gradients)
 
 
-def accumulate(net: Module, images: Sequence[Outline], passes: int) -> None:
-    """Run `passes` training steps without an update, so that the gradients add up."""
+def accumulate(net: Module, images: Sequence[Any], passes: int = 1) -> Tensor:
+    """Run `passes` training steps without an update, so that the gradients add up; return the last loss."""
     for _ in range(passes):
-        loss_of(maps(net, net(*images))).backward()
+        loss = loss_of(maps(net, net(*images)))
+        loss.backward()
+    return loss
 
 
 def peak(program: Callable[[], Any], ledger: Ledger) -> int:
@@ -259,17 +257,20 @@ def smallest(net: Module) -> int:
 
 
 @contextlib.contextmanager
-def gradients_put_back(parameters: list[Parameter]) -> Iterator[None]:
-    """Inside, no parameter has a gradient; afterwards each has the one it had."""
-    nodes = [p.node for p in parameters if p.node is not None]
-    kept = [node.grad for node in nodes]
-    for node in nodes:
+def learning(net: Module) -> Iterator[None]:
+    """Inside, the net trains and no parameter has a gradient; afterwards modes and gradients are as they were."""
+    modes = [(module, module.training) for module in net.modules()]
+    kept = [(p.node, p.node.grad) for p in net.parameters() if p.node is not None]
+    net.train()
+    for node, _ in kept:
         node.grad = None
     try:
         yield
     finally:
-        for node, grad in zip(nodes, kept, strict=True):
+        for node, grad in kept:
             node.grad = grad
+        for module, mode in modes:
+            module.training = mode
 
 
 # ---- the table ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,22 +193,12 @@ def investigate(function: Callable[..., Tensor], *inputs: Any, seed: int = 0, **
 
     slopes = {i: slopes_at(i, arrays, options)[0] for i in checked}
     wanted = {i: (slopes[i] @ to_host(v).ravel()).reshape(found[i].shape) for i in checked}
-    return Case(
-        name,
-        {
-            i: Evidence(
-                i,
-                tuple(arrays),
-                found[i],
-                slopes[i],
-                to_host(v),
-                options,
-                lambda changed, other, i=i: slopes_at(i, changed, other),  # type: ignore[misc]
-                {other: wanted[other] for other in checked if other != i},
-            )
-            for i in checked
-        },
-    )
+    evidence = {}
+    for i in checked:
+        others = {other: wanted[other] for other in checked if other != i}
+        known = (found[i], slopes[i], to_host(v), options, partial(slopes_at, i), others)
+        evidence[i] = Evidence(i, tuple(arrays), *known)
+    return Case(name, evidence)
 
 
 def register() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.introspect.describe import channels, dtype_of, gradients_put_back, loss_of, maps, seeing, watching
+from minifcn.introspect.describe import accumulate, channels, dtype_of, learning, seeing, watching
 from minifcn.introspect.markup import text_table
 from minifcn.introspect.outline import Library, Numberless, dtype_made, shape_of
 from minifcn.nn import Module
@@ -275,24 +275,19 @@ def launches(
     was. Raises what `describe` raises.
     """
     library, kept = Launches(), [(p, p.data) for p in net.parameters()]
-    modes = [(module, module.training) for module in net.modules()]
     images = [library.empty((batch, channels(part), *size), dtype_of(part)) for part in seeing(net)]
     rule = optimizer(net, lr=0.1)
-    with watching(net.train(), [], min(size)), gradients_put_back([p for p in net.parameters() if not p.frozen]):
+    with learning(net), watching(net, [], min(size)):
         try:
             for parameter, data in kept:
                 parameter.data = library.empty(data.shape, data.dtype)
             for _ in range(2):
                 library.clear()
-                loss = loss_of(maps(net, net(*images)))
-                loss.backward()
-                loss.item()
+                accumulate(net, images).item()
                 rule.step()
         finally:
             for parameter, data in kept:
                 parameter.data = data
-            for module, mode in modes:
-                module.training = mode
     return library
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,24 +57,18 @@ def unheard() -> Iterator[None]:
 @contextlib.contextmanager
 def watching(net: Module) -> Iterator[None]:
     """Inside, each layer's output is checked; the first that is not finite raises `DivergedError` with its name."""
-    watched = []
 
-    def watch(name: str, module: Module) -> None:
-        forward = module.forward
+    def checked(name: str, forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        y = forward(*args, **options)
+        if isinstance(y, Tensor) and not to_host(xp_of(y.data).isfinite(y.data).all()):
+            raise DivergedError(f"{name} is the first layer with an output that is not finite")
+        return y
 
-        def checked(*args: Any, **options: Any) -> Any:
-            y = forward(*args, **options)
-            if isinstance(y, Tensor) and not to_host(xp_of(y.data).isfinite(y.data).all()):
-                raise DivergedError(f"{name} is the first layer with an output that is not finite")
-            return y
-
-        vars(module)["forward"] = checked
-        watched.append(module)
-
-    for name, module in net.named_modules():
-        watch(name or "the network", module)
+    modules = dict(net.named_modules())
+    for name, module in modules.items():
+        vars(module)["forward"] = partial(checked, name or "the network", module.forward)
     try:
         yield
     finally:
-        for module in watched:
+        for module in modules.values():
             del vars(module)["forward"]
