@@ -47,14 +47,7 @@ from minifcn.experiments.bench.gpu import net_seconds
 from minifcn.experiments.bench.loading import STEP, waiting
 from minifcn.experiments.bench.rival import import_torch, layouts
 from minifcn.experiments.bench.scaling import IMAGES, prediction, ranks_at_hand
-from minifcn.experiments.bench.stopwatch import (
-    Elsewhere,
-    copy_rate,
-    matrix_rate,
-    median_seconds,
-    serve,
-    take_turns,
-)
+from minifcn.experiments.bench.stopwatch import Elsewhere, copy_rate, matrix_rate, median_seconds, serve, take_turns
 from minifcn.experiments.bench.studies import (
     FCNS,
     PRODUCTS,

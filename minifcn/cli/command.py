@@ -181,24 +181,28 @@ def with_flags(message: str) -> str:
     return ARGUMENT.sub(flag, message)
 
 
-def parse(options: type[T], argv: list[str], *, verb: str, default: T | None = None, after: str = "") -> T:
+def parse(options: type[T], argv: list[str], *, verb: str) -> T:
     """Return the options of a command without words; see `parse_words`."""
-    words, chosen = parse_words(options, argv, verb=verb, default=default, after=after)
+    words, chosen = parse_words(options, argv, verb=verb)
     if words:
         raise UsageError(f"found {words[0]!r}, which belongs to no option; `minifcn {verb} --help` lists them")
     return chosen
 
 
 def parse_words(
-    options: type[T], argv: list[str], *, verb: str, words: str = "", default: T | None = None, after: str = ""
+    options: type[T], argv: list[str], *, verb: str, words: str = "", count: int = -1, after: str = ""
 ) -> tuple[list[str], T]:
     """Return the bare words of a command line (`predict RUN image ...`) and its options as one dataclass.
 
-    `default` holds the values of options that are not given. `--help` prints `help_text`, then `after`, and leaves;
-    `words` is what it shows before the options.
+    `--help` prints `help_text`, then `after`, and leaves; `words` is what it shows before the options. Raises
+    `UsageError` for another number of words than `count` (-1: any number).
     """
     found, given = read(options, argv, verb=verb)
-    return found, finish(options, given, verb=f"{verb} {words}".strip(), default=default or options(), after=after)
+    usage = f"{verb} {words}".strip()
+    chosen = finish(options, given, verb=usage, default=options(), after=after)
+    if count not in (-1, len(found)):
+        raise UsageError(f"{verb}: found {' '.join(found) or 'nothing'!r}; expected: minifcn {usage}")
+    return found, chosen
 
 
 def read(

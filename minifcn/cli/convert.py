@@ -33,9 +33,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Read IN, find its net, and write OUT with the net's name, its classes and its preprocessing."""
-    words, options = parse_words(Options, argv, verb="convert", words="IN OUT")
-    if len(words) != 2:
-        raise UsageError(f"convert: expected two files, found {len(words)}: minifcn convert IN OUT.safetensors")
+    words, options = parse_words(Options, argv, verb="convert", words="IN OUT.safetensors", count=2)
     source, target = map(Path, words)
     if target.suffix != ".safetensors":
         raise UsageError(f"{target}: expected a name that ends in .safetensors, the format that is written")

@@ -115,9 +115,7 @@ def main(argv: list[str]) -> int:
 
 
 def make(argv: list[str]) -> int:
-    words, options = parse_words(Make, argv, verb="data", words="make DIR")
-    if len(words) != 2:
-        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data make DIR")
+    words, options = parse_words(Make, argv, verb="data", words="make DIR", count=2)
     asked = {"train": options.train, "val": options.val, "test": options.test}
     counts = {split: count for split, count in asked.items() if count}
     if not counts:
@@ -172,9 +170,7 @@ def _catalogue() -> str:
 
 
 def check_command(argv: list[str]) -> int:
-    words, options = parse_words(Check, argv, verb="data", words="check DIR")
-    if len(words) != 2:
-        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data check DIR")
+    words, options = parse_words(Check, argv, verb="data", words="check DIR", count=2)
     check_ranges(options, [("first", 1, math.inf)])
     if options.map and not options.write:
         raise UsageError("option --map has nothing to do; expected --write DIR as well, the folder for the new masks")
@@ -229,9 +225,7 @@ def _remember(
 
 
 def import_command(argv: list[str]) -> int:
-    words, options = parse_words(Import, argv, verb="data", words="import FOLDER NEW")
-    if len(words) != 3:
-        raise UsageError(f"data: found {' '.join(words)!r}; expected: minifcn data import FOLDER NEW")
+    words, options = parse_words(Import, argv, verb="data", words="import FOLDER NEW", count=3)
     check_ranges(options, [("first", 1, math.inf), ("seed", 0, math.inf), ("planes", 0, MOST_PLANES)])
     _, folder, new = words
     place = path_of(new)

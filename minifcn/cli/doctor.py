@@ -70,7 +70,8 @@ def main(argv: list[str]) -> int:
     usable, reason, cure = diagnose_gpu()
     cuda, cards = driver()
     found = f"NVIDIA, up to CUDA {cuda}, cards: {cards}" if cuda else "no NVIDIA driver"
-    for name, value in [*machine(), ("CuPy", cupy_version()), ("driver", found)]:
+    cupy = ", ".join(f"{name} {version(name)}" for name in cupy_packages())  # two of them are a fault: all are named
+    for name, value in [*machine(), ("CuPy", cupy or "not installed"), ("driver", found)]:
         say(f"{name:<14} {value}")
     say(f"{'device':<14} {'gpu: ' if usable else 'cpu, because '}{reason}")
     say(f"{'2x2 product':<14} cpu: {probe_cpu()}; gpu: {'right' if usable else 'not reached'}")
@@ -114,11 +115,6 @@ def blas() -> str:
     if not found:
         return "none that threadpoolctl knows"
     return "; ".join(f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads" for pool in found)
-
-
-def cupy_version() -> str:
-    """Return the installed CuPy packages by name; two of them are a fault, so all are named."""
-    return ", ".join(f"{name} {version(name)}" for name in cupy_packages()) or "not installed"
 
 
 def driver() -> tuple[str, int]:

@@ -64,10 +64,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Measure and print. A run folder without an evaluation.json (its run was stopped) gets one, and a report."""
-    words, options = parse_words(Options, argv, verb="evaluate", words="RUN")
-    if len(words) != 1:
-        found = f"found {', '.join(words)}; " if words else ""
-        raise UsageError(f"evaluate: {found}expected one run folder: minifcn evaluate RUN")
+    words, options = parse_words(Options, argv, verb="evaluate", words="RUN", count=1)
     check_choices(options, {"absent": ABSENT})
     check_ranges(options, [("batch", 1, math.inf), ("workers", 0, 256)])
     if options.json and not path_of(options.json).absolute().parent.is_dir():

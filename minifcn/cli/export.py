@@ -41,9 +41,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Write RUN's net as the second word's suffix says."""
-    words, options = parse_words(Options, argv, verb="export", words="RUN FILE")
-    if len(words) != 2:
-        raise UsageError("export: expected a run folder and a file: minifcn export RUN model.onnx")
+    words, options = parse_words(Options, argv, verb="export", words="RUN FILE", count=2)
     out = path_of(words[1])
     if out.suffix not in (".onnx", ".safetensors"):
         raise UsageError(f"{out}: expected a name that ends in .onnx or .safetensors")

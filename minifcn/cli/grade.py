@@ -32,9 +32,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Print a line for each exercise. Returns the exit code."""
-    words, options = parse_words(Options, argv, verb="grade", words="NOTEBOOK")
-    if len(words) != 1:
-        raise UsageError(f"found {len(words)} notebooks; expected one: minifcn grade NOTEBOOK")
+    words, options = parse_words(Options, argv, verb="grade", words="NOTEBOOK", count=1)
     if options.seconds < 1:
         raise UsageError(f"found `seconds={options.seconds}`; expected at least 1")
     report = path_of(options.json)

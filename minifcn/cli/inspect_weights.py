@@ -36,9 +36,7 @@ class Options:
 
 def main(argv: list[str]) -> int:
     """Print the format, the arrays and the net. A file that cannot be read is refused, one that fits no net is not."""
-    words, options = parse_words(Options, argv, verb="inspect", words="FILE")
-    if len(words) != 1:
-        raise UsageError(f"inspect: expected one file, found {len(words)}: minifcn inspect FILE")
+    words, options = parse_words(Options, argv, verb="inspect", words="FILE", count=1)
     path = path_of(words[0])
     kind = format_of(path)
     say(f"{path}: {FORMATS[kind][0]}, {path.stat().st_size:,} bytes")

@@ -112,9 +112,8 @@ def main(argv: list[str]) -> int:
         stem, frames = free_name(path.stem, taken), 0
         try:
             most = MOST_IN_TILES if options.tile else MAX_PIXELS
-            for number, image, many in (
-                of_planes(path, planes, most) if planes else framed(path, most=most, bits=trained.image_bits)
-            ):
+            one = (0, read_planes(path, count=planes, most=most), False) if planes else None
+            for number, image, many in [one] if one else framed(path, most=most, bits=trained.image_bits):
                 frames = number + 1
                 name = f"{stem}-{number:04d}" if many else stem
                 say(f"{path}{f' frame {number}' if many else ''}: {image.shape[1]}x{image.shape[0]}")
@@ -199,11 +198,6 @@ def framed(path: Path, *, most: int, bits: int) -> Iterator[tuple[int, np.ndarra
         after = next(frames, None)
         yield number, image, number > 0 or after is not None
         image, number = after, number + 1
-
-
-def of_planes(path: Path, planes: int, most: int) -> Iterator[tuple[int, np.ndarray, bool]]:
-    """Yield the one image of so many planes in a file, as `framed` yields pictures."""
-    yield 0, read_planes(path, count=planes, most=most), False
 
 
 def beside(checkpoint: Path) -> Path:

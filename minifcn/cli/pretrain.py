@@ -12,7 +12,6 @@ from __future__ import annotations
 import shlex
 
 from minifcn.cli.command import parse_words, say
-from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores, set_threads
 from minifcn.models.zoo import NETS
 from minifcn.training.pretraining import Pretraining, pretrain
@@ -20,9 +19,7 @@ from minifcn.training.pretraining import Pretraining, pretrain
 
 def main(argv: list[str]) -> int:
     """Parse, train, write, and say what to do with it."""
-    words, options = parse_words(Pretraining, argv, verb="pretrain", words="FILE.safetensors")
-    if len(words) != 1:
-        raise UsageError(f"pretrain: expected one file, found {len(words)}: minifcn pretrain FILE.safetensors")
+    words, options = parse_words(Pretraining, argv, verb="pretrain", words="FILE.safetensors", count=1)
     set_threads(options.threads or cores())
     pretrain(options, words[0], say=say)
     net = {"trunk": options.trunk, "layers": options.layers, "width": options.width}

@@ -641,8 +641,8 @@ def test_a_folder_without_a_training_split_has_no_baselines(
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ("", "evaluate: expected one run folder: minifcn evaluate RUN"),
-        ("@ @", "evaluate: found @, @; expected one run folder: minifcn evaluate RUN"),
+        ("", "evaluate: found 'nothing'; expected: minifcn evaluate RUN"),
+        ("@ @", "evaluate: found '@ @'; expected: minifcn evaluate RUN"),
         ("nowhere", "nowhere: found no such run folder or checkpoint; `minifcn train` makes one"),
         (".", ".: holds no checkpoint; expected the folder of a run of `minifcn train`"),
         ("@ --absent never", "option absent is 'never'; expected one of skip, zero, present-in-gt"),

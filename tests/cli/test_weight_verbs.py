@@ -185,7 +185,7 @@ def test_convert_as_it_is(tmp_path, capsys):
 
 
 REFUSED = [
-    ("convert", "expected two files, found 0"),
+    ("convert", "convert: found 'nothing'; expected: minifcn convert IN OUT.safetensors"),
     ("convert {npz} out.npz", "out.npz: expected a name that ends in .safetensors"),
     ("convert gone.npz out.safetensors", "gone.npz: found no file"),
     (
@@ -196,9 +196,9 @@ REFUSED = [
     ("convert odd.npz out.safetensors", "odd.npz: fits no net known here"),
     ("convert nan.npz out.safetensors --plain", "nan.npz: x: found NaN or infinity"),
     ("convert same.safetensors same.safetensors", "is the file to read"),
-    ("inspect", "expected one file, found 0"),
+    ("inspect", "inspect: found 'nothing'; expected: minifcn inspect FILE"),
     ("inspect .", "found something that is no file"),
-    ("export", "expected a run folder and a file"),
+    ("export", "expected: minifcn export RUN FILE"),
     ("export {run} out.pb", "out.pb: expected a name that ends in .onnx or .safetensors"),
     ("export gone out.safetensors", "gone: found no such run folder or checkpoint"),
     ("export odd.npz out.safetensors", "odd.npz: fits no net known here"),

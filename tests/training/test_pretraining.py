@@ -232,8 +232,11 @@ def test_a_rate_that_is_too_high_is_said_and_leaves_no_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ("", "pretrain: expected one file, found 0"),
-        ("a.safetensors b.safetensors", "pretrain: expected one file, found 2"),
+        ("", "pretrain: found 'nothing'; expected: minifcn pretrain FILE.safetensors"),
+        (
+            "a.safetensors b.safetensors",
+            "pretrain: found 'a.safetensors b.safetensors'; expected: minifcn pretrain FILE.safetensors",
+        ),
         ("a.npz", "a.npz: expected a name that ends in .safetensors"),
         ("nowhere/a.safetensors", "nowhere/a.safetensors: found no folder nowhere; expected a place for a file"),
         (
