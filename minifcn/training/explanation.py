@@ -5,19 +5,18 @@ The page holds its pictures and loads nothing from anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from minifcn import viz
+from minifcn import ops, viz
 from minifcn.data.inputs import planes_of
 from minifcn.data.planes import shown
-from minifcn.formats.checkpoint import replace_file
 from minifcn.introspect.explain import Explanation, Field, explain
 from minifcn.introspect.markup import Html, inline, tag
-from minifcn.training.index_page import SIDE, nearest, small_jpeg
-from minifcn.training.report import page, section, table
+from minifcn.training.index_page import shrunk, small_jpeg
+from minifcn.training.report import section, table, write_page
 from minifcn.training.trained import Trained
 
 SCRIPT = Path(__file__).with_name("explain_page.js")
@@ -28,7 +27,7 @@ def write_explanation(trained: Trained, image: np.ndarray, at: tuple[int, int], 
     """Write the page about the pixel `at` (x, y) of an image (H, W, 3) uint8 or planes; return its first sentence."""
     found, picture = explain(trained.net, trained.preprocessing(image), at), pictured(trained, image)
     sections = [section(title, *draw(found, picture, trained.classes)) for title, draw in PARTS.items()]
-    write_page(path, name, sections, above=f"one pixel explained: {trained.name}")
+    write_page(path, name, sections, above=f"one pixel explained: {trained.name}", script=SCRIPT)
     return verdict(found, trained.classes)
 
 
@@ -52,19 +51,13 @@ def write_comparison(
         )
         sections.append(section(title, tag("div", *columns, class_="beside")))
     nets = " and ".join(trained.name for trained in runs.values())
-    write_page(path, name, sections, above=f"one pixel explained by {nets}")
+    write_page(path, name, sections, above=f"one pixel explained by {nets}", script=SCRIPT)
     return sentence
 
 
 def pictured(trained: Trained, image: np.ndarray) -> np.ndarray:
     """Return what the page shows of an image: a photograph itself, of planes the first ones."""
     return shown(image) if planes_of(trained.inputs.name) else image
-
-
-def write_page(path: Path, name: str, sections: Iterable[Html], *, above: str) -> None:
-    """Write the sections as a page with its script."""
-    script = Html(f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>")
-    replace_file(path, [page(name, [*sections, script], above=above).encode()])
 
 
 def answer(found: Explanation, image: np.ndarray, classes: Sequence[str]) -> Iterator[Html]:
@@ -90,8 +83,7 @@ def verdict(found: Explanation, classes: Sequence[str]) -> str:
 
 def class_table(found: Explanation, classes: Sequence[str]) -> Html:
     """Return the largest scores, and the probabilities that they mean."""
-    shifted = np.exp(found.scores.astype(np.float64) - found.scores.max())
-    probability = shifted / shifted.sum()
+    probability = ops.softmax(found.scores.astype(np.float64), axis=0).data
     rows = [(classes[i], f"{found.scores[i]:.4f}", f"{100 * probability[i]:.2f} %") for i in found.order[:MOST_CLASSES]]
     return table(("class", "score", "probability"), rows, looks={1: "number", 2: "number"})
 
@@ -151,11 +143,8 @@ def gradient_picture(found: Explanation, image: np.ndarray, classes: Sequence[st
     most = float(np.quantile(strength, 0.995)) or float(strength.max()) or 1.0
     seen = np.zeros((height, width), np.float32)
     seen[top : top + strength.shape[0], left : left + strength.shape[1]] = np.clip(strength / most, 0, 1)
-    factor = SIDE / max(height, width)
-    rows, columns = nearest(height, factor), nearest(width, factor)
-    small, light = image[rows][:, columns], np.sqrt(seen[rows][:, columns])[..., None]
-    paint = np.array([255, 190, 60], np.float32)
-    picture = np.rint(0.35 * small * (1 - light) + light * paint).astype(np.uint8)
+    light, paint = np.sqrt(shrunk(seen))[..., None], np.array([255, 190, 60], np.float32)
+    picture = np.rint(0.35 * shrunk(image) * (1 - light) + light * paint).astype(np.uint8)
     yield tag("img", src=inline(viz.png(picture)), alt="where the gradient is large", class_="gradient")
     second = f" minus that of {classes[found.order[1]]}" if len(found.order) > 1 else ""
     yield tag(

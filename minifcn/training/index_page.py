@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from minifcn import viz
-from minifcn.formats.checkpoint import replace_file
 from minifcn.introspect.markup import Html, inline, tag
-from minifcn.training.report import page, section
+from minifcn.training.report import section, swatch, write_page
 
 MOST_PICTURES = 200
 SIDE = 900  # the longer side of a picture on the page
@@ -41,7 +40,7 @@ class IndexPage:
         if self.count > MOST_PICTURES:
             return
         height, width = label.shape
-        shown = label[nearest(height, SIDE / max(height, width))][:, nearest(width, SIDE / max(height, width))]
+        shown = shrunk(label)
         self.present.update(np.unique(shown).tolist())
         mask = tag(
             "img", src=inline(viz.png(viz.colourize(shown))), class_="mask", alt="", style=f"opacity:{self.alpha}"
@@ -69,24 +68,22 @@ class IndexPage:
             f" The first {MOST_PICTURES} of {self.count} pictures are here." if self.count > MOST_PICTURES else ""
         )
         legend = tag("p", *(entry(index, self.classes[index]) for index in sorted(self.present)))
-        script = Html(f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>")
-        sections = [section("Pictures", tag("p", how + left_out, class_="quiet"), legend, *self.figures), script]
-        replace_file(path, [page(path.resolve().parent.name, sections, above="minifcn predict").encode()])
+        pictures = section("Pictures", tag("p", how + left_out, class_="quiet"), legend, *self.figures)
+        write_page(path, path.resolve().parent.name, [pictures], above="minifcn predict", script=SCRIPT)
 
 
 def entry(index: int, name: str) -> Html:
     """Return a class of the legend: its colour and its name."""
-    colour = ",".join(map(str, viz.palette(256)[index]))
-    swatch = tag("span", "", class_="swatch", style=f"background:rgb({colour})")
-    return tag(
-        "span", swatch, tag("span", name, **{"data-colour": colour}), style="margin-right:1.2rem;display:inline-block"
-    )
+    words = tag("span", name, **{"data-colour": ",".join(map(str, viz.palette(256)[index]))})
+    return tag("span", swatch(index), words, style="margin-right:1.2rem;display:inline-block")
 
 
-def nearest(size: int, factor: float) -> np.ndarray:
-    """Return which pixels of an axis of `size` a picture smaller by `factor` shows; all, if that is above 1."""
-    count = max(1, round(size * min(factor, 1)))
-    return (2 * np.arange(count) + 1) * size // (2 * count)
+def shrunk(picture: np.ndarray) -> np.ndarray:
+    """Return a picture (H, W, ...) with at most `SIDE` pixels a side, each the nearest one of the picture."""
+    factor = min(1, SIDE / max(picture.shape[:2]))
+    counts = [max(1, round(size * factor)) for size in picture.shape[:2]]
+    rows, columns = ((2 * np.arange(n) + 1) * size // (2 * n) for n, size in zip(counts, picture.shape, strict=False))
+    return picture[rows][:, columns]
 
 
 def small_jpeg(image: np.ndarray) -> bytes:

@@ -76,9 +76,7 @@ def write_report(run_dir: Path, *, refresh: int = 0) -> Path:
             sections.append(section(title, table((), _flat(settings), class_="settings")))
     if notes:
         sections.append(section("Not on this page", tag("ul", *(tag("li", note) for note in notes))))
-    path = run_dir / "report.html"
-    replace_file(path, [page(run_dir.resolve().name, sections, refresh=refresh).encode()])
-    return path
+    return write_page(run_dir / "report.html", run_dir.resolve().name, sections, refresh=refresh)
 
 
 # What the run folder holds.
@@ -203,7 +201,7 @@ def _classes(evaluation: Evaluation) -> Html:
     confusion = evaluation.confusion
     columns = (evaluation.classes, confusion.iu().tolist(), confusion.shares_true(), confusion.shares_predicted())
     rows = [
-        (tag("span", _swatch(index), name), _number(iu), _bar(iu), f"{100 * true:.2f} %", f"{100 * predicted:.2f} %")
+        (tag("span", swatch(index), name), _number(iu), _bar(iu), f"{100 * true:.2f} %", f"{100 * predicted:.2f} %")
         for index, (name, iu, true, predicted) in enumerate(zip(*columns, strict=True))
     ]
     looks = {1: "number", 2: "bar", 3: "number", 4: "number"}
@@ -277,7 +275,8 @@ def plot(path: Path, alt: str) -> Html:
     return tag("img", src=inline(png), alt=alt, width=str(width), class_="plot")
 
 
-def _swatch(index: int) -> Html:
+def swatch(index: int) -> Html:
+    """Return a spot of the colour of a class."""
     red, green, blue = viz.palette()[index % 256]
     return tag("span", "", class_="swatch", style=f"background:rgb({red},{green},{blue})")
 
@@ -293,10 +292,18 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if usable else "–"
 
 
-def page(name: str, sections: Sequence[Html], *, above: str = "minifcn run", refresh: int = 0) -> str:
-    """Return a whole page: its name as title and heading, a word above the heading, and the sections.
+def write_page(
+    path: Path,
+    name: str,
+    sections: Sequence[Html],
+    *,
+    above: str = "minifcn run",
+    script: Path | None = None,
+    refresh: int = 0,
+) -> Path:
+    """Write a whole page: its name as title and heading, a word above the heading, and the sections. Return `path`.
 
-    With `refresh`, a browser loads it again after so many seconds.
+    `script` is the file of a script that the page runs. With `refresh`, a browser loads it again after so many seconds.
     """
     again = [tag("meta", **{"http-equiv": "refresh", "content": str(refresh)})] if refresh else []
     head = tag(
@@ -308,5 +315,7 @@ def page(name: str, sections: Sequence[Html], *, above: str = "minifcn run", ref
         Html(f"<style>{STYLE.read_text(encoding='utf-8')}</style>"),
     )
     title = tag("header", tag("p", above, class_="quiet"), tag("h1", name))
-    body = tag("body", tag("main", title, *sections))
-    return f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'
+    runs = [Html(f"<script>{script.read_text(encoding='utf-8')}</script>")] if script else []
+    body = tag("body", tag("main", title, *sections, *runs))
+    replace_file(path, [f'<!DOCTYPE html>\n<html lang="en">{head}{body}</html>\n'.encode()])
+    return path

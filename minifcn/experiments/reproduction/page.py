@@ -320,8 +320,7 @@ def _line(cells: Sequence[str]) -> str:
 def write_html(found: Iterable[Section], path: Path) -> Path:
     """Return the page as one HTML file that needs no other."""
     parts = [report.section(section.title, *map(_html, section.blocks)) for section in found]
-    replace_file(path, [report.page(TITLE, parts, above="minifcn reproduce").encode()])
-    return path
+    return report.write_page(path, TITLE, parts, above="minifcn reproduce")
 
 
 def _html(block: Block) -> Html:
