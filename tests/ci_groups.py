@@ -67,9 +67,9 @@ def _no_pyodide() -> str:
 
 
 def _no_gpu() -> str:
-    from minifcn.training.device import probe_gpu
+    from minifcn.training.device import diagnose_gpu
 
-    usable, reason = probe_gpu()
+    usable, reason, _ = diagnose_gpu()
     return "" if usable else reason
 
 

@@ -37,7 +37,7 @@ import numpy as np
 import pytest
 from ci_groups import GROUPS, launcher
 
-from minifcn.training.device import probe_gpu
+from minifcn.training.device import diagnose_gpu
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def rng() -> np.random.Generator:
 @pytest.fixture(scope="session")
 def gpu_reason() -> str:
     """Why the GPU cannot be used; "" where it can."""
-    usable, reason = probe_gpu()
+    usable, reason, _ = diagnose_gpu()
     return "" if usable else reason
 
 

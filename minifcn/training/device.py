@@ -60,12 +60,6 @@ def choose_device(wish: str, *, card: int = 0) -> tuple[str, str]:
     return "cpu", f"cpu, because {reason}"
 
 
-def probe_gpu() -> tuple[bool, str]:
-    """Return `(usable, reason in one line)`. Never raises, never warns."""
-    usable, reason, _ = diagnose_gpu()
-    return usable, reason
-
-
 @functools.cache  # every command asks, and the records of all that is installed take a while to read
 def cupy_packages() -> tuple[str, ...]:
     """Return the installed distributions that provide the module `cupy`; more than one is a fault."""
