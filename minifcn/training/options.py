@@ -341,9 +341,8 @@ class Options:
 
 
 RANGES = (
-    ("hold_out", 0, math.inf),
-    ("max_train", 0, math.inf),
-    ("max_val", 0, math.inf),
+    *((name, 0, math.inf) for name in ("hold_out", "max_train", "max_val", "warmup")),
+    *((name, 0, math.inf) for name in ("stop_after", "measure_steps", "save_every")),
     ("world_size", 64, 500),
     ("width", 1, 512),
     ("fc", 0, 4096),
@@ -356,7 +355,6 @@ RANGES = (
     ("lr", 0.0, 1e6),
     ("trunk_lr", 0.0, 1e6),
     ("momentum", 0.0, 0.9999),
-    ("warmup", 0, math.inf),
     ("ema", 0.0, 0.99999),
     ("focal_gamma", 1.0, 20.0),
     ("hardest", 0.0001, 1.0),
@@ -370,10 +368,7 @@ RANGES = (
     ("jitter", 0.0, 0.9),
     ("seed", 0, 2**63 - 1),
     ("overfit", 0, 10_000),
-    ("stop_after", 0, math.inf),
     ("measure_every", 1, math.inf),
-    ("measure_steps", 0, math.inf),
-    ("save_every", 0, math.inf),
     ("samples", 0, 1000),
     ("threads", 0, 1024),
     ("workers", 0, 256),

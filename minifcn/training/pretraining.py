@@ -31,6 +31,7 @@ from minifcn.models.zoo import TRUNKS, trunk_name
 from minifcn.optim import SGD, Adam, Muon, Optimizer, learning_rate
 from minifcn.training.divergence import unheard
 from minifcn.training.options import CHOICES
+from minifcn.training.options import RANGES as OF_RUNS
 from minifcn.training.progress import Bar, silent
 from minifcn.training.ranges import check_choices, check_ranges
 from minifcn.training.step import accuracy, classifier_step, shuffled
@@ -76,16 +77,8 @@ class Pretraining:
         return averaging(made, classes=len(Objects.classes), init=random)
 
 
-RANGES = (
-    ("width", 1, 512),
-    ("images", 1, 100_000),
-    ("size", 64, 500),
-    ("epochs", 1, 10_000),
-    ("batch", 1, 4096),
-    ("lr", 0.0, 1e6),
-    ("seed", 0, 2**63 - 1),
-    ("threads", 0, 1024),
-)
+AS_IN_RUNS = [each for each in OF_RUNS if each[0] in ("width", "batch", "lr", "seed", "threads")]
+RANGES = [*AS_IN_RUNS, ("images", 1, 100_000), ("size", 64, 500), ("epochs", 1, 10_000)]
 
 
 def border(make: Callable[..., Trunk], size: int) -> int | str:
