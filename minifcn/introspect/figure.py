@@ -37,17 +37,12 @@ def head_lines(net: FCN, head: str) -> list[str]:
     for step in net.steps(head):
         score = follow([step], values, words)
         if step.comment:
-            lines.append(commented(f"score = {score}", step.comment))
+            lines.append(f"{f'score = {score}':<64} # {step.comment}")  # all comments begin in one column
             values["score"] = "score"
     return [*lines, f"{f'{head[1:]} =' if head else 'return'} {values['score']}"]
 
 
 FUSED = {"sum": "{} + {}", "max": "maximum({}, {})", "concat": "concat({}, {})"}
-
-
-def commented(code: str, comment: str) -> str:
-    """Return a line of code, its comment where all comments begin."""
-    return f"{code:<64} # {comment}"
 
 
 def trunk_lines(trunk: Trunk, skips: tuple[str, ...]) -> list[str]:

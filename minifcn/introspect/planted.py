@@ -62,15 +62,13 @@ def with_gradient(op: Callable[..., Tensor], position: int, wrong: Callable[...,
     return lifted(op.__name__, function)
 
 
-def painted(gy: Any, w: Any, size: tuple[int, int], stride: int = 1, dilation: int = 1, add: bool = True) -> Any:
+def painted(gy: Any, w: Any, size: tuple[int, int], *, add: bool = True) -> Any:
     """Return the gradient at an image of `size`, window by window; `add=False`: later windows cover earlier ones."""
     gx = xp_of(gy).zeros((len(gy), w.shape[1], *size), dtype=gy.dtype)
-    span = [dilation * (k - 1) + 1 for k in w.shape[2:]]
     for i, j in np.ndindex(gy.shape[2:]):
-        rows = slice(i * stride, i * stride + span[0], dilation)
-        columns = slice(j * stride, j * stride + span[1], dilation)
+        window = gx[:, :, i : i + w.shape[2], j : j + w.shape[3]]
         part = xp_of(gy).tensordot(gy[:, :, i, j], w, axes=1)
-        gx[:, :, rows, columns] = part + (gx[:, :, rows, columns] if add else 0)
+        window[...] = part + (window if add else 0)
     return gx
 
 
@@ -118,7 +116,6 @@ def planted() -> dict[str, Planted]:
     a, b = numbers.standard_normal((3, 4)), numbers.standard_normal((3, 4))
     zeros = np.where(numbers.random((3, 4)) < 0.4, 0.0, a)
     ties = np.array([[1.0, 3.0, 3.0, 0.5], [2.0, 0.1, -1.0, 2.0], [4.0, 0.2, 0.3, 0.4]])
-    one, two, three = {"stride": 2}, {"dilation": 2}, {"padding": 1}
 
     def conv(position: int, wrong: Callable[..., Any], words: str, **options: Any) -> Planted:
         return Planted(with_gradient(ops.conv2d, position, wrong), (image, w), position, words, options)
@@ -131,13 +128,13 @@ def planted() -> dict[str, Planted]:
             1, lambda gy, right, *_, **__: right(gy)[..., ::-1, ::-1].copy(), "not flipped"
         ),
         "stride forgotten": conv(
-            0, lambda gy, right, x, w, **_: painted(gy, w, x.shape[2:]), "stride is forgotten", **one
+            0, lambda gy, right, x, w, **_: painted(gy, w, x.shape[2:]), "stride is forgotten", stride=2
         ),
         "dilation forgotten": conv(
-            0, lambda gy, right, x, w, **_: painted(gy, w, x.shape[2:]), "dilation is forgotten", **two
+            0, lambda gy, right, x, w, **_: painted(gy, w, x.shape[2:]), "dilation is forgotten", dilation=2
         ),
-        "padding not cut off": conv(0, lambda gy, right, x, w, **_: uncut(gy, w, x.shape[2:], 1), "padding", **three),
-        "border wrong": conv(0, lambda gy, right, *_, **__: first_row_lost(gy, right), "only the border", **three),
+        "padding not cut off": conv(0, lambda gy, right, x, w, **_: uncut(gy, w, x.shape[2:], 1), "padding", padding=1),
+        "border wrong": conv(0, lambda gy, right, *_, **__: first_row_lost(gy, right), "only the border", padding=1),
         "overlaps overwritten": conv(
             0, lambda gy, right, x, w, **_: painted(gy, w, x.shape[2:], add=False), "+= and not ="
         ),
