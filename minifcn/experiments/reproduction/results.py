@@ -43,15 +43,15 @@ class Result:
     def curve(self) -> Curve:
         """Return the training loss by step, image and second; empty if there is no log, or none to be believed."""
         try:
-            return read_curve(self.log, self.per_step) if self.log else Curve.empty()
+            return read_curve(self.log, self.per_step) if self.log else NO_CURVE
         except (OSError, FormatError):
-            return Curve.empty()
+            return NO_CURVE
 
 
-def number(found: object, most: float) -> float:
+def number(found: Any, most: float) -> float:
     """Return what a file has where a number from 0 to `most` belongs; NaN if it is something else."""
-    usable = isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found <= most
-    return float(found) if usable and isinstance(found, (int, float)) else math.nan
+    usable = isinstance(found, (int, float)) and not isinstance(found, bool)
+    return float(found) if usable and 0 <= found <= most else math.nan
 
 
 def confusion_of(found: Mapping[str, Any], path: Path) -> ConfusionMatrix:
@@ -115,14 +115,12 @@ class Curve:
     seconds: np.ndarray
     loss: np.ndarray
 
-    @classmethod
-    def empty(cls) -> Curve:
-        nothing = np.zeros(0)
-        return cls(nothing, nothing, nothing, nothing)
-
     def final_loss(self) -> float:
         """Return the mean over the last tenth of the records; NaN without any."""
         return float(self.loss[-max(1, len(self.loss) // 10) :].mean()) if len(self.loss) else math.nan
+
+
+NO_CURVE = Curve(*[np.zeros(0)] * 4)
 
 
 def read_curve(path: Path, per_step: int) -> Curve:
@@ -140,7 +138,7 @@ def read_curve(path: Path, per_step: int) -> Curve:
             if not math.isnan(step + loss + speed):
                 rows.append((step, loss, speed))
     if not rows:
-        return Curve.empty()
+        return NO_CURVE
     steps, losses, speeds = np.array(sorted(rows), dtype=np.float64).T
     images = steps * per_step
     seconds = np.cumsum(np.diff(images, prepend=0.0) / np.maximum(speeds, 1e-9))

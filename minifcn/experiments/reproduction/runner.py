@@ -18,16 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import minifcn.errors
 from minifcn.errors import FormatError, MinifcnError, UsageError
 from minifcn.experiments.reproduction.cells import EVALUATE, PRETRAIN, TRAIN, Job, expected_seconds
 from minifcn.experiments.reproduction.results import number, read_pretrained, read_result
 from minifcn.formats.checkpoint import replace_file
+from minifcn.formats.limits import printable
 from minifcn.formats.strict_json import read_json
 from minifcn.training.progress import Bar, clock, silent
 from minifcn.training.run_folder import locked
 from minifcn.training.signals import Signals
 
+ROOT = str(Path(__file__).parents[3])  # where the package lies
 TICK = 0.1  # seconds between looks at the processes
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 MOST_TIMES = 1 << 20
@@ -121,7 +122,7 @@ def flags(settings: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def tail(path: Path, lines: int = TAIL) -> str:
+def tail(path: Path) -> str:
     """Return the last lines of a process's output, as one printable line."""
     try:
         with open(path, "rb") as file:
@@ -129,8 +130,8 @@ def tail(path: Path, lines: int = TAIL) -> str:
             text = file.read(4096).decode("utf-8", "replace")
     except OSError as fault:
         return f"{path}: {fault.strerror}"
-    last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
-    return "".join(c if c.isprintable() else "?" for c in " / ".join(last)) or "it said nothing"
+    last = [line.strip() for line in text.splitlines() if line.strip()][-TAIL:]
+    return printable(" / ".join(last)) or "it said nothing"
 
 
 # ------------------------------------------------------------------------------------------------------------ the times
@@ -271,8 +272,7 @@ class Runner:
             (folder / "config.json").unlink(missing_ok=True)
         if job.cell.kind != TRAIN:
             folder.mkdir(exist_ok=True)
-        package = str(Path(minifcn.errors.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
         with open(log_of(job, self.out), "ab") as log:
             process = subprocess.Popen(  # noqa: S603  our own interpreter and our own modules
                 self.command(job, self.out),

@@ -81,10 +81,10 @@ def border() -> Iterator[Row]:
     where = "released nets"
     for stride in CROPS:
         claim = f"padding 100 lets every image through FCN-{stride}s"
-        yield row(where, claim, "", partial(fitting, stride, 100), expected=f"{len(SIDES)} {AMONG}")
+        yield row(where, claim, "", partial(fitting, stride), expected=f"{len(SIDES)} {AMONG}")
     for stride in CROPS:
         claim, note = f"the least padding that does so (FCN-{stride}s)", "100 is enough, and three more than needed"
-        yield row(where, claim, "", partial(least_padding, stride), expected="97", note=note)
+        yield row(where, claim, "", partial(safe_padding, vgg_paths, SKIPS[stride]), expected="97", note=note)
     yield row(where, "with 96, FCN-32s refuses the sides", "", refused_by_96, expected="1, 2", note="fc6 does not fit")
     claim = "with pools that round down, FCN-32s refuses in spite of its 100"
     yield row(where, claim, "", refused_by_floor, expected=f"397 {AMONG}")
@@ -199,13 +199,10 @@ def pool_fields() -> str:
     return listed(Grid.of(path).field for name, path in vgg_paths(100).items() if name.startswith("pool"))
 
 
-def fitting(stride: int, padding: int) -> str:
-    ladder = Ladder(vgg_paths(padding), SKIPS[stride])
+def fitting(stride: int) -> str:
+    """Return how many sides come out whole at padding 100."""
+    ladder = Ladder(vgg_paths(100), SKIPS[stride])
     return f"{sum(ladder.fits(side) for side in SIDES)} {AMONG}"
-
-
-def least_padding(stride: int) -> int:
-    return safe_padding(vgg_paths, SKIPS[stride])
 
 
 def refused_by_96() -> str:

@@ -206,16 +206,14 @@ def at_once(scale: float) -> tuple[str, str]:
     return (f"{ratio:.0e}" if word == "equal" else word), apart
 
 
-def first_losses(name: str) -> list[float]:
+def first_loss(name: str) -> str:
+    """Return the loss per pixel of each head of a fresh net on random labels."""
     net = NETS[name](width=1).astype(np.float64).eval()
     scores = net(rng_of().standard_normal((1, 3, 20, 24)))
     every = list(scores.values()) if isinstance(scores, dict) else [scores]
     truths = [rng_of(1).integers(0, y.shape[1], (1, 20, 24)) for y in every]
-    return [ops.softmax_cross_entropy(y, truth).item() for y, truth in zip(every, truths, strict=True)]
-
-
-def first_loss(name: str) -> str:
-    return " and ".join(f"{loss:.5f}" for loss in first_losses(name))
+    losses = [ops.softmax_cross_entropy(y, truth).item() for y, truth in zip(every, truths, strict=True)]
+    return " and ".join(f"{loss:.5f}" for loss in losses)
 
 
 def first_summed_loss() -> tuple[str, str]:

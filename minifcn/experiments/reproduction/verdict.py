@@ -19,6 +19,7 @@ differences (not of their mean), which asks for more than a standard error would
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,12 +39,8 @@ class Verdict:
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean, NaN of nothing, and the sample standard deviation, NaN of fewer than two."""
-    if not values:
-        return math.nan, math.nan
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return mean, math.nan
-    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    mean = statistics.fmean(values) if values else math.nan
+    return mean, statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def verdict(differences: Sequence[float], *, says: str = GREATER) -> Verdict:
