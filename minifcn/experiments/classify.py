@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minifcn import ops
 from minifcn.backend import to_device, to_host
 from minifcn.data.batches import Preprocessing
 from minifcn.errors import UsageError
@@ -38,9 +39,8 @@ def classifier_of(weights: WeightSet) -> tuple[Classifier, Preprocessing]:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Scores (N, classes, ...) as probabilities."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    """Return scores (N, classes, ...) as probabilities."""
+    return ops.softmax(scores).data
 
 
 def middle(image: np.ndarray, size: int) -> np.ndarray:
