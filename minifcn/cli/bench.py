@@ -68,6 +68,7 @@ from minifcn.kernels.convolution import WAYS, convolution
 from minifcn.kernels.threads import set_threads, threads
 from minifcn.models.zoo import named
 from minifcn.training.device import choose_device
+from minifcn.training.environment import environment
 from minifcn.training.ranges import check_choices, check_ranges
 from minifcn.training.ranks import Alone, together
 
@@ -159,12 +160,9 @@ def print_machine(torch: Any = None, rate: float = 0.0) -> None:
 def record_of(options: Options, rows: Any, torch: Any = None, **more: Any) -> dict[str, Any]:
     return {
         "options": dataclasses.asdict(options),
-        "minifcn": __version__,
-        "numpy": np.__version__,
+        **environment(options.device),
         "torch": torch.__version__ if torch else None,
         "torch_build": torch.__config__.show() if torch else None,
-        "machine": platform.machine(),
-        "threads": threads(),
         **more,
         "rows": rows,
     }

@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from minifcn.cli.command import say
 from minifcn.errors import UsageError
 from minifcn.kernels.threads import cores
 from minifcn.training.device import cupy_packages, diagnose_gpu, pip_command
+from minifcn.training.environment import environment
 
 # What each package is for. Those that only come with an extra are marked; the rest come with minifcn.
 PACKAGES = {
@@ -95,7 +97,7 @@ def machine() -> list[tuple[str, str]]:
     """Return names and values: minifcn, Python, NumPy, its BLAS, threads."""
     chosen = [f"{name}={os.environ[name]}" for name in THREAD_VARIABLES if name in os.environ]
     return [
-        ("minifcn", f"{__version__} in {os.path.dirname(os.path.abspath(__file__))}"),
+        ("minifcn", f"{__version__} in {Path(__file__).parents[1]}"),
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {sys.executable}"),
         ("NumPy", np.__version__),
         ("BLAS", blas()),
@@ -106,15 +108,11 @@ def machine() -> list[tuple[str, str]]:
 
 def blas() -> str:
     """Return the library behind `@`, with its version and threads if threadpoolctl knows them."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
+    found = environment("cpu")
+    if "blas" not in found:
         built: Any = np.show_config(mode="dicts")
         return f"{built['Build Dependencies']['blas']['name']} (threads unknown without threadpoolctl)"
-    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    if not found:
-        return "none that threadpoolctl knows"
-    return "; ".join(f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads" for pool in found)
+    return f"{found['blas']}, {found['blas threads']} threads" if found["blas"] else "none that threadpoolctl knows"
 
 
 def driver() -> tuple[str, int]:
