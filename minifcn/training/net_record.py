@@ -82,7 +82,7 @@ def read_record(path: Path, meta: Mapping[str, Any]) -> NetRecord:
     except FormatError as fault:
         raise FormatError(f"{path}: {fault}") from fault
     if type(stride) is not int or stride not in options.strides:
-        raise FormatError(f"{path}: stride is {stride!r:.80}; expected a checkpoint of `minifcn train`")
+        raise FormatError(f"{path}: stride is {stride!r:.80}; expected a checkpoint of a training run")
     geometry = _classes(path, found, "geometry_classes") if options.two_heads else ()
     bits = found.get("image_bits", 16)
     if not whole(bits, least=8, most=16):
@@ -95,5 +95,5 @@ def _classes(path: Path, found: Mapping[str, Any], field: str) -> tuple[str, ...
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes):
         raise FormatError(f"{path}: {field} are {classes!r:.80}; expected a list of names")
     if fault := fault_of_names(classes) or (f"{len(classes)} names, of at most {VOID}" if len(classes) > VOID else ""):
-        raise FormatError(f"{path}: {field} are {fault}; expected a checkpoint of `minifcn train`")
+        raise FormatError(f"{path}: {field} are {fault}; expected a checkpoint of a training run")
     return tuple(classes)

@@ -325,7 +325,7 @@ def missing_beginning(o: Options) -> str:
     if not absent or absent == ["imagenet"]:
         return ""
     run = absent[0].removeprefix("runs/")
-    how = f"train that first (minifcn train `recipe={run}`), or name" if run in PAPER else "name"
+    how = f"train that first (`recipe={run}`), or name" if run in PAPER else "name"
     return (
         f"{absent[0]}: found no file or run, and recipe {o.recipe} begins with it; {how} what it is to begin with "
         '(`init=FILE_OR_RUN`), or let it begin with random numbers (`init=""`)'

@@ -46,7 +46,7 @@ def write_report(run_dir: Path, *, refresh: int = 0) -> Path:
     """
     run_dir = path_of(run_dir)
     if not run_dir.is_dir():
-        raise DataError(f"{run_dir}: no such run folder; a run of `minifcn train` makes one")
+        raise DataError(f"{run_dir}: no such run folder; a training run makes one")
     notes: list[str] = []
     config = _read(run_dir, "config.json", notes, _as_mapping) or {}
     history = _read(run_dir, "metrics.jsonl", notes, partial(_as_history, notes=notes)) or []
@@ -101,7 +101,7 @@ def _read(run_dir: Path, name: str, notes: list[str], parse: Callable[[str], Any
             raise DataError("it is no file")
         return parse((run_dir / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        cure = "; `minifcn evaluate` on this folder writes it" if name == "evaluation.json" else ""
+        cure = "; evaluating the run writes it" if name == "evaluation.json" else ""
         notes.append(f"{name} is not in the run folder{cure}.")
     except (OSError, ValueError, KeyError, TypeError, MinifcnError) as error:
         notes.append(f"{name} cannot be used: {type(error).__name__}: {error}.")

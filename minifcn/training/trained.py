@@ -29,7 +29,7 @@ AVERAGE = "average."
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint of `minifcn train` holds, checked, or a file of an FCN's weights."""
+    """What a checkpoint of a training run holds, checked, or a file of an FCN's weights."""
 
     path: Path
     name: str
@@ -77,17 +77,17 @@ def open_trained(path: str | Path, *, best: bool = False, say: Say = silent) -> 
     if path.is_dir():
         found = (load_best if best else load_latest)(path, say=say)
         if found is None:
-            raise UsageError(f"{path}: holds no checkpoint; expected the folder of a run of `minifcn train`")
+            raise UsageError(f"{path}: holds no checkpoint; expected the folder of a training run")
         return of_checkpoint(found)
     if recognised(path):
         return of_weights(open_weights(path, say=say))
     if not path.exists():
-        raise UsageError(f"{path}: found no such run folder or checkpoint; `minifcn train` makes one")
+        raise UsageError(f"{path}: found no such run folder or checkpoint; a training run makes one")
     return of_checkpoint(Checkpoint(path, *load_checkpoint(path)))
 
 
 def of_checkpoint(checkpoint: Checkpoint) -> Trained:
-    """Return the net in a checkpoint of `minifcn train`.
+    """Return the net in a checkpoint of a training run.
 
     Its parameters have no memory of their own until those of the file are found to fit, so a record that claims a
     larger net than the file holds costs nothing.
@@ -95,7 +95,7 @@ def of_checkpoint(checkpoint: Checkpoint) -> Trained:
     path, meta = checkpoint.path, checkpoint.meta
     record, progress = read_record(path, meta), meta.get("progress")
     if not isinstance(progress, Mapping) or not isinstance(progress.get("step"), int):
-        raise FormatError(f"{path}: has no progress; expected a checkpoint of `minifcn train`")
+        raise FormatError(f"{path}: has no progress; expected a checkpoint of a training run")
     net = record.network(init="meta")
     restore_net(net, checkpoint, averaged=True)
     return Trained(path, str(record), net, record.classes, record.inputs, progress["step"], meta, record.image_bits)

@@ -643,8 +643,8 @@ def test_a_folder_without_a_training_split_has_no_baselines(
     [
         ("", "evaluate: found 'nothing'; expected: minifcn evaluate RUN"),
         ("@ @", "evaluate: found '@ @'; expected: minifcn evaluate RUN"),
-        ("nowhere", "nowhere: found no such run folder or checkpoint; `minifcn train` makes one"),
-        (".", ".: holds no checkpoint; expected the folder of a run of `minifcn train`"),
+        ("nowhere", "nowhere: found no such run folder or checkpoint; a training run makes one"),
+        (".", ".: holds no checkpoint; expected the folder of a training run"),
         ("@ --absent never", "option absent is 'never'; expected one of skip, zero, present-in-gt"),
         ("@ --scales 9", "option scales is '9'; expected numbers from 0.25 to 4, such as 0.75,1,1.25"),
         ("@ --batch 0", "option batch is 0; expected a number of at least 1"),
@@ -886,9 +886,9 @@ def earlier(meta: dict[str, Any]) -> dict[str, Any]:
         ({"classes": ["a", 1]}, "classes are ['a', 1]; expected a list of names"),
         ({"classes": ["a", "b"]}, "these parameters are not this network's: 6 of another shape: score_fr.w ("),
         ({"preprocessing": {"order": "RGB"}}, "preprocessing: found {'order': 'RGB'}; expected exactly the fields"),
-        ({"stride": 4}, "stride is 4; expected a checkpoint of `minifcn train`"),
+        ({"stride": 4}, "stride is 4; expected a checkpoint of a training run"),
         ({"stride": [8]}, "stride is [8]; expected a checkpoint"),
-        ({"progress": 3}, "has no progress; expected a checkpoint of `minifcn train`"),
+        ({"progress": 3}, "has no progress; expected a checkpoint of a training run"),
         ({"progress": {"step": "x"}}, "has no progress"),
     ],
 )

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from line_budget import parsed
 
+from minifcn.cli.verbs import VERBS
+
 PACKAGE = pathlib.Path(__file__).parent.parent.parent / "minifcn"
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
@@ -15,6 +17,19 @@ CALLED = {  # strings that hold the flags of a program which the file itself sta
     "kernels/fused.py": {"--fmad"},
     "training/device.py": {"--upgrade"},
     "training/ranks.py": {"--mpi", "--shm-size"},
+}
+
+COMMAND = re.compile(rf"\bminifcn ({'|'.join(VERBS)})\b")
+SHOWN = {  # files with strings that name a command: titles of pages, help texts, and messages that still do
+    "data/tools/check.py",
+    "data/tools/fetch.py",
+    "data/tools/silent.py",
+    "experiments/reproduction/page.py",
+    "formats/not_weights.py",
+    "training/index_page.py",
+    "training/pretraining.py",
+    "weights/published.py",
+    "weights/wrappers.py",
 }
 
 
@@ -38,6 +53,11 @@ def test_the_library_names_no_flag() -> None:
     """A person who calls a function has arguments, and no flags."""
     found = {name: {flag for text in strings(tree) for flag in FLAG.findall(text)} for name, tree in library()}
     assert {name: flags for name, flags in found.items() if flags} == CALLED
+
+
+def test_the_library_names_no_command() -> None:
+    """What comes next is said in words or by an argument: only a command line has commands."""
+    assert {name for name, tree in library() if any(COMMAND.search(text) for text in strings(tree))} <= SHOWN
 
 
 def test_the_library_prints_nothing() -> None:

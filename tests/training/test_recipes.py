@@ -457,7 +457,7 @@ def test_a_finer_net_that_begins_with_a_classifier_is_warned_of(
         ),
         (
             "heavy16-voc-fcn16s",
-            "train that first (minifcn train --recipe heavy16-voc-fcn32s), or name what it is to begin",
+            "train that first (--recipe heavy16-voc-fcn32s), or name what it is to begin",
         ),
         ("cvpr15-nyud-fcn32s-color-hha", "runs/cvpr15-nyud-fcn32s-color: found no file or run"),
         ("heavy16-voc-fcn32s --init=", "VOCdevkit: no such folder"),
