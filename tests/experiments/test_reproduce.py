@@ -670,15 +670,15 @@ def test_a_page_without_any_result_is_a_page() -> None:
     found = list(sections(findings(results={})))
     cells_shown = [
         cell
-        for section in found
-        for block in section.blocks
+        for _, blocks in found
+        for block in blocks
         if isinstance(block, TextTable)
         for row in block.rows
         for cell in row
     ]
     assert "–" in cells_shown and "nan" not in " ".join(cells_shown)
-    assert any(isinstance(block, Picture) for section in found for block in section.blocks)
-    assert "Of 4 claims: 0 held, 0 reversed, 4 undecided." in [block for s in found for block in s.blocks]
+    assert any(isinstance(block, Picture) for _, blocks in found for block in blocks)
+    assert "Of 4 claims: 0 held, 0 reversed, 4 undecided." in [block for _, blocks in found for block in blocks]
 
 
 def test_new_tables_beside_an_older_page(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from minifcn.data.sample import VOID
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import UsageError, whole
 from minifcn.formats.limits import path_of
+from minifcn.introspect.markup import text_table
 from minifcn.metrics import ConfusionMatrix
 
 FACTORS = (128, 64, 32, 16, 8, 4)
@@ -60,9 +61,9 @@ class Bound:
 
     def __str__(self) -> str:
         lines = [self.header, *(tuple(str(cell) for cell in line) for line in self.rows)]
-        wide = max(len(line[0]) for line in lines)
-        table = [line[0].ljust(wide) + "".join(cell.rjust(7) for cell in line[1:]) for line in lines]
-        return "\n".join([*table, self.skipped or f"{self.images} images, {self.classes} classes in them"])
+        return "\n".join(
+            [*text_table(lines, left=1), self.skipped or f"{self.images} images, {self.classes} classes in them"]
+        )
 
 
 def upper_bound(

@@ -57,12 +57,8 @@ class Picture:
 Block = str | TextTable | Picture
 
 
-@dataclass
-class Section:
-    """A heading and what stands below it."""
-
-    title: str
-    blocks: list[Block] = field(default_factory=list)
+Section = tuple[str, list[Block]]
+"""A heading and what stands below it."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +84,17 @@ class Findings:
 
 def sections(f: Findings) -> Iterator[Section]:
     """Yield the page, from top to bottom."""
-    yield Section(MADE, list(_made(f)))
+    yield MADE, list(_made(f))
     if f.tables and not f.quick:
-        yield Section(HELD_HERE, _verdicts(f))
+        yield HELD_HERE, _verdicts(f)
     if f.exact:
-        yield Section(UNTRAINED[0], list(_exact(f.exact)))
+        yield UNTRAINED[0], list(_exact(f.exact))
     if f.bound is not None:
-        yield Section(UNTRAINED[1], list(_bound(f.bound)))
+        yield UNTRAINED[1], list(_bound(f.bound))
     for table in f.tables:
-        yield Section(table.title, list(_table(table, f)))
+        yield table.title, list(_table(table, f))
     if f.failed:
-        lines = tuple((name, why) for name, why in f.failed.items())
-        yield Section(FAILED, [TextTable(("cell", "what it said"), lines)])
+        yield FAILED, [TextTable(("cell", "what it said"), tuple(f.failed.items()))]
 
 
 def _made(f: Findings) -> Iterator[Block]:
@@ -109,7 +104,7 @@ def _made(f: Findings) -> Iterator[Block]:
     )
     if not f.tables:
         yield f"Made by `{f.command}`: {machine}. Nothing was trained for these parts."
-        yield "The tables of the paper that need training are not on this page: `minifcn reproduce` makes them."
+        yield "The tables of the paper that need training are not on this page: they were not asked for."
         return
     seeds = ", ".join(map(str, f.seeds))
     yield (
@@ -253,7 +248,7 @@ def read_page(path: Path) -> dict[str, str]:
     head, *parts = f"\n{text}".split("\n## ")
     older = {title: body.strip() for title, _, body in (part.partition("\n") for part in parts)}
     if head.strip() != f"# {TITLE}" or MADE not in older:
-        raise FormatError(f"{path}: is none of our pages; expected one that `minifcn reproduce` has written")
+        raise FormatError(f"{path}: is none of our pages; expected one that the reproduction has written")
     return older
 
 
@@ -262,12 +257,12 @@ def beside(older: Mapping[str, str], found: Iterable[Section], *, day: str) -> l
 
     How the new ones were made is said below how the old ones were, with the `day`.
     """
-    new = {section.title: section for section in found}
+    new = dict(found)
     titles = [title for title in new if title not in (MADE, HELD_HERE)]
     start = f"{', '.join(f'*{title}*' for title in titles)}: made later, on "
     made = [text for text in older[MADE].split("\n\n") if not text.startswith(start)]
     both = "A row that older tables have, too, was not taken from them: both numbers stand."
-    new[MADE] = Section(MADE, [*made, f"{start}{day}. {new[MADE].blocks[0]} {both}"])
+    new[MADE] = [*made, f"{start}{day}. {new[MADE][0]} {both}"]
     order = [MADE, HELD_HERE, *UNTRAINED, *(table.title for table in TABLES.values())]
 
     def place(title: str) -> int:
@@ -276,11 +271,11 @@ def beside(older: Mapping[str, str], found: Iterable[Section], *, day: str) -> l
     rows = [_cells(line) for line in older.get(HELD_HERE, "").split("\n")[4:]]
     rows = [row for row in rows if row[0] not in titles]
     if HELD_HERE in new:
-        rows += next(block.rows for block in new[HELD_HERE].blocks if isinstance(block, TextTable))
+        rows += next(block.rows for block in new[HELD_HERE] if isinstance(block, TextTable))
     if rows:
-        new[HELD_HERE] = Section(HELD_HERE, _counted(sorted(rows, key=lambda row: place(row[0]))))
-    merged = {title: Section(title, [body]) for title, body in older.items()} | new
-    return [merged[title] for title in sorted(merged, key=place)]
+        new[HELD_HERE] = _counted(sorted(rows, key=lambda row: place(row[0])))
+    merged: dict[str, list[Block]] = {title: [body] for title, body in older.items()}
+    return sorted((merged | new).items(), key=lambda section: place(section[0]))
 
 
 def _cells(line: str) -> tuple[str, ...]:
@@ -296,9 +291,9 @@ def write_markdown(found: Iterable[Section], path: Path) -> list[Path]:
     written, lines = [path], [f"# {TITLE}", ""]
     images = path.parent / "images"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for section in found:
-        lines += [f"## {section.title}", ""]
-        for block in section.blocks:
+    for title, blocks in found:
+        lines += [f"## {title}", ""]
+        for block in blocks:
             if isinstance(block, Picture):
                 images.mkdir(exist_ok=True)
                 file = images / f"reproduction-{block.name}.png"
@@ -319,7 +314,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def write_html(found: Iterable[Section], path: Path) -> Path:
     """Return the page as one HTML file that needs no other."""
-    parts = [report.section(section.title, *map(_html, section.blocks)) for section in found]
+    parts = [report.section(title, *map(_html, blocks)) for title, blocks in found]
     return report.write_page(path, TITLE, parts, above="minifcn reproduce")
 
 
