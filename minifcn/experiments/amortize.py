@@ -36,10 +36,7 @@ def measure(
     twin = convolutionalize(net)
     ways: dict[str, tuple[Module, list[np.ndarray]]] = {
         "patch by patch": (net, np.split(patches, len(patches))),
-        f"{batch} patches at a time": (
-            net,
-            np.split(patches, range(batch, len(patches), batch)),
-        ),
+        f"{batch} patches at a time": (net, np.split(patches, range(batch, len(patches), batch))),
         "all at once": (twin, [image]),
     }
     return {way: clock(of, images, repeat, device) for way, (of, images) in ways.items()}
