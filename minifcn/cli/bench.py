@@ -108,12 +108,13 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
+    """Measure, on every rank that was started. Return the exit code."""
     with together(say=warn) as ranks:
         return measured(argv, ranks)
 
 
 def measured(argv: list[str], ranks: Alone) -> int:
-    """`main` on one rank; only `scaling --ranks` may be run on several."""
+    """Measure on one rank and return the exit code; only `scaling --ranks` may be run on several."""
     words, options = parse_words(Options, argv, verb="bench", after=__doc__ or "")
     if words[:1] != ["side"] and (len(words) != 1 or words[0] not in TABLES):
         raise UsageError(f"bench: found {' '.join(words)!r}; expected: bench {', or: bench '.join(TABLES)}")
@@ -158,6 +159,7 @@ def print_machine(torch: Any = None, rate: float = 0.0) -> None:
 
 
 def record_of(options: Options, rows: Any, torch: Any = None, **more: Any) -> dict[str, Any]:
+    """Return what a JSON file of the benchmark holds: the options, the machine, and the rows of a table."""
     return {
         "options": dataclasses.asdict(options),
         **environment(options.device),
@@ -169,6 +171,7 @@ def record_of(options: Options, rows: Any, torch: Any = None, **more: Any) -> di
 
 
 def side_of(options: Options) -> int:
+    """Return the side of a square image; `UsageError` for another shape."""
     height, width = image_size(options.size)
     if height != width:
         raise UsageError(f"option size is {options.size!r}; expected one number: only whole nets take other shapes")
@@ -176,7 +179,7 @@ def side_of(options: Options) -> int:
 
 
 def wanted_layers(options: Options, default: str = "") -> list[Layer]:
-    """Those that --only names, by default all."""
+    """Return the layers that --only names, by default all."""
     if options.padding not in ("", "same") and not options.padding.isdecimal():
         raise UsageError(f"option padding is {options.padding!r}; expected a number, or 'same': layers are FCN-8s's")
     found = vgg_layers(options.width or 64, side_of(options), options.padding or 100)
@@ -230,12 +233,14 @@ TRAINED: dict[str, dict[str, Any]] = {
 
 
 def work_of(options: Options) -> Work | Depthwise:
+    """Return the net or the layer that the options name, with its batch of images."""
     if options.net == "depthwise":
         return Depthwise(size=image_size(options.size), batch=options.batch, channels=options.width or 144)
     return net_of(options)
 
 
 def net_of(options: Options) -> Work:
+    """Return the net that the options name, with its batch of images."""
     border: Any = int(options.padding) if options.padding.isdecimal() else options.padding
     given: dict[str, Any] = {"width": options.width} if options.width else {}
     if options.padding:
@@ -265,7 +270,7 @@ def measure_nets(options: Options) -> dict[str, Any]:
 
 
 def measure_net(options: Options) -> dict[str, Any]:
-    """Forward and training step of an FCN with 21 classes, ours and PyTorch's from the same weights."""
+    """Measure forward pass and training step of an FCN with 21 classes, ours and PyTorch's from the same weights."""
     torch, thin = import_torch(options.torch), work_of(dataclasses.replace(options, width=1, batch=1))
     if torch:  # what is refused is refused before anything is measured
         thin.rival(torch, torch.contiguous_format)
@@ -329,7 +334,7 @@ def elsewhere(side: str, options: Options) -> Elsewhere:
 
 
 def serve_side(words: list[str], options: Options) -> int:
-    """Be one side: do what is asked for. What came before (drawing the weights) counts only where it must."""
+    """Run one side: do what standard input asks for. Return the exit code."""
     if len(words) != 1 or words[0] not in SIDES:
         raise UsageError(f"bench side: found {' '.join(words)!r}; expected one of {', '.join(SIDES)}")
     serve(tasks_of(words[0], work_of(options)))
@@ -340,6 +345,7 @@ def serve_side(words: list[str], options: Options) -> int:
 
 
 def measure_ladder(options: Options) -> dict[str, Any]:
+    """Print the ladder of each wanted layer, and return it as a record."""
     print_machine()
     rows = []
     for layer in wanted_layers(options, "conv3_2"):
@@ -353,6 +359,7 @@ def measure_ladder(options: Options) -> dict[str, Any]:
 
 
 def measure_memory(options: Options) -> dict[str, Any]:
+    """Print what each way takes for each wanted layer, and return it as a record."""
     print_machine()
     rows = []
     for layer in wanted_layers(options, "conv1_2"):
@@ -367,6 +374,7 @@ def measure_memory(options: Options) -> dict[str, Any]:
 
 
 def measure_overhead(options: Options) -> dict[str, Any]:
+    """Print what autograd costs an op, and return it as a record."""
     print_machine()
     size = min(side_of(options), 8)
     row = overhead(size, options.runs)
@@ -411,6 +419,7 @@ def measure_ranks(options: Options, ranks: Alone) -> dict[str, Any]:
 
 
 def measure_scaling(options: Options) -> dict[str, Any]:
+    """Print, and draw, time against pixels, width and threads; return it as a record."""
     print_machine()
     studies = scaling(options.width or 64, max(64, side_of(options)), options.runs)
     panels = []

@@ -333,7 +333,7 @@ def numbers(
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """`500x375` or `500` as (height, width)."""
+    """Return `500x375` or `500` as (height, width); `UsageError` for anything else."""
     sides = text.split("x")
     if len(sides) not in (1, 2) or not all(side.isdecimal() and 0 < int(side) < 2**20 for side in sides):
         raise UsageError(f"option size is {text!r}; expected height x width in pixels, such as 500x500")

@@ -101,6 +101,7 @@ class Import:
 
 
 def main(argv: list[str]) -> int:
+    """Run the verb of `minifcn data` that is named. Return its exit code."""
     what = next((word for word in argv if not word.startswith("-")), "")
     if what in VERBS:
         return VERBS[what](argv)
@@ -115,6 +116,7 @@ def main(argv: list[str]) -> int:
 
 
 def make(argv: list[str]) -> int:
+    """Write scenes of the embedded world. Return the exit code."""
     words, options = parse_words(Make, argv, verb="data", words="make DIR", count=2)
     asked = {"train": options.train, "val": options.val, "test": options.test}
     counts = {split: count for split, count in asked.items() if count}
@@ -127,6 +129,7 @@ def make(argv: list[str]) -> int:
 
 
 def fetch_command(argv: list[str]) -> int:
+    """Download a data set, unless it is there. Return the exit code."""
     words, options = parse_words(Fetch, argv, verb="data", words="fetch NAME DIR", after=_catalogue())
     if len(words) != 3:
         raise UsageError(
@@ -170,6 +173,7 @@ def _catalogue() -> str:
 
 
 def check_command(argv: list[str]) -> int:
+    """Print every fault of a data set, and write a corrected copy if asked to. Return 2 for a fault, else 0."""
     words, options = parse_words(Check, argv, verb="data", words="check DIR", count=2)
     check_ranges(options, [("first", 1, math.inf)])
     if options.map and not options.write:
@@ -225,6 +229,7 @@ def _remember(
 
 
 def import_command(argv: list[str]) -> int:
+    """Write a folder of pictures and labels as a tree to train on. Return the exit code."""
     words, options = parse_words(Import, argv, verb="data", words="import FOLDER NEW", count=3)
     check_ranges(options, [("first", 1, math.inf), ("seed", 0, math.inf), ("planes", 0, MOST_PLANES)])
     _, folder, new = words
@@ -264,7 +269,7 @@ def import_command(argv: list[str]) -> int:
 
 
 def _overlays(tree: Path, planes: int, count: int = 4) -> np.ndarray:
-    """Four pictures of a tree under their labels, evenly spread over it, those with more than one class first."""
+    """Return four pictures of a tree under their labels, evenly spread, those of more than one class first."""
     data = VOCSegmentation(tree, None, planes=planes)
     places = [len(data) * number // (4 * count) for number in range(4 * count)]
     samples = [data[place] for place in dict.fromkeys(places)]
@@ -274,7 +279,7 @@ def _overlays(tree: Path, planes: int, count: int = 4) -> np.ndarray:
 
 
 def _read_through(folder: str, what: str, options: Check) -> int:
-    """Print, for a data set in another format than VOC's, every pair that its reader refuses, and why."""
+    """Print every pair that the reader of a format other than VOC's refuses, and why. Return the exit code."""
     for name in ("write", "classes"):
         if getattr(options, name):
             raise UsageError(f"option --{name} is for trees of PASCAL VOC; {folder} holds {what}")

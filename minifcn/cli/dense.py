@@ -36,6 +36,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
+    """Print what each way costs and where they agree. Return the exit code."""
     options = parse(Options, argv, verb="dense")
     trunk = named(TRUNKS, options.trunk, f"option trunk is {options.trunk!r}")
     size, rng = image_size(options.size), np.random.default_rng(0)

@@ -49,6 +49,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
+    """Print the layers, or the launches, of a net. Return the exit code."""
     words, options = parse_words(Options, argv, verb="describe")
     check_choices(options, {"device": DEVICES})
     if options.check:

@@ -44,7 +44,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Train, measure, convolutionalize, and draw."""
+    """Train, measure, convolutionalize and draw. Return the exit code."""
     options = parse(Options, argv, verb="digits")
     sizes = [(name, 1, 1000) for name in ("epochs", "batch", "rows", "columns")]
     check_ranges(options, [*sizes, ("seed", 0, math.inf)])

@@ -70,7 +70,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Segment every image; those that cannot be read are named at the end, when the others are done."""
+    """Segment every image, and return the exit code; those that cannot be read are named at the end."""
     words, options = parse_words(Options, argv, verb="predict", words="RUN image ...")
     if len(words) < 2:
         raise UsageError("predict: expected a run folder and at least one image: minifcn predict RUN image ...")
@@ -222,7 +222,7 @@ def files(word: str, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
 
 
 def free_name(stem: str, taken: set[str]) -> str:
-    """`stem`, numbered if another image of the same name came before."""
+    """Return `stem`, numbered if another image of the same name came before."""
     name, number = stem, 1
     while name in taken:
         number += 1

@@ -18,7 +18,7 @@ from minifcn.training.pretraining import Pretraining, pretrain
 
 
 def main(argv: list[str]) -> int:
-    """Parse, train, write, and say what to do with it."""
+    """Train a trunk, write it, and say what to do with it. Return the exit code."""
     words, options = parse_words(Pretraining, argv, verb="pretrain", words="FILE.safetensors", count=1)
     set_threads(options.threads or cores())
     pretrain(options, words[0], say=say)

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Hand the arguments after the verb to the verb's own `main`; only that verb's module is imported."""
+    """Run the verb's own `main` on the arguments after it, and return its exit code; only its module is imported."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         say(*USAGE.split("\n"))
         return 0

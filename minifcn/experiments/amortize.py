@@ -31,7 +31,10 @@ SLIDING = {name: NETS[name] for name in TRUNKS if not name.startswith("squeezene
 def measure(
     net: Classifier, image: np.ndarray, *, batch: int = 25, repeat: int = 1, device: str = "cpu"
 ) -> dict[str, tuple[float, float]]:
-    """Seconds forward and backward of each way over `image` (1, C, side, side): one by one, in batches, all at once."""
+    """Return the seconds forward and backward of each way over `image` (1, C, side, side), by name.
+
+    The ways are one patch after another, patches in batches, and all at once.
+    """
     patches = windows(image, net)
     twin = convolutionalize(net)
     ways: dict[str, tuple[Module, list[np.ndarray]]] = {
@@ -80,7 +83,7 @@ def clock(net: Module, images: list[np.ndarray], repeat: int, device: str) -> tu
 
 
 def backward_of(net: Module, x: Array) -> float:
-    """Seconds of one backward pass, after a forward pass that is not counted."""
+    """Return the seconds of one backward pass, after a forward pass that is not counted."""
     parameters = list(net.parameters())
     y: Tensor = net(x)
     gy = y.data * 0 + 1

@@ -79,7 +79,7 @@ def heat_of(
     scale: float = 0,
     device: str = "cpu",
 ) -> tuple[np.ndarray, float, float]:
-    """The probability (h, w) of class `chosen` in every window of `image` (H, W, 3) uint8; where the windows lie.
+    """Return the probability (h, w) of class `chosen` in every window of `image` (H, W, 3) uint8, `start`, `stride`.
 
     The middle of the first window is at pixel `start` of the image in both directions, the next is `stride` pixels on.
     Raises `UsageError` where the enlarged photograph would be too large.

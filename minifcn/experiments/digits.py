@@ -66,7 +66,7 @@ class Found:
 
 
 def search(net: Classifier, paper: np.ndarray, corners: np.ndarray) -> Found:
-    """Let the convolutional twin of `net` look at the whole sheet (1, 1, H, W), and `net` at each digit alone."""
+    """Return what the convolutional twin of `net` says of a sheet (1, 1, H, W) with digits at `corners` (N, 2)."""
     twin, side = convolutionalize(net), LeNet.size
     windows = np.concatenate([paper[:, :, i : i + side, j : j + side] for i, j in corners])
     with evaluating(net), evaluating(twin):

@@ -234,7 +234,7 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
 
 
 def dropped(module: Dropout, x: Any) -> Any:
-    """Do the same as `Dropout`, without drawing from its generator."""
+    """Return what `Dropout` makes of x, without drawing from its generator."""
     if not module.training or module.p == 0:
         return x
     outline = x.data if isinstance(x, Tensor) else x

@@ -210,7 +210,7 @@ def register() -> None:
 
 
 def size_is_wrong(e: Evidence) -> Iterator[Guess]:
-    """Nothing, the opposite sign, or a constant factor."""
+    """Yield nothing, the opposite sign, or a constant factor."""
     yield "it is zero everywhere: nothing reaches this input", np.zeros_like(e.found)
     yield "the sign is wrong", -e.wanted
     squared = float((e.wanted**2).sum())
@@ -240,7 +240,7 @@ def inputs_are_exchanged(e: Evidence) -> Iterator[Guess]:
 
 
 def kernel_is_not_flipped(e: Evidence) -> Iterator[Guess]:
-    """Half a turn of a kernel: of the weights that gy meets on its way to x, or of the gradient of the weights."""
+    """Yield half a turn of a kernel: of the weights that gy meets on its way to x, or of their gradient."""
     if e.found.ndim != 4:
         return
     sentence = "the kernel is not flipped: it lies the wrong way round by half a turn"
@@ -254,7 +254,7 @@ def kernel_is_not_flipped(e: Evidence) -> Iterator[Guess]:
 
 
 def an_option_is_forgotten(e: Evidence) -> Iterator[Guess]:
-    """Yield the windows lie as if the stride or the dilation were 1."""
+    """Yield the gradient of windows that lie as if the stride or the dilation were 1."""
     for option in ("stride", "dilation"):
         if e.found.ndim == 4 and e.options.get(option, 1) not in (1, (1, 1)):
             slopes, shape = e.slopes_of(list(e.inputs), {**e.options, option: 1})
@@ -279,7 +279,7 @@ def padding_is_not_cut(e: Evidence) -> Iterator[Guess]:
 
 
 def parts_are_exchanged(e: Evidence) -> Iterator[Guess]:
-    """Two axes, or the channels along one, in another order."""
+    """Yield two axes, or the channels along one, in another order."""
     if e.found.ndim > 1:
         yield "its last two axes are exchanged", np.swapaxes(e.wanted, -1, -2)
     for axis in range(min(2, e.found.ndim)):
@@ -291,7 +291,7 @@ def parts_are_exchanged(e: Evidence) -> Iterator[Guess]:
 
 
 def contributions_are_lost(e: Evidence) -> Iterator[Guess]:
-    """Of several outputs that depend on an element, only one counts: the last (`=` for `+=`), or its own."""
+    """Yield gradients in which of several outputs only one counts: the last (`=` for `+=`), or its own."""
     terms = e.slopes * e.v.ravel()
     if e.slopes.shape[0] == e.slopes.shape[1]:
         own = np.diagonal(terms).reshape(e.found.shape)
@@ -306,7 +306,7 @@ def contributions_are_lost(e: Evidence) -> Iterator[Guess]:
 
 
 def it_is_a_kink(e: Evidence) -> Iterator[Guess]:
-    """Wrong only where an input is 0 or equal to another: differences give the mean of the slopes on both sides."""
+    """Yield faults at inputs that are 0 or equal to another: there differences give the mean of both slopes."""
     wrong = e.wrong
     values = e.x[wrong]
     tied = [value == 0 or np.count_nonzero(e.x == value) > 1 for value in values.ravel()]
@@ -320,7 +320,7 @@ def it_is_a_kink(e: Evidence) -> Iterator[Guess]:
 
 
 def it_is_somewhere(e: Evidence) -> Iterator[Guess]:
-    """Only where the error is: the border, one element, or one index of an axis."""
+    """Yield where the error is: the border, one element, or one index of an axis."""
     wrong = e.wrong
     axes = ("image", "channel", "row", "column") if wrong.ndim == 4 else [f"axis {k}, index" for k in range(wrong.ndim)]
     if wrong.ndim == 4 and min(wrong.shape[2:]) > 2 and not wrong[..., 1:-1, 1:-1].any():

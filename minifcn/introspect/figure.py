@@ -46,7 +46,7 @@ FUSED = {"sum": "{} + {}", "max": "maximum({}, {})", "concat": "concat({}, {})"}
 
 
 def trunk_lines(trunk: Trunk, skips: tuple[str, ...]) -> list[str]:
-    """Each stage that a skip takes from gets a name; the others are nested into the next."""
+    """Return two lines: each stage that a skip takes from gets a name; the others are nested into the next."""
     *pools, last = trunk.stages
     x, named = "image", []
     for name in pools:
@@ -58,7 +58,7 @@ def trunk_lines(trunk: Trunk, skips: tuple[str, ...]) -> list[str]:
 
 
 def nested(name: str, stage: Module, x: str) -> str:
-    """`drop6(relu(fc6(x)))`: the modules of a sequence around their input; of anything else only its name."""
+    """Return `drop6(relu(fc6(x)))`: the modules of a sequence around their input; of anything else only its name."""
     if not isinstance(stage, Sequential):
         return f"{name}({x})"
     for name, module in stage.sequence().items():

@@ -250,7 +250,7 @@ class Strided(Numberless):
 
 
 def same_place(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether both are one array."""
+    """Return whether both are one array."""
     starts = [x.__array_interface__["data"][0] for x in (a, b)]
     return starts[0] == starts[1] and (a.shape, a.strides) == (b.shape, b.strides)
 

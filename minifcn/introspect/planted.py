@@ -86,25 +86,25 @@ def first_row_lost(gy: Any, right: Any) -> Any:
 
 
 def square(x: Any) -> Any:
-    """x^2 with the 2 of its gradient forgotten."""
+    """Return x^2 and a gradient that forgets the 2."""
     return x * x, (lambda gy: gy * x,)
 
 
 def logistic(x: Any) -> Any:
-    """The logistic function, whose gradient forgets gy."""
+    """Return the logistic function and a gradient that forgets gy."""
     y = 1 / (1 + xp_of(x).exp(-x))
     return y, (lambda gy: y * (1 - y) + 0 * gy,)
 
 
 def softmax(x: Any) -> Any:
-    """A softmax along the last axis, with the gradient of the logistic function."""
+    """Return a softmax along the last axis and the gradient of the logistic function."""
     y = xp_of(x).exp(x - x.max(axis=-1, keepdims=True))
     y = y / y.sum(axis=-1, keepdims=True)
     return y, (lambda gy: gy * y * (1 - y),)
 
 
 def every_maximum(x: Any) -> Any:
-    """The largest of each row, whose gradient goes to every element that is at least as large."""
+    """Return the largest of each row and a gradient that goes to every element at least as large."""
     y = x.max(axis=1)
     return y, (lambda gy: gy[:, None] * (x >= y[:, None]),)
 

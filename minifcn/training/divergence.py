@@ -22,7 +22,7 @@ from minifcn.tensor import Tensor
 
 
 def largest_gradients(net: Module) -> dict[str, float]:
-    """max |gradient| of every parameter that has one."""
+    """Return max |gradient| of every parameter that has one, by name."""
     return {name: float(to_host(abs(p.grad).max())) for name, p in net.named_parameters() if p.grad is not None}
 
 

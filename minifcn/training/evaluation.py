@@ -87,7 +87,7 @@ def evaluate_heads(
     progress: Callable[[int], None] = lambda images: None,
     ranks: Alone = ALONE,
 ) -> tuple[ConfusionMatrix, ConfusionMatrix | None]:
-    """`evaluate` for the labels and, where the net has a head for them, for the second labels (geometry).
+    """Return `evaluate` for the labels and, where the net has a head for them, for the second labels (geometry).
 
     Each rank evaluates its share of the images, and all return the same sums.
     """

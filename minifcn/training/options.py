@@ -328,11 +328,11 @@ class Options:
         return [name.strip() for name in self.freeze.split(",") if name.strip()]
 
     def steps_per_epoch(self, images: int) -> int:
-        """Steps in one pass over so many images."""
+        """Return the steps in one pass over so many images."""
         return math.ceil(images / (self.batch * self.accumulate))
 
     def steps_per_stage(self, images: int) -> int:
-        """Steps of one stage."""
+        """Return the steps of one stage."""
         return self.steps or self.steps_per_epoch(images) * self.epochs
 
     def as_dict(self) -> dict[str, Any]:

@@ -99,6 +99,6 @@ class Bar:
 
 
 def clock(seconds: float) -> str:
-    """75 -> "1:15", 4000 -> "1:06:40"."""
+    """Return seconds as a clock shows them: 75 -> "1:15", 4000 -> "1:06:40"."""
     minutes, left = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}" if minutes >= 60 else f"{minutes}:{left:02d}"

@@ -239,7 +239,7 @@ SEEN = {"color": "rgb", "color-d": "rgbd", "hha": "hha", "color-hha": "rgb+hha"}
 def _ladder(
     edition: str, name: str, data: DataSet, solver: Mapping[str, Any], rates: Mapping[int, float]
 ) -> dict[str, Paper]:
-    """FCN-32s, 16s and 8s, each of which begins with the run of the one before."""
+    """Return FCN-32s, 16s and 8s, each of which begins with the run of the one before."""
     names = {stride: f"{edition}-{name}-fcn{stride}s" for stride in rates}
     runs = [f"runs/{each}" for each in names.values()]
     begins = dict(zip(rates, [VGG16, *runs[:-1]], strict=True))

@@ -95,7 +95,7 @@ class Evaluation:
 
 
 def _read(run_dir: Path, name: str, notes: list[str], parse: Callable[[str], Any]) -> Any:
-    """One file of the run folder, or None with a note that says why it is not on the page."""
+    """Return one file of the run folder, or None with a note that says why it is not on the page."""
     try:
         if (run_dir / name).exists() and not (run_dir / name).is_file():  # a pipe or a device would never end
             raise DataError("it is no file")
@@ -197,7 +197,7 @@ def _averaging(evaluation: Evaluation) -> str:
 
 
 def _classes(evaluation: Evaluation) -> Html:
-    """IU of each class with its colour, and how much of the pixels it is and was said to be."""
+    """Return a table of the IU of each class with its colour, and how much of the pixels it is and was said to be."""
     confusion = evaluation.confusion
     columns = (evaluation.classes, confusion.iu().tolist(), confusion.shares_true(), confusion.shares_predicted())
     rows = [
@@ -232,7 +232,7 @@ def _samples(run_dir: Path, notes: list[str]) -> list[Html]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted names, in their own order."""
+    """Yield nested settings as dotted names, in their own order."""
     for key, value in settings.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")

@@ -182,7 +182,7 @@ class Run:
         return self._measured
 
     def measured_net(self) -> contextlib.AbstractContextManager[Any]:
-        """Inside, the net has its averaged weights, if it has any: those are measured and shown."""
+        """Return a block in which the net has its averaged weights, if any: those are measured and shown."""
         return self.average.swapped() if self.average else contextlib.nullcontext()
 
     def split(self) -> str:
@@ -267,7 +267,7 @@ class Run:
         self.ranks.once(lambda: runlog.forget_after(self.path("metrics.jsonl"), self.progress.step))
 
     def _diverged(self, what: str, ids: Sequence[str] = ()) -> NoReturn:
-        """Leave a description of the step, and stop: the last checkpoint is older and good."""
+        """Raise `DivergedError` and leave a description of the step: the last checkpoint is older and good."""
         step, path = self.progress.step + bool(ids), self.path("diverged.json")
         gradients = merged(self.ranks.gather(largest_gradients(self.net)))
         facts = {"what": what, "step": step, "ids": list(ids), "lr": self.optimizer.lr, "max_gradient": gradients}

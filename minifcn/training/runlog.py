@@ -19,7 +19,7 @@ from minifcn.formats.strict_json import parse_json
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN: where a number is not finite, null."""
+    """Return a value for JSON, which has no NaN: None for each number that is not finite."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -52,7 +52,7 @@ def _weights(word: str, say: Say) -> WeightSet:
 
 
 def start(net: Learner, weights: Sequence[WeightSet]) -> list[str]:
-    """Give a net its weights, or each net of late fusion its own; a line for each.
+    """Load weights into a net, or into each net of late fusion its own; return a line for each.
 
     One set starts all nets, unless it is of a run of late fusion, which has a part for each. Raises `UsageError` for
     another number of sets than of nets, and `FormatError` as `begin` does.

@@ -44,7 +44,7 @@ def measure(layer: Layer, product: str, *, torch: Any = None, batch: int = 1, ru
 
 
 def times_of(mine: list[float], others: list[list[float]]) -> dict[str, float]:
-    """Medians in milliseconds, the rival's in its better layout, and how far our turns lay apart."""
+    """Return the medians in milliseconds, the rival's in its better layout, and the spread of our turns."""
     best = min((statistics.median(seconds) for seconds in others), default=float("nan"))
     middle = statistics.median(mine)
     return {"ms": middle * 1e3, "torch_ms": best * 1e3, "spread": (max(mine) - min(mine)) / middle}

@@ -44,7 +44,7 @@ class Checked:
 
 
 def check(sizes: tuple[int, ...] = (160, 256), *, device: str = "cpu") -> Iterator[Checked]:
-    """Predict and measure each net of `CHECKED` at each size on `device`, with one thread."""
+    """Yield prediction and measurement of each net of `CHECKED` at each size on `device`, with one thread."""
     set_threads(1)
     for name, options in CHECKED:
         net = NETS[name](**options)

@@ -36,7 +36,7 @@ from minifcn.tensor import Parameter
 
 
 def import_torch(wanted: bool = True) -> Any:
-    """PyTorch on as many threads as ours, or None where it is not wanted or not installed."""
+    """Return PyTorch, on as many threads as ours; None where it is not wanted or not installed."""
     if not wanted:
         return None
     try:
@@ -71,6 +71,7 @@ def torch_products(
 
 
 def layouts(torch: Any) -> tuple[Any, ...]:
+    """Return PyTorch's two memory layouts of an image; none without PyTorch."""
     return (torch.contiguous_format, torch.channels_last) if torch else ()
 
 
@@ -97,7 +98,7 @@ def torch_depthwise(
 def torch_net(
     torch: Any, net: FCN, x: np.ndarray, labels: np.ndarray, layout: Any, device: str = "cpu"
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """`net` in PyTorch with copies of its weights: its forward pass and its training step. It keeps no array of ours.
+    """Return forward pass and training step of `net` in PyTorch, on copies of its weights and of the batch.
 
     Raises `UsageError` for a layer that has no counterpart here.
     """
@@ -149,7 +150,7 @@ def torch_net(
 
 
 def torch_module(torch: Any, module: Module, copied: Callable[[Parameter], Any]) -> Callable[[Any, bool], Any]:
-    """One of our modules in PyTorch: a function of its input and of whether it trains. `copied` makes its weights."""
+    """Return a module of ours in PyTorch: a function of input and training mode. `copied` copies a parameter."""
     functional = torch.nn.functional
     if isinstance(module, Sequential):
         chain = [torch_module(torch, each, copied) for each in module.sequence().values()]

@@ -91,11 +91,12 @@ def serve(tasks: Mapping[str, Callable[[], float]]) -> None:
 
 
 def median_seconds(work: Callable[[], Any], runs: int = 5) -> float:
+    """Return the median of the seconds that `work` takes."""
     return statistics.median(take_turns([work], runs)[0])
 
 
 def matrix_product(side: int = 2048) -> Callable[[], None]:
-    """One large float32 matrix product, its rows shared out to the threads there are when it is called."""
+    """Return a function that computes a large float32 matrix product, its rows shared between all threads."""
     a = np.random.default_rng(0).standard_normal((side, side), dtype="float32")
     y = np.empty_like(a)
 
@@ -106,12 +107,12 @@ def matrix_product(side: int = 2048) -> Callable[[], None]:
 
 
 def matrix_rate(side: int = 2048) -> float:
-    """GFLOP/s of `matrix_product`: what no convolution by columns can beat."""
+    """Return the GFLOP/s of `matrix_product`: what no convolution by columns can beat."""
     return 2 * side**3 / median_seconds(matrix_product(side)) / 1e9
 
 
 def copy_rate(megabytes: int = 64) -> float:
-    """GB/s, read and written, of one thread that copies an array too large for a core's cache."""
+    """Return the GB/s, read and written, of one thread that copies an array too large for a core's cache."""
     a = np.ones(megabytes << 18, np.float32)
     b = np.empty_like(a)
     return 2 * a.nbytes / median_seconds(lambda: np.copyto(b, a)) / 1e9
@@ -136,7 +137,7 @@ def peak_while(work: Callable[[], Any]) -> float:
 
 
 def forget_peak() -> bool:
-    """Start counting this process's peak anew, so that what was done to prepare does not count. Only Linux can."""
+    """Reset this process's peak, so that preparation does not count; return whether the system can (only Linux)."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")

@@ -79,7 +79,7 @@ class Layer:
         return 4 * (batch * images + self.kernel**2 * self.inputs * self.outputs)
 
     def arrays(self, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Random x, w and gy."""
+        """Return random x (N, I, H, W), w (O, I, k, k) and gy (N, O, h, w), float32."""
         rng = np.random.default_rng(0)
         shapes = (
             (batch, self.inputs, self.size, self.size),
@@ -90,11 +90,12 @@ class Layer:
         return x, w, gy
 
     def alone(self, product: str, batch: int) -> Callable[[], None]:
-        """`product_alone` of this layer."""
+        """Return `product_alone` of this layer."""
         side = self.size if product == "grad_x" else self.out
         return product_alone(product, self.kernel, self.inputs, self.outputs, batch * side**2)
 
     def products(self, x: np.ndarray, w: np.ndarray, gy: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
+        """Return functions that compute the three products of the layer, by name."""
         g = self.windows
         return {
             "forward": lambda: correlate(x, w, g),
@@ -104,8 +105,9 @@ class Layer:
 
 
 def product_alone(product: str, k: int, i: int, o: int, windows: int) -> Callable[[], None]:
-    """The matrix products of a layer of i to o channels, kernel k, and nothing else: one strip of columns, ready in the
-    cache, again and again.
+    """Return a function that computes the matrix products of a layer of i to o channels and kernel k, nothing else.
+
+    It multiplies one strip of columns, ready in the cache, again and again.
 
     All kernel rows at once, as in `kernels/lines.py`: (k*O, k*I) weights by k*I columns, of which a strip fills half a
     core's second-level cache, and as many strips for each thread. About the least that a way through columns takes with
@@ -165,13 +167,14 @@ class Work:
             return self.net(self.x).data
 
     def loss(self) -> Tensor:
+        """Return the loss of the batch."""
         return ops.softmax_cross_entropy(self.net(self.x), self.labels)
 
     def step(self) -> None:
         train_step(self.solver, [self.loss()])
 
     def multiply_adds(self) -> int:
-        """Of a forward pass."""
+        """Return the multiply-adds of a forward pass."""
         return describe(self.net, self.x.shape[2:], batch=len(self.x)).multiply_adds
 
     def rival(self, torch: Any, layout: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -197,7 +200,7 @@ class Depthwise:
         spread(self.gy, self.w, self.windows, self.x.shape[2:]), weigh(self.x, self.gy, self.windows)
 
     def multiply_adds(self) -> int:
-        """Of the forward pass."""
+        """Return the multiply-adds of the forward pass."""
         return self.gy.size * 25
 
     def rival(self, torch: Any, layout: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
@@ -223,7 +226,7 @@ def six_loops(x: np.ndarray, w: np.ndarray) -> np.ndarray:
 
 
 def ladder(layer: Layer, runs: int) -> list[dict[str, Any]]:
-    """Seconds and extra bytes of its forward pass at each rung; six loops on 2 x 2 channels of 8 x 8, then scaled."""
+    """Return seconds, extra bytes and error of a forward pass at each rung; six loops on 8 x 8 pixels are scaled."""
     x, w, gy = layer.arrays(1)
     forward = layer.products(x, w, gy)["forward"]
     tiny = np.ones((2, 8, 8), np.float32), np.ones((2, 2, layer.kernel, layer.kernel), np.float32)
@@ -273,6 +276,7 @@ def listening() -> Iterator[list[Call]]:
 
 
 def nodes_below(y: Tensor) -> list[Node]:
+    """Return the nodes of the graph of `y`, its own first."""
     nodes = [y.node] if y.node else []
     for node in nodes:  # which grows while it is walked
         nodes += {parent: None for parent, _, _ in edges_of(node) if parent not in nodes}
@@ -290,7 +294,7 @@ def calls_at(node: Node) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def overhead(size: int, runs: int) -> dict[str, float]:
-    """Microseconds that an op costs beyond its arithmetic: (step - the same functions called by hand) / ops.
+    """Return the microseconds that an op costs beyond its arithmetic: (step - the same functions by hand) / ops.
 
     By hand means: every op's function on the same arrays, then every gradient function that backward would call, with
     the gradient that backward would give it. The step is forward and backward, without the update.
@@ -327,7 +331,7 @@ def overhead(size: int, runs: int) -> dict[str, float]:
 
 
 def profile(work: Work, runs: int) -> dict[str, float]:
-    """Seconds of a training step by what they were spent on: each op's value and gradients, and the update.
+    """Return the seconds of a training step by what they are spent on: each op's value and gradients, and the update.
 
     As in `overhead`, the functions of a step are called again by hand; the calls of one op are added up.
     """
@@ -352,7 +356,7 @@ def profile(work: Work, runs: int) -> dict[str, float]:
 
 
 def products_alone(work: Work, runs: int) -> float:
-    """Seconds of the matrix products of a step's convolutions alone: what no step through columns can be quicker than.
+    """Return the seconds of the matrix products of a step's convolutions: no step through columns is quicker.
 
     Of the first convolution, which looks at the image, two products; of the others three.
     """
@@ -376,7 +380,7 @@ def products_alone(work: Work, runs: int) -> float:
 
 
 def scaling(width: int, largest: int, runs: int) -> dict[str, list[dict[str, float]]]:
-    """Seconds of a forward pass against the side of the image, the width of the net, and the number of threads.
+    """Return the seconds of a forward pass against the side of the image, the net's width, and the threads.
 
     For the threads, beside them, what a large matrix product gains: more is not to be had from this machine's cores.
     """

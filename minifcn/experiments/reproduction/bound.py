@@ -132,7 +132,7 @@ def cell_votes(masks: np.ndarray, factor: int) -> np.ndarray:
 
 
 def sampled(masks: np.ndarray, votes: np.ndarray, factor: int) -> np.ndarray:
-    """1 for the class of the middle pixel, of the first of two or four; at the ends that of what is left."""
+    """Return 1 for the class of the middle pixel (the first of two or four; at the ends, of what is left), else 0."""
     rows, cols = (middles(size, factor) for size in masks.shape[1:])
     scores = masks[:, rows[:, None], cols].astype(np.float32)
     return np.where(scores.any(axis=0), scores, majority(masks, votes, factor))
@@ -145,7 +145,7 @@ def middles(size: int, factor: int) -> np.ndarray:
 
 
 def majority(masks: np.ndarray, votes: np.ndarray, factor: int) -> np.ndarray:
-    """1 for the class with most votes, the first of equals; a cell without votes has 0 everywhere."""
+    """Return 1 for the class with most votes, the first of equals, else 0; a cell without votes has 0 everywhere."""
     best = np.arange(len(votes))[:, None, None] == highest(votes)
     return (best & votes.any(axis=0)).astype(np.float32)
 
@@ -159,7 +159,7 @@ def shares(masks: np.ndarray, votes: np.ndarray, factor: int) -> np.ndarray:
 
 
 def blocks(scores: np.ndarray, size: tuple[int, ...], factor: int) -> np.ndarray:
-    """Each cell's best class, for all its pixels."""
+    """Return each cell's best class, for all its pixels."""
     return highest(scores).repeat(factor, axis=0).repeat(factor, axis=1)[: size[0], : size[1]]
 
 
@@ -176,7 +176,7 @@ def weights(size: int, cells: int, factor: int) -> np.ndarray:
 
 
 def highest(scores: np.ndarray) -> np.ndarray:
-    """`scores.argmax(axis=0)`, which is slow where the axis is short."""
+    """Return `scores.argmax(axis=0)`, which is slow where the axis is short."""
     best, index = scores[0].copy(), np.zeros(scores.shape[1:], np.uint8)
     for number, plane in enumerate(scores[1:], start=1):
         index[plane > best] = number

@@ -249,7 +249,7 @@ BEGINNING = 4.0  # seconds of a run that are no steps: to start, to paint the im
 
 
 def expected_seconds(job: Job) -> float:
-    """About how long a job takes on one core; the runner corrects it by what it meets."""
+    """Return about how many seconds a job takes on one core; the runner corrects it by what it meets."""
     if job.cell.kind == EVALUATE:
         return BEGINNING + STITCHING * job.settings.get("stitched", False) * resolved(job.parents[0])["max_val"]
     o = resolved(job)

@@ -44,7 +44,7 @@ def rows() -> Iterator[Row]:
 
 
 def pixels_of_a_window() -> int:
-    """Those that one output of a convolution has a gradient for."""
+    """Return how many pixels along a side one output of a 3x3 convolution has a gradient for."""
     x = Parameter(np.zeros((1, 1, 9, 9)))
     one = np.zeros((1, 1, 7, 7))
     one[:, :, 2, 2] = 1
@@ -54,13 +54,14 @@ def pixels_of_a_window() -> int:
 
 
 def alexnet_cells(ceil: bool) -> str:
+    """Return the outputs of AlexNet for 500x500 pixels, with pools that round up or down."""
     chain = classifier(AlexNet, width=1, classes=2).trunk.layers()
     size = out_size([replace(layer, ceil=layer.ceil and ceil) for layer in chain], 500)
     return f"{size}x{size}"
 
 
 def rarefied_fc6() -> tuple[str, str]:
-    """Seven taps, two cells apart; a window of 14 would see farther than the classifier did."""
+    """Return the extent of fc6, seven taps two cells apart, and what it sees: a window of 14 sees farther."""
     chain = thin("voc-fcn32s").trunk.layers()
     *below, fc6, fc7 = rarefied(chain, 16)
     wide = Grid.of([*below, Layer(14), fc7]).field
@@ -68,9 +69,11 @@ def rarefied_fc6() -> tuple[str, str]:
 
 
 def decay() -> str:
+    """Return the weight decay of the recipes."""
     return f"{HEAVY16.decay:g}" if HEAVY16.decay == CVPR15.decay else f"{CVPR15.decay:g} and {HEAVY16.decay:g}"
 
 
 def learned(name: str) -> str:
+    """Return the upsamplings of a net that learn."""
     names = [key.removesuffix(".w") for key, _ in thin(name).named_parameters() if key.startswith("upscore")]
     return ", ".join(names) or "none"

@@ -13,5 +13,5 @@ from minifcn.experiments.reproduction.row import Row
 
 
 def exact_rows() -> list[Row]:
-    """Structure, equations, rules of the solver, errata. Takes a few seconds on one core."""
+    """Return the rows about structure, equations, solver and errata; it takes a few seconds on one core."""
     return [*structure.rows(), *theory.rows(), *solver.rows(), *errata.rows()]

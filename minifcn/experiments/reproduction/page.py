@@ -327,5 +327,5 @@ def _html(block: Block) -> Html:
 
 
 def _plain(text: str) -> str:
-    """Without the marks of Markdown, which our sentences use for stress and for code alone."""
+    """Return text without the marks of Markdown, which our sentences use for stress and for code alone."""
     return text.replace("**", "").replace("`", "").replace("*", "")

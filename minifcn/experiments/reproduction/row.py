@@ -42,7 +42,7 @@ class Row:
         return "erratum" if self.expected else "holds"
 
     def cells(self) -> tuple[str, ...]:
-        """As a line of a table under `HEADER`."""
+        """Return a line of a table under `HEADER`."""
         return self.section, self.claim, self.paper or "-", self.ours, self.verdict, self.note
 
 
@@ -73,7 +73,10 @@ def listed(values: Iterable[object], between: str = ", ") -> str:
 
 
 def agreement(a: np.ndarray, b: np.ndarray, *, tolerance: float = 1e-12) -> tuple[str, str]:
-    """ "equal" where two arrays are so to `tolerance` of their largest number (0: to the bit), and how far apart."""
+    """Return "equal" or "different", and how far apart two arrays are at most.
+
+    `tolerance` is relative to the largest number (0: equal to the bit).
+    """
     if a.shape != b.shape:
         return f"shapes {a.shape} and {b.shape}", ""
     apart = float(abs(a - b).max())

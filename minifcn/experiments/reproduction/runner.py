@@ -60,7 +60,7 @@ def log_of(job: Job, out: Path) -> Path:
 
 
 def fault_of(job: Job, out: Path) -> str:
-    """Why a job has no result that can be believed; "" if it has one."""
+    """Return why a job has no result that can be believed; "" if it has one."""
     try:
         if job.cell.kind == PRETRAIN:
             read_pretrained(weights_of(job, out))
@@ -167,7 +167,7 @@ class Times:
         replace_file(self.path, [text.encode()])
 
     def left(self, waiting: Sequence[Job], done: Sequence[Job]) -> float:
-        """Seconds of one core that `waiting` will take, by what `done` took against what was expected."""
+        """Return the seconds of one core that `waiting` will take, by what `done` took against what was expected."""
         known = [(self.jobs[job.folder], expected_seconds(job)) for job in done if job.folder in self.jobs]
         taken, expected = (sum(column) for column in zip(*known, strict=True)) if known else (1.0, 1.0)
         return sum(map(expected_seconds, waiting)) * taken / expected

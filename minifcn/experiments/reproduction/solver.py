@@ -35,7 +35,7 @@ class Rule:
 
     @classmethod
     def of(cls, recipe: str) -> Rule:
-        """As a recipe has it."""
+        """Return the rule of a recipe."""
         o = preset(recipe)
         pixels = PIXELS if o.normalize == "none" else 1
         return cls(o.lr, o.momentum, o.batch * o.accumulate, pixels, o.weight_decay, o.steps)
@@ -57,7 +57,7 @@ def rows() -> Iterator[Row]:
 
 
 def quoted() -> Iterator[Row]:
-    """FCN beside SDS, and an image at once beside its windows one by one: published figures, divided by each other."""
+    """Yield quotients of published figures: FCN beside SDS, and an image at once beside its windows one by one."""
     yield row(
         "abstract", "62.2 against 51.6 mean IU on VOC 2012: better by", "20 %", partial(relative_gain, 62.2, 51.6)
     )
@@ -92,29 +92,31 @@ def steps(start: float, gradients: Iterable[float], **options: Any) -> Iterator[
 
 
 def momentum_of_one() -> tuple[str, str]:
-    """p of one image keeps p^k of a gradient over the k images of a batch, which the batch's momentum must be."""
+    """Return the momentum p of single images: p^k over the k images of a batch is the batch's momentum."""
     p = CVPR15.momentum ** (1 / CVPR15.batch)
     (_, first), *_, (_, last) = steps(0.0, [1.0] + [0.0] * CVPR15.batch, lr=1.0, momentum=p)
     return f"{p:.2f}", f"{p:.4f}; after {CVPR15.batch} images {last / first:.2f} of a gradient is left"
 
 
 def final_step(rule: Rule) -> float:
-    """Of our SGD, once the momentum has gathered all it can."""
+    """Return the step of our SGD once the momentum has gathered all it can."""
     gradients = [float(rule.pixels)] * int(12 / (1 - rule.momentum))
     *_, (before, _), (after, _) = steps(0.0, gradients, lr=rule.lr, momentum=rule.momentum)
     return before - after
 
 
 def moved(rule: Rule) -> str:
+    """Return by how much a steady gradient of 1 a pixel moves a weight in a step, in the end."""
     return f"{final_step(rule):.1e}"
 
 
 def per_image() -> str:
+    """Return how much farther an image moves a weight in the released recipe than in that of 2015."""
     return f"{(final_step(HEAVY16) / HEAVY16.batch) / (final_step(CVPR15) / CVPR15.batch):.1f} times"
 
 
 def decayed() -> str:
-    """Measured on a part of the steps, since all take alike: a weight that hears of no loss."""
+    """Return what the decay takes of a weight without a loss, measured on a part of the steps: all take alike."""
     rule, part = HEAVY16, 1200
     path = list(steps(1.0, [0.0] * part, lr=rule.lr, momentum=rule.momentum, weight_decay=rule.decay))
     (half, _), (end, _) = path[part // 2 - 1], path[-1]
@@ -122,6 +124,6 @@ def decayed() -> str:
 
 
 def relative_gain(ours: float, theirs: float) -> tuple[str, str]:
-    """Without its fraction, as quoted."""
+    """Return the gain in per cent without its fraction, as quoted, and with it."""
     gain = 100 * (ours / theirs - 1)
     return f"{int(gain)} %", f"{gain:.1f} %"

@@ -77,7 +77,7 @@ def released() -> Iterator[Row]:
 
 
 def border() -> Iterator[Row]:
-    """Is a padding of 100 needed?"""
+    """Yield whether a padding of 100 is needed."""
     where = "released nets"
     for stride in CROPS:
         claim = f"padding 100 lets every image through FCN-{stride}s"
@@ -129,48 +129,56 @@ def depth_of(name: str) -> int:
 
 
 def parameters_of(name: str) -> tuple[str, str]:
-    """At the net's own width: zeros that are never read take no memory."""
+    """Return the parameters at the net's own width: zeros that are never read take no memory."""
     count = sum(p.size for _, p in NETS[name](init="zero").named_parameters())
     return f"{count / 1e6:.0f}M", f"{count:,}"
 
 
 def stride_of(name: str) -> Fraction:
+    """Return the stride of the trunk."""
     return Grid.of(thin(name).trunk.layers()).stride
 
 
 def field_of(name: str) -> Fraction:
+    """Return the receptive field of the trunk."""
     return Grid.of(thin(name).trunk.layers()).field
 
 
 def field_of_googlenet() -> Fraction:
+    """Return the receptive field of GoogLeNet with its last average pool."""
     net = classifier(GoogLeNet, width=1, classes=2)
     windows = [layer for layer in net.layers() if layer.kernel < net.trunk.size]  # not the last layer, a matrix
     return Grid.of(windows).field
 
 
 def fused_strides() -> str:
+    """Return the strides of the fused scores."""
     return listed(rung.stride for rung in thin("voc-fcn8s").ladder.rungs if rung.skip)
 
 
 def crops_of(name: str) -> str:
+    """Return the crop offsets of a net, by name."""
     return offsets(thin(name))
 
 
 def offsets(net: FCN) -> str:
+    """Return the crop offsets of a net."""
     return listed(rung.at for rung in net.ladder.rungs)
 
 
 def late_crops() -> str:
+    """Return the crop offsets of both nets of late fusion."""
     net = thin("nyud-fcn32s-color-hha")
     return listed(map(offsets, (net.color, net.hha)), " and ")
 
 
 def kernels_of(name: str) -> str:
+    """Return the kernels of the upsamplings."""
     return listed(rung.layer.kernel for rung in thin(name).ladder.rungs)
 
 
 def even_kernel() -> str:
-    """64 in the place of 63 after AlexNet, whose cells lie on pixels and not between them."""
+    """Return the crop with a kernel of 64 for 63 after AlexNet, whose cells lie on pixels and not between them."""
     net = thin("voc-fcn-alexnet")
     (rung,) = net.ladder.rungs
     grid = Grid.of(net.trunk.layers()).through(replace(rung.layer, kernel=rung.layer.kernel + 1))
@@ -179,6 +187,7 @@ def even_kernel() -> str:
 
 
 def vgg_paths(padding: int | str) -> Mapping[str, Sequence[Layer]]:
+    """Return the paths of VGG-16's trunk at a padding."""
     return VGG(width=1, padding=padding, init="zero", rng=np.random.default_rng(0)).paths()
 
 
@@ -192,10 +201,12 @@ def size_on_top(stride: int) -> int:
 
 
 def crops_of_4s() -> str:
+    """Return the crop offsets of an FCN-4s."""
     return offsets(fcn(VGG, 4, width=1, classes=2, padding=100))
 
 
 def pool_fields() -> str:
+    """Return the receptive fields of the five pools of VGG-16."""
     return listed(Grid.of(path).field for name, path in vgg_paths(100).items() if name.startswith("pool"))
 
 
@@ -206,11 +217,13 @@ def fitting(stride: int) -> str:
 
 
 def refused_by_96() -> str:
+    """Return the sides that do not come out whole at padding 96."""
     ladder = Ladder(vgg_paths(96), ())
     return listed(side for side in SIDES if not ladder.fits(side))
 
 
 def refused_by_floor() -> tuple[str, str]:
+    """Return how many sides pools that round down refuse at padding 100."""
     floored = {name: [replace(layer, ceil=False) for layer in path] for name, path in vgg_paths(100).items()}
     ladder = Ladder(floored, ())
     refused = [side for side in SIDES if not ladder.fits(side)]
@@ -219,6 +232,7 @@ def refused_by_floor() -> tuple[str, str]:
 
 
 def skip_offsets() -> str:
+    """Return the offsets of the skips, the same at many paddings."""
     found = set()
     for padding in range(81, 106):
         found.add(listed(rung.at for rung in Ladder(vgg_paths(padding), SKIPS[8]).rungs[:-1]))
@@ -235,6 +249,7 @@ def last_offsets() -> str:
 
 
 def multiply_adds(size: int) -> str:
+    """Return the multiply-adds of the trunk of FCN-32s, in billions."""
     net = NETS["voc-fcn32s"](init="zero")
     cost = sum(line.multiply_adds for line in describe(net, size).rows if line.name.startswith("trunk."))
     return f"{cost / 1e9:.0f} G"

@@ -44,7 +44,7 @@ class Claim:
     gain: tuple[str, ...] = ()  # two more cells: then it is the gain a - b that is greater than theirs
 
     def differences(self, results: Results, seeds: Sequence[int]) -> list[float]:
-        """a - b for each seed, less the gain to compare with; NaN where one of them is missing."""
+        """Return a - b for each seed, less the gain to compare with; NaN where one of them is missing."""
 
         def gain(cells: Sequence[str], seed: int) -> float:
             a, b = (value(results, cell, seed, self.measure) for cell in cells)
@@ -78,13 +78,13 @@ class Table:
 
 
 def value(results: Results, cell: str, seed: int, measure: str) -> float:
-    """One number; NaN if its cell has not been run from this seed."""
+    """Return one number; NaN if its cell has not been run from this seed."""
     result = results.get((cell, seed))
     return math.nan if result is None else MEASURES[measure][1](result)
 
 
 def summary(results: Results, cell: str, seeds: Sequence[int], measure: str) -> tuple[float, float]:
-    """Mean and spread over the seeds that have a number."""
+    """Return mean and spread over the seeds that have a number."""
     values = [value(results, cell, seed, measure) for seed in seeds]
     return mean_and_spread([v for v in values if math.isfinite(v)])
 

@@ -30,7 +30,7 @@ FRESH = {"voc-fcn8s": (21,), "nyud-fcn32s-color": (40,), "siftflow-fcn16s": (33,
 
 
 def rows() -> Iterator[Row]:
-    """Sections 3 and 4.2, then the loss that a fresh net has."""
+    """Yield sections 3 and 4.2, then the loss that a fresh net has."""
     both = "a filter of 4, stride 3, after one of 3, stride 2: size and stride"
     yield row("section 3", both, "9, 6", composed_grid, note="k' + (k-1)s', ss'")
     yield row("section 3", "their one linear filter computes what both do", "equal", composed_filter)
@@ -56,16 +56,18 @@ def rows() -> Iterator[Row]:
 
 
 def rng_of(seed: int = 0) -> np.random.Generator:
+    """Return a random generator."""
     return np.random.default_rng(seed)
 
 
 def composed_grid() -> str:
+    """Return size and stride of the composed filter."""
     grid = Grid.of([Layer(3, 2), Layer(4, 3)])
     return f"{grid.field}, {grid.stride}"
 
 
 def composed_filter() -> tuple[str, str]:
-    """h[a s' + u] = sum f[a] g[u]."""
+    """Compare two filters in turn with the one filter h[a s' + u] = sum f[a] g[u]."""
     rng = rng_of()
     g, f, x = rng.standard_normal((1, 1, 1, 3)), rng.standard_normal((1, 1, 1, 4)), rng.standard_normal((1, 1, 1, 60))
     h = np.zeros((1, 1, 1, 9))
@@ -76,7 +78,7 @@ def composed_filter() -> tuple[str, str]:
 
 
 def small_net() -> Module:
-    """Two convolutions and a pool between them, without padding; float64."""
+    """Return two convolutions and a pool between them, without padding; float64."""
     he = rng_of(2)
     net = Sequential(
         a=Conv2d(2, 4, 3, relu=True, init=he), pool=MaxPool2d(2, ceil_mode=True), b=Conv2d(4, 3, 3, init=he)
@@ -85,7 +87,7 @@ def small_net() -> Module:
 
 
 def gradient(net: Module, x: np.ndarray, truth: np.ndarray, **options: Any) -> np.ndarray:
-    """Of the summed loss, in all parameters one after another."""
+    """Return the gradient of the summed loss, in all parameters one after another."""
     for p in net.parameters():
         p.zero_grad()
     ops.softmax_cross_entropy(net(x), truth, normalize="none", **options).backward()
@@ -93,6 +95,7 @@ def gradient(net: Module, x: np.ndarray, truth: np.ndarray, **options: Any) -> n
 
 
 def summed_gradient() -> tuple[str, str]:
+    """Compare the gradient of a summed loss with the sum of the gradients of single pixels."""
     rng, net = rng_of(), small_net()
     x, truth = rng.standard_normal((1, 2, 14, 12)), rng.integers(0, 3, (1, 4, 3))
     one_by_one = []
@@ -104,7 +107,7 @@ def summed_gradient() -> tuple[str, str]:
 
 
 def patches() -> tuple[str, str]:
-    """Cut out what each kept cell sees, and learn from that alone."""
+    """Compare the gradient of a masked loss with the sum over what each kept cell sees, cut out."""
     rng, net = rng_of(), small_net()
     grid = Grid.of(net.layers())
     step, side = int(grid.stride), int(grid.field)
@@ -118,6 +121,7 @@ def patches() -> tuple[str, str]:
 
 
 def windows() -> tuple[str, str]:
+    """Compare a convolutionalised classifier with the classifier on each window."""
     net = classifier(LeNet, classes=10, seed=0)
     net.astype(np.float64)
     twin = convolutionalize(net)
@@ -130,7 +134,7 @@ def windows() -> tuple[str, str]:
 
 
 def stitched() -> tuple[str, str]:
-    """With whole numbers, whose sums float64 has exactly in any order."""
+    """Compare shift-and-stitch with rarefied filters on whole numbers, whose sums are exact in any order."""
     rng, net = rng_of(), small_net()
     for p in net.parameters():
         p.data = rng.integers(-2, 3, p.shape) * 1.0
@@ -139,6 +143,7 @@ def stitched() -> tuple[str, str]:
 
 
 def adjoint() -> tuple[str, str]:
+    """Compare <conv(a), b> with <a, transposed conv(b)>."""
     rng = rng_of()
     w = rng.standard_normal((5, 3, 4, 4))
     a, b = rng.standard_normal((1, 3, 18, 14)), rng.standard_normal((1, 5, 8, 6))
@@ -148,7 +153,7 @@ def adjoint() -> tuple[str, str]:
 
 
 def triangle() -> tuple[str, str]:
-    """Its first row, in sixteenths: the filter is that line by that line."""
+    """Return the first row of the filter, in sixteenths: the filter is that line by that line."""
     line = 16 * bilinear(4)[0]
     if not np.array_equal(16 * bilinear(4), np.outer(line, line)):
         return "not separable", ""
@@ -157,13 +162,14 @@ def triangle() -> tuple[str, str]:
 
 
 def ramp() -> tuple[str, str]:
+    """Compare an upsampled ramp with a ramp."""
     x = np.broadcast_to(np.arange(10.0), (1, 1, 10, 10))
     up = ops.bilinear_upsample(x, kernel_size=4, stride=2).data[0, 0, 10, 2:-2]
     return agreement(up, 0.25 + 0.5 * np.arange(len(up)))
 
 
 def ring() -> int:
-    """Ones, upsampled and cropped, are less than one where cells beyond the border would have to add to them."""
+    """Return how many border pixels of ones, upsampled and cropped, are below 1: a neighbour is missing there."""
     (rung,) = fcn(VGG, 32, width=1, padding=100).ladder.rungs
     ones = np.ones((1, 1, 16, 16))
     up = ops.bilinear_upsample(ones, kernel_size=rung.layer.kernel, stride=rung.layer.stride).data[0, 0]
@@ -172,6 +178,7 @@ def ring() -> int:
 
 
 def fresh_skip(fusion: str) -> tuple[str, str]:
+    """Compare the scores with a fresh skip fused to them with the scores."""
     rng = rng_of()
     score = rng.standard_normal((1, 3, 8, 9))
     scorer: Any = dict(fcn(VGG, 16, width=1, classes=3, padding=100).children())["score_pool4"]
@@ -191,7 +198,7 @@ class Scaled(Module):
 
 
 def at_once(scale: float) -> tuple[str, str]:
-    """The rate at which a net without the scale takes the same steps, with momentum and decay: found by trying both."""
+    """Return the factor of the rate at which a net without the scale takes the same steps: both are tried."""
     rng = rng_of()
     x, target = rng.standard_normal(50), rng.standard_normal(50)
     ratio, ends = scale**2, []
@@ -217,6 +224,7 @@ def first_loss(name: str) -> str:
 
 
 def first_summed_loss() -> tuple[str, str]:
+    """Return the summed loss of scores of zero, and that of a pixel."""
     truth = rng_of().integers(0, 21, (1, 500, 375))
     loss = ops.softmax_cross_entropy(np.zeros((1, 21, *truth.shape[1:])), truth, normalize="none").item()
     return f"{loss:,.0f}", f"{loss / truth.size:.5f} a pixel"
