@@ -83,11 +83,11 @@ def main(argv: list[str]) -> int:
     runner = Runner(plan, out, at_once=at_once, say=say)
     if plan:
         say(f"{len(plan)} cells, {len(runner.done)} of them done; {at_once} at a time, in {out}")
-    outcome = runner.run()
+    code = runner.run()
     command = shlex.join(["minifcn", "reproduce", *argv])
-    if outcome.code:
+    if code:
         say(f"stopped after {len(runner.done)} of {len(plan)} cells, everything is saved; to go on: {command}")
-        return outcome.code
+        return code
     findings = Findings(
         command=command_shown(words, options),
         seeds=seeds,
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> int:
         exact=exact_rows() if EXACT in names else (),
         bound=upper_bound() if BOUND in names else None,
         quick=options.quick,
-        failed=outcome.failed,
+        failed=runner.failed,
         cells=len(plan),
         jobs=at_once,
         core_seconds=sum(runner.times.jobs.get(job.folder, 0.0) for job in plan),
@@ -104,12 +104,12 @@ def main(argv: list[str]) -> int:
     )
     for path in write(findings, out, options.page, older):
         say(f"wrote {path}")
-    if outcome.failed:
-        say(f"{len(outcome.failed)} of {len(plan)} cells failed; the same command tries them again", to=sys.stderr)
+    if runner.failed:
+        say(f"{len(runner.failed)} of {len(plan)} cells failed; the same command tries them again", to=sys.stderr)
     wrong = [row for row in findings.exact if not row.holds]
     for row in wrong:
         say(f"FAILS: {row.section}, {row.claim}: expected {row.expected or row.paper}, found {row.ours}")
-    return 1 if outcome.failed or wrong else 0
+    return 1 if runner.failed or wrong else 0
 
 
 def listed() -> str:

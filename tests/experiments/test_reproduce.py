@@ -246,7 +246,7 @@ def said() -> list[str]:
     return Path("out/said.txt").read_text().splitlines()
 
 
-def run(names: str, *, lines: list[str] | None = None, at_once: int = 1, **what: str) -> tuple[Runner, Any]:
+def run(names: str, *, lines: list[str] | None = None, at_once: int = 1, **what: str) -> tuple[Runner, int]:
     plan = jobs(names, [0], cells=FAMILY)
     said_lines = [] if lines is None else lines
     one = Runner(plan, Path("out"), at_once=at_once, command=fake(what), say=said_lines.append)
@@ -261,9 +261,9 @@ def _quick_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_cell_is_run_once_after_those_it_starts_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     lines: list[str] = []
-    one, outcome = run("cbb", lines=lines)
+    one, code = run("cbb", lines=lines)
     assert said() == ["began a", "done a", "began b", "done b", "began c", "done c"]
-    assert (outcome.failed, outcome.code) == ({}, 0) and len(one.done) == 3
+    assert (one.failed, code) == ({}, 0) and len(one.done) == 3
     assert [line.split(":")[0] for line in lines] == ["1/3 cells", "2/3 cells", "3/3 cells"] and "left" in lines[0]
     found = read_json(folder_of(one.done[0], Path("out")) / "evaluation.json", most=1000, what="it")
     assert found["threads"] == "1"
@@ -286,17 +286,17 @@ def test_a_finished_run_keeps_its_newest_checkpoint_alone() -> None:
 
 def test_a_cell_that_fails_takes_along_those_that_start_from_it_and_no_others() -> None:
     lines: list[str] = []
-    one, outcome = run("cd", lines=lines, b="fails")
-    failed = {name.rsplit("-", 2)[0]: why for name, why in outcome.failed.items()}
+    one, _ = run("cd", lines=lines, b="fails")
+    failed = {name.rsplit("-", 2)[0]: why for name, why in one.failed.items()}
     assert failed["b"] == "exit code 2: first line / minifcn: it cannot be done"
     assert failed["c"].startswith("it starts from b-0-") and set(failed) == {"b", "c"}
     assert {job.cell.name for job in one.done} == {"a", "d"} and sum(line.startswith("FAILED") for line in lines) == 2
-    assert run("cd")[1].failed == {} and "resumed b" in said()  # the same command tries again
+    assert run("cd")[0].failed == {} and "resumed b" in said()  # the same command tries again
 
 
 def test_a_process_that_says_it_is_done_has_to_leave_a_result() -> None:
-    _, outcome = run("a", a="breaks")
-    (why,) = outcome.failed.values()
+    one, _ = run("a", a="breaks")
+    (why,) = one.failed.values()
     assert "evaluation.json: is not JSON" in why
 
 
@@ -308,7 +308,7 @@ import sys, pathlib
 sys.path[:0] = [{str(ROOT / "tests" / "experiments")!r}, {str(ROOT / "tests")!r}]
 import test_reproduce as t
 one = t.Runner(t.jobs("cd", [0], cells=t.FAMILY), pathlib.Path("out"), at_once=2, command=t.fake({{"a": "waits"}}))
-sys.exit(one.run().code)
+sys.exit(one.run())
 """
     process = subprocess.Popen(
         [sys.executable, "-c", program], env=here(), stderr=subprocess.PIPE, start_new_session=True
@@ -319,8 +319,8 @@ sys.exit(one.run().code)
     assert process.stderr is not None and b"finishing" in process.stderr.read()
     process.stderr.close()
     assert "stopped a" in said() and "began b" not in said()
-    _, outcome = run("cd", a="waits")
-    assert outcome.failed == {} and said()[-5:] == ["done a", "began b", "done b", "began c", "done c"]
+    one, _ = run("cd", a="waits")
+    assert one.failed == {} and said()[-5:] == ["done a", "began b", "done b", "began c", "done c"]
     assert "resumed a" in said() and said().count("began d") == 1
 
 
@@ -349,7 +349,7 @@ with open({str(folder / "lock")!r}, "a+b") as lock:
         release.touch()  # only once it has been reported
 
     one = Runner([job], Path("out"), at_once=1, command=fake(), say=say)
-    assert one.run().failed == {} and orphan.wait(30) == 0
+    assert one.run() == 0 and one.failed == {} and orphan.wait(30) == 0
     assert "waiting for it" in lines[0] and not Path("out/said.txt").exists() and len(one.done) == 1
 
 

@@ -38,14 +38,6 @@ TAIL = 3  # lines of a failed process that are shown
 Command = Callable[[Job, Path], list[str]]
 
 
-@dataclass
-class Outcome:
-    """What came of a run of the runner: the jobs that failed, each with its reason, and the signal that ended it."""
-
-    failed: dict[str, str] = field(default_factory=dict)
-    code: int = 0  # 130 or 143 if it was interrupted
-
-
 # ------------------------------------------------------------------------------------------------------ one job's state
 
 
@@ -186,8 +178,8 @@ class _Running:
 class Runner:
     """Run `jobs` in the folder `out`, `at_once` processes at a time, each job after those it depends on.
 
-    `command` returns the command line of a job, `say` prints a line. `run()` returns an `Outcome`. A job that fails is
-    reported; only the jobs that depend on it are skipped.
+    `command` returns the command line of a job, `say` prints a line. A job that fails is reported, and `failed`
+    holds the reason; only the jobs that depend on it are skipped. `code` is 130 or 143 after an interrupt, else 0.
     """
 
     def __init__(
@@ -204,13 +196,14 @@ class Runner:
         done = {job.folder for job in self.done}
         self.waiting = [job for job in self.jobs if job.folder not in done]
         self.running: list[_Running] = []
-        self.outcome = Outcome()
+        self.failed: dict[str, str] = {}
+        self.code = 0
         self.times = Times.read(out / "times.json")
         self._bar = Bar(0, unit="cell")
         self._reported: set[str] = set()
 
-    def run(self) -> Outcome:
-        """Run all that is not done. `UsageError` if another command is at work in the same folder."""
+    def run(self) -> int:
+        """Run all that is not done; return `code`. `UsageError` if another command is at work in the same folder."""
         for folder in ("cells", "log"):
             (self.out / folder).mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
@@ -221,19 +214,19 @@ class Runner:
         ):
             try:
                 while self.waiting or self.running:
-                    if signals.code and not self.outcome.code:
-                        self.outcome.code = signals.code
+                    if signals.code and not self.code:
+                        self.code = signals.code
                         self._stop()
                     self._start()
                     self._reap()
                     if self.running or self.waiting:
                         time.sleep(TICK)
-                self.outcome.code = self.outcome.code or signals.code
+                self.code = self.code or signals.code
             finally:
                 for one in self.running:  # only after a mistake of ours: nothing may go on unseen
                     one.process.terminate()
                 self.times.add(None, time.monotonic() - began)
-        return self.outcome
+        return self.code
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
@@ -248,10 +241,9 @@ class Runner:
 
     def _start(self) -> None:
         """Begin what can begin, as long as there is room."""
-        lost = self.outcome.failed
         done = {job.folder for job in self.done}
         for job in list(self.waiting):
-            if broken := next((parent for parent in job.parents if parent.folder in lost), None):
+            if broken := next((parent for parent in job.parents if parent.folder in self.failed), None):
                 self.waiting.remove(job)
                 self._fail(job, f"it starts from {broken.folder}")
             elif len(self.running) < self.at_once and all(parent.folder in done for parent in job.parents):
@@ -294,7 +286,7 @@ class Runner:
             self.times.add(one.job, time.monotonic() - one.since)
             if code == 0 and finished(one.job, self.out):
                 self._finish(one.job)
-            elif not self.outcome.code:
+            elif not self.code:
                 why = f"exit code {code}: {tail(log_of(one.job, self.out))}" if code else fault_of(one.job, self.out)
                 self._fail(one.job, why)
 
@@ -312,7 +304,7 @@ class Runner:
         return f"{len(self.running)} running, about {clock(seconds)} left"
 
     def _fail(self, job: Job, why: str) -> None:
-        self.outcome.failed[job.folder] = why
+        self.failed[job.folder] = why
         self.say(f"FAILED {job.folder}: {why}")
 
 
