@@ -25,7 +25,7 @@ def measure(layer: Layer, product: str, *, torch: Any = None, batch: int = 1, ru
     """Time one product of one layer: medians in milliseconds, its multiply-adds, the bytes it must move at least."""
     x, w, gy = layer.arrays(batch)
     ours: Callable[[], Any] = layer.products(x, w, gy)[product]
-    rivals = torch_products(torch, product, x, w, gy, layer.padding) if torch else []
+    rivals = [torch_products(torch, x, w, gy, layout, padding=layer.padding)[product] for layout in layouts(torch)]
     if rivals and not np.allclose(ours(), rivals[0]().numpy(), atol=1e-4 * float(np.abs(ours()).max())):
         raise MinifcnError(f"{layer.name} {product}: ours and PyTorch's results differ: report this")
     mine, alone, *others = take_turns([ours, layer.alone(product, batch), *rivals], runs)

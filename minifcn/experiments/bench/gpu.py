@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,27 +37,20 @@ def device_seconds(work: Callable[[], Any], runs: int = 5) -> float:
     return statistics.median(times)
 
 
-def launch_seconds(runs: int = 5) -> dict[str, float]:
+def launch_seconds() -> dict[str, float]:
     """Return the seconds between two launches of a kernel that does nothing much: CuPy's own, and one of ours."""
     x, y = (to_device(np.ones(1, np.float32), "gpu") for _ in range(2))
 
-    def own() -> None:
+    def often(work: Callable[[], Any]) -> None:
         for _ in range(LAUNCHES):
-            y.fill(0)
+            work()
 
-    def ours() -> None:
-        for _ in range(LAUNCHES):
-            fused.SGD(1, x, y, y.copy(), 0.9, 0.1, 0.0, T=x.dtype)
-
-    def copies() -> None:
-        for _ in range(LAUNCHES):
-            y.copy()
-
-    fill, both, copy = (device_seconds(work, runs) / LAUNCHES for work in (own, ours, copies))
+    works = (lambda: y.fill(0), lambda: fused.SGD(1, x, y, y.copy(), 0.9, 0.1, 0.0, T=x.dtype), y.copy)
+    fill, both, copy = (device_seconds(partial(often, work)) / LAUNCHES for work in works)
     return {"fill": fill, "fused": max(0.0, both - copy)}
 
 
-def copy_rate(megabytes: int = 512, runs: int = 5) -> float:
+def copy_rate(megabytes: int = 512) -> float:
     """Return the GB/s, read and written, of a copy within the device's memory."""
     x = to_device(np.ones(megabytes << 18, np.float32), "gpu")
     y = x.copy()
@@ -64,10 +58,10 @@ def copy_rate(megabytes: int = 512, runs: int = 5) -> float:
     def copy() -> None:
         y[...] = x
 
-    return 2 * x.nbytes / device_seconds(copy, runs) / 1e9
+    return 2 * x.nbytes / device_seconds(copy) / 1e9
 
 
-def product_rates(side: int = 4096, runs: int = 5) -> dict[str, float]:
+def product_rates(side: int = 4096) -> dict[str, float]:
     """Return the GFLOP/s of a product of two square matrices: plain, in a stack of one, each also transposed."""
     a = to_device(np.random.default_rng(0).standard_normal((side, side), dtype="float32"), "gpu")
     stack = a[None]
@@ -77,7 +71,7 @@ def product_rates(side: int = 4096, runs: int = 5) -> dict[str, float]:
         "3-D": lambda: stack @ stack,
         "3-D, transposed": lambda: stack @ stack.swapaxes(1, 2),
     }
-    return {name: 2 * side**3 / device_seconds(work, runs) / 1e9 for name, work in works.items()}
+    return {name: 2 * side**3 / device_seconds(work) / 1e9 for name, work in works.items()}
 
 
 def net_seconds(work: Work, runs: int = 5, *, torch: Any = None) -> dict[str, float]:
@@ -90,13 +84,13 @@ def net_seconds(work: Work, runs: int = 5, *, torch: Any = None) -> dict[str, fl
     return found
 
 
-def workspaces(work: Work, runs: int = 3, *, megabytes: tuple[int, ...] = WORKSPACES) -> Iterator[dict[str, float]]:
+def workspaces(work: Work) -> Iterator[dict[str, float]]:
     """Yield `net_seconds` for each size of the workspace of a convolution, and the most bytes of CuPy's pool."""
     import cupy
 
-    for size in megabytes:
+    for size in WORKSPACES:
         pool = cupy.get_default_memory_pool()
         pool.free_all_blocks()
         with GPU_WORKSPACE.set(size << 20):
-            found = net_seconds(work, runs)
+            found = net_seconds(work, 3)
         yield {"megabytes": size, **found, "pool_bytes": pool.total_bytes()}

@@ -48,51 +48,30 @@ def import_torch(wanted: bool = True) -> Any:
 
 
 def torch_products(
-    torch: Any, product: str, x: np.ndarray, w: np.ndarray, gy: np.ndarray, padding: int
-) -> list[Callable[[], Any]]:
-    """Return the same product in PyTorch, once for each of its memory layouts."""
-    wanted = [product == "grad_x", product == "grad_w", False]
-    rivals: list[Callable[[], Any]] = []
-    for layout in layouts(torch):
-        tx, tw, tgy = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (x, w, gy))
+    torch: Any, x: np.ndarray, w: np.ndarray, gy: np.ndarray, layout: Any, *, padding: int, groups: int = 1
+) -> dict[str, Callable[[], Any]]:
+    """Return the three products of a convolution in PyTorch, on arrays of that memory layout, by name."""
+    tx, tw, tgy = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (x, w, gy))
 
-        def forward(tx: Any = tx, tw: Any = tw) -> Any:
-            with torch.inference_mode():
-                return torch.nn.functional.conv2d(tx, tw, padding=padding)
+    def forward() -> Any:
+        with torch.inference_mode():
+            return torch.nn.functional.conv2d(tx, tw, padding=padding, groups=groups)
 
-        def gradient(tx: Any = tx, tw: Any = tw, tgy: Any = tgy) -> Any:
-            backward = torch.ops.aten.convolution_backward
-            return backward(tgy, tx, tw, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], 1, wanted)[
-                wanted.index(True)
-            ]
+    def gradients(*wanted: bool) -> Any:
+        backward = torch.ops.aten.convolution_backward
+        return backward(tgy, tx, tw, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], groups, [*wanted, False])
 
-        rivals.append(forward if product == "forward" else gradient)
-    return rivals
+    return {
+        "forward": forward,
+        "grad_x": lambda: gradients(True, False)[0],
+        "grad_w": lambda: gradients(False, True)[1],
+        "both": lambda: gradients(True, True),
+    }
 
 
 def layouts(torch: Any) -> tuple[Any, ...]:
     """Return PyTorch's two memory layouts of an image; none without PyTorch."""
     return (torch.contiguous_format, torch.channels_last) if torch else ()
-
-
-def torch_depthwise(
-    torch: Any, x: np.ndarray, w: np.ndarray, gy: np.ndarray, layout: Any
-) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Return a depthwise layer with padding "same" in PyTorch: its forward pass, and that with both gradients."""
-    images, weights, gradients = (torch.from_numpy(a.copy()) for a in (x, w, gy))
-    images, gradients = (a.contiguous(memory_format=layout) for a in (images, gradients))
-    padding, groups = [n // 2 for n in w.shape[2:]], x.shape[1]
-
-    def forward() -> Any:
-        with torch.inference_mode():
-            return torch.nn.functional.conv2d(images, weights, padding=padding, groups=groups)
-
-    def step() -> Any:
-        forward()
-        backward, wanted = torch.ops.aten.convolution_backward, [True, True, False]
-        return backward(gradients, images, weights, None, [1, 1], padding, [1, 1], False, [0, 0], groups, wanted)
-
-    return forward, step
 
 
 def torch_net(

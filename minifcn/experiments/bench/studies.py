@@ -25,7 +25,7 @@ import numpy as np
 
 from minifcn import ops
 from minifcn.backend import Array, device_of, to_device, to_host
-from minifcn.experiments.bench.rival import torch_depthwise, torch_net
+from minifcn.experiments.bench.rival import torch_net, torch_products
 from minifcn.experiments.bench.stopwatch import extra_bytes, matrix_product, median_seconds, take_turns
 from minifcn.inference import inference
 from minifcn.introspect.describe import channels, describe
@@ -204,8 +204,10 @@ class Depthwise:
         return self.gy.size * 25
 
     def rival(self, torch: Any, layout: Any) -> tuple[Callable[[], Any], Callable[[], Any]]:
-        """Return the same in PyTorch, with copies of the arrays."""
-        return torch_depthwise(torch, self.x, self.w, self.gy, layout)
+        """Return the same in PyTorch."""
+        groups = self.windows.groups
+        products = torch_products(torch, self.x, self.w, self.gy, layout, padding=2, groups=groups)
+        return products["forward"], lambda: (products["forward"](), products["both"]())
 
 
 # -------------------------------------------------------------------------------------------------------------- ladder
