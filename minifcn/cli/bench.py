@@ -40,7 +40,7 @@ import numpy as np
 
 from minifcn import __version__, viz
 from minifcn.backend import DEVICES
-from minifcn.cli.command import image_size, parse_words, say, warn
+from minifcn.cli.command import image_size, net_options, parse_words, say, warn
 from minifcn.errors import MinifcnError, UsageError
 from minifcn.experiments.bench.compare import SIDES, measure, plot_roofline, tasks_of, times_of
 from minifcn.experiments.bench.gpu import net_seconds
@@ -241,13 +241,8 @@ def work_of(options: Options) -> Work | Depthwise:
 
 def net_of(options: Options) -> Work:
     """Return the net that the options name, with its batch of images."""
-    border: Any = int(options.padding) if options.padding.isdecimal() else options.padding
-    given: dict[str, Any] = {"width": options.width} if options.width else {}
-    if options.padding:
-        given["padding"] = border
-    if options.layers:
-        given["layers"] = options.layers
-    return Work(options.net, size=image_size(options.size), batch=options.batch, device=options.device, **given)
+    size, given = image_size(options.size), net_options(options)
+    return Work(options.net, size=size, batch=options.batch, device=options.device, **given)
 
 
 def measure_nets(options: Options) -> dict[str, Any]:

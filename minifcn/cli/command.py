@@ -332,6 +332,14 @@ def numbers(
     return found
 
 
+def net_options(options: Any) -> dict[str, Any]:
+    """Return what the options width, layers, classes and padding ask of a net: those that are neither 0 nor empty."""
+    given = {name: value for name in ("width", "layers", "classes") if (value := getattr(options, name, 0))}
+    if options.padding:
+        given["padding"] = int(options.padding) if options.padding.isdecimal() else options.padding
+    return given
+
+
 def image_size(text: str) -> tuple[int, int]:
     """Return `500x375` or `500` as (height, width); `UsageError` for anything else."""
     sides = text.split("x")

@@ -236,20 +236,9 @@ def import_command(argv: list[str]) -> int:
     place = path_of(new)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UsageError(f"{new}: is there already; choose a new folder for the imported pictures")
+    asked = {name: value for name, value in vars(options).items() if name != "first"}
     with Bar(0, unit="file") as bar:
-        found = recognise(
-            folder,
-            kind=options.kind,
-            classes=options.classes or None,
-            map=options.map or None,
-            by=options.by,
-            turned=options.turned,
-            empty=options.empty,
-            seed=options.seed,
-            planes=options.planes,
-            without=place,
-            advance=bar.advance,
-        )
+        found = recognise(folder, **asked, without=place, advance=bar.advance)
     say(*map(with_flags, found.lines(first=options.first)))
     with Bar(len(found.items), unit="pair") as bar:
         left_out = write_tree(found, place, advance=bar.advance)

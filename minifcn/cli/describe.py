@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from minifcn.backend import DEVICES
-from minifcn.cli.command import image_size, parse_words, say
+from minifcn.cli.command import image_size, net_options, parse_words, say
 from minifcn.errors import UsageError
 from minifcn.experiments.bench.prediction import check
 from minifcn.introspect.describe import describe, mib
@@ -55,9 +55,7 @@ def main(argv: list[str]) -> int:
     if options.check:
         return print_check(choose_device(options.device)[0])
     make = named(NETS, " ".join(words), f"describe: found net {' '.join(words) or 'none'!r}")
-    border = int(options.padding) if options.padding.isdecimal() else options.padding
-    asked = {"width": options.width, "classes": options.classes, "layers": options.layers}
-    given = {name: value for name, value in asked.items() if value} | ({"padding": border} if border != "" else {})
+    given = net_options(options)
     check_ranges(options, [("batch", 1, math.inf)])
     try:
         net = make(init="zero", **given)
