@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from minifcn.experiments.bench import gpu
 from minifcn.experiments.bench.rival import import_torch
 from minifcn.experiments.bench.studies import Work
 from minifcn.kernels import fused
+from minifcn.kernels.products import GPU_WORKSPACE
 from minifcn.models.fcn import FCN8s
 from minifcn.optim import SGD
 from minifcn.tensor import Tensor
@@ -49,6 +51,8 @@ PAGE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- gpu-check: begin -->\n", "<!-- gpu-check: end -->\n"
 SECONDS = 480
 """A card is lent for minutes: what has not begun by then is not begun, and what runs then is stopped."""
+LAUNCHES = 1000
+WORKSPACES = (32, 64, 128, 256, 512, 1024)  # megabytes
 CLOSE = 1e-4
 """How far three steps on the GPU may be from the CPU's, beside the largest number of each parameter."""
 SIZES = {"side": 4096, "megabytes": 512, "image": 500, "width": 64, "padding": 100, "train": 64, "step": 64}
@@ -75,12 +79,49 @@ def suite(sizes: dict[str, Any]) -> Iterator[Row]:
     yield "tests on the card", last
 
 
+def launch_seconds() -> dict[str, float]:
+    """Return the seconds between two launches of a kernel that does nothing much: CuPy's own, and one of ours."""
+    x, y = (to_device(np.ones(1, np.float32), "gpu") for _ in range(2))
+
+    def often(work: Callable[[], Any]) -> None:
+        for _ in range(LAUNCHES):
+            work()
+
+    works = (lambda: y.fill(0), lambda: fused.SGD(1, x, y, y.copy(), 0.9, 0.1, 0.0, T=x.dtype), y.copy)
+    fill, both, copy = (gpu.device_seconds(partial(often, work)) / LAUNCHES for work in works)
+    return {"fill": fill, "fused": max(0.0, both - copy)}
+
+
+def copy_rate(megabytes: int = 512) -> float:
+    """Return the GB/s, read and written, of a copy within the device's memory."""
+    x = to_device(np.ones(megabytes << 18, np.float32), "gpu")
+    y = x.copy()
+
+    def copy() -> None:
+        y[...] = x
+
+    return 2 * x.nbytes / gpu.device_seconds(copy) / 1e9
+
+
+def product_rates(side: int = 4096) -> dict[str, float]:
+    """Return the GFLOP/s of a product of two square matrices: plain, in a stack of one, each also transposed."""
+    a = to_device(np.random.default_rng(0).standard_normal((side, side), dtype="float32"), "gpu")
+    stack = a[None]
+    works: dict[str, Callable[[], Any]] = {
+        "2-D": lambda: a @ a,
+        "2-D, transposed": lambda: a @ a.T,
+        "3-D": lambda: stack @ stack,
+        "3-D, transposed": lambda: stack @ stack.swapaxes(1, 2),
+    }
+    return {name: 2 * side**3 / gpu.device_seconds(work) / 1e9 for name, work in works.items()}
+
+
 def rates(sizes: dict[str, Any]) -> Iterator[Row]:
     """The three numbers that the counts of launches and bytes are to be multiplied by."""
-    found = gpu.launch_seconds()
+    found = launch_seconds()
     yield "a launch of CuPy's, of ours", f"{1e6 * found['fill']:.1f} us, {1e6 * found['fused']:.1f} us"
-    yield "a copy", f"{gpu.copy_rate(sizes['megabytes']):,.0f} GB/s, read and written"
-    for name, rate in gpu.product_rates(sizes["side"]).items():
+    yield "a copy", f"{copy_rate(sizes['megabytes']):,.0f} GB/s, read and written"
+    for name, rate in product_rates(sizes["side"]).items():
         yield f"{name} product of {sizes['side']} x {sizes['side']}", f"{rate:,.0f} GFLOP/s"
 
 
@@ -134,10 +175,17 @@ def whole_net(sizes: dict[str, Any]) -> Work:
 
 def workspaces(sizes: dict[str, Any]) -> Iterator[Row]:
     """Time and memory of the whole net, for each workspace."""
-    for found in gpu.workspaces(whole_net(sizes)):
-        forward, step, pool = 1e3 * found["forward"], 1e3 * found["step"], found["pool_bytes"] / 1e6
-        times = f"forward {forward:.1f} ms, step {step:.1f} ms, {pool:,.0f} MB in the pool"
-        yield f"FCN-8s, workspace {found['megabytes']:.0f} MB", times
+    import cupy
+
+    work = whole_net(sizes)
+    for megabytes in WORKSPACES:
+        pool = cupy.get_default_memory_pool()
+        pool.free_all_blocks()
+        with GPU_WORKSPACE.set(megabytes << 20):
+            found = gpu.net_seconds(work, 3)
+        taken = f"{pool.total_bytes() / 1e6:,.0f} MB in the pool"
+        times = f"forward {1e3 * found['forward']:.1f} ms, step {1e3 * found['step']:.1f} ms, {taken}"
+        yield f"FCN-8s, workspace {megabytes} MB", times
     with fused.plain():
         found = gpu.net_seconds(whole_net(sizes), 3)
     times = f"forward {1e3 * found['forward']:.1f} ms, step {1e3 * found['step']:.1f} ms"

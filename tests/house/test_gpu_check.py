@@ -14,15 +14,14 @@ from fake_device import FakeCupy
 
 from minifcn.cli.bench import main as bench
 from minifcn.cli.command import guard
-from minifcn.experiments.bench import gpu
 
 INSIDE = [name for name in gpu_check.PARTS if name != "suite"]  # which is a pytest of its own
 
 
 @pytest.fixture
 def quick(fused_gpu: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
-    monkeypatch.setattr(gpu, "LAUNCHES", 3)
-    monkeypatch.setattr(gpu, "WORKSPACES", (32,))
+    monkeypatch.setattr(gpu_check, "LAUNCHES", 3)
+    monkeypatch.setattr(gpu_check, "WORKSPACES", (32,))
     monkeypatch.setitem(gpu_check.SMALL, "megabytes", 1)
     return fused_gpu
 
