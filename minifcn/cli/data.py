@@ -257,13 +257,13 @@ def import_command(argv: list[str]) -> int:
     return 0
 
 
-def _overlays(tree: Path, planes: int, count: int = 4) -> np.ndarray:
+def _overlays(tree: Path, planes: int) -> np.ndarray:
     """Return four pictures of a tree under their labels, evenly spread, those of more than one class first."""
     data = VOCSegmentation(tree, None, planes=planes)
-    places = [len(data) * number // (4 * count) for number in range(4 * count)]
+    places = [len(data) * number // 16 for number in range(16)]
     samples = [data[place] for place in dict.fromkeys(places)]
     samples.sort(key=lambda sample: len(np.unique(sample.label)) < 2)
-    shown = [(overlay(sample.image, sample.label), sample.label) for sample in samples[:count]]
+    shown = [(overlay(sample.image, sample.label), sample.label) for sample in samples[:4]]
     return gallery(shown, data.classes, captions=("picture and labels", "labels"), columns=2)
 
 
@@ -287,16 +287,9 @@ def _read_through(folder: str, what: str, options: Check) -> int:
 
 
 def _looked_through(folder: str, classes: tuple[str, ...] | None, split: str | None) -> Findings:
-    bar = Bar(0, unit="pair")
-
-    def begin(total: int) -> None:
-        bar.total = total
-        bar.__enter__()
-
-    try:
-        return check(folder, classes=classes, split=split, begin=begin, advance=bar.advance)
-    finally:
-        bar.__exit__()
+    """Return what is wrong in a tree, behind a progress bar."""
+    with Bar(0, unit="pair") as bar:
+        return check(folder, classes=classes, split=split, begin=bar.begin, advance=bar.advance)
 
 
 VERBS = {"make": make, "fetch": fetch_command, "check": check_command, "import": import_command}

@@ -82,6 +82,12 @@ class Bar:
     def shown(self) -> bool:
         return self._bar is not None
 
+    def begin(self, total: int) -> None:
+        """Start again, now that the total is known."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.reset(total)
+
     def advance(self, count: int = 1, *, note: str = "") -> None:
         """`count` more are done; `note` stands behind the bar."""
         if self._bar is not None:
