@@ -44,6 +44,9 @@ class Panel:
     cut: str
 
 
+Panels = Sequence[Panel]
+
+
 @dataclass(frozen=True)
 class Frame:
     """One moment of the step.
@@ -161,23 +164,17 @@ class Watcher:
             says += "What these functions remembered is let go."
         else:
             says = f"The gradient of {name} is complete, and stays for the optimizer."
-        self.add("backward", node.op if flows else name, says, [gy], [gx for _, gx in flows], ())
+        self.add("backward", node.op if flows else name, says, [gy], [gx for _, gx in flows])
         self.reached = None
 
     def update(self, name: str, before: Array, gradient: Array, after: Array) -> None:
         """The optimizer changed a parameter."""
         sentence = f"The optimizer changes {name} with its gradient. The gradient is cleared."
         takes = [shown(f"{name} before", before), shown(f"gradient of {name}", gradient)]
-        self.add("update", name, sentence, takes, [shown("change", after - before), shown(f"{name} after", after)], ())
+        self.add("update", name, sentence, takes, [shown("change", after - before), shown(f"{name} after", after)])
 
     def add(
-        self,
-        phase: str,
-        title: str,
-        says: str,
-        takes: Sequence[Panel],
-        gives: Sequence[Panel],
-        remembers: Sequence[str],
+        self, phase: str, title: str, says: str, takes: Panels, gives: Panels, remembers: Iterable[str] = ()
     ) -> None:
         """Add the frame, with the bytes that are held now."""
         if len(self.frames) == MOST_FRAMES:
