@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -214,10 +214,7 @@ class Run:
             "images": fingerprint(self.train_set.ids),
             "environment": self.environment,
         }
-        saved = False
-        with self._tolerant():
-            self.ranks.once(lambda: self._write(tensors, meta, best=best))
-            saved = True
+        saved = self._written(lambda: self._write(tensors, meta, best=best))
         if not saved and best and not self.folder.best_is_of(p.step):
             p.best = beaten  # the next net that beats the best one on the disk takes its place
 
@@ -226,22 +223,22 @@ class Run:
         self.folder.save(self.progress.step, tensors, meta, best=best)
 
     def _append(self, record: dict[str, Any]) -> None:
-        with self._tolerant():
-            self.ranks.once(lambda: self._log_line(record))
+        self._written(lambda: self._log_line(record))
 
     def _log_line(self, record: dict[str, Any]) -> None:
         self.folder.check()
         runlog.append(self.path("metrics.jsonl"), record)
 
-    @contextlib.contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """With on_save_error "warn", what cannot be written is said and the run goes on."""
+    def _written(self, write: Callable[[], None]) -> bool:
+        """Return whether rank 0 could `write`; with on_save_error "warn", a fault is said and the run goes on."""
         try:
-            yield
+            self.ranks.once(write)
         except (UsageError, OSError) as fault:
             if self.options.on_save_error != "warn":
                 raise
             self.say(f"warning: {fault}")
+            return False
+        return True
 
     def path(self, name: str) -> Path:
         """Return the path of a file in the run folder."""
