@@ -136,14 +136,10 @@ def peak_while(work: Callable[[], Any]) -> float:
     return peak_bytes()
 
 
-def forget_peak() -> bool:
-    """Reset this process's peak, so that preparation does not count; return whether the system can (only Linux)."""
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-    except OSError:
-        return False
-    return True
+def forget_peak() -> None:
+    """Reset this process's peak, so that what was done to prepare does not count. Only Linux can."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
 
 
 def peak_bytes() -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from minifcn.experiments.reproduction.row import Row, row
 from minifcn.nn import Module
 from minifcn.optim import SGD
-from minifcn.tensor import Parameter, Tensor
+from minifcn.tensor import Parameter
 from minifcn.training.recipes import preset
 from minifcn.training.step import train_step
 
@@ -77,17 +77,13 @@ class Weight(Module):
     def __init__(self, start: float) -> None:
         self.w = Parameter(np.full(1, start))
 
-    def pulled(self, gradient: float) -> Tensor:
-        """Return a loss with that gradient."""
-        return (self.w * gradient).sum()
-
 
 def steps(start: float, gradients: Iterable[float], **options: Any) -> Iterator[tuple[float, float]]:
     """Train one weight from `start` with our SGD, and yield it and its momentum after a step with each gradient."""
     net = Weight(start)
     opt = SGD(net, **options)
     for gradient in gradients:
-        train_step(opt, [net.pulled(gradient)])
+        train_step(opt, [(net.w * gradient).sum()])  # a loss with that gradient
         yield float(net.w.data[0]), float(opt.history["w"][0])
 
 
