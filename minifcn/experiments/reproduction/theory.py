@@ -88,8 +88,7 @@ def small_net() -> Module:
 
 def gradient(net: Module, x: np.ndarray, truth: np.ndarray, **options: Any) -> np.ndarray:
     """Return the gradient of the summed loss, in all parameters one after another."""
-    for p in net.parameters():
-        p.zero_grad()
+    net.zero_grad()
     ops.softmax_cross_entropy(net(x), truth, normalize="none", **options).backward()
     return np.concatenate([p.grad.ravel() for p in net.parameters() if p.grad is not None])
 
