@@ -6,6 +6,7 @@ number by then; the names are ours. `beside` puts new tables into a page that wa
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import re
@@ -141,11 +142,8 @@ def _made(f: Findings) -> Iterator[Block]:
 def machine_kind() -> str:
     """Return the cores that may be used and their kind; no name and no place."""
     kind = ""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            kind = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        pass
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        kind = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
     kind = " ".join(kind.replace("(R)", "").replace("(TM)", "").split()) or platform.machine()
     return f"{cores()} cores of {kind}"
 

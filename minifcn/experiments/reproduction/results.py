@@ -56,14 +56,13 @@ def number(found: Any, most: float) -> float:
 
 def confusion_of(found: Mapping[str, Any], path: Path) -> ConfusionMatrix:
     """Return the counts in an evaluation, checked; `FormatError` naming the field that cannot be."""
-    rows, classes = found.get("confusion"), found.get("classes")
+    rows: Any = found.get("confusion")
+    classes = found.get("classes")
     if not isinstance(classes, list) or not 1 <= len(classes) <= MOST_CLASSES:
         raise FormatError(f"{path}: field classes is no list of 1 to {MOST_CLASSES} names")
-    counts_fit = isinstance(rows, list) and all(
-        isinstance(row, list) and len(row) == len(classes) and all(type(n) is int and 0 <= n <= MOST_COUNT for n in row)
-        for row in rows
-    )
-    if not counts_fit or not isinstance(rows, list) or len(rows) != len(classes):
+    tall = isinstance(rows, list) and len(rows) == len(classes)
+    wide = tall and all(isinstance(row, list) and len(row) == len(classes) for row in rows)
+    if not wide or not all(type(n) is int and 0 <= n <= MOST_COUNT for row in rows for n in row):
         raise FormatError(f"{path}: field confusion is no table of {len(classes)} x {len(classes)} counts")
     try:
         confusion = ConfusionMatrix.of(rows)
