@@ -217,17 +217,9 @@ def watched(name: str, module: Module, rows: list[Row]) -> Callable[..., Any]:
             y.data.grid = outline.grid.through(layer) if layer and outline.grid else outline.grid
             if y.ndim != 4:
                 y.data.grid = None  # no map any more
-            rows.append(
-                Row(
-                    name,
-                    type(module).__name__,
-                    y.shape,
-                    y.data.grid,
-                    sum(p.size for p in module.parameters()),
-                    outline.library.multiply_adds - before,
-                    y.data.nbytes,
-                )
-            )
+            kind, learned = type(module).__name__, sum(p.size for p in module.parameters())
+            cost = outline.library.multiply_adds - before
+            rows.append(Row(name, kind, y.shape, y.data.grid, learned, cost, y.data.nbytes))
         return y
 
     return record
