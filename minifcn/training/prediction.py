@@ -192,19 +192,18 @@ def entropy(scores: np.ndarray) -> np.ndarray:
 
 def write_prediction(
     image: np.ndarray,
-    found: np.ndarray | Prediction,
+    found: Prediction,
     classes: Sequence[str],
     start: Path,
     *,
     alpha: float = 0.6,
 ) -> list[str]:
-    """Write mask, overlay and legend of a label (H, W) or a `Prediction` of an image (H, W, 3) uint8; return the names.
+    """Write mask, overlay and legend of what was found in an image (H, W, 3) uint8; return the ends of their names.
 
     The files are `start`-mask.png, `start`-overlay.png and `start`-legend.png; `alpha`, from 0 to 1, says how
     strongly the classes colour the overlay. Scores that were kept become `start`-scores.npz, with the names of the
     classes, and the entropy `start`-confidence.png: black is sure, white knows nothing.
     """
-    found = found if isinstance(found, Prediction) else Prediction(found)
     label = found.label
     write_mask(start.with_name(f"{start.name}-mask.png"), label)
     pictures = {"overlay": viz.overlay(image, label, alpha=alpha), "legend": viz.legend(classes, label)}

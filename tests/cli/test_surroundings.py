@@ -27,7 +27,7 @@ from minifcn.data.tools.make import make_tree
 from minifcn.errors import UsageError
 from minifcn.formats.checkpoint import save_checkpoint
 from minifcn.kernels.threads import set_threads
-from minifcn.training.prediction import write_prediction
+from minifcn.training.prediction import Prediction, write_prediction
 from minifcn.training.report import write_report
 from minifcn.training.run_folder import RunFolder, load_latest
 from minifcn.training.runlog import append, write_json
@@ -440,7 +440,7 @@ def with_results(folder: Path) -> Path:
 
 WRITES = {
     "curves.png": lambda folder: write_report(folder),
-    "x-overlay.png": lambda folder: write_prediction(IMAGE, IMAGE[..., 0] % 2, ["a", "b"], folder / "x"),
+    "x-overlay.png": lambda folder: write_prediction(IMAGE, Prediction(IMAGE[..., 0] % 2), ["a", "b"], folder / "x"),
     "m.png": lambda folder: write_mask(folder / "m.png", IMAGE[..., 0]),
     "i.png": lambda folder: write_image(folder / "i.png", IMAGE),
     "c.png": lambda folder: viz.confusion_picture(np.eye(2, dtype=int), ["a", "b"], folder / "c.png"),
