@@ -12,6 +12,7 @@ in figure 2 of the paper.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from minifcn.kernels.threads import cores, set_threads
 from minifcn.models.classifier import Classifier
 from minifcn.tensor import Tensor
 from minifcn.training.device import choose_device
+from minifcn.training.ranges import check_ranges
 from minifcn.weights.published import imagenet_squeezenet, open_weights
 
 
@@ -54,8 +56,7 @@ class Options:
 def main(argv: list[str]) -> int:
     """Name the most probable classes of each photograph, or draw where one class is."""
     words, options = parse_words(Options, argv, verb="classify", words="photo ...")
-    if options.top < 1 or not 0 <= options.scale <= 64:
-        raise UsageError("classify: expected a --top of at least 1 and a --scale from 0 to 64")
+    check_ranges(options, [("top", 1, math.inf), ("scale", 0, 64)])
     if options.heatmap and (len(words) != 2 or path_of(words[-1]).suffix.lower() != ".png"):
         raise UsageError("classify: expected a photograph and a .png file: classify photo.jpg --heatmap CLASS out.png")
     if not words:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from minifcn.cli.command import parse_words, say
-from minifcn.errors import UsageError
 from minifcn.introspect.design import MOST, TRUNKS, LadderOf, chain_paths, design, listed, misfits, trunk_paths
 from minifcn.models.ladder import Rung
+from minifcn.training.ranges import check_ranges
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Options:
 def main(argv: list[str]) -> int:
     """Print the smallest safe padding, crops and kernels. Return the exit code."""
     words, options = parse_words(Options, argv, verb="design")
-    if not 0 <= options.kernel <= MOST or not -1 <= options.padding <= MOST:
-        raise UsageError(f"kernel is {options.kernel}, padding {options.padding}; expected numbers from 0 to {MOST}")
+    check_ranges(options, [("kernel", 0, MOST), ("padding", -1, MOST)])
     chain = " ".join(words)
     paths_for = trunk_paths(TRUNKS[chain]) if chain in TRUNKS else chain_paths(chain)
     skips, kernel = tuple(filter(None, options.skips.split(","))), options.kernel or None

@@ -6,6 +6,7 @@
 The exit code is 0 if every exercise is solved, and 1 if one is not.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from minifcn.errors import UsageError
 from minifcn.experiments.grading import grade
 from minifcn.formats.limits import path_of
 from minifcn.introspect.markup import text_table
+from minifcn.training.ranges import check_ranges
 from minifcn.training.runlog import write_json
 
 
@@ -33,8 +35,7 @@ class Options:
 def main(argv: list[str]) -> int:
     """Print a line for each exercise. Returns the exit code."""
     words, options = parse_words(Options, argv, verb="grade", words="NOTEBOOK", count=1)
-    if options.seconds < 1:
-        raise UsageError(f"found `seconds={options.seconds}`; expected at least 1")
+    check_ranges(options, [("seconds", 1, math.inf)])
     report = path_of(options.json)
     if options.json and (report.is_dir() or not report.absolute().parent.is_dir()):
         raise UsageError(f"{options.json}: cannot be written, it is a folder or in none; choose another --json")

@@ -178,7 +178,7 @@ def test_a_class_by_name_or_number(word, number):
 REFUSED = [
     ("", "expected at least one photograph"),
     ("gone.jpg", "gone.jpg: cannot be opened (No such file or directory)"),
-    ("{photo} --top 0", "expected a --top of at least 1"),
+    ("{photo} --top 0", "option top is 0; expected a number of at least 1"),
     ("{photo} --heatmap tabby", "expected a photograph and a .png file"),
     ("{photo} --heatmap tabby out.jpg", "expected a photograph and a .png file"),
     ("{photo} --heatmap tabbi out.png", "class 'tabbi' does not exist; near are tabby"),
