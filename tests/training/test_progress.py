@@ -51,6 +51,16 @@ def test_a_notebook_has_one_line_that_changes_and_stays(monkeypatch, capsys):
     assert captured.err == captured.out == ""
 
 
+def test_a_bar_may_learn_its_total_later(monkeypatch):
+    kernel = Kernel()
+    install(monkeypatch, kernel)
+    with Bar(0, unit="pair") as bar:
+        bar.begin(2)
+        bar.advance()
+        bar.advance()
+    assert kernel.outputs[0][-1].startswith("100%|█") and "2/2" in kernel.outputs[0][-1]
+
+
 def test_a_bar_leaves_printed_lines_alone(monkeypatch, capsys):
     install(monkeypatch, Kernel())
     with Bar(2, unit="step") as bar, bar.hidden():

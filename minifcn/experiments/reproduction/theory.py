@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.random import default_rng
 
 from minifcn import ops
 from minifcn.experiments.reproduction.row import Row, agreement, row
@@ -55,11 +56,6 @@ def rows() -> Iterator[Row]:
     yield row("released nets", claim, "", first_summed_loss, expected="570,848")
 
 
-def rng_of(seed: int = 0) -> np.random.Generator:
-    """Return a random generator."""
-    return np.random.default_rng(seed)
-
-
 def composed_grid() -> str:
     """Return size and stride of the composed filter."""
     grid = Grid.of([Layer(3, 2), Layer(4, 3)])
@@ -68,7 +64,7 @@ def composed_grid() -> str:
 
 def composed_filter() -> tuple[str, str]:
     """Compare two filters in turn with the one filter h[a s' + u] = sum f[a] g[u]."""
-    rng = rng_of()
+    rng = default_rng(0)
     g, f, x = rng.standard_normal((1, 1, 1, 3)), rng.standard_normal((1, 1, 1, 4)), rng.standard_normal((1, 1, 1, 60))
     h = np.zeros((1, 1, 1, 9))
     for a in range(4):
@@ -79,7 +75,7 @@ def composed_filter() -> tuple[str, str]:
 
 def small_net() -> Module:
     """Return two convolutions and a pool between them, without padding; float64."""
-    he = rng_of(2)
+    he = default_rng(2)
     net = Sequential(
         a=Conv2d(2, 4, 3, relu=True, init=he), pool=MaxPool2d(2, ceil_mode=True), b=Conv2d(4, 3, 3, init=he)
     )
@@ -95,7 +91,7 @@ def gradient(net: Module, x: np.ndarray, truth: np.ndarray, **options: Any) -> n
 
 def summed_gradient() -> tuple[str, str]:
     """Compare the gradient of a summed loss with the sum of the gradients of single pixels."""
-    rng, net = rng_of(), small_net()
+    rng, net = default_rng(0), small_net()
     x, truth = rng.standard_normal((1, 2, 14, 12)), rng.integers(0, 3, (1, 4, 3))
     one_by_one = []
     for i, j in np.ndindex(truth.shape[1:]):
@@ -107,7 +103,7 @@ def summed_gradient() -> tuple[str, str]:
 
 def patches() -> tuple[str, str]:
     """Compare the gradient of a masked loss with the sum over what each kept cell sees, cut out."""
-    rng, net = rng_of(), small_net()
+    rng, net = default_rng(0), small_net()
     grid = Grid.of(net.layers())
     step, side = int(grid.stride), int(grid.field)
     x, truth = rng.standard_normal((1, 2, 26, 24)), rng.integers(0, 3, (1, 10, 9))
@@ -124,7 +120,7 @@ def windows() -> tuple[str, str]:
     net = classifier(LeNet, classes=10, seed=0)
     net.astype(np.float64)
     twin = convolutionalize(net)
-    image = rng_of().random((1, 1, 40, 52))
+    image = default_rng(0).random((1, 1, 40, 52))
     answers, step, side = twin(image).data, int(Grid.of(twin.layers()).stride), net.trunk.size
     alone = np.empty_like(answers)
     for i, j in np.ndindex(answers.shape[2:]):
@@ -134,7 +130,7 @@ def windows() -> tuple[str, str]:
 
 def stitched() -> tuple[str, str]:
     """Compare shift-and-stitch with rarefied filters on whole numbers, whose sums are exact in any order."""
-    rng, net = rng_of(), small_net()
+    rng, net = default_rng(0), small_net()
     for p in net.parameters():
         p.data = rng.integers(-2, 3, p.shape) * 1.0
     x = rng.integers(-2, 3, (1, 2, 22, 24)) * 1.0
@@ -143,7 +139,7 @@ def stitched() -> tuple[str, str]:
 
 def adjoint() -> tuple[str, str]:
     """Compare <conv(a), b> with <a, transposed conv(b)>."""
-    rng = rng_of()
+    rng = default_rng(0)
     w = rng.standard_normal((5, 3, 4, 4))
     a, b = rng.standard_normal((1, 3, 18, 14)), rng.standard_normal((1, 5, 8, 6))
     there = (ops.conv2d(a, w, stride=2).data * b).sum()
@@ -178,7 +174,7 @@ def ring() -> int:
 
 def fresh_skip(fusion: str) -> tuple[str, str]:
     """Compare the scores with a fresh skip fused to them with the scores."""
-    rng = rng_of()
+    rng = default_rng(0)
     score = rng.standard_normal((1, 3, 8, 9))
     scorer: Any = dict(fcn(VGG, 16, width=1, classes=3, padding=100).children())["score_pool4"]
     scorer.astype(np.float64)
@@ -198,7 +194,7 @@ class Scaled(Module):
 
 def at_once(scale: float) -> tuple[str, str]:
     """Return the factor of the rate at which a net without the scale takes the same steps: both are tried."""
-    rng = rng_of()
+    rng = default_rng(0)
     x, target = rng.standard_normal(50), rng.standard_normal(50)
     ratio, ends = scale**2, []
     for net, rate in ((Scaled(scale), 0.1), (Scaled(1.0), 0.1 * ratio)):
@@ -215,15 +211,15 @@ def at_once(scale: float) -> tuple[str, str]:
 def first_loss(name: str) -> str:
     """Return the loss per pixel of each head of a fresh net on random labels."""
     net = NETS[name](width=1).astype(np.float64).eval()
-    scores = net(rng_of().standard_normal((1, 3, 20, 24)))
+    scores = net(default_rng(0).standard_normal((1, 3, 20, 24)))
     every = list(scores.values()) if isinstance(scores, dict) else [scores]
-    truths = [rng_of(1).integers(0, y.shape[1], (1, 20, 24)) for y in every]
+    truths = [default_rng(1).integers(0, y.shape[1], (1, 20, 24)) for y in every]
     losses = [ops.softmax_cross_entropy(y, truth).item() for y, truth in zip(every, truths, strict=True)]
     return " and ".join(f"{loss:.5f}" for loss in losses)
 
 
 def first_summed_loss() -> tuple[str, str]:
     """Return the summed loss of scores of zero, and that of a pixel."""
-    truth = rng_of().integers(0, 21, (1, 500, 375))
+    truth = default_rng(0).integers(0, 21, (1, 500, 375))
     loss = ops.softmax_cross_entropy(np.zeros((1, 21, *truth.shape[1:])), truth, normalize="none").item()
     return f"{loss:,.0f}", f"{loss / truth.size:.5f} a pixel"
