@@ -246,7 +246,7 @@ def net_of(options: Options) -> Work:
 
 
 def measure_nets(options: Options) -> dict[str, Any]:
-    """Return the net that the options name, or each of `TRAINED`."""
+    """Measure the net that the options name, or each of `TRAINED`; return the record."""
     if options.device == "gpu":
         return measure_on_gpu(options)
     if options.net != "all":
@@ -305,7 +305,7 @@ def measure_net(options: Options) -> dict[str, Any]:
 
 
 def measure_on_gpu(options: Options) -> dict[str, Any]:
-    """Return forward and training step of an FCN on the GPU, beside PyTorch with cuDNN where it sees one."""
+    """Measure forward pass and training step of an FCN on the GPU, beside PyTorch with cuDNN where it sees one."""
     _, why = choose_device("gpu")
     torch = import_torch(options.torch)
     print_machine()
@@ -379,7 +379,7 @@ def measure_overhead(options: Options) -> dict[str, Any]:
 
 
 def measure_profile(options: Options) -> dict[str, Any]:
-    """Return what the time of a training step of `--net` is spent on."""
+    """Print what the time of a training step of `--net` is spent on, and return it as a record."""
     print_machine()
     work = net_of(options)
     seconds = profile(work, options.runs)
@@ -441,7 +441,7 @@ def measure_scaling(options: Options) -> dict[str, Any]:
 
 
 def measure_loading(options: Options) -> dict[str, Any]:
-    """Print what a step waits for its images."""
+    """Print how long a step waits for its images, and return it as a record."""
     print_machine()
     height, width = image_size(options.size)
     say(f"a step of {1e3 * STEP:.0f} ms waits for {options.batch} JPEG files of {height}x{width}, and to augment them:")

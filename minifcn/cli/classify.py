@@ -54,7 +54,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Name the most probable classes of each photograph, or draw where one class is."""
+    """Name the most probable classes of each photograph, or draw where one class is. Return the exit code."""
     words, options = parse_words(Options, argv, verb="classify", words="photo ...")
     check_ranges(options, [("top", 1, math.inf), ("scale", 0, 64)])
     if options.heatmap and (len(words) != 2 or path_of(words[-1]).suffix.lower() != ".png"):
@@ -88,7 +88,7 @@ def draw(
     out: Path,
     device: str,
 ) -> None:
-    """The probability of one class in every window of the photograph, drawn over it."""
+    """Draw the probability of one class in every window over the photograph."""
     chosen, image = class_number(options.heatmap, classes), read_image(photo)
     heat, start, stride = heat_of(net, preprocessing, image, chosen, scale=options.scale, device=device)
     best = np.unravel_index(heat.argmax(), heat.shape)

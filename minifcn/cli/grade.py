@@ -33,7 +33,7 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Print a line for each exercise. Returns the exit code."""
+    """Print a line for each exercise. Return the exit code."""
     words, options = parse_words(Options, argv, verb="grade", words="NOTEBOOK", count=1)
     check_ranges(options, [("seconds", 1, math.inf)])
     report = path_of(options.json)

@@ -133,7 +133,7 @@ def check(options: Options) -> None:
 
 
 def preview(plan: Sequence[Job], out: Path, at_once: int) -> int:
-    """Return what would be run: a line for each cell and seed."""
+    """Print what would be run, a line for each cell and seed. Return the exit code."""
     done = [job for job in plan if finished(job, out)]
     known = {job.folder for job in done}
     waiting = [job for job in plan if job.folder not in known]

@@ -89,7 +89,7 @@ class Bar:
             self._bar.reset(total)
 
     def advance(self, count: int = 1, *, note: str = "") -> None:
-        """`count` more are done; `note` stands behind the bar."""
+        """Move the bar on by `count`; `note` stands behind it."""
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(count)

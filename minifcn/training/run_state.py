@@ -133,7 +133,7 @@ class Run:
     # ------------------------------------------------------------------------------------------------------- the stages
 
     def _begin_stage(self, coarser: setup.Learner | None) -> None:
-        """A new net; from the coarser one it takes every parameter that it has, too. The new scores start at zero."""
+        """Make a new net, which takes every parameter that the coarser one has, too. The new scores start at zero."""
         o, self.net = self.options, self.record.network()
         self.loader.begin_stage(self.progress.stage, self.progress.stage_began)
         if coarser is not None:

@@ -311,7 +311,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def write_html(found: Iterable[Section], path: Path) -> Path:
-    """Return the page as one HTML file that needs no other."""
+    """Write the page as one HTML file that needs no other; return its path."""
     parts = [report.section(title, *map(_html, blocks)) for title, blocks in found]
     return report.write_page(path, TITLE, parts, above="minifcn reproduce")
 

@@ -150,7 +150,7 @@ class Times:
         return cls(path, kept, 0.0 if math.isnan(whole) else whole)
 
     def add(self, job: Job | None, seconds: float) -> None:
-        """A job ran so long, or, without a job, the command."""
+        """Add the seconds of a job, or, without a job, of the command."""
         if job is None:
             self.whole += seconds
         else:
@@ -229,7 +229,7 @@ class Runner:
         return self.code
 
     def say(self, line: str) -> None:
-        """A line above the progress bar."""
+        """Print a line above the progress bar."""
         with self._bar.hidden():
             self._say(line)
 
