@@ -13,6 +13,7 @@ import numpy as np
 from minifcn.experiments.reproduction.row import Row, listed, row
 from minifcn.geometry import Grid, Layer, out_size
 from minifcn.introspect.describe import describe
+from minifcn.introspect.design import MOST, misfits
 from minifcn.models.classifier import classifier
 from minifcn.models.fcn import FCN, fcn
 from minifcn.models.googlenet import GoogLeNet
@@ -29,8 +30,7 @@ TABLE_1 = {
 }
 SKIPS = {32: (), 16: ("pool4",), 8: ("pool4", "pool3"), 4: ("pool4", "pool3", "pool2")}
 CROPS = {32: "19", 16: "5, 27", 8: "5, 9, 31"}
-SIDES = range(1, 1025)
-AMONG = f"of the sides {SIDES.start} to {SIDES.stop - 1}"
+AMONG = f"of the sides 1 to {MOST}"
 
 
 def rows() -> Iterator[Row]:
@@ -81,7 +81,7 @@ def border() -> Iterator[Row]:
     where = "released nets"
     for stride in CROPS:
         claim = f"padding 100 lets every image through FCN-{stride}s"
-        yield row(where, claim, "", partial(fitting, stride), expected=f"{len(SIDES)} {AMONG}")
+        yield row(where, claim, "", partial(fitting, stride), expected=f"{MOST} {AMONG}")
     for stride in CROPS:
         claim, note = f"the least padding that does so (FCN-{stride}s)", "100 is enough, and three more than needed"
         yield row(where, claim, "", partial(safe_padding, vgg_paths, SKIPS[stride]), expected="97", note=note)
@@ -212,21 +212,18 @@ def pool_fields() -> str:
 
 def fitting(stride: int) -> str:
     """Return how many sides come out whole at padding 100."""
-    ladder = Ladder(vgg_paths(100), SKIPS[stride])
-    return f"{sum(ladder.fits(side) for side in SIDES)} {AMONG}"
+    return f"{MOST - len(misfits(Ladder(vgg_paths(100), SKIPS[stride])))} {AMONG}"
 
 
 def refused_by_96() -> str:
     """Return the sides that do not come out whole at padding 96."""
-    ladder = Ladder(vgg_paths(96), ())
-    return listed(side for side in SIDES if not ladder.fits(side))
+    return listed(misfits(Ladder(vgg_paths(96), ())))
 
 
 def refused_by_floor() -> tuple[str, str]:
     """Return how many sides pools that round down refuse at padding 100."""
     floored = {name: [replace(layer, ceil=False) for layer in path] for name, path in vgg_paths(100).items()}
-    ladder = Ladder(floored, ())
-    refused = [side for side in SIDES if not ladder.fits(side)]
+    refused = misfits(Ladder(floored, ()))
     known = listed((side for side in (375, 500) if side in refused), " and ")
     return f"{len(refused)} {AMONG}", f"{known} among them"
 
