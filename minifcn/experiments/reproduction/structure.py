@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -112,20 +113,13 @@ def thin(name: str) -> Any:
 
 def depth_of(name: str) -> int:
     """Return the most convolutions on any path through the graph of a net's scores, found in the graph itself."""
+
+    @functools.cache
+    def depth(node: Node) -> int:
+        return (node.op == "conv2d") + max((depth(parent) for parent, *_ in node.edges or ()), default=0)
+
     y: Tensor = thin(name).eval()(np.zeros((1, 3, 9, 9), np.float32))
-    longest: dict[Node, int] = {}
-    waiting = [y.node] if y.node else []
-    while waiting:
-        node = waiting[-1]
-        parents = [parent for parent, *_ in node.edges or ()]
-        missing = [parent for parent in parents if parent not in longest]
-        if missing:
-            waiting += missing
-        else:
-            below = max((longest[parent] for parent in parents), default=0)
-            longest[node] = below + (node.op == "conv2d")
-            waiting.pop()
-    return max(longest.values(), default=0)
+    return depth(y.node) if y.node else 0
 
 
 def parameters_of(name: str) -> tuple[str, str]:
