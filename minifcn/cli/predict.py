@@ -10,6 +10,7 @@ minifcn predict runs/camvid photo.jpg --explain 120,80 --beside runs/world
 from __future__ import annotations
 
 import glob
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -193,11 +194,9 @@ def second(options: Options, run: str, first: Trained) -> Trained:
 def framed(path: Path, *, most: int, bits: int) -> Iterator[tuple[int, np.ndarray, bool]]:
     """Yield each picture of a file with its number, and whether there is more than one."""
     frames = read_frames(path, most=most, bits=bits)
-    image, number = next(frames, None), 0
-    while image is not None:
-        after = next(frames, None)
-        yield number, image, number > 0 or after is not None
-        image, number = after, number + 1
+    first = list(itertools.islice(frames, 2))
+    for number, image in enumerate(itertools.chain(first, frames)):
+        yield number, image, len(first) > 1
 
 
 def beside(checkpoint: Path) -> Path:

@@ -6,6 +6,7 @@ One confusion matrix for the whole set, never an average over images (FCN, secti
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -50,14 +51,9 @@ def predict_heads(net: Module, *images: Array) -> dict[str, np.ndarray]:
 
 def batches_of_equal_size(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
     """Yield all samples in order, neighbours of one size together: the metrics must not see padding."""
-    group: list[Sample] = []
-    for sample in samples:
-        if group and (len(group) == batch or sample.label.shape != group[0].label.shape):
+    for _, alike in itertools.groupby(samples, key=lambda sample: sample.label.shape):
+        while group := list(itertools.islice(alike, batch)):
             yield group
-            group = []
-        group.append(sample)
-    if group:
-        yield group
 
 
 def evaluate(
