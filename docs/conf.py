@@ -88,6 +88,9 @@ def add_what_is_no_page(app: Sphinx, fault: Exception | None) -> None:
         (out / "index.html").write_text(START.format(f"{root_doc}.html") + "\n", encoding="utf-8")
         if (HERE / EXPLORER).exists():
             shutil.copytree(HERE / EXPLORER, out / "docs" / EXPLORER, dirs_exist_ok=True)
+            for page in (out / "docs" / EXPLORER).glob("*.html"):  # they lead to pages, as in the repository to files
+                text = re.sub(r'(href="\.\./[\w./]+)\.(md|ipynb)"', r'\1.html"', page.read_text(encoding="utf-8"))
+                page.write_text(text, encoding="utf-8")
             pictures.film(out / "docs" / EXPLORER / "step.html")
 
 

@@ -79,7 +79,8 @@ def explorer(folder: pathlib.Path) -> None:
     shutil.copytree(ROOT / "docs" / "explorer", folder)
     for path in folder.glob("*.html"):
         text = path.read_text(encoding="utf-8")
-        text = re.sub(r"\.\./\.\./tutorials/(\w+)\.html", r"../lab/index.html?path=\1.ipynb", text)
+        text = re.sub(r"\.\./\.\./tutorials/(\w+\.ipynb)", r"../lab/index.html?path=\1", text)
+        text = text.replace('"../course.md"', '"../lab/index.html"')
         path.write_text(text, encoding="utf-8")
 
 

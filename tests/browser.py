@@ -133,6 +133,7 @@ class Page:
     def size(self, width: int, height: int, *, dark: bool = False) -> None:
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.ask("Emulation.setDeviceMetricsOverride", **screen)
+        self.ask("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
@@ -167,6 +168,28 @@ class Page:
 
     def type(self, text: str) -> None:
         self.ask("Input.insertText", text=text)
+
+    def drag(self, places: list[tuple[float, float]], *, finger: bool = False) -> None:
+        """Go down at the first place, over the others, and up at the last, with the mouse or with a finger."""
+        for number, (x, y) in enumerate(places):
+            if finger:
+                kind, points = "touchMove" if number else "touchStart", [{"x": x, "y": y}]
+                self.ask("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+            else:
+                kind = "mouseMoved" if number else "mousePressed"
+                self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+        if finger:
+            self.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        else:
+            end = {"x": places[-1][0], "y": places[-1][1], "button": "left", "clickCount": 1}
+            self.ask("Input.dispatchMouseEvent", type="mouseReleased", **end)
+
+    def middle(self, expression: str) -> tuple[float, float]:
+        """The middle of an element, scrolled into view."""
+        script = f"""(() => {{ const it = {expression}; it.scrollIntoView({{ block: "nearest" }});
+            const box = it.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()"""
+        x, y = self.run(script)
+        return x, y
 
     @property
     def complaints(self) -> list[str]:

@@ -42,7 +42,7 @@ function grid(id, values, { margin = 0, marked = () => "", coloured = true }) {
     const box = { x: left, y: top, width: unit, height: unit, fill, class: `map ${value === undefined ? "pad" : ""} ${marked(y, x)}`, "data-y": y, "data-x": x };
     drawing.append(svg("rect", box));
     const text = value === undefined ? "" : shown(value);
-    drawing.append(svg("text", { x: left + unit / 2, y: top + unit / 2 + 4, "text-anchor": "middle", class: part > 0.55 ? "light" : "strong" }, text));
+    drawing.append(svg("text", { x: left + unit / 2, y: top + unit / 2 + 4, "text-anchor": "middle", class: part > (value < 0 ? 0.83 : 0.7) ? "light" : "strong" }, text));
   }
   $(id).replaceChildren(drawing);
 }
@@ -52,6 +52,7 @@ const walked = () => (state.kind === "transposed" ? state.n : outSide(state));
 
 function draw() {
   for (const key of ["kind", "image", "weights", ...Object.keys(NUMBERS)]) $(key).value = state[key];
+  for (const key of Object.keys(NUMBERS)) $(key).nextElementSibling.value = state[key];
   const out = outSide(state), problem = typeof out === "string" ? out : "";
   $("problem").hidden = !problem;
   $("problem").textContent = problem && `No output: ${problem}.`;
@@ -105,7 +106,7 @@ function drawKernel() {
       box.value = shown(weights[u][v]);
       draw();
     });
-    box.addEventListener("pointerup", () => { start = null; });
+    for (const end of ["pointerup", "pointercancel"]) box.addEventListener(end, () => { start = null; });
     return box;
   })));
 }
@@ -133,7 +134,14 @@ function follow(id, move) {
   };
   $(id).addEventListener("pointerdown", (event) => { down = true; event.preventDefault(); go(event); });
   window.addEventListener("pointermove", (event) => { if (down) go(event); });
-  window.addEventListener("pointerup", () => { down = false; });
+  for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, () => { down = false; });
+  $(id).addEventListener("keydown", (event) => {
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const side = walked(), y = Math.floor(state.at / side) + step[0], x = (state.at % side) + step[1];
+    if (y >= 0 && x >= 0 && y < side && x < side) { state.at = y * side + x; draw(); }
+  });
 }
 
 function play(on = timer === 0) {
@@ -147,7 +155,6 @@ for (const [id, table] of [["image", IMAGES], ["weights", WEIGHTS]]) {
 }
 for (const key of ["kind", "image", "weights", ...Object.keys(NUMBERS)]) {
   $(key).addEventListener("input", () => {
-    if (key in NUMBERS && $(key).value === "") return;
     Object.assign(state, read(new URLSearchParams({ ...state, [key]: $(key).value }).toString()));
     if (key === "k" || key === "weights") restart(); else draw();
   });

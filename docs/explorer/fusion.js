@@ -84,17 +84,19 @@ names.forEach((name, i) => {
   $("presets").append(button);
 });
 for (const id of ["scene", "truth", "fused"]) {
-  $(id).addEventListener("pointermove", (event) => {
+  for (const name of ["pointerdown", "pointermove"]) $(id).addEventListener(name, (event) => {
     const box = $(id).getBoundingClientRect(), place = (at, size) => Math.min(side - 1, Math.max(0, Math.floor((at / size) * side)));
     table(place(event.clientY - box.top, box.height), place(event.clientX - box.left, box.width));
   });
 }
 $("scene").src = FUSION.scene;
 $("legend").append(...classes.flatMap((name, c) => {
-  const key = document.createElement("span");
+  const [key, both] = [document.createElement("span"), document.createElement("span")];
   key.className = "key";
   key.style.background = `rgb(${colours[c]})`;
-  return [key, ` ${name} `];
+  both.className = "together";
+  both.append(key, ` ${name}`);
+  return [both, " "];
 }));
 paint("truth", LABELS);
 draw();

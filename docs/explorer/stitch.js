@@ -45,7 +45,7 @@ function rows(id, lines, { pick = null, marked = () => false } = {}) {
   const most = Math.max(...lines.flatMap(([values]) => values.filter((v) => v !== undefined).map(Math.abs)), 1e-9);
   lines.forEach(([values, hues], row) => values.forEach((value, x) => {
     if (value === undefined) return;
-    const fill = `hsla(${hues(x)}, 70%, 45%, ${(0.15 + 0.7 * Math.abs(value) / most).toFixed(2)})`;
+    const fill = `hsla(${hues(x)}, 70%, 45%, ${(0.12 + 0.48 * Math.abs(value) / most).toFixed(2)})`;
     const box = svg("rect", { x: x * unit, y: row * 34, width: unit - 3, height: 30, fill, class: `map ${marked(x) ? "under" : ""}`, "data-x": x });
     if (pick) box.addEventListener("pointerenter", () => pick(x));
     drawing.append(box, svg("text", { x: x * unit + unit / 2 - 1, y: row * 34 + 19, "text-anchor": "middle", class: "strong" }, Number(value.toFixed(2))));

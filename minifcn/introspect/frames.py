@@ -14,7 +14,7 @@ import html
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,8 @@ class Frame:
     title: the op, or the parameter
     says: what happens, in a sentence
     takes, gives: the arrays that go in, and those that come out
-    remembers: what the gradients of this op keep, a line for each (forward)
-    held: bytes that all gradients hold after this frame; `readable` says it for people
+    remembers: what the gradients of this op keep (forward), or let go (backward), a line for each
+    held: bytes that all gradients hold after this frame; `readable` says it for people, with the change
     """
 
     phase: str
@@ -128,6 +128,7 @@ class Watcher:
     def __init__(self, named: Mapping[str, Array | Tensor]) -> None:
         self.frames: list[Frame] = []
         self.nodes: list[Node] = []
+        self.kept: dict[Node, list[tuple[str, str]]] = {}
         self.reached: Any = None  # a node of the backward pass, its gradient, and what it has given so far
         self.names = {id(x.node if isinstance(x, Parameter) else plain(x)): name for name, x in named.items()}
         self.named = named  # kept alive, because an id is only an array's as long as the array lives
@@ -140,9 +141,11 @@ class Watcher:
         name = self.name(op, arrays)
         self.names[id(y.node)] = name
         self.nodes.append(y.node)
+        self.kept[y.node] = remembered(y.node)
         takes = [shown(self.of(x), plain(x)) for x in arrays]
         sentence = f"{op} takes {listed(self.of(x) for x in arrays)}, and gives {name}."
-        self.add("forward", op, sentence, takes, [shown(name, y.data)], remembered(y.node))
+        keeps = [f"{by} remembers {arrays or 'nothing'}" for by, arrays in self.kept[y.node]]
+        self.add("forward", op, sentence, takes, [shown(name, y.data)], keeps)
 
     def backward(self, node: Node, gy: Array) -> None:
         """The gradient `gy` of a node is complete. A frame begins."""
@@ -164,7 +167,8 @@ class Watcher:
             says += "What these functions remembered is let go."
         else:
             says = f"The gradient of {name} is complete, and stays for the optimizer."
-        self.add("backward", node.op if flows else name, says, [gy], [gx for _, gx in flows])
+        freed = [f"{by} lets go of {arrays}" for by, arrays in self.kept.get(node, ()) if arrays]
+        self.add("backward", node.op if flows else name, says, [gy], [gx for _, gx in flows], freed)
         self.reached = None
 
     def update(self, name: str, before: Array, gradient: Array, after: Array) -> None:
@@ -180,7 +184,11 @@ class Watcher:
         if len(self.frames) == MOST_FRAMES:
             raise UsageError(f"frames: this step has more than {MOST_FRAMES} frames; take a smaller net")
         number = held(self.nodes)
-        frame = Frame(phase, title, says, tuple(takes), tuple(gives), tuple(remembers), number, readable(number))
+        change = number - (self.frames[-1].held if self.frames else 0)
+        says_held = f"{readable(number)} after this frame"
+        if change:
+            says_held += f", {readable(abs(change))} {'more' if change > 0 else 'less'} than before"
+        frame = Frame(phase, title, says, tuple(takes), tuple(gives), tuple(remembers), number, says_held)
         self.frames.append(frame)
 
     def of(self, x: Array | Tensor) -> str:
@@ -216,10 +224,13 @@ def rounded(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def remembered(node: Node) -> list[str]:
-    """Return what each gradient of a node remembers, a line for each."""
-    kept = memories(node)
-    return [f"{by} remembers {listed(map(str, arrays)) if arrays else 'nothing'}" for by, arrays in kept]
+def remembered(node: Node) -> list[tuple[str, str]]:
+    """Return each gradient of a node, by its name, with the arrays that it remembers in words, or ""."""
+    found = []
+    for by, arrays in memories(node):
+        words = [f"{replace(m, again=None)}{' (the same bytes)' * (m.again is not None)}" for m in arrays]
+        found.append((by, listed(words) if words else ""))
+    return found
 
 
 def listed(words: Iterable[str]) -> str:

@@ -110,6 +110,62 @@ def test_dragging_the_kernel_moves_the_window(chromium: Chromium) -> None:
     assert page.complaints == []
 
 
+@pytest.mark.parametrize("finger", [False, True])
+def test_a_mouse_and_a_finger_drag_the_kernel_and_its_weights(chromium: Chromium, finger: bool) -> None:
+    """Real input, as the browser makes it: the cells are drawn anew below the pointer, and the page must not scroll."""
+    page = opened(chromium, "convolution.html", width=390 if finger else 1100)
+    cells = [
+        f"""document.querySelector('#input rect[data-y="{y}"][data-x="{x}"]')""" for y, x in ((1, 1), (2, 3), (4, 4))
+    ]
+    page.middle(cells[-1])  # scrolls, if it has to
+    places = [page.middle(cell) for cell in cells]
+    top = page.run("scrollY")
+    page.drag(places, finger=finger)
+    assert page.run("[state.at, scrollY]") == [3 * 4 + 3, top]
+    page.drag(places[:1], finger=finger)
+    assert page.run("state.at") == 0
+    x, y = page.middle("document.querySelector('#kernel input')")
+    page.drag([(x, y), (x, y - 10), (x, y - 40)], finger=finger)
+    assert page.run("weights[0][0]") == 2 and page.run("state.at") == 0
+    assert page.complaints == []
+
+
+def test_the_arrow_keys_move_the_kernel_and_sliders_show_their_number(chromium: Chromium) -> None:
+    page = opened(chromium, "convolution.html")
+    page.run("$('input').focus()")
+    for key, code, at in (("ArrowDown", 40, 4), ("ArrowRight", 39, 5), ("ArrowUp", 38, 1), ("ArrowUp", 38, 1)):
+        page.press(key, code)
+        assert page.run("state.at") == at
+    page.run("$('dilation').focus()")
+    page.press("ArrowRight", 39)
+    assert page.run("[state.dilation, $('dilation').nextElementSibling.value, outSide(state)]") == [2, "2", 2]
+
+
+CONTRAST = r"""(() => {
+    const rgba = (element, what) => (getComputedStyle(element)[what].match(/[\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    const ground = rgba(document.body, "backgroundColor");
+    const linear = (v) => v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const of = (text) => {
+        const [r, g, b, a = 1] = rgba(text.previousElementSibling, "fill");
+        const box = light([r, g, b].map((v, i) => a * v + (1 - a) * ground[i])), ink = light(rgba(text, "fill"));
+        return (Math.max(box, ink) + 0.05) / (Math.min(box, ink) + 0.05);
+    };
+    return Math.min(...[...document.querySelectorAll(".drawing rect + text")].filter((t) => t.textContent).map(of));
+})()"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(
+    "name", ["convolution.html#n=12", "convolution.html#image=a+slope&n=12", "stitch.html#n=20&f=4"]
+)
+def test_numbers_can_be_read_on_their_colours(chromium: Chromium, name: str, dark: bool) -> None:
+    page = chromium.page(dark=dark)
+    page.open((FOLDER / name.split("#")[0]).as_uri() + "#" + name.split("#")[1])
+    assert page.run("document.querySelectorAll('.drawing rect + text').length") > 50
+    assert page.run(CONTRAST) > 4  # the WCAG asks for 4.5 of text, and for 3 of large text and of pictures
+
+
 def test_the_checkerboard_and_its_cure(chromium: Chromium) -> None:
     page = opened(chromium, "convolution.html")
     page.run("$('checkerboard').click()")
@@ -164,6 +220,9 @@ def test_the_stitch_page_says_what_a_cell_is_made_of(chromium: Chromium) -> None
         "the spread filter takes the cells 3, 5 of the dense pool."
     )
     assert page.run("document.querySelectorAll('#input rect.under').length") == 4
+    phone = opened(chromium, "stitch.html", width=390)
+    phone.drag([phone.middle("document.querySelector('#rarefied rect[data-x=\"2\"]')")], finger=True)
+    assert phone.run("$('cell').textContent").startswith("Pixel 2 sees")
     page.run("location.hash = '#n=4&f=4&k=3'")
     page.run("read(location.hash); draw()")
     assert "see 12 pixels, and the input has 4" in page.run("$('problem').textContent")
@@ -217,6 +276,9 @@ def test_the_fusion_page_answers_buttons_sliders_and_the_pointer(chromium: Chrom
     page.run("table(20, 12)")
     rows = page.run("[...$('pixel').tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent))")
     assert len(rows) == 6 and rows[-1][0] == "sum"
+    page.size(390, 800)
+    page.drag([page.middle("$('truth')")], finger=True)
+    assert page.run("$('pixel').caption.textContent").startswith("Row 24, column 24 of 48: ")
     for column in (1, 2):
         assert sum(float(row[column]) for row in rows[:-1]) == pytest.approx(float(rows[-1][column]), abs=0.03)
     assert page.complaints == []

@@ -84,6 +84,20 @@ def test_held_grows_to_what_the_graph_says_and_falls_to_nothing() -> None:
     assert by_phase["backward"][-1] == 0 and set(by_phase["update"]) == {0}
 
 
+def test_a_frame_of_the_way_back_names_what_is_let_go() -> None:
+    """Each array that a forward frame says is remembered is let go in exactly one backward frame."""
+    made = film(Small())
+    lines = {p: [line for f in made.frames if f.phase == p for line in f.remembers] for p in ("forward", "backward")}
+    kept = [line.replace("remembers", "lets go of") for line in lines["forward"] if "nothing" not in line]
+    assert len(kept) > 5 and sorted(kept) == sorted(lines["backward"])
+    relu = next(f for f in made.frames if f.phase == "backward" and f.title == "max_pool2d")
+    before = made.frames[made.frames.index(relu) - 1].held
+    assert (
+        relu.remembers and relu.readable == f"{relu.held} B after this frame, {before - relu.held} B less than before"
+    )
+    assert made.frames[-1].readable == "0 B after this frame"
+
+
 def test_nothing_watches_afterwards_even_if_the_loss_fails() -> None:
     net = Small()
     with pytest.raises(ZeroDivisionError):
@@ -153,6 +167,10 @@ def test_the_page_shows_each_frame(chromium: Chromium, tmp_path: pathlib.Path) -
         canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + 2, clientY: box.top + 2 }));
         return document.getElementById("number").textContent; })()""")
     assert read == f"image, plane 0, row 0, column 0: {IMAGE[0, 0, 0, 0]:.4g}"
+    page.size(390, 800)
+    page.drag([page.middle("document.querySelectorAll('canvas')[1]")], finger=True)  # a tap, on a phone
+    assert page.run("document.getElementById('number').textContent").startswith("image, plane 1, row 2, column 3: ")
+    assert page.run("document.getElementById('number').getBoundingClientRect().top >= 0")  # it is in sight
     page.run("play()")
     assert page.run("document.getElementById('play').textContent") == "Pause"
     assert page.complaints == [] and [r for r in page.requests if not r.startswith("file:")] == []
