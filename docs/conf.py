@@ -54,7 +54,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = html_css_files = ["site.css"]
 
-EXPLORER = "explorer/"
+EXPLORER, FILM = "explorer/", "A training step, frame by frame"
 START = '<!doctype html><meta charset="utf-8"><title>minifcn</title><meta http-equiv="refresh" content="0; url={0}">'
 
 
@@ -66,6 +66,12 @@ def fold_solutions(app: Sphinx, name: str, source: list[str]) -> None:
             if "solution" in cell["metadata"].get("tags", []):
                 cell["metadata"]["tags"].append("hide-input")
         source[0] = json.dumps(notebook)
+
+
+def link_film(app: Sphinx, name: str, source: list[str]) -> None:
+    """The site has one more explorable, a training step as a film (`add_what_is_no_page`)."""
+    if name == "docs/explorables":
+        source[0] = source[0].replace(FILM, f'<a href="{EXPLORER}step.html">{FILM}</a>')
 
 
 def link_explorer(app: Sphinx, page: nodes.document) -> None:
@@ -104,6 +110,7 @@ def forget_what_has_no_source(app: Sphinx, env: Any) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("env-check-consistency", forget_what_has_no_source)
     app.connect("source-read", fold_solutions)
+    app.connect("source-read", link_film)
     app.connect("doctree-read", link_explorer, priority=100)  # before Sphinx collects downloads
     app.connect("autodoc-process-docstring", docstrings.process)
     app.connect("build-finished", add_what_is_no_page)

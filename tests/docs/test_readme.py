@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import reading_order
+from PIL import Image
 from test_floors import COURSE, FLOOR, ROOMS, order_of, sources
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,3 +83,12 @@ def test_its_commands_exist() -> None:
 
     for verb in re.findall(r"bin/minifcn (\w+)", TEXT):
         assert verb in VERBS
+
+
+def test_one_click_leads_to_a_convolution_that_moves() -> None:
+    """From the README to a page whose first picture is a film."""
+    assert "](docs/explorables.md)" in TEXT
+    page = ROOT / "docs" / "explorables.md"
+    first, *_ = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    with Image.open(page.parent / first) as film:
+        assert film.n_frames > 20 and film.info["loop"] == 0

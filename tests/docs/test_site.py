@@ -105,6 +105,15 @@ def test_a_link_to_an_explorable_keeps_the_state_that_it_shows(site: pathlib.Pat
         assert any("explorer/convolution.html#kind=transposed&" in link for link in parsed(site / page).links)
 
 
+def test_the_explorables_lead_to_the_course_and_the_film_of_a_step_is_among_them(site: pathlib.Path) -> None:
+    assert "explorer/step.html" in parsed(site / "docs" / "explorables.html").links
+    pages = [page for page in (site / "docs" / "explorer").glob("*.html") if page.name != "step.html"]
+    for page in pages:
+        links = parsed(page).links
+        assert "../course.html" in links and any(link.startswith("../../tutorials/") for link in links), page.name
+    assert len(pages) == 4
+
+
 def test_names_of_functions_and_tests_are_links(site: pathlib.Path) -> None:
     shown = parsed(site / "docs" / "paper-map.html").links
     assert sum(link.startswith("api.html#minifcn.") for link in shown) > 36
