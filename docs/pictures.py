@@ -59,7 +59,11 @@ def moving(folder: Path = FOLDER) -> None:
         right[1:-1, 1:-1][done] = edges[done]
         left = large(np.repeat(grey[..., None], 3, axis=2), (i, j), 3)
         pictures.append(Image.fromarray(np.hstack([left, large(right, (i + 1, j + 1), 1)])))
-    palette = pictures[-1].quantize(128, dither=Image.Dither.NONE)
+    palette = Image.new("P", (1, 1))  # greys, for the photograph, and the two slopes of the edges
+    greys = np.repeat(np.linspace(0, 255, 86)[:, None], 3, axis=1)
+    slopes = [255 - np.linspace(0, 1, 84)[:, None] * (255 - np.array(end)) for end in ([33, 102, 172], [178, 24, 43])]
+    colours = np.concatenate([greys, *slopes, [[11, 107, 203], [235, 235, 235]]])
+    palette.putpalette(np.rint(colours).astype(np.uint8).tobytes())
     first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     first.save(folder / "convolution.gif", save_all=True, append_images=others, duration=70, loop=0)
 
