@@ -25,6 +25,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 TUTORIALS = ROOT / "tutorials"
 LEFT_OUT = ("teaching", "[0-9][0-9]_*.py", "__pycache__", "runs", ".ipynb_checkpoints")
 KERNEL = {"display_name": "Python (Pyodide)", "language": "python", "name": "python"}
+APPS = (
+    "tree",
+    "notebooks",
+    "edit",
+    "lab",
+)  # a list, a page for a notebook, also on a phone; and the whole of JupyterLab
+START = {"jupyter-lite-schema-version": 0, "jupyter-config-data": {"appUrl": "./tree"}}
 INSTALL = "# minifcn comes from this site, the rest from Pyodide's distribution.\n%pip install --quiet "
 
 
@@ -43,6 +50,7 @@ def main(target: pathlib.Path, base: str = "/") -> int:
         if own:
             shutil.copytree(own, work / "site" / "static" / "pyodide")
         (work / "site").mkdir(exist_ok=True)
+        (work / "site" / "jupyter-lite.json").write_text(json.dumps(START), encoding="utf-8")
         wheel = [
             "pip",
             "wheel",
@@ -79,8 +87,8 @@ def explorer(folder: pathlib.Path) -> None:
     shutil.copytree(ROOT / "docs" / "explorer", folder)
     for path in folder.glob("*.html"):
         text = path.read_text(encoding="utf-8")
-        text = re.sub(r"\.\./\.\./tutorials/(\w+\.ipynb)", r"../lab/index.html?path=\1", text)
-        text = text.replace('"../course.md"', '"../lab/index.html"')
+        text = re.sub(r"\.\./\.\./tutorials/(\w+\.ipynb)", r"../notebooks/index.html?path=\1", text)
+        text = text.replace('"../course.md"', '"../tree/index.html"')
         path.write_text(text, encoding="utf-8")
 
 
@@ -114,7 +122,7 @@ def options(work: pathlib.Path, target: pathlib.Path) -> list[str]:
     return [
         *(word for name, value in chosen.items() for word in (f"--{name}", str(value))),
         *("--ignore-sys-prefix", f"--LiteBuildConfig.federated_extensions={kernel}", "--no-sourcemaps"),
-        *("--apps", "lab"),
+        *(word for name in APPS for word in ("--apps", name)),
     ]
 
 

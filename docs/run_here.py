@@ -39,12 +39,12 @@ def site(lite: str, out: pathlib.Path) -> str | None:
     """Return the address of the site as a notebook's page sees it, or None where it is not built."""
     if "://" in lite:
         return lite.rstrip("/")
-    return f"../{lite}" if (out / lite / "lab" / "index.html").is_file() else None
+    return f"../{lite}" if (out / lite / "notebooks" / "index.html").is_file() else None
 
 
 def links(name: str, *, lite: str | None, repository: str | None) -> str:
     """Return the HTML for the notebook `name`; "" if it can be run in neither place."""
-    shown = [badge("Run it here", f"{lite}/lab/index.html?path={name}.ipynb")] if lite else []
+    shown = [badge("Run it here", f"{lite}/notebooks/index.html?path={name}.ipynb")] if lite else []
     if on_github := GITHUB.fullmatch(repository or ""):
         address = f"https://colab.research.google.com/github/{on_github[1]}/blob/main/tutorials/{name}.ipynb"
         shown += [badge("Open in Colab", address), IN_COLAB.format(repository)]

@@ -19,7 +19,7 @@ def hrefs(html: str) -> list[str]:
 def test_a_page_leads_to_the_browser_and_to_colab(repository: str) -> None:
     html = run_here.links("01_autograd", lite="../../lite", repository=repository)
     assert hrefs(html) == [
-        "../../lite/lab/index.html?path=01_autograd.ipynb",
+        "../../lite/notebooks/index.html?path=01_autograd.ipynb",
         "https://colab.research.google.com/github/some-one/mini.fcn/blob/main/tutorials/01_autograd.ipynb",
     ]
     assert f"git clone --depth 1 {repository} minifcn" in html
@@ -36,8 +36,8 @@ def test_what_is_not_there_has_no_link() -> None:
 def test_the_site_is_found_beside_the_pages_or_at_an_address(tmp_path: pathlib.Path) -> None:
     out = tmp_path / "docs"
     assert run_here.site("../lite", out) is None
-    (tmp_path / "lite" / "lab").mkdir(parents=True)
-    (tmp_path / "lite" / "lab" / "index.html").write_text("")
+    (tmp_path / "lite" / "notebooks").mkdir(parents=True)
+    (tmp_path / "lite" / "notebooks" / "index.html").write_text("")
     out.mkdir()
     assert run_here.site("../lite", out) == "../../lite"
     assert run_here.site("https://example.org/lite/", out) == "https://example.org/lite"
@@ -51,7 +51,7 @@ def test_the_links_stand_below_the_title_of_a_notebook_and_nowhere_else() -> Non
     first, last = json.loads(source[0])["cells"]
     title, added, text = first["source"].split("\n\n")
     assert (title, text, last) == ("# 01", "Text.", code)
-    assert "lite/lab/index.html?path=01_autograd.ipynb" in added
+    assert "lite/notebooks/index.html?path=01_autograd.ipynb" in added
     source = ["# text"]
     for name in ("docs/course", "tutorials/teaching/README"):
         run_here.add(app, name, source)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import lite
 import pytest
-from browser import Chromium
+from browser import Chromium, Page
 from ci_groups import GROUPS
 from notebooks import TUTORIALS, load, sources
 
@@ -158,7 +158,7 @@ def test_links_of_the_notebooks_and_of_the_explorer_stay_in_the_site(tmp_path: p
             elif "://" not in link and not link.startswith("#"):
                 assert (tmp_path / "files" / link.partition("#")[0]).is_file(), (path.name, link)
     assert pages >= 5
-    back = re.compile(r'href="\.\./lab/index\.html\?path=(\w+\.ipynb)"')
+    back = re.compile(r'href="\.\./notebooks/index\.html\?path=(\w+\.ipynb)"')
     texts = [page.read_text(encoding="utf-8") for page in (tmp_path / "explorer").glob("*.html")]
     found = [name for text in texts for name in back.findall(text)]
     assert len(found) >= 5 and all((tmp_path / "files" / name).is_file() for name in found)
@@ -210,19 +210,27 @@ def test_the_site_holds_the_wheel_and_what_the_notebooks_read(site: pathlib.Path
     assert not (files / "teaching").exists() and (site / "explorer" / "convolution.html").is_file()
 
 
+def wait_until(page: Page, condition: str) -> None:
+    until = time.monotonic() + 120
+    while not page.run(condition):
+        assert time.monotonic() < until, page.complaints
+        time.sleep(0.5)
+
+
 @pytest.mark.lite
 @pytest.mark.browser
 @pytest.mark.slow("builds a site of JupyterLite and starts a browser")
 def test_the_site_opens_and_shows_a_notebook(address: str, chromium: Chromium, tmp_path: pathlib.Path) -> None:
-    page = chromium.page()
+    page = chromium.page(width=390)  # a phone
     page.connect(True)
-    page.open(f"{address}/lab/index.html?path=01_autograd.ipynb")
-    until = time.monotonic() + 120
-    while not page.run("document.querySelectorAll('.jp-Notebook .jp-Cell').length > 3"):
-        assert time.monotonic() < until, page.complaints
-        time.sleep(0.5)
+    page.open(f"{address}/notebooks/index.html?path=01_autograd.ipynb")
+    wait_until(page, "document.querySelectorAll('.jp-Notebook .jp-Cell').length > 3")
+    assert page.run("document.querySelector('.jp-Notebook .jp-Cell').getBoundingClientRect().width") > 330
     assert "A tensor that remembers" in page.run("document.querySelector('.jp-Notebook').textContent")
     assert "%pip install --quiet minifcn" in page.run("document.querySelector('.jp-Notebook').textContent")
+    page.open(f"{address}/index.html")
+    wait_until(page, "document.querySelectorAll('.jp-DirListing-itemName').length > 3")
+    assert page.run("location.pathname").startswith("/tree")
     listed = page.run(
         "[...document.querySelectorAll('.jp-DirListing-itemName')].map(e => e.textContent.trim()).join(' ')"
     )
