@@ -203,7 +203,7 @@ def investigate(function: Callable[..., Tensor], *inputs: Any, seed: int = 0, **
 
 def register() -> None:
     """Let `gradcheck(..., picture=True)` find `investigate`; `minifcn/__init__.py` calls this."""
-    gradcheck.DETECTIVE = lambda fault, *inputs, **options: replace(investigate(*inputs, **options), fault=fault)
+    gradcheck.DETECTIVES[:] = [lambda fault, *inputs, **options: replace(investigate(*inputs, **options), fault=fault)]
 
 
 # The suspects, from those that explain every number to those that only say where the error is.
