@@ -14,7 +14,7 @@
 # After this notebook you can
 #
 # * write the training loop of a fully convolutional network, and say what its loss must be before the first step;
-# * say what a learning rate means for a loss that is summed, and why the paper's is 0.0000000001;
+# * say what a learning rate means for a loss that is summed, and why that of the released FCN-32s is 0.0000000001;
 # * draw labels on your own photographs, and have a net learn them by heart, the first test of any training;
 # * show that a net which knows its photographs by heart knows nothing about another one;
 # * say what pretraining gains, and measure it.
@@ -22,10 +22,10 @@
 # The paper: section 4.3 (how the nets are trained), and section 4.1 (fine-tuning from a classifier).
 #
 # A net that recognises things in any photograph needs hundreds of labelled ones, and hours or a good GPU. So this
-# notebook trains on the world that minifcn draws itself (sections 1 to 6) and on four free photographs (7 to 9), and
-# then shows what a longer run learned from 560 (10 and 11). If you have a data set in the layout of PASCAL VOC, you
-# can set one variable, and sections 1 to 5 train on it. Notebook 11 reads a run: what it measured, and what is wrong
-# with it.
+# notebook trains on the world that minifcn draws itself (sections 1 to 6) and on four free photographs (7 to 9). Then
+# it shows what pretraining gains, in seconds (10) and in longer runs on 560 photographs (11). If you have a data set in
+# the layout of PASCAL VOC, you can set one variable, and sections 1 to 5 train on it. Notebook 11 reads a run: what it
+# measured, and what is wrong with it.
 #
 # **Before you begin.** You need notebooks 07 and 08 (what an FCN is). A GPU is not needed. Reading takes about half
 # an hour, all exercises together 75 minutes.
@@ -57,6 +57,7 @@ from minifcn.optim import SGD, learning_rate
 from minifcn.tensor import Tensor
 from minifcn.training import setup
 from minifcn.training.evaluation import baselines, evaluate
+from minifcn.training.loop import Trainer
 from minifcn.training.recipes import preset
 from minifcn.training.transfer import begin
 from minifcn.weights.published import imagenet_squeezenet
@@ -99,9 +100,17 @@ colours = viz.palette(len(CLASSES)) / 255 * 0.9 + 0.05
 pictures.bars({"": 100 * share}, CLASSES, size=(7, 2.2), colours=colours, ylabel="% of the pixels")
 
 # %% [markdown]
-# In the world background has about 70 % of the pixels. Two baselines that ignore the image show what a number means:
-# one predicts the most frequent class everywhere, the other the most frequent class *at that place*. A net has to be
-# better than both.
+# In the world background has about 70 % of the pixels. What is a good result, then? There are four measures (notebook
+# 11 computes each by hand):
+#
+# * **pixel accuracy**: the part of all pixels that is right;
+# * **mean accuracy**: the same for the pixels of each class, and the mean over the classes;
+# * **mean IU**, intersection over union: of the pixels that have a class *or* are predicted as it, the part that has it
+#   *and* is predicted as it, and again the mean over the classes;
+# * **f.w. IU**: the same, weighted by how frequent each class is.
+#
+# Two baselines that ignore the image show what a number means: one predicts the most frequent class everywhere, the
+# other the most frequent class *at that place*. A net has to be better than both.
 
 # %%
 guesses = baselines(train, val)
@@ -110,8 +119,12 @@ for name, matrix in guesses.items():
     print(f"{name:<16}" + "".join(f"{value:>11.3f}" for value in matrix.summary().values()))
 if WORLD:
     assert guesses["majority class"].mean_iu() < 0.1 < 0.6 < guesses["majority class"].pixel_accuracy()
+    assert guesses["majority class"].summary() == guesses["pixel position"].summary()
 
 # %% [markdown]
+# In the world the two agree, since background is the most frequent class at every place. Their pixel accuracy looks
+# good, and they know nothing; their mean IU shows it.
+#
 # ### Exercise 1: the majority class
 #
 # Write it as a formula. A net predicts one class everywhere, and that class has the part `share` of all pixels; all
@@ -155,8 +168,8 @@ assert abs(first - np.log(len(CLASSES))) < 1e-4
 # ## 4 · The loop
 #
 # Each step draws a few images, mirrors some, and runs forward, backward and update. Momentum is 0.9, and the learning
-# rate falls to zero along a nearly straight line ("poly"). Every random number is drawn for its step, so a run can be
-# repeated and resumed.
+# rate falls to zero along a nearly straight line, a schedule called "poly". Every random number is drawn for its step,
+# so a run can be repeated and resumed.
 #
 # The numbers of a trained net differ from machine to machine: each BLAS sums in its own order, and a few hundred
 # steps turn the last bit into a large difference. All cells that show such numbers may vary, and the text states only
@@ -180,15 +193,41 @@ for step in range(STEPS):
         print(f"step {step + 1}: loss {loss.item():.3f}, mean IU {measured.mean_iu():.3f}")
         net.train()
 
+# %% [markdown]
+# This is the rate of each step, beside a straight line:
+
 # %%
 rates = np.array([learning_rate(step, STEPS, lr=options.lr, schedule="poly") for step in range(STEPS)])
-assert rates[0] == options.lr and rates[-1] < 0.02 * options.lr
-assert abs(rates - options.lr * (1 - np.arange(STEPS) / STEPS)).max() < 0.05 * options.lr  # nearly a straight line
+straight = options.lr * (1 - np.arange(STEPS) / STEPS)
+assert rates[0] == options.lr and rates[-1] < 0.02 * options.lr and abs(rates - straight).max() < 0.05 * options.lr
+series = {"poly": (range(STEPS), rates), "a straight line": (range(STEPS), straight)}
+pictures.lines(series, size=(5, 2), styles=("-", "--"), xlabel="step", ylabel="learning rate", ylim=(0, None))
+
+# %% [markdown]
+# Showing some images mirrored is an *augmentation*; `Augmentation` has more of them. The paper (section 4.3) mirrored,
+# and shifted by up to 32 pixels, and saw no noticeable improvement. In our re-run of so short a training, on small
+# scenes, both together did harm (the claim is *reversed* there):
+
+
+# %%
+def read_log(name):
+    return [json.loads(line) for line in Path("logs", name).read_text().splitlines()]
+
+
+def rows_of(table):
+    """The rows of a table of *The paper, re-run*, in per cent, means of three seeds."""
+    return {row["row"]: row for row in read_log("reproduction.jsonl") if row["table"] == table}
+
+
+shown_as_they_are, augmented = rows_of("Mirrored and shifted images").values()
+for row in (shown_as_they_are, augmented):
+    print(f"{row['row']:<24} mean IU {row['mean IU']}")
+assert augmented["mean IU"] < shown_as_they_are["mean IU"] - 3
 
 # %% [markdown]
 # ### Exercise 2: poly
 #
-# The rate above falls as $\text{lr} \cdot (1 - \text{step} / \text{steps})^{0.9}$. Write it. The first step is step 0.
+# The rate falls as $\text{lr} \cdot (1 - \text{step} / \text{steps})^{0.9}$. Write it. The first step is step 0.
 
 # %%
 poly = ...  # instead of this line: def poly(step, steps, lr): ...
@@ -203,10 +242,10 @@ def solution(step, steps, lr):
 assert n10.check_poly.accepts(solution)
 
 # %% [markdown]
-# ### Exercise 3: the paper's rate
+# ### Exercise 3: the rate of the released net
 #
-# The nets that were released with the paper have a learning rate of $10^{-10}$ and a momentum of 0.99. It is so small
-# because their loss is *summed* over the pixels of an image, not averaged. Momentum adds each gradient to the steps
+# The FCN-32s that was released with the paper has a learning rate of $10^{-10}$ and a momentum of 0.99. The rate is so
+# small because the loss is *summed* over the pixels of an image, not averaged. Momentum adds each gradient to the steps
 # that follow, 0.99 times, $0.99^2$ times, and so on. Which learning rate, with the mean loss of a pixel and without
 # momentum, moves the weights as far in the long run?
 
@@ -223,22 +262,23 @@ def solution(rate, pixels, momentum):
 assert n10.check_mean_rate.accepts(solution)
 
 # %% [markdown]
-# For a photograph of 500x375 pixels this is about 0.002; the net above learns with 0.05 and momentum 0.9, which is
-# 0.5 in the long run. It began with random weights, and the paper's with those of a classifier. `minifcn train` says
-# what a rate amounts to before the first step.
+# For a photograph of 500x375 pixels this is about 0.002. The net above learns with 0.05 and momentum 0.9, which is
+# 0.5 in the long run. It began with random weights, and the released net with those of a classifier. `minifcn train`
+# says what a rate amounts to before the first step.
 
 # %%
-print(f"the paper's: {n10.in_the_long_run(1e-10, 500 * 375, 0.99):.4f}")
-assert round(n10.in_the_long_run(1e-10, 500 * 375, 0.99), 3) == 0.002
+released = n10.in_the_long_run(1e-10, 500 * 375, 0.99)
+above = n10.in_the_long_run(options.lr, 1, options.momentum)  # "valid": its loss is already the mean of a pixel
+print(f"the released FCN-32s: {released:.4f}; the net above: {above:.1f}")
+assert round(released, 3) == 0.002
 if WORLD:
-    assert (options.lr, options.momentum, options.normalize) == (0.05, 0.9, "valid")
+    assert (options.lr, options.momentum, options.normalize) == (0.05, 0.9, "valid") and np.isclose(above, 0.5)
 
 # %% [markdown]
-# This is the loop of the library, which also saves checkpoints, stops cleanly and resumes after a stop:
+# And this is one step of the library's loop. It does the same, and more: several processes can share the images of a
+# step (`ranks`), a loss that is no number stops the run, and what happened is counted, for the log and the checkpoints:
 
 # %%
-from minifcn.training.loop import Trainer
-
 print(inspect.getsource(Trainer._one_step))
 
 # %% [markdown]
@@ -259,11 +299,11 @@ viz.show(viz.curves(history))
 # %% [markdown]
 # ## 6 · One step, frame by frame
 #
-# Here is one step of a net that is small enough to look into: two convolutions, a pool, and the way back to the
-# pixels. It learns what is a thing and what is background, on 12x12 pixels of a scene. Drag the slider, or press
-# Play: first each op computes its map, then the gradients come back the same way, then each parameter is changed.
-# Watch the bars: they show how many bytes the gradients hold. (Section 9 of [notebook 01](01_autograd.ipynb) has
-# the same page for a net of three matrices; `minifcn.introspect.frames` makes it of any small net.)
+# Here is one step of a net that is small enough to look into: two convolutions, a pool, and the way back to the pixels.
+# It learns what is a thing and what is background, on 12x12 pixels of a scene. Drag the slider, or press Play: first
+# each op computes its map, then the gradients come back the same way, then each parameter is changed. Watch the bars:
+# they show how many bytes the gradient functions hold. (Section 9 of [notebook 01](01_autograd.ipynb) has the same page
+# for a net of three matrices; `minifcn.introspect.frames` makes it of any small net.)
 
 
 # %%
@@ -327,11 +367,13 @@ half = Augmentation(scale=(0.5, 0.5))  # half as wide and high: enough to recogn
 halves = [half(photographs[i], rng(SEED)) for i in range(len(photographs))]
 print(photographs.classes)
 pairs = [(s.image, s.label) for s in halves]
-viz.show(viz.gallery(pairs, photographs.classes, captions=("image", "truth"), columns=2, side=180))
+page = viz.gallery(pairs, photographs.classes, captions=("image", "truth"), columns=2, side=200, over=True)
+viz.show(page)
 
 # %% [markdown]
-# Labels are decisions. The saucer and the spoon belong to the cup. The model of a space shuttle is a rocket. Is the
-# helmet in her hands a part of the person? That is not clear, so it is void, as are the borders.
+# The labels lie over the photographs; what is void is faded to white. Labels are decisions. The saucer and the spoon
+# belong to the cup. The model of a space shuttle is a rocket. Is the helmet in her hands a part of the person? That is
+# not clear, so it is void, as are most borders.
 
 # %%
 pixels = sum(sampling.count(photographs[i].label, 5) for i in range(4))
@@ -376,7 +418,11 @@ print(f"{learned:,} numbers learn; the trunk's maps: { {name: each.shape for nam
 assert learned == 3850
 
 
-# %% tags=["varies"]
+# %% [markdown]
+# Here are the loop for the score layers alone, and a function that asks the net for its answer:
+
+
+# %%
 def learn(net, chosen, steps=100, relabel=lambda label: label):
     """Train the score layers on these photographs, and return the losses."""
     optimizer, losses = setup.solver(recipe, net), []
@@ -403,6 +449,7 @@ def segmented(net, sample):
     return prediction, matrix
 
 
+# %% tags=["varies"]
 losses = learn(net, range(4))
 by_heart = [segmented(net, sample) for sample in halves]
 matrix = sum((m for _, m in by_heart[1:]), start=by_heart[0][1])
@@ -413,10 +460,10 @@ print(f"mean IU {matrix.mean_iu():.3f}; IU of the rocket on its pad alone {on_it
 assert abs(losses[0] - np.log(5)) < 1e-3 and matrix.mean_iu() > 0.9
 assert np.argmin(matrix.iu()) == photographs.classes.index("rocket") and on_its_pad < matrix.iu().min()
 rows = [(s.image, s.label, prediction) for s, (prediction, _) in zip(halves, by_heart, strict=True)]
-viz.show(viz.gallery(rows, photographs.classes, columns=2, side=150))
+viz.show(viz.gallery(rows, photographs.classes, columns=2, side=160, over=True))
 
 # %% [markdown]
-# It can. What is still wrong?
+# It can: the mean IU is above 0.9. What is still wrong?
 #
 # * The finest score stands for 8x8 pixels, so corners become round, and the rocket on its pad, at most 13 pixels
 #   wide here, is lost in part. The class *rocket* has the lowest IU, and without the large model beside the astronaut
@@ -428,8 +475,9 @@ viz.show(viz.gallery(rows, photographs.classes, columns=2, side=150))
 rocket = halves[photographs.ids.index("rocket")].label == photographs.classes.index("rocket")
 print(f"the rocket on its pad: at most {rocket.sum(axis=1).max()} pixels wide, {rocket.any(axis=1).sum()} high")
 assert rocket.sum(axis=1).max() == 13
-in_the_helmet = by_heart[0][0][halves[0].label == VOID]
-assert photographs.ids[0] == "astronaut" and len(np.unique(in_the_helmet)) > 2
+in_the_helmet = np.unique(by_heart[0][0][halves[0].label == VOID])
+assert photographs.ids[0] == "astronaut" and len(in_the_helmet) > 2
+assert photographs.classes.index("cup") in in_the_helmet
 
 # %% [markdown]
 # ## 9 · A photograph it has not seen
@@ -451,7 +499,7 @@ for i, sample in enumerate(halves):
 print(f"{'':<12}mean IU of the three  mean IU  pixel acc.  of one answer everywhere")
 for name, (three, iu, accuracy, constant) in zip(photographs.ids, fourth, strict=True):
     print(f"{name:<12}{three:>20.2f}{iu:>9.2f}{accuracy:>12.2f}{constant:>26.2f}")
-viz.show(viz.gallery(rows, ("background", "thing"), columns=2, side=150))
+viz.show(viz.gallery(rows, ("background", "thing"), columns=2, side=160, over=True))
 
 # %% [markdown]
 # The three that it learned it knows. The fourth it does not: for the cat and for the rocket it is right less often than
@@ -473,9 +521,9 @@ places = {  # rows and columns, in the pictures above
     "the lights below the rocket": called["rocket"][190:, 100:220],
 }
 shares = {place: float(answer.mean()) for place, answer in places.items()}
-for place, share in shares.items():
-    print(f"{place:<30}{100 * share:>4.0f} % are called a thing")
-assert min(shares.values()) > 0.3 and sum(share > 0.9 for share in shares.values()) >= 3
+for place, part in shares.items():
+    print(f"{place:<30}{100 * part:>4.0f} % are called a thing")
+assert min(shares["the middle of the cat"], shares["the face of the astronaut"]) > 0.9 and min(shares.values()) > 0.3
 
 # %% [markdown]
 # That is the answer to "how many images do I need?": not three. Sections 10 and 11 say what helps.
@@ -518,6 +566,15 @@ def cells(trunk, world):
 
 
 known = {name: {split: cells(trunk, scenes[split]) for split in scenes} for name, trunk in trunks.items()}
+for split, (features, labels) in known["ImageNet"].items():
+    print(f"{split}: {labels.size:,} cells out of {len(labels)} scenes, {features.shape[3]} numbers each")
+assert known["ImageNet"]["train"][0].shape[3] == 512
+
+# %% [markdown]
+# The classifier is fitted to the first scenes only, so that we see what each further label adds:
+
+
+# %% tags=["varies"]
 
 
 def probe(train, test, count):
@@ -535,7 +592,6 @@ def probe(train, test, count):
     return table_of_cells.mean_iu()
 
 
-# %% tags=["varies"]
 counts = (4, 16, 64)
 bought = {name: [probe(data["train"], data["val"], count) for count in counts] for name, data in known.items()}
 assert bought["ImageNet"][1] > bought["random"][2] and bought["ImageNet"][2] > 2 * bought["random"][2]
@@ -554,23 +610,31 @@ pictures.lines(
 # Pretraining saves *labels*. With 16 labelled scenes the ImageNet features give a better result than the random ones
 # with 64, and with 64 more than twice as good a result, although no ball and no tent of this world was among the
 # photographs. A million images already have their labels, one word each; you label a few, pixel by pixel.
+#
+# It need not gain anything, though. In our re-run of the paper a trunk first learned to name single objects of the
+# world, and then to segment hundreds of its scenes; it was no better than one that began with random weights (the
+# claim stays *undecided*, see *The paper, re-run* in the documentation). Where labels are not scarce, and the
+# classifier has seen nothing that they do not show, there is little to gain:
+
+
+# %%
+began = rows_of("A trunk that has learned to classify")
+for name, row in began.items():
+    print(f"{name:<24} mean IU {row['mean IU']}")
+assert began["a classifier's weights"]["mean IU"] - began["random weights"]["mean IU"] < 0
 
 # %% [markdown]
 # ## 11 · 560 photographs
 #
-# This is the same question at full length: 560 photographs of animals from PASCAL VOC, labelled pixel by pixel. It
-# has two runs of an FCN on SqueezeNet, on the same images for as many steps. One trunk started from random weights
+# This is the same question at full length: 560 photographs of animals from PASCAL VOC, labelled pixel by pixel. Here
+# are two runs of an FCN on SqueezeNet, on the same images for as many steps. One trunk started from random weights
 # and learned with all its layers; the other started from those of ImageNet, and its first layers stayed fixed. (The
 # rates were chosen for the second: the VGG below, whose recipe was made for random weights, is the fairer
 # comparison.) Their logs are in `logs/`.
 
-
 # %%
-def read_log(name):
-    return [json.loads(line) for line in Path("logs", name).read_text().splitlines()]
-
-
 logs = {"start: ImageNet": read_log("transfer.jsonl"), "start: random": read_log("transfer-scratch.jsonl")}
+assert len({log[-1]["step"] for log in logs.values()}) == 1  # as many steps
 pictures.runs(logs, level=np.log(21))
 
 # %% [markdown]
@@ -587,26 +651,32 @@ for run in ends:
 for run in ends:
     print(f"{run['data']}, {run['net']}, {run['start']}: {run['command']}")
 
+# %% [markdown]
+# Here is the IU of the classes. The mean IU of the table is over thirteen classes; six of them are in one to three of
+# the 120 photographs for validation, too few to say anything, and left out here.
+
 # %%
 animals = [run for run in ends if run["data"] == "animals"]
 names = list(animals[0]["iu"])
 by_start = {run["start"]: run for run in animals if run["net"] == "SqueezeNet"}
 assert by_start["ImageNet"]["mean_iu"] > 3 * by_start["random"]["mean_iu"]
-assert all(by_start["ImageNet"]["iu"][name] > by_start["random"]["iu"][name] for name in names)
+assert all(by_start["ImageNet"]["iu"][name] > by_start["random"]["iu"][name] for name in names) and len(names) == 13 - 6
 groups = {f"{run['net']}, {run['start']}": [run["iu"][name] for name in names] for run in animals}
 pictures.bars(groups, names, colours=("#9aa4b2", viz.SECOND, viz.ACCENT), ylabel="IU", ylim=(0, 1))
 
 # %% [markdown]
-# From ImageNet the same net is better in every class, and its mean IU more than three times as high. This is what the
-# two see on the four photographs above, on which neither was trained:
+# From ImageNet the same net is better in each of these classes, and its mean IU more than three times as high. This is
+# what the two see on the four photographs above, on which neither was trained:
 #
 # ![Four photographs, segmented by two nets](../docs/images/transfer-photos.png)
 #
-# From random weights it found that something is there, and calls most of it *dog*. From ImageNet it finds nearly
-# the whole cat, and the person; but the flag beside her becomes *person*, too, and her hair *dog*. It has no class
-# for a cup or a rocket, so both should be background: the rocket is, and of the cup a few pieces become *dog* and
-# *bottle*. 560 photographs are still few: the paper's nets learned from thousands. (`docs/results.md` has the runs.
-# This repository holds neither VOC's photographs nor nets that learned from them; hence a picture, and no weights.)
+# From random weights it finds a part of the cat; of the person and of the cup it finds a part, too, and calls most of
+# that *dog*. From ImageNet it finds nearly the whole cat, and the person; but the flag beside her becomes *person*,
+# too, and her hair *dog*. It has no class for a cup or a rocket, so both should be background: the rocket is, and of
+# the cup a few pieces become *dog* and *bottle*.
+#
+# 560 photographs are still few: the paper's nets learned from thousands. (`docs/results.md` has the runs. This
+# repository holds neither VOC's photographs nor nets that learned from them; hence a picture, and no weights.)
 #
 # ## Summary
 #

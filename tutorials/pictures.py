@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from minifcn import viz
 from minifcn.backend import to_host
@@ -129,7 +130,7 @@ def lines(
         axes.legend(frameon=False, fontsize=8.5)
     axes.set(**axes_options)
     if "xticks" in axes_options:
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
     return viz.show(figure)
 
 
@@ -601,7 +602,7 @@ def scores(image: np.ndarray, parts: Mapping[str, np.ndarray], title: str) -> Sh
 
 def patches(scene: np.ndarray, piece: tuple[slice, slice], keep: np.ndarray, grid: Grid) -> Shown:
     """A scene with a piece, the patches of the kept cells, and these cells."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     rows, columns = piece
     stride, field = int(grid.stride), int(grid.field)
@@ -612,7 +613,7 @@ def patches(scene: np.ndarray, piece: tuple[slice, slice], keep: np.ndarray, gri
     middle.imshow(scene[piece])
     for i, j in np.argwhere(keep):
         corner = (stride * j - 0.5, stride * i - 0.5)
-        middle.add_patch(Rectangle(corner, field, field, fill=False, edgecolor=SECOND))
+        middle.add_patch(Rectangle(corner, field, field, fill=False, edgecolor="white", linewidth=0.8))
     right.imshow(keep, cmap="Blues", vmin=0, vmax=1.3)
     titles = ("a scene, and the piece", f"{keep.sum()} patches", f"the same {keep.sum()} cells of the output")
     for axes, title in zip((left, middle, right), titles, strict=True):
@@ -620,21 +621,28 @@ def patches(scene: np.ndarray, piece: tuple[slice, slice], keep: np.ndarray, gri
     return viz.show(figure)
 
 
-def figure_5(runs: Mapping[float, Sequence[tuple[Any, Any]]], batch: int, prior: float) -> Shown:
-    """Losses by step, and by scene: runs (steps, losses) of each probability of keeping a cell; the prior is dotted."""
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+def figure_5(
+    runs: Mapping[float, Sequence[tuple[Any, Any]]], batch: int, prior: float, seconds: Mapping[float, float]
+) -> Shown:
+    """Losses by step, by scene and by time: runs (steps, losses) of each probability p of keeping a cell.
+
+    The prior is dotted; `seconds` are those of a whole run.
+    """
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    places = figure.subplots(1, 3, sharey=True)
     for (p, each), colour in zip(runs.items(), COLOURS, strict=False):
         for number, (steps, losses) in enumerate(each):
             label = f"p = {p}, {round(batch / p)} scenes a step" if number == 0 else None
-            left.plot(steps, losses, color=colour, label=label)
-            right.plot(steps * batch / p, losses, color=colour)
-    for axes in (left, right):
+            for axes, across in zip(places, (1, batch / p, seconds[p] / steps[-1]), strict=True):
+                axes.plot(steps * across, losses, color=colour, label=label, linewidth=1.2)
+    for axes, title in zip(
+        places, ("step", "scenes that the net ran over", "seconds (mean of the seeds)"), strict=True
+    ):
         axes.axhline(prior, color="0.3", linestyle=":", linewidth=1)
-    left.text(320, prior + 0.02, "prior", ha="right", fontsize=9)
-    left.set(xlabel="step", ylabel="training loss per pixel", title="per step", ylim=(0.3, 1.8))
-    right.set(xlabel="scenes that the net ran over", title="per scene, hence nearly per second")
-    left.legend(frameon=False)
+        axes.set(xlabel=title, ylim=(0.3, 1.8))
+    places[0].set(ylabel="training loss per pixel")
+    places[1].text(5120, prior + 0.02, "prior", ha="right", fontsize=9)
+    places[1].legend(frameon=False, fontsize=9)
     return viz.show(figure)
 
 

@@ -27,12 +27,17 @@ def colourize(label: np.ndarray, colours: np.ndarray | None = None) -> np.ndarra
 
 
 def overlay(
-    image: np.ndarray, label: np.ndarray, alpha: float = 0.5, *, colours: np.ndarray | None = None
+    image: np.ndarray,
+    label: np.ndarray,
+    alpha: float = 0.5,
+    *,
+    colours: np.ndarray | None = None,
+    bare: int | None = None,
 ) -> np.ndarray:
     """Return the picture with its label over it: (1 - alpha) image + alpha colour, and outlines in full colour.
 
-    Void keeps the photograph, faded to white, for nothing is claimed there. Raises ShapeError unless `image` is
-    (H, W, 3) uint8 and `label` is (H, W).
+    Void keeps the photograph, faded to white, for nothing is claimed there. The class `bare`, such as the background,
+    leaves it as it is. Raises ShapeError unless `image` is (H, W, 3) uint8 and `label` is (H, W).
     """
     check_image(image)
     if label.shape != image.shape[:2]:
@@ -41,7 +46,7 @@ def overlay(
     for top in range(0, len(image), BAND):  # in floats, a whole photograph of 100 megapixels would be 1.2 GB
         band = label[top : top + BAND]
         paint = colourize(band, colours).astype(np.float32)
-        strength = np.full(band.shape, alpha, np.float32)
+        strength = np.where(band == bare, 0, alpha).astype(np.float32)
         strength[_outline(label[top : top + BAND + 1])[:BAND] & (band != VOID)] = 1.0
         paint[band == VOID] = 255.0
         part = image[top : top + BAND]

@@ -11,7 +11,7 @@ import numpy as np
 
 from minifcn.data.sample import VOID
 from minifcn.errors import ShapeError, UsageError
-from minifcn.viz.colours import INK, check_image, check_label, colourize
+from minifcn.viz.colours import INK, check_image, check_label, colourize, overlay
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -134,12 +134,14 @@ def gallery(
     columns: int = 1,
     side: int = 256,
     colours: np.ndarray | None = None,
+    over: bool = False,
 ) -> np.ndarray:
     """Many samples on one page with one legend: an RGB picture.
 
     A sample is `(image, label, label, ...)` and `captions` names its parts, so the same page compares truth with
     FCN-32s, FCN-16s and FCN-8s as the paper's figure 4 does. `columns` samples stand side by side; the long side of a
-    panel is at most `side` pixels. Letters and margins grow with `side`.
+    panel is at most `side` pixels. Letters and margins grow with `side`. With `over`, each label lies over its image,
+    which can still be seen, and class 0, the background, is left bare.
     """
     from PIL import Image, ImageDraw
 
@@ -149,7 +151,7 @@ def gallery(
         raise UsageError("a gallery needs at least one sample, found none")
     unit = max(12, side // 18)
     gap, margin, font = unit // 2, round(1.25 * unit), font_of(unit)
-    panels = [_panels(sample, side, colours) for sample in samples]
+    panels = [_panels(sample, side, colours, over) for sample in samples]
     columns = max(1, min(columns, len(panels)))
     widest = max(panel.shape[1] for row in panels for panel in row)
     widest = max(widest, math.ceil(max(font.getlength(caption) for caption in captions)))
@@ -159,7 +161,8 @@ def gallery(
         max(panel.shape[0] for row in panels[first : first + columns] for panel in row)
         for first in range(0, len(panels), columns)
     ]
-    present = sorted({int(index) for sample in samples for label in sample[1:] for index in np.unique(label)})
+    found = {int(index) for sample in samples for label in sample[1:] for index in np.unique(label)}
+    present = sorted(found - {0} if over else found)
     names = _legend(classes, present, colours, width - 2 * margin, round(0.9 * unit))
     top = margin + round(1.6 * unit)
     height = top + sum(heights) + gap * (len(heights) - 1) + unit + names.shape[0] + margin
@@ -191,10 +194,12 @@ def _check_sample(sample: Sequence[np.ndarray], captions: Sequence[str], classes
             raise ShapeError(f"the image is {image.shape[:2]} but its {caption} is {label.shape}")
 
 
-def _panels(sample: Sequence[np.ndarray], side: int, colours: np.ndarray | None) -> list[np.ndarray]:
-    image, *labels = sample
+def _panels(sample: Sequence[np.ndarray], side: int, colours: np.ndarray | None, over: bool) -> list[np.ndarray]:
     # Labels are resized before they are coloured, so that the hatch of void keeps its size.
-    return [_resize(image, side), *(colourize(_resize(label, side), colours) for label in labels)]
+    image, *labels = (_resize(part, side) for part in sample)
+    if over:
+        return [image, *(overlay(image, label, colours=colours, bare=0) for label in labels)]
+    return [image, *(colourize(label, colours) for label in labels)]
 
 
 def _resize(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -80,6 +80,7 @@ def other_styles(answer):
         yield from ({name.upper() for name in answer}, " , ".join(answer))
     elif isinstance(answer, dict):
         yield {key.lower(): f" {value.upper()}".replace(" ", "-") for key, value in answer.items()}
+        yield list(answer.values())
     elif isinstance(answer, tuple):
         yield from (list(answer), np.array([float(part) for part in answer]))
     elif isinstance(answer, np.ndarray):
@@ -163,11 +164,7 @@ def test_a_quiz_names_the_questions_to_think_about_again(capsys: pytest.CaptureF
     assert all("expected 3 letters" in line for line in said[6:9])
 
 
-EXPLAINED = ("n01", "n02", "n03", "n04", "n05", "n06", "n07", "n08")
-"""The lessons whose quiz says about every wrong answer what is wrong with it."""
-
-
-@pytest.mark.parametrize("module", EXPLAINED)
+@pytest.mark.parametrize("module", modules())
 def test_a_quiz_names_the_mistake_in_each_wrong_answer(module: str, capsys: pytest.CaptureFixture[str]) -> None:
     check = importlib.import_module(f"exercises.{module}").check_quiz
     for place, reasons in enumerate(check.reasons):

@@ -46,6 +46,7 @@ def test_a_release_holds_no_solution(released: pathlib.Path) -> None:
         removed += len(whole) - len(kept)
         assert not any(release.is_solution(cell) for cell in kept)
         assert not any(".accepts(" in "".join(cell["source"]) for cell in kept)
+        assert not any("solutions import" in "".join(cell["source"]) for cell in kept), "a release has no such folder"
     assert removed > 40
 
 

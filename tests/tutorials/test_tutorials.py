@@ -23,6 +23,7 @@ from ci_groups import GROUPS
 from notebooks import Cell, cells_of_notebook, cells_of_text, complaints, differences, load, settled, sources, unlike
 
 from minifcn.data.opening import open_data
+from minifcn.data.palette import palette
 from minifcn.data.tools.importing import recognise, write_tree
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -203,6 +204,37 @@ def test_numbers_of_the_re_run_are_those_of_its_page() -> None:
         values = dict(zip(rows[0][first:], rows[place][first:], strict=True))
         del record["row"]
         assert {name.strip(): float(value.split("±")[0]) for name, value in values.items()} == record
+
+
+def test_numbers_of_the_long_runs_are_those_of_their_page() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").replace("*", "")
+    for line in (notebooks.TUTORIALS / "logs" / "photographs.jsonl").read_text(encoding="utf-8").splitlines():
+        run = json.loads(line)
+        four = (run[name] for name in ("pixel_accuracy", "mean_accuracy", "mean_iu", "frequency_weighted_iu"))
+        assert f"| {' | '.join(f'{value:.3f}' for value in four)} |\n" in page, run["command"]
+        assert f"    {run['command']} " in page
+
+
+def test_the_picture_of_four_photographs_shows_what_notebook_10_says_of_it() -> None:
+    from PIL import Image
+
+    page = np.asarray(Image.open(ROOT / "docs" / "images" / "transfer-photos.png").convert("RGB")).astype(int)
+    numbers = {"background": 0, "bottle": 5, "cat": 8, "dog": 12, "person": 15}
+    colours = {name: palette(21)[number] for name, number in numbers.items()}
+
+    def parts(top: int, left: int, height: int, width: int = 224) -> dict[str, float]:
+        answer = page[top : top + height, left : left + width]
+        return {name: float((answer == colour).all(axis=2).mean()) for name, colour in colours.items()}
+
+    places = {"cat": (71, 245, 149), "cup": (264, 245, 150), "person": (34, 944, 224), "rocket": (264, 944, 150)}
+    random = {name: parts(*place) for name, place in places.items()}
+    imagenet = {name: parts(top, left + 230, height) for name, (top, left, height) in places.items()}
+    assert 0.2 < random["cat"]["cat"] < 0.3 and imagenet["cat"]["cat"] > 0.75
+    assert all(random[name]["dog"] > 0.5 * (1 - random[name]["background"]) for name in ("person", "cup"))
+    assert imagenet["person"]["person"] > 0.35 and imagenet["rocket"]["background"] == 1
+    flag, hair = parts(34, 1174, 100, 40), parts(44, 1254, 16, 50)
+    assert flag["person"] > 0.6 and hair["dog"] > 0.6
+    assert 0 < imagenet["cup"]["dog"] < 0.1 and 0 < imagenet["cup"]["bottle"] < 0.1
 
 
 @needs_jupyter

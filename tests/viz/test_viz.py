@@ -138,6 +138,24 @@ def test_a_gallery_has_one_legend_for_all():
     assert wide.shape[1] > 4 * 256
 
 
+def test_labels_over_the_image_leave_it_visible_and_the_background_bare():
+    image, truth, _ = sample_of(64, 48)
+    truth[:20], truth[30:] = 0, 3
+    laid = viz.overlay(image, truth, bare=0)
+    inside = np.zeros((64, 48), bool)
+    inside[:19], inside[31:63, :47] = True, True  # no outline there
+    np.testing.assert_array_equal(laid[:19], image[:19])
+    paint = viz.palette(21)[3]
+    np.testing.assert_array_equal(laid[31:63, :47], np.rint((image[31:63, :47] + paint.astype(float)) / 2))
+    flat, over = (viz.gallery([(image, truth)], VOC, captions=("a", "b"), side=64, over=over) for over in (False, True))
+    assert flat.shape[0] > over.shape[0], "the background is not in the legend, for it has no colour"
+    assert (over[:90, : flat.shape[1] // 2] == flat[:90, : flat.shape[1] // 2]).all(), "the image itself is as it was"
+    for page, found in ((flat, False), (over, True)):
+        shown = [(page[top : top + 64, left : left + 48] == laid).all() for top in range(page.shape[0] - 63)
+                 for left in range(page.shape[1] - 47)]  # fmt: skip
+        assert any(shown) == found
+
+
 def test_hostile_names_are_drawn():
     label = np.arange(len(HOSTILE)).reshape(1, -1)
     image = np.zeros((1, len(HOSTILE), 3), np.uint8)

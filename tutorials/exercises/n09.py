@@ -77,7 +77,19 @@ def check_weights(answer):
 
 
 check_quiz = quiz(
-    "c: each kept cell stands for four",
-    "c: the convolutions run over the whole image",
-    "b: frequent classes are predicted less often",
+    {
+        "c": "each kept cell stands for four",
+        "a": "the kept cells are already a quarter of all; this would make them a sixteenth",
+        "b": "the kept cells alone are on average a quarter of the sum",
+    },
+    {
+        "c": "the convolutions run over the whole image",
+        "a": "the net runs over the whole image before the loss drops anything",
+        "b": "every map is computed and remembered as before; only the mask at the loss is new",
+    },
+    {
+        "b": "frequent classes are predicted less often",
+        "a": "it rises: rare classes are found more often, and each class counts the same in it",
+        "c": "frequent classes are predicted less often, and most pixels are theirs",
+    },
 )

@@ -86,7 +86,19 @@ def check_mean_rate(answer):
 
 
 check_quiz = quiz(
-    "b: ln 21 = 3.04",
-    "a: background has most of the pixels",
-    "c: it knows these photographs; whether it knows cups, only others show",
+    {
+        "b": "ln 21 = 3.04",
+        "a": "3.04 is ln 21, which is what a net that knows nothing must begin with",
+        "c": "pretraining changes the trunk; the scores still begin at zero, and so the loss at ln 21",
+    },
+    {
+        "a": "background has most of the pixels",
+        "b": "there each class counts the same, and all but one have 0",
+        "c": "there each class counts the same, and all but one have 0",
+    },
+    {
+        "c": "it knows these photographs; whether it knows cups, only others show",
+        "a": "the trunk knows cups, but the scores saw one; section 9 shows how little that says",
+        "b": "in section 9 it was not a little worse, but far worse",
+    },
 )

@@ -83,6 +83,8 @@ def said(verdict):
 @exercise
 def check_diagnosis(answer):
     """`answer`: for each of the runs A to D one of `VERDICTS`."""
+    if isinstance(answer, list | tuple):
+        answer = dict(zip(RUNS, answer, strict=False))
     if not isinstance(answer, dict):
         return wrong(f'expected a verdict for each run, {{"A": "healthy", ...}}; found {short(answer)}')
     answer = {str(run).strip().upper(): said(verdict) for run, verdict in answer.items()}
@@ -105,7 +107,19 @@ def check_diagnosis(answer):
 
 
 check_quiz = quiz(
-    "c: the net learns its few images by heart",
-    "a: counts add up, and the fractions are computed once",
-    "b: every random number is drawn for its step",
+    {
+        "c": "the net learns its few images by heart",
+        "a": "with a rate that is too low the training loss would hardly fall",
+        "b": "with a rate that is too high the training loss would jump, or stay high",
+    },
+    {
+        "a": "counts add up, and the fractions are computed once",
+        "b": "a mean IU is a fraction of counts, and fractions do not average to the fraction of the sums",
+        "c": "the weights would have to be the unions of each class, which the number of images is not",
+    },
+    {
+        "b": "every random number is drawn for its step",
+        "a": "it goes on after the last checkpoint",
+        "c": "the comparison is bit by bit, and a step that changes little still changes bits",
+    },
 )

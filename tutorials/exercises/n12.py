@@ -9,6 +9,17 @@ from minifcn.kernels.im2col import Windows, im2col
 from . import exercise, number, quiz, right, wrong
 
 
+def bytes_of_columns(channels, height, width, kernel, padding):
+    """The bytes of all columns of one float32 image, with stride 1."""
+    out = Windows((kernel, kernel), padding=(padding, padding)).out_size((height, width))
+    return 4 * channels * kernel**2 * out[0] * out[1]
+
+
+def times_fewer(m, r):
+    """How many times fewer multiplications F(m x m, r x r) has than the definition."""
+    return (m * r / (m + r - 1)) ** 2
+
+
 @exercise
 def check_taps(answer):
     """`answer(x, w)`: the correlation of x (I, H, W) with w (O, I, kh, kw), no padding, one product for each tap."""
@@ -81,7 +92,7 @@ def check_intensity(answer):
 def check_saving(answer):
     """`answer(m, r)`: how many times fewer multiplications F(m x m, r x r) has than the definition."""
     for m, r in ((4, 3), (2, 3), (6, 3), (1, 5), (4, 1)):
-        expected = (m * r / (m + r - 1)) ** 2
+        expected = times_fewer(m, r)
         found = number(answer(m, r))
         case = f"F({m}x{m}, {r}x{r})"
         if np.isclose(found, expected):
@@ -99,7 +110,19 @@ def check_saving(answer):
 
 
 check_quiz = quiz(
-    "a: (2 * 3 / 4)^2",
-    "c: one copy for each weight",
-    "b: the transforms lose a digit",
+    {
+        "a": "(2 * 3 / 4)^2",
+        "b": "that is F(4x4, 3x3); here 4 outputs take 16 multiplications instead of 36",
+        "c": "9 is the number of multiplications for each output by definition; Winograd needs 4 of them",
+    },
+    {
+        "c": "one copy for each weight",
+        "a": "3 is one side of the kernel; every one of its taps sees the whole image",
+        "b": "the kernel has 3 * 3 taps, not 3 + 3",
+    },
+    {
+        "b": "the transforms lose a digit",
+        "a": "it saves as many multiplications in float64",
+        "c": "it has: im2col uses it",
+    },
 )
