@@ -575,8 +575,6 @@ assert known["ImageNet"]["train"][0].shape[3] == 512
 
 
 # %% tags=["varies"]
-
-
 def probe(train, test, count):
     """Mean IU, over the cells of `test`, of a linear classifier fitted to the first `count` scenes of `train`."""
     a, y = (array[:count].reshape(-1, *array.shape[3:]) for array in train)
