@@ -132,13 +132,9 @@ whole = gradient_of(masked)
 print(f"{len(whole)} gradients of up to {abs(whole).max():.1f}; none differs by as much as 1e-11")
 assert abs(whole - patchwise).max() < 1e-11 and abs(whole).max() > 0.1
 
-pictures.against(
-    {"every gradient of the net": (patchwise, whole)},
-    size=(3.6, 3.2),
-    xlabel="patch by patch",
-    ylabel="whole image, masked",
-    title="every gradient of the net",
-)
+# %%
+both = {"every gradient of the net": (patchwise, whole)}
+pictures.against(both, size=(3.6, 3.2), xlabel="patch by patch", ylabel="whole image, masked", title=next(iter(both)))
 
 # %% [markdown]
 # They are equal up to rounding, and they must be. The loss of the image is a sum over cells, the gradient of a sum is
@@ -266,23 +262,11 @@ measured = [
     np.sqrt(np.mean([np.sum(((coins.random(841) < p) / p @ one - one.sum(axis=0)) ** 2) for _ in range(200)])) / size
     for p in ps
 ]
-line = np.linspace(0.015, 1, 200)
-expected = np.sqrt((1 - ps) / ps * (one**2).sum()) / size
+squares = (one**2).sum() / size**2
+expected = np.sqrt((1 - ps) / ps * squares)
 assert np.allclose(measured, expected, rtol=0.15)
 assert ps[5] == 0.5 and measured[5] < 0.1  # half of the cells
-pictures.lines(
-    {
-        "the formula": (line, np.sqrt((1 - line) / line * (one**2).sum()) / size),
-        "200 draws each": (ps, measured),
-    },
-    size=(6, 3),
-    styles=("-", "o"),
-    colours=("0.6", pictures.ACCENT),
-    xlabel="p",
-    ylabel="noise / gradient",
-    title="noise of the sampled gradient of one scene",
-    ylim=(0, None),
-)
+pictures.noise_by_share({"200 draws each": (ps, measured)}, lambda p: np.sqrt((1 - p) / p * squares))
 
 # %% [markdown]
 # Dropping half of the cells does little harm: the noise is below a tenth of the gradient. The reason is that
@@ -316,20 +300,8 @@ for images in counts:
     spread.append(np.sqrt(np.mean(off)) / np.linalg.norm(mean))
 alone = np.sqrt(841 * (G.reshape(-1, 96) ** 2).sum(axis=1).mean()) / np.linalg.norm(mean)  # cells from everywhere
 assert all(fine < coarse for coarse, fine in itertools.pairwise(spread)) and alone < spread[-1]
-pictures.lines(
-    {
-        "841 cells out of n scenes": (counts, spread),
-        "841 cells, each out of another scene": (counts, [alone] * len(counts)),
-    },
-    size=(6, 3),
-    styles=("o-", ":"),
-    colours=(pictures.SECOND, "0.6"),
-    xlabel="scenes in the batch, n = 1/p",
-    ylabel="noise / gradient",
-    title="the same number of cells",
-    ylim=(0, None),
-    xticks=counts,
-)
+both = {"841 cells out of n scenes": spread, "841 cells, each out of another scene": [alone] * len(counts)}
+pictures.noise_by_scenes(counts, both)
 
 # %% [markdown]
 # So the mixed batch *is* better. It also costs $n$ times the work: the net runs over all of $n$ scenes, and most of
@@ -524,18 +496,17 @@ for name, power in (("no weights", None), ("power 0.5", 0.5), ("power 1", 1)):
     measures = results[name].summary()
     print(f"{name:11}" + "".join(f"   {key} {value:.2f}" for key, value in measures.items()))
 
+# %% [markdown]
+# How often is each class there, and how often is it predicted?
+
+# %% tags=["varies"]
 plain, even = results["no weights"], results["power 1"]
 assert plain.pixel_accuracy() > even.pixel_accuracy() + 0.1 and plain.mean_accuracy() + 0.05 < even.mean_accuracy()
 assert plain.shares_predicted()[0] > plain.shares_true()[0] > even.shares_predicted()[0]
 shares = {"truth": plain.shares_true(), **{name: each.shares_predicted() for name, each in results.items()}}
-pictures.bars(
-    {name: 100 * each for name, each in shares.items()},
-    world.classes,
-    size=(9, 2.8),
-    colours=("0.2", "0.7", pictures.ACCENT, pictures.SECOND),
-    ylabel="% of the cells",
-    title="how often each class is there, and is predicted",
-)
+shares = {name: 100 * each for name, each in shares.items()}
+colours = ("0.2", "0.7", pictures.ACCENT, pictures.SECOND)
+pictures.bars(shares, world.classes, size=(9, 2.8), colours=colours, ylabel="% of the cells")
 
 # %% [markdown]
 # Without weights this very small net predicts *background* more often than it is there; with full balance, less

@@ -621,6 +621,36 @@ def patches(scene: np.ndarray, piece: tuple[slice, slice], keep: np.ndarray, gri
     return viz.show(figure)
 
 
+def noise_by_share(drawn: Mapping[str, tuple[Any, Any]], formula: Callable[[np.ndarray], np.ndarray]) -> Shown:
+    """The noise of a sampled gradient by the share p of the cells that is kept: a curve, and points that were drawn."""
+    line = np.linspace(0.015, 1, 200)
+    return lines(
+        {"the formula": (line, formula(line)), **drawn},
+        size=(6, 3),
+        styles=("-", "o"),
+        colours=("0.6", ACCENT),
+        xlabel="p",
+        ylabel="noise / gradient",
+        title="noise of the sampled gradient of one scene",
+        ylim=(0, None),
+    )
+
+
+def noise_by_scenes(counts: Sequence[int], series: Mapping[str, Sequence[float]]) -> Shown:
+    """The noise of a batch of as many cells by the number of scenes that they come from, and a dotted line."""
+    return lines(
+        {name: (counts, values) for name, values in series.items()},
+        size=(6, 3),
+        styles=("o-", ":"),
+        colours=(SECOND, "0.6"),
+        xlabel="scenes in the batch, n = 1/p",
+        ylabel="noise / gradient",
+        title="the same number of cells",
+        ylim=(0, None),
+        xticks=counts,
+    )
+
+
 def figure_5(
     runs: Mapping[float, Sequence[tuple[Any, Any]]], batch: int, prior: float, seconds: Mapping[float, float]
 ) -> Shown:
