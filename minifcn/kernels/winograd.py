@@ -1,12 +1,12 @@
 """Winograd's convolution F(4x4, 3x3): sixteen outputs for 36 multiplications instead of 144.
 
-A 3-tap filter slid over 6 values is a product of two polynomials, and a product of polynomials is known from its
-values at enough points: evaluate both at the points 0, 1, -1, 2, -2 and infinity, multiply value by value, and
-interpolate (Winograd 1980; Lavin and Gray 2016). In matrices, for one row of 6 values d and one filter w,
+A product of two polynomials is known from its values at enough points: evaluate both at 0, 1, -1, 2, -2 and infinity,
+multiply value by value, and interpolate. A 3-tap filter slid over 6 values is the transpose of such a product, with the
+same few multiplications (Winograd 1980; Lavin and Gray 2016). In matrices, for one row of 6 values d and one filter w,
 
     y = A^T [ (G w) * (B^T d) ]
 
-where G evaluates the filter, B^T the values, and A^T interpolates the 4 outputs. In two dimensions each matrix acts on
+where G evaluates the filter, and B^T and A^T are the transposes of interpolation and evaluation. In two dimensions each matrix acts on
 rows and on columns, which is one product with its Kronecker square: a tile of 6x6 pixels is a vector of 36. So all of
 it is matrix products, and the one that counts is batched over the 36 points:
 
