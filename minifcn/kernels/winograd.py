@@ -6,9 +6,9 @@ same few multiplications (Winograd 1980; Lavin and Gray 2016). In matrices, for 
 
     y = A^T [ (G w) * (B^T d) ]
 
-where G evaluates the filter, and B^T and A^T are the transposes of interpolation and evaluation. In two dimensions each matrix acts on
-rows and on columns, which is one product with its Kronecker square: a tile of 6x6 pixels is a vector of 36. So all of
-it is matrix products, and the one that counts is batched over the 36 points:
+where G evaluates the filter, and B^T and A^T are interpolation and evaluation transposed. In two dimensions each matrix
+acts on rows and on columns, which is one product with its Kronecker square: a tile of 6x6 pixels is a vector of 36. So
+all of it is matrix products, and the one that counts is batched over the 36 points:
 
     tiles of x --kron(B^T, B^T)--> V (36, I, tiles)
     filters    --kron(G, G)------> U (36, O, I)         M = U @ V (36, O, tiles) --kron(A^T, A^T)--> 4x4 tiles of y
