@@ -28,16 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.data.files import read_depth, read_image, read_mask
-from minifcn.data.listed import (
-    ID,
-    Listed,
-    Part,
-    ids_in_folder,
-    ids_in_list,
-    read_matlab,
-    require_fit,
-    voided,
-)
+from minifcn.data.listed import ID, Listed, Part, ids_in_folder, ids_in_list, read_matlab, require_fit, voided
 from minifcn.data.sample import Sample
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of

@@ -76,13 +76,8 @@ def receptive_fields(
         if name in sizes:
             ys, xs = (float(grid.start) + float(grid.stride) * np.arange(count) for count in sizes[name])
             columns, rows = np.meshgrid(xs, ys)
-            dots: dict[str, Any] = {
-                "color": colour,
-                "markeredgecolor": "white",
-                "markeredgewidth": 0.5,
-                "markersize": 4,
-            }
-            axes.plot(columns.ravel(), rows.ravel(), linestyle="", marker="o", zorder=2, **dots)
+            edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+            axes.plot(columns.ravel(), rows.ravel(), "o", color=colour, markersize=4, zorder=2, **edge)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set_axis_off()
     handles = axes.patches[2::2]  # after the surroundings, each box has its white edge before it

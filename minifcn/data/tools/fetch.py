@@ -119,11 +119,7 @@ SOURCES = {
 # No hash of these could be confirmed in two places, or their server speaks no https: fetched by hand.
 BY_HAND = {
     "nyudv2": ("NYU Depth v2", "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html", "2.8 GB"),
-    "siftflow": (
-        "SIFT Flow",
-        "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip",
-        "a zip",
-    ),
+    "siftflow": ("SIFT Flow", "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip", "a zip"),
     "pascal-context": (
         "PASCAL-Context, annotations for the images of voc2010",
         "https://cs.stanford.edu/~roozbeh/pascal-context/",

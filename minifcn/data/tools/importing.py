@@ -42,15 +42,7 @@ from minifcn.data.tools.annotations import (
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, read_map
 from minifcn.data.tools.meaning import BY, Meaning, Survey, meaning_of
-from minifcn.data.tools.pairing import (
-    Pair,
-    listed_as,
-    pair_files,
-    split_role,
-    take_apart,
-    walk,
-    words_of,
-)
+from minifcn.data.tools.pairing import Pair, listed_as, pair_files, split_role, take_apart, walk, words_of
 from minifcn.data.tools.raw import (
     PICTURE_SUFFIXES,
     TURNED,

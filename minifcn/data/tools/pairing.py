@@ -27,46 +27,16 @@ RUN_FILES = ("metrics.jsonl", "config.json")  # a folder with both is a run of m
 MASK_WORDS = (
     *("mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "gt", "gtfine", "gtcoarse"),
     *("ann", "anns", "anno", "annos", "lbl", "lbls", "manual"),
-    *(
-        "groundtruth",
-        "truth",
-        "segmentation",
-        "segmentations",
-        "seg",
-        "semantic",
-        "trimaps",
-        "labeled",
-        "labelled",
-        "labelids",
-    ),
-    *(
-        "segmentationclass",
-        "segmentationclassaug",
-        "segmentationclasspng",
-        "segmentationclassraw",
-        "target",
-        "targets",
-        "stuffthingmaps",
-    ),
+    *("groundtruth", "truth", "segmentation", "segmentations", "seg", "semantic", "trimaps", "labeled", "labelled"),
+    *("segmentationclass", "segmentationclassaug", "segmentationclasspng", "segmentationclassraw", "labelids"),
+    *("target", "targets", "stuffthingmaps"),
 )
 IMAGE_WORDS = (
     *("image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "rgb", "photo", "photos", "picture", "pictures"),
     *("raw", "input", "inputs", "original", "originals", "data", "stills"),
 )
 FILLERS = (
-    "full",
-    "approved",
-    "stillsraw",
-    "701",
-    "png",
-    "pngs",
-    "jpg",
-    "tif",
-    "ground",
-    "class",
-    "volume",
-    "dir",
-    "1st",
+    *("full", "approved", "stillsraw", "701", "png", "pngs", "jpg", "tif", "ground", "class", "volume", "dir", "1st"),
 )
 IGNORED_FOLDERS = re.compile(
     r"(?:\..*|__macosx|segmentationobject|segmentationclassvisualization|instances?|depth|colou?r_?(?:maps?|masks?|labels?)|semantic_rgb|viz)",

@@ -48,19 +48,8 @@ c04080 Train, 808000 Tree, c080c0 Truck_Bus, 400040 Tunnel, c0c000 VegetationMis
 CAMVID = {int(code, 16): name for code, name in (entry.split() for entry in _CAMVID.split(","))}
 """The colours of CamVid's 31 classes and void, and their names."""
 CITYSCAPES = (
-    *(
-        "road",
-        "sidewalk",
-        "building",
-        "wall",
-        "fence",
-        "pole",
-        "traffic light",
-        "traffic sign",
-        "vegetation",
-        "terrain",
-    ),
-    *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 )
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The label id of each of Cityscapes' 19 training classes; every other id is void."""

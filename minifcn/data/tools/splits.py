@@ -149,17 +149,7 @@ def lists_in(path: Path) -> Lists:
 
 
 HEADS = {
-    "image",
-    "images",
-    "img",
-    "file",
-    "filename",
-    "file_name",
-    "name",
-    "id",
-    "image_id",
-    "image_path",
-    "path",
+    *("image", "images", "img", "file", "filename", "file_name", "name", "id", "image_id", "image_path", "path"),
     "mask",
 }
 
