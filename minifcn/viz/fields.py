@@ -12,7 +12,7 @@ from minifcn.errors import UsageError
 from minifcn.geometry import Grid
 from minifcn.viz.colours import INK, check_image
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure, write_figure
+from minifcn.viz.plots import new_figure, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def receptive_fields(
     sizes: Mapping[str, tuple[int, int]] | None = None,
     path: Path | None = None,
 ) -> Figure:
-    """One cell of each layer on the photograph (H, W, 3) uint8: a box around what it sees, so that boxes nest.
+    """Return the photograph (H, W, 3) uint8 with one cell of each layer: a box around what it sees, so that boxes nest.
 
     `grids` names the layers. Drawn is the cell whose centre is nearest to the pixel `at` (row, column), the image's
     middle unless given. What lies around the photograph is hatched: there the cell sees padding. A layer in `sizes`
@@ -82,9 +82,7 @@ def receptive_fields(
     axes.set_axis_off()
     handles = axes.patches[2::2]  # after the surroundings, each box has its white edge before it
     figure.legend(handles=handles, loc="outside right upper", frameon=False, labelcolor=INK, fontsize=9)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def _nearest(grid: Grid, pixel: tuple[float, float], size: tuple[int, int] | None) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 from minifcn.errors import ShapeError
 from minifcn.viz.colours import INK, check_image
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure, write_figure
+from minifcn.viz.plots import new_figure, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,9 +56,7 @@ def heat_maps(
         axes.set_xlim(-0.5, image.shape[1] - 0.5)
         axes.set_ylim(image.shape[0] - 0.5, -0.5)
         axes.set_title(plain(name), fontsize=9, color=INK)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def heat_map(
@@ -92,6 +90,4 @@ def heat_map(
     paint = right.imshow(wide, cmap="inferno", vmin=0, vmax=1, alpha=strength)
     right.set_title(plain(title), fontsize=11, color=INK)
     figure.colorbar(paint, ax=right, fraction=0.04, alpha=1)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)

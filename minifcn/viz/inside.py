@@ -12,7 +12,7 @@ from minifcn.backend import Array, to_host
 from minifcn.errors import ShapeError, UsageError
 from minifcn.viz.colours import ACCENT, INK, SECOND
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure, write_figure
+from minifcn.viz.plots import new_figure, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,9 +54,7 @@ def feature_maps(
     bar = figure.colorbar(axes.images[0], ax=axes, shrink=0.6, aspect=25)
     ends = [-1, 0, 1] if signed else [0, 1]
     bar.set_ticks(ends, labels=[f"{end * peaks[0]:.3g}" if shared else ("-max", "0", "max")[end + 1] for end in ends])
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def kernels(
@@ -86,12 +84,9 @@ def kernels(
     peaks = [_peak(w)] * len(w) if shared else [_peak(each) for each in w]
     scaled = [0.5 + each / (2 * (peak or 1.0)) for each, peak in zip(w, peaks, strict=True)]
     incoming = w.shape[1]
-    if incoming == 3:
+    if incoming in (1, 3):
         turn = -1 if order == "bgr" else 1
-        tiles = [np.clip(each[::turn].transpose(1, 2, 0), 0, 1) for each in scaled[:most]]
-        note, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
-    elif incoming == 1:
-        tiles = [each[0] for each in scaled[:most]]
+        tiles = [each[0] if incoming == 1 else np.clip(each[::turn].transpose(1, 2, 0), 0, 1) for each in scaled[:most]]
         note, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
     else:
         wide = min(inputs, incoming)
@@ -99,9 +94,7 @@ def kernels(
         tiles = [each[i] for each in rows for i in range(wide)]
         note = ", ".join(filter(None, (_some(len(rows), len(w), "filters"), _some(wide, incoming, "inputs"))))
     figure, _ = _tiled(tiles, [""] * len(tiles), wide, {"cmap": "gray", "vmin": 0, "vmax": 1}, title, note)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def _peak(values: np.ndarray) -> float:
@@ -116,7 +109,7 @@ def _some(shown: int, there: int, what: str) -> str:
 def _tiled(
     tiles: Sequence[np.ndarray], captions: Sequence[str], columns: int, scale: Mapping[str, Any], title: str, note: str
 ) -> tuple[Figure, Any]:
-    """Tiles in rows on one pair of axes, each one wide, with its caption above it."""
+    """Return a figure and its axes: tiles in rows, each one wide, with its caption above it."""
     height, width = tiles[0].shape[:2]
     tall, room = height / width, 0.22 if any(captions) else 0.0
     rows = -(-len(tiles) // columns)
@@ -187,9 +180,7 @@ def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path 
             axes.spines[:].set_color("#9aa4b2")
     if title:
         figure.suptitle(plain(title).replace("$", r"\$"), fontsize=10.5, color=INK)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def gradient_flow(
@@ -242,15 +233,13 @@ def gradient_flow(
     axes.tick_params(colors="#4a525e", labelsize=8.5)
     axes.grid(axis="x", color="#eceef1")
     axes.set_axisbelow(True)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def _measured(
     gradients: Mapping[str, np.ndarray | None], weights: Mapping[str, np.ndarray] | None
 ) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
-    """For each layer a bar and a mark, or a word."""
+    """Return for each layer a bar and a mark, or a word."""
     bars: dict[str, float] = {}
     marks: dict[str, float] = {}
     words: dict[str, str] = {}

@@ -85,7 +85,7 @@ def triptych(
     *,
     colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Image, truth and prediction side by side over one legend; without a truth, the other two.
+    """Return image, truth and prediction side by side over one legend; without a truth, the other two.
 
     Small images are enlarged by a whole number, so that every pixel stays a square that can be counted.
     """
@@ -104,7 +104,7 @@ def ladder(
     colours: np.ndarray | None = None,
     side: int = 256,
 ) -> np.ndarray:
-    """Finer and finer predictions of one image beside its truth, as in figure 4 of the paper: an RGB picture.
+    """Return a picture of finer and finer predictions of one image beside its truth, as in figure 4 of the paper.
 
     `predictions` go from coarse to fine by the names of their nets: {"FCN-32s": label, "FCN-16s": ..., "FCN-8s": ...}.
     Where a truth is given, each name stands with the part of the labelled pixels that its net has right. Raises
@@ -135,7 +135,7 @@ def gallery(
     side: int = 256,
     colours: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Many samples on one page with one legend: an RGB picture.
+    """Return many samples on one page with one legend: an RGB picture.
 
     A sample is `(image, label, label, ...)` and `captions` names its parts, so the same page compares truth with
     FCN-32s, FCN-16s and FCN-8s as the paper's figure 4 does. `columns` samples stand side by side; the long side of a
@@ -149,7 +149,11 @@ def gallery(
         raise UsageError("a gallery needs at least one sample, found none")
     unit = max(12, side // 18)
     gap, margin, font = unit // 2, round(1.25 * unit), font_of(unit)
-    panels = [_panels(sample, side, colours) for sample in samples]
+    # Labels are resized before they are coloured, so that the hatch of void keeps its size.
+    panels = [
+        [_resize(image, side), *(colourize(_resize(label, side), colours) for label in labels)]
+        for image, *labels in samples
+    ]
     columns = max(1, min(columns, len(panels)))
     widest = max(panel.shape[1] for row in panels for panel in row)
     widest = max(widest, math.ceil(max(font.getlength(caption) for caption in captions)))
@@ -191,14 +195,8 @@ def _check_sample(sample: Sequence[np.ndarray], captions: Sequence[str], classes
             raise ShapeError(f"the image is {image.shape[:2]} but its {caption} is {label.shape}")
 
 
-def _panels(sample: Sequence[np.ndarray], side: int, colours: np.ndarray | None) -> list[np.ndarray]:
-    image, *labels = sample
-    # Labels are resized before they are coloured, so that the hatch of void keeps its size.
-    return [_resize(image, side), *(colourize(_resize(label, side), colours) for label in labels)]
-
-
 def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Make the long side at most `side`: larger by a whole number, or smaller (photographs smoothly)."""
+    """Return the pixels with a long side of at most `side`: enlarged by a whole number, or reduced (images smoothly)."""
     height, width = pixels.shape[:2]
     longest = max(height, width)
     if longest <= side:
