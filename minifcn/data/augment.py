@@ -104,7 +104,7 @@ def _pick(uniform: float, low: int, high: int) -> int:
 
 
 def _span(index: np.ndarray, start: int, length: int) -> np.ndarray:
-    """`index[start : start + length]` that may begin before the first entry and end after the last: OUTSIDE there."""
+    """Return `index[start : start + length]`, with OUTSIDE before the first entry and after the last."""
     place = np.arange(start, start + length)
     there = (place >= 0) & (place < len(index))
     return np.where(there, index[np.clip(place, 0, len(index) - 1)], OUTSIDE)

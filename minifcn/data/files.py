@@ -314,7 +314,7 @@ def opened(
     cure: str = "scale it down first",
     what: str = "photograph",
 ) -> Iterator[Any]:
-    """Open a picture with Pillow, header only; whatever Pillow then finds wrong with it is a `DataError`."""
+    """Yield a picture that Pillow has opened, header only; what Pillow then finds wrong with it is a `DataError`."""
     from PIL import Image
 
     _require_file(path)

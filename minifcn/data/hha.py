@@ -103,7 +103,7 @@ def hha(
 
 
 def rays(size: tuple[int, ...], camera: Camera) -> tuple[Array, Array]:
-    """X / Z (1, W) and Y / Z (H, 1): where each column and each row of a picture looks."""
+    """Return X / Z (1, W) and Y / Z (H, 1): where each column and each row of a picture looks."""
     height, width = size
     return ((np.arange(width) - camera.cx) / camera.fx)[None, :], ((np.arange(height) - camera.cy) / camera.fy)[:, None]
 
@@ -141,7 +141,7 @@ def normals(depth: Array, camera: Camera, seen: Array | None = None, *, radius: 
 
 
 def window_sums(planes: Array, radius: int) -> Array:
-    """Sums of planes (N, H, W) over the window around each pixel, cut off where the picture ends.
+    """Return sums of planes (N, H, W) over the window around each pixel, cut off where the picture ends.
 
     Along an axis, the sum from a to b is the running sum at b less the one at a: any window costs the same.
     """

@@ -281,7 +281,7 @@ def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarr
 
 
 def voided(numbers: np.ndarray) -> np.ndarray:
-    """Labels (H, W) uint8 of numbers that begin at 1: k becomes class k-1, and 0 and below become void."""
+    """Return labels (H, W) uint8 of numbers that begin at 1: k becomes class k-1; 0 and below become void."""
     return np.where(numbers > 0, numbers - 1, VOID).astype(np.uint8)
 
 

@@ -80,7 +80,7 @@ class Objects:
         return Object(self.scene(i).image, i % len(self.classes))
 
     def scene(self, i: int) -> Sample:
-        """Picture i with the class of its every pixel."""
+        """Return picture i with the class of its every pixel."""
         i = range(self.count)[i]
         # the world's own splits are 0, 1 and 2
         seeds = np.random.SeedSequence(self.seed, spawn_key=(len(SPLITS) + SPLITS.index(self.split), i))

@@ -77,7 +77,7 @@ def _npy(path: Path) -> np.ndarray:
 
 
 def _of_array(path: Path, array: np.ndarray, count: int = 0) -> np.ndarray:
-    """The array (H, W, C) of one (H, W), (C, H, W) or (H, W, C)."""
+    """Return an array (H, W, C) of one (H, W), (C, H, W) or (H, W, C)."""
     if array.ndim == 2:
         return array[:, :, None]
     few = [axis for axis in (0, -1) if array.ndim == 3 and 1 <= array.shape[axis] <= MOST_PLANES]
@@ -125,7 +125,7 @@ def _of_picture(path: Path, most: int, *, whole: bool) -> tuple[np.ndarray, floa
 
 
 def _page(path: Path, picture: Any, page: int, *, whole: bool) -> np.ndarray:
-    """The numbers (H, W, samples) of one page, as they are stored."""
+    """Return the numbers (H, W, samples) of one page, as they are stored."""
     mode = picture.mode
     if mode in ("1", "P"):
         picture, mode = picture.convert("RGB" if mode == "P" else "L"), "RGB"
@@ -141,7 +141,7 @@ def _page(path: Path, picture: Any, page: int, *, whole: bool) -> np.ndarray:
 
 
 def _by_tifffile(path: Path, fault: DataError) -> np.ndarray:
-    """What Pillow cannot read, such as several samples of 16 bits, by the package tifffile if it is there."""
+    """Read what Pillow cannot, such as several samples of 16 bits, with the package tifffile if it is installed."""
     try:
         import tifffile
     except ModuleNotFoundError:
@@ -168,6 +168,6 @@ def shown(planes: np.ndarray) -> np.ndarray:
 
 
 def shown_as(count: int) -> str:
-    """Say in words what `shown` shows of so many planes."""
+    """Return in words what `shown` shows of so many planes."""
     which = "plane 1" if count == 1 else f"planes {', '.join(str(place + 1) for place in range(min(count, 3)))}"
     return f"pictures show {which} of {count}, each stretched to its own range"

@@ -159,7 +159,7 @@ def _year_of(folder: Path) -> str:
 
 
 def _seg11valid(folder: Path, sbd: str | os.PathLike[str] | None) -> tuple[str, ...]:
-    """VOC 2011 val without what SBD trains on, in the order of val."""
+    """Return the ids of VOC 2011 val without what SBD trains on, in the order of val."""
     path = folder / SPLITS / f"{SEG11VALID}.txt"
     how = f"put the list of {SEG11VALID_COUNT} ids there, or name SBD's folder as sbd="
     if _year_of(folder) not in ("2011", ""):
@@ -192,7 +192,7 @@ def find_sbd(root: str | os.PathLike[str]) -> Path | None:
 
 
 def _bits_of(path: Path) -> int:
-    """The number in `path`, 8 to 16; 16 where there is no such file."""
+    """Return the number in `path`, 8 to 16; 16 where there is no such file."""
     words = read_lines(path) if path.is_file() else ["16"]
     if len(words) != 1 or words[0] not in map(str, range(8, 17)):
         raise DataError(f"{path}: holds {', '.join(words)[:60]!r}; expected one number from 8 to 16, the bits in use")

@@ -80,7 +80,7 @@ def _layer(wire: Wire, message: memoryview, where: str, known: Known) -> tuple[s
 
 
 def _array(wire: Wire, message: memoryview, name: str) -> np.ndarray:
-    """One blob, as a view of the file."""
+    """Return one blob, as a view of the file."""
     blob = _single(wire.path, name, wire.fields(message, name, BLOB))
     shape = _shape(wire, blob, name)
     kinds = [kind for kind in VALUES if kind in blob]
@@ -109,7 +109,7 @@ def _shape(wire: Wire, blob: dict[str, Any], name: str) -> tuple[int, ...]:
 
 
 def _single(path: Path, where: str, fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Fields that stand in a message once: of two, one parser takes the first and another the last."""
+    """Return the fields by name, each of which must stand once: of two, parsers take different ones."""
     found: dict[str, Any] = {}
     for name, value in fields:
         if name in found:

@@ -143,7 +143,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path, what: str) -> Iterator[None]:
-    """The system's errors, in one sentence with the file's name and what to do."""
+    """Turn the system's errors into one sentence with the file's name and what to do."""
     try:
         yield
     except OSError as error:
@@ -224,7 +224,7 @@ def _digest_at(path: Path, header: bytes) -> int:
 
 
 def _digest(data: bytes | memoryview, at: int) -> str:
-    """sha256 over every byte but the digest's own, which start at `at`.
+    """Return the sha256 over every byte but the digest's own, which start at `at`.
 
     The rule is the same in every format version, so that a damaged file differs from one of a later minifcn.
     """

@@ -64,7 +64,7 @@ def read_h5(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarra
 
 @contextmanager
 def opened(path: Path, *, at: int = 0) -> Iterator[Any]:
-    """The file as h5py shows it, once its first block, at byte `at`, is believable; its errors become FormatErrors."""
+    """Yield the file as h5py shows it, once its first block, at byte `at`, is checked; errors become FormatErrors."""
     try:
         import h5py
     except ImportError as error:
@@ -108,7 +108,7 @@ def _check_superblock(path: Path, data: memoryview, at: int, size: int) -> None:
 
 
 def datasets(path: Path, file: Any, *, room: int) -> list[tuple[str, Any]]:
-    """Name and dataset of every array in the file, each checked, none read.
+    """Return name and dataset of every array in the file, each checked, none read.
 
     room: bytes that all of them together may have. Raises FormatError.
     """

@@ -185,5 +185,5 @@ def check_values(path: Path, name: str, array: np.ndarray, *, allow_nonfinite: b
 
 
 def from_bfloat16(raw: np.ndarray) -> np.ndarray:
-    """bfloat16 as float32, exactly: it is the upper half of one, and NumPy has no name for it. raw: unsigned 16 bit."""
+    """Return bfloat16 (`raw`, unsigned 16 bit) as float32, exactly: it is the upper half of one."""
     return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -115,7 +115,7 @@ def _rebuild_tensor(path: Path, arguments: tuple[Any, ...]) -> View:
 
 
 def _rebuild_tensor_v2(path: Path, arguments: tuple[Any, ...]) -> View:
-    """Rebuild as above; requires_grad follows. Hooks, and marks like "negative" in newer files, are refused."""
+    """Return the same; requires_grad follows. Hooks, and marks like "negative" in newer files, are refused."""
     view = _rebuild_tensor(path, arguments[:4])
     extra = arguments[4:]
     if not 2 <= len(extra) <= 3 or type(extra[0]) is not bool or not all(each in (None, {}) for each in extra[1:]):

@@ -57,8 +57,8 @@ def averaging(trunk: Trunk, *, classes: int, init: Init) -> Classifier:
 def classifier(
     trunk: type[Trunk], *, classes: int = 1000, init: str = "he", seed: int = 0, **options: Any
 ) -> Classifier:
-    """The classifier of a trunk, with random weights ("he", from `seed`) none ("zero", to be transplanted into), or
-    without memory for them ("meta", to be loaded).
+    """Return the classifier of a trunk, with random weights ("he", from `seed`), zeros ("zero", to be transplanted
+    into), or without memory for them ("meta", to be loaded).
 
     `options` are the trunk's: width, dropout, in_channels, ...
     """

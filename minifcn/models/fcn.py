@@ -202,15 +202,15 @@ def vgg_fcn(skips: Sequence[str] | int, *, padding: int | str = "same", **option
 
 
 def FCN32s(**options: Any) -> FCN:
-    """No skips: one upsampling by 32. Options as in `vgg_fcn` and `FCN`."""
+    """Return an FCN without skips: one upsampling by 32. Options as in `vgg_fcn` and `FCN`."""
     return vgg_fcn((), **options)
 
 
 def FCN16s(**options: Any) -> FCN:
-    """One skip, from pool4, then an upsampling by 16. Options as in `vgg_fcn` and `FCN`."""
+    """Return an FCN with a skip from pool4, then an upsampling by 16. Options as in `vgg_fcn` and `FCN`."""
     return vgg_fcn(("pool4",), **options)
 
 
 def FCN8s(**options: Any) -> FCN:
-    """Two skips, from pool4 and pool3, then an upsampling by 8. Options as in `vgg_fcn` and `FCN`."""
+    """Return an FCN with skips from pool4 and pool3, then an upsampling by 8. Options as in `vgg_fcn` and `FCN`."""
     return vgg_fcn(("pool4", "pool3"), **options)

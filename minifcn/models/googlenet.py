@@ -32,7 +32,7 @@ VERSIONS = {"paper": (True, 5, 3), "torchvision": (False, 3, 2)}
 
 
 def inception(incoming: int, counts: list[int], *, init: Init, wide: int = 5) -> Parallel:
-    """1x1, 3x3, 5x5 and 3x3 max pooling of the same maps, each at a price that a 1x1 convolution has lowered."""
+    """Return 1x1, 3x3, 5x5 and 3x3 max pooling of the same maps, each made cheaper by a 1x1 convolution."""
     one, reduce3, three, reduce5, five, projected = counts
 
     def conv(i: int, o: int, kernel: int) -> Conv2d:

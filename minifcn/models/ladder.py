@@ -77,7 +77,7 @@ class Ladder:
         return "upscore2" if below == self.last and factor == 2 else f"upscore_{below}"
 
     def _rung(self, name: str, skip: str, factor: int, grid: Grid) -> tuple[Rung, Grid]:
-        """By the bilinear kernel, 2s wide or else 2s - 1, that lands the score on the grid it is to meet.
+        """Return the rung whose bilinear kernel, 2s wide or else 2s - 1, lands the score on the grid it is to meet.
 
         An even kernel shifts the cells by half a pixel, an odd one does not: 64 after VGG, 63 after AlexNet.
         """

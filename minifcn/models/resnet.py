@@ -144,5 +144,5 @@ class FCN_ResNet(Module):
         return {name: ops.bilinear_resize(each, size=image.shape[2:]) for name, each in scores.items()}
 
     def layers(self) -> list[Layer]:
-        """The windows between the image and the scores of stride 8."""
+        """Return the windows between the image and the scores of stride 8."""
         return [*self.trunk.layers(), *self.classifier.layers()]

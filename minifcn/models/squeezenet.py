@@ -27,7 +27,7 @@ VERSIONS = {
 
 
 def fire(incoming: int, squeeze: int, expand: int, *, init: Init) -> Sequential:
-    """Squeeze to `squeeze` channels, expand to 2 * `expand`, half of them through 3x3 windows."""
+    """Return a module that squeezes to `squeeze` channels and expands to 2 * `expand`, half through 3x3 windows."""
     return Sequential(
         squeeze1x1=Conv2d(incoming, squeeze, 1, relu=True, init=init),
         expand=Parallel(

@@ -37,7 +37,7 @@ class Trunk(Module):
         self.stages[output], self.channels[output] = stage, channels
 
     def until(self, output: str) -> Trunk:
-        """This trunk without the stages after `output`, with the same modules: FCN-pool4 stands on `until("pool4")`."""
+        """Return this trunk without the stages after `output`, with the same modules; FCN-pool4 has `until("pool4")`."""
         names = list(self.stages)
         if output not in names:
             raise UsageError(f"trunk: output is {output!r}; expected one of {', '.join(names)}")
@@ -80,7 +80,7 @@ class Trunk(Module):
         return list(self.paths()[self.last])
 
     def paths(self) -> dict[str, tuple[Layer, ...]]:
-        """For each output, all sliding windows between the image and it."""
+        """Return for each output all sliding windows between the image and it."""
         path: tuple[Layer, ...] = ()
         paths = {}
         for name, stage in self.stages.items():
@@ -151,7 +151,7 @@ class Residual(Sequential):
 
 
 def thinned(name: str, width: int, own: int) -> Callable[[int], int]:
-    """Channel counts times width/own: every count of a trunk is a multiple of its own width, so all are exact."""
+    """Return channel counts times width/own: every count is a multiple of the own width, so all are exact."""
     if not whole(width, least=1):
         raise UsageError(f"{name}: width is {width!r}; expected a whole number of at least 1 ({own} is {name}'s own)")
     return lambda channels: channels * int(width) // own

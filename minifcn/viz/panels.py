@@ -196,7 +196,7 @@ def _check_sample(sample: Sequence[np.ndarray], captions: Sequence[str], classes
 
 
 def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Return the pixels with a long side of at most `side`: enlarged by a whole number, or reduced (images smoothly)."""
+    """Return the pixels with a long side of at most `side`: larger by a whole number, or reduced (images smoothly)."""
     height, width = pixels.shape[:2]
     longest = max(height, width)
     if longest <= side:
@@ -224,6 +224,7 @@ def plain(name: str) -> str:
 
 
 def shorten(name: str, font: Any, room: float) -> str:
+    """Return the name, cut with "…" where it is wider than `room` pixels."""
     if font.getlength(name) <= room:
         return name
     while len(name) > 1 and font.getlength(name + "…") > room:

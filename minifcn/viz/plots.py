@@ -90,7 +90,7 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path | None = None) -> Fi
 
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of one key, without the records where it is missing or not finite."""
+    """Return steps and values of one key, without the records where it is missing or not finite."""
     pairs = [(record.get("step"), record.get(key)) for record in records]
     kept = [(s, v) for s, v in pairs if isinstance(s, int) and isinstance(v, int | float) and math.isfinite(v)]
     return np.array([s for s, _ in kept], dtype=np.int64), np.array([v for _, v in kept], dtype=np.float64)
@@ -193,7 +193,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | N
 
 
 def _tick(name: str) -> str:
-    r"""Return a class name short enough for an axis; matplotlib reads $...$ as a formula, and fails where it is none."""
+    r"""Return a class name short enough for an axis; matplotlib reads $...$ as a formula, and fails if it is none."""
     name = plain(name)
     return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
 

@@ -60,7 +60,7 @@ class Writer:
         self.sides = {IMAGE: smallest(net)}  # of each value that a module gave: its side for the smallest image
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """One more node; the name of its only output."""
+        """Add a node and return the name of its only output."""
         output = f"{op}_{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
@@ -76,13 +76,13 @@ class Writer:
         return self.constant(to_host(parameter.data), self.names[id(parameter)])
 
     def crop(self, x: str, like: str, at: int) -> str:
-        """`ops.crop`: the cells of `x` from `at` on, as many as `like` has, whatever that will be."""
+        """Write `ops.crop`: the cells of `x` from `at` on, as many as `like` has, whatever that will be."""
         begin = self.constant(np.array([at, at], np.int64))
         end = self.node("Add", self.node("Shape", like, start=2, end=4), begin)
         return self.node("Slice", x, begin, end, self.constant(np.array([2, 3], np.int64)))
 
     def at_least(self, x: str, side: int) -> str:
-        """`x` with -inf below and to the right of it, where it is smaller than `side`: a maximum does not see it."""
+        """Write `x` with -inf below and to the right of it, if it is smaller than `side`: a maximum does not see it."""
         size = self.node("Shape", x, start=2, end=4)
         missing = self.node("Sub", self.constant(np.array([side, side], np.int64)), size)
         after = self.node("Max", missing, self.constant(np.array([0, 0], np.int64)))
@@ -125,6 +125,7 @@ def sliding(module: Any) -> dict[str, Any]:
 
 
 def convolution(writer: Writer, module: Any, x: str) -> str:
+    """Write a convolution, transposed or not, and its ReLU if it has one."""
     op = "ConvTranspose" if module.layer.transpose else "Conv"
     inputs = [writer.parameter(p) for p in (module.w, module.b) if p is not None]
     more = {"output_padding": [module.layer.output_padding] * 2} if module.layer.output_padding else {}
@@ -133,6 +134,7 @@ def convolution(writer: Writer, module: Any, x: str) -> str:
 
 
 def pool(writer: Writer, module: Any, x: str) -> str:
+    """Write an average pool or a max pool; one with ceil mode gets its map padded where it could be too small."""
     if isinstance(module, AvgPool2d):
         if module.layer.padding or module.layer.dilation > 1 or module.layer.stride > 1:
             raise UsageError("export: an average pool with a border, dilation or stride cannot be written as ONNX")
@@ -144,7 +146,7 @@ def pool(writer: Writer, module: Any, x: str) -> str:
 
 
 def upsample(writer: Writer, module: Any, x: str) -> str:
-    """Bilinear interpolation is a convolution turned around; a fixed one gets its kernel here, for each channel."""
+    """Write bilinear interpolation as a transposed convolution; a fixed one gets its kernel here, for each channel."""
     groups = module.groups
     if module.w is None:
         w = writer.constant(np.repeat(bilinear(module.layer.kernel)[None, None], groups, axis=0))
@@ -154,26 +156,31 @@ def upsample(writer: Writer, module: Any, x: str) -> str:
 
 
 def linear(writer: Writer, module: Any, x: str) -> str:
+    """Write a fully connected layer, and its ReLU if it has one."""
     y = writer.node("Gemm", writer.node("Flatten", x), writer.parameter(module.w), writer.parameter(module.b), transB=1)
     return writer.node("Relu", y) if module.relu else y
 
 
 def normalization(writer: Writer, module: Any, x: str) -> str:
+    """Write a local response normalisation."""
     options = dict(module.options)
     return writer.node("LRN", x, bias=options.pop("k"), **options)
 
 
 def normalized(writer: Writer, module: Any, x: str) -> str:
+    """Write a batch normalisation."""
     inputs = [writer.parameter(p) for p in (module.w, module.b, module.mean, module.var)]
     return writer.node("BatchNormalization", x, *inputs, epsilon=module.eps)
 
 
 def padded(writer: Writer, module: Any, x: str) -> str:
+    """Write a border of zeros."""
     widths = [0, 0, module.begin, module.begin, 0, 0, module.end, module.end]
     return writer.node("Pad", x, writer.constant(np.array(widths, np.int64)))
 
 
 def relu6(writer: Writer, module: Any, x: str) -> str:
+    """Write min(max(x, 0), 6)."""
     return writer.node("Clip", x, *(writer.constant(np.array(bound, np.float32)) for bound in (0, 6)))
 
 
@@ -192,12 +199,14 @@ def context(writer: Writer, module: Any, x: str) -> str:
 
 
 def sequential(writer: Writer, module: Any, x: str) -> str:
+    """Write modules one after another."""
     for child in module.sequence().values():
         x = write(writer, child, x)
     return x
 
 
 def parallel(writer: Writer, module: Any, x: str) -> str:
+    """Write branches side by side, concatenated."""
     return writer.node("Concat", *(write(writer, branch, x) for branch in module.branches().values()), axis=1)
 
 

@@ -119,7 +119,7 @@ class Comparison:
 
 
 def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = False) -> Comparison:
-    """Lay the net `name` beside the arrays of a file. `any_classes`: an FCN's score layers may have other classes."""
+    """Return the net `name` compared with the arrays of a file. `any_classes`: an FCN may have other classes."""
     published = PUBLISHED[name]
     arrays = one_head(folded(paired(unnumbered(arrays))))
     net = published.network()
@@ -444,5 +444,5 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def imagenet_squeezenet() -> WeightSet:
-    """SqueezeNet 1.0 as trained on ImageNet: a classifier of 1000 classes in 0.9 MB."""
+    """Return SqueezeNet 1.0 as trained on ImageNet: a classifier of 1000 classes in 0.9 MB."""
     return open_weights(shipped(SQUEEZENET), net="squeezenet1_0")

@@ -64,7 +64,7 @@ def chosen(path: Path, fitting: Mapping[str, str], part: str) -> str:
 
 
 def description(arrays: Mapping[str, np.ndarray], parts: Mapping[str, Arrays], part: str) -> str:
-    """Say in one line where in the file the weights were, and what else is there."""
+    """Return in one line where in the file the weights were, and what else is there."""
     taken = {f"{part}.{name}" if part else name for name in parts[part]}
     others = Counter(_place(name, parts) for name in arrays if name not in taken)
     left = ", ".join(f"{short(place)} ({count})" for place, count in others.most_common(6))

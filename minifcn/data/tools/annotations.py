@@ -359,7 +359,7 @@ def _cvat_draw(path: Path, tag: str, given: Mapping[str, str]) -> Draw:
 
 
 def _cvat_mask(text: str, place: Sequence[int], size: drawing.Size) -> np.ndarray:
-    """Run lengths, row by row, of a box within the picture."""
+    """Return the mask of run lengths, row by row, of a box within the picture."""
     top, left, height, width = place
     inside = 0 <= top <= top + height <= size[0] and 0 <= left <= left + width <= size[1]
     if not inside or not re.fullmatch(r"\s*\d{1,9}(\s*,\s*\d{1,9})*\s*", text, re.ASCII):

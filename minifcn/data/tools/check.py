@@ -189,7 +189,7 @@ class Findings:
         yield from (f"note:   {note}" for note in self.notes)
 
     def _histogram(self) -> Iterator[str]:
-        """Per class: its share of the pixels, and in how many images of each split it is."""
+        """Yield for each class its share of the pixels, and in how many images of each split it is."""
         total = sum(self.numbers.values()) or 1
         splits = [split for split in self.splits if split in self.images][:5] or [""]
         width = max(map(len, [*self.classes, "void (255)"]))
@@ -264,7 +264,7 @@ def check(
     begin: Callable[[int], None] = lambda total: None,
     advance: Callable[[], None] = lambda: None,
 ) -> Findings:
-    """Look at every file of a VOC tree, or at those of one `split`. DataError where there is no such tree at all.
+    """Return what is wrong with a VOC tree, or with one `split` of it. DataError where there is no such tree at all.
 
     `classes` are the names of the classes; without them those of class_names.txt, or VOC's. `begin(n)` is called
     with the number of pairs, `advance()` after each pair.
@@ -396,7 +396,7 @@ def _whole_folder(found: Findings, images: Part, masks: Part, member: dict[str, 
 
 
 def _common_ending(alone: Sequence[str], images: set[str]) -> str:
-    """ "_mask" where the masks without an image are named like an image and "_mask"; "" otherwise."""
+    """Return "_mask" where the masks without an image are named like an image and "_mask"; "" otherwise."""
     endings = Counter(
         match[2]
         for name in alone
@@ -431,7 +431,7 @@ def _look(found: Findings, name: str, images: Part, masks: Part, splits: list[st
 
 
 def _picture(found: Findings, path: Path) -> np.ndarray:
-    """A photograph, or what is shown of an image of planes, which are counted."""
+    """Return a photograph, or what is shown of an image of planes, which are counted."""
     if path.suffix.lower() not in PLANE_SUFFIXES:
         found.planes["colours"] += 1
         return read_image(path)
@@ -464,7 +464,7 @@ def _sizes(name: str, label: np.ndarray, image: np.ndarray) -> str:
 
 
 def _mask(found: Findings, name: str, kind: str, label: np.ndarray, splits: list[str]) -> bool:
-    """Count what a mask holds; whether it can be used, or could be once its numbers are mapped."""
+    """Count what a mask holds; return whether it can be used, or could be once its numbers are mapped."""
     found.kinds[kind] += 1
     keys, counts = np.unique(packed(label) if kind == "colours" else label, return_counts=True)
     content = dict(zip(keys.tolist(), counts.tolist()))
@@ -493,7 +493,7 @@ def _mask(found: Findings, name: str, kind: str, label: np.ndarray, splits: list
 
 
 def layout_hints(folder: str | os.PathLike[str]) -> list[str]:
-    """For a folder that is no VOC tree: what it seems to be, and how it becomes one."""
+    """Return what a folder that is no VOC tree seems to be, and how it becomes one, a line each."""
     root = path_of(folder)
     if not root.is_dir():
         return []

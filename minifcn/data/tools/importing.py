@@ -168,7 +168,7 @@ def recognise(
     without: str | os.PathLike[str] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Found:
-    """Find out what `folder` holds. DataError or UsageError with what is missing where that cannot be said.
+    """Return what `folder` holds. DataError or UsageError with what is missing where that cannot be said.
 
     kind: "masks", "labelme", "coco" or "cvat", where a folder holds several. classes: a file of class names, instead
     of one found in the folder. map: a file that says which number or colour is which class. by: whether the "numbers"

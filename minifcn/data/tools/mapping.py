@@ -36,7 +36,7 @@ class Proposal:
 
 
 def packed(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 -> (...) int64, each colour as 0xRRGGBB."""
+    """Return colours (..., 3) uint8 as numbers (...) int64, 0xRRGGBB."""
     return colours.astype(np.int64) @ np.array([2**16, 2**8, 1])
 
 
@@ -122,7 +122,7 @@ def remapped(found: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
 
 
 def colour_name(colour: int) -> str:
-    """0x800000 -> "128 0 0", as `read_map` reads it."""
+    """Return the text of a colour, "128 0 0" for 0x800000, as `read_map` reads it."""
     return f"{colour >> 16} {colour >> 8 & 255} {colour & 255}"
 
 

@@ -240,7 +240,7 @@ def _carla(found: Survey) -> bool:
 
 
 def _thresholded(found: Survey, sidecar: Sidecar | None) -> Meaning:
-    """Masks that were JPEGs: black and white survive that, numbers do not."""
+    """Return what masks mean that were JPEGs: black and white survive that, numbers do not."""
     total = sum(found.greys.values())
     haze = sum(count for grey, count in found.greys.items() if 32 <= grey < 224) / total
     if haze > HAZE or not set(found.numbers) <= {0, 255} or found.colours:

@@ -168,7 +168,7 @@ def _stripped(stem: str, endings: Sequence[str], beginnings: Sequence[str]) -> I
 
 
 def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> Paired:
-    """Pair the pictures and masks among `files` by name. With `arrays`, a `.npy` may be a picture."""
+    """Return the pictures and masks among `files`, paired by name. With `arrays`, a `.npy` may be a picture."""
     usable = [
         take_apart(path, folder)
         for path in files
@@ -210,7 +210,7 @@ def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> 
 
 
 def _sorted_by_role(files: Sequence[Named], arrays: bool) -> tuple[list[Named], list[Named]]:
-    """Masks and images: by folder, by the ending of a name that exists without it, or by suffix if two are alike."""
+    """Return masks and images: by folder, by the ending of a name that exists without it, or by suffix for twins."""
     stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
     twins: dict[tuple[tuple[str, ...], str], list[Named]] = defaultdict(list)
     for file in files:
@@ -252,7 +252,7 @@ def _nearest(mask: Named, images: Sequence[Named]) -> list[Named]:
 
 
 def _preferred(masks: list[Path]) -> list[Path]:
-    """Of several masks the one whose ending stands first in `PREFERRED`, if there is one such."""
+    """Return of several masks the one whose ending stands first in `PREFERRED`, if there is one such."""
     plain = [mask for mask in masks if not mask.stem.lower().endswith(SHOWN)]
     masks = plain or masks
     for ending in PREFERRED:

@@ -180,7 +180,7 @@ def repeated_in(colours: Iterable[int]) -> frozenset[int]:
 
 
 def _whole(path: Path, numbers: Any) -> np.ndarray:
-    """Whole numbers (H, W) int32 of an array of any kind; negative ones are void in most programs, and stay -1."""
+    """Return whole numbers (H, W) int32 of any array; negative ones are void in most programs, and stay -1."""
     values = np.asarray(numbers)
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (np.floor(values) == values).all()):
         raise DataError(f"{path}: mask holds fractions; expected whole numbers, a class each; round them first")

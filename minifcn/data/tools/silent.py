@@ -151,7 +151,7 @@ class Silent:
         yield from self.notes() if notes else ()
 
     def notes(self) -> Iterator[str]:
-        """Masks that may be as they should be, and are worth a look."""
+        """Yield a sentence on masks that may be as they should be, and are worth a look."""
         counted = {name: [count for number, count in one.items()] for name, one in self._classes.items()}
         few = [name for name, counts in counted.items() if len(counts) > 1 and max(counts) > (1 - FEW) * sum(counts)]
         one = [name for name, counts in counted.items() if len(counts) == 1]
