@@ -37,7 +37,7 @@ class Trunk(Module):
         self.stages[output], self.channels[output] = stage, channels
 
     def until(self, output: str) -> Trunk:
-        """Return this trunk without the stages after `output`, with the same modules; FCN-pool4 has `until("pool4")`."""
+        """Return this trunk without the stages after `output`, same modules; FCN-pool4 has `until("pool4")`."""
         names = list(self.stages)
         if output not in names:
             raise UsageError(f"trunk: output is {output!r}; expected one of {', '.join(names)}")
