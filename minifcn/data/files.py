@@ -26,7 +26,7 @@ import numpy as np
 
 from minifcn.data.palette import palette
 from minifcn.data.sample import VOID
-from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
+from minifcn.errors import DataError, FormatError, MinifcnError, ShapeError, UsageError
 from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.limits import path_of
 
@@ -164,12 +164,8 @@ def read_image(path: str | os.PathLike[str], *, bits: int = 16) -> np.ndarray:
     refused.
     """
     path = path_of(path)
-    from PIL import ImageOps
-
     with opened(path, formats=IMAGE_FORMATS) as picture:
-        use_low_bits(path, picture, bits=bits)
-        ImageOps.exif_transpose(picture, in_place=True)
-        return np.array(as_rgb(path, picture, bits=bits))
+        return np.array(photograph(path, picture, bits=bits))
 
 
 def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS, bits: int = 16) -> Iterator[np.ndarray]:
@@ -181,17 +177,18 @@ def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS, bits: i
     cure = "scale it down first" if most > MAX_PIXELS else "scale it down first, or predict it with `tile=1024`"
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         count = getattr(picture, "n_frames", 1)
-        only = _frame(path, picture, 0, bits) if count == 1 else None
+        only = photograph(path, picture, bits=bits) if count == 1 else None
     if only is not None:  # the file is closed by now, and Pillow's copy of the pixels is gone
         yield only
         return
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         for number in range(count):
             picture.seek(number)
-            yield _frame(path, picture, number, bits)
+            yield photograph(path, picture, page=number, bits=bits)
 
 
-def _frame(path: str | os.PathLike[str], picture: Any, page: int, bits: int) -> np.ndarray:
+def photograph(path: str | os.PathLike[str], picture: Any, *, page: int = 0, bits: int) -> np.ndarray:
+    """Return the page at which an open picture is as `read_image` does; the array may be a view of the picture."""
     from PIL import ImageOps
 
     use_low_bits(path, picture, page=page, bits=bits)
@@ -303,6 +300,15 @@ def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:
     turned = picture.getexif().get(ORIENTATION, 1)
     if turned != 1:
         raise DataError(f"{path}: mask carries EXIF orientation {turned}; expected none; save it upright")
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """Turn what a reader of `formats/` refuses into a `DataError`, since the file holds data and no weights."""
+    try:
+        yield
+    except (FormatError, UsageError) as fault:
+        raise DataError(str(fault)) from fault
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import MAX_PIXELS
+from minifcn.data.files import MAX_PIXELS, data_errors
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, FormatError, UsageError
 from minifcn.formats.checkpoint import replace_file
@@ -262,10 +262,8 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
 
 def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarray:
     """Return the integers (H, W), `least` to `most`, of a variable ("S") or field ("GTcls.Segmentation") of a .mat."""
-    try:
+    with data_errors():
         numbers = read_mat(path, only=[variable], allow_nonfinite=True)[variable]  # which the range below refuses
-    except (FormatError, UsageError) as error:
-        raise DataError(str(error)) from error
     if numbers.ndim != 2 or not 0 < numbers.size <= MAX_PIXELS:
         raise DataError(
             f"{path}: {variable} has shape {numbers.shape}; expected a map (height, width); replace the file"

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, is_deep, lower_bytes, opened
+from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, data_errors, is_deep, lower_bytes, opened
 from minifcn.data.sample import MOST_PLANES
-from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.errors import DataError
 from minifcn.formats.limits import bytes_of, path_of
 from minifcn.formats.npz import read_npy
 
@@ -53,7 +53,9 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
     """
     path = path_of(path)
     if path.suffix.lower() == ".npy":
-        planes, nothing = _of_array(path, _npy(path), count), math.nan
+        with data_errors():  # nothing in the file is run
+            array = read_npy(path, "image", bytes_of(path, what="an image"))
+        planes, nothing = _of_array(path, array, count), math.nan
     else:
         planes, nothing = _of_picture(path, most, whole=count > 0)
     photograph = planes.dtype == np.uint8 and planes.shape[2] == 3 and not count
@@ -67,13 +69,6 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
         found = f"NaN alone, infinity or numbers beyond {LARGEST:g}"
         raise DataError(f"{path}: holds {found}; expected numbers, and NaN where nothing was measured")
     return planes
-
-
-def _npy(path: Path) -> np.ndarray:
-    try:
-        return read_npy(path, "image", bytes_of(path, what="an image"))  # nothing in it is run
-    except (FormatError, UsageError) as fault:
-        raise DataError(str(fault)) from fault
 
 
 def _of_array(path: Path, array: np.ndarray, count: int = 0) -> np.ndarray:

@@ -19,17 +19,17 @@ from minifcn.data.files import (
     IMAGE_FORMATS,
     MAX_PIXELS,
     ORIENTATION,
-    as_rgb,
     bits_of_png,
     colours_of_mask,
+    data_errors,
     is_deep,
     lower_bytes,
     opened,
-    use_low_bits,
+    photograph,
 )
 from minifcn.data.planes import SENSOR_BITS
 from minifcn.data.tools.mapping import packed
-from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.errors import DataError
 from minifcn.formats.limits import bytes_of
 from minifcn.formats.npz import read_npy
 
@@ -123,13 +123,10 @@ def bits_in_use(largest: Iterable[int]) -> int:
 
 def read_picture(path: Path, *, page: int = 0, bits: int = 16) -> np.ndarray:
     """Return a photograph (H, W, 3) uint8, upright, as `read_image` does, from any page and of `bits` used bits."""
-    from PIL import ImageOps
-
     with opened(path, formats=FORMATS) as picture:
         picture.seek(page)
         _require_room(path, picture)
-        use_low_bits(path, picture, page=page, bits=bits)
-        return np.array(as_rgb(path, ImageOps.exif_transpose(picture), bits=bits))
+        return np.array(photograph(path, picture, page=page, bits=bits))
 
 
 def _require_room(path: Path, picture: Any) -> None:
@@ -191,10 +188,8 @@ def _whole(path: Path, numbers: Any) -> np.ndarray:
 
 def _array(path: Path) -> np.ndarray:
     """Return the numbers of a `.npy`, (H, W), read without running anything."""
-    try:
+    with data_errors():
         values = read_npy(path, "mask", bytes_of(path, what="a mask"))
-    except (FormatError, UsageError) as error:
-        raise DataError(str(error)) from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim != 2 or not 0 < values.size <= MAX_PIXELS:

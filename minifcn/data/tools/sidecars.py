@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.data.files import data_errors
 from minifcn.data.listed import MAX_LIST, read_small
 from minifcn.data.sample import VOID
 from minifcn.data.tools.mapping import packed
-from minifcn.errors import DataError, FormatError
+from minifcn.errors import DataError
 from minifcn.formats.strict_json import read_value
 
 NAMES = re.compile(
@@ -133,10 +134,8 @@ COLUMNS = {
 
 def _of_json(path: Path) -> list[Entry]:
     """Read names by number, numbers or colours by name, a list of names, or of objects with such fields."""
-    try:
+    with data_errors():
         found = read_value(path, most=MAX_LIST, what="class names")
-    except FormatError as error:
-        raise DataError(str(error)) from error
     for _ in range(2):
         inner = [found[key] for key in KEYS if isinstance(found, dict) and isinstance(found.get(key), list | dict)]
         if isinstance(found, dict) and ANNOTATIONS & found.keys():

@@ -14,11 +14,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minifcn.data.files import data_errors
 from minifcn.data.listed import MAX_LIST
 from minifcn.data.tools.pairing import SPLIT_WORDS, Pair, by_list, read_list, split_role
 from minifcn.data.tools.raw import PICTURE_SUFFIXES
 from minifcn.data.tools.sidecars import NAMES
-from minifcn.errors import DataError, FormatError
+from minifcn.errors import DataError
 from minifcn.formats.strict_json import read_value
 
 TEXTS = (".txt", ".lst", ".list", ".csv", ".tsv")
@@ -123,10 +124,8 @@ def _plain(text: str) -> str:
 def lists_in(path: Path) -> Lists:
     """Return the lists of a file, by name: that of the file, or those of its keys or of a column of splits."""
     if path.suffix.lower() == ".json":
-        try:
+        with data_errors():
             found = read_value(path, most=MAX_LIST, what="lists of pictures")
-        except FormatError as error:
-            raise DataError(str(error)) from error
         if isinstance(found, dict) and ANNOTATIONS & found.keys():
             return {}
         if not (lists := _of_json(path.stem, found)):
