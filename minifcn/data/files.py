@@ -130,31 +130,6 @@ def read_depth(path: str | os.PathLike[str], *, per_metre: float) -> np.ndarray:
         return (np.array(picture) / per_metre).astype(np.float32)
 
 
-def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
-    """Return the kind of a mask's PNG and its numbers (H, W) or colours (H, W, 3), for a report of what is wrong.
-
-    "palette" and "grey" are masks that `read_mask` takes, if their numbers are classes; "1 bit", "2 bits", "4 bits",
-    "16 bits" and "grey with transparency" hold numbers that it does not believe, "colours" holds none.
-    """
-    path = path_of(path)
-    with opened(path, formats=("PNG",), what="mask") as picture:
-        _require_upright(path, picture)
-        bits = bits_of_png(path)
-        if picture.mode == "P":
-            return "palette", np.array(picture)
-        if picture.mode == "1":
-            return "1 bit", np.array(picture).view(np.uint8) & np.uint8(1)  # Pillow has 255 for True
-        if picture.mode == "L" and bits < 8:
-            return f"{bits} bits", np.array(picture) // np.uint8(255 // (2**bits - 1))
-        if picture.mode == "L":
-            return "grey", np.array(picture)
-        if picture.mode == "LA":
-            return "grey with transparency", np.array(picture)[:, :, 0]
-        if picture.mode.startswith("I"):
-            return "16 bits", np.array(picture).astype(np.uint16)
-        return "colours", colours_of_mask(path, picture)
-
-
 def read_image(path: str | os.PathLike[str], *, bits: int = 16) -> np.ndarray:
     """Read a photograph as (H, W, 3) uint8, red first, whatever it was.
 
@@ -287,7 +262,7 @@ def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
             f"{path}: mask is a PNG of mode {picture.mode}, {bits} bits a sample; expected palette indices or 8-bit "
             f"grey; map its colours to class indices and save it again"
         )
-    _require_upright(path, picture)
+    require_upright(path, picture)
 
 
 def bits_of_png(path: str | os.PathLike[str]) -> int:
@@ -296,7 +271,8 @@ def bits_of_png(path: str | os.PathLike[str]) -> int:
         return file.read(25)[24]
 
 
-def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:
+def require_upright(path: str | os.PathLike[str], picture: Any) -> None:
+    """Refuse an open mask that its EXIF turns: was it drawn on the picture as shown, or as stored?"""
     turned = picture.getexif().get(ORIENTATION, 1)
     if turned != 1:
         raise DataError(f"{path}: mask carries EXIF orientation {turned}; expected none; save it upright")

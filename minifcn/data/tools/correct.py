@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from minifcn.data.files import read_mask_as_it_is, write_mask
+from minifcn.data.files import write_mask
 from minifcn.data.listed import Part
 from minifcn.data.sample import VOID
 from minifcn.data.tools.check import Findings
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, remapped
+from minifcn.data.tools.raw import read_png_mask
 from minifcn.data.voc import BITS, IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
@@ -45,8 +46,8 @@ def correct(
         images = Part(found.folder / IMAGES, IMAGE_SUFFIXES)
         masks = Part(found.folder / MASKS, MASK_SUFFIXES)
         for name in found.usable:
-            kind, label = read_mask_as_it_is(masks.path(name))
-            write_mask(root / MASKS / f"{name}.png", remapped(label, colours if kind == "colours" else numbers))
+            mask = read_png_mask(masks.path(name)).values
+            write_mask(root / MASKS / f"{name}.png", remapped(mask, colours if mask.ndim == 3 else numbers))
             image = images.path(name)
             copy_file(image, root / IMAGES / image.name)
             advance()

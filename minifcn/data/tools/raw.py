@@ -26,6 +26,7 @@ from minifcn.data.files import (
     lower_bytes,
     opened,
     photograph,
+    require_upright,
 )
 from minifcn.data.planes import SENSOR_BITS
 from minifcn.data.tools.mapping import packed
@@ -142,23 +143,35 @@ def read_raw_mask(path: Path, *, page: int = 0) -> RawMask:
     with opened(path, formats=FORMATS, what="mask") as picture:
         picture.seek(page)
         _require_room(path, picture)
-        turned, mode, name = _orientation(picture), picture.mode, picture.format
-        if name in ("JPEG", "MPO") or (name == "WEBP" and mode == "RGB"):
-            return RawMask(name, np.array(picture.convert("L")), turned, lossy=True)
-        if mode == "P":
-            return _of_palette(name, picture, turned)
-        if mode == "1":
-            return RawMask(f"1-bit {name}", np.array(picture).astype(np.uint8), turned)
-        if mode in ("L", "LA"):
-            values = np.array(picture)
-            if name == "PNG" and mode == "L" and (bits := bits_of_png(path)) < 8:
-                return RawMask(f"{bits}-bit PNG", values // np.uint8(255 // (2**bits - 1)), turned)
-            return RawMask(f"8-bit {name}", values[..., 0] if mode == "LA" else values, turned)
-        if mode.startswith("I") or mode == "F":
-            return RawMask(f"{'16' if mode.startswith('I;16') else '32'}-bit {name}", _whole(path, picture), turned)
-        if mode not in ("RGB", "RGBA"):
-            raise DataError(f"{path}: mask of mode {mode}; expected numbers or colours; save it as PNG")
-        return RawMask(f"{name} in colours", colours_of_mask(path, picture, page=page), turned)
+        return _raw(path, picture, page)
+
+
+def read_png_mask(path: Path) -> RawMask:
+    """Return a mask in the one format that training takes, as it is stored. DataError for one that its EXIF turns."""
+    with opened(path, formats=("PNG",), what="mask") as picture:
+        require_upright(path, picture)
+        return _raw(path, picture, 0)
+
+
+def _raw(path: Path, picture: Any, page: int) -> RawMask:
+    turned, mode, name = _orientation(picture), picture.mode, picture.format
+    if name in ("JPEG", "MPO") or (name == "WEBP" and mode == "RGB"):
+        return RawMask(name, np.array(picture.convert("L")), turned, lossy=True)
+    if mode == "P":
+        return _of_palette(name, picture, turned)
+    if mode == "1":
+        return RawMask(f"1-bit {name}", np.array(picture).astype(np.uint8), turned)
+    if mode == "LA":
+        return RawMask(f"8-bit {name} with transparency", np.array(picture)[..., 0], turned)
+    if mode == "L":
+        bits = bits_of_png(path) if name == "PNG" else 8
+        return RawMask(f"{bits}-bit {name}", np.array(picture) // np.uint8(255 // (2**bits - 1)), turned)
+    if mode.startswith("I") or mode == "F":
+        bits = 16 if mode.startswith("I;16") or name == "PNG" else 32
+        return RawMask(f"{bits}-bit {name}", _whole(path, picture), turned)
+    if mode not in ("RGB", "RGBA"):
+        raise DataError(f"{path}: mask of mode {mode}; expected numbers or colours; save it as PNG")
+    return RawMask(f"{name} in colours", colours_of_mask(path, picture, page=page), turned)
 
 
 def _of_palette(name: str, picture: Any, turned: int) -> RawMask:

@@ -22,7 +22,7 @@ from minifcn.data.planes import PLANE_SUFFIXES
 from minifcn.data.sample import Sample
 from minifcn.data.tools.mapping import packed
 from minifcn.data.tools.meaning import Survey
-from minifcn.data.tools.raw import FORMATS, SENSOR_BITS, bits_in_use, largest_number, read_header, repeated_in
+from minifcn.data.tools.raw import SENSOR_BITS, RawMask, bits_in_use, largest_number, read_header, read_raw_mask
 from minifcn.errors import DataError
 
 KINDS = {
@@ -100,18 +100,16 @@ class Silent:
     def sample(self, sample: Sample) -> None:
         """Look at a decoded pair."""
         self.pixels(sample.id, sample.image)
-        self.mask(sample.id, sample.label)
+        self.mask(sample.id, RawMask("", sample.label))
 
-    def mask(self, name: str, label: np.ndarray, path: Path | None = None) -> None:
+    def mask(self, name: str, mask: RawMask) -> None:
         """Look at a mask's numbers, and the colours that the palette of its file gives them."""
-        numbers, counts = np.unique(label, return_counts=True)
+        numbers, counts = np.unique(mask.values, return_counts=True)
         self._classes[name] = Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        colours = palette_of(path) if path else {}
-        if used := [f"{number}:{colours[number]}" for number in self._classes[name] if number in colours]:
-            self.facts[name]["palette"] = " ".join(used)
-            there = repeated_in(colours.values()) & {colours.get(number) for number in self._classes[name]}
-            if there:
-                self.facts[name]["repeated"] = " ".join(map(str, sorted(there)))
+        if mask.palette:
+            self.facts[name]["palette"] = " ".join(f"{number}:{colour}" for number, colour in mask.palette.items())
+        if there := mask.repeated & set(mask.palette.values()):
+            self.facts[name]["repeated"] = " ".join(map(str, sorted(there)))
 
     def recall(self, name: str, facts: Mapping[str, Any], known: Callable[[str], bool]) -> None:
         """Look at what was found before; a twin counts if it is still `known`."""
@@ -196,8 +194,7 @@ def warnings_of(
             continue  # the reader says it
     for name, mask in list(palettes.values())[:100]:  # one of each palette
         try:
-            with opened(mask, formats=FORMATS, what="mask") as picture:
-                silent.mask(name, np.array(picture), mask)
+            silent.mask(name, read_raw_mask(mask))
         except DataError:
             continue
     everyone = Silent()
