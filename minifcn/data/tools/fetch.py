@@ -178,7 +178,10 @@ def fetch(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{root}: cannot be written ({error.strerror}); choose another folder") from error
-    _require_space(root, source, downloaded=archive is not None)
+    needed, free = source.size * (1 if archive is not None else 2), shutil.disk_usage(root).free
+    if free < needed:
+        what = f"{free:,} bytes are free; expected {needed:,} for archive and data"
+        raise UsageError(f"{root}: {what}; choose another disk")
     file = path_of(archive) if archive is not None else download(source, root, report=downloading)
     if archive is not None:
         require_hash(file, source)
@@ -323,15 +326,6 @@ def require_hash(path: str | os.PathLike[str], source: Source, *, remove: bool =
         raise DataError(
             f"{path}: found {size:,} bytes with {source.algorithm} {found.hexdigest()}; expected "
             f"{source.digest}; {'it was removed, ' if remove else ''}fetch it again from {source.address}"
-        )
-
-
-def _require_space(root: Path, source: Source, *, downloaded: bool) -> None:
-    needed = source.size * (1 if downloaded else 2)
-    free = shutil.disk_usage(root).free
-    if free < needed:
-        raise UsageError(
-            f"{root}: {free:,} bytes are free; expected {needed:,} for archive and data; choose another disk"
         )
 
 

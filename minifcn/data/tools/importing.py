@@ -42,7 +42,7 @@ from minifcn.data.tools.annotations import (
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, read_map
 from minifcn.data.tools.meaning import BY, Meaning, Survey, meaning_of
-from minifcn.data.tools.pairing import Pair, listed_as, pair_files, split_role, take_apart, walk, words_of
+from minifcn.data.tools.pairing import Pair, as_id, listed_as, pair_files, split_role, take_apart, walk, words_of
 from minifcn.data.tools.raw import (
     PICTURE_SUFFIXES,
     TURNED,
@@ -94,6 +94,11 @@ class Item:
         """The file in the folder that holds them."""
         return self.drawn.source if self.unpacked and self.drawn else self.image
 
+    @property
+    def label(self) -> Path | None:
+        """The file that holds its labels."""
+        return self.mask or (self.drawn.source if self.drawn else None)
+
 
 @dataclass
 class Found:
@@ -130,9 +135,8 @@ class Found:
         """Yield what was found, for the user to compare with what they know."""
         yield f"{self.folder}: {KINDS[self.kind]}, {len(self.items)} pictures with labels"
         for one in self.items[:first]:
-            label = one.mask or (one.drawn.source if one.drawn else None)
             page = f", page {one.page + 1}" if one.header.pages > 1 else ""
-            yield f"  {_within(one.source, self.folder)}{page}  <-  {_within(label, self.folder)}"
+            yield f"  {_within(one.source, self.folder)}{page}  <-  {_within(one.label, self.folder)}"
         yield f"labels: {self.why}"
         names = ", ".join(f"{number} {name}" for number, name in enumerate(self.classes[:12]))
         yield f"classes: {names}{f' and {len(self.classes) - 12} more' if len(self.classes) > 12 else ''}"
@@ -144,10 +148,6 @@ class Found:
             yield f"left out: {line}"
         if len(self.left_out) > first:
             yield f"left out: {len(self.left_out) - first} more (`first={len(self.left_out)}` shows all)"
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in TIFF_SUFFIXES
 
 
 def _within(path: Path | None, folder: Path) -> str:
@@ -203,7 +203,9 @@ def recognise(
         found.notes.append(f"{len(deep)} pictures of 16 bits: {how or 'their upper 8 bits are used'}")
     if planes:
         found.notes.append(f"images of {planes} plane{'s' * (planes > 1)}, whose numbers are kept as they are")
-    elif four := [one for one in found.items if one.header.mode in ("RGBA", "CMYK") and _is_tiff(one.image)]:
+    elif four := [
+        one for one in found.items if one.header.mode in ("RGBA", "CMYK") and one.image.suffix.lower() in TIFF_SUFFIXES
+    ]:
         found.notes.append(f"{len(four)} pictures of 4 planes become colours; `planes=4` keeps their numbers")
     _split(found, files, seed)
     return found
@@ -286,22 +288,15 @@ def _nothing(root: Path, files: Sequence[Path], left_out: Sequence[str]) -> str:
 
 def _ids(names: Sequence[Path], root: Path) -> dict[Path, str]:
     """Return an id for every picture: its stem, or where two of the folder are alike, its path."""
-    alike = len({_plain(path.stem) for path in names}) < len(names)
-    ids: dict[Path, str] = {}
-    taken: set[str] = set()
+    alike = len({as_id(path.stem, "image") for path in names}) < len(names)
+    ids: dict[str, Path] = {}
     for path in names:
-        name = _plain(path.relative_to(root).with_suffix("").as_posix() if alike else path.stem)
+        unique = name = as_id(path.relative_to(root).with_suffix("").as_posix() if alike else path.stem, "image")
         number = 2
-        unique = name
-        while unique in taken:
+        while unique in ids:
             unique, number = f"{name}_{number}", number + 1
-        taken.add(unique)
-        ids[path] = unique
-    return ids
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:120] or "image"
+        ids[unique] = path
+    return {path: name for name, path in ids.items()}
 
 
 # Masks ---------------------------------------------------------------------------------------------------------------
@@ -523,11 +518,8 @@ def _split(found: Found, files: Sequence[Path], seed: int) -> None:
         lists["train"] = [name for name in lists["train"] if name not in names]
         if len(found.notes) == 0 or "no split is given" not in found.notes[-1]:
             found.notes.append(f"no val is given: one in {VAL_SHARE} of train is drawn, with seed {seed}")
-    found.splits = {name: lists[name] for name in sorted(lists, key=_order) if lists[name]}
-
-
-def _order(split: str) -> tuple[int, str]:
-    return ("train", "val", "test").index(split) if split in ("train", "val", "test") else 3, split
+    order = dict.fromkeys(("train", "val", "test", *sorted(lists)))
+    found.splits = {name: lists[name] for name in order if lists.get(name)}
 
 
 def _lists(found: Found, files: Sequence[Path]) -> dict[str, list[str]]:
@@ -559,18 +551,22 @@ def write_tree(
     left_out: list[str] = []
     try:
         with new_tree(root, "the imported pictures"):
-            done = {item.id: item for item in found.items if _written(found, item, root, left_out, advance)}
+            done = [item for item in found.items if _written(found, item, root, left_out, advance)]
+            names = {item.id for item in done}
             if not done:
                 raise DataError(f"{found.folder}: nothing could be imported; the first: {left_out[0]}")
             for split, ids in found.splits.items():
-                if usable := [name for name in ids if name in done]:
+                if usable := [name for name in ids if name in names]:
                     write_lines(root / SPLITS / f"{split}.txt", usable)
             write_lines(root / "class_names.txt", found.classes)
             if found.bits < 16:  # so that prediction scales such photographs as they were scaled here
                 write_lines(root / BITS, [str(found.bits)])
-            write_lines(root / "sources.tsv", (_source_line(found, item) for item in done.values()))
-            if found.meaning and found.meaning.mapping:
-                write_lines(root / "mapping.txt", _mapping_lines(found.meaning))
+            rows = ((item.id, *(_within(file, found.folder) for file in (item.source, item.label))) for item in done)
+            write_lines(root / "sources.tsv", map("\t".join, rows))
+            if (meaning := found.meaning) and meaning.mapping:
+                name = colour_name if meaning.by == "colours" else str
+                lines = (f"{name(old)} {new}" for old, new in meaning.mapping.items() if old >= 0)
+                write_lines(root / "mapping.txt", lines)
     except DataError:
         for inner in root.iterdir():
             shutil.rmtree(inner) if inner.is_dir() else inner.unlink()
@@ -624,14 +620,3 @@ def _label_of(found: Found, item: Item) -> np.ndarray:
             f"{item.header.shown[0]} as {item.image} is; was the picture scaled since? draw on this one"
         )
     return fitted(drawn.source, painted(drawn, size, found.classes), 1, item.header, item.image, turned)
-
-
-def _source_line(found: Found, item: Item) -> str:
-    label = item.mask or (item.drawn.source if item.drawn else None)
-    return "\t".join((item.id, _within(item.source, found.folder), _within(label, found.folder)))
-
-
-def _mapping_lines(meaning: Meaning) -> Iterator[str]:
-    for old, new in meaning.mapping.items():
-        if old >= 0:
-            yield f"{colour_name(old) if meaning.by == 'colours' else old} {new}"

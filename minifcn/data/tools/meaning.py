@@ -10,7 +10,7 @@ result says so.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,13 +74,9 @@ class Survey:
         else:
             self.numbers.update(_counted(mask.values))
             self.palette_files += bool(mask.palette)
-            self.add_palette(path, mask.palette, mask.repeated)
-
-    def add_palette(self, path: Path, colours: Mapping[int, int], repeated: Iterable[int]) -> None:
-        """Compare the colours of the numbers in use in one mask with those of the others."""
-        self.repeated.update(repeated)
-        for number, colour in colours.items():
-            self.palettes[number].setdefault(colour, path)
+            self.repeated.update(mask.repeated)
+            for number, colour in mask.palette.items():
+                self.palettes[number].setdefault(colour, path)
 
     def conflict(self) -> str:
         """Return a number with two colours in two files, or a colour with two numbers, as a sentence; "" for none."""
@@ -115,9 +111,8 @@ class Survey:
 
     def own_colours(self) -> set[int]:
         """Return the colours in palettes that are not VOC's."""
-        return {colour for colours in self.palettes.values() for colour in colours} - voc_colours(
-            len(VOC_CLASSES)
-        ).keys()
+        used = {colour for colours in self.palettes.values() for colour in colours}
+        return used - voc_colours(len(VOC_CLASSES)).keys()
 
 
 def _counted(values: np.ndarray) -> dict[int, int]:
@@ -153,18 +148,12 @@ class Meaning:
                 raise DataError(f"{path}: mask of plain numbers; expected colours as in the others; map both alike")
             table = np.full(int(values.max(initial=0)) + 1, -1, np.int64)
             table[list(mask.palette)] = list(mask.palette.values())
-            return remapped_keys(path, table[values], self.mapping)
-        return remapped_keys(path, packed(values) if values.ndim == 3 else values, self.mapping)
-
-
-def remapped_keys(path: Path, keys: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
-    """Return the classes of numbers or packed colours; DataError names what the mapping lacks."""
-    try:
-        return remapped(keys, mapping)
-    except DataError as error:
-        raise DataError(
-            f"{path}: {error}; say which with `map=FILE`, a line `number class` or `R G B class`"
-        ) from error
+            values = table[values]
+        try:
+            return remapped(packed(values) if values.ndim == 3 else values, self.mapping)
+        except DataError as error:
+            how = "say which with `map=FILE`, a line `number class` or `R G B class`"
+            raise DataError(f"{path}: {error}; {how}") from error
 
 
 def meaning_of(
@@ -186,7 +175,7 @@ def meaning_of(
     known = len(found.colours) > 1 and set(found.colours) <= set(voc_colours(len(VOC_CLASSES)))
     known &= layout == "voc" or not found.channels_equal  # black and (128, 128, 128) are VOC's, and two greys
     equal = bool(found.colours) and found.channels_equal and not known
-    if (equal or (found.colours and found.red_only and _carla(found))) and by != "colours":
+    if (equal or (found.colours and found.red_only and max(found.colours) >> 16 <= CARLA_MOST)) and by != "colours":
         red = Counter({colour >> 16: count for colour, count in found.colours.items()})
         what = (
             "three channels that are equal hold the numbers" if equal else "the red channel holds the numbers (CARLA)"
@@ -200,7 +189,7 @@ def meaning_of(
     in_palettes = Counter({c: found.numbers[n] for n, colours in found.palettes.items() for c in colours})
     if found.palette_files == found.files and by != "numbers" and not own_numbers:
         conflict, misplaced = found.conflict(), found.misplaced()
-        tabled = tabled_in(sidecar, in_palettes)
+        tabled = sidecar is not None and in_palettes.keys() <= sidecar.colours.keys()
         if misplaced and not (by or tabled or conflict) and (named := _numbers_count(found, sidecar)) is not None:
             meaning = _of_numbers(found, found.numbers, sidecar, layout, own_numbers)
             why = f"the numbers count, not the colours behind them: {misplaced}; `by=colours` takes the colours"
@@ -226,17 +215,8 @@ def _numbers_count(found: Survey, sidecar: Sidecar | None) -> bool | None:
     return named if named or found.own_colours() else None
 
 
-def tabled_in(sidecar: Sidecar | None, colours: Iterable[int]) -> bool:
-    """Return whether a file beside the masks names all these colours."""
-    return sidecar is not None and set(colours) <= set(sidecar.colours)
-
-
 def _said(first: str, meaning: Meaning) -> Meaning:
-    return Meaning(meaning.classes, meaning.by, meaning.mapping, f"{first}; {meaning.why}", meaning.sure)
-
-
-def _carla(found: Survey) -> bool:
-    return max(found.colours) >> 16 <= CARLA_MOST
+    return replace(meaning, why=f"{first}; {meaning.why}")
 
 
 def _thresholded(found: Survey, sidecar: Sidecar | None) -> Meaning:

@@ -204,7 +204,7 @@ def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> 
             unclear.append(f"{image.path}: {len(own)} masks, {some}; expected one; move the others elsewhere")
         elif best:
             split = image.split or take_apart(best[0], folder).split
-            pairs.append(Pair(image.path, best[0], split, _listed_as(folder, image.path, best[0])))
+            pairs.append(Pair(image.path, best[0], split, listed_as(folder, image.path, best[0])))
     left = [image.path for image in images if image.path not in taken]
     return Paired(pairs, left, alone, unclear)
 
@@ -262,16 +262,17 @@ def _preferred(masks: list[Path]) -> list[Path]:
     return masks
 
 
-def _listed_as(folder: Path, image: Path, mask: Path | None = None) -> set[str]:
+def listed_as(folder: Path, image: Path, mask: Path | None = None) -> set[str]:
+    """Return the names by which a list may mean a picture, or its mask."""
     names = {image.stem, image.name, image.relative_to(folder).as_posix()}
     for name in (image.stem, mask.stem if mask else image.stem):
         names |= {name, *_stripped(name, (*IMAGE_ENDINGS, *MASK_ENDINGS), (*IMAGE_BEGINNINGS, *MASK_BEGINNINGS))}
     return names
 
 
-def listed_as(folder: Path, image: Path) -> set[str]:
-    """Return the names by which a list may mean a picture."""
-    return _listed_as(folder, image)
+def as_id(text: str, usual: str) -> str:
+    """Return a text as letters that an id may have, "_" in the place of others; `usual` if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:120] or usual
 
 
 def read_list(path: Path) -> list[str]:

@@ -106,10 +106,7 @@ class _AnnotationsError(DataError):
 
 def read_sidecar(path: Path) -> Sidecar:
     """Return the names, numbers and colours that a file gives. DataError for a file that gives none."""
-    if path.suffix.lower() == ".json":
-        entries = _of_json(path)
-    else:
-        entries = _of_lines(path)
+    entries = _of_json(path) if path.suffix.lower() == ".json" else _of_lines(path)
     nameless = not any(name for _, _, name in entries)
     if picture := next((name for _, _, name in entries if PICTURE.search(name)), ""):
         raise DataError(f"{path}: found {picture!r:.60}, a picture; expected class names, one a line")
@@ -260,7 +257,8 @@ def _by_pattern(path: Path, lines: Sequence[str], pattern: re.Pattern[str]) -> l
     for place, match in enumerate(matches):
         given = match.groupdict()
         number = int(given["number"]) if given.get("number") else None
-        colour = int(given["hex"], 16) if given.get("hex") else _colour(path, match) if given.get("r") else None
+        parts = [int(match[channel]) for channel in "rgb"] if given.get("r") else None
+        colour = int(given["hex"], 16) if given.get("hex") else _any_colour(path, parts)
         if "name" not in given:
             number = place
         entries.append((number, colour, given.get("name") or ""))
@@ -293,13 +291,6 @@ def _of_table(path: Path, lines: Sequence[str]) -> list[Entry]:
         entries.append((number, _any_colour(path, given), row[names[0]] if names else ""))
     known = [names or numbers, numbers or entries[0][1] is not None or len(head) == 1]
     return entries if all(known) else []
-
-
-def _colour(path: Path, match: re.Match[str]) -> int:
-    values = [int(match[channel]) for channel in "rgb"]
-    if max(values) > 255:
-        raise DataError(f"{path}: a colour {values}; expected three numbers up to 255")
-    return int(packed(np.array(values)))
 
 
 def _clean(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from minifcn.data.files import data_errors
 from minifcn.data.listed import MAX_LIST
-from minifcn.data.tools.pairing import SPLIT_WORDS, Pair, by_list, read_list, split_role
+from minifcn.data.tools.pairing import SPLIT_WORDS, Pair, as_id, by_list, read_list, split_role
 from minifcn.data.tools.raw import PICTURE_SUFFIXES
 from minifcn.data.tools.sidecars import NAMES
 from minifcn.errors import DataError
@@ -109,16 +109,11 @@ def _candidates(folder: Path, files: Iterable[Path], used: Collection[Path], not
 def _name(given: str, path: Path, taken: Collection[str]) -> str:
     """Return what a list is called: by its split, or like its file, or where that is taken, by its path."""
     role = split_role(given)
-    plain = role if role in ("val", "test") or given.lower() == "training" else _plain(given)
+    plain = role if role in ("val", "test") or given.lower() == "training" else as_id(given, "list")
     if plain not in taken:
         return plain
-    return _plain(
-        f"{path.with_suffix('').as_posix()}_{given}" if given != path.stem else path.with_suffix("").as_posix()
-    )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:120] or "list"
+    where = path.with_suffix("").as_posix()
+    return as_id(where if given == path.stem else f"{where}_{given}", "list")
 
 
 def lists_in(path: Path) -> Lists:
