@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from minifcn.models.trunk import Trunk, checked_padding, thinned
+from minifcn.models.trunk import Trunk
 from minifcn.nn import Conv2d, Dropout, Init, Linear, LocalResponseNorm, MaxPool2d, Sequential
 
 
@@ -41,9 +41,7 @@ class AlexNet(Trunk):
         init: str | np.random.Generator,
         rng: np.random.Generator,
     ) -> None:
-        name = type(self).__name__
-        thin, full = thinned(name, width, self.own_width), Linear if dense else Conv2d
-        checked_padding(name, padding)
+        thin, full = self.thinned(width, padding), Linear if dense else Conv2d
         a, b, c, d, e, hidden = map(thin, (*self.filters, 4096))
         groups = 2 if self.caffe else 1
         pool = partial(MaxPool2d, 3, stride=2, ceil_mode=self.caffe)

@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from minifcn import ops
-from minifcn.errors import UsageError
 from minifcn.geometry import Layer
-from minifcn.models.trunk import Trunk
+from minifcn.models.trunk import Trunk, initial
 from minifcn.nn import Init, Linear, Module, Sequential
 from minifcn.tensor import Tensor
 
@@ -62,9 +59,6 @@ def classifier(
 
     `options` are the trunk's: width, dropout, in_channels, ...
     """
-    if init not in ("he", "zero", "meta"):
-        raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
-    rng = np.random.default_rng(seed)
-    weights = rng if init == "he" else init
+    weights, rng = initial(init, seed)
     make: Callable[..., Trunk] = trunk
     return Classifier(make(**{**trunk.classic, **options}, init=weights, rng=rng), classes=classes, init=weights)

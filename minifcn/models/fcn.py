@@ -16,7 +16,7 @@ from minifcn import ops
 from minifcn.errors import UsageError, whole
 from minifcn.geometry import Layer
 from minifcn.models.ladder import Ladder, safe_padding, skips_to
-from minifcn.models.trunk import Trunk
+from minifcn.models.trunk import Trunk, initial
 from minifcn.models.vgg import VGG
 from minifcn.nn import Conv2d, Module, Upsample
 from minifcn.ops import concat, crop
@@ -177,9 +177,7 @@ def fcn(
     (shapes without memory); everything random comes from `seed`. `options` are the trunk's (width, dropout, ...), the
     others `FCN`'s.
     """
-    if init not in ("he", "zero", "meta"):
-        raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
-    rng = np.random.default_rng(seed)
+    weights, rng = initial(init, seed)
 
     def sketch(border: int | str) -> Mapping[str, Sequence[Layer]]:
         return trunk(**{**options, "padding": border, "width": 1, "init": "zero", "rng": rng}).paths()
@@ -188,7 +186,7 @@ def fcn(
         skips = skips_to(sketch(0), skips)
     if padding == "safe":
         padding = safe_padding(sketch, skips)
-    made = trunk(padding=padding, init=rng if init == "he" else init, rng=rng, **options)
+    made = trunk(padding=padding, init=weights, rng=rng, **options)
     return FCN(made, classes=classes, skips=skips, upsampling=upsampling, fusion=fusion, skip_scale=skip_scale)
 
 

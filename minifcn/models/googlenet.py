@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minifcn.errors import UsageError
-from minifcn.models.trunk import Parallel, Trunk, checked_padding, thinned
+from minifcn.models.trunk import Parallel, Trunk
 from minifcn.nn import AvgPool2d, Conv2d, Dropout, Init, Linear, LocalResponseNorm, MaxPool2d, Module, Sequential
 
 # Szegedy et al., 2015, table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
@@ -72,9 +72,8 @@ class GoogLeNet(Trunk):
     ) -> None:
         if version not in VERSIONS:
             raise UsageError(f"GoogLeNet: version is {version!r}; expected one of {', '.join(VERSIONS)}")
-        thin = thinned("GoogLeNet", width, self.own_width)
+        thin = self.thinned(width, padding)
         normalized, wide, last_pool = VERSIONS[version]
-        checked_padding("GoogLeNet", padding)
         block1 = Sequential(
             conv1=Conv2d(in_channels, thin(64), 7, stride=2, padding=padding, relu=True, init=init),
             pool=MaxPool2d(3, stride=2, ceil_mode=True),

@@ -18,7 +18,7 @@ import numpy as np
 from minifcn import ops
 from minifcn.errors import UsageError
 from minifcn.geometry import Layer
-from minifcn.models.trunk import Residual, Trunk, checked_padding, thinned
+from minifcn.models.trunk import Residual, Trunk, initial
 from minifcn.nn import BatchNorm2d, Conv2d, Dropout, Init, MaxPool2d, Module, ReLU, Sequential
 from minifcn.stitch import rarefied, sliding
 from minifcn.tensor import Tensor
@@ -60,8 +60,7 @@ class ResNet(Trunk):
         init: Init,
         rng: np.random.Generator | None = None,
     ) -> None:
-        thin = thinned("ResNet", width, self.own_width)
-        checked_padding("ResNet", padding)
+        thin = self.thinned(width, padding)
         if layers not in BLOCKS or output_stride not in (8, 16, 32):
             found = f"layers is {layers!r}, output_stride {output_stride!r}"
             raise UsageError(f"ResNet: {found}; expected one of {', '.join(map(str, BLOCKS))}; 8, 16 or 32")
@@ -116,10 +115,7 @@ class FCN_ResNet(Module):
         init: str = "he",
         seed: int = 0,
     ) -> None:
-        if init not in ("he", "zero", "meta"):
-            raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
-        rng = np.random.default_rng(seed)
-        weights: Init = rng if init == "he" else init
+        weights, rng = initial(init, seed)
         self.classes = classes
         self.trunk = ResNet(
             layers=layers, output_stride=output_stride, width=width, in_channels=in_channels, init=weights

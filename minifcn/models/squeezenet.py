@@ -14,7 +14,7 @@ import numpy as np
 
 from minifcn.errors import UsageError
 from minifcn.models.classifier import GlobalAverage
-from minifcn.models.trunk import Parallel, Trunk, checked_padding, thinned
+from minifcn.models.trunk import Parallel, Trunk
 from minifcn.nn import Conv2d, Dropout, Init, MaxPool2d, Sequential
 
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # squeeze, expand
@@ -61,8 +61,7 @@ class SqueezeNet(Trunk):
     ) -> None:
         if version not in VERSIONS:
             raise UsageError(f"SqueezeNet: version is {version!r}; expected one of {', '.join(VERSIONS)}")
-        thin = thinned("SqueezeNet", width, self.own_width)
-        checked_padding("SqueezeNet", padding)
+        thin = self.thinned(width, padding)
         wide, kernel, pools, self.border = VERSIONS[version]
         incoming, name = thin(wide), "1"
         conv1 = Conv2d(in_channels, incoming, kernel, stride=2, padding=padding, relu=True, init=init)
