@@ -65,9 +65,7 @@ class Part:
             found = "several files: " + ", ".join(sorted(names)) if names else "no file"
             wanted = " or ".join(self.prefix + name + suffix for suffix in self.suffixes)
             there = [] if names else self.others.get(name, [])
-            beside = (
-                f"; there is {', '.join(there[:4])}, in another format: write it again in this one" if there else ""
-            )
+            beside = f"; there is {', '.join(there[:4])}, in another format: save it in this one" if there else ""
             raise DataError(f"{self.folder}: {found} for id {name}; expected {wanted}{beside}")
         return names[0]
 
@@ -265,9 +263,7 @@ def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarr
     with data_errors():
         numbers = read_mat(path, only=[variable], allow_nonfinite=True)[variable]  # which the range below refuses
     if numbers.ndim != 2 or not 0 < numbers.size <= MAX_PIXELS:
-        raise DataError(
-            f"{path}: {variable} has shape {numbers.shape}; expected a map (height, width); replace the file"
-        )
+        raise DataError(f"{path}: {variable} has shape {numbers.shape}; expected (height, width); replace the file")
     strange = numbers[~((numbers >= least) & (numbers <= most) & (np.floor(numbers) == numbers))]  # NaN, too
     if strange.size:
         values = ", ".join(f"{value:g}" for value in np.unique(strange)[:8])

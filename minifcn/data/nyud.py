@@ -149,9 +149,7 @@ def _ids(folder: Path, split: str, layout: Layout) -> tuple[str, ...]:
         if split == "trainval" and all(lists.values()):
             train, val = ids_in_list(folder, "train"), ids_in_list(folder, "val")
             if twice := set(train) & set(val):
-                raise DataError(
-                    f"{folder / 'val.txt'}: {min(twice)} is also in train.txt; expected it once; remove one"
-                )
+                raise DataError(f"{folder / 'val.txt'}: {min(twice)} is also in train.txt; expected it once; remove it")
             return train + val
         if split in official and layout is REFERENCE and (folder / "splits.mat").is_file():
             numbers = read_matlab(folder / "splits.mat", official[split], least=1, most=COUNT)

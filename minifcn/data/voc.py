@@ -163,9 +163,7 @@ def _seg11valid(folder: Path, sbd: str | os.PathLike[str] | None) -> tuple[str, 
     path = folder / SPLITS / f"{SEG11VALID}.txt"
     how = f"put the list of {SEG11VALID_COUNT} ids there, or name SBD's folder as sbd="
     if _year_of(folder) not in ("2011", ""):
-        raise DataError(
-            f"{path}: no such list, and this is VOC {_year_of(folder)}; expected VOC 2011; {how} and VOC2011"
-        )
+        raise DataError(f"{path}: no such list in VOC {_year_of(folder)}; expected VOC 2011; {how} and VOC2011")
     places = [path_of(sbd)] if sbd is not None else [folder, *folder.parents[:2]]
     found = next((place for one in places if (place := find_sbd(one)) is not None), None)
     if found is None:

@@ -66,13 +66,8 @@ def _layer(wire: Wire, message: memoryview, where: str, known: Known) -> tuple[s
     blobs = [value for field, value in fields if field == "blobs"]
     single = _single(wire.path, where, (field for field in fields if field[0] != "blobs"))
     if "oldest" in single:
-        raise refusal(
-            wire.path,
-            where,
-            "a layer of 2013",
-            "one of 2014 or later",
-            then="Caffe's upgrade_net_proto_binary makes one",
-        )
+        cure = "Caffe's upgrade_net_proto_binary makes one"
+        raise refusal(wire.path, where, "a layer of 2013", "one of 2014 or later", then=cure)
     try:
         return str(single.get("name", b""), "utf-8"), blobs
     except UnicodeDecodeError as error:

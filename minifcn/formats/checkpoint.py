@@ -246,9 +246,7 @@ def _parse_record(path: Path, header: bytes) -> dict[str, Any]:
         if type(record["format_version"]) is not int:
             raise ValueError(f"format_version {record['format_version']!r}")
     except (ValueError, LookupError, TypeError) as error:
-        raise FormatError(
-            f"{path}: header: found {short(error)}, expected the record minifcn writes; {EARLIER}"
-        ) from error
+        raise FormatError(f"{path}: header: found {short(error)}, expected minifcn's record; {EARLIER}") from error
     return record
 
 

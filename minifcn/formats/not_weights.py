@@ -91,9 +91,7 @@ def refuse_archive(path: Path, names: list[str]) -> None:
         raise not_weights(path, "a program of torch.export (.pt2)", cure)
     inside = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith("__MACOSX/")]
     if inside and "data.pkl" not in last:
-        raise not_weights(
-            path, f"a zip archive around {inside[0]:.80}", "unpack it with unzip and name the file inside"
-        )
+        raise not_weights(path, f"a zip archive around {inside[0]:.80}", UNPACK)
 
 
 def refuse_folder(path: Path) -> None:

@@ -78,20 +78,16 @@ class FCN(Module):
         heads = {f"_{name}": n for name, n in classes.items()} if isinstance(classes, Mapping) else {"": classes}
         for count in heads.values() or [0]:
             if not whole(count, least=1, most=255):
-                raise UsageError(
-                    f"FCN: classes is {classes!r}; expected a whole number from 1 to 255 (label 255 is void)"
-                )
+                expected = "a whole number from 1 to 255 (label 255 is void)"
+                raise UsageError(f"FCN: classes is {classes!r}; expected {expected}")
         if fusion not in FUSIONS or upsampling not in UPSAMPLINGS:
-            raise UsageError(
-                f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected sum, max or concat; "
-                "fixed, learned or all learned"
-            )
+            expected = "sum, max or concat; fixed, learned or all learned"
+            raise UsageError(f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected {expected}")
         self.classes, self.fusion, self.skip_scale = classes, fusion, dict(skip_scale or {})
         unknown = [name for name in self.skip_scale if name not in trunk.channels]
         if unknown:
-            raise UsageError(
-                f"FCN: skip_scale has {', '.join(unknown)}; the outputs of this trunk are {', '.join(trunk.channels)}"
-            )
+            there = ", ".join(trunk.channels)
+            raise UsageError(f"FCN: skip_scale has {', '.join(unknown)}; the outputs of this trunk are {there}")
         self.trunk, self.heads = trunk, tuple(heads)
         self.ladder = Ladder(trunk.paths(), skips, padded=trunk.padded_upsampling)
         for head, count in heads.items():

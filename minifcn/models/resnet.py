@@ -75,9 +75,8 @@ class ResNet(Trunk):
                 stride = 2 if stage > 1 and number == 0 else 1
                 blocks[str(number)] = bottleneck(incoming, inner, stride, init=init)
                 incoming = 4 * inner
-            self.add(
-                f"layer{stage}", f"block{stage + 1}", Sequential(**{f"layer{stage}": Sequential(**blocks)}), incoming
-            )
+            name = f"layer{stage}"
+            self.add(name, f"block{stage + 1}", Sequential(**{name: Sequential(**blocks)}), incoming)
         chain = [module for name, module in sliding(self) if ".downsample." not in name]
         for module, layer in zip(chain, rarefied([each.layer for each in chain], output_stride), strict=True):
             module.layer = layer

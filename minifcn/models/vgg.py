@@ -61,9 +61,8 @@ class VGG(Trunk):
                 border = int(padding) if block == i == 1 and not same else 1
                 modules[f"conv{block}_{i}"] = Conv2d(incoming, outgoing, 3, padding=border, relu=True, init=init)
                 incoming = outgoing
-            self.add(
-                f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(2, ceil_mode=True)), outgoing
-            )
+            pool = MaxPool2d(2, ceil_mode=True)
+            self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=pool), outgoing)
         hidden, full = fc or thin(FC), Linear if dense else Conv2d
         kept: dict[str, Any] = {"padding": 3} if same else {}  # fc6 as large as pool5
         head = Sequential(

@@ -33,9 +33,8 @@ def heat_maps(
     each class has one map.
     """
     if image.ndim != 2 or maps.ndim != 3 or len(maps) != len(classes):
-        raise ShapeError(
-            f"heat maps: image {image.shape}, maps {maps.shape}; expected (H, W) and ({len(classes)}, h, w)"
-        )
+        expected = f"(H, W) and ({len(classes)}, h, w)"
+        raise ShapeError(f"heat maps: image {image.shape}, maps {maps.shape}; expected {expected}")
     columns = min(5, len(maps))
     rows = -(-len(maps) // columns)
     tall = 12.8 * image.shape[0] / image.shape[1] * (1 + rows / columns)

@@ -192,9 +192,7 @@ def read_coco(path: Path, found: Mapping[str, Any]) -> tuple[list[str], list[Dra
 def _id(path: Path, what: str, entry: Any) -> int:
     number = entry.get("id") if isinstance(entry, dict) else None
     if type(number) is not int:
-        raise DataError(
-            f"{path}: an entry of {what}s without an id; expected objects with a whole number each; export it again"
-        )
+        raise DataError(f"{path}: an entry of {what}s without an id; expected a whole number in each; export it again")
     return number
 
 

@@ -493,9 +493,7 @@ def layout_hints(folder: str | os.PathLike[str]) -> list[str]:
     if any(entry.suffix == ".json" for entry in inside) and any(
         entry.suffix.lower() in IMAGE_SUFFIXES for entry in inside
     ):
-        hints.append(
-            "These look like labelme's own files (.json): its script labelme2voc.py makes such a tree of them."
-        )
+        hints.append("These look like labelme's own files (.json): its script labelme2voc.py makes such a tree.")
     counts = {
         entry.name: Counter(path.suffix.lower() for path in itertools.islice(entry.iterdir(), 1000))
         for entry in inside

@@ -302,9 +302,7 @@ def _copy(source: Source, answer: Any, file: Any, piece: bytes, had: int, report
 
 
 def _too_much(source: Source, found: str) -> str:
-    return (
-        f"{source.address}: {found}; expected at most {source.limit:,}; is this still the same file? see {source.page}"
-    )
+    return f"{source.address}: {found}; expected at most {source.limit:,}; is it the same file? see {source.page}"
 
 
 def require_hash(path: str | os.PathLike[str], source: Source, *, remove: bool = False) -> None:

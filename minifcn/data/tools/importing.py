@@ -256,9 +256,7 @@ def _sources(root: Path, files: Sequence[Path], kind: str, planes: int) -> Sourc
     present = [name for name, source in there.items() if source.pairs or source.drawn]
     if len(present) > 1:
         counts = ", ".join(f"{len(there[name].pairs or there[name].drawn)} {KINDS[name]}" for name in present)
-        raise UsageError(
-            f"{root}: holds {counts}; expected labels of one kind; choose with `kind={present[0]}` or another"
-        )
+        raise UsageError(f"{root}: holds {counts}; expected one kind; choose it with `kind={present[0]}` or another")
     if not present:
         if broken:
             raise DataError(broken[0])
@@ -471,9 +469,7 @@ def _classes_of_shapes(
         where = "in the order of the alphabet" if not (sources.names or sidecar) else where
     classes = tuple(name for name in order if name != "background" and not VOID_NAMES.fullmatch(name))
     if len(classes) >= VOID:
-        raise DataError(
-            f"{found.folder}: labels of {len(classes)} names; expected fewer than {VOID}; join some of them"
-        )
+        raise DataError(f"{found.folder}: labels of {len(classes)} names; expected fewer than {VOID}; join some")
     total = sum(len(one.shapes) for one in drawn)
     return ("background", *classes), f"{total} shapes drawn as their tool does; background, then labels {where}"
 

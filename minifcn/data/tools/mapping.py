@@ -77,9 +77,7 @@ def propose_numbers(pixels: Mapping[int, int], classes: int) -> Proposal | None:
     if not inside or inside[-1] < classes:
         return Proposal({}, "they are the classes", sure=True)
     if inside[0] == 1 and inside[-1] == classes:
-        return Proposal(
-            {number: number - 1 if number != VOID else VOID for number in found}, "they begin at 1 and not at 0"
-        )
+        return Proposal({n: n - 1 if n != VOID else VOID for n in found}, "they begin at 1 and not at 0")
     step = found[1] - found[0] if len(found) > 1 else 0
     spread = len(found) <= classes and all(abs(b - a - step) <= 1 for a, b in itertools.pairwise(found))
     if found[0] == 0 and step > 1 and spread:

@@ -83,9 +83,8 @@ class Survey:
         for number, colours in sorted(self.palettes.items()):
             if len(colours) > 1:
                 (one, a), (two, b) = list(colours.items())[:2]
-                return (
-                    f"number {number} is the colour {colour_name(one)} in {a.name} and {colour_name(two)} in {b.name}"
-                )
+                which = f"{colour_name(one)} in {a.name} and {colour_name(two)} in {b.name}"
+                return f"number {number} is the colour {which}"
         first: dict[int, tuple[int, Path]] = {}
         for number, colours in sorted(self.palettes.items()):
             for colour, path in colours.items():
@@ -177,9 +176,8 @@ def meaning_of(
     equal = bool(found.colours) and found.channels_equal and not known
     if (equal or (found.colours and found.red_only and max(found.colours) >> 16 <= CARLA_MOST)) and by != "colours":
         red = Counter({colour >> 16: count for colour, count in found.colours.items()})
-        what = (
-            "three channels that are equal hold the numbers" if equal else "the red channel holds the numbers (CARLA)"
-        )
+        what = "three channels that are equal hold the numbers"
+        what = what if equal else "the red channel holds the numbers (CARLA)"
         return _said(what, _of_numbers(found, red + found.numbers, sidecar, layout, own_numbers))
     if found.colours:
         every = Counter(found.colours)
@@ -245,9 +243,8 @@ def _of_numbers(
         return Meaning(("background", "pet"), "numbers", {1: 1, 2: 0, 3: VOID}, why)
     if layout == "cityscapes":
         ids = dict.fromkeys(range(34), VOID) | {number: place for place, number in enumerate(CITYSCAPES_IDS)}
-        return _complete(
-            found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' label ids as 19 classes")
-        )
+        meaning = Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' label ids as 19 classes")
+        return _complete(found, pixels, meaning)
     if layout == "cityscapes train ids":
         ids = {place: place for place in range(len(CITYSCAPES))}
         return _complete(found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' 19 train ids"))

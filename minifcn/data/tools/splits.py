@@ -24,9 +24,7 @@ from minifcn.formats.strict_json import read_value
 
 TEXTS = (".txt", ".lst", ".list", ".csv", ".tsv")
 UNREAD = (".mat", ".yaml", ".yml", ".pkl", ".pickle", ".npz", ".xlsx", ".parquet", ".h5", ".xml", ".toml")
-LIST_NAME = re.compile(
-    r"(?:.*[_.-])?(?:data)?(?:splits?|folds?|partitions?|subsets?|dataset)(?:[_.-]?.*)?", re.IGNORECASE
-)
+LIST_NAME = re.compile(r"(?i)(?:.*[_.-])?(?:data)?(?:splits?|folds?|partitions?|subsets?|dataset)(?:[_.-]?.*)?")
 """What the stem of a file with several lists looks like; that of one is the name of a split."""
 DOCUMENTS = re.compile(
     r"(?:.*[_. -])?(?:read.?me|licen[cs]e|copying|notes?|changelog|citation|credits|authors|requirements)(?:[_. -].*)?|"
