@@ -3,7 +3,7 @@
 A file of weights says neither which net it is nor how its pictures were prepared. The first is found by comparing its
 names and shapes with every net in `PUBLISHED`; the second comes from who published it, for nets trained in Caffe want
 blue first and 0..255 less a mean, nets trained in torchvision red first and 0..1 normalised. From then on the two stay
-together: a `WeightSet` carries its `Preprocessing`, in memory and in the checkpoint that `minifcn convert` writes.
+together: a `WeightSet` carries its `Preprocessing`, in memory and in the checkpoint that `WeightSet.save` writes.
 
 SqueezeNet 1.0 trained on ImageNet comes with the library (weights/data/README.md names its authors), so that a
 classifier, its heat maps and what is fine-tuned from it need no download.
@@ -244,7 +244,7 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
     best = max(compared, key=lambda one: (one.found > 0, one.found - one.unmatched))
     if not best.found and not net:
         some = ", ".join(map(short, list(arrays)[:3]))
-        cure = "minifcn convert `plain=True` copies arrays of no net, too"
+        cure = "converting with `plain=True` copies arrays of no net, too"
         raise FormatError(f"{path}: fits no net known here: no name of {some} ... is a layer of one; {cure}")
     asked = "does not fit" if net else "fits no net known here; nearest is"
     raise FormatError(
@@ -337,7 +337,7 @@ def open_weights(
     allow_nonfinite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> WeightSet:
-    """Return the weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote.
+    """Return the weights in a file of any format that is read here, or in a checkpoint that `WeightSet.save` wrote.
 
     `part` names the dict to take, where a file has several that fit; `say` hears in which of them the weights were.
     """
@@ -389,13 +389,13 @@ def _converted(path: Path, meta: Mapping[str, Any], net: str, allow_nonfinite: b
         wanted = meta["preprocessing"]
         preprocessing = None if wanted is None else Preprocessing.from_dict(wanted)
     except (TypeError, LookupError) as error:
-        raise FormatError(f"{path}: weights: found {short(known)}; expected what `minifcn convert` writes") from error
+        raise FormatError(f"{path}: weights: found {short(known)}; expected what `WeightSet.save` writes") from error
     except FormatError as fault:
         raise FormatError(f"{path}: {fault}") from fault
     if len(classes) > MAX_CLASSES:
         raise FormatError(f"{path}: names {len(classes)} classes; expected at most {MAX_CLASSES}")
     if problem := fault_of_names(classes):
-        raise FormatError(f"{path}: holds {problem}; expected what `minifcn convert` writes")
+        raise FormatError(f"{path}: holds {problem}; expected what `WeightSet.save` writes")
     ours = bool(output) and re.fullmatch(OURS, name)  # a trunk: it can begin an FCN, and need not be built here
     if (name not in PUBLISHED and not ours) or (net and net != name):
         raise FormatError(f"{path}: holds weights of {short(name)}; expected {net or 'a net known here'}")

@@ -58,7 +58,7 @@ def chosen(path: Path, fitting: Mapping[str, str], part: str) -> str:
     if part or len(plain or fitting) != 1:
         which = ", ".join(f"{short(each) or 'the file itself'} ({net})" for each, net in fitting.items())
         asked = f"expected one of them, found `part={short(part)}`" if part else "say which with `part=...`"
-        cure = f"minifcn convert {path} OUT.safetensors `part={short(next(iter(plain or fitting)))}` writes one alone"
+        cure = f"converting the file with `part={short(next(iter(plain or fitting)))}` writes one alone"
         raise UsageError(f"{path}: holds {len(fitting)} sets of weights: {which}; {asked}: {cure}")
     return (plain or list(fitting))[0]
 
@@ -70,7 +70,7 @@ def description(arrays: Mapping[str, np.ndarray], parts: Mapping[str, Arrays], p
     left = ", ".join(f"{short(place)} ({count})" for place, count in others.most_common(6))
     copies = [short(each) for each in parts if each != part and AVERAGED.fullmatch(each)]
     beside = copies and not AVERAGED.fullmatch(part)
-    other = f"; minifcn convert `part={copies[0]}` takes the running average" if beside else ""
+    other = f"; converting with `part={copies[0]}` takes the running average" if beside else ""
     where = f"took the weights in {short(part)}" if part else "took the weights at the top of the file"
     return f"{where}{f'; left aside: {left}' if left else ''}{other}"
 

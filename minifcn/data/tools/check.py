@@ -51,8 +51,8 @@ KINDS = {
     "no lists": (
         "no lists of ids",
         "Training reads which images belong to which split from ImageSets/Segmentation/train.txt and val.txt, an id "
-        "(a file's name without its ending) a line. `write=NEW_DIR` writes one train.txt of all; minifcn train "
-        "`hold_out=N` then measures on N of them.",
+        "(a file's name without its ending) a line. `write=NEW_DIR` writes one train.txt of all; training "
+        "with `hold_out=N` then measures on N of them.",
     ),
     "line": (
         "lines of a list that are no id",
@@ -484,12 +484,12 @@ def _mask(found: Findings, name: str, mask: RawMask, splits: list[str]) -> bool:
 
 
 def layout_hints(folder: str | os.PathLike[str]) -> list[str]:
-    """Return what a folder that is no VOC tree seems to be, and how it becomes one, a line each."""
+    """Return what a folder that is no VOC tree seems to be, and how it becomes one, a line each; [] if unclear."""
     root = path_of(folder)
     if not root.is_dir():
         return []
     inside = sorted(root.iterdir())[:1000]
-    hints = [f"To bring pictures and labels into this layout: minifcn data import {shlex.quote(str(root))} NEW"]
+    hints = []
     if any(entry.suffix == ".json" for entry in inside) and any(
         entry.suffix.lower() in IMAGE_SUFFIXES for entry in inside
     ):

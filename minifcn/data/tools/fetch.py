@@ -17,7 +17,6 @@ import http.client
 import io
 import os
 import re
-import shlex
 import shutil
 import time
 import urllib.error
@@ -141,19 +140,15 @@ def source_of(name: str) -> Source:
     return SOURCES[name]
 
 
-def by_hand(name: str, folder: str | os.PathLike[str]) -> str:
-    """Return lines for a user without a network: the address, the size, the hash, and then the command."""
-    source = source_of(name)
-    return "\n".join(
-        [
-            f"To fetch {source.what} by hand:",
-            f"  from     {source.address}",
-            f"  or see   {source.page}",
-            f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
-            f"  {source.algorithm:<8} {source.digest}",
-            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} `archive={source.file}`",
-        ]
-    )
+def by_hand(source: Source) -> list[str]:
+    """Return lines for a user without a network: the address, the size and the hash."""
+    return [
+        f"To fetch {source.what} by hand:",
+        f"  from     {source.address}",
+        f"  or see   {source.page}",
+        f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
+        f"  {source.algorithm:<8} {source.digest}",
+    ]
 
 
 def fetch(

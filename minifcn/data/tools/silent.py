@@ -28,22 +28,22 @@ from minifcn.errors import DataError
 KINDS = {
     "palettes": (
         "palettes that contradict each other, or the numbers",
-        "Training reads the numbers, and a viewer shows the colours: here they do not say the same. `minifcn data "
-        "import DIR NEW` says which of the two it takes; `by=colours` or `by=numbers` decides it.",
+        "Training reads the numbers, and a viewer shows the colours: here they do not say the same. Importing the "
+        "folder says which of the two it takes; `by=colours` or `by=numbers` decides it.",
     ),
     "turned": (
         "images that their EXIF turns, with masks that may not be",
-        "Training turns the image; was its mask drawn on it as shown, or as stored? `minifcn data import DIR NEW` "
-        "with `turned=shown` or `turned=stored` writes both upright.",
+        "Training turns the image; was its mask drawn on it as shown, or as stored? Importing the folder with "
+        "`turned=shown` or `turned=stored` writes both upright.",
     ),
     "dark": (
         "16-bit images that use only their lower bits",
-        "Training reads the upper 8 of 16 bits, which are black here. `minifcn data import DIR NEW` scales them.",
+        "Training reads the upper 8 of 16 bits, which are black here. Importing the folder scales them.",
     ),
     "black": (
         "images that are nearly black, all of them",
         "They look like 12 of 16 bits of which the upper 8 were kept: four bits are left. Convert the originals again, "
-        "scaled to their largest number; `minifcn data import DIR NEW` does that to 16-bit PNG and TIFF.",
+        "scaled to their largest number; importing the folder does that to 16-bit PNG and TIFF.",
     ),
     "constant": ("images of one colour", "Nothing can be learned from them. Take them out of the lists."),
     "twins": (
@@ -51,6 +51,8 @@ KINDS = {
         "Under two names in one split they count double; in two splits the net is measured on what it has learned.",
     ),
 }
+IMPORTED = ("palettes", "turned", "dark", "black")
+"""The kinds that importing the folder into a new one helps with."""
 ANY = re.compile(r"[^\n]+")
 FACTS = {"turned": ANY, "constant": ANY, "twins": ANY, "dark": re.compile(r"\d{1,5}"), "black": re.compile(r"\d{1,2}")}
 FACTS["palette"] = re.compile(r"\d{1,3}:\d{1,8}( \d{1,3}:\d{1,8})*")  # number:colour of all numbers that are used
@@ -172,7 +174,7 @@ def warnings_of(
 ) -> Iterator[str]:
     """Yield what the headers of a split's files show, a sentence for each kind: for a look before training.
 
-    What `minifcn data check` found stays beside the data: of files that have not changed since, none is opened. Of the
+    What `check` found stays beside the data: of files that have not changed since, none is opened. Of the
     others only those of this `part`, if there are processes that look at theirs; `gather` returns the facts of all.
 
     Only for data sets of photographs with PNG masks; others have formats of their own.

@@ -343,6 +343,14 @@ def test_the_proposal_is_shown(tree: Path, capsys: pytest.CaptureFixture[str]) -
     assert printed.endswith(f"to write masks of class numbers: minifcn data check {tree} --write NEW_DIR\n")
 
 
+def test_what_importing_helps_with_ends_with_the_command(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low_bits(tree)
+    assert main(["data", "check", str(tree)]) == 2
+    printed = capsys.readouterr().out
+    assert "Importing the folder scales them." in " ".join(printed.split())
+    assert printed.endswith(f"to import the folder: minifcn data import {tree} NEW\n")
+
+
 def test_colours_of_nobody_are_numbered_and_may_be_renumbered(tree: Path, tmp_path: Path) -> None:
     (tree / "class_names.txt").unlink()
     colours = np.array([[0, 0, 0], [70, 70, 70], [9, 9, 200], [255, 255, 255]], np.uint8)

@@ -424,8 +424,8 @@ def test_every_source_is_https_and_has_a_hash_of_its_algorithm() -> None:
         assert source.address.startswith("https://") and source_of(name) is source
         assert re.fullmatch(rf"[0-9a-f]{{{digits[source.algorithm]}}}", source.digest)
         assert source.size <= source.limit <= 1.25 * source.size < source.room < 10**10
-        text = by_hand(name, "data")
-        assert source.address in text and source.digest in text and f"`archive={source.file}`" in text
+        text = "\n".join(by_hand(source))
+        assert source.address in text and source.digest in text and f"{source.size:,} bytes" in text
     assert len({source.digest for source in SOURCES.values()}) == len(SOURCES)
 
 
