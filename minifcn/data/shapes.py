@@ -290,13 +290,7 @@ class Shapes:
     geometry_classes = GEOMETRY
 
     def __init__(
-        self,
-        split: str = "train",
-        *,
-        count: int,
-        size: int | tuple[int, int] = 64,
-        seed: int = 0,
-        hha: bool = False,
+        self, split: str = "train", *, count: int, size: int | tuple[int, int] = 64, seed: int = 0, hha: bool = False
     ):
         if split not in SPLITS:
             raise UsageError(f"the embedded world has the splits {', '.join(SPLITS)}, not {split!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from minifcn.backend import Array, to_host
 from minifcn.errors import ShapeError, UsageError
 from minifcn.viz.colours import ACCENT, INK, SECOND
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure, written
+from minifcn.viz.plots import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,14 +27,13 @@ def feature_maps(
     columns: int = 8,
     most: int = 32,
     title: str = "",
-    path: Path | None = None,
 ) -> Figure:
     """Return the first `most` of the maps (C, h, w) side by side, `columns` in a row, each cell a square.
 
     On one scale for all, so that a silent map looks silent; with `shared=False` each on its own, its largest size
     written above it. Maps without negative values go from black (0) to yellow; others from blue over white (0) to red.
-    What is not finite is green. `names` stand above the maps, their numbers unless given. Written to `path` too if one
-    is given. Raises `ShapeError` unless `maps` is (C, h, w), with a name for each.
+    What is not finite is green. `names` stand above the maps, their numbers unless given. Raises `ShapeError` unless
+    `maps` is (C, h, w), with a name for each.
     """
     maps = np.asarray(to_host(maps), dtype=np.float64)
     if maps.ndim != 3 or maps.size == 0:
@@ -54,7 +52,7 @@ def feature_maps(
     bar = figure.colorbar(axes.images[0], ax=axes, shrink=0.6, aspect=25)
     ends = [-1, 0, 1] if signed else [0, 1]
     bar.set_ticks(ends, labels=[f"{end * peaks[0]:.3g}" if shared else ("-max", "0", "max")[end + 1] for end in ends])
-    return written(figure, path)
+    return figure
 
 
 def kernels(
@@ -66,15 +64,13 @@ def kernels(
     most: int = 96,
     inputs: int = 12,
     title: str = "",
-    path: Path | None = None,
 ) -> Figure:
     """Return the filters w (O, I, kh, kw) of a convolution, mid-grey where they are 0.
 
     Of colour images (I = 3) each filter is one colour picture, `columns` in a row; `order` "bgr" for Caffe's weights,
     whose first channel is blue. Otherwise each output has a row, with a grey picture for each of the first `inputs`
     channels. Each output has its own scale, so that shapes can be compared; `shared=True` gives one to all, so that
-    sizes can. At most `most` pictures. Written to `path` too if one is given. Raises `ShapeError` unless `w` has four
-    axes, `UsageError` for another order.
+    sizes can. At most `most` pictures. Raises `ShapeError` unless `w` has four axes, `UsageError` for another order.
     """
     w = np.asarray(to_host(w), dtype=np.float64)
     if w.ndim != 4 or w.size == 0:
@@ -94,7 +90,7 @@ def kernels(
         tiles = [each[i] for each in rows for i in range(wide)]
         note = ", ".join(filter(None, (_some(len(rows), len(w), "filters"), _some(wide, incoming, "inputs"))))
     figure, _ = _tiled(tiles, [""] * len(tiles), wide, {"cmap": "gray", "vmin": 0, "vmax": 1}, title, note)
-    return written(figure, path)
+    return figure
 
 
 def _peak(values: np.ndarray) -> float:
@@ -141,13 +137,13 @@ def _tiled(
     return figure, axes
 
 
-def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path | None = None) -> Figure:
+def gradient_errors(errors: Mapping[str, Array], *, title: str = "") -> Figure:
     """Return where gradients are wrong: a row for each input, from `introspect.detective.Case.errors`.
 
     On the left each element, blue where the gradient is too small and red where it is too large; the maps of a 4-D
     gradient stand side by side, images or filters below each other. On the right, for 4-D, the mean |error| at each
     pixel or kernel tap. Rows are scaled alone, and the largest error is written above; errors below 1e-6 are shown as
-    zero. Written to `path` too if one is given. Raises `UsageError` without a gradient.
+    zero. Raises `UsageError` without a gradient.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -180,22 +176,18 @@ def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path 
             axes.spines[:].set_color("#9aa4b2")
     if title:
         figure.suptitle(plain(title).replace("$", r"\$"), fontsize=10.5, color=INK)
-    return written(figure, path)
+    return figure
 
 
 def gradient_flow(
-    gradients: Mapping[str, Array | None],
-    weights: Mapping[str, Array] | None = None,
-    *,
-    title: str = "",
-    path: Path | None = None,
+    gradients: Mapping[str, Array | None], weights: Mapping[str, Array] | None = None, *, title: str = ""
 ) -> Figure:
     """Return how much gradient reaches each layer, on a logarithmic axis, the layers from the image downwards.
 
     A bar is the mean of |gradient|, the mark beyond it the largest. With `weights` of the same names the bar is the
     ratio of the root mean squares of gradient and weights, the part of itself by which a step of rate 1 would change a
-    layer. What a logarithm cannot show is said in words: "zero", "none" (no gradient came), "not finite". Written to
-    `path` too if one is given. Raises `UsageError` without a layer, `ShapeError` unless gradient and weights match.
+    layer. What a logarithm cannot show is said in words: "zero", "none" (no gradient came), "not finite". Raises
+    `UsageError` without a layer, `ShapeError` unless gradient and weights match.
 
         gradient_flow({name: p.grad for name, p in net.named_parameters() if name.endswith(".w")})
     """
@@ -233,7 +225,7 @@ def gradient_flow(
     axes.tick_params(colors="#4a525e", labelsize=8.5)
     axes.grid(axis="x", color="#eceef1")
     axes.set_axisbelow(True)
-    return written(figure, path)
+    return figure
 
 
 def _measured(

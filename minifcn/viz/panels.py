@@ -25,12 +25,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def legend(
-    classes: Sequence[str],
-    label: np.ndarray | None = None,
-    *,
-    colours: np.ndarray | None = None,
-    width: int | None = None,
-    size: int = 14,
+    classes: Sequence[str], label: np.ndarray | None = None, *, width: int | None = None, size: int = 14
 ) -> np.ndarray:
     """Return the legend of the classes, an RGB picture `width` pixels wide, in as many columns as fit, at least one.
 
@@ -41,13 +36,11 @@ def legend(
     if label is not None:
         check_label(label, len(classes))
         present = [int(index) for index in np.unique(label)]
-    names = _legend(classes, present, colours, None if width is None else max(1, width - 2 * size), size)
+    names = _legend(classes, present, None if width is None else max(1, width - 2 * size), size)
     return np.pad(names, ((size, size), (size, size), (0, 0)), constant_values=255)
 
 
-def _legend(
-    classes: Sequence[str], present: list[int], colours: np.ndarray | None, width: int | None, size: int
-) -> np.ndarray:
+def _legend(classes: Sequence[str], present: list[int], width: int | None, size: int) -> np.ndarray:
     from PIL import Image, ImageDraw
 
     font, swatch, line = font_of(size), round(1.15 * size), round(1.75 * size)
@@ -70,29 +63,22 @@ def _legend(
     for place, (index, name, left) in enumerate(zip(present, names, lefts, strict=True)):
         middle = place % rows * line + line // 2
         top = middle - swatch // 2
-        tile = colourize(np.full((swatch, swatch), index, dtype=np.int64), colours)
+        tile = colourize(np.full((swatch, swatch), index, dtype=np.int64))
         page.paste(Image.fromarray(tile), (left, top))
         draw.rectangle((left, top, left + swatch - 1, top + swatch - 1), outline="#8a929e")
         draw.text((left + indent, middle), name, font=font, fill=INK, anchor="lm")
     return np.asarray(page)
 
 
-def triptych(
-    image: np.ndarray,
-    truth: np.ndarray | None,
-    prediction: np.ndarray,
-    classes: Sequence[str],
-    *,
-    colours: np.ndarray | None = None,
-) -> np.ndarray:
+def triptych(image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Return image, truth and prediction side by side over one legend; without a truth, the other two.
 
     Small images are enlarged by a whole number, so that every pixel stays a square that can be counted.
     """
     side = max(256, *image.shape[:2])
     if truth is None:
-        return gallery([(image, prediction)], classes, captions=("image", "prediction"), side=side, colours=colours)
-    return gallery([(image, truth, prediction)], classes, side=side, colours=colours)
+        return gallery([(image, prediction)], classes, captions=("image", "prediction"), side=side)
+    return gallery([(image, truth, prediction)], classes, side=side)
 
 
 def ladder(
@@ -101,7 +87,6 @@ def ladder(
     predictions: Mapping[str, np.ndarray],
     classes: Sequence[str],
     *,
-    colours: np.ndarray | None = None,
     side: int = 256,
 ) -> np.ndarray:
     """Return a picture of finer and finer predictions of one image beside its truth, as in figure 4 of the paper.
@@ -113,9 +98,7 @@ def ladder(
     if not predictions:
         raise UsageError("a ladder needs at least one prediction, found none")
     if truth is None:
-        return gallery(
-            [(image, *predictions.values())], classes, captions=("image", *predictions), side=side, colours=colours
-        )
+        return gallery([(image, *predictions.values())], classes, captions=("image", *predictions), side=side)
     sample = (image, truth, *predictions.values())
     _check_sample(sample, ("image", "truth", *predictions), len(classes))
     labelled = truth != VOID
@@ -123,7 +106,7 @@ def ladder(
         f"{name}  {100 * np.mean(label[labelled] == truth[labelled]):.1f} %" if labelled.any() else name
         for name, label in predictions.items()
     ]
-    return gallery([sample], classes, captions=("image", "truth", *captions), side=side, colours=colours)
+    return gallery([sample], classes, captions=("image", "truth", *captions), side=side)
 
 
 def gallery(
@@ -133,7 +116,6 @@ def gallery(
     captions: Sequence[str] = ("image", "truth", "prediction"),
     columns: int = 1,
     side: int = 256,
-    colours: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return many samples on one page with one legend: an RGB picture.
 
@@ -151,8 +133,7 @@ def gallery(
     gap, margin, font = unit // 2, round(1.25 * unit), font_of(unit)
     # Labels are resized before they are coloured, so that the hatch of void keeps its size.
     panels = [
-        [_resize(image, side), *(colourize(_resize(label, side), colours) for label in labels)]
-        for image, *labels in samples
+        [_resize(image, side), *(colourize(_resize(label, side)) for label in labels)] for image, *labels in samples
     ]
     columns = max(1, min(columns, len(panels)))
     widest = max(panel.shape[1] for row in panels for panel in row)
@@ -164,7 +145,7 @@ def gallery(
         for first in range(0, len(panels), columns)
     ]
     present = sorted({int(index) for sample in samples for label in sample[1:] for index in np.unique(label)})
-    names = _legend(classes, present, colours, width - 2 * margin, round(0.9 * unit))
+    names = _legend(classes, present, width - 2 * margin, round(0.9 * unit))
     top = margin + round(1.6 * unit)
     height = top + sum(heights) + gap * (len(heights) - 1) + unit + names.shape[0] + margin
     page = Image.new("RGB", (width, height), "white")

@@ -39,8 +39,8 @@ from minifcn.data.tools.mapping import (
 )
 from minifcn.data.tools.raw import RawMask, read_png_mask
 from minifcn.data.tools.sidecars import Sidecar, find_sidecar
+from minifcn.data.tools.silent import IMPORTED, Silent
 from minifcn.data.tools.silent import KINDS as SILENT
-from minifcn.data.tools.silent import Silent
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS, VOC_CLASSES, find_year_folder
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import path_of
@@ -99,11 +99,7 @@ KINDS = {
         "masks of nothing but 0 and 255",
         "255 is void: it is neither learned nor measured. If white is the object, it has to be 1.",
     ),
-    "palettes": SILENT["palettes"],
-    "turned": SILENT["turned"],
-    "dark": SILENT["dark"],
-    "black": SILENT["black"],
-    "constant": SILENT["constant"],
+    **{kind: SILENT[kind] for kind in (*IMPORTED, "constant")},
     "void": ("masks of nothing but 255", "255 is void: nothing can be learned from these, and nothing measured."),
 }
 
