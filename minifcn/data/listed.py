@@ -1,8 +1,8 @@
 """The base class of data sets on disk: lists of ids, and one file of each kind per id.
 
 An id joins a picture, its labels, and what else is known of it; a split is a list of ids in a text file. So a loader
-is three things: where each kind of file lies (`Part`), which ids count (`ids_in_list`), and how the files of one id
-become a `Sample` (the method `_read`). The rest is here: that every file is there is checked at once, its content when
+is three things: where each kind of file lies (`Part`), which ids count (`ids_in_list`), and what a file of each kind
+holds (the method `_array`). The rest is here: that every file is there is checked at once, its content when
 it is read, and what is missing or broken is refused by name or, on request, left out and counted.
 
 A list becomes file names, so an id is letters, digits, `_` and `-` and nothing else: `../../etc/passwd` is no id.
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import MAX_PIXELS, data_errors
+from minifcn.data.files import MAX_PIXELS, data_errors, read_image
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, FormatError, UsageError
 from minifcn.formats.checkpoint import replace_file
@@ -71,13 +71,17 @@ class Part:
 
 
 class Listed(abc.ABC):
-    """A data set on disk. Its maker sets `folder`, `split`, `classes`, `ids` and `parts`, and calls `_complete`."""
+    """A data set on disk. Its maker sets `folder`, `split`, `classes`, `ids` and `parts`, and calls `_complete`.
+
+    The first of `parts` are the images; `kinds` says which fields of a `Sample` the others are.
+    """
 
     folder: Path
     split: str | None
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     parts: Sequence[Part]
+    kinds: Sequence[str] = ("label",)
     skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
@@ -150,12 +154,23 @@ class Listed(abc.ABC):
         stats += [(file, stat.st_size, stat.st_mtime_ns) for file, stat in files]
         return hashlib.sha256(repr(stats).encode()).hexdigest()[:32]
 
-    @abc.abstractmethod
     def _read(self, name: str) -> Sample:
-        """Return the sample of an id, or `DataError`: the one thing in which the formats differ."""
+        """Return the sample of an id, or `DataError`; all its arrays have the height and width of the image."""
+        image_path, *others = (part.path(name) for part in self.parts)
+        arrays = self._image(image_path)
+        for kind, path in zip(self.kinds, others, strict=True):
+            arrays[kind] = self._array(kind, path)
+            what = kind if kind in ("depth", "hha") else "mask"
+            require_fit(path, arrays[kind], arrays["image"], image_path, what=what)
+        return Sample(name, **arrays)
 
-    def _paths(self, name: str) -> list[Path]:
-        return [part.path(name) for part in self.parts]
+    def _image(self, path: Path) -> dict[str, np.ndarray]:
+        """Return what the file of an image holds, by the fields of a `Sample`."""
+        return {"image": read_image(path)}
+
+    @abc.abstractmethod
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        """Return what a file of another kind holds, or `DataError`: the one thing in which the formats differ."""
 
     def _complete(self, *, skip_bad: bool) -> None:
         """Check that the files of every id are there; with `skip_bad` read them all and leave out what is broken."""

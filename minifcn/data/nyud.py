@@ -28,8 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.data.files import read_depth, read_image, read_mask
-from minifcn.data.listed import ID, Listed, Part, ids_in_folder, ids_in_list, read_matlab, require_fit, voided
-from minifcn.data.sample import Sample
+from minifcn.data.listed import ID, Listed, Part, ids_in_folder, ids_in_list, read_matlab, voided
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
 
@@ -100,21 +99,18 @@ class NYUD(Listed):
         for kind in ("image", "label"):
             if kind not in there:
                 raise DataError(f"{root}: no file of a kind that it needs, {kind}; expected some; complete the data")
-        self._kinds, self.parts = tuple(there), tuple(there.values())
+        self.kinds, self.parts = tuple(there)[1:], tuple(there.values())
         self.ids = ids_in_folder(there["label"]) if split is None else _ids(self.folder, split, layout)
         self._complete(skip_bad=skip_bad)
 
-    def _read(self, name: str) -> Sample:
-        paths = dict(zip(self._kinds, self._paths(name), strict=True))
-        image = read_image(paths["image"])
-        arrays: dict[str, np.ndarray] = {"label": _label(paths["label"])}
-        if "depth" in paths:
-            arrays["depth"] = read_depth(paths["depth"], per_metre=self.per_metre)
-        if "hha" in paths:
-            arrays["hha"] = read_image(paths["hha"])
-        for kind, array in arrays.items():
-            require_fit(paths[kind], array, image, paths["image"], what="mask" if kind == "label" else kind)
-        return Sample(name, image, **arrays)
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        if kind == "depth":
+            return read_depth(path, per_metre=self.per_metre)
+        if kind == "hha":
+            return read_image(path)
+        if path.suffix == ".mat":
+            return voided(read_matlab(path, "segmentation", least=0, most=len(NYUD_CLASSES)))
+        return read_mask(path, classes=len(NYUD_CLASSES))
 
 
 def find_nyud(root: Path) -> Layout | None:
@@ -134,12 +130,6 @@ def _folder(root: Path, places: tuple[str, ...]) -> Path | None:
 def _part(root: Path, where: tuple[tuple[str, ...], str, str] | None) -> Part | None:
     folder = _folder(root, where[0]) if where else None
     return Part(folder, (where[2],), where[1]) if where and folder else None
-
-
-def _label(path: Path) -> np.ndarray:
-    if path.suffix == ".mat":
-        return voided(read_matlab(path, "segmentation", least=0, most=len(NYUD_CLASSES)))
-    return read_mask(path, classes=len(NYUD_CLASSES))
 
 
 def _ids(folder: Path, split: str, layout: Layout) -> tuple[str, ...]:
