@@ -161,7 +161,7 @@ class Listed(abc.ABC):
         for kind, path in zip(self.kinds, others, strict=True):
             arrays[kind] = self._array(kind, path)
             what = kind if kind in ("depth", "hha") else "mask"
-            require_fit(path, arrays[kind], arrays["image"], image_path, what=what)
+            require_fit(path, arrays[kind].shape[:2], arrays["image"].shape[:2], image_path, what=what)
         return Sample(name, **arrays)
 
     def _image(self, path: Path) -> dict[str, np.ndarray]:
@@ -294,11 +294,13 @@ def voided(numbers: np.ndarray) -> np.ndarray:
     return np.where(numbers > 0, numbers - 1, VOID).astype(np.uint8)
 
 
-def require_fit(path: Path, label: np.ndarray, image: np.ndarray, image_path: Path, *, what: str = "mask") -> None:
+def require_fit(
+    path: Path, size: tuple[int, ...], image: tuple[int, ...], image_path: Path, *, what: str = "mask"
+) -> None:
     """Refuse what does not have the height and width of its image."""
-    if label.shape[:2] == image.shape[:2]:
+    if size == image:
         return
-    sizes = f"{label.shape[1]}x{label.shape[0]}; expected {image.shape[1]}x{image.shape[0]} as in {image_path}"
-    lying = label.shape[:2] == image.shape[1::-1]
+    sizes = f"{size[1]}x{size[0]}; expected {image[1]}x{image[0]} as in {image_path}"
+    lying = size == image[::-1]
     cure = "was the image turned by its EXIF orientation?" if lying else f"is it the {what} of another image?"
     raise DataError(f"{path}: {what} of {sizes}; {cure}")

@@ -99,11 +99,6 @@ class Thing(NamedTuple):
     draw: Callable[[Array, Array], tuple[Array, Array]]
 
 
-def disc(u: Array, v: Array, radius: float) -> Array:
-    """Return the distance to a circle around (0, 0), negative inside."""
-    return np.sqrt(u * u + v * v) - radius
-
-
 def rectangle(u: Array, v: Array, half_width: float, low: float, high: float) -> Array:
     """Return the distance to the outline of an upright rectangle, negative inside."""
     return np.maximum(np.abs(u) - half_width, np.maximum(low - v, v - high))
@@ -144,7 +139,8 @@ def sphere(rng: Generator, light: Light) -> Thing:
         nz = np.sqrt(np.maximum(1 - nx * nx - ny * ny, 0))
         facing = 0.8 * nz - 0.15 + 0.6 * light.height * ny - 0.6 * light.left * nx
         shine = np.clip(facing - 0.88, 0, 1) * 2.5
-        return disc(u, v - radius, radius), light.on(coat(u, v), np.clip(facing, 0, 1)) + shine[..., None]
+        outline = np.sqrt(u * u + (v - radius) * (v - radius)) - radius
+        return outline, light.on(coat(u, v), np.clip(facing, 0, 1)) + shine[..., None]
 
     return Thing(radius, 2 * radius, draw)
 

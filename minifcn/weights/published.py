@@ -131,9 +131,8 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     groups = list(_groups(net, published.rule))
     there = [i for i, (_, rows) in enumerate(groups) if any(their in arrays for _, their, _ in rows)]
     if not there:
-        return Comparison(
-            name, 0, sum(len(rows) for _, rows in groups), len(arrays), "none of its layers is there", "", None, {}
-        )
+        wanted = sum(len(rows) for _, rows in groups)
+        return Comparison(name, 0, wanted, len(arrays), "none of its layers is there", "", None, {})
     last = there[-1] if isinstance(net, Classifier) else len(groups) - 1  # a trunk may end early, an FCN may not
     rows = [row for _, rows in groups[: last + 1] for row in rows]
     faults = [_difference(their, shape, arrays) for _, their, shape in rows]
@@ -141,9 +140,7 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     faults += _constants(net, arrays, known)
     unmatched = [each for each in arrays if each not in known and not _unused(published, each)]
     faults += [f"{each} is no layer of it" for each in unmatched]
-    taken: dict[str, np.ndarray] = {}
-    if not any(faults):
-        taken = {own: arrays[their].reshape(shape) for own, their, shape in rows}
+    taken = {} if any(faults) else {own: arrays[their].reshape(shape) for own, their, shape in rows}
     output = groups[last][0] if last < len(groups) - 1 else ""
     found = sum(their in arrays and not _difference(their, shape, arrays) for _, their, shape in rows)
     return Comparison(name, found, len(rows), len(unmatched), next(filter(None, faults), ""), output, classes, taken)
@@ -356,15 +353,12 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
     if fit.output:
         return ()
     net = PUBLISHED[fit.net].network(fit.classes)
-    last = [parameter for name, parameter in net.named_parameters() if name.endswith(".b")][-1]
-    count = last.size
+    count = [parameter for name, parameter in net.named_parameters() if name.endswith(".b")][-1].size
     if isinstance(net, Classifier) and count == 1000:
         return imagenet_classes()
-    return (
-        VOC_CLASSES
-        if fit.net.startswith(("voc-", "fcn_resnet")) and count == 21
-        else tuple(f"class {i}" for i in range(count))
-    )
+    if fit.net.startswith(("voc-", "fcn_resnet")) and count == 21:
+        return VOC_CLASSES
+    return tuple(f"class {i}" for i in range(count))
 
 
 def recognised(path: Path) -> bool:

@@ -28,6 +28,7 @@ from minifcn.data.files import (
     photograph,
     require_upright,
 )
+from minifcn.data.listed import require_fit
 from minifcn.data.planes import SENSOR_BITS
 from minifcn.data.tools.mapping import packed
 from minifcn.errors import DataError
@@ -238,9 +239,5 @@ def fitted(path: Path, mask: np.ndarray, own: int, image: Header, image_path: Pa
             )
         own = image.orientation if stored and (not shown or turned == "stored") else 1
     mask = upright(mask, own)
-    if mask.shape[:2] != image.shown:
-        raise DataError(
-            f"{path}: mask of {mask.shape[1]}x{mask.shape[0]}; expected {image.shown[1]}x{image.shown[0]} as in "
-            f"{image_path}; is it the mask of another image?"
-        )
+    require_fit(path, mask.shape[:2], image.shown, image_path)
     return mask
