@@ -107,10 +107,8 @@ def read_mask(path: str | os.PathLike[str], *, classes: int) -> np.ndarray:
     if strange:
         values = ", ".join(map(str, strange[:8])) + (", ..." if len(strange) > 8 else "")
         pixels = sum(counts[value] for value in strange)
-        raise DataError(
-            f"{path}: mask holds {values} at {pixels} of {label.size} pixels; expected 0..{classes - 1} or {VOID} "
-            f"(void); correct the mask or the list of classes"
-        )
+        expected = f"0..{classes - 1} or {VOID} (void); correct the mask or the list of classes"
+        raise DataError(f"{path}: mask holds {values} at {pixels} of {label.size} pixels; expected {expected}")
     return label
 
 
@@ -258,10 +256,8 @@ def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
     bits = bits_of_png(path)
     # Pillow stretches grey of 1, 2 or 4 bits to 0..255: class 1 would arrive as 17, or as void.
     if not (picture.mode == "P" or (picture.mode == "L" and bits == 8)):
-        raise DataError(
-            f"{path}: mask is a PNG of mode {picture.mode}, {bits} bits a sample; expected palette indices or 8-bit "
-            f"grey; map its colours to class indices and save it again"
-        )
+        expected = "palette indices or 8-bit grey; map its colours to class indices and save it again"
+        raise DataError(f"{path}: mask is a PNG of mode {picture.mode}, {bits} bits a sample; expected {expected}")
     require_upright(path, picture)
 
 
@@ -344,10 +340,8 @@ def _require_modest(path: str | os.PathLike[str], picture: Any, what: str, most:
     flat_per_byte, flat = FLAT_PIXELS[kind]
     most = max(FREE_PIXELS, PIXELS_PER_BYTE * size, min(flat, flat_per_byte * size))
     if width * height > most:
-        raise DataError(
-            f"{path}: header announces {width}x{height} pixels in a file of {size} bytes; expected at most {most}; is "
-            f"it of one colour? scale it down first"
-        )
+        what = f"header announces {width}x{height} pixels in a file of {size} bytes"
+        raise DataError(f"{path}: {what}; expected at most {most}; is it of one colour? scale it down first")
     part, most, name = MOST_PARTS.get(picture.tile[0][0] if picture.tile else "", (b"", 0, ""))
     if part and (count := path_of(path).read_bytes().count(part)) > most:
         raise DataError(f"{path}: has {count} {name}; expected at most {most}; save it again")

@@ -147,10 +147,8 @@ class Second(Wrapper):
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset)
         if not self.geometry_classes:
-            raise UsageError(
-                "option heads asks for a second kind of label, and this data set has one alone; expected one with two "
-                "(SIFT Flow, the embedded world)"
-            )
+            what = "option heads asks for a second kind of label, and this data set has one alone"
+            raise UsageError(f"{what}; expected one with two (SIFT Flow, the embedded world)")
         self.classes, self.geometry_classes = self.geometry_classes, ()
 
     def __getitem__(self, index: int) -> Sample:

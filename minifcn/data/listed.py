@@ -185,10 +185,8 @@ class Listed(abc.ABC):
             except DataError as error:
                 bad.append(str(error))
         if bad:
-            raise DataError(
-                f"{bad[0]} (the first of {len(bad)} such among {len(self)} ids of split {self.split}); "
-                f"complete the data or leave them out with `skip_bad=True`"
-            )
+            which = f"{bad[0]} (the first of {len(bad)} such among {len(self)} ids of split {self.split})"
+            raise DataError(f"{which}; complete the data or leave them out with `skip_bad=True`")
 
     def _skip_bad(self) -> None:
         self.skipped = tuple(self.problems(every=False))
@@ -282,10 +280,8 @@ def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarr
     strange = numbers[~((numbers >= least) & (numbers <= most) & (np.floor(numbers) == numbers))]  # NaN, too
     if strange.size:
         values = ", ".join(f"{value:g}" for value in np.unique(strange)[:8])
-        raise DataError(
-            f"{path}: {variable} holds {values} at {strange.size} of {numbers.size} pixels; expected {least}..{most}; "
-            f"is it the file of another data set?"
-        )
+        what = f"{variable} holds {values} at {strange.size} of {numbers.size} pixels"
+        raise DataError(f"{path}: {what}; expected {least}..{most}; is it the file of another data set?")
     return numbers.astype(np.int32)
 
 

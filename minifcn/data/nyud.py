@@ -89,10 +89,8 @@ class NYUD(Listed):
         self.folder, self.split, self.classes = path_of(root), split, NYUD_CLASSES
         layout = find_nyud(self.folder)
         if layout is None:
-            raise DataError(
-                f"{root}: no folder of NYUDv2; expected images and segmentation, or ID.png with ID_mask.png or "
-                f"segm_gt_ID.png; check the path"
-            )
+            expected = "images and segmentation, or ID.png with ID_mask.png or segm_gt_ID.png"
+            raise DataError(f"{root}: no folder of NYUDv2; expected {expected}; check the path")
         self.per_metre = layout.per_metre if per_metre is None else per_metre
         found = {kind: _part(self.folder, getattr(layout, kind)) for kind in ("image", "label", "depth", "hha")}
         there = {kind: part for kind, part in found.items() if part is not None and part.files}

@@ -80,10 +80,9 @@ def _of_array(path: Path, array: np.ndarray, count: int = 0) -> np.ndarray:
         few = [axis for axis in few if array.shape[axis] == count] or few
     if len(few) != 1:
         found = "both the first and the last axis may be the planes" if few else "no axis can be the planes"
-        raise DataError(
-            f"{path}: shape {array.shape}: {found}; expected (planes, height, width) or (height, width, planes) with "
-            f"1 to {MOST_PLANES} planes, and sides above {MOST_PLANES}"
-        )
+        expected = "(planes, height, width) or (height, width, planes)"
+        most = f"1 to {MOST_PLANES} planes, and sides above {MOST_PLANES}"
+        raise DataError(f"{path}: shape {array.shape}: {found}; expected {expected} with {most}")
     return np.moveaxis(array, few[0], -1)
 
 

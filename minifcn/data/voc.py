@@ -126,10 +126,8 @@ def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> P
         return next(iter(years.values()))
     if years:
         there = ", ".join(sorted(years))
-        raise DataError(
-            f"{root}: found the years {there}; expected year {year or 'to be chosen'}; pass one as year= or name the "
-            f"folder of one"
-        )
+        how = "pass one as year= or name the folder of one"
+        raise DataError(f"{root}: found the years {there}; expected year {year or 'to be chosen'}; {how}")
     present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
     raise DataError(f"{root}: holds {present}; expected {wanted}; point the root at one of these")
 

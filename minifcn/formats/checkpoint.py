@@ -171,10 +171,8 @@ def load_checkpoint(path: str | Path, *, allow_nonfinite: bool = False) -> tuple
     if found != expected:
         version = record["format_version"]
         newer = f" (format version: found {version}, expected {FORMAT_VERSION})" if version != FORMAT_VERSION else ""
-        raise FormatError(
-            f"{path}: {_damaged_part(path, data, record)} is damaged: found sha256 {found[:12]} over the file, "
-            f"expected {short(expected[:12])}{newer}; {EARLIER}"
-        )
+        digests = f"found sha256 {found[:12]} over the file, expected {short(expected[:12])}{newer}"
+        raise FormatError(f"{path}: {_damaged_part(path, data, record)} is damaged: {digests}; {EARLIER}")
     _check_record(path, record)
     arrays = {name: array.copy() for name, _, array in views(path, data, then=EARLIER)}  # to train on
     if arrays.keys() != record["tensors"].keys():
@@ -253,10 +251,8 @@ def _parse_record(path: Path, header: bytes) -> dict[str, Any]:
 def _check_record(path: Path, record: dict[str, Any]) -> None:
     version = record["format_version"]
     if version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"{path}: format version: found {version}, expected {FORMAT_VERSION}: "
-            "a newer minifcn wrote it; update this one"
-        )
+        how = "a newer minifcn wrote it; update this one"
+        raise NewerFormatError(f"{path}: format version: found {version}, expected {FORMAT_VERSION}: {how}")
     if version < FORMAT_VERSION:  # there has been no older one yet; the first migration goes here
         raise FormatError(f"{path}: format version: found {version}, expected {FORMAT_VERSION}")
     for field in ("tensors", "meta"):

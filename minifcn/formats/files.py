@@ -64,10 +64,8 @@ def format_of(path: str | Path) -> str:
         return "prototxt"
     if head.startswith(NET_TAGS):
         return "caffemodel"
-    raise FormatError(
-        f"{path}: found the first bytes {head[:8].hex(' ')}; expected those of "
-        f"{', '.join(FORMATS)}; is it a file of weights, and did it arrive whole?"
-    )
+    expected = f"those of {', '.join(FORMATS)}; is it a file of weights, and did it arrive whole?"
+    raise FormatError(f"{path}: found the first bytes {head[:8].hex(' ')}; expected {expected}")
 
 
 def _text(head: bytes) -> bool:

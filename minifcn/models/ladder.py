@@ -61,10 +61,8 @@ class Ladder:
             if skip not in usable:
                 raise UsageError(f"skip {skip!r} is not an output of this trunk finer than {self.last}: it has {known}")
             if usable[skip] >= stride or (stride / usable[skip]).denominator != 1:
-                raise UsageError(
-                    f"skips {tuple(skips)} must go from coarse to fine by whole factors, from {self.last} "
-                    f"(stride {top}) on; this trunk has {known}"
-                )
+                order = f"from coarse to fine by whole factors, from {self.last} (stride {top}) on"
+                raise UsageError(f"skips {tuple(skips)} must go {order}; this trunk has {known}")
             stride = usable[skip]
         return [*(usable[skip] for skip in skips), Fraction(1)]
 
@@ -123,10 +121,9 @@ class Ladder:
             like = out_size(self.paths[rung.skip], size) if rung.skip else size
             larger, smaller = (like, score) if rung.cut == "skip" else (score, like)
             if rung.at + smaller > larger:
-                raise GeometryError(
-                    f"an image of {size} pixels gives {rung.name} a score of {score} and {rung.skip or 'the image'} "
-                    f"{like} cells: cropping the {rung.cut} at {rung.at} leaves too few; use more padding"
-                )
+                gives = f"gives {rung.name} a score of {score} and {rung.skip or 'the image'} {like} cells"
+                few = f"cropping the {rung.cut} at {rung.at} leaves too few; use more padding"
+                raise GeometryError(f"an image of {size} pixels {gives}: {few}")
             score = smaller
         return score
 

@@ -141,10 +141,9 @@ class Parallel(Module):
         widest = max(grids, key=lambda name: grids[name].field)
         for name, grid in grids.items():
             if (grid.stride, grid.start) != (grids[widest].stride, grids[widest].start):
-                raise GeometryError(
-                    f"branches {name} and {widest} cannot be concatenated: their cells have stride {grid.stride} and "
-                    f"{grids[widest].stride} and start at {grid.start} and {grids[widest].start}; expected one grid"
-                )
+                other, which = grids[widest], f"branches {name} and {widest} cannot be concatenated"
+                cells = f"stride {grid.stride} and {other.stride} and start at {grid.start} and {other.start}"
+                raise GeometryError(f"{which}: their cells have {cells}; expected one grid")
         return paths[widest]
 
 

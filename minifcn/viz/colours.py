@@ -26,7 +26,9 @@ def colourize(label: np.ndarray, colours: np.ndarray | None = None) -> np.ndarra
     return picture
 
 
-def overlay(image: np.ndarray, label: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray, label: np.ndarray, alpha: float = 0.5, *, colours: np.ndarray | None = None
+) -> np.ndarray:
     """Return the picture with its label over it: (1 - alpha) image + alpha colour, and outlines in full colour.
 
     Void keeps the photograph, faded to white, for nothing is claimed there. Raises ShapeError unless `image` is
@@ -38,7 +40,7 @@ def overlay(image: np.ndarray, label: np.ndarray, alpha: float = 0.5) -> np.ndar
     laid = np.empty_like(image)
     for top in range(0, len(image), BAND):  # in floats, a whole photograph of 100 megapixels would be 1.2 GB
         band = label[top : top + BAND]
-        paint = colourize(band).astype(np.float32)
+        paint = colourize(band, colours).astype(np.float32)
         strength = np.full(band.shape, alpha, np.float32)
         strength[_outline(label[top : top + BAND + 1])[:BAND] & (band != VOID)] = 1.0
         paint[band == VOID] = 255.0

@@ -244,9 +244,8 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
         cure = "converting with `plain=True` copies arrays of no net, too"
         raise FormatError(f"{path}: fits no net known here: no name of {some} ... is a layer of one; {cure}")
     asked = "does not fit" if net else "fits no net known here; nearest is"
-    raise FormatError(
-        f"{path}: {asked} {best.net}, of which {best.found} of {best.wanted} arrays fit: {short(best.fault)}"
-    )
+    fit = f"{best.net}, of which {best.found} of {best.wanted} arrays fit"
+    raise FormatError(f"{path}: {asked} {fit}: {short(best.fault)}")
 
 
 def unwrapped(path: Path, arrays: Mapping[str, np.ndarray], *, net: str, part: str) -> tuple[Comparison, str]:
@@ -299,10 +298,8 @@ class WeightSet:
     def network(self) -> Module:
         """Return the net with these weights; `UsageError` if they end before its last layer."""
         if self.output:
-            raise UsageError(
-                f"{self.path}: holds the weights of {self.net} up to {self.output} and no classifier; "
-                "they can start an FCN: minifcn.surgery.transplant"
-            )
+            what = f"holds the weights of {self.net} up to {self.output} and no classifier"
+            raise UsageError(f"{self.path}: {what}; they can start an FCN: minifcn.surgery.transplant")
         net = PUBLISHED[self.net].network()
         if not isinstance(net, FCN) or isinstance(net.classes, int):  # several heads have classes of their own
             net = PUBLISHED[self.net].network(len(self.classes))
@@ -409,10 +406,8 @@ def shipped(name: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise UsageError(
-        f"{name}: found neither in {DATA} nor where MINIFCN_DATA points; install minifcn again, or name a file of "
-        "weights with `weights=...`"
-    )
+    how = "install minifcn again, or name a file of weights with `weights=...`"
+    raise UsageError(f"{name}: found neither in {DATA} nor where MINIFCN_DATA points; {how}")
 
 
 def lite0_installed() -> bool:

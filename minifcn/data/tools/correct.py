@@ -80,10 +80,8 @@ def _complete(
     missing += [str(number) for number in sorted(found.numbers) if number not in all_numbers]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise DataError(
-            f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; say which with `map=FILE`, a line "
-            f"each: `R G B class` or `number class`, 255 for void"
-        )
+        how = "say which with `map=FILE`, a line each: `R G B class` or `number class`, 255 for void"
+        raise DataError(f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; {how}")
     return (
         {colour: all_colours[colour] for colour in found.colours},
         {number: all_numbers[number] for number in found.numbers},

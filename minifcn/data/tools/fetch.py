@@ -131,10 +131,8 @@ def source_of(name: str) -> Source:
     """Return the entry of that name. UsageError for a name that is none, or one that is fetched by hand."""
     if name in BY_HAND:
         what, page, size = BY_HAND[name]
-        raise UsageError(
-            f"{name}: {what} is not fetched, since no hash of it is known that could be relied on; fetch it by hand "
-            f"from {page} ({size}) and unpack it as the table in docs/data-sets.md has it"
-        )
+        how = f"fetch it by hand from {page} ({size}) and unpack it as the table in docs/data-sets.md has it"
+        raise UsageError(f"{name}: {what} is not fetched, since no hash of it is known that could be relied on; {how}")
     if name not in SOURCES:
         raise UsageError(f"data set {name!r} is not known; expected one of {', '.join(SOURCES)}")
     return SOURCES[name]
@@ -205,7 +203,9 @@ def download(
     """
     final = path_of(folder) / source.file
     part = final.with_name(final.name + ".part")
-    if not final.exists():
+    if final.exists():
+        require_hash(final, source)
+    else:
         report(part.stat().st_size if part.exists() else 0)
         for last in (False,) * (TRIES - 1) + (True,):
             had = part.stat().st_size if part.exists() else 0
@@ -215,14 +215,10 @@ def download(
             except _CutError as cut:
                 got = part.stat().st_size if part.exists() else 0
                 if last or got <= had:
-                    raise DataError(
-                        f"{source.address}: the connection was cut after {got:,} bytes ({cut}); "
-                        f"run the same command again, and it goes on from there"
-                    ) from cut
+                    what = f"{source.address}: the connection was cut after {got:,} bytes ({cut})"
+                    raise DataError(f"{what}; fetch it again, and it goes on from there") from cut
         require_hash(part, source, remove=True)
         os.replace(part, final)
-    else:
-        require_hash(final, source)
     return final
 
 
@@ -242,10 +238,8 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
         with _opener(trusted, most=2 * source.limit + CHUNK).open(request, timeout=TIMEOUT) as answer:
             kind = answer.headers.get_content_type()
             if kind in ("text/html", "application/xhtml+xml"):
-                raise DataError(
-                    f"{source.address}: the answer is a web page ({kind}); expected an archive; is there a login page "
-                    f"between you and the network?"
-                )
+                what = f"{source.address}: the answer is a web page ({kind}); expected an archive"
+                raise DataError(f"{what}; is there a login page between you and the network?")
             piece = answer.headers.get("Content-Range", "")
             if answer.status == 206 and not piece.startswith(f"bytes {had}-"):  # it would be glued on in a wrong place
                 raise DataError(f"{source.address}: found {piece[:60]!r}; expected bytes from {had}; remove {part}")
@@ -316,10 +310,8 @@ def require_hash(path: str | os.PathLike[str], source: Source, *, remove: bool =
     if found.hexdigest() != source.digest:
         if remove:
             os.unlink(path)
-        raise DataError(
-            f"{path}: found {size:,} bytes with {source.algorithm} {found.hexdigest()}; expected "
-            f"{source.digest}; {'it was removed, ' if remove else ''}fetch it again from {source.address}"
-        )
+        what = f"{path}: found {size:,} bytes with {source.algorithm} {found.hexdigest()}; expected {source.digest}"
+        raise DataError(f"{what}; {'it was removed, ' if remove else ''}fetch it again from {source.address}")
 
 
 def _require_https(address: str, trusted: str) -> None:

@@ -577,10 +577,9 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
         label = _label_of(found, item)
         colours = item.header.deep and not item.header.mode.startswith("I;16")
         if colours and found.bits == 16 and bits_in_use([largest_number(item.file, item.page)]) < 16:
-            raise DataError(
-                f"{item.image}: 16 bits in each of several samples, of which the upper 8 are read and only the lower "
-                "used; save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
-            )
+            what = "16 bits in each of several samples, of which the upper 8 are read and only the lower used"
+            how = "save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
+            raise DataError(f"{item.image}: {what}; {how}")
         image = None if found.planes else read_picture(item.file, page=item.page, bits=found.bits)
     except DataError as error:
         left_out.append(str(error).replace(str(item.file), str(item.source)))
@@ -611,8 +610,7 @@ def _label_of(found: Found, item: Item) -> np.ndarray:
     turned = found.turned or ("" if found.kind == "coco" else "shown")  # labelme and CVAT show photographs upright
     size = drawn.size or item.header.shown
     if size not in (item.header.size, item.header.shown):
-        raise DataError(
-            f"{drawn.source}: drawn on a picture of {size[1]}x{size[0]}; expected {item.header.shown[1]}x"
-            f"{item.header.shown[0]} as {item.image} is; was the picture scaled since? draw on this one"
-        )
+        (height, width), what = item.header.shown, f"drawn on a picture of {size[1]}x{size[0]}"
+        expected = f"{width}x{height} as {item.image} is; was the picture scaled since? draw on this one"
+        raise DataError(f"{drawn.source}: {what}; expected {expected}")
     return fitted(drawn.source, painted(drawn, size, found.classes), 1, item.header, item.image, turned)

@@ -40,6 +40,8 @@ CITYSCAPES_COLOURS = (
     *(0x4682B4, 0xDC143C, 0xFF0000, 0x00008E, 0x000046, 0x003C64, 0x005064, 0x0000E6, 0x770B20),
 )
 BY = ("", "numbers", "colours")
+BY_NUMBER, BY_COLOUR = "with `map=FILE`, a line `number class`", "with `map=FILE`, a line `R G B class`"
+EACH = "one for each class"
 
 
 @dataclass
@@ -77,6 +79,10 @@ class Survey:
             self.repeated.update(mask.repeated)
             for number, colour in mask.palette.items():
                 self.palettes[number].setdefault(colour, path)
+
+    def refusal(self, what: str, expected: str, how: str) -> DataError:
+        """Return the error for masks that mean nothing, to be raised: the first file stands for all."""
+        return DataError(f"{self.first}: {what}; expected {expected}; {how}")
 
     def conflict(self) -> str:
         """Return a number with two colours in two files, or a colour with two numbers, as a sentence; "" for none."""
@@ -222,10 +228,8 @@ def _thresholded(found: Survey, sidecar: Sidecar | None) -> Meaning:
     total = sum(found.greys.values())
     haze = sum(count for grey, count in found.greys.items() if 32 <= grey < 224) / total
     if haze > HAZE or not set(found.numbers) <= {0, 255} or found.colours:
-        raise DataError(
-            f"{found.first}: mask is a JPEG with {len(found.greys)} greys; expected black and white, which is all that "
-            "survives its compression; export the masks as PNG"
-        )
+        expected = "black and white, which is all that survives its compression"
+        raise found.refusal(f"mask is a JPEG with {len(found.greys)} greys", expected, "export the masks as PNG")
     classes = sidecar.classes if sidecar and len(sidecar.classes) == 2 else ("background", "object")
     return Meaning(classes, "threshold", {}, f"JPEG masks: 128 and above is {classes[1]}, below is {classes[0]}")
 
@@ -241,13 +245,12 @@ def _of_numbers(
     if layout == "trimap" and there <= {1, 2, 3}:
         why = "trimaps: 1 is the pet, 2 the background, 3 (the border) void"
         return Meaning(("background", "pet"), "numbers", {1: 1, 2: 0, 3: VOID}, why)
-    if layout == "cityscapes":
-        ids = dict.fromkeys(range(34), VOID) | {number: place for place, number in enumerate(CITYSCAPES_IDS)}
-        meaning = Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' label ids as 19 classes")
-        return _complete(found, pixels, meaning)
-    if layout == "cityscapes train ids":
-        ids = {place: place for place in range(len(CITYSCAPES))}
-        return _complete(found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' 19 train ids"))
+    if layout.startswith("cityscapes"):
+        ids, why = {place: place for place in range(len(CITYSCAPES))}, "Cityscapes' 19 train ids"
+        if layout == "cityscapes":
+            ids = dict.fromkeys(range(34), VOID) | {number: place for place, number in enumerate(CITYSCAPES_IDS)}
+            why = "Cityscapes' label ids as 19 classes"
+        return _complete(found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, why))
     if layout == "ade20k":
         named = sidecar if sidecar and len(sidecar.classes) == 150 else None
         names = named.classes if named else tuple(f"ADE20K class {number}" for number in range(1, 151))
@@ -268,24 +271,19 @@ def _of_numbers(
         proposal = propose_numbers(dict.fromkeys(there, 1), len(classes))
         if proposal is None:
             strange = [number for number in inside if number not in sidecar.numbers]
-            raise DataError(
-                f"{found.first}: masks hold {_some(strange)}; expected the numbers of the {len(classes)} classes in "
-                f"{sidecar.path.name}; correct that list, or say what is what with `map=FILE`, a line `number class`"
-            )
+            expected = f"the numbers of the {len(classes)} classes in {sidecar.path.name}"
+            how = f"correct that list, or say what is what {BY_NUMBER}"
+            raise found.refusal(f"masks hold {_some(strange)}", expected, how)
         why = f"{proposal.why}; named in {sidecar.path.name}"
         return Meaning(classes, "numbers", {**void, **proposal.mapping}, why, proposal.sure)
     if not inside:
-        raise DataError(
-            f"{found.first}: every mask holds 255 or negative numbers alone, which are void; expected classes from 0; "
-            "if 255 is a class, say so with `map=FILE`, a line `255 1`"
-        )
+        what = "every mask holds 255 or negative numbers alone, which are void"
+        raise found.refusal(what, "classes from 0", "if 255 is a class, say so with `map=FILE`, a line `255 1`")
     if layout == "voc" and inside[-1] < len(VOC_CLASSES):
         return Meaning(VOC_CLASSES, "numbers", void | {n: n for n in range(len(VOC_CLASSES))}, "PASCAL VOC's classes")
     if inside[-1] >= VOID:
-        raise DataError(
-            f"{found.first}: masks hold numbers up to {inside[-1]}, {len(inside)} different ones; expected 0 to 254; "
-            "say which is which class with `map=FILE`, a line `number class`"
-        )
+        what = f"masks hold numbers up to {inside[-1]}, {len(inside)} different ones"
+        raise found.refusal(what, "0 to 254", f"say which is which class {BY_NUMBER}")
     proposal = propose_numbers(dict.fromkeys(there, 1), len(inside))
     spread = proposal is not None and len(inside) > 1 and inside[1] - inside[0] >= 16
     if proposal is not None and proposal.mapping and (spread or inside[0] == 1):
@@ -311,11 +309,9 @@ def _smoothed(found: Survey, pixels: Mapping[int, int], sidecar: Sidecar | None)
         why = f"black and white, scaled with interpolation ({len(pixels)} greys): 128 and above is {classes[1]}"
         return Meaning(classes, "threshold", {}, why)
     if sum(sorted(pixels.values())[-FEW:]) > (1 - SMOOTH) * total:
-        raise DataError(
-            f"{found.first}: masks hold {len(pixels)} numbers, of which {FEW} fill nearly all; expected one for each "
-            "class; they were scaled with interpolation: export them again, or scale with the nearest neighbour; if "
-            "they are classes, `classes=FILE` names them, a name a line"
-        )
+        how = "they were scaled with interpolation: export them again, or scale with the nearest neighbour"
+        how += "; if they are classes, `classes=FILE` names them, a name a line"
+        raise found.refusal(f"masks hold {len(pixels)} numbers, of which {FEW} fill nearly all", EACH, how)
     return None
 
 
@@ -326,10 +322,8 @@ def _black_and_white(name: str) -> str:
 def _complete(found: Survey, pixels: Mapping[int, int], meaning: Meaning) -> Meaning:
     strange = sorted(set(pixels) - set(meaning.mapping))
     if strange:
-        raise DataError(
-            f"{found.first}: masks hold {_some(strange)} as well; expected only what is known ({meaning.why}); say "
-            "what they are with `map=FILE`, a line `number class`"
-        )
+        expected = f"only what is known ({meaning.why})"
+        raise found.refusal(f"masks hold {_some(strange)} as well", expected, f"say what they are {BY_NUMBER}")
     return meaning
 
 
@@ -338,10 +332,8 @@ def _of_colours(
 ) -> Meaning:
     there = set(pixels)
     if len(there) > MAX_COLOURS:
-        raise DataError(
-            f"{found.first}: masks hold more than {MAX_COLOURS} colours; expected one for each class; they were scaled "
-            "with interpolation or were JPEGs once; export them again as PNG"
-        )
+        how = "they were scaled with interpolation or were JPEGs once; export them again as PNG"
+        raise found.refusal(f"masks hold more than {MAX_COLOURS} colours", EACH, how)
     if own and there <= set(own):
         names = sidecar.classes if sidecar else ()
         return Meaning(_named(names, own), "colours", own, "as `map=FILE` says")
@@ -349,10 +341,8 @@ def _of_colours(
         mapping = {**sidecar.colours, **own}
         missing = [colour_name(colour) for colour in sorted(there - set(mapping))]
         if missing:
-            raise DataError(
-                f"{found.first}: masks hold {_some(missing)}; expected the colours in {sidecar.path.name}; add them "
-                "there, or say what they are with `map=FILE`, a line `R G B class`"
-            )
+            how = f"add them there, or say what they are {BY_COLOUR}"
+            raise found.refusal(f"masks hold {_some(missing)}", f"the colours in {sidecar.path.name}", how)
         return Meaning(sidecar.classes, "colours", mapping, f"colours named in {sidecar.path.name}")
     voc, known = voc_colours(len(VOC_CLASSES)), voc_colours(VOID)
     if there <= set(CAMVID) and (layout == "camvid" or not there <= set(voc)):
@@ -371,10 +361,8 @@ def _of_colours(
         return Meaning(_named(names, mapping), "colours", {**mapping, **own}, "VOC's palette")
     proposal = propose_colours(pixels, len(there))
     if proposal is None:
-        raise DataError(
-            f"{found.first}: masks hold {len(there)} colours; expected at most {VOID} classes; say which is which with "
-            "`map=FILE`, a line `R G B class`"
-        )
+        expected = f"at most {VOID} classes"
+        raise found.refusal(f"masks hold {len(there)} colours", expected, f"say which is which {BY_COLOUR}")
     mapping = {**proposal.mapping, **own}
     names = tuple(f"colour {colour_name(colour)}" for colour, number in mapping.items() if number != VOID)
     if sidecar and len(sidecar.classes) >= len(names):

@@ -233,10 +233,9 @@ def fitted(path: Path, mask: np.ndarray, own: int, image: Header, image_path: Pa
         size = mask.shape[:2]
         stored, shown = size == image.size, size == image.shown
         if stored and shown and not turned:
-            raise DataError(
-                f"{image_path}: EXIF orientation {image.orientation}, and none in its mask {path.name}; expected to "
-                "know how the mask was drawn; `turned=stored` turns it with the photograph, `turned=shown` leaves it"
-            )
+            found = f"EXIF orientation {image.orientation}, and none in its mask {path.name}"
+            how = "`turned=stored` turns it with the photograph, `turned=shown` leaves it"
+            raise DataError(f"{image_path}: {found}; expected to know how the mask was drawn; {how}")
         own = image.orientation if stored and (not shown or turned == "stored") else 1
     mask = upright(mask, own)
     require_fit(path, mask.shape[:2], image.shown, image_path)

@@ -241,10 +241,8 @@ def _of_lines(path: Path) -> list[Entry]:
                 return found
     table = path.suffix.lower() in (".csv", ".tsv") and any(re.search(r"[,;\t]", line) for line in lines)
     if table or re.search(r"colou?r|palette", path.stem, re.IGNORECASE):
-        raise DataError(
-            f"{path}: found {lines[0] if lines else ''!r:.60}; expected a table with the columns name and value, or "
-            "name, r, g and b"
-        )
+        expected = "a table with the columns name and value, or name, r, g and b"
+        raise DataError(f"{path}: found {lines[0] if lines else ''!r:.60}; expected {expected}")
     return [(None, None, _clean(line)) for line in lines]
 
 

@@ -169,7 +169,8 @@ def test_a_download_has_its_name_when_it_is_whole(server: Server, source: Source
 
 def test_a_cut_connection_goes_on_where_it_stopped(server: Server, source: Source, tmp_path: Path) -> None:
     server.cut_after = 5000
-    refused(lambda: get(source, tmp_path, server), "the connection was cut after 15,000 bytes", "run the same command")
+    again = "fetch it again, and it goes on from there"
+    refused(lambda: get(source, tmp_path, server), "the connection was cut after 15,000 bytes", again)
     assert names(tmp_path) == ["voc.tar.part"] and server.asked == ["", "bytes=5000-", "bytes=10000-"]
     assert (tmp_path / "voc.tar.part").read_bytes() == TREE[:15000]
     server.cut_after, seen = None, []
