@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import nn
 from minifcn.backend import to_host
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import out_size
@@ -26,23 +27,7 @@ from minifcn.models.context import GlobalContext
 from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.trunk import Parallel, Residual, Trunk
-from minifcn.nn import (
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Linear,
-    LocalResponseNorm,
-    MaxPool2d,
-    Module,
-    ReLU,
-    ReLU6,
-    Sequential,
-    Upsample,
-    ZeroPad2d,
-    bilinear,
-)
+from minifcn.nn import Module, bilinear
 from minifcn.tensor import Parameter
 
 OPSET, IR = 17, 8  # of 2022: what is older than this year's tools reads them, too
@@ -135,7 +120,7 @@ def convolution(writer: Writer, module: Any, x: str) -> str:
 
 def pool(writer: Writer, module: Any, x: str) -> str:
     """Write an average pool or a max pool; one with ceil mode gets its map padded where it could be too small."""
-    if isinstance(module, AvgPool2d):
+    if isinstance(module, nn.AvgPool2d):
         if module.layer.padding or module.layer.dilation > 1 or module.layer.stride > 1:
             raise UsageError("export: an average pool with a border, dilation or stride cannot be written as ONNX")
         return writer.node("AveragePool", x, kernel_shape=[module.layer.kernel] * 2)
@@ -244,23 +229,23 @@ FUSIONS: dict[str, Callable[[Writer, str, str], str]] = {
 
 
 FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
-    Conv2d: convolution,
-    ConvTranspose2d: convolution,
-    MaxPool2d: pool,
-    Upsample: upsample,
-    Linear: linear,
-    LocalResponseNorm: normalization,
-    Dropout: lambda writer, module, x: x,  # nothing is dropped when nothing is learned
+    nn.Conv2d: convolution,
+    nn.ConvTranspose2d: convolution,
+    nn.MaxPool2d: pool,
+    nn.Upsample: upsample,
+    nn.Linear: linear,
+    nn.LocalResponseNorm: normalization,
+    nn.Dropout: lambda writer, module, x: x,  # nothing is dropped when nothing is learned
     GlobalAverage: lambda writer, module, x: writer.node("ReduceMean", x, axes=[2, 3], keepdims=0),
-    BatchNorm2d: normalized,
-    ZeroPad2d: padded,
-    ReLU6: relu6,
-    ReLU: lambda writer, module, x: writer.node("Relu", x),
+    nn.BatchNorm2d: normalized,
+    nn.ZeroPad2d: padded,
+    nn.ReLU6: relu6,
+    nn.ReLU: lambda writer, module, x: writer.node("Relu", x),
     Residual: lambda writer, module, x: writer.node(
         "Add", write(writer, module.shortcut, x) if module.shortcut else x, sequential(writer, module, x)
     ),
     GlobalContext: context,
-    Sequential: sequential,
+    nn.Sequential: sequential,
     Parallel: parallel,
     FCN_ResNet: resized,
     Classifier: lambda writer, net, x: write(writer, net.top, list(stages(writer, net.trunk, x).values())[-1]),

@@ -7,8 +7,6 @@
 The folder itself is never changed. What cannot be used is left out and listed, with a way to fix it.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 import re
@@ -26,19 +24,8 @@ import numpy as np
 from minifcn.data.files import write_image, write_mask
 from minifcn.data.planes import TIFF_SUFFIXES, read_planes
 from minifcn.data.sample import MOST_PLANES, VOID
-from minifcn.data.tools.annotations import (
-    Drawn,
-    embedded_picture,
-    is_coco,
-    is_cvat,
-    is_labelme,
-    labels_of,
-    painted,
-    read_any_json,
-    read_coco,
-    read_cvat,
-    read_labelme,
-)
+from minifcn.data.tools import annotations
+from minifcn.data.tools.annotations import Drawn
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, read_map
 from minifcn.data.tools.meaning import BY, Meaning, Survey, meaning_of
@@ -121,7 +108,7 @@ class Found:
 
     def unpack(self, source: Path) -> Path:
         """Return a temporary file with the photograph inside a file of labelme; it is removed with this object."""
-        content, suffix = embedded_picture(source)
+        content, suffix = annotations.embedded_picture(source)
         if not self._unpacked:
             folder = Path(tempfile.mkdtemp(prefix="minifcn-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -233,13 +220,13 @@ def _sources(root: Path, files: Sequence[Path], kind: str, planes: int) -> Sourc
         suffix = path.suffix.lower()
         try:
             if suffix == ".json" and not path.stem.endswith("_polygons") and kind in ("", "labelme", "coco"):
-                found = read_any_json(path)
-                if is_labelme(found):
-                    there["labelme"].drawn.append(read_labelme(path, found))
-                elif is_coco(found):
-                    _extend(there["coco"], *read_coco(path, found))
-            elif suffix == ".xml" and kind in ("", "cvat") and is_cvat(path):
-                _extend(there["cvat"], *read_cvat(path))
+                found = annotations.read_any_json(path)
+                if annotations.is_labelme(found):
+                    there["labelme"].drawn.append(annotations.read_labelme(path, found))
+                elif annotations.is_coco(found):
+                    _extend(there["coco"], *annotations.read_coco(path, found))
+            elif suffix == ".xml" and kind in ("", "cvat") and annotations.is_cvat(path):
+                _extend(there["cvat"], *annotations.read_cvat(path))
         except DataError as error:
             if not NAMES.fullmatch(path.stem):
                 broken.append(str(error))
@@ -456,7 +443,7 @@ def _picture_of(
 def _classes_of_shapes(
     found: Found, sources: Sources, drawn: Sequence[Drawn], sidecar: Sidecar | None
 ) -> tuple[tuple[str, ...], str]:
-    labels = labels_of(drawn)
+    labels = annotations.labels_of(drawn)
     order = sources.names or (sidecar.classes if sidecar else ())
     where = "as their file lists them"
     if sidecar and set(labels) <= set(sidecar.classes):
@@ -613,4 +600,4 @@ def _label_of(found: Found, item: Item) -> np.ndarray:
         (height, width), what = item.header.shown, f"drawn on a picture of {size[1]}x{size[0]}"
         expected = f"{width}x{height} as {item.image} is; was the picture scaled since? draw on this one"
         raise DataError(f"{drawn.source}: {what}; expected {expected}")
-    return fitted(drawn.source, painted(drawn, size, found.classes), 1, item.header, item.image, turned)
+    return fitted(drawn.source, annotations.painted(drawn, size, found.classes), 1, item.header, item.image, turned)

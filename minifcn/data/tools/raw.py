@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minifcn.data.files import (
-    IMAGE_FORMATS,
+    FRAME_FORMATS,
     MAX_PIXELS,
     ORIENTATION,
     bits_of_png,
@@ -35,7 +35,6 @@ from minifcn.errors import DataError
 from minifcn.formats.limits import bytes_of
 from minifcn.formats.npz import read_npy
 
-FORMATS = (*IMAGE_FORMATS, "TIFF")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
 MASK_SUFFIXES = (*PICTURE_SUFFIXES, ".npy")
 MAX_PAGES = 10_000
@@ -76,7 +75,7 @@ class RawMask:
 
 def read_header(path: Path) -> Header:
     """Return what the header of a picture says; nothing is decoded."""
-    with opened(path, formats=FORMATS, what="mask") as picture:
+    with opened(path, formats=FRAME_FORMATS, what="mask") as picture:
         deep = picture.mode.startswith("I;16") or is_deep(path, picture)
         return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture), deep)
 
@@ -105,7 +104,7 @@ def _pages(picture: Any) -> int:
 
 def largest_number(path: Path, page: int) -> int:
     """Return the largest number in a 16-bit picture; transparency does not count."""
-    with opened(path, formats=FORMATS) as picture:
+    with opened(path, formats=FRAME_FORMATS) as picture:
         picture.seek(page)
         deep, numbers = is_deep(path, picture, page=page), np.asarray(picture)
     if not deep:
@@ -125,7 +124,7 @@ def bits_in_use(largest: Iterable[int]) -> int:
 
 def read_picture(path: Path, *, page: int = 0, bits: int = 16) -> np.ndarray:
     """Return a photograph (H, W, 3) uint8, upright, as `read_image` does, from any page and of `bits` used bits."""
-    with opened(path, formats=FORMATS) as picture:
+    with opened(path, formats=FRAME_FORMATS) as picture:
         picture.seek(page)
         _require_room(path, picture)
         return np.array(photograph(path, picture, page=page, bits=bits))
@@ -141,7 +140,7 @@ def read_raw_mask(path: Path, *, page: int = 0) -> RawMask:
     """Return a mask as it is stored. DataError for what can hold no class numbers."""
     if path.suffix.lower() == ".npy":
         return RawMask(".npy", _array(path))
-    with opened(path, formats=FORMATS, what="mask") as picture:
+    with opened(path, formats=FRAME_FORMATS, what="mask") as picture:
         picture.seek(page)
         _require_room(path, picture)
         return _raw(path, picture, page)
