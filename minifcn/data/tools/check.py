@@ -28,15 +28,8 @@ from minifcn.data.files import read_image
 from minifcn.data.listed import ID, MAX_LIST, Part, read_lines
 from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown, shown_as
 from minifcn.data.sample import VOID
-from minifcn.data.tools.mapping import (
-    MAX_COLOURS,
-    Proposal,
-    colour_name,
-    meant_by,
-    packed,
-    propose_colours,
-    propose_numbers,
-)
+from minifcn.data.tools import mapping
+from minifcn.data.tools.mapping import MAX_COLOURS, Proposal, packed
 from minifcn.data.tools.raw import RawMask, read_png_mask
 from minifcn.data.tools.sidecars import Sidecar, find_sidecar
 from minifcn.data.tools.silent import IMPORTED, Silent
@@ -144,8 +137,8 @@ class Findings:
                 named = {colour: known[colour] for colour in self.colours}
                 colours = Proposal(named, f"colours named in {self.table.path.name}", sure=True)
             else:
-                colours = propose_colours(self.colours, len(self.classes))
-        return colours, propose_numbers(self.numbers, len(self.classes)) if self.numbers else None
+                colours = mapping.propose_colours(self.colours, len(self.classes))
+        return colours, mapping.propose_numbers(self.numbers, len(self.classes)) if self.numbers else None
 
     def lines(self, *, first: int = 3) -> Iterator[str]:
         """Yield the report, with the `first` faults of each kind."""
@@ -218,7 +211,7 @@ class Findings:
                 )
             elif colours:
                 yield f"proposed for the colours ({colours.why}):"
-                yield from _table(colours, self.colours, self.colour_files, self.classes, colour_name)
+                yield from _table(colours, self.colours, self.colour_files, self.classes, mapping.colour_name)
         if numbers and numbers.mapping:
             yield ""
             yield f"proposed for the numbers ({numbers.why}):"
@@ -338,7 +331,7 @@ def _lists(found: Findings, folder: Path, split: str | None, masks: Part) -> dic
             name = raw.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\r").decode("utf-8", "backslashreplace")
             where = f"{file.name}, line {number}"
             if not ID.fullmatch(name):
-                meant = next((one for one in meant_by(name) if one in masks.files and ID.fullmatch(one)), "")
+                meant = next((one for one in mapping.meant_by(name) if one in masks.files and ID.fullmatch(one)), "")
                 what = f"{where}: {name[:60]!r}" if name.strip() else f"{where}: is empty"
                 found.faults["line"].append(f"{what}, read as {meant}" if meant else what)
                 if not meant:

@@ -24,23 +24,13 @@ import numpy as np
 from minifcn.data.files import write_image, write_mask
 from minifcn.data.planes import TIFF_SUFFIXES, read_planes
 from minifcn.data.sample import MOST_PLANES, VOID
-from minifcn.data.tools import annotations
+from minifcn.data.tools import annotations, raw
 from minifcn.data.tools.annotations import Drawn
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, read_map
 from minifcn.data.tools.meaning import BY, Meaning, Survey, meaning_of
 from minifcn.data.tools.pairing import Pair, as_id, listed_as, pair_files, split_role, take_apart, walk, words_of
-from minifcn.data.tools.raw import (
-    PICTURE_SUFFIXES,
-    TURNED,
-    Header,
-    bits_in_use,
-    fitted,
-    largest_number,
-    read_header,
-    read_picture,
-    read_raw_mask,
-)
+from minifcn.data.tools.raw import PICTURE_SUFFIXES, TURNED, Header
 from minifcn.data.tools.sidecars import NAMES, VOID_NAMES, Sidecar, find_sidecar, read_sidecar
 from minifcn.data.tools.splits import find_lists
 from minifcn.data.voc import BITS, IMAGES, MASKS, SPLITS
@@ -185,7 +175,7 @@ def recognise(
         raise DataError(f"{root}: nothing can be used; {next(iter(found.left_out), 'no picture has a label')}")
     deep = [one for one in found.items if one.header.deep]
     if deep:
-        found.bits = bits_in_use(largest_number(one.file, one.page) for one in deep)
+        found.bits = raw.bits_in_use(raw.largest_number(one.file, one.page) for one in deep)
         how = f"no number needs more than {found.bits} bits, so these are scaled to 8" if found.bits < 16 else ""
         found.notes.append(f"{len(deep)} pictures of 16 bits: {how or 'their upper 8 bits are used'}")
     if planes:
@@ -303,13 +293,13 @@ def _read_masks(
             continue
         try:
             header = _header(found, pair.image)
-            pages = 1 if mask.suffix.lower() == ".npy" else read_header(mask).pages
+            pages = 1 if mask.suffix.lower() == ".npy" else raw.read_header(mask).pages
             if pages != header.pages:
                 cure = "" if header.pages > MOST_PLANES else f"; are they planes of one image? `planes={header.pages}`"
                 raise DataError(f"{mask}: {pages} pages; expected {header.pages}, as in {pair.image.name}{cure}")
             items = []
             for page in range(pages):
-                survey.add(mask, read_raw_mask(mask, page=page))
+                survey.add(mask, raw.read_raw_mask(mask, page=page))
                 name = f"{ids[pair.image]}_{page:04d}" if pages > 1 else ids[pair.image]
                 items.append(Item(name, pair.image, header, page, mask, None, pair.split, frozenset(pair.names)))
             found.items += items
@@ -330,7 +320,7 @@ def _read_masks(
 def _header(found: Found, path: Path) -> Header:
     """Return what a picture is; an image of planes is read, and has one page."""
     if not found.planes:
-        return read_header(path)
+        return raw.read_header(path)
     return Header(read_planes(path, count=found.planes).shape[:2], 1, "planes")
 
 
@@ -563,11 +553,11 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
     try:
         label = _label_of(found, item)
         colours = item.header.deep and not item.header.mode.startswith("I;16")
-        if colours and found.bits == 16 and bits_in_use([largest_number(item.file, item.page)]) < 16:
+        if colours and found.bits == 16 and raw.bits_in_use([raw.largest_number(item.file, item.page)]) < 16:
             what = "16 bits in each of several samples, of which the upper 8 are read and only the lower used"
             how = "save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
             raise DataError(f"{item.image}: {what}; {how}")
-        image = None if found.planes else read_picture(item.file, page=item.page, bits=found.bits)
+        image = None if found.planes else raw.read_picture(item.file, page=item.page, bits=found.bits)
     except DataError as error:
         left_out.append(str(error).replace(str(item.file), str(item.source)))
         return False
@@ -590,9 +580,9 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
 def _label_of(found: Found, item: Item) -> np.ndarray:
     """Return the classes (H, W) uint8 of one picture, upright."""
     if item.mask is not None and found.meaning is not None:
-        raw = read_raw_mask(item.mask, page=item.page)
-        label = found.meaning.label(item.mask, raw)
-        return fitted(item.mask, label, raw.orientation, item.header, item.image, found.turned)
+        mask = raw.read_raw_mask(item.mask, page=item.page)
+        label = found.meaning.label(item.mask, mask)
+        return raw.fitted(item.mask, label, mask.orientation, item.header, item.image, found.turned)
     drawn: Any = item.drawn
     turned = found.turned or ("" if found.kind == "coco" else "shown")  # labelme and CVAT show photographs upright
     size = drawn.size or item.header.shown
@@ -600,4 +590,4 @@ def _label_of(found: Found, item: Item) -> np.ndarray:
         (height, width), what = item.header.shown, f"drawn on a picture of {size[1]}x{size[0]}"
         expected = f"{width}x{height} as {item.image} is; was the picture scaled since? draw on this one"
         raise DataError(f"{drawn.source}: {what}; expected {expected}")
-    return fitted(drawn.source, annotations.painted(drawn, size, found.classes), 1, item.header, item.image, turned)
+    return raw.fitted(drawn.source, annotations.painted(drawn, size, found.classes), 1, item.header, item.image, turned)

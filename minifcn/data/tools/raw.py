@@ -15,19 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import (
-    FRAME_FORMATS,
-    MAX_PIXELS,
-    ORIENTATION,
-    bits_of_png,
-    colours_of_mask,
-    data_errors,
-    is_deep,
-    lower_bytes,
-    opened,
-    photograph,
-    require_upright,
-)
+from minifcn.data import files
+from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, opened
 from minifcn.data.listed import require_fit
 from minifcn.data.planes import SENSOR_BITS
 from minifcn.data.tools.mapping import packed
@@ -76,7 +65,7 @@ class RawMask:
 def read_header(path: Path) -> Header:
     """Return what the header of a picture says; nothing is decoded."""
     with opened(path, formats=FRAME_FORMATS, what="mask") as picture:
-        deep = picture.mode.startswith("I;16") or is_deep(path, picture)
+        deep = picture.mode.startswith("I;16") or files.is_deep(path, picture)
         return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture), deep)
 
 
@@ -106,14 +95,14 @@ def largest_number(path: Path, page: int) -> int:
     """Return the largest number in a 16-bit picture; transparency does not count."""
     with opened(path, formats=FRAME_FORMATS) as picture:
         picture.seek(page)
-        deep, numbers = is_deep(path, picture, page=page), np.asarray(picture)
+        deep, numbers = files.is_deep(path, picture, page=page), np.asarray(picture)
     if not deep:
         return int(numbers.max(initial=0))
     upper = numbers[..., :3]
     most = int(upper.max(initial=0))
     if most >= 2 ** (SENSOR_BITS - 8):  # the lower half would not change how many bits are in use
         return most << 8 | 255
-    return most << 8 | int(lower_bytes(path, page=page)[..., :3][upper == most].max(initial=0))
+    return most << 8 | int(files.lower_bytes(path, page=page)[..., :3][upper == most].max(initial=0))
 
 
 def bits_in_use(largest: Iterable[int]) -> int:
@@ -127,7 +116,7 @@ def read_picture(path: Path, *, page: int = 0, bits: int = 16) -> np.ndarray:
     with opened(path, formats=FRAME_FORMATS) as picture:
         picture.seek(page)
         _require_room(path, picture)
-        return np.array(photograph(path, picture, page=page, bits=bits))
+        return np.array(files.photograph(path, picture, page=page, bits=bits))
 
 
 def _require_room(path: Path, picture: Any) -> None:
@@ -149,7 +138,7 @@ def read_raw_mask(path: Path, *, page: int = 0) -> RawMask:
 def read_png_mask(path: Path) -> RawMask:
     """Return a mask in the one format that training takes, as it is stored. DataError for one that its EXIF turns."""
     with opened(path, formats=("PNG",), what="mask") as picture:
-        require_upright(path, picture)
+        files.require_upright(path, picture)
         return _raw(path, picture, 0)
 
 
@@ -164,14 +153,14 @@ def _raw(path: Path, picture: Any, page: int) -> RawMask:
     if mode == "LA":
         return RawMask(f"8-bit {name} with transparency", np.array(picture)[..., 0], turned)
     if mode == "L":
-        bits = bits_of_png(path) if name == "PNG" else 8
+        bits = files.bits_of_png(path) if name == "PNG" else 8
         return RawMask(f"{bits}-bit {name}", np.array(picture) // np.uint8(255 // (2**bits - 1)), turned)
     if mode.startswith("I") or mode == "F":
         bits = 16 if mode.startswith("I;16") or name == "PNG" else 32
         return RawMask(f"{bits}-bit {name}", _whole(path, picture), turned)
     if mode not in ("RGB", "RGBA"):
         raise DataError(f"{path}: mask of mode {mode}; expected numbers or colours; save it as PNG")
-    return RawMask(f"{name} in colours", colours_of_mask(path, picture, page=page), turned)
+    return RawMask(f"{name} in colours", files.colours_of_mask(path, picture, page=page), turned)
 
 
 def _of_palette(name: str, picture: Any, turned: int) -> RawMask:
@@ -201,7 +190,7 @@ def _whole(path: Path, numbers: Any) -> np.ndarray:
 
 def _array(path: Path) -> np.ndarray:
     """Return the numbers of a `.npy`, (H, W), read without running anything."""
-    with data_errors():
+    with files.data_errors():
         values = read_npy(path, "mask", bytes_of(path, what="a mask"))
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
