@@ -39,6 +39,7 @@ CITYSCAPES_COLOURS = (
     *(0x804080, 0xF423E8, 0x464646, 0x66669C, 0xBE9999, 0x999999, 0xFAAA1E, 0xDCDC00, 0x6B8E23, 0x98FB98),
     *(0x4682B4, 0xDC143C, 0xFF0000, 0x00008E, 0x000046, 0x003C64, 0x005064, 0x0000E6, 0x770B20),
 )
+VOC_COLOURS = voc_colours(len(VOC_CLASSES))
 BY = ("", "numbers", "colours")
 BY_NUMBER, BY_COLOUR = "with `map=FILE`, a line `number class`", "with `map=FILE`, a line `R G B class`"
 EACH = "one for each class"
@@ -105,19 +106,17 @@ class Survey:
 
         Only if twice as many are VOC's as are not: other palettes share a few with it by chance.
         """
-        known = voc_colours(len(VOC_CLASSES))
         used = {(number, colour) for number, colours in self.palettes.items() for colour in colours}
         used = {(number, colour) for number, colour in used if colour not in self.repeated}
-        wrong = sorted((number, colour) for number, colour in used if known.get(colour, number) != number)
+        wrong = sorted((number, colour) for number, colour in used if VOC_COLOURS.get(colour, number) != number)
         if not wrong or len(used) < 2 or 2 * len(self.own_colours()) > len(wrong):
             return ""
         number, colour = wrong[0]
-        return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {known[colour]}"
+        return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {VOC_COLOURS[colour]}"
 
     def own_colours(self) -> set[int]:
         """Return the colours in palettes that are not VOC's."""
-        used = {colour for colours in self.palettes.values() for colour in colours}
-        return used - voc_colours(len(VOC_CLASSES)).keys()
+        return {colour for colours in self.palettes.values() for colour in colours} - VOC_COLOURS.keys()
 
 
 def _counted(values: np.ndarray) -> dict[int, int]:
@@ -177,7 +176,7 @@ def meaning_of(
     own_colours, own_numbers = own
     if found.greys:
         return _thresholded(found, sidecar)
-    known = len(found.colours) > 1 and set(found.colours) <= set(voc_colours(len(VOC_CLASSES)))
+    known = len(found.colours) > 1 and found.colours.keys() <= VOC_COLOURS.keys()
     known &= layout == "voc" or not found.channels_equal  # black and (128, 128, 128) are VOC's, and two greys
     equal = bool(found.colours) and found.channels_equal and not known
     if (equal or (found.colours and found.red_only and max(found.colours) >> 16 <= CARLA_MOST)) and by != "colours":
@@ -212,8 +211,7 @@ def _numbers_count(found: Survey, sidecar: Sidecar | None) -> bool | None:
 
     They do if all are VOC's, and no list is too short to name VOC's classes.
     """
-    known = voc_colours(len(VOC_CLASSES))
-    classes = {known.get(colour, VOID) for colours in found.palettes.values() for colour in colours} - {VOID}
+    classes = {VOC_COLOURS.get(colour, VOID) for colours in found.palettes.values() for colour in colours} - {VOID}
     inside = {number for number in found.numbers if number != VOID}
     named = bool(sidecar and inside <= set(sidecar.numbers) and len(sidecar.classes) <= max(classes, default=0))
     return named if named or found.own_colours() else None
@@ -344,12 +342,12 @@ def _of_colours(
             how = f"add them there, or say what they are {BY_COLOUR}"
             raise found.refusal(f"masks hold {_some(missing)}", f"the colours in {sidecar.path.name}", how)
         return Meaning(sidecar.classes, "colours", mapping, f"colours named in {sidecar.path.name}")
-    voc, known = voc_colours(len(VOC_CLASSES)), voc_colours(VOID)
-    if there <= set(CAMVID) and (layout == "camvid" or not there <= set(voc)):
+    known = voc_colours(VOID)
+    if there <= set(CAMVID) and (layout == "camvid" or not there <= VOC_COLOURS.keys()):
         names = tuple(name for name in CAMVID.values() if not VOID_NAMES.fullmatch(name))
         by_colour = {colour: names.index(name) if name in names else VOID for colour, name in CAMVID.items()}
         return Meaning(names, "colours", {**by_colour, **own}, "CamVid's colours")
-    if there <= {*CITYSCAPES_COLOURS, 0} and len(there) > 1 and not there <= set(voc):
+    if there <= {*CITYSCAPES_COLOURS, 0} and len(there) > 1 and not there <= VOC_COLOURS.keys():
         by_colour = {0: VOID, **{colour: place for place, colour in enumerate(CITYSCAPES_COLOURS)}}
         return Meaning(CITYSCAPES, "colours", {**by_colour, **own}, "Cityscapes' colours")
     if there <= set(known):
