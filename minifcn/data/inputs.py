@@ -5,8 +5,6 @@ first (FCN, section 5 and table 4). A part of the picture can be hidden by its t
 things, what is around them, or their outlines (TPAMI, table 8).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -5,8 +5,6 @@ section 4.1). For photographs that is ImageNet. This is the counterpart for the 
 ground, the same things in the same paints, and a label for the whole picture only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Each format begins with bytes that no other begins with. A zip holds one of two 
 which; MATLAB writes two formats under one name; a prototxt is the only one that is text.
 """
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recognise files that are often taken for weights and are none, each with what to do about it."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import zipfile

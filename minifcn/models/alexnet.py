@@ -5,8 +5,6 @@ is 63 where VGG's is 64: `Grid` computes it. `AlexNet2014` is what torchvision c
 AlexNet, by the same lines: one group, no normalisation, fewer filters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar

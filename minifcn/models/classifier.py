@@ -5,8 +5,6 @@ size of image and no other; `surgery.convolutionalize` turns it into a net that 
 one. Without weights from elsewhere, what it says about a photograph is noise: good for shapes and equalities only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ average over the whole map, put beside every cell, is the cheapest way of lookin
 that a student can compare. Both parts are brought to length 1 first, so that neither drowns the other.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Iterator

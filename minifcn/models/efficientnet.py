@@ -10,8 +10,6 @@ published weights are folded when they are read (`weights.names.folded`). Tan an
 "Lite" is its authors' version without squeeze-and-excitation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

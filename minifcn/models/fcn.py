@@ -4,8 +4,6 @@ One class builds every ladder of figure 3: FCN-32s has no skips, FCN-16s one, FC
 out the loop below for a particular net. FCN, section 4.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

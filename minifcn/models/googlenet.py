@@ -4,8 +4,6 @@
 the final average pool: with it a cell of the last map sees 907 pixels (the number in the paper's table 1), without 715.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

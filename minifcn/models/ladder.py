@@ -5,8 +5,6 @@ Each rung doubles back towards the image: upsample the score by the ratio of two
 down anywhere. FCN, section 4.2 and figure 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction

@@ -4,8 +4,6 @@ It has no padding at all, so what it says about a window of a larger image is, t
 convolutional twin says at that cell: the place to understand FCN, section 3.1, before any real net.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

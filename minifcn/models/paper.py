@@ -3,8 +3,6 @@
 All take the options of `fcn` and of their trunk. FCN, sections 4 and 5.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -7,8 +7,6 @@ a crop. A second head on layer3 helps in training: its loss counts half there, a
 He et al., "Deep residual learning" (CVPR 2016); FCN, section 3.2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any

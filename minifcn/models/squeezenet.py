@@ -5,8 +5,6 @@ side. The score of a class is the mean of its map: the net was fully convolution
 is 16, half that of the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

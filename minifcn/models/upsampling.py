@@ -6,8 +6,6 @@ a ReLU would cut the negative scores off, so the first step sends on every score
 survives, and the last step puts the pair together again: relu(x) - relu(-x) = x.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minifcn import ops

@@ -4,8 +4,6 @@ The fully connected layers of the classifier are here already convolutions, 7x7 
 `dense=True` they are what they were.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

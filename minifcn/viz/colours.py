@@ -1,7 +1,5 @@
 """Turn labels into colours, and lay them over photographs (NumPy only)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minifcn.data.palette import palette

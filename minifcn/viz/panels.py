@@ -1,7 +1,5 @@
 """Draw predictions side by side, with captions and a legend (Pillow)."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping, Sequence

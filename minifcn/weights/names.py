@@ -6,8 +6,6 @@ torchvision numbers the layers of a `Sequential`, so its names are sums. torchvi
 convolution, by constants once it is trained, and `folded` multiplies them into the weights.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 

@@ -9,8 +9,6 @@ fail. Where that can happen the graph first pads the map. So an FCN takes images
 the smallest side, `smallest`, for what cannot. A classifier whose last layers take one size declares that size.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence

@@ -9,8 +9,6 @@ SqueezeNet 1.0 trained on ImageNet comes with the library (weights/data/README.m
 classifier, its heat maps and what is fine-tuned from it need no download.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util

@@ -5,8 +5,6 @@ People save `{"state_dict": ..., "optimizer": ...}`, and DataParallel, torch.com
 prefixes: what stands before the longest ending that is a layer known here. No wrapper's name has to be known.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping

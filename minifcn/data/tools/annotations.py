@@ -8,8 +8,6 @@ document type is refused, for its entities can unfold to gigabytes or name other
 for among the files that lie in the folder, so that no name in a file leads out of it.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence

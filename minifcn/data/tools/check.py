@@ -9,8 +9,6 @@ learn. It also counts the classes, and proposes numbers for masks that hold colo
     found.faults                      {"leak": ["2007_000032 is in train and in val"], ...}
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -4,8 +4,6 @@ The new folder is a whole VOC tree, so that it can be learned from as it is; the
 `mapping.txt`, what became what, in the form that `map` reads: change a line, write again.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -10,8 +10,6 @@ into place in one step.
     fetch("voc2012", "data", archive="VOCtrainval_11-May-2012.tar")      the same without a network
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import io

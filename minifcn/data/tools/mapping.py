@@ -7,8 +7,6 @@ only on request: a mask's numbers are names, and only their author knows them.
 A colour is one number here, red * 65536 + green * 256 + blue, as in 0xRRGGBB.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

@@ -7,8 +7,6 @@ numbers are known, a palette that is known. Only colours that no table names are
 result says so.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -6,8 +6,6 @@ that only say "image" or "mask", and the stem without its ending. What is left o
 same. Nothing is concluded from how many files have which suffix.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict

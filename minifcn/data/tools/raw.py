@@ -5,8 +5,6 @@ and its pages, JPEG masks, `.npy` masks, 1 to 16 bits, three channels, palettes;
 upright together when the photograph carries an EXIF orientation.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ names with colours (CVAT's `labelmap.txt`, CamVid's `label_colors.txt`, Kaggle's
 "void" or "__ignore__" becomes void.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,6 @@ pictures that use their lower bits and arrive black, pictures of one colour, pic
 word. `check` looks for all of them; `train` looks at what the headers of the files show, before it begins.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter, defaultdict

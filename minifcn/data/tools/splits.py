@@ -5,8 +5,6 @@ table or JSON holds several, by a column or a key that says the split (`partitio
 list that cannot be used is named with the reason, since another split would be drawn without it.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import defaultdict

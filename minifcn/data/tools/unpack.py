@@ -7,8 +7,6 @@ data filter lets pass, and what the filter says nothing about is checked around 
 members and bytes are counted, names mean the same on every system, and links are never made.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 import tarfile
