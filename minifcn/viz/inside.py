@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from minifcn.backend import Array, to_host
 from minifcn.errors import ShapeError, UsageError
 from minifcn.viz.colours import ACCENT, INK, SECOND
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure
+from minifcn.viz.plots import new_figure, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,13 +138,13 @@ def _tiled(
     return figure, axes
 
 
-def gradient_errors(errors: Mapping[str, Array], *, title: str = "") -> Figure:
+def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path | None = None) -> Figure:
     """Return where gradients are wrong: a row for each input, from `introspect.detective.Case.errors`.
 
     On the left each element, blue where the gradient is too small and red where it is too large; the maps of a 4-D
     gradient stand side by side, images or filters below each other. On the right, for 4-D, the mean |error| at each
     pixel or kernel tap. Rows are scaled alone, and the largest error is written above; errors below 1e-6 are shown as
-    zero. Raises `UsageError` without a gradient.
+    zero. Written to `path` too if one is given. Raises `UsageError` without a gradient.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -176,7 +177,7 @@ def gradient_errors(errors: Mapping[str, Array], *, title: str = "") -> Figure:
             axes.spines[:].set_color("#9aa4b2")
     if title:
         figure.suptitle(plain(title).replace("$", r"\$"), fontsize=10.5, color=INK)
-    return figure
+    return written(figure, path)
 
 
 def gradient_flow(
