@@ -45,10 +45,11 @@ except ImportError:
 # without `instrument_imports` atheris sees no line; in the parent it would only cost time
 with atheris.instrument_imports(include=["minifcn"]) if atheris and "--only" in sys.argv else contextlib.nullcontext():
     from minifcn.cli.verbs import main as command
-    from minifcn.data.files import read_depth, read_image, read_mask, read_mask_as_it_is
+    from minifcn.data.files import read_depth, read_image, read_mask
     from minifcn.data.listed import read_lines, read_matlab
     from minifcn.data.pascal_context import IN_LABELS, TAUGHT, _class_of
     from minifcn.data.tools.mapping import read_map
+    from minifcn.data.tools.raw import read_png_mask
     from minifcn.data.tools.unpack import unpack
     from minifcn.errors import DataError, FormatError, UsageError
     from minifcn.formats.archive import read_archive, unfold
@@ -335,7 +336,7 @@ TARGETS = {
     "image gif bmp": Target(pictures("GIF", "BMP"), read_image),
     "image webp": Target(pictures("WEBP"), read_image),
     "mask": Target(pictures("PNG", modes="P L 1 I;16 RGB"), lambda path: read_mask(path, classes=200), png_sealed),
-    "mask to correct": Target(pictures("PNG"), read_mask_as_it_is, png_sealed),
+    "mask to correct": Target(pictures("PNG"), read_png_mask, png_sealed),
     "depth": Target(pictures("PNG", modes="I;16"), lambda path: read_depth(path, per_metre=1000), png_sealed),
     "list": Target(lambda folder: LISTS, read_lines),
     "id list": Target(lambda folder: LISTS[:1], lambda path: read_lines(path, ids=True)),

@@ -27,6 +27,7 @@ from minifcn.data.tools.fetch import BY_HAND, SOURCES, by_hand, fetch, source_of
 from minifcn.data.tools.importing import recognise, write_tree
 from minifcn.data.tools.make import make_tree
 from minifcn.data.tools.mapping import read_map
+from minifcn.data.tools.silent import IMPORTED
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.checkpoint import replace_file
@@ -154,7 +155,8 @@ def fetch_command(argv: list[str]) -> int:
                     unpacking=lambda count: out.advance(count, note="unpacking"),
                 )
         except DataError:
-            say(*map(with_flags, by_hand(name, folder).split("\n")))
+            say(*by_hand(source))
+            say(f"  then     minifcn data fetch {name} {shlex.quote(folder)} --archive {source.file}")
             raise
         say(f"wrote {place}")
     if name != "sbd":
@@ -185,13 +187,16 @@ def check_command(argv: list[str]) -> int:
     except DataError:
         if what := other_format(words[1]):
             return _read_through(words[1], what, options)
-        for line in layout_hints(words[1]):
-            say(line)
+        if path_of(words[1]).is_dir():
+            say(f"To bring pictures and labels into this layout: minifcn data import {shlex.quote(words[1])} NEW")
+        say(*layout_hints(words[1]))
         raise
     say(*map(with_flags, found.lines(first=options.first)))
     if not options.write:
         if not found.faults.keys().isdisjoint(FIXED):
             say(f"to write masks of class numbers: minifcn data check {shlex.quote(words[1])} --write NEW_DIR")
+        if not found.faults.keys().isdisjoint(IMPORTED):
+            say(f"to import the folder: minifcn data import {shlex.quote(words[1])} NEW")
         if not options.classes and "planes" not in found.faults:
             _remember_good(found, words[1], options.split)
         return 2 if found.count else 0

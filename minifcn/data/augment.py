@@ -9,7 +9,7 @@ seen a million photographs. A net trained from scratch on a few hundred gains mo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,9 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 OUTSIDE = -1
 """In place of a row or column number: here lies nothing of the picture."""
+
+NOTHING: dict[str, Any] = {"label": VOID, "depth": 0, "geometry": VOID, "hha": (0, 0, 0), "planes": np.nan}
+"""What each array of a sample but its image has where nothing of the picture lies."""
 
 
 @dataclass(frozen=True)
@@ -101,32 +104,32 @@ def _pick(uniform: float, low: int, high: int) -> int:
 
 
 def _span(index: np.ndarray, start: int, length: int) -> np.ndarray:
-    """`index[start : start + length]` that may begin before the first entry and end after the last: OUTSIDE there."""
+    """Return `index[start : start + length]`, with OUTSIDE before the first entry and after the last."""
     place = np.arange(start, start + length)
     there = (place >= 0) & (place < len(index))
     return np.where(there, index[np.clip(place, 0, len(index) - 1)], OUTSIDE)
 
 
+def _moved(sample: Sample, fill: tuple[int, int, int], move: Callable[[str, np.ndarray, Any], np.ndarray]) -> Sample:
+    """Return the sample with `move(name, array, what lies outside)` of each array: all of a pixel moves together."""
+    outside, arrays = {"image": fill, **NOTHING}, vars(sample)
+    moved: Any = {name: move(name, arrays[name], outside[name]) for name in outside if arrays[name] is not None}
+    return replace(sample, **moved)
+
+
 def _gathered(
     sample: Sample, rows: np.ndarray, columns: np.ndarray, fill: tuple[int, int, int] = IMAGENET_MEAN
 ) -> Sample:
-    """Return the sample at these rows and columns. All that is known about a pixel moves together."""
+    """Return the sample at these rows and columns."""
     outside = (rows[:, None] == OUTSIDE) | (columns == OUTSIDE)
 
-    def take(plane: np.ndarray, nothing: float | tuple[int, int, int]) -> np.ndarray:
-        taken = plane.take(rows, axis=0).take(columns, axis=1)
+    def take(name: str, array: np.ndarray, nothing: Any) -> np.ndarray:
+        taken = array.take(rows, axis=0).take(columns, axis=1)
+        taken = taken.astype(np.float32) if name == "planes" else taken  # which hold NaN where nothing was measured
         taken[outside] = nothing
         return taken
 
-    return replace(
-        sample,
-        image=take(sample.image, fill),
-        label=take(sample.label, VOID),
-        depth=None if sample.depth is None else take(sample.depth, 0),
-        geometry=None if sample.geometry is None else take(sample.geometry, VOID),
-        hha=None if sample.hha is None else take(sample.hha, 0),
-        planes=None if sample.planes is None else take(sample.planes.astype(np.float32), np.nan),  # nothing measured
-    )
+    return _moved(sample, fill, take)
 
 
 def _scaled(sample: Sample, factor: float) -> Sample:
@@ -175,21 +178,16 @@ def _rotated(sample: Sample, degrees: float, fill: tuple[int, int, int] = IMAGEN
     x, y = width / 2, height / 2  # Pillow counts from the corner: the middle of pixel 0 is at 1/2
     where = (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)  # of an output pixel in the input
 
-    def turned(plane: np.ndarray, nothing: float | tuple[int, ...], how: Any = Image.Resampling.NEAREST) -> np.ndarray:
+    def turned(plane: np.ndarray, nothing: Any, how: Any = Image.Resampling.NEAREST) -> np.ndarray:
         picture = Image.fromarray(np.ascontiguousarray(plane))
         return np.array(picture.transform((width, height), Image.Transform.AFFINE, where, how, fillcolor=nothing))
 
-    def smooth(picture: np.ndarray, nothing: Sequence[float]) -> np.ndarray:
+    def turn(name: str, array: np.ndarray, nothing: Any) -> np.ndarray:
+        if name not in ("image", "planes"):
+            return turned(array, nothing)
         # As numbers with a fraction: Pillow would cut off that of bytes, which makes a picture darker.
-        each = zip(np.moveaxis(picture.astype(np.float32), -1, 0), nothing, strict=True)
-        return np.dstack([turned(plane, value, Image.Resampling.BILINEAR) for plane, value in each])
+        each = zip(np.moveaxis(array.astype(np.float32), -1, 0), np.broadcast_to(nothing, array.shape[-1:]).tolist())
+        smooth = np.dstack([turned(plane, value, Image.Resampling.BILINEAR) for plane, value in each])
+        return np.rint(smooth).astype(np.uint8) if name == "image" else smooth
 
-    return replace(
-        sample,
-        image=np.rint(smooth(sample.image, fill)).astype(np.uint8),
-        label=turned(sample.label, VOID),
-        depth=None if sample.depth is None else turned(sample.depth, 0),
-        geometry=None if sample.geometry is None else turned(sample.geometry, VOID),
-        hha=None if sample.hha is None else turned(sample.hha, (0, 0, 0)),
-        planes=None if sample.planes is None else smooth(sample.planes, [np.nan] * sample.planes.shape[-1]),
-    )
+    return _moved(sample, fill, turn)

@@ -52,7 +52,7 @@ class Preprocessing:
 
     @classmethod
     def fit_planes(cls, dataset: Pictures, *, count: int = 100) -> "Preprocessing":
-        """Zero mean and unit variance of each plane over `count` images of `dataset`, taken as `fit` takes them."""
+        """Return what gives each plane zero mean and unit variance over `count` images, chosen as in `fit`."""
         images = [dataset[int(i)] for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int)]
         planes = [np.asarray(image.planes, np.float64).reshape(-1, image.planes.shape[2]) for image in images]  # type: ignore[attr-defined]
         known = sum((~np.isnan(one)).sum(axis=0) for one in planes)
@@ -64,7 +64,7 @@ class Preprocessing:
 
     @classmethod
     def fit(cls, dataset: Pictures, *, count: int = 100) -> "Preprocessing":
-        """Red first, 0..1, and zero mean and unit variance per channel over `count` pictures of `dataset`.
+        """Return what gives each channel, red first, zero mean and unit variance over `count` pictures of `dataset`.
 
         The pictures are taken evenly from first to last, so that the same data set always gives the same numbers.
         The sums are over integers, so they are exact.
@@ -92,7 +92,7 @@ class Preprocessing:
         return red, green, blue
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The picture (H, W, 3) uint8, red first, as (3, H, W) float32; or planes (H, W, C) as (C, H, W)."""
+        """Return the picture (H, W, 3) uint8, red first, as (3, H, W) float32; or planes (H, W, C) as (C, H, W)."""
         if self.order == PLANES:
             if image.ndim != 3 or image.shape[2] != len(self.mean):
                 raise ShapeError(
@@ -106,14 +106,14 @@ class Preprocessing:
         return normalized
 
     def normalized(self, x: Array) -> Array:
-        """Pictures (..., 3, H, W) uint8, red first, as float32, on the device where they are: the same bits on both."""
+        """Return pictures (..., 3, H, W) uint8, red first, as float32 on their device: the same bits on both."""
         x = (x if self.order == "RGB" else x[..., ::-1, :, :]).astype(np.float32, order="C")
         numbers = (np.array(values, dtype=np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
         mean, std = (to_device(each, device_of(x)) for each in numbers)
         return (x * float(np.float32(self.scale)) - mean) / std
 
     def __str__(self) -> str:
-        """In one line: "BGR, 0..255, less (104, 117, 123)"."""
+        """Return one line: "BGR, 0..255, less (104, 117, 123)"."""
         mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
         if self.order == PLANES:
             return f"{len(self.mean)} planes, less ({mean}), divided by ({std})"
@@ -121,7 +121,7 @@ class Preprocessing:
         return f"{self.order}, 0..{255 * self.scale:.6g}, less ({mean}){divided}"
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain numbers and lists, to be written as JSON; floats survive the way there and back bit for bit."""
+        """Return plain numbers and lists, to be written as JSON; floats survive the way there and back bit for bit."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
@@ -144,7 +144,7 @@ CAFFE = Preprocessing("BGR", 1.0, (104.00699, 116.66877, 122.67892), (1.0, 1.0, 
 
 
 def collate(samples: Sequence[Sample], preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
-    """Stack samples into x (N, 3, H, W) float32 and labels (N, H, W) int64.
+    """Return samples stacked into x (N, 3, H, W) float32 and labels (N, H, W) int64.
 
     Where sizes differ, H and W are the largest, and each picture is padded at the bottom and at the right: with
     zeros (the mean colour), and with void, so that nothing is learned there.

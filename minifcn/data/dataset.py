@@ -136,7 +136,5 @@ class Cached(Wrapper):
     def refuse(self, faults: Sequence[str]) -> None:
         """Raise `DataError` if there are faults: a broken file should be found now, and not in an hour."""
         if faults:
-            raise DataError(
-                f"{faults[0]} (the first of {len(faults)} such among {len(self)} images); "
-                "fix them, or leave them out with `skip_bad=True`"
-            )
+            which = f"{faults[0]} (the first of {len(faults)} such among {len(self)} images)"
+            raise DataError(f"{which}; fix them, or leave them out with `skip_bad=True`")

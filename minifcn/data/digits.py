@@ -4,8 +4,6 @@ They need the extra `notebooks` and no download. UCI's digits (Alpaydin and Kayn
 at 28x28, so they are enlarged as a photograph would be.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minifcn import ops

@@ -26,7 +26,7 @@ import numpy as np
 
 from minifcn.data.palette import palette
 from minifcn.data.sample import VOID
-from minifcn.errors import DataError, MinifcnError, ShapeError, UsageError
+from minifcn.errors import DataError, FormatError, MinifcnError, ShapeError, UsageError
 from minifcn.formats.checkpoint import replace_file
 from minifcn.formats.limits import path_of
 
@@ -107,10 +107,8 @@ def read_mask(path: str | os.PathLike[str], *, classes: int) -> np.ndarray:
     if strange:
         values = ", ".join(map(str, strange[:8])) + (", ..." if len(strange) > 8 else "")
         pixels = sum(counts[value] for value in strange)
-        raise DataError(
-            f"{path}: mask holds {values} at {pixels} of {label.size} pixels; expected 0..{classes - 1} or {VOID} "
-            f"(void); correct the mask or the list of classes"
-        )
+        expected = f"0..{classes - 1} or {VOID} (void); correct the mask or the list of classes"
+        raise DataError(f"{path}: mask holds {values} at {pixels} of {label.size} pixels; expected {expected}")
     return label
 
 
@@ -130,31 +128,6 @@ def read_depth(path: str | os.PathLike[str], *, per_metre: float) -> np.ndarray:
         return (np.array(picture) / per_metre).astype(np.float32)
 
 
-def read_mask_as_it_is(path: str | os.PathLike[str]) -> tuple[str, np.ndarray]:
-    """Return the kind of a mask's PNG and its numbers (H, W) or colours (H, W, 3), for a report of what is wrong.
-
-    "palette" and "grey" are masks that `read_mask` takes, if their numbers are classes; "1 bit", "2 bits", "4 bits",
-    "16 bits" and "grey with transparency" hold numbers that it does not believe, "colours" holds none.
-    """
-    path = path_of(path)
-    with opened(path, formats=("PNG",), what="mask") as picture:
-        _require_upright(path, picture)
-        bits = bits_of_png(path)
-        if picture.mode == "P":
-            return "palette", np.array(picture)
-        if picture.mode == "1":
-            return "1 bit", np.array(picture).view(np.uint8) & np.uint8(1)  # Pillow has 255 for True
-        if picture.mode == "L" and bits < 8:
-            return f"{bits} bits", np.array(picture) // np.uint8(255 // (2**bits - 1))
-        if picture.mode == "L":
-            return "grey", np.array(picture)
-        if picture.mode == "LA":
-            return "grey with transparency", np.array(picture)[:, :, 0]
-        if picture.mode.startswith("I"):
-            return "16 bits", np.array(picture).astype(np.uint16)
-        return "colours", colours_of_mask(path, picture)
-
-
 def read_image(path: str | os.PathLike[str], *, bits: int = 16) -> np.ndarray:
     """Read a photograph as (H, W, 3) uint8, red first, whatever it was.
 
@@ -164,12 +137,8 @@ def read_image(path: str | os.PathLike[str], *, bits: int = 16) -> np.ndarray:
     refused.
     """
     path = path_of(path)
-    from PIL import ImageOps
-
     with opened(path, formats=IMAGE_FORMATS) as picture:
-        use_low_bits(path, picture, bits=bits)
-        ImageOps.exif_transpose(picture, in_place=True)
-        return np.array(as_rgb(path, picture, bits=bits))
+        return np.array(photograph(path, picture, bits=bits))
 
 
 def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS, bits: int = 16) -> Iterator[np.ndarray]:
@@ -181,17 +150,18 @@ def read_frames(path: str | os.PathLike[str], *, most: int = MAX_PIXELS, bits: i
     cure = "scale it down first" if most > MAX_PIXELS else "scale it down first, or predict it with `tile=1024`"
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         count = getattr(picture, "n_frames", 1)
-        only = _frame(path, picture, 0, bits) if count == 1 else None
+        only = photograph(path, picture, bits=bits) if count == 1 else None
     if only is not None:  # the file is closed by now, and Pillow's copy of the pixels is gone
         yield only
         return
     with opened(path, formats=FRAME_FORMATS, most=most, cure=cure) as picture:
         for number in range(count):
             picture.seek(number)
-            yield _frame(path, picture, number, bits)
+            yield photograph(path, picture, page=number, bits=bits)
 
 
-def _frame(path: str | os.PathLike[str], picture: Any, page: int, bits: int) -> np.ndarray:
+def photograph(path: str | os.PathLike[str], picture: Any, *, page: int = 0, bits: int) -> np.ndarray:
+    """Return the page at which an open picture is as `read_image` does; the array may be a view of the picture."""
     from PIL import ImageOps
 
     use_low_bits(path, picture, page=page, bits=bits)
@@ -286,11 +256,9 @@ def _require_indices(path: str | os.PathLike[str], picture: Any) -> None:
     bits = bits_of_png(path)
     # Pillow stretches grey of 1, 2 or 4 bits to 0..255: class 1 would arrive as 17, or as void.
     if not (picture.mode == "P" or (picture.mode == "L" and bits == 8)):
-        raise DataError(
-            f"{path}: mask is a PNG of mode {picture.mode}, {bits} bits a sample; expected palette indices or 8-bit "
-            f"grey; map its colours to class indices and save it again"
-        )
-    _require_upright(path, picture)
+        expected = "palette indices or 8-bit grey; map its colours to class indices and save it again"
+        raise DataError(f"{path}: mask is a PNG of mode {picture.mode}, {bits} bits a sample; expected {expected}")
+    require_upright(path, picture)
 
 
 def bits_of_png(path: str | os.PathLike[str]) -> int:
@@ -299,10 +267,20 @@ def bits_of_png(path: str | os.PathLike[str]) -> int:
         return file.read(25)[24]
 
 
-def _require_upright(path: str | os.PathLike[str], picture: Any) -> None:
+def require_upright(path: str | os.PathLike[str], picture: Any) -> None:
+    """Refuse an open mask that its EXIF turns: was it drawn on the picture as shown, or as stored?"""
     turned = picture.getexif().get(ORIENTATION, 1)
     if turned != 1:
         raise DataError(f"{path}: mask carries EXIF orientation {turned}; expected none; save it upright")
+
+
+@contextmanager
+def data_errors() -> Iterator[None]:
+    """Turn what a reader of `formats/` refuses into a `DataError`, since the file holds data and no weights."""
+    try:
+        yield
+    except (FormatError, UsageError) as fault:
+        raise DataError(str(fault)) from fault
 
 
 @contextmanager
@@ -314,7 +292,7 @@ def opened(
     cure: str = "scale it down first",
     what: str = "photograph",
 ) -> Iterator[Any]:
-    """Open a picture with Pillow, header only; whatever Pillow then finds wrong with it is a `DataError`."""
+    """Yield a picture that Pillow has opened, header only; what Pillow then finds wrong with it is a `DataError`."""
     from PIL import Image
 
     _require_file(path)
@@ -362,10 +340,8 @@ def _require_modest(path: str | os.PathLike[str], picture: Any, what: str, most:
     flat_per_byte, flat = FLAT_PIXELS[kind]
     most = max(FREE_PIXELS, PIXELS_PER_BYTE * size, min(flat, flat_per_byte * size))
     if width * height > most:
-        raise DataError(
-            f"{path}: header announces {width}x{height} pixels in a file of {size} bytes; expected at most {most}; is "
-            f"it of one colour? scale it down first"
-        )
+        what = f"header announces {width}x{height} pixels in a file of {size} bytes"
+        raise DataError(f"{path}: {what}; expected at most {most}; is it of one colour? scale it down first")
     part, most, name = MOST_PARTS.get(picture.tile[0][0] if picture.tile else "", (b"", 0, ""))
     if part and (count := path_of(path).read_bytes().count(part)) > most:
         raise DataError(f"{path}: has {count} {name}; expected at most {most}; save it again")

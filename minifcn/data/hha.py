@@ -103,7 +103,7 @@ def hha(
 
 
 def rays(size: tuple[int, ...], camera: Camera) -> tuple[Array, Array]:
-    """X / Z (1, W) and Y / Z (H, 1): where each column and each row of a picture looks."""
+    """Return X / Z (1, W) and Y / Z (H, 1): where each column and each row of a picture looks."""
     height, width = size
     return ((np.arange(width) - camera.cx) / camera.fx)[None, :], ((np.arange(height) - camera.cy) / camera.fy)[:, None]
 
@@ -141,7 +141,7 @@ def normals(depth: Array, camera: Camera, seen: Array | None = None, *, radius: 
 
 
 def window_sums(planes: Array, radius: int) -> Array:
-    """Sums of planes (N, H, W) over the window around each pixel, cut off where the picture ends.
+    """Return sums of planes (N, H, W) over the window around each pixel, cut off where the picture ends.
 
     Along an axis, the sum from a to b is the running sum at b less the one at a: any window costs the same.
     """
@@ -184,10 +184,8 @@ def _check(depth: Array, camera: Camera, measured: Array | None) -> None:
     if not camera.fx > 0 or not camera.fy > 0 or not np.isfinite(camera).all():
         raise UsageError(f"hha: {camera}; expected focal lengths above 0 and a finite centre, in pixels")
     if depth.ndim != 2 or not np.issubdtype(depth.dtype, np.floating):
-        raise ShapeError(
-            f"hha: depth is {depth.dtype} of shape {depth.shape}; expected (H, W) floats in metres: divide a 16-bit "
-            "file by its units per metre"
-        )
+        expected = "(H, W) floats in metres: divide a 16-bit file by its units per metre"
+        raise ShapeError(f"hha: depth is {depth.dtype} of shape {depth.shape}; expected {expected}")
     if measured is not None and (measured.shape != depth.shape or measured.dtype != bool):
         raise ShapeError(f"hha: measured is {measured.dtype} of shape {measured.shape}; expected bool {depth.shape}")
     if not np.isfinite(depth).all() or (depth < 0).any():

@@ -5,8 +5,6 @@ first (FCN, section 5 and table 4). A part of the picture can be hidden by its t
 things, what is around them, or their outlines (TPAMI, table 8).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -62,11 +60,11 @@ class Inputs:
         return tuple(self.name.split("+"))
 
     def __call__(self, sample: Sample) -> list[np.ndarray]:
-        """One array (C, H, W) float32 for each net."""
+        """Return one array (C, H, W) float32 for each net."""
         return [self._planes(part, sample) for part in self.parts]
 
     def pictures(self, sample: Sample) -> list[np.ndarray]:
-        """The same, but pictures stay (3, H, W) uint8, a quarter of the bytes, to be normalized by `on_device`."""
+        """Return the same, but pictures as (3, H, W) uint8, a quarter of the bytes, to be normalized by `on_device`."""
         pictures, found = {"rgb": sample.image, "hha": sample.hha}, []
         for part in self.parts:
             picture = pictures.get(part)
@@ -121,7 +119,7 @@ class Inputs:
 
 
 def log_depth(depth: np.ndarray) -> np.ndarray:
-    """ln(1000 depth) - 7.844 for depth (H, W) in metres, float32; 0, the mean, where it is not known (0)."""
+    """Return ln(1000 depth) - 7.844 for depth (H, W) in metres, float32; 0, the mean, where depth is unknown (0)."""
     known = depth > 0
     return np.where(known, np.log(np.where(known, depth, 1) * 1000) - LOG_DEPTH, 0).astype(np.float32)
 
@@ -147,10 +145,8 @@ class Second(Wrapper):
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset)
         if not self.geometry_classes:
-            raise UsageError(
-                "option heads asks for a second kind of label, and this data set has one alone; expected one with two "
-                "(SIFT Flow, the embedded world)"
-            )
+            what = "option heads asks for a second kind of label, and this data set has one alone"
+            raise UsageError(f"{what}; expected one with two (SIFT Flow, the embedded world)")
         self.classes, self.geometry_classes = self.geometry_classes, ()
 
     def __getitem__(self, index: int) -> Sample:

@@ -1,8 +1,8 @@
 """The base class of data sets on disk: lists of ids, and one file of each kind per id.
 
 An id joins a picture, its labels, and what else is known of it; a split is a list of ids in a text file. So a loader
-is three things: where each kind of file lies (`Part`), which ids count (`ids_in_list`), and how the files of one id
-become a `Sample` (the method `_read`). The rest is here: that every file is there is checked at once, its content when
+is three things: where each kind of file lies (`Part`), which ids count (`ids_in_list`), and what a file of each kind
+holds (the method `_array`). The rest is here: that every file is there is checked at once, its content when
 it is read, and what is missing or broken is refused by name or, on request, left out and counted.
 
 A list becomes file names, so an id is letters, digits, `_` and `-` and nothing else: `../../etc/passwd` is no id.
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import MAX_PIXELS
+from minifcn.data.files import MAX_PIXELS, data_errors, read_image
 from minifcn.data.sample import VOID, Sample
 from minifcn.errors import DataError, FormatError, UsageError
 from minifcn.formats.checkpoint import replace_file
@@ -65,21 +65,23 @@ class Part:
             found = "several files: " + ", ".join(sorted(names)) if names else "no file"
             wanted = " or ".join(self.prefix + name + suffix for suffix in self.suffixes)
             there = [] if names else self.others.get(name, [])
-            beside = (
-                f"; there is {', '.join(there[:4])}, in another format: write it again in this one" if there else ""
-            )
+            beside = f"; there is {', '.join(there[:4])}, in another format: save it in this one" if there else ""
             raise DataError(f"{self.folder}: {found} for id {name}; expected {wanted}{beside}")
         return names[0]
 
 
 class Listed(abc.ABC):
-    """A data set on disk. Its maker sets `folder`, `split`, `classes`, `ids` and `parts`, and calls `_complete`."""
+    """A data set on disk. Its maker sets `folder`, `split`, `classes`, `ids` and `parts`, and calls `_complete`.
+
+    The first of `parts` are the images; `kinds` says which fields of a `Sample` the others are.
+    """
 
     folder: Path
     split: str | None
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     parts: Sequence[Part]
+    kinds: Sequence[str] = ("label",)
     skipped: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
@@ -152,12 +154,23 @@ class Listed(abc.ABC):
         stats += [(file, stat.st_size, stat.st_mtime_ns) for file, stat in files]
         return hashlib.sha256(repr(stats).encode()).hexdigest()[:32]
 
-    @abc.abstractmethod
     def _read(self, name: str) -> Sample:
-        """Return the sample of an id, or `DataError`: the one thing in which the formats differ."""
+        """Return the sample of an id, or `DataError`; all its arrays have the height and width of the image."""
+        image_path, *others = (part.path(name) for part in self.parts)
+        arrays = self._image(image_path)
+        for kind, path in zip(self.kinds, others, strict=True):
+            arrays[kind] = self._array(kind, path)
+            what = kind if kind in ("depth", "hha") else "mask"
+            require_fit(path, arrays[kind].shape[:2], arrays["image"].shape[:2], image_path, what=what)
+        return Sample(name, **arrays)
 
-    def _paths(self, name: str) -> list[Path]:
-        return [part.path(name) for part in self.parts]
+    def _image(self, path: Path) -> dict[str, np.ndarray]:
+        """Return what the file of an image holds, by the fields of a `Sample`."""
+        return {"image": read_image(path)}
+
+    @abc.abstractmethod
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        """Return what a file of another kind holds, or `DataError`: the one thing in which the formats differ."""
 
     def _complete(self, *, skip_bad: bool) -> None:
         """Check that the files of every id are there; with `skip_bad` read them all and leave out what is broken."""
@@ -172,10 +185,8 @@ class Listed(abc.ABC):
             except DataError as error:
                 bad.append(str(error))
         if bad:
-            raise DataError(
-                f"{bad[0]} (the first of {len(bad)} such among {len(self)} ids of split {self.split}); "
-                f"complete the data or leave them out with `skip_bad=True`"
-            )
+            which = f"{bad[0]} (the first of {len(bad)} such among {len(self)} ids of split {self.split})"
+            raise DataError(f"{which}; complete the data or leave them out with `skip_bad=True`")
 
     def _skip_bad(self) -> None:
         self.skipped = tuple(self.problems(every=False))
@@ -262,34 +273,30 @@ def read_lines(path: Path, *, ids: bool = False) -> tuple[str, ...]:
 
 def read_matlab(path: Path, variable: str, *, least: int, most: int) -> np.ndarray:
     """Return the integers (H, W), `least` to `most`, of a variable ("S") or field ("GTcls.Segmentation") of a .mat."""
-    try:
+    with data_errors():
         numbers = read_mat(path, only=[variable], allow_nonfinite=True)[variable]  # which the range below refuses
-    except (FormatError, UsageError) as error:
-        raise DataError(str(error)) from error
     if numbers.ndim != 2 or not 0 < numbers.size <= MAX_PIXELS:
-        raise DataError(
-            f"{path}: {variable} has shape {numbers.shape}; expected a map (height, width); replace the file"
-        )
+        raise DataError(f"{path}: {variable} has shape {numbers.shape}; expected (height, width); replace the file")
     strange = numbers[~((numbers >= least) & (numbers <= most) & (np.floor(numbers) == numbers))]  # NaN, too
     if strange.size:
         values = ", ".join(f"{value:g}" for value in np.unique(strange)[:8])
-        raise DataError(
-            f"{path}: {variable} holds {values} at {strange.size} of {numbers.size} pixels; expected {least}..{most}; "
-            f"is it the file of another data set?"
-        )
+        what = f"{variable} holds {values} at {strange.size} of {numbers.size} pixels"
+        raise DataError(f"{path}: {what}; expected {least}..{most}; is it the file of another data set?")
     return numbers.astype(np.int32)
 
 
 def voided(numbers: np.ndarray) -> np.ndarray:
-    """Labels (H, W) uint8 of numbers that begin at 1: k becomes class k-1, and 0 and below become void."""
+    """Return labels (H, W) uint8 of numbers that begin at 1: k becomes class k-1; 0 and below become void."""
     return np.where(numbers > 0, numbers - 1, VOID).astype(np.uint8)
 
 
-def require_fit(path: Path, label: np.ndarray, image: np.ndarray, image_path: Path, *, what: str = "mask") -> None:
+def require_fit(
+    path: Path, size: tuple[int, ...], image: tuple[int, ...], image_path: Path, *, what: str = "mask"
+) -> None:
     """Refuse what does not have the height and width of its image."""
-    if label.shape[:2] == image.shape[:2]:
+    if size == image:
         return
-    sizes = f"{label.shape[1]}x{label.shape[0]}; expected {image.shape[1]}x{image.shape[0]} as in {image_path}"
-    lying = label.shape[:2] == image.shape[1::-1]
+    sizes = f"{size[1]}x{size[0]}; expected {image[1]}x{image[0]} as in {image_path}"
+    lying = size == image[::-1]
     cure = "was the image turned by its EXIF orientation?" if lying else f"is it the {what} of another image?"
     raise DataError(f"{path}: {what} of {sizes}; {cure}")

@@ -28,17 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.data.files import read_depth, read_image, read_mask
-from minifcn.data.listed import (
-    ID,
-    Listed,
-    Part,
-    ids_in_folder,
-    ids_in_list,
-    read_matlab,
-    require_fit,
-    voided,
-)
-from minifcn.data.sample import Sample
+from minifcn.data.listed import ID, Listed, Part, ids_in_folder, ids_in_list, read_matlab, voided
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
 
@@ -99,31 +89,26 @@ class NYUD(Listed):
         self.folder, self.split, self.classes = path_of(root), split, NYUD_CLASSES
         layout = find_nyud(self.folder)
         if layout is None:
-            raise DataError(
-                f"{root}: no folder of NYUDv2; expected images and segmentation, or ID.png with ID_mask.png or "
-                f"segm_gt_ID.png; check the path"
-            )
+            expected = "images and segmentation, or ID.png with ID_mask.png or segm_gt_ID.png"
+            raise DataError(f"{root}: no folder of NYUDv2; expected {expected}; check the path")
         self.per_metre = layout.per_metre if per_metre is None else per_metre
         found = {kind: _part(self.folder, getattr(layout, kind)) for kind in ("image", "label", "depth", "hha")}
         there = {kind: part for kind, part in found.items() if part is not None and part.files}
         for kind in ("image", "label"):
             if kind not in there:
                 raise DataError(f"{root}: no file of a kind that it needs, {kind}; expected some; complete the data")
-        self._kinds, self.parts = tuple(there), tuple(there.values())
+        self.kinds, self.parts = tuple(there)[1:], tuple(there.values())
         self.ids = ids_in_folder(there["label"]) if split is None else _ids(self.folder, split, layout)
         self._complete(skip_bad=skip_bad)
 
-    def _read(self, name: str) -> Sample:
-        paths = dict(zip(self._kinds, self._paths(name), strict=True))
-        image = read_image(paths["image"])
-        arrays: dict[str, np.ndarray] = {"label": _label(paths["label"])}
-        if "depth" in paths:
-            arrays["depth"] = read_depth(paths["depth"], per_metre=self.per_metre)
-        if "hha" in paths:
-            arrays["hha"] = read_image(paths["hha"])
-        for kind, array in arrays.items():
-            require_fit(paths[kind], array, image, paths["image"], what="mask" if kind == "label" else kind)
-        return Sample(name, image, **arrays)
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        if kind == "depth":
+            return read_depth(path, per_metre=self.per_metre)
+        if kind == "hha":
+            return read_image(path)
+        if path.suffix == ".mat":
+            return voided(read_matlab(path, "segmentation", least=0, most=len(NYUD_CLASSES)))
+        return read_mask(path, classes=len(NYUD_CLASSES))
 
 
 def find_nyud(root: Path) -> Layout | None:
@@ -145,12 +130,6 @@ def _part(root: Path, where: tuple[tuple[str, ...], str, str] | None) -> Part | 
     return Part(folder, (where[2],), where[1]) if where and folder else None
 
 
-def _label(path: Path) -> np.ndarray:
-    if path.suffix == ".mat":
-        return voided(read_matlab(path, "segmentation", least=0, most=len(NYUD_CLASSES)))
-    return read_mask(path, classes=len(NYUD_CLASSES))
-
-
 def _ids(folder: Path, split: str, layout: Layout) -> tuple[str, ...]:
     lists = {name: (folder / f"{name}.txt").is_file() for name in ("train", "val")}
     official = {"trainval": "trainNdxs", "test": "testNdxs"}
@@ -158,9 +137,7 @@ def _ids(folder: Path, split: str, layout: Layout) -> tuple[str, ...]:
         if split == "trainval" and all(lists.values()):
             train, val = ids_in_list(folder, "train"), ids_in_list(folder, "val")
             if twice := set(train) & set(val):
-                raise DataError(
-                    f"{folder / 'val.txt'}: {min(twice)} is also in train.txt; expected it once; remove one"
-                )
+                raise DataError(f"{folder / 'val.txt'}: {min(twice)} is also in train.txt; expected it once; remove it")
             return train + val
         if split in official and layout is REFERENCE and (folder / "splits.mat").is_file():
             numbers = read_matlab(folder / "splits.mat", official[split], least=1, most=COUNT)

@@ -5,27 +5,15 @@ section 4.1). For photographs that is ImageNet. This is the counterpart for the 
 ground, the same things in the same paints, and a label for the whole picture only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
+from minifcn.data import shapes
 from minifcn.data.sample import Sample
-from minifcn.data.shapes import (
-    CAMERA,
-    CLASSES,
-    SPLITS,
-    Scene,
-    Shapes,
-    draw_land,
-    draw_pond,
-    draw_standing,
-    finished,
-    foot,
-)
+from minifcn.data.shapes import CLASSES, SPLITS, Scene, Shapes
 from minifcn.data.things import STANDING
 
 SPAN = (0.6, 1.0)
@@ -42,14 +30,14 @@ class Object(NamedTuple):
 def draw_object(scene: Scene, rng: Generator, name: str) -> None:
     """One thing near the middle, as near as its foot, or a balloon's top, stays in the picture."""
     x, span = rng.uniform(-0.12, 0.12), rng.uniform(*SPAN)
-    edge = CAMERA / scene.y[-1, 0]  # metres to the ground in the last row
+    edge = shapes.CAMERA / scene.y[-1, 0]  # metres to the ground in the last row
     if name == "pond":
-        draw_pond(scene, rng, x, edge * rng.uniform(1.2, 1.5))
+        shapes.draw_pond(scene, rng, x, edge * rng.uniform(1.2, 1.5))
         return
     thing, lift = STANDING[name](rng, scene.light), rng.random()
     nearest = thing.height / (-scene.top - 0.05) if name == "balloon" else edge
     z = max(max(2 * thing.half_width, thing.height) / span, nearest)
-    draw_standing(scene, [(name, thing, x, foot(scene, name, thing, z, lift), z)])
+    shapes.draw_standing(scene, [(name, thing, x, shapes.foot(scene, name, thing, z, lift), z)])
 
 
 class Objects:
@@ -80,11 +68,11 @@ class Objects:
         return Object(self.scene(i).image, i % len(self.classes))
 
     def scene(self, i: int) -> Sample:
-        """Picture i with the class of its every pixel."""
+        """Return picture i with the class of its every pixel."""
         i = range(self.count)[i]
         # the world's own splits are 0, 1 and 2
         seeds = np.random.SeedSequence(self.seed, spawn_key=(len(SPLITS) + SPLITS.index(self.split), i))
         rng = np.random.default_rng(seeds)
-        scene = draw_land(rng, self.size)
+        scene = shapes.draw_land(rng, self.size)
         draw_object(scene, rng, self.classes[i % len(self.classes)])
-        return finished(scene, rng, self.ids[i])
+        return shapes.finished(scene, rng, self.ids[i])

@@ -38,7 +38,7 @@ def other_format(folder: str | os.PathLike[str]) -> str | None:
 
 
 def open_data(folder: str | os.PathLike[str], split: str | None, *, planes: int = 0, skip_bad: bool = False) -> Listed:
-    """The split of the data set in `folder`. UsageError where there is none that is known, or two.
+    """Return the split of the data set in `folder`. UsageError where there is none that is known, or two.
 
     `planes` is the number of planes of its images, where all of them are to be read: of a tree of PASCAL VOC alone.
 

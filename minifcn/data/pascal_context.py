@@ -18,9 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minifcn.data.files import read_image
-from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_lines, read_matlab, require_fit
-from minifcn.data.sample import Sample
+from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_lines, read_matlab
 from minifcn.data.voc import IMAGES, VOC_CLASSES, year_folders
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
@@ -72,12 +70,8 @@ class PASCALContext(Listed):
         self.ids = ids_in_folder(labels) if split is None else ids_in_list(tree / MAIN, split)
         self._complete(skip_bad=skip_bad)
 
-    def _read(self, name: str) -> Sample:
-        image_path, label_path = self._paths(name)
-        image = read_image(image_path)
-        label = self._class_of[read_matlab(label_path, "LabelMap", least=0, most=len(self._class_of) - 1)]
-        require_fit(label_path, label, image, image_path)
-        return Sample(name, image, label)
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        return self._class_of[read_matlab(path, "LabelMap", least=0, most=len(self._class_of) - 1)]
 
 
 def is_pascal_context(root: Path) -> bool:

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, is_deep, lower_bytes, opened
+from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, data_errors, is_deep, lower_bytes, opened
 from minifcn.data.sample import MOST_PLANES
-from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.errors import DataError
 from minifcn.formats.limits import bytes_of, path_of
 from minifcn.formats.npz import read_npy
 
@@ -53,7 +53,9 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
     """
     path = path_of(path)
     if path.suffix.lower() == ".npy":
-        planes, nothing = _of_array(path, _npy(path), count), math.nan
+        with data_errors():  # nothing in the file is run
+            array = read_npy(path, "image", bytes_of(path, what="an image"))
+        planes, nothing = _of_array(path, array, count), math.nan
     else:
         planes, nothing = _of_picture(path, most, whole=count > 0)
     photograph = planes.dtype == np.uint8 and planes.shape[2] == 3 and not count
@@ -69,15 +71,8 @@ def read_planes(path: str | os.PathLike[str], *, count: int = 0, most: int = MAX
     return planes
 
 
-def _npy(path: Path) -> np.ndarray:
-    try:
-        return read_npy(path, "image", bytes_of(path, what="an image"))  # nothing in it is run
-    except (FormatError, UsageError) as fault:
-        raise DataError(str(fault)) from fault
-
-
 def _of_array(path: Path, array: np.ndarray, count: int = 0) -> np.ndarray:
-    """The array (H, W, C) of one (H, W), (C, H, W) or (H, W, C)."""
+    """Return an array (H, W, C) of one (H, W), (C, H, W) or (H, W, C)."""
     if array.ndim == 2:
         return array[:, :, None]
     few = [axis for axis in (0, -1) if array.ndim == 3 and 1 <= array.shape[axis] <= MOST_PLANES]
@@ -85,10 +80,9 @@ def _of_array(path: Path, array: np.ndarray, count: int = 0) -> np.ndarray:
         few = [axis for axis in few if array.shape[axis] == count] or few
     if len(few) != 1:
         found = "both the first and the last axis may be the planes" if few else "no axis can be the planes"
-        raise DataError(
-            f"{path}: shape {array.shape}: {found}; expected (planes, height, width) or (height, width, planes) with "
-            f"1 to {MOST_PLANES} planes, and sides above {MOST_PLANES}"
-        )
+        expected = "(planes, height, width) or (height, width, planes)"
+        most = f"1 to {MOST_PLANES} planes, and sides above {MOST_PLANES}"
+        raise DataError(f"{path}: shape {array.shape}: {found}; expected {expected} with {most}")
     return np.moveaxis(array, few[0], -1)
 
 
@@ -125,7 +119,7 @@ def _of_picture(path: Path, most: int, *, whole: bool) -> tuple[np.ndarray, floa
 
 
 def _page(path: Path, picture: Any, page: int, *, whole: bool) -> np.ndarray:
-    """The numbers (H, W, samples) of one page, as they are stored."""
+    """Return the numbers (H, W, samples) of one page, as they are stored."""
     mode = picture.mode
     if mode in ("1", "P"):
         picture, mode = picture.convert("RGB" if mode == "P" else "L"), "RGB"
@@ -141,7 +135,7 @@ def _page(path: Path, picture: Any, page: int, *, whole: bool) -> np.ndarray:
 
 
 def _by_tifffile(path: Path, fault: DataError) -> np.ndarray:
-    """What Pillow cannot read, such as several samples of 16 bits, by the package tifffile if it is there."""
+    """Read what Pillow cannot, such as several samples of 16 bits, with the package tifffile if it is installed."""
     try:
         import tifffile
     except ModuleNotFoundError:
@@ -168,6 +162,6 @@ def shown(planes: np.ndarray) -> np.ndarray:
 
 
 def shown_as(count: int) -> str:
-    """Say in words what `shown` shows of so many planes."""
+    """Return in words what `shown` shows of so many planes."""
     which = "plane 1" if count == 1 else f"planes {', '.join(str(place + 1) for place in range(min(count, 3)))}"
     return f"pictures show {which} of {count}, each stretched to its own range"

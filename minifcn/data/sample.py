@@ -18,25 +18,19 @@ MOST_LETTERS = 200  # of the name of a class; the longest of ImageNet has 121
 MOST_MARKS = 8  # accents and the like on one letter; Tibetan needs four
 
 
-def fault_of_name(name: str) -> str:
-    """Return what keeps a class from having this name, "" if nothing does: its length, or marks piled on one letter.
+def fault_of_names(names: Iterable[str]) -> str:
+    """Return what is wrong with the first name that cannot be a class's, "" if all can: length, or marks on a letter.
 
     Names stand in tables and pictures. A long one makes those wide and slow, a pile of marks covers the lines
     around it.
     """
-    if len(name) > MOST_LETTERS:
-        return f"a name of {len(name)} letters ({name[:20]!r} ...), of at most {MOST_LETTERS}"
-    marks = 0
-    for letter in name:
-        marks = marks + 1 if unicodedata.category(letter).startswith("M") else 0
-        if marks > MOST_MARKS:
+    for name in names:
+        if len(name) > MOST_LETTERS:
+            return f"a name of {len(name)} letters ({name[:20]!r} ...), of at most {MOST_LETTERS}"
+        kinds = "".join(unicodedata.category(letter)[0] for letter in name)
+        if "M" * (MOST_MARKS + 1) in kinds:
             return f"a name with more than {MOST_MARKS} combining marks on one letter"
     return ""
-
-
-def fault_of_names(names: Iterable[str]) -> str:
-    """Return what is wrong with the first of several names that cannot be a class's, "" if all can."""
-    return next(filter(None, map(fault_of_name, names)), "")
 
 
 @dataclass(frozen=True)

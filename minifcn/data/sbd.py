@@ -9,12 +9,11 @@ learns from those.
 """
 
 import os
+from pathlib import Path
 
 import numpy as np
 
-from minifcn.data.files import read_image
-from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_matlab, require_fit
-from minifcn.data.sample import Sample
+from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_matlab
 from minifcn.data.voc import VOC_CLASSES, find_sbd
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
@@ -40,9 +39,5 @@ class SBD(Listed):
         self.ids = ids_in_folder(labels) if split is None else ids_in_list(folder, split)
         self._complete(skip_bad=skip_bad)
 
-    def _read(self, name: str) -> Sample:
-        image_path, label_path = self._paths(name)
-        image = read_image(image_path)
-        label = read_matlab(label_path, SEGMENTATION, least=0, most=len(self.classes) - 1).astype(np.uint8)
-        require_fit(label_path, label, image, image_path)
-        return Sample(name, image, label)
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        return read_matlab(path, SEGMENTATION, least=0, most=len(self.classes) - 1).astype(np.uint8)

@@ -91,7 +91,7 @@ class Scene:
         self.geometry = np.full((height, width), GEOMETRY.index("sky"), np.uint8)
 
     def hha(self) -> Array:
-        """Depth as a picture (H, W, 3): disparity, height, angle. The eye is level, and no sensor measures the sky."""
+        """Return depth as a picture (H, W, 3): disparity, height, angle. The eye is level; the sky is not measured."""
         width = self.depth.shape[1]
         camera = Camera(self.pixels, self.pixels, width / 2 - 0.5, -self.top * self.pixels - 0.5)
         return hha(self.depth, camera, measured=self.depth < FAR, gravity=DOWN)
@@ -211,7 +211,7 @@ def draw_land(rng: Generator, size: tuple[int, int]) -> Scene:
 
 
 def draw_scene(rng: Generator, size: tuple[int, int]) -> Scene:
-    """One scene of (H, W) pixels."""
+    """Return one scene of (H, W) pixels."""
     scene = draw_land(rng, size)
     draw_things(scene, rng)
     return scene
@@ -258,7 +258,7 @@ def finished(scene: Scene, rng: Generator, id: str) -> Sample:
 
 
 def whole_number(name: str, value: object, low: int, high: int) -> int:
-    """`value`, or `UsageError` unless it is a whole number from `low` to `high`."""
+    """Return `value`; raise `UsageError` unless it is a whole number from `low` to `high`."""
     if not whole(value, least=low, most=high):
         raise UsageError(f"the embedded world's {name} is an integer from {low} to {high}, not {value!r}")
     return int(value)
@@ -290,13 +290,7 @@ class Shapes:
     geometry_classes = GEOMETRY
 
     def __init__(
-        self,
-        split: str = "train",
-        *,
-        count: int,
-        size: int | tuple[int, int] = 64,
-        seed: int = 0,
-        hha: bool = False,
+        self, split: str = "train", *, count: int, size: int | tuple[int, int] = 64, seed: int = 0, hha: bool = False
     ):
         if split not in SPLITS:
             raise UsageError(f"the embedded world has the splits {', '.join(SPLITS)}, not {split!r}")

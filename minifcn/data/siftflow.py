@@ -15,9 +15,9 @@ that lack annotations. Cow, desert and moon occur in none of its test pictures: 
 import os
 from pathlib import Path
 
-from minifcn.data.files import read_image
-from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_matlab, require_fit, voided
-from minifcn.data.sample import Sample
+import numpy as np
+
+from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_matlab, voided
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
 
@@ -49,22 +49,16 @@ class SIFTFlow(Listed):
             raise DataError(f"{root}: no folder of SIFT Flow; expected {IMAGES} and {SEMANTIC} in it; check the path")
         self.folder, self.split, self.classes = folder, split, SIFT_FLOW_CLASSES
         self.geometry_classes = SIFT_FLOW_GEOMETRY if (folder / GEOMETRIC).is_dir() else ()
+        self.kinds = ("label", "geometry") if self.geometry_classes else ("label",)
         labels = Part(_inner(folder / SEMANTIC), (".mat",))
         geometry = [Part(_inner(folder / GEOMETRIC), (".mat",))] if self.geometry_classes else []
         self.parts = (Part(_inner(folder / IMAGES), (".jpg",)), labels, *geometry)
         self.ids = ids_in_folder(labels) if split is None else ids_in_list(folder, split)
         self._complete(skip_bad=skip_bad)
 
-    def _read(self, name: str) -> Sample:
-        image_path, label_path, *rest = self._paths(name)
-        image = read_image(image_path)
-        label = voided(read_matlab(label_path, "S", least=0, most=len(self.classes)))
-        require_fit(label_path, label, image, image_path)
-        geometry = None
-        for path in rest:
-            geometry = voided(read_matlab(path, "S", least=-1, most=len(self.geometry_classes)))
-            require_fit(path, geometry, image, image_path)
-        return Sample(name, image, label, geometry=geometry)
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        least, classes = (0, self.classes) if kind == "label" else (-1, self.geometry_classes)
+        return voided(read_matlab(path, "S", least=least, most=len(classes)))
 
 
 def find_siftflow(root: str | os.PathLike[str]) -> Path | None:

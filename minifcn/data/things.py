@@ -29,20 +29,21 @@ def rgb(code: str) -> Array:
 
 
 def mix(a: Array, b: Array, share: ArrayLike) -> Array:
-    """`a` where `share` is 0, `b` where it is 1; `share` has no colour axis."""
+    """Return `a` where `share` is 0, `b` where it is 1; `share` has no colour axis."""
     share = np.asarray(share, np.float32)[..., None]
     return a + (b - a) * share
 
 
 def choose(rng: Generator, options: Sequence[Any]) -> Any:
+    """Return one of the options, each as likely as the others."""
     return options[int(rng.integers(len(options)))]
 
 
 @cache
 def noise_tile() -> Array:
-    """Cloudy noise (512, 512) from 0 to 1 that continues across its edges: white noise with its high tones damped.
+    """Return cloudy noise (513, 513) from 0 to 1 that continues across its edges: white noise, its high tones damped.
 
-    It comes with its first row and column once more at the end, so that every point has one beside and one below it.
+    The first row and column come once more at the end, so that every point has one beside and one below it.
     """
     tones = np.fft.fft2(np.random.default_rng(0).standard_normal((512, 512)))
     frequency = np.hypot(np.fft.fftfreq(512)[:, None], np.fft.fftfreq(512)[None]) * 512
@@ -64,7 +65,7 @@ def noise(u: ArrayLike, v: ArrayLike) -> Array:
 
 
 def step(x: Array) -> Array:
-    """1 where x > 0, 0 where x < 0, with a soft edge one unit wide, so that drawn edges are not jagged."""
+    """Return 1 where x > 0, 0 where x < 0, with a soft edge one unit wide, so that drawn edges are not jagged."""
     return np.clip(x + 0.5, 0, 1)
 
 
@@ -85,7 +86,7 @@ class Light:
     shade: Array
 
     def on(self, colour: Array, lit: ArrayLike) -> Array:
-        """`colour` of a surface that the sun strikes by `lit`, from 0 (turned away) to 1 (faces it)."""
+        """Return the `colour` of a surface that the sun strikes by `lit`, from 0 (turned away) to 1 (faces it)."""
         return colour * mix(self.shade, self.sun, lit)
 
 
@@ -98,11 +99,8 @@ class Thing(NamedTuple):
     draw: Callable[[Array, Array], tuple[Array, Array]]
 
 
-def disc(u: Array, v: Array, radius: float) -> Array:
-    return np.sqrt(u * u + v * v) - radius
-
-
 def rectangle(u: Array, v: Array, half_width: float, low: float, high: float) -> Array:
+    """Return the distance to the outline of an upright rectangle, negative inside."""
     return np.maximum(np.abs(u) - half_width, np.maximum(low - v, v - high))
 
 
@@ -141,7 +139,8 @@ def sphere(rng: Generator, light: Light) -> Thing:
         nz = np.sqrt(np.maximum(1 - nx * nx - ny * ny, 0))
         facing = 0.8 * nz - 0.15 + 0.6 * light.height * ny - 0.6 * light.left * nx
         shine = np.clip(facing - 0.88, 0, 1) * 2.5
-        return disc(u, v - radius, radius), light.on(coat(u, v), np.clip(facing, 0, 1)) + shine[..., None]
+        outline = np.sqrt(u * u + (v - radius) * (v - radius)) - radius
+        return outline, light.on(coat(u, v), np.clip(facing, 0, 1)) + shine[..., None]
 
     return Thing(radius, 2 * radius, draw)
 
@@ -194,7 +193,7 @@ def tree(rng: Generator, light: Light) -> Thing:
 
 
 def house(rng: Generator, light: Light) -> Thing:
-    """Walls with windows and a door under a gabled roof with a chimney."""
+    """Return walls with windows and a door under a gabled roof with a chimney."""
     half, wall, roof = rng.uniform(1.6, 2.8), rng.uniform(1.8, 2.9), rng.uniform(1.1, 2.0)
     walls, tiles = rgb(choose(rng, WALLS)), rgb(choose(rng, ROOFS))
     chimney, bay = rng.uniform(0.3, 0.6) * half * choose(rng, (-1, 1)), 2 * half / choose(rng, (3, 3, 5))

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from minifcn.data.files import read_image, read_mask
-from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_lines, require_fit
+from minifcn.data.listed import Listed, Part, ids_in_folder, ids_in_list, read_lines
 from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown
-from minifcn.data.sample import VOID, Sample, fault_of_names
+from minifcn.data.sample import VOID, fault_of_names
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
 
@@ -92,22 +92,20 @@ class VOCSegmentation(Listed):
             self.ids = ids_in_list(self.folder / SPLITS, split)
         self._complete(skip_bad=skip_bad)
 
-    def _read(self, name: str) -> Sample:
-        image_path, mask_path = self._paths(name)
-        planes = None
-        if not self.planes and image_path.suffix.lower() not in PLANE_SUFFIXES:
-            image = read_image(image_path, bits=self.image_bits)
-        else:
-            planes = read_planes(image_path, count=self.planes)
-            image, count = shown(planes), planes.shape[2]
-            if not self.planes and (count != 3 or planes.dtype != np.uint8):
-                found = f"{count} plane{'s' * (count != 1)} of {planes.dtype}"
-                raise DataError(f"{image_path}: has {found}, and the net sees colours; expected `inputs={count}`")
-            if not self.planes:  # an ordinary picture, as a TIFF
-                image, planes = planes, None
-        label = read_mask(mask_path, classes=len(self.classes))
-        require_fit(mask_path, label, image, image_path)
-        return Sample(name, image, label, planes=planes)
+    def _image(self, path: Path) -> dict[str, np.ndarray]:
+        if not self.planes and path.suffix.lower() not in PLANE_SUFFIXES:
+            return {"image": read_image(path, bits=self.image_bits)}
+        planes = read_planes(path, count=self.planes)
+        if self.planes:
+            return {"image": shown(planes), "planes": planes}
+        count = planes.shape[2]
+        if count != 3 or planes.dtype != np.uint8:
+            found = f"{count} plane{'s' * (count != 1)} of {planes.dtype}"
+            raise DataError(f"{path}: has {found}, and the net sees colours; expected `inputs={count}`")
+        return {"image": planes}  # an ordinary picture, as a TIFF
+
+    def _array(self, kind: str, path: Path) -> np.ndarray:
+        return read_mask(path, classes=len(self.classes))
 
 
 def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> Path:
@@ -128,10 +126,8 @@ def find_year_folder(root: str | os.PathLike[str], year: str | None = None) -> P
         return next(iter(years.values()))
     if years:
         there = ", ".join(sorted(years))
-        raise DataError(
-            f"{root}: found the years {there}; expected year {year or 'to be chosen'}; pass one as year= or name the "
-            f"folder of one"
-        )
+        how = "pass one as year= or name the folder of one"
+        raise DataError(f"{root}: found the years {there}; expected year {year or 'to be chosen'}; {how}")
     present = ", ".join(sorted(entry.name for entry in root.iterdir())[:8]) or "nothing"
     raise DataError(f"{root}: holds {present}; expected {wanted}; point the root at one of these")
 
@@ -159,13 +155,11 @@ def _year_of(folder: Path) -> str:
 
 
 def _seg11valid(folder: Path, sbd: str | os.PathLike[str] | None) -> tuple[str, ...]:
-    """VOC 2011 val without what SBD trains on, in the order of val."""
+    """Return the ids of VOC 2011 val without what SBD trains on, in the order of val."""
     path = folder / SPLITS / f"{SEG11VALID}.txt"
     how = f"put the list of {SEG11VALID_COUNT} ids there, or name SBD's folder as sbd="
     if _year_of(folder) not in ("2011", ""):
-        raise DataError(
-            f"{path}: no such list, and this is VOC {_year_of(folder)}; expected VOC 2011; {how} and VOC2011"
-        )
+        raise DataError(f"{path}: no such list: this is VOC {_year_of(folder)}; expected VOC 2011; {how} and VOC2011")
     places = [path_of(sbd)] if sbd is not None else [folder, *folder.parents[:2]]
     found = next((place for one in places if (place := find_sbd(one)) is not None), None)
     if found is None:
@@ -192,7 +186,7 @@ def find_sbd(root: str | os.PathLike[str]) -> Path | None:
 
 
 def _bits_of(path: Path) -> int:
-    """The number in `path`, 8 to 16; 16 where there is no such file."""
+    """Return the number in `path`, 8 to 16; 16 where there is no such file."""
     words = read_lines(path) if path.is_file() else ["16"]
     if len(words) != 1 or words[0] not in map(str, range(8, 17)):
         raise DataError(f"{path}: holds {', '.join(words)[:60]!r}; expected one number from 8 to 16, the bits in use")

@@ -166,7 +166,7 @@ def unfold(path: Path, entry: Entry) -> memoryview:
 
 
 def _inflate(path: Path, entry: Entry) -> memoryview:
-    """Exactly `entry.size` bytes, inflated a piece at a time: one byte too many is one byte and not a gigabyte."""
+    """Return exactly `entry.size` bytes, inflated in pieces: one byte too many is one byte and not a gigabyte."""
     content = np.empty(entry.size, np.uint8)
     inflater, filled, read, waiting = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0, b""
     try:

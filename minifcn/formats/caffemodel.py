@@ -66,13 +66,8 @@ def _layer(wire: Wire, message: memoryview, where: str, known: Known) -> tuple[s
     blobs = [value for field, value in fields if field == "blobs"]
     single = _single(wire.path, where, (field for field in fields if field[0] != "blobs"))
     if "oldest" in single:
-        raise refusal(
-            wire.path,
-            where,
-            "a layer of 2013",
-            "one of 2014 or later",
-            then="Caffe's upgrade_net_proto_binary makes one",
-        )
+        cure = "Caffe's upgrade_net_proto_binary makes one"
+        raise refusal(wire.path, where, "a layer of 2013", "one of 2014 or later", then=cure)
     try:
         return str(single.get("name", b""), "utf-8"), blobs
     except UnicodeDecodeError as error:
@@ -80,7 +75,7 @@ def _layer(wire: Wire, message: memoryview, where: str, known: Known) -> tuple[s
 
 
 def _array(wire: Wire, message: memoryview, name: str) -> np.ndarray:
-    """One blob, as a view of the file."""
+    """Return one blob, as a view of the file."""
     blob = _single(wire.path, name, wire.fields(message, name, BLOB))
     shape = _shape(wire, blob, name)
     kinds = [kind for kind in VALUES if kind in blob]
@@ -109,7 +104,7 @@ def _shape(wire: Wire, blob: dict[str, Any], name: str) -> tuple[int, ...]:
 
 
 def _single(path: Path, where: str, fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Fields that stand in a message once: of two, one parser takes the first and another the last."""
+    """Return the fields by name, each of which must stand once: of two, parsers take different ones."""
     found: dict[str, Any] = {}
     for name, value in fields:
         if name in found:

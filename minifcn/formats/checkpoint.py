@@ -143,7 +143,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def explained(path: Path, what: str) -> Iterator[None]:
-    """The system's errors, in one sentence with the file's name and what to do."""
+    """Turn the system's errors into one sentence with the file's name and what to do."""
     try:
         yield
     except OSError as error:
@@ -171,10 +171,8 @@ def load_checkpoint(path: str | Path, *, allow_nonfinite: bool = False) -> tuple
     if found != expected:
         version = record["format_version"]
         newer = f" (format version: found {version}, expected {FORMAT_VERSION})" if version != FORMAT_VERSION else ""
-        raise FormatError(
-            f"{path}: {_damaged_part(path, data, record)} is damaged: found sha256 {found[:12]} over the file, "
-            f"expected {short(expected[:12])}{newer}; {EARLIER}"
-        )
+        digests = f"found sha256 {found[:12]} over the file, expected {short(expected[:12])}{newer}"
+        raise FormatError(f"{path}: {_damaged_part(path, data, record)} is damaged: {digests}; {EARLIER}")
     _check_record(path, record)
     arrays = {name: array.copy() for name, _, array in views(path, data, then=EARLIER)}  # to train on
     if arrays.keys() != record["tensors"].keys():
@@ -224,7 +222,7 @@ def _digest_at(path: Path, header: bytes) -> int:
 
 
 def _digest(data: bytes | memoryview, at: int) -> str:
-    """sha256 over every byte but the digest's own, which start at `at`.
+    """Return the sha256 over every byte but the digest's own, which start at `at`.
 
     The rule is the same in every format version, so that a damaged file differs from one of a later minifcn.
     """
@@ -246,19 +244,15 @@ def _parse_record(path: Path, header: bytes) -> dict[str, Any]:
         if type(record["format_version"]) is not int:
             raise ValueError(f"format_version {record['format_version']!r}")
     except (ValueError, LookupError, TypeError) as error:
-        raise FormatError(
-            f"{path}: header: found {short(error)}, expected the record minifcn writes; {EARLIER}"
-        ) from error
+        raise FormatError(f"{path}: header: found {short(error)}, expected minifcn's record; {EARLIER}") from error
     return record
 
 
 def _check_record(path: Path, record: dict[str, Any]) -> None:
     version = record["format_version"]
     if version > FORMAT_VERSION:
-        raise NewerFormatError(
-            f"{path}: format version: found {version}, expected {FORMAT_VERSION}: "
-            "a newer minifcn wrote it; update this one"
-        )
+        how = "a newer minifcn wrote it; update this one"
+        raise NewerFormatError(f"{path}: format version: found {version}, expected {FORMAT_VERSION}: {how}")
     if version < FORMAT_VERSION:  # there has been no older one yet; the first migration goes here
         raise FormatError(f"{path}: format version: found {version}, expected {FORMAT_VERSION}")
     for field in ("tensors", "meta"):

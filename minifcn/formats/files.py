@@ -4,8 +4,6 @@ Each format begins with bytes that no other begins with. A zip holds one of two 
 which; MATLAB writes two formats under one name; a prototxt is the only one that is text.
 """
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Callable
 from pathlib import Path
@@ -64,10 +62,8 @@ def format_of(path: str | Path) -> str:
         return "prototxt"
     if head.startswith(NET_TAGS):
         return "caffemodel"
-    raise FormatError(
-        f"{path}: found the first bytes {head[:8].hex(' ')}; expected those of "
-        f"{', '.join(FORMATS)}; is it a file of weights, and did it arrive whole?"
-    )
+    expected = f"those of {', '.join(FORMATS)}; is it a file of weights, and did it arrive whole?"
+    raise FormatError(f"{path}: found the first bytes {head[:8].hex(' ')}; expected {expected}")
 
 
 def _text(head: bytes) -> bool:

@@ -64,13 +64,11 @@ def read_h5(path: Path, *, allow_nonfinite: bool = False) -> dict[str, np.ndarra
 
 @contextmanager
 def opened(path: Path, *, at: int = 0) -> Iterator[Any]:
-    """The file as h5py shows it, once its first block, at byte `at`, is believable; its errors become FormatErrors."""
+    """Yield the file as h5py shows it, once its first block, at byte `at`, is checked; errors become FormatErrors."""
     try:
         import h5py
     except ImportError as error:
-        raise UsageError(
-            f"{path}: found no h5py to read HDF5 with, expected it; pip install 'minifcn[interop]'"
-        ) from error
+        raise UsageError(f"{path}: found no h5py, expected it for HDF5; pip install 'minifcn[interop]'") from error
     _check_superblock(path, bytes_of(path, most=at + HEAD)[at:], at, size_of(path))
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
@@ -108,7 +106,7 @@ def _check_superblock(path: Path, data: memoryview, at: int, size: int) -> None:
 
 
 def datasets(path: Path, file: Any, *, room: int) -> list[tuple[str, Any]]:
-    """Name and dataset of every array in the file, each checked, none read.
+    """Return name and dataset of every array in the file, each checked, none read.
 
     room: bytes that all of them together may have. Raises FormatError.
     """
@@ -128,9 +126,7 @@ def datasets(path: Path, file: Any, *, room: int) -> list[tuple[str, Any]]:
             name = f"{place}/{key}".removeprefix("/")
             link = group.get(key, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise refusal(
-                    path, name, f"a {type(link).__name__}", "an array or a folder of this file, no link to it"
-                )
+                raise refusal(path, name, f"a {type(link).__name__}", "an array or a folder of this file, no link")
             member = group[key]
             if isinstance(member, h5py.Group):
                 folders.append((name, member, depth + 1))

@@ -113,12 +113,12 @@ class Cursor:
         """Return the next `size` bytes as an integer, little endian."""
         return int.from_bytes(self.take(size, what), "little", signed=signed)
 
-    def line(self, what: str, *, most: int = MAX_NAME) -> bytes:
+    def line(self, what: str) -> bytes:
         """Return the bytes up to the next newline, which is passed over."""
-        start = bytes(self.data[self.at : self.at + most + 1])
+        start = bytes(self.data[self.at : self.at + MAX_NAME + 1])
         end = start.find(b"\n")
         if end < 0:
-            raise refusal(self.path, f"{self.field}: {what}", "no end of line", f"one within {most} bytes")
+            raise refusal(self.path, f"{self.field}: {what}", "no end of line", f"one within {MAX_NAME} bytes")
         self.at += end + 1
         return start[:end]
 
@@ -185,5 +185,5 @@ def check_values(path: Path, name: str, array: np.ndarray, *, allow_nonfinite: b
 
 
 def from_bfloat16(raw: np.ndarray) -> np.ndarray:
-    """bfloat16 as float32, exactly: it is the upper half of one, and NumPy has no name for it. raw: unsigned 16 bit."""
+    """Return bfloat16 (`raw`, unsigned 16 bit) as float32, exactly: it is the upper half of one."""
     return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)

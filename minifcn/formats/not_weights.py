@@ -1,7 +1,5 @@
 """Recognise files that are often taken for weights and are none, each with what to do about it."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import zipfile
@@ -11,7 +9,7 @@ from minifcn.errors import FormatError
 
 UNPACK = "unpack it and name the file inside"
 ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".npz", ".caffemodel", ".h5", ".mat")
-PICTURE = "name the weights here, and the picture after them: minifcn predict WEIGHTS PICTURE"
+PICTURE = "name the weights here, and after them the picture to predict"
 WEB = (b"<!doctype html", b"<html", b"<head", b"<!--", b"<body", b"<title", b"<meta", b"<script")
 DARKNET = [b"\0\0\0\0" + bytes([minor, 0, 0, 0, revision, 0, 0, 0]) for minor in (1, 2) for revision in range(6)]
 # first bytes, small letters where they are text -> (what it is, what to do)
@@ -26,7 +24,7 @@ BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"\xff\xd8\xff": ("a picture (JPEG)", PICTURE),
     b"gif8": ("a picture (GIF)", PICTURE),
     b"%pdf": ("a document (PDF)", "look inside: it may say where the weights are"),
-    **dict.fromkeys(DARKNET, ("a file of Darknet's weights (YOLO)", "take a net that minifcn describe knows")),
+    **dict.fromkeys(DARKNET, ("a file of Darknet's weights (YOLO)", "take a net that minifcn knows by name")),
     b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip, or with tar -xzf if it is a .tar.gz"),
     b"bzh": ("compressed by bzip2", "unpack it with bunzip2"),
     b"\xfd7zxz\x00": ("compressed by xz", "unpack it with unxz"),
@@ -91,9 +89,8 @@ def refuse_archive(path: Path, names: list[str]) -> None:
         raise not_weights(path, "a program of torch.export (.pt2)", cure)
     inside = [name for name in names if name.lower().endswith(ENDINGS) and not name.startswith("__MACOSX/")]
     if inside and "data.pkl" not in last:
-        raise not_weights(
-            path, f"a zip archive around {inside[0]:.80}", "unpack it with unzip and name the file inside"
-        )
+        cure = "unpack it with unzip and name the file inside"
+        raise not_weights(path, f"a zip archive around {inside[0]:.80}", cure)
 
 
 def refuse_folder(path: Path) -> None:

@@ -102,7 +102,7 @@ class Machine:
         self.budget = MAX_WORDS
 
     def run(self) -> Any:
-        """Word after word, until the one that ends it. FormatError for a word that is unknown or does not fit."""
+        """Run word after word and return the answer. FormatError for a word that is unknown or does not fit."""
         while True:
             self.spend(1)
             word = bytes(self.cursor.take(1, "word"))
@@ -143,7 +143,7 @@ class Machine:
         return value
 
     def pop_mark(self) -> list[Any]:
-        """Everything above the last mark."""
+        """Return everything above the last mark."""
         if not self.marks:
             raise self.refusal("no mark", "one on the stack")
         height = self.marks.pop()

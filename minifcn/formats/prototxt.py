@@ -162,7 +162,7 @@ def _message(tokens: Iterator[Token], end: str, depth: int) -> Message:
 
 
 def _values(word: str, tokens: Iterator[Token], line: int) -> list[Any]:
-    """One value, or a list of them in brackets."""
+    """Return one value, or a list of them in brackets."""
     if word != "[":
         return [_value(word, line)]
     values: list[Any] = []
@@ -239,7 +239,7 @@ def _integer(layer: str, options: Message, name: str, default: int, *, least: in
 
 
 def _pair(layer: str, options: Message, name: str, *, least: int) -> tuple[int, int]:
-    """`kernel_size: 3`, or `kernel_size: 3 kernel_size: 5`, or `kernel_h: 3 kernel_w: 5`, as (height, width).
+    """Return (height, width): `kernel_size: 3`, or the same twice, or `kernel_h: 3 kernel_w: 5`.
 
     Where nothing is said, both are the least.
     """

@@ -66,7 +66,7 @@ def read_safetensors(path: Path, *, allow_nonfinite: bool = False) -> dict[str, 
 def views(
     path: Path, data: bytes | memoryview, dtypes: dict[str, np.dtype] = DTYPES, *, then: str = FETCH_AGAIN
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, kind and a view of each array in a file's bytes `data`, once the whole header has been believed.
+    """Yield name, kind and a view of each array in a file's bytes `data`, once the whole header has been believed.
 
     dtypes: the kinds to accept. then: the next step in messages. Raises FormatError.
     """

@@ -66,7 +66,7 @@ def read_value(path: Path, *, most: int, what: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two parsers may take different ones of two equal keys, and so see different files: there must be none."""
+    """Return an object whose keys all differ: of two equal ones, two parsers may take different ones."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]

@@ -12,13 +12,12 @@ numbers is another number. The layout itself is held to the last byte.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from minifcn.formats.limits import SHARING, Collected, Cursor, bytes_of, nbytes_of, path_of, refusal
 from minifcn.formats.opcodes import Machine
-from minifcn.formats.torch_tensors import Storage, collect, read_pickle
+from minifcn.formats.torch_tensors import collect, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
@@ -41,7 +40,11 @@ def read_torch_legacy(path: Path, *, allow_nonfinite: bool = False) -> dict[str,
     cursor.field = "object"
     top, storages = read_pickle(cursor)
     cursor.field = "storage keys"
-    keys = _keys(path, Machine(cursor).run(), storages)
+    keys = Machine(cursor).run()
+    if type(keys) is not list or any(type(key) is not str for key in keys):
+        raise refusal(path, cursor.field, "something else", "a list of texts")
+    if sorted(keys) != sorted(storages):
+        raise refusal(path, cursor.field, "other keys than the object's", "each of them once")
 
     content: dict[str, np.ndarray] = {}
     for key in keys:
@@ -55,12 +58,3 @@ def read_torch_legacy(path: Path, *, allow_nonfinite: bool = False) -> dict[str,
         raise refusal(path, "end", f"{cursor.left} bytes after the last storage", "none")
     found = Collected(path, room=SHARING * len(data), allow_nonfinite=allow_nonfinite)
     return collect(found, top, lambda storage: content[storage.key])
-
-
-def _keys(path: Path, keys: Any, storages: dict[str, Storage]) -> list[str]:
-    """Return the keys of the storages: those the object refers to, each once."""
-    if type(keys) is not list or any(type(key) is not str for key in keys):
-        raise refusal(path, "storage keys", "something else", "a list of texts")
-    if sorted(keys) != sorted(storages):
-        raise refusal(path, "storage keys", "other keys than the object's", "each of them once")
-    return keys

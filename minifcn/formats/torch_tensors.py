@@ -115,7 +115,7 @@ def _rebuild_tensor(path: Path, arguments: tuple[Any, ...]) -> View:
 
 
 def _rebuild_tensor_v2(path: Path, arguments: tuple[Any, ...]) -> View:
-    """Rebuild as above; requires_grad follows. Hooks, and marks like "negative" in newer files, are refused."""
+    """Return the same; requires_grad follows. Hooks, and marks like "negative" in newer files, are refused."""
     view = _rebuild_tensor(path, arguments[:4])
     extra = arguments[4:]
     if not 2 <= len(extra) <= 3 or type(extra[0]) is not bool or not all(each in (None, {}) for each in extra[1:]):
@@ -165,9 +165,8 @@ def _tensors(path: Path, top: Any) -> Iterator[tuple[str, View]]:
         else:
             continue
         if len(keys) >= MAX_DEPTH or visits + len(waiting) + len(inside) > MAX_WORDS:
-            raise refusal(
-                path, "pickle", "nested too deep or too widely", f"at most {MAX_DEPTH} levels", then=SAVE_STATE
-            )
+            found = "nested too deep or too widely"
+            raise refusal(path, "pickle", found, f"at most {MAX_DEPTH} levels", then=SAVE_STATE)
         if any(type(key) is str and len(key) > MAX_NAME for key, _ in inside):
             raise refusal(path, "names", "a longer one", f"at most {MAX_NAME} letters")
         waiting.extend(((*keys, key), each) for key, each in reversed(inside))

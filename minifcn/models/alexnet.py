@@ -5,15 +5,13 @@ is 63 where VGG's is 64: `Grid` computes it. `AlexNet2014` is what torchvision c
 AlexNet, by the same lines: one group, no normalisation, fewer filters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from minifcn.models.trunk import Trunk, checked_padding, thinned
+from minifcn.models.trunk import Trunk
 from minifcn.nn import Conv2d, Dropout, Init, Linear, LocalResponseNorm, MaxPool2d, Sequential
 
 
@@ -41,9 +39,7 @@ class AlexNet(Trunk):
         init: str | np.random.Generator,
         rng: np.random.Generator,
     ) -> None:
-        name = type(self).__name__
-        thin, full = thinned(name, width, self.own_width), Linear if dense else Conv2d
-        checked_padding(name, padding)
+        thin, full = self.thinned(width, padding), Linear if dense else Conv2d
         a, b, c, d, e, hidden = map(thin, (*self.filters, 4096))
         groups = 2 if self.caffe else 1
         pool = partial(MaxPool2d, 3, stride=2, ceil_mode=self.caffe)

@@ -5,17 +5,12 @@ size of image and no other; `surgery.convolutionalize` turns it into a net that 
 one. Without weights from elsewhere, what it says about a photograph is noise: good for shapes and equalities only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from minifcn import ops
-from minifcn.errors import UsageError
 from minifcn.geometry import Layer
-from minifcn.models.trunk import Trunk
+from minifcn.models.trunk import Trunk, initial
 from minifcn.nn import Init, Linear, Module, Sequential
 from minifcn.tensor import Tensor
 
@@ -57,14 +52,11 @@ def averaging(trunk: Trunk, *, classes: int, init: Init) -> Classifier:
 def classifier(
     trunk: type[Trunk], *, classes: int = 1000, init: str = "he", seed: int = 0, **options: Any
 ) -> Classifier:
-    """The classifier of a trunk, with random weights ("he", from `seed`) none ("zero", to be transplanted into), or
-    without memory for them ("meta", to be loaded).
+    """Return the classifier of a trunk, with random weights ("he", from `seed`), zeros ("zero", to be transplanted
+    into), or without memory for them ("meta", to be loaded).
 
     `options` are the trunk's: width, dropout, in_channels, ...
     """
-    if init not in ("he", "zero", "meta"):
-        raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
-    rng = np.random.default_rng(seed)
-    weights = rng if init == "he" else init
+    weights, rng = initial(init, seed)
     make: Callable[..., Trunk] = trunk
     return Classifier(make(**{**trunk.classic, **options}, init=weights, rng=rng), classes=classes, init=weights)

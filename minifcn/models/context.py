@@ -5,8 +5,6 @@ average over the whole map, put beside every cell, is the cheapest way of lookin
 that a student can compare. Both parts are brought to length 1 first, so that neither drowns the other.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Iterator
@@ -49,7 +47,7 @@ def context_of(net: Module) -> tuple[Trunk, GlobalContext] | None:
 
 @contextlib.contextmanager
 def known_mean(net: Module, mean: Array | None) -> Iterator[None]:
-    """Inside, the global context of a net takes this mean (1, C, 1, 1) of a map that it sees in part; None: its own."""
+    """Give the global context of a net, inside, this mean (1, C, 1, 1) of a map that it sees in part; None: its own."""
     found = context_of(net) if mean is not None else None
     if found is None:
         yield
@@ -63,7 +61,7 @@ def known_mean(net: Module, mean: Array | None) -> Iterator[None]:
 
 
 def with_context(trunk: Trunk) -> Trunk:
-    """`trunk` with one more stage, "context", on its last output; the cells stay where they are."""
+    """Return `trunk` with one more stage, "context", on its last output; the cells stay where they are."""
     channels = trunk.channels[trunk.last]
     trunk.add("context", "context", GlobalContext(channels), 2 * channels)
     return trunk

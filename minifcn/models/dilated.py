@@ -5,8 +5,6 @@ price is paid in cells: at stride 8, the layers behind pool3 run on sixteen time
 `minifcn describe fcn-dilated` and `minifcn describe fcn8s` print both bills.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

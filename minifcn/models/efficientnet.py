@@ -10,15 +10,13 @@ published weights are folded when they are read (`weights.names.folded`). Tan an
 "Lite" is its authors' version without squeeze-and-excitation.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minifcn.models.classifier import GlobalAverage
-from minifcn.models.trunk import Residual, Trunk, checked_padding, thinned
+from minifcn.models.trunk import Residual, Trunk
 from minifcn.nn import Conv2d, Dropout, Init, Linear, Module, ReLU6, Sequential, ZeroPad2d
 
 # How often, kernel, stride, factor of widening, channels. A number of the paper's table 1 for each row.
@@ -78,8 +76,7 @@ class EfficientNetLite0(Trunk):
         init: str | np.random.Generator,
         rng: np.random.Generator,
     ) -> None:
-        thin = thinned("EfficientNetLite0", width, self.own_width)
-        checked_padding("EfficientNetLite0", padding)
+        thin = self.thinned(width, padding)
         incoming, number = thin(STEM), 0
         pad, conv, seen = around(in_channels, incoming, 3, 2, border=padding, init=init).values()
         modules: dict[str, Module] = {"pad": pad, "stem": conv, "stemmed": seen}

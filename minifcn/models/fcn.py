@@ -4,8 +4,6 @@ One class builds every ladder of figure 3: FCN-32s has no skips, FCN-16s one, FC
 out the loop below for a particular net. FCN, section 4.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +14,7 @@ from minifcn import ops
 from minifcn.errors import UsageError, whole
 from minifcn.geometry import Layer
 from minifcn.models.ladder import Ladder, safe_padding, skips_to
-from minifcn.models.trunk import Trunk
+from minifcn.models.trunk import Trunk, initial
 from minifcn.models.vgg import VGG
 from minifcn.nn import Conv2d, Module, Upsample
 from minifcn.ops import concat, crop
@@ -78,20 +76,16 @@ class FCN(Module):
         heads = {f"_{name}": n for name, n in classes.items()} if isinstance(classes, Mapping) else {"": classes}
         for count in heads.values() or [0]:
             if not whole(count, least=1, most=255):
-                raise UsageError(
-                    f"FCN: classes is {classes!r}; expected a whole number from 1 to 255 (label 255 is void)"
-                )
+                expected = "a whole number from 1 to 255 (label 255 is void)"
+                raise UsageError(f"FCN: classes is {classes!r}; expected {expected}")
         if fusion not in FUSIONS or upsampling not in UPSAMPLINGS:
-            raise UsageError(
-                f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected sum, max or concat; "
-                "fixed, learned or all learned"
-            )
+            expected = "sum, max or concat; fixed, learned or all learned"
+            raise UsageError(f"FCN: fusion is {fusion!r}, upsampling {upsampling!r}; expected {expected}")
         self.classes, self.fusion, self.skip_scale = classes, fusion, dict(skip_scale or {})
         unknown = [name for name in self.skip_scale if name not in trunk.channels]
         if unknown:
-            raise UsageError(
-                f"FCN: skip_scale has {', '.join(unknown)}; the outputs of this trunk are {', '.join(trunk.channels)}"
-            )
+            there = ", ".join(trunk.channels)
+            raise UsageError(f"FCN: skip_scale has {', '.join(unknown)}; the outputs of this trunk are {there}")
         self.trunk, self.heads = trunk, tuple(heads)
         self.ladder = Ladder(trunk.paths(), skips, padded=trunk.padded_upsampling)
         for head, count in heads.items():
@@ -177,9 +171,7 @@ def fcn(
     (shapes without memory); everything random comes from `seed`. `options` are the trunk's (width, dropout, ...), the
     others `FCN`'s.
     """
-    if init not in ("he", "zero", "meta"):
-        raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
-    rng = np.random.default_rng(seed)
+    weights, rng = initial(init, seed)
 
     def sketch(border: int | str) -> Mapping[str, Sequence[Layer]]:
         return trunk(**{**options, "padding": border, "width": 1, "init": "zero", "rng": rng}).paths()
@@ -188,7 +180,7 @@ def fcn(
         skips = skips_to(sketch(0), skips)
     if padding == "safe":
         padding = safe_padding(sketch, skips)
-    made = trunk(padding=padding, init=rng if init == "he" else init, rng=rng, **options)
+    made = trunk(padding=padding, init=weights, rng=rng, **options)
     return FCN(made, classes=classes, skips=skips, upsampling=upsampling, fusion=fusion, skip_scale=skip_scale)
 
 
@@ -202,15 +194,15 @@ def vgg_fcn(skips: Sequence[str] | int, *, padding: int | str = "same", **option
 
 
 def FCN32s(**options: Any) -> FCN:
-    """No skips: one upsampling by 32. Options as in `vgg_fcn` and `FCN`."""
+    """Return an FCN without skips: one upsampling by 32. Options as in `vgg_fcn` and `FCN`."""
     return vgg_fcn((), **options)
 
 
 def FCN16s(**options: Any) -> FCN:
-    """One skip, from pool4, then an upsampling by 16. Options as in `vgg_fcn` and `FCN`."""
+    """Return an FCN with a skip from pool4, then an upsampling by 16. Options as in `vgg_fcn` and `FCN`."""
     return vgg_fcn(("pool4",), **options)
 
 
 def FCN8s(**options: Any) -> FCN:
-    """Two skips, from pool4 and pool3, then an upsampling by 8. Options as in `vgg_fcn` and `FCN`."""
+    """Return an FCN with skips from pool4 and pool3, then an upsampling by 8. Options as in `vgg_fcn` and `FCN`."""
     return vgg_fcn(("pool4", "pool3"), **options)

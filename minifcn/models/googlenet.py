@@ -4,15 +4,13 @@
 the final average pool: with it a cell of the last map sees 907 pixels (the number in the paper's table 1), without 715.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minifcn.errors import UsageError
-from minifcn.models.trunk import Parallel, Trunk, checked_padding, thinned
+from minifcn.models.trunk import Parallel, Trunk
 from minifcn.nn import AvgPool2d, Conv2d, Dropout, Init, Linear, LocalResponseNorm, MaxPool2d, Module, Sequential
 
 # Szegedy et al., 2015, table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
@@ -32,7 +30,7 @@ VERSIONS = {"paper": (True, 5, 3), "torchvision": (False, 3, 2)}
 
 
 def inception(incoming: int, counts: list[int], *, init: Init, wide: int = 5) -> Parallel:
-    """1x1, 3x3, 5x5 and 3x3 max pooling of the same maps, each at a price that a 1x1 convolution has lowered."""
+    """Return 1x1, 3x3, 5x5 and 3x3 max pooling of the same maps, each made cheaper by a 1x1 convolution."""
     one, reduce3, three, reduce5, five, projected = counts
 
     def conv(i: int, o: int, kernel: int) -> Conv2d:
@@ -72,9 +70,8 @@ class GoogLeNet(Trunk):
     ) -> None:
         if version not in VERSIONS:
             raise UsageError(f"GoogLeNet: version is {version!r}; expected one of {', '.join(VERSIONS)}")
-        thin = thinned("GoogLeNet", width, self.own_width)
+        thin = self.thinned(width, padding)
         normalized, wide, last_pool = VERSIONS[version]
-        checked_padding("GoogLeNet", padding)
         block1 = Sequential(
             conv1=Conv2d(in_channels, thin(64), 7, stride=2, padding=padding, relu=True, init=init),
             pool=MaxPool2d(3, stride=2, ceil_mode=True),

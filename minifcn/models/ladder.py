@@ -5,8 +5,6 @@ Each rung doubles back towards the image: upsample the score by the ratio of two
 down anywhere. FCN, section 4.2 and figure 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,10 +59,8 @@ class Ladder:
             if skip not in usable:
                 raise UsageError(f"skip {skip!r} is not an output of this trunk finer than {self.last}: it has {known}")
             if usable[skip] >= stride or (stride / usable[skip]).denominator != 1:
-                raise UsageError(
-                    f"skips {tuple(skips)} must go from coarse to fine by whole factors, from {self.last} "
-                    f"(stride {top}) on; this trunk has {known}"
-                )
+                order = f"from coarse to fine by whole factors, from {self.last} (stride {top}) on"
+                raise UsageError(f"skips {tuple(skips)} must go {order}; this trunk has {known}")
             stride = usable[skip]
         return [*(usable[skip] for skip in skips), Fraction(1)]
 
@@ -77,7 +73,7 @@ class Ladder:
         return "upscore2" if below == self.last and factor == 2 else f"upscore_{below}"
 
     def _rung(self, name: str, skip: str, factor: int, grid: Grid) -> tuple[Rung, Grid]:
-        """By the bilinear kernel, 2s wide or else 2s - 1, that lands the score on the grid it is to meet.
+        """Return the rung whose bilinear kernel, 2s wide or else 2s - 1, lands the score on the grid it is to meet.
 
         An even kernel shifts the cells by half a pixel, an odd one does not: 64 after VGG, 63 after AlexNet.
         """
@@ -123,10 +119,9 @@ class Ladder:
             like = out_size(self.paths[rung.skip], size) if rung.skip else size
             larger, smaller = (like, score) if rung.cut == "skip" else (score, like)
             if rung.at + smaller > larger:
-                raise GeometryError(
-                    f"an image of {size} pixels gives {rung.name} a score of {score} and {rung.skip or 'the image'} "
-                    f"{like} cells: cropping the {rung.cut} at {rung.at} leaves too few; use more padding"
-                )
+                gives = f"gives {rung.name} a score of {score} and {rung.skip or 'the image'} {like} cells"
+                few = f"cropping the {rung.cut} at {rung.at} leaves too few; use more padding"
+                raise GeometryError(f"an image of {size} pixels {gives}: {few}")
             score = smaller
         return score
 

@@ -4,14 +4,12 @@ It has no padding at all, so what it says about a window of a larger image is, t
 convolutional twin says at that cell: the place to understand FCN, section 3.1, before any real net.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from minifcn.models.trunk import Trunk, checked_padding, thinned
+from minifcn.models.trunk import Trunk
 from minifcn.nn import Conv2d, Init, Linear, MaxPool2d, Sequential
 
 
@@ -35,8 +33,7 @@ class LeNet(Trunk):
         init: str | np.random.Generator,
         rng: np.random.Generator | None = None,
     ) -> None:
-        thin, full = thinned("LeNet", width, self.own_width), Linear if dense else Conv2d
-        checked_padding("LeNet", padding)
+        thin, full = self.thinned(width, padding), Linear if dense else Conv2d
         conv1 = Conv2d(in_channels, thin(20), 5, padding=padding, init=init)
         conv2 = Conv2d(thin(20), thin(50), 5, init=init)
         self.add("pool1", "block1", Sequential(conv1=conv1, pool=MaxPool2d(2, ceil_mode=True)), thin(20))

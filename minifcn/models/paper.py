@@ -3,8 +3,6 @@
 All take the options of `fcn` and of their trunk. FCN, sections 4 and 5.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 
@@ -26,22 +24,22 @@ paper_vgg = partial(fcn, VGG, padding=100)  # the border of all the paper's nets
 
 
 def FCN_AlexNet(stride: int = 32, **options: Any) -> FCN:
-    """CaffeNet convolutionalised; its upsampling kernel is 63 wide (table 1)."""
+    """Return CaffeNet convolutionalised; its upsampling kernel is 63 wide (table 1)."""
     return fcn(AlexNet, stride, **{"padding": 100, **options})
 
 
 def FCN_GoogLeNet(stride: int = 32, **options: Any) -> FCN:
-    """GoogLeNet without its average pool, with the smallest safe border (table 1; never released)."""
+    """Return GoogLeNet without its average pool, with the smallest safe border (table 1; never released)."""
     return fcn(GoogLeNet, stride, **options)
 
 
 def FCN_SqueezeNet(stride: int = 8, **options: Any) -> FCN:
-    """SqueezeNet 1.0 or 1.1 (`version`) as a trunk: not the paper's, but of a size that a laptop trains."""
+    """Return SqueezeNet 1.0 or 1.1 (`version`) as a trunk: not the paper's, but of a size that a laptop trains."""
     return fcn(SqueezeNet, stride, **options)
 
 
 def FCN_pool(number: int, **options: Any) -> FCN:
-    """Only what VGG has up to pool3, pool4 or pool5 is scored: how far does a shallower net get? (TPAMI, table 3)"""
+    """Return a net that scores VGG up to pool3, pool4 or pool5: how far does a shallower net get? (TPAMI, table 3)"""
     if number not in (3, 4, 5):
         raise UsageError(f"FCN_pool: number is {number!r}; expected 3, 4 or 5")
 
@@ -52,14 +50,14 @@ def FCN_pool(number: int, **options: Any) -> FCN:
 
 
 def FCN32s_fixed(**options: Any) -> FCN:
-    """FCN-32s of which only the score layer learns (table 2): the rest is the classifier as it was."""
+    """Return an FCN-32s of which only the score layer learns (table 2): the rest is the classifier as it was."""
     net = paper_vgg(32, **options)
     net.trunk.freeze()
     return net
 
 
 def ParseNet(**options: Any) -> FCN:
-    """FCN-32s with ParseNet's global context in the place of skips."""
+    """Return an FCN-32s with ParseNet's global context in the place of skips."""
 
     def trunk(**trunk_options: Any) -> Trunk:
         return with_context(VGG(**trunk_options))
@@ -88,6 +86,6 @@ class LateFusion(Module):
 
 
 def nyud_color_hha(stride: int = 32, *, classes: int = 40, seed: int = 0, **options: Any) -> LateFusion:
-    """Colour and HHA (disparity, height, angle of depth), each with a whole trunk: 0.5 and 0.5 (late fusion)."""
+    """Return nets for colour and HHA (disparity, height, angle), each with a whole trunk: 0.5 and 0.5 (late fusion)."""
     color, hha = (paper_vgg(stride, classes=classes, seed=seed + i, **options) for i in range(2))
     return LateFusion(color=color, hha=hha)

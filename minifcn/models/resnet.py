@@ -7,8 +7,6 @@ a crop. A second head on layer3 helps in training: its loss counts half there, a
 He et al., "Deep residual learning" (CVPR 2016); FCN, section 3.2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +16,7 @@ import numpy as np
 from minifcn import ops
 from minifcn.errors import UsageError
 from minifcn.geometry import Layer
-from minifcn.models.trunk import Residual, Trunk, checked_padding, thinned
+from minifcn.models.trunk import Residual, Trunk, initial
 from minifcn.nn import BatchNorm2d, Conv2d, Dropout, Init, MaxPool2d, Module, ReLU, Sequential
 from minifcn.stitch import rarefied, sliding
 from minifcn.tensor import Tensor
@@ -60,8 +58,7 @@ class ResNet(Trunk):
         init: Init,
         rng: np.random.Generator | None = None,
     ) -> None:
-        thin = thinned("ResNet", width, self.own_width)
-        checked_padding("ResNet", padding)
+        thin = self.thinned(width, padding)
         if layers not in BLOCKS or output_stride not in (8, 16, 32):
             found = f"layers is {layers!r}, output_stride {output_stride!r}"
             raise UsageError(f"ResNet: {found}; expected one of {', '.join(map(str, BLOCKS))}; 8, 16 or 32")
@@ -76,9 +73,8 @@ class ResNet(Trunk):
                 stride = 2 if stage > 1 and number == 0 else 1
                 blocks[str(number)] = bottleneck(incoming, inner, stride, init=init)
                 incoming = 4 * inner
-            self.add(
-                f"layer{stage}", f"block{stage + 1}", Sequential(**{f"layer{stage}": Sequential(**blocks)}), incoming
-            )
+            name = f"layer{stage}"
+            self.add(name, f"block{stage + 1}", Sequential(**{name: Sequential(**blocks)}), incoming)
         chain = [module for name, module in sliding(self) if ".downsample." not in name]
         for module, layer in zip(chain, rarefied([each.layer for each in chain], output_stride), strict=True):
             module.layer = layer
@@ -116,10 +112,7 @@ class FCN_ResNet(Module):
         init: str = "he",
         seed: int = 0,
     ) -> None:
-        if init not in ("he", "zero", "meta"):
-            raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
-        rng = np.random.default_rng(seed)
-        weights: Init = rng if init == "he" else init
+        weights, rng = initial(init, seed)
         self.classes = classes
         self.trunk = ResNet(
             layers=layers, output_stride=output_stride, width=width, in_channels=in_channels, init=weights
@@ -144,5 +137,5 @@ class FCN_ResNet(Module):
         return {name: ops.bilinear_resize(each, size=image.shape[2:]) for name, each in scores.items()}
 
     def layers(self) -> list[Layer]:
-        """The windows between the image and the scores of stride 8."""
+        """Return the windows between the image and the scores of stride 8."""
         return [*self.trunk.layers(), *self.classifier.layers()]

@@ -5,8 +5,6 @@ side. The score of a class is the mean of its map: the net was fully convolution
 is 16, half that of the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,7 +12,7 @@ import numpy as np
 
 from minifcn.errors import UsageError
 from minifcn.models.classifier import GlobalAverage
-from minifcn.models.trunk import Parallel, Trunk, checked_padding, thinned
+from minifcn.models.trunk import Parallel, Trunk
 from minifcn.nn import Conv2d, Dropout, Init, MaxPool2d, Sequential
 
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # squeeze, expand
@@ -27,7 +25,7 @@ VERSIONS = {
 
 
 def fire(incoming: int, squeeze: int, expand: int, *, init: Init) -> Sequential:
-    """Squeeze to `squeeze` channels, expand to 2 * `expand`, half of them through 3x3 windows."""
+    """Return a module that squeezes to `squeeze` channels and expands to 2 * `expand`, half through 3x3 windows."""
     return Sequential(
         squeeze1x1=Conv2d(incoming, squeeze, 1, relu=True, init=init),
         expand=Parallel(
@@ -61,8 +59,7 @@ class SqueezeNet(Trunk):
     ) -> None:
         if version not in VERSIONS:
             raise UsageError(f"SqueezeNet: version is {version!r}; expected one of {', '.join(VERSIONS)}")
-        thin = thinned("SqueezeNet", width, self.own_width)
-        checked_padding("SqueezeNet", padding)
+        thin = self.thinned(width, padding)
         wide, kernel, pools, self.border = VERSIONS[version]
         incoming, name = thin(wide), "1"
         conv1 = Conv2d(in_channels, incoming, kernel, stride=2, padding=padding, relu=True, init=init)

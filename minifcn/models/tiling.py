@@ -111,10 +111,9 @@ class Tiling:
         else:
             raise UsageError(f"tile: found {type(net).__name__}, whose reach is unknown; expected an FCN")
         if tiling.kept < 1:
-            raise UsageError(
-                f"tile is {tile}; expected at least {2 * tiling.margin + tiling.stride}: this net's scores look "
-                f"{tiling.reach} pixels to each side, which every tile loses as its margin"
-            )
+            why = f"scores look {tiling.reach} pixels to each side, which every tile loses as its margin"
+            least = 2 * tiling.margin + tiling.stride
+            raise UsageError(f"tile is {tile}; expected at least {least}: this net's {why}")
         return tiling
 
     @property

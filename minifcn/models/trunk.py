@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from minifcn import ops
 from minifcn.errors import GeometryError, UsageError, whole
 from minifcn.geometry import Grid, Layer
@@ -17,17 +19,32 @@ class Trunk(Module):
     """`stages` maps the name of each output ("pool3") to the attribute that computes it ("block3"), in order.
 
     Subclasses set `stages`, `channels` (of each output) and the modules themselves, or `add` them one by one.
-    `padded_upsampling` says whether the trunk keeps its maps aligned with the image (padding "same"), so that the
-    upsampling must, too. `classic` are the options that make the trunk its classifier's, `size` the side of the images
-    that the classifier takes, `own_width` the `width` at which the trunk is the published one.
+    `padded_upsampling` says whether the trunk keeps its maps aligned with the image (padding "same", if it
+    `takes_same`), so that the upsampling must, too. `classic` are the options that make the trunk its classifier's,
+    `size` the side of the images that the classifier takes, `own_width` the `width` of the published trunk.
     """
 
     stages: dict[str, str]
     channels: dict[str, int]
     padded_upsampling = False
+    takes_same = False
     classic: ClassVar[Mapping[str, Any]] = {}
     size: ClassVar[int]
     own_width: ClassVar[int]
+
+    def thinned(self, width: int, padding: int | str) -> Callable[[int], int]:
+        """Return what makes `width`/`own_width` of a channel count: all counts are multiples, so the result is exact.
+
+        Raises `UsageError` for a width, or a padding, that no trunk of this kind has.
+        """
+        name, own = type(self).__name__, self.own_width
+        if not whole(width, least=1):
+            expected = f"a whole number of at least 1 ({own} is {name}'s own)"
+            raise UsageError(f"{name}: width is {width!r}; expected {expected}")
+        if not whole(padding, least=0) and not (self.takes_same and padding == "same"):
+            same = '"same" or ' if self.takes_same else ""
+            raise UsageError(f"{name}: padding is {padding!r}; expected {same}a whole number of at least 0")
+        return lambda channels: channels * int(width) // own
 
     def add(self, output: str, stage: str, module: Module, channels: int) -> None:
         """One more stage at the end: the attribute `stage` computes `output`, of so many channels."""
@@ -37,7 +54,7 @@ class Trunk(Module):
         self.stages[output], self.channels[output] = stage, channels
 
     def until(self, output: str) -> Trunk:
-        """This trunk without the stages after `output`, with the same modules: FCN-pool4 stands on `until("pool4")`."""
+        """Return this trunk without the stages after `output`, same modules; FCN-pool4 has `until("pool4")`."""
         names = list(self.stages)
         if output not in names:
             raise UsageError(f"trunk: output is {output!r}; expected one of {', '.join(names)}")
@@ -80,7 +97,7 @@ class Trunk(Module):
         return list(self.paths()[self.last])
 
     def paths(self) -> dict[str, tuple[Layer, ...]]:
-        """For each output, all sliding windows between the image and it."""
+        """Return for each output all sliding windows between the image and it."""
         path: tuple[Layer, ...] = ()
         paths = {}
         for name, stage in self.stages.items():
@@ -124,10 +141,9 @@ class Parallel(Module):
         widest = max(grids, key=lambda name: grids[name].field)
         for name, grid in grids.items():
             if (grid.stride, grid.start) != (grids[widest].stride, grids[widest].start):
-                raise GeometryError(
-                    f"branches {name} and {widest} cannot be concatenated: their cells have stride {grid.stride} and "
-                    f"{grids[widest].stride} and start at {grid.start} and {grids[widest].start}; expected one grid"
-                )
+                other, which = grids[widest], f"branches {name} and {widest} cannot be concatenated"
+                cells = f"stride {grid.stride} and {other.stride} and start at {grid.start} and {other.start}"
+                raise GeometryError(f"{which}: their cells have {cells}; expected one grid")
         return paths[widest]
 
 
@@ -150,15 +166,9 @@ class Residual(Sequential):
         return (self.shortcut(x) if self.shortcut else x) + super().forward(x)
 
 
-def thinned(name: str, width: int, own: int) -> Callable[[int], int]:
-    """Channel counts times width/own: every count of a trunk is a multiple of its own width, so all are exact."""
-    if not whole(width, least=1):
-        raise UsageError(f"{name}: width is {width!r}; expected a whole number of at least 1 ({own} is {name}'s own)")
-    return lambda channels: channels * int(width) // own
-
-
-def checked_padding(name: str, padding: int | str, *, same: bool = False) -> None:
-    """Refuse a border that no image can have."""
-    if not whole(padding, least=0):
-        expected = '"same" or a whole number of at least 0' if same else "a whole number of at least 0"
-        raise UsageError(f"{name}: padding is {padding!r}; expected {expected}")
+def initial(init: str, seed: int) -> tuple[Init, np.random.Generator]:
+    """Return where weights come from ("he": random; "zero" and "meta" stay what they are), and a random generator."""
+    if init not in ("he", "zero", "meta"):
+        raise UsageError(f'init is {init!r}; expected "he", "zero" or "meta"')
+    rng = np.random.default_rng(seed)
+    return rng if init == "he" else init, rng

@@ -6,8 +6,6 @@ a ReLU would cut the negative scores off, so the first step sends on every score
 survives, and the last step puts the pair together again: relu(x) - relu(-x) = x.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minifcn import ops
@@ -47,7 +45,7 @@ class Deconvolutions(Module):
         return ops.pad(x, padding=self.border)
 
     def layers(self) -> list[Layer]:
-        """Its upsamplings, one after another."""
+        """Return its upsamplings, one after another."""
         return [self.layer]
 
 
@@ -60,7 +58,7 @@ def pairs(incoming: int, outgoing: int) -> np.ndarray:
 
 
 def nonlinear(net: FCN) -> FCN:
-    """Replace each upsampling of an FCN by a stack, and return the FCN. One that only doubles is one learned kernel."""
+    """Replace each upsampling of an FCN by a stack and return the FCN. One that only doubles is one learned kernel."""
     for name, module in list(vars(net).items()):
         if isinstance(module, Upsample):
             channels = net.classes if isinstance(net.classes, int) else net.classes[name.rsplit("_", 1)[1]]

@@ -4,15 +4,13 @@ The fully connected layers of the classifier are here already convolutions, 7x7 
 `dense=True` they are what they were.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from minifcn.errors import UsageError
-from minifcn.models.trunk import Trunk, checked_padding, thinned
+from minifcn.models.trunk import Trunk
 from minifcn.nn import Conv2d, Dropout, Init, Linear, MaxPool2d, Sequential
 
 # 3x3 convolutions in each block, by the number of layers with weights that the classifier is known by (it has fc8, too)
@@ -33,6 +31,7 @@ class VGG(Trunk):
     classic: ClassVar[Mapping[str, Any]] = {"padding": 1, "dense": True}
     size = 224
     own_width = 64
+    takes_same = True
 
     def __init__(
         self,
@@ -49,12 +48,10 @@ class VGG(Trunk):
     ) -> None:
         if layers not in BLOCKS:
             raise UsageError(f"VGG: layers is {layers!r}; expected one of {', '.join(map(str, BLOCKS))}")
-        thin = thinned("VGG", width, self.own_width)
-        if padding != "same":
-            checked_padding("VGG", padding, same=True)
-        elif dense:
-            raise UsageError('VGG: padding is "same" and dense is True; a fully connected fc6 takes no padding')
+        thin = self.thinned(width, padding)
         self.padded_upsampling = same = padding == "same"
+        if same and dense:
+            raise UsageError('VGG: padding is "same" and dense is True; a fully connected fc6 takes no padding')
         incoming = in_channels
         for block, (depth, wide) in enumerate(zip(BLOCKS[layers], CHANNELS, strict=True), start=1):
             outgoing, modules = thin(wide), {}
@@ -62,9 +59,8 @@ class VGG(Trunk):
                 border = int(padding) if block == i == 1 and not same else 1
                 modules[f"conv{block}_{i}"] = Conv2d(incoming, outgoing, 3, padding=border, relu=True, init=init)
                 incoming = outgoing
-            self.add(
-                f"pool{block}", f"block{block}", Sequential(**modules, pool=MaxPool2d(2, ceil_mode=True)), outgoing
-            )
+            pool = MaxPool2d(2, ceil_mode=True)
+            self.add(f"pool{block}", f"block{block}", Sequential(**modules, pool=pool), outgoing)
         hidden, full = fc or thin(FC), Linear if dense else Conv2d
         kept: dict[str, Any] = {"padding": 3} if same else {}  # fc6 as large as pool5
         head = Sequential(

@@ -6,8 +6,6 @@ a classifier alone. Numbers of classes: PASCAL VOC 21, NYUDv2 40, SIFT Flow 33 a
 and 5.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

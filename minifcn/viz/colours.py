@@ -1,7 +1,5 @@
 """Turn labels into colours, and lay them over photographs (NumPy only)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minifcn.data.palette import palette
@@ -63,7 +61,7 @@ def _outline(label: np.ndarray) -> np.ndarray:
 
 
 def hatch(shape: tuple[int, ...]) -> np.ndarray:
-    """White with thin grey diagonals, (H, W, 3)."""
+    """Return white with thin grey diagonals, (H, W, 3) uint8."""
     rows, columns = np.indices(shape)
     stripe = (rows + columns) % 6 < 2
     return np.where(stripe, 178, 255).astype(np.uint8)[..., None].repeat(3, axis=-1)

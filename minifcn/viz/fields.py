@@ -12,7 +12,7 @@ from minifcn.errors import UsageError
 from minifcn.geometry import Grid
 from minifcn.viz.colours import INK, check_image
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure, write_figure
+from minifcn.viz.plots import new_figure, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def receptive_fields(
     sizes: Mapping[str, tuple[int, int]] | None = None,
     path: Path | None = None,
 ) -> Figure:
-    """One cell of each layer on the photograph (H, W, 3) uint8: a box around what it sees, so that boxes nest.
+    """Return the photograph (H, W, 3) uint8 with one cell of each layer: a box around what it sees, so that boxes nest.
 
     `grids` names the layers. Drawn is the cell whose centre is nearest to the pixel `at` (row, column), the image's
     middle unless given. What lies around the photograph is hatched: there the cell sees padding. A layer in `sizes`
@@ -76,20 +76,13 @@ def receptive_fields(
         if name in sizes:
             ys, xs = (float(grid.start) + float(grid.stride) * np.arange(count) for count in sizes[name])
             columns, rows = np.meshgrid(xs, ys)
-            dots: dict[str, Any] = {
-                "color": colour,
-                "markeredgecolor": "white",
-                "markeredgewidth": 0.5,
-                "markersize": 4,
-            }
-            axes.plot(columns.ravel(), rows.ravel(), linestyle="", marker="o", zorder=2, **dots)
+            edge: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+            axes.plot(columns.ravel(), rows.ravel(), "o", color=colour, markersize=4, zorder=2, **edge)
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set_axis_off()
     handles = axes.patches[2::2]  # after the surroundings, each box has its white edge before it
     figure.legend(handles=handles, loc="outside right upper", frameon=False, labelcolor=INK, fontsize=9)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def _nearest(grid: Grid, pixel: tuple[float, float], size: tuple[int, int] | None) -> tuple[int, int]:

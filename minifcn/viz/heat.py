@@ -11,7 +11,7 @@ import numpy as np
 from minifcn.errors import ShapeError
 from minifcn.viz.colours import INK, check_image
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure, write_figure
+from minifcn.viz.plots import new_figure, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,9 +33,8 @@ def heat_maps(
     each class has one map.
     """
     if image.ndim != 2 or maps.ndim != 3 or len(maps) != len(classes):
-        raise ShapeError(
-            f"heat maps: image {image.shape}, maps {maps.shape}; expected (H, W) and ({len(classes)}, h, w)"
-        )
+        expected = f"(H, W) and ({len(classes)}, h, w)"
+        raise ShapeError(f"heat maps: image {image.shape}, maps {maps.shape}; expected {expected}")
     columns = min(5, len(maps))
     rows = -(-len(maps) // columns)
     tall = 12.8 * image.shape[0] / image.shape[1] * (1 + rows / columns)
@@ -56,9 +55,7 @@ def heat_maps(
         axes.set_xlim(-0.5, image.shape[1] - 0.5)
         axes.set_ylim(image.shape[0] - 0.5, -0.5)
         axes.set_title(plain(name), fontsize=9, color=INK)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def heat_map(
@@ -92,6 +89,4 @@ def heat_map(
     paint = right.imshow(wide, cmap="inferno", vmin=0, vmax=1, alpha=strength)
     right.set_title(plain(title), fontsize=11, color=INK)
     figure.colorbar(paint, ax=right, fraction=0.04, alpha=1)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)

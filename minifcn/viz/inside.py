@@ -12,7 +12,7 @@ from minifcn.backend import Array, to_host
 from minifcn.errors import ShapeError, UsageError
 from minifcn.viz.colours import ACCENT, INK, SECOND
 from minifcn.viz.panels import plain
-from minifcn.viz.plots import new_figure, write_figure
+from minifcn.viz.plots import new_figure, written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,14 +28,13 @@ def feature_maps(
     columns: int = 8,
     most: int = 32,
     title: str = "",
-    path: Path | None = None,
 ) -> Figure:
     """Return the first `most` of the maps (C, h, w) side by side, `columns` in a row, each cell a square.
 
     On one scale for all, so that a silent map looks silent; with `shared=False` each on its own, its largest size
     written above it. Maps without negative values go from black (0) to yellow; others from blue over white (0) to red.
-    What is not finite is green. `names` stand above the maps, their numbers unless given. Written to `path` too if one
-    is given. Raises `ShapeError` unless `maps` is (C, h, w), with a name for each.
+    What is not finite is green. `names` stand above the maps, their numbers unless given. Raises `ShapeError` unless
+    `maps` is (C, h, w), with a name for each.
     """
     maps = np.asarray(to_host(maps), dtype=np.float64)
     if maps.ndim != 3 or maps.size == 0:
@@ -54,8 +53,6 @@ def feature_maps(
     bar = figure.colorbar(axes.images[0], ax=axes, shrink=0.6, aspect=25)
     ends = [-1, 0, 1] if signed else [0, 1]
     bar.set_ticks(ends, labels=[f"{end * peaks[0]:.3g}" if shared else ("-max", "0", "max")[end + 1] for end in ends])
-    if path is not None:
-        write_figure(figure, path)
     return figure
 
 
@@ -68,15 +65,13 @@ def kernels(
     most: int = 96,
     inputs: int = 12,
     title: str = "",
-    path: Path | None = None,
 ) -> Figure:
     """Return the filters w (O, I, kh, kw) of a convolution, mid-grey where they are 0.
 
     Of colour images (I = 3) each filter is one colour picture, `columns` in a row; `order` "bgr" for Caffe's weights,
     whose first channel is blue. Otherwise each output has a row, with a grey picture for each of the first `inputs`
     channels. Each output has its own scale, so that shapes can be compared; `shared=True` gives one to all, so that
-    sizes can. At most `most` pictures. Written to `path` too if one is given. Raises `ShapeError` unless `w` has four
-    axes, `UsageError` for another order.
+    sizes can. At most `most` pictures. Raises `ShapeError` unless `w` has four axes, `UsageError` for another order.
     """
     w = np.asarray(to_host(w), dtype=np.float64)
     if w.ndim != 4 or w.size == 0:
@@ -86,12 +81,9 @@ def kernels(
     peaks = [_peak(w)] * len(w) if shared else [_peak(each) for each in w]
     scaled = [0.5 + each / (2 * (peak or 1.0)) for each, peak in zip(w, peaks, strict=True)]
     incoming = w.shape[1]
-    if incoming == 3:
+    if incoming in (1, 3):
         turn = -1 if order == "bgr" else 1
-        tiles = [np.clip(each[::turn].transpose(1, 2, 0), 0, 1) for each in scaled[:most]]
-        note, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
-    elif incoming == 1:
-        tiles = [each[0] for each in scaled[:most]]
+        tiles = [each[0] if incoming == 1 else np.clip(each[::turn].transpose(1, 2, 0), 0, 1) for each in scaled[:most]]
         note, wide = _some(len(tiles), len(w), "filters"), min(columns, len(tiles))
     else:
         wide = min(inputs, incoming)
@@ -99,8 +91,6 @@ def kernels(
         tiles = [each[i] for each in rows for i in range(wide)]
         note = ", ".join(filter(None, (_some(len(rows), len(w), "filters"), _some(wide, incoming, "inputs"))))
     figure, _ = _tiled(tiles, [""] * len(tiles), wide, {"cmap": "gray", "vmin": 0, "vmax": 1}, title, note)
-    if path is not None:
-        write_figure(figure, path)
     return figure
 
 
@@ -116,7 +106,7 @@ def _some(shown: int, there: int, what: str) -> str:
 def _tiled(
     tiles: Sequence[np.ndarray], captions: Sequence[str], columns: int, scale: Mapping[str, Any], title: str, note: str
 ) -> tuple[Figure, Any]:
-    """Tiles in rows on one pair of axes, each one wide, with its caption above it."""
+    """Return a figure and its axes: tiles in rows, each one wide, with its caption above it."""
     height, width = tiles[0].shape[:2]
     tall, room = height / width, 0.22 if any(captions) else 0.0
     rows = -(-len(tiles) // columns)
@@ -187,24 +177,18 @@ def gradient_errors(errors: Mapping[str, Array], *, title: str = "", path: Path 
             axes.spines[:].set_color("#9aa4b2")
     if title:
         figure.suptitle(plain(title).replace("$", r"\$"), fontsize=10.5, color=INK)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def gradient_flow(
-    gradients: Mapping[str, Array | None],
-    weights: Mapping[str, Array] | None = None,
-    *,
-    title: str = "",
-    path: Path | None = None,
+    gradients: Mapping[str, Array | None], weights: Mapping[str, Array] | None = None, *, title: str = ""
 ) -> Figure:
     """Return how much gradient reaches each layer, on a logarithmic axis, the layers from the image downwards.
 
     A bar is the mean of |gradient|, the mark beyond it the largest. With `weights` of the same names the bar is the
     ratio of the root mean squares of gradient and weights, the part of itself by which a step of rate 1 would change a
-    layer. What a logarithm cannot show is said in words: "zero", "none" (no gradient came), "not finite". Written to
-    `path` too if one is given. Raises `UsageError` without a layer, `ShapeError` unless gradient and weights match.
+    layer. What a logarithm cannot show is said in words: "zero", "none" (no gradient came), "not finite". Raises
+    `UsageError` without a layer, `ShapeError` unless gradient and weights match.
 
         gradient_flow({name: p.grad for name, p in net.named_parameters() if name.endswith(".w")})
     """
@@ -242,15 +226,13 @@ def gradient_flow(
     axes.tick_params(colors="#4a525e", labelsize=8.5)
     axes.grid(axis="x", color="#eceef1")
     axes.set_axisbelow(True)
-    if path is not None:
-        write_figure(figure, path)
     return figure
 
 
 def _measured(
     gradients: Mapping[str, np.ndarray | None], weights: Mapping[str, np.ndarray] | None
 ) -> tuple[dict[str, float], dict[str, float], dict[str, str]]:
-    """For each layer a bar and a mark, or a word."""
+    """Return for each layer a bar and a mark, or a word."""
     bars: dict[str, float] = {}
     marks: dict[str, float] = {}
     words: dict[str, str] = {}

@@ -1,7 +1,5 @@
 """Draw predictions side by side, with captions and a legend (Pillow)."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -25,12 +23,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def legend(
-    classes: Sequence[str],
-    label: np.ndarray | None = None,
-    *,
-    colours: np.ndarray | None = None,
-    width: int | None = None,
-    size: int = 14,
+    classes: Sequence[str], label: np.ndarray | None = None, *, width: int | None = None, size: int = 14
 ) -> np.ndarray:
     """Return the legend of the classes, an RGB picture `width` pixels wide, in as many columns as fit, at least one.
 
@@ -41,13 +34,11 @@ def legend(
     if label is not None:
         check_label(label, len(classes))
         present = [int(index) for index in np.unique(label)]
-    names = _legend(classes, present, colours, None if width is None else max(1, width - 2 * size), size)
+    names = _legend(classes, present, None if width is None else max(1, width - 2 * size), size)
     return np.pad(names, ((size, size), (size, size), (0, 0)), constant_values=255)
 
 
-def _legend(
-    classes: Sequence[str], present: list[int], colours: np.ndarray | None, width: int | None, size: int
-) -> np.ndarray:
+def _legend(classes: Sequence[str], present: list[int], width: int | None, size: int) -> np.ndarray:
     from PIL import Image, ImageDraw
 
     font, swatch, line = font_of(size), round(1.15 * size), round(1.75 * size)
@@ -70,29 +61,22 @@ def _legend(
     for place, (index, name, left) in enumerate(zip(present, names, lefts, strict=True)):
         middle = place % rows * line + line // 2
         top = middle - swatch // 2
-        tile = colourize(np.full((swatch, swatch), index, dtype=np.int64), colours)
+        tile = colourize(np.full((swatch, swatch), index, dtype=np.int64))
         page.paste(Image.fromarray(tile), (left, top))
         draw.rectangle((left, top, left + swatch - 1, top + swatch - 1), outline="#8a929e")
         draw.text((left + indent, middle), name, font=font, fill=INK, anchor="lm")
     return np.asarray(page)
 
 
-def triptych(
-    image: np.ndarray,
-    truth: np.ndarray | None,
-    prediction: np.ndarray,
-    classes: Sequence[str],
-    *,
-    colours: np.ndarray | None = None,
-) -> np.ndarray:
-    """Image, truth and prediction side by side over one legend; without a truth, the other two.
+def triptych(image: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Return image, truth and prediction side by side over one legend; without a truth, the other two.
 
     Small images are enlarged by a whole number, so that every pixel stays a square that can be counted.
     """
     side = max(256, *image.shape[:2])
     if truth is None:
-        return gallery([(image, prediction)], classes, captions=("image", "prediction"), side=side, colours=colours)
-    return gallery([(image, truth, prediction)], classes, side=side, colours=colours)
+        return gallery([(image, prediction)], classes, captions=("image", "prediction"), side=side)
+    return gallery([(image, truth, prediction)], classes, side=side)
 
 
 def ladder(
@@ -101,10 +85,9 @@ def ladder(
     predictions: Mapping[str, np.ndarray],
     classes: Sequence[str],
     *,
-    colours: np.ndarray | None = None,
     side: int = 256,
 ) -> np.ndarray:
-    """Finer and finer predictions of one image beside its truth, as in figure 4 of the paper: an RGB picture.
+    """Return a picture of finer and finer predictions of one image beside its truth, as in figure 4 of the paper.
 
     `predictions` go from coarse to fine by the names of their nets: {"FCN-32s": label, "FCN-16s": ..., "FCN-8s": ...}.
     Where a truth is given, each name stands with the part of the labelled pixels that its net has right. Raises
@@ -113,9 +96,7 @@ def ladder(
     if not predictions:
         raise UsageError("a ladder needs at least one prediction, found none")
     if truth is None:
-        return gallery(
-            [(image, *predictions.values())], classes, captions=("image", *predictions), side=side, colours=colours
-        )
+        return gallery([(image, *predictions.values())], classes, captions=("image", *predictions), side=side)
     sample = (image, truth, *predictions.values())
     _check_sample(sample, ("image", "truth", *predictions), len(classes))
     labelled = truth != VOID
@@ -123,7 +104,7 @@ def ladder(
         f"{name}  {100 * np.mean(label[labelled] == truth[labelled]):.1f} %" if labelled.any() else name
         for name, label in predictions.items()
     ]
-    return gallery([sample], classes, captions=("image", "truth", *captions), side=side, colours=colours)
+    return gallery([sample], classes, captions=("image", "truth", *captions), side=side)
 
 
 def gallery(
@@ -133,10 +114,9 @@ def gallery(
     captions: Sequence[str] = ("image", "truth", "prediction"),
     columns: int = 1,
     side: int = 256,
-    colours: np.ndarray | None = None,
     over: bool = False,
 ) -> np.ndarray:
-    """Many samples on one page with one legend: an RGB picture.
+    """Return many samples on one page with one legend: an RGB picture.
 
     A sample is `(image, label, label, ...)` and `captions` names its parts, so the same page compares truth with
     FCN-32s, FCN-16s and FCN-8s as the paper's figure 4 does. `columns` samples stand side by side; the long side of a
@@ -151,7 +131,7 @@ def gallery(
         raise UsageError("a gallery needs at least one sample, found none")
     unit = max(12, side // 18)
     gap, margin, font = unit // 2, round(1.25 * unit), font_of(unit)
-    panels = [_panels(sample, side, colours, over) for sample in samples]
+    panels = [_panels(sample, side, over) for sample in samples]
     columns = max(1, min(columns, len(panels)))
     widest = max(panel.shape[1] for row in panels for panel in row)
     widest = max(widest, math.ceil(max(font.getlength(caption) for caption in captions)))
@@ -162,8 +142,7 @@ def gallery(
         for first in range(0, len(panels), columns)
     ]
     found = {int(index) for sample in samples for label in sample[1:] for index in np.unique(label)}
-    present = sorted(found - {0} if over else found)
-    names = _legend(classes, present, colours, width - 2 * margin, round(0.9 * unit))
+    names = _legend(classes, sorted(found - {0} if over else found), width - 2 * margin, round(0.9 * unit))
     top = margin + round(1.6 * unit)
     height = top + sum(heights) + gap * (len(heights) - 1) + unit + names.shape[0] + margin
     page = Image.new("RGB", (width, height), "white")
@@ -194,16 +173,14 @@ def _check_sample(sample: Sequence[np.ndarray], captions: Sequence[str], classes
             raise ShapeError(f"the image is {image.shape[:2]} but its {caption} is {label.shape}")
 
 
-def _panels(sample: Sequence[np.ndarray], side: int, colours: np.ndarray | None, over: bool) -> list[np.ndarray]:
+def _panels(sample: Sequence[np.ndarray], side: int, over: bool) -> list[np.ndarray]:
     # Labels are resized before they are coloured, so that the hatch of void keeps its size.
     image, *labels = (_resize(part, side) for part in sample)
-    if over:
-        return [image, *(overlay(image, label, colours=colours, bare=0) for label in labels)]
-    return [image, *(colourize(label, colours) for label in labels)]
+    return [image, *(overlay(image, label, bare=0) if over else colourize(label) for label in labels)]
 
 
 def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Make the long side at most `side`: larger by a whole number, or smaller (photographs smoothly)."""
+    """Return the pixels with a long side of at most `side`: larger by a whole number, or reduced (images smoothly)."""
     height, width = pixels.shape[:2]
     longest = max(height, width)
     if longest <= side:
@@ -231,6 +208,7 @@ def plain(name: str) -> str:
 
 
 def shorten(name: str, font: Any, room: float) -> str:
+    """Return the name, cut with "…" where it is wider than `room` pixels."""
     if font.getlength(name) <= room:
         return name
     while len(name) > 1 and font.getlength(name + "…") > room:

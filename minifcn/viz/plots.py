@@ -38,9 +38,11 @@ def new_figure(**options: Any) -> Figure:
     return Figure(**options)
 
 
-def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file, entirely or not at all."""
-    replace_file(path, [figure_png(figure)], sync=False)
+def written(figure: Figure, path: Path | None) -> Figure:
+    """Return the figure; with a path it is also written there as a PNG file, entirely or not at all."""
+    if path is not None:
+        replace_file(path, [figure_png(figure)], sync=False)
+    return figure
 
 
 def figure_png(figure: Figure, *, dpi: int = 150) -> bytes:
@@ -84,13 +86,11 @@ def curves(history: Sequence[Mapping[str, Any]], path: Path | None = None) -> Fi
     validated = [record for record in history if record.get("kind") == "val"]
     _draw_loss(left, *_series(trained, "loss"), len(validated[0].get("iu") or ()) if validated else 0)
     _draw_measures(right, validated)
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def _series(records: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values of one key, without the records where it is missing or not finite."""
+    """Return steps and values of one key, without the records where it is missing or not finite."""
     pairs = [(record.get("step"), record.get(key)) for record in records]
     kept = [(s, v) for s, v in pairs if isinstance(s, int) and isinstance(v, int | float) and math.isfinite(v)]
     return np.array([s for s, _ in kept], dtype=np.int64), np.array([v for _, v in kept], dtype=np.float64)
@@ -189,13 +189,11 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str], path: Path | N
             axes.text(column, row, f"{percent[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8.5)
     else:
         figure.colorbar(drawn, ax=axes, shrink=0.5, aspect=30, label="% of the class's true pixels")
-    if path is not None:
-        write_figure(figure, path)
-    return figure
+    return written(figure, path)
 
 
 def _tick(name: str) -> str:
-    r"""A class name short enough for an axis; matplotlib would read $...$ as a formula, and fail where it is none."""
+    r"""Return a class name short enough for an axis; matplotlib reads $...$ as a formula, and fails if it is none."""
     name = plain(name)
     return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
 
@@ -224,7 +222,7 @@ Panel = tuple[str, str, str, Mapping[str, tuple[Sequence[float], Sequence[float]
 
 
 def log_log(panels: Sequence[Panel], path: Path, *, points: Sequence[str] = ()) -> None:
-    """What a benchmark measured, on logarithmic axes, as a PNG: panels (title, x label, y label, {name: (xs, ys)}).
+    """Write what a benchmark measured, on logarithmic axes: panels (title, x label, y label, {name: (xs, ys)}).
 
     The series named in `points` are drawn as points, the others as lines.
     """
@@ -246,4 +244,4 @@ def log_log(panels: Sequence[Panel], path: Path, *, points: Sequence[str] = ()) 
             axes.set_xticks(at)
             axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8.5)
-    write_figure(figure, path)
+    written(figure, path)

@@ -1,9 +1,3 @@
 """Weights of other libraries: their names, published sets and ONNX."""
 
-FILES = (
-    "names",
-    "wrappers",
-    "torch_state",
-    "published",
-    "onnx_graph",
-)
+FILES = ("names", "wrappers", "torch_state", "published", "onnx_graph")

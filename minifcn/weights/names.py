@@ -6,8 +6,6 @@ torchvision numbers the layers of a `Sequential`, so its names are sums. torchvi
 convolution, by constants once it is trained, and `folded` multiplies them into the weights.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,24 +29,24 @@ def layer_of(name: str) -> tuple[str, str]:
 
 
 def renamed(names: Sequence[str], rule: Rule) -> dict[str, str]:
-    """For each of our parameters what it is called where `rule` comes from, in the same order."""
+    """Return for each of our parameters what it is called where `rule` comes from, in the same order."""
     split = [(name, *layer_of(name)) for name in names]
     layers = list(dict.fromkeys(layer for _, layer, _ in split))
     return {name: f"{rule(layer, layers)}.{part}" for name, layer, part in split}
 
 
 def ours(layer: str, layers: Sequence[str]) -> str:
-    """Our own short names, `fire2.squeeze1x1`: what we give to PyTorch."""
+    """Return our own short name, `fire2.squeeze1x1`: what we give to PyTorch."""
     return layer
 
 
 def caffe(layer: str, layers: Sequence[str]) -> str:
-    """VGG, CaffeNet, SqueezeNet, LeNet and the released FCNs: the papers' names, with slashes in them."""
+    """Return the paper's name, with slashes in it: VGG, CaffeNet, SqueezeNet, LeNet and the released FCNs."""
     return layer.replace(".", "/")
 
 
 def caffe_googlenet(layer: str, layers: Sequence[str]) -> str:
-    """`inception_3a.conv3x3.reduce` is `inception_3a/3x3_reduce`; before them the kernels are in the names."""
+    """Return `inception_3a/3x3_reduce` for `inception_3a.conv3x3.reduce`; the first names hold the kernels."""
     special = {"conv1": "conv1/7x7_s2", "reduce": "conv2/3x3_reduce", "conv2": "conv2/3x3", "fc": "loss3/classifier"}
     layer = re.sub(r"\.conv(\dx\d)(\.conv)?", r"/\1", special.get(layer, layer))
     return layer.replace(".reduce", "_reduce").replace(".pool.proj", "/pool_proj")
@@ -66,14 +64,14 @@ def caffe_late_fusion(layer: str, layers: Sequence[str]) -> str:
 
 
 def torchvision_vgg(layer: str, layers: Sequence[str]) -> str:
-    """Each convolution is followed by its ReLU, each block by its pool, and all of them are numbered."""
+    """Return the layer's number: after each convolution comes its ReLU, after each block its pool, all numbered."""
     if found := re.fullmatch(r"conv(\d)_\d", layer):
         return f"features.{2 * layers.index(layer) + int(found[1]) - 1}"
     return {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}[layer]
 
 
 def torchvision_alexnet(layer: str, layers: Sequence[str]) -> str:
-    """As for VGG, with pools after the first two convolutions, and dropout before fc6 and fc7."""
+    """Return the number as for VGG, with pools after the first two convolutions, and dropout before fc6 and fc7."""
     if layer.startswith("conv"):
         return f"features.{2 * layers.index(layer) + min(layers.index(layer), 2)}"
     return {"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"}[layer]
@@ -94,7 +92,7 @@ def torchvision_squeezenet(pools: tuple[int, int]) -> Rule:
 
 
 def torchvision_googlenet(layer: str, layers: Sequence[str]) -> str:
-    """Branches are numbered, as are the two convolutions in one; here after `folded`."""
+    """Return the name with numbers for branches, and for the convolutions in one; here after `folded`."""
     layer = {"reduce": "conv2", "conv2": "conv3"}.get(layer, layer).replace("inception_", "inception")
     for window, branch in {"conv1x1": 1, "conv3x3": 2, "conv5x5": 3, "pool": 4}.items():
         layer = layer.replace(f".{window}", f".branch{branch}")
@@ -102,7 +100,7 @@ def torchvision_googlenet(layer: str, layers: Sequence[str]) -> str:
 
 
 def torchvision_segmentation(layer: str, layers: Sequence[str]) -> str:
-    """Our names are torchvision's here: the trunk is called the backbone, the heads stand beside it."""
+    """Return our name, which is torchvision's here: the trunk is the backbone, the heads stand beside it."""
     return layer if "classifier" in layer else f"backbone.{layer}"
 
 
@@ -121,7 +119,7 @@ NORMALISED = {"_conv_stem": "_bn0", "_conv_head": "_bn1", "_expand_conv": "_bn0"
 
 
 def efficientnet(layer: str, layers: Sequence[str]) -> str:
-    """EfficientNet in PyTorch: `mb3.widen` is `_blocks.3._expand_conv`; here after `paired` and `folded`."""
+    """Return `_blocks.3._expand_conv` for `mb3.widen` (EfficientNet in PyTorch), after `paired` and `folded`."""
     if not layer.startswith("mb"):
         return {"stem": "_conv_stem", "features": "_conv_head", "fc": "_fc"}[layer]
     block, conv = layer.removeprefix("mb").split(".")
@@ -129,7 +127,7 @@ def efficientnet(layer: str, layers: Sequence[str]) -> str:
 
 
 def paired(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """EfficientNet numbers its normalisations apart from its convolutions: name both as `folded` wants them."""
+    """Return EfficientNet's arrays with convolutions and normalisations, numbered apart, as `folded` wants them."""
     named = dict(arrays)
     for name in arrays:
         layer = name.removesuffix(".weight")
@@ -155,7 +153,7 @@ EPS = 1e-3  # torchvision's GoogLeNet
 
 
 def folded(arrays: Mapping[str, np.ndarray], *, eps: float = EPS) -> dict[str, np.ndarray]:
-    """Batch normalisation that has stopped learning is a factor and a summand: put into the convolutions before it.
+    """Return the arrays with batch normalisation, a factor and a summand, multiplied into the convolutions before it.
 
     y = (w*x - mean) g / sqrt(var + eps) + beta is a convolution with w g / sqrt(var + eps) and the bias
     beta - mean g / sqrt(var + eps). `a.conv.weight` and `a.bn.*` become `a.weight` and `a.bias`; all other arrays stay.

@@ -9,8 +9,6 @@ fail. Where that can happen the graph first pads the map. So an FCN takes images
 the smallest side, `smallest`, for what cannot. A classifier whose last layers take one size declares that size.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minifcn import nn
 from minifcn.backend import to_host
 from minifcn.errors import GeometryError, UsageError
 from minifcn.geometry import out_size
@@ -26,23 +25,7 @@ from minifcn.models.context import GlobalContext
 from minifcn.models.fcn import FCN, Words, follow
 from minifcn.models.resnet import FCN_ResNet
 from minifcn.models.trunk import Parallel, Residual, Trunk
-from minifcn.nn import (
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    ConvTranspose2d,
-    Dropout,
-    Linear,
-    LocalResponseNorm,
-    MaxPool2d,
-    Module,
-    ReLU,
-    ReLU6,
-    Sequential,
-    Upsample,
-    ZeroPad2d,
-    bilinear,
-)
+from minifcn.nn import Module, bilinear
 from minifcn.tensor import Parameter
 
 OPSET, IR = 17, 8  # of 2022: what is older than this year's tools reads them, too
@@ -60,7 +43,7 @@ class Writer:
         self.sides = {IMAGE: smallest(net)}  # of each value that a module gave: its side for the smallest image
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """One more node; the name of its only output."""
+        """Add a node and return the name of its only output."""
         output = f"{op}_{len(self.nodes)}"
         self.nodes.append(self.onnx.helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
@@ -76,13 +59,13 @@ class Writer:
         return self.constant(to_host(parameter.data), self.names[id(parameter)])
 
     def crop(self, x: str, like: str, at: int) -> str:
-        """`ops.crop`: the cells of `x` from `at` on, as many as `like` has, whatever that will be."""
+        """Write `ops.crop`: the cells of `x` from `at` on, as many as `like` has, whatever that will be."""
         begin = self.constant(np.array([at, at], np.int64))
         end = self.node("Add", self.node("Shape", like, start=2, end=4), begin)
         return self.node("Slice", x, begin, end, self.constant(np.array([2, 3], np.int64)))
 
     def at_least(self, x: str, side: int) -> str:
-        """`x` with -inf below and to the right of it, where it is smaller than `side`: a maximum does not see it."""
+        """Write `x` with -inf below and to the right of it, if it is smaller than `side`: a maximum does not see it."""
         size = self.node("Shape", x, start=2, end=4)
         missing = self.node("Sub", self.constant(np.array([side, side], np.int64)), size)
         after = self.node("Max", missing, self.constant(np.array([0, 0], np.int64)))
@@ -125,6 +108,7 @@ def sliding(module: Any) -> dict[str, Any]:
 
 
 def convolution(writer: Writer, module: Any, x: str) -> str:
+    """Write a convolution, transposed or not, and its ReLU if it has one."""
     op = "ConvTranspose" if module.layer.transpose else "Conv"
     inputs = [writer.parameter(p) for p in (module.w, module.b) if p is not None]
     more = {"output_padding": [module.layer.output_padding] * 2} if module.layer.output_padding else {}
@@ -133,7 +117,8 @@ def convolution(writer: Writer, module: Any, x: str) -> str:
 
 
 def pool(writer: Writer, module: Any, x: str) -> str:
-    if isinstance(module, AvgPool2d):
+    """Write an average pool or a max pool; one with ceil mode gets its map padded where it could be too small."""
+    if isinstance(module, nn.AvgPool2d):
         if module.layer.padding or module.layer.dilation > 1 or module.layer.stride > 1:
             raise UsageError("export: an average pool with a border, dilation or stride cannot be written as ONNX")
         return writer.node("AveragePool", x, kernel_shape=[module.layer.kernel] * 2)
@@ -144,7 +129,7 @@ def pool(writer: Writer, module: Any, x: str) -> str:
 
 
 def upsample(writer: Writer, module: Any, x: str) -> str:
-    """Bilinear interpolation is a convolution turned around; a fixed one gets its kernel here, for each channel."""
+    """Write bilinear interpolation as a transposed convolution; a fixed one gets its kernel here, for each channel."""
     groups = module.groups
     if module.w is None:
         w = writer.constant(np.repeat(bilinear(module.layer.kernel)[None, None], groups, axis=0))
@@ -154,26 +139,31 @@ def upsample(writer: Writer, module: Any, x: str) -> str:
 
 
 def linear(writer: Writer, module: Any, x: str) -> str:
+    """Write a fully connected layer, and its ReLU if it has one."""
     y = writer.node("Gemm", writer.node("Flatten", x), writer.parameter(module.w), writer.parameter(module.b), transB=1)
     return writer.node("Relu", y) if module.relu else y
 
 
 def normalization(writer: Writer, module: Any, x: str) -> str:
+    """Write a local response normalisation."""
     options = dict(module.options)
     return writer.node("LRN", x, bias=options.pop("k"), **options)
 
 
 def normalized(writer: Writer, module: Any, x: str) -> str:
+    """Write a batch normalisation."""
     inputs = [writer.parameter(p) for p in (module.w, module.b, module.mean, module.var)]
     return writer.node("BatchNormalization", x, *inputs, epsilon=module.eps)
 
 
 def padded(writer: Writer, module: Any, x: str) -> str:
+    """Write a border of zeros."""
     widths = [0, 0, module.begin, module.begin, 0, 0, module.end, module.end]
     return writer.node("Pad", x, writer.constant(np.array(widths, np.int64)))
 
 
 def relu6(writer: Writer, module: Any, x: str) -> str:
+    """Write min(max(x, 0), 6)."""
     return writer.node("Clip", x, *(writer.constant(np.array(bound, np.float32)) for bound in (0, 6)))
 
 
@@ -192,12 +182,14 @@ def context(writer: Writer, module: Any, x: str) -> str:
 
 
 def sequential(writer: Writer, module: Any, x: str) -> str:
+    """Write modules one after another."""
     for child in module.sequence().values():
         x = write(writer, child, x)
     return x
 
 
 def parallel(writer: Writer, module: Any, x: str) -> str:
+    """Write branches side by side, concatenated."""
     return writer.node("Concat", *(write(writer, branch, x) for branch in module.branches().values()), axis=1)
 
 
@@ -235,23 +227,23 @@ FUSIONS: dict[str, Callable[[Writer, str, str], str]] = {
 
 
 FORMS: dict[type, Callable[[Writer, Any, str], str]] = {
-    Conv2d: convolution,
-    ConvTranspose2d: convolution,
-    MaxPool2d: pool,
-    Upsample: upsample,
-    Linear: linear,
-    LocalResponseNorm: normalization,
-    Dropout: lambda writer, module, x: x,  # nothing is dropped when nothing is learned
+    nn.Conv2d: convolution,
+    nn.ConvTranspose2d: convolution,
+    nn.MaxPool2d: pool,
+    nn.Upsample: upsample,
+    nn.Linear: linear,
+    nn.LocalResponseNorm: normalization,
+    nn.Dropout: lambda writer, module, x: x,  # nothing is dropped when nothing is learned
     GlobalAverage: lambda writer, module, x: writer.node("ReduceMean", x, axes=[2, 3], keepdims=0),
-    BatchNorm2d: normalized,
-    ZeroPad2d: padded,
-    ReLU6: relu6,
-    ReLU: lambda writer, module, x: writer.node("Relu", x),
+    nn.BatchNorm2d: normalized,
+    nn.ZeroPad2d: padded,
+    nn.ReLU6: relu6,
+    nn.ReLU: lambda writer, module, x: writer.node("Relu", x),
     Residual: lambda writer, module, x: writer.node(
         "Add", write(writer, module.shortcut, x) if module.shortcut else x, sequential(writer, module, x)
     ),
     GlobalContext: context,
-    Sequential: sequential,
+    nn.Sequential: sequential,
     Parallel: parallel,
     FCN_ResNet: resized,
     Classifier: lambda writer, net, x: write(writer, net.top, list(stages(writer, net.trunk, x).values())[-1]),

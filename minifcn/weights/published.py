@@ -3,13 +3,11 @@
 A file of weights says neither which net it is nor how its pictures were prepared. The first is found by comparing its
 names and shapes with every net in `PUBLISHED`; the second comes from who published it, for nets trained in Caffe want
 blue first and 0..255 less a mean, nets trained in torchvision red first and 0..1 normalised. From then on the two stay
-together: a `WeightSet` carries its `Preprocessing`, in memory and in the checkpoint that `minifcn convert` writes.
+together: a `WeightSet` carries its `Preprocessing`, in memory and in the checkpoint that `WeightSet.save` writes.
 
 SqueezeNet 1.0 trained on ImageNet comes with the library (weights/data/README.md names its authors), so that a
 classifier, its heat maps and what is fine-tuned from it need no download.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -119,7 +117,7 @@ class Comparison:
 
 
 def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = False) -> Comparison:
-    """Lay the net `name` beside the arrays of a file. `any_classes`: an FCN's score layers may have other classes."""
+    """Return the net `name` compared with the arrays of a file. `any_classes`: an FCN may have other classes."""
     published = PUBLISHED[name]
     arrays = one_head(folded(paired(unnumbered(arrays))))
     net = published.network()
@@ -131,9 +129,8 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     groups = list(_groups(net, published.rule))
     there = [i for i, (_, rows) in enumerate(groups) if any(their in arrays for _, their, _ in rows)]
     if not there:
-        return Comparison(
-            name, 0, sum(len(rows) for _, rows in groups), len(arrays), "none of its layers is there", "", None, {}
-        )
+        wanted = sum(len(rows) for _, rows in groups)
+        return Comparison(name, 0, wanted, len(arrays), "none of its layers is there", "", None, {})
     last = there[-1] if isinstance(net, Classifier) else len(groups) - 1  # a trunk may end early, an FCN may not
     rows = [row for _, rows in groups[: last + 1] for row in rows]
     faults = [_difference(their, shape, arrays) for _, their, shape in rows]
@@ -141,9 +138,7 @@ def compare(name: str, arrays: Mapping[str, np.ndarray], *, any_classes: bool = 
     faults += _constants(net, arrays, known)
     unmatched = [each for each in arrays if each not in known and not _unused(published, each)]
     faults += [f"{each} is no layer of it" for each in unmatched]
-    taken: dict[str, np.ndarray] = {}
-    if not any(faults):
-        taken = {own: arrays[their].reshape(shape) for own, their, shape in rows}
+    taken = {} if any(faults) else {own: arrays[their].reshape(shape) for own, their, shape in rows}
     output = groups[last][0] if last < len(groups) - 1 else ""
     found = sum(their in arrays and not _difference(their, shape, arrays) for _, their, shape in rows)
     return Comparison(name, found, len(rows), len(unmatched), next(filter(None, faults), ""), output, classes, taken)
@@ -244,12 +239,11 @@ def matching(path: str | Path, arrays: Mapping[str, np.ndarray], *, net: str = "
     best = max(compared, key=lambda one: (one.found > 0, one.found - one.unmatched))
     if not best.found and not net:
         some = ", ".join(map(short, list(arrays)[:3]))
-        cure = "minifcn convert `plain=True` copies arrays of no net, too"
+        cure = "converting with `plain=True` copies arrays of no net, too"
         raise FormatError(f"{path}: fits no net known here: no name of {some} ... is a layer of one; {cure}")
     asked = "does not fit" if net else "fits no net known here; nearest is"
-    raise FormatError(
-        f"{path}: {asked} {best.net}, of which {best.found} of {best.wanted} arrays fit: {short(best.fault)}"
-    )
+    fit = f"{best.net}, of which {best.found} of {best.wanted} arrays fit"
+    raise FormatError(f"{path}: {asked} {fit}: {short(best.fault)}")
 
 
 def unwrapped(path: Path, arrays: Mapping[str, np.ndarray], *, net: str, part: str) -> tuple[Comparison, str]:
@@ -302,10 +296,8 @@ class WeightSet:
     def network(self) -> Module:
         """Return the net with these weights; `UsageError` if they end before its last layer."""
         if self.output:
-            raise UsageError(
-                f"{self.path}: holds the weights of {self.net} up to {self.output} and no classifier; "
-                "they can start an FCN: minifcn.surgery.transplant"
-            )
+            what = f"holds the weights of {self.net} up to {self.output} and no classifier"
+            raise UsageError(f"{self.path}: {what}; they can start an FCN: minifcn.surgery.transplant")
         net = PUBLISHED[self.net].network()
         if not isinstance(net, FCN) or isinstance(net.classes, int):  # several heads have classes of their own
             net = PUBLISHED[self.net].network(len(self.classes))
@@ -337,7 +329,7 @@ def open_weights(
     allow_nonfinite: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> WeightSet:
-    """Return the weights in a file of any format that is read here, or in a checkpoint that `minifcn convert` wrote.
+    """Return the weights in a file of any format that is read here, or in a checkpoint that `WeightSet.save` wrote.
 
     `part` names the dict to take, where a file has several that fit; `say` hears in which of them the weights were.
     """
@@ -356,15 +348,12 @@ def class_names(fit: Comparison) -> tuple[str, ...]:
     if fit.output:
         return ()
     net = PUBLISHED[fit.net].network(fit.classes)
-    last = [parameter for name, parameter in net.named_parameters() if name.endswith(".b")][-1]
-    count = last.size
+    count = [parameter for name, parameter in net.named_parameters() if name.endswith(".b")][-1].size
     if isinstance(net, Classifier) and count == 1000:
         return imagenet_classes()
-    return (
-        VOC_CLASSES
-        if fit.net.startswith(("voc-", "fcn_resnet")) and count == 21
-        else tuple(f"class {i}" for i in range(count))
-    )
+    if fit.net.startswith(("voc-", "fcn_resnet")) and count == 21:
+        return VOC_CLASSES
+    return tuple(f"class {i}" for i in range(count))
 
 
 def recognised(path: Path) -> bool:
@@ -389,13 +378,13 @@ def _converted(path: Path, meta: Mapping[str, Any], net: str, allow_nonfinite: b
         wanted = meta["preprocessing"]
         preprocessing = None if wanted is None else Preprocessing.from_dict(wanted)
     except (TypeError, LookupError) as error:
-        raise FormatError(f"{path}: weights: found {short(known)}; expected what `minifcn convert` writes") from error
+        raise FormatError(f"{path}: weights: found {short(known)}; expected what `WeightSet.save` writes") from error
     except FormatError as fault:
         raise FormatError(f"{path}: {fault}") from fault
     if len(classes) > MAX_CLASSES:
         raise FormatError(f"{path}: names {len(classes)} classes; expected at most {MAX_CLASSES}")
     if problem := fault_of_names(classes):
-        raise FormatError(f"{path}: holds {problem}; expected what `minifcn convert` writes")
+        raise FormatError(f"{path}: holds {problem}; expected what `WeightSet.save` writes")
     ours = bool(output) and re.fullmatch(OURS, name)  # a trunk: it can begin an FCN, and need not be built here
     if (name not in PUBLISHED and not ours) or (net and net != name):
         raise FormatError(f"{path}: holds weights of {short(name)}; expected {net or 'a net known here'}")
@@ -415,10 +404,8 @@ def shipped(name: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise UsageError(
-        f"{name}: found neither in {DATA} nor where MINIFCN_DATA points; install minifcn again, or name a file of "
-        "weights with `weights=...`"
-    )
+    how = "install minifcn again, or name a file of weights with `weights=...`"
+    raise UsageError(f"{name}: found neither in {DATA} nor where MINIFCN_DATA points; {how}")
 
 
 def lite0_installed() -> bool:
@@ -444,5 +431,5 @@ def imagenet_classes() -> tuple[str, ...]:
 
 
 def imagenet_squeezenet() -> WeightSet:
-    """SqueezeNet 1.0 as trained on ImageNet: a classifier of 1000 classes in 0.9 MB."""
+    """Return SqueezeNet 1.0 as trained on ImageNet: a classifier of 1000 classes in 0.9 MB."""
     return open_weights(shipped(SQUEEZENET), net="squeezenet1_0")

@@ -1,7 +1,5 @@
 """A net as a state dict of PyTorch, in a safetensors file."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

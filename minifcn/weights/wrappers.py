@@ -5,8 +5,6 @@ People save `{"state_dict": ..., "optimizer": ...}`, and DataParallel, torch.com
 prefixes: what stands before the longest ending that is a layer known here. No wrapper's name has to be known.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -58,19 +56,19 @@ def chosen(path: Path, fitting: Mapping[str, str], part: str) -> str:
     if part or len(plain or fitting) != 1:
         which = ", ".join(f"{short(each) or 'the file itself'} ({net})" for each, net in fitting.items())
         asked = f"expected one of them, found `part={short(part)}`" if part else "say which with `part=...`"
-        cure = f"minifcn convert {path} OUT.safetensors `part={short(next(iter(plain or fitting)))}` writes one alone"
+        cure = f"converting the file with `part={short(next(iter(plain or fitting)))}` writes one alone"
         raise UsageError(f"{path}: holds {len(fitting)} sets of weights: {which}; {asked}: {cure}")
     return (plain or list(fitting))[0]
 
 
 def description(arrays: Mapping[str, np.ndarray], parts: Mapping[str, Arrays], part: str) -> str:
-    """Say in one line where in the file the weights were, and what else is there."""
+    """Return in one line where in the file the weights were, and what else is there."""
     taken = {f"{part}.{name}" if part else name for name in parts[part]}
     others = Counter(_place(name, parts) for name in arrays if name not in taken)
     left = ", ".join(f"{short(place)} ({count})" for place, count in others.most_common(6))
     copies = [short(each) for each in parts if each != part and AVERAGED.fullmatch(each)]
     beside = copies and not AVERAGED.fullmatch(part)
-    other = f"; minifcn convert `part={copies[0]}` takes the running average" if beside else ""
+    other = f"; converting with `part={copies[0]}` takes the running average" if beside else ""
     where = f"took the weights in {short(part)}" if part else "took the weights at the top of the file"
     return f"{where}{f'; left aside: {left}' if left else ''}{other}"
 

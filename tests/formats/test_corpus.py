@@ -28,8 +28,9 @@ from PIL import Image
 from some_slow import slow_but
 
 from minifcn.cli.verbs import main
-from minifcn.data.files import read_image, read_mask, read_mask_as_it_is
+from minifcn.data.files import read_image, read_mask
 from minifcn.data.shapes import CLASSES
+from minifcn.data.tools.raw import read_png_mask
 from minifcn.data.voc import VOCSegmentation
 from minifcn.errors import FormatError
 from minifcn.formats.checkpoint import load_checkpoint, read_meta, save_checkpoint
@@ -137,7 +138,7 @@ def config(options: str) -> bytes:
 
 
 image: Callable[[Path], Any] = read_image
-as_is: Callable[[Path], Any] = read_mask_as_it_is
+as_is: Callable[[Path], Any] = read_png_mask
 mask: Callable[[Path], Any] = partial(read_mask, classes=200)
 long_name, marks = "x" * 100_000, "e" + "\u0301" * 3000
 

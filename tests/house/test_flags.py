@@ -20,16 +20,10 @@ CALLED = {  # strings that hold the flags of a program which the file itself sta
 }
 
 COMMAND = re.compile(rf"\bminifcn ({'|'.join(VERBS)})\b")
-SHOWN = {  # files with strings that name a command: titles of pages, help texts, and messages that still do
-    "data/tools/check.py",
-    "data/tools/fetch.py",
-    "data/tools/silent.py",
+SHOWN = {  # files with strings that name a command: titles of pages, and help texts
     "experiments/reproduction/page.py",
-    "formats/not_weights.py",
     "training/index_page.py",
     "training/pretraining.py",
-    "weights/published.py",
-    "weights/wrappers.py",
 }
 
 

@@ -133,7 +133,7 @@ def test_two_nets_in_one_file_are_listed_and_one_is_named(
     assert main(["convert", path, out, "--net", NET]) == 2
     said = capsys.readouterr().err
     assert f"holds 2 sets of weights: student ({NET}), teacher ({NET}); say which with --part" in said
-    assert f"minifcn convert {path} OUT.safetensors --part student" in said and said.count("\n") == 1
+    assert "converting the file with --part student writes one alone" in said and said.count("\n") == 1
     assert main(["convert", path, out, "--net", NET, "--part", "teacher"]) == 0
     assert "took the weights in teacher; left aside: student (14)" in capsys.readouterr().out
     taken = open_weights(out).arrays["trunk.block1.conv1.w"]
@@ -148,7 +148,7 @@ def test_inspect_says_where_the_weights_are(
     torch.save({"model": net.state_dict(), "model_ema": net.state_dict()}, tmp_path / "a.pth")
     assert main(["inspect", str(tmp_path / "a.pth")]) == 0
     said = capsys.readouterr().out
-    assert "inside   took the weights in model; left aside: model_ema (14); minifcn convert --part model_ema " in said
+    assert "inside   took the weights in model; left aside: model_ema (14); converting with --part model_ema " in said
 
 
 def test_names_of_many_dots_take_no_time() -> None:
@@ -240,11 +240,11 @@ def others(torch: Any, folder: pathlib.Path) -> dict[str, tuple[str, str]]:
         "pdf": ("a document (PDF)", "where the weights are"),
         "bare onnx": ("an ONNX model", "state dict"),
         "onnx with a version": ("an ONNX model", "state dict"),
-        "png": ("a picture (PNG)", "minifcn predict"),
-        "jpeg": ("a picture (JPEG)", "minifcn predict"),
-        "gif": ("a picture (GIF)", "minifcn predict"),
-        "yolov3.weights": ("Darknet's weights (YOLO)", "minifcn describe knows"),
-        "yolov1.weights": ("Darknet's weights (YOLO)", "minifcn describe knows"),
+        "png": ("a picture (PNG)", "the picture to predict"),
+        "jpeg": ("a picture (JPEG)", "the picture to predict"),
+        "gif": ("a picture (GIF)", "the picture to predict"),
+        "yolov3.weights": ("Darknet's weights (YOLO)", "minifcn knows by name"),
+        "yolov1.weights": ("Darknet's weights (YOLO)", "minifcn knows by name"),
         "zip": ("a zip archive around weights/net.pth", "unzip"),
         "zip with a comment": ("a zip archive around net.pth", "unzip"),
         "pt2": ("a program of torch.export (.pt2)", "torch.export.load"),

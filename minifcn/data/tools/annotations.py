@@ -8,22 +8,22 @@ document type is refused, for its entities can unfold to gigabytes or name other
 for among the files that lie in the folder, so that no name in a file leads out of it.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
 import numpy as np
 
+from minifcn.data.files import data_errors
 from minifcn.data.sample import VOID
 from minifcn.data.tools import drawing
 from minifcn.data.tools.sidecars import VOID_NAMES, ZERO_NAMES
-from minifcn.errors import DataError, FormatError
+from minifcn.errors import DataError
 from minifcn.formats.strict_json import read_json
 
 MOST_BYTES = 128 * 2**20  # of one file of annotations
@@ -56,23 +56,17 @@ class Drawn:
 
 
 def painted(drawn: Drawn, size: tuple[int, int], classes: Sequence[str]) -> np.ndarray:
-    """Return the classes (H, W) uint8 of a picture's shapes; what none covers is class 0."""
+    """Return the classes (H, W) uint8 of a picture's shapes; what none covers is class 0, "__ignore__" void."""
     if len(drawn.shapes) * size[0] * size[1] > MOST_PAINTED:
         raise DataError(f"{drawn.source}: {len(drawn.shapes)} shapes on {size[1]}x{size[0]} pixels; expected fewer")
     label = np.zeros(size, np.uint8)
     for place, shape in enumerate(drawn.shapes):
+        name = "background" if ZERO_NAMES.fullmatch(shape.label) else shape.label  # which cuts a hole
         try:
-            label[shape.draw(size)] = class_of(shape.label, classes)
+            label[shape.draw(size)] = VOID if VOID_NAMES.fullmatch(name) else classes.index(name)
         except DataError as error:
             raise DataError(f"{drawn.source}: shape {place + 1} ({shape.label}) of {drawn.name}: {error}") from error
     return label
-
-
-def class_of(label: str, classes: Sequence[str]) -> int:
-    """Return the class of a label: "background" cuts a hole, "__ignore__" and the like are void."""
-    if VOID_NAMES.fullmatch(label):
-        return VOID
-    return classes.index("background" if ZERO_NAMES.fullmatch(label) else label)
 
 
 def labels_of(drawn: Sequence[Drawn]) -> list[str]:
@@ -101,10 +95,8 @@ def _size(path: Path, height: Any, width: Any) -> tuple[int, int] | None:
 
 def read_any_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of annotations."""
-    try:
+    with data_errors():
         return read_json(path, most=MOST_BYTES, what="annotations of labelme or COCO")
-    except FormatError as error:
-        raise DataError(str(error)) from error
 
 
 def is_labelme(found: Mapping[str, Any]) -> bool:
@@ -132,7 +124,8 @@ def read_labelme(path: Path, found: Mapping[str, Any]) -> Drawn:
             raise DataError(f"{path}: shape {place} is of kind {kind!r:.40}; expected a word such as polygon")
         if shape.get("group_id") is not None:
             groups.add(str(shape["group_id"]))
-        shapes.append(Shape(_label(path, shape.get("label")), _labelme_draw(kind, shape)))
+        draw = partial(drawing.draw_labelme, kind, shape.get("points"), picture=shape.get("mask"))
+        shapes.append(Shape(_label(path, shape.get("label")), draw))
     size = _size(path, found.get("imageHeight"), found.get("imageWidth"))
     return Drawn(path, name, size, tuple(shapes), len(groups), bool(found.get("imageData")))
 
@@ -160,11 +153,6 @@ def embedded_picture(path: Path) -> tuple[bytes, str]:
     return content, suffix
 
 
-def _labelme_draw(kind: str, shape: Mapping[str, Any]) -> Draw:
-    points, mask = shape.get("points"), shape.get("mask")
-    return lambda size: drawing.draw_labelme(kind, points, size, mask)
-
-
 def read_coco(path: Path, found: Mapping[str, Any]) -> tuple[list[str], list[Drawn]]:
     """Return the categories in the order of their ids, and the pictures of one COCO file.
 
@@ -189,7 +177,7 @@ def read_coco(path: Path, found: Mapping[str, Any]) -> tuple[list[str], list[Dra
         if not (type(category) is int and category in names and type(image_id) is int and image_id in images):
             where = f"category {category!r:.20}, image {image_id!r:.20}"
             raise DataError(f"{path}: annotation {number} is of {where}; expected ids that the file lists")
-        draw = _coco_draw(annotation.get("segmentation"), annotation.get("bbox"))
+        draw = partial(_coco_shape, annotation.get("segmentation"), annotation.get("bbox"))
         shapes[image_id].append((not annotation.get("iscrowd"), Shape(names[category], draw)))
     drawn = []
     for number, image in images.items():
@@ -202,28 +190,21 @@ def read_coco(path: Path, found: Mapping[str, Any]) -> tuple[list[str], list[Dra
 def _id(path: Path, what: str, entry: Any) -> int:
     number = entry.get("id") if isinstance(entry, dict) else None
     if type(number) is not int:
-        raise DataError(
-            f"{path}: an entry of {what}s without an id; expected objects with a whole number each; export it again"
-        )
+        raise DataError(f"{path}: an entry of {what}s without an id; expected a whole number in each; export it again")
     return number
 
 
-def _coco_draw(segmentation: Any, bbox: Any) -> Draw:
+def _coco_shape(segmentation: Any, bbox: Any, size: drawing.Size) -> np.ndarray:
     if isinstance(segmentation, dict):
-        return lambda size: _coco_runs(segmentation, size)
-
-    def draw(size: drawing.Size) -> np.ndarray:
-        if not isinstance(segmentation, list):
-            raise DataError(f"a segmentation is {type(segmentation).__name__}; expected polygons or run lengths")
-        parts = segmentation if not segmentation or isinstance(segmentation[0], list) else [segmentation]
-        if not parts:
-            raise DataError(f"has only a box ({bbox!r:.60}); expected a polygon or run lengths; export segmentation")
-        mask = np.zeros(size, bool)
-        for part in parts:
-            mask |= drawing.draw_coco(drawing.points_of(part, least=3), size)
-        return mask
-
-    return draw
+        return _coco_runs(segmentation, size)
+    if not isinstance(segmentation, list):
+        raise DataError(f"a segmentation is {type(segmentation).__name__}; expected polygons or run lengths")
+    if not segmentation:
+        raise DataError(f"has only a box ({bbox!r:.60}); expected a polygon or run lengths; export segmentation")
+    mask = np.zeros(size, bool)
+    for part in segmentation if isinstance(segmentation[0], list) else [segmentation]:
+        mask |= drawing.draw_coco(drawing.points_of(part, least=3), size)
+    return mask
 
 
 def _coco_runs(segmentation: Mapping[str, Any], size: drawing.Size) -> np.ndarray:
@@ -359,7 +340,7 @@ def _cvat_draw(path: Path, tag: str, given: Mapping[str, str]) -> Draw:
 
 
 def _cvat_mask(text: str, place: Sequence[int], size: drawing.Size) -> np.ndarray:
-    """Run lengths, row by row, of a box within the picture."""
+    """Return the mask of run lengths, row by row, of a box within the picture."""
     top, left, height, width = place
     inside = 0 <= top <= top + height <= size[0] and 0 <= left <= left + width <= size[1]
     if not inside or not re.fullmatch(r"\s*\d{1,9}(\s*,\s*\d{1,9})*\s*", text, re.ASCII):

@@ -9,8 +9,6 @@ learn. It also counts the classes, and proposes numbers for masks that hold colo
     found.faults                      {"leak": ["2007_000032 is in train and in val"], ...}
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -24,22 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import read_image, read_mask_as_it_is
+from minifcn.data.files import read_image
 from minifcn.data.listed import ID, MAX_LIST, Part, read_lines
 from minifcn.data.planes import PLANE_SUFFIXES, read_planes, shown, shown_as
 from minifcn.data.sample import VOID
-from minifcn.data.tools.mapping import (
-    MAX_COLOURS,
-    Proposal,
-    colour_name,
-    meant_by,
-    packed,
-    propose_colours,
-    propose_numbers,
-)
+from minifcn.data.tools import mapping
+from minifcn.data.tools.mapping import MAX_COLOURS, Proposal, packed
+from minifcn.data.tools.raw import RawMask, read_png_mask
 from minifcn.data.tools.sidecars import Sidecar, find_sidecar
+from minifcn.data.tools.silent import IMPORTED, Silent
 from minifcn.data.tools.silent import KINDS as SILENT
-from minifcn.data.tools.silent import Silent
 from minifcn.data.voc import IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS, VOC_CLASSES, find_year_folder
 from minifcn.errors import DataError, UsageError
 from minifcn.formats.limits import path_of
@@ -50,8 +42,8 @@ KINDS = {
     "no lists": (
         "no lists of ids",
         "Training reads which images belong to which split from ImageSets/Segmentation/train.txt and val.txt, an id "
-        "(a file's name without its ending) a line. `write=NEW_DIR` writes one train.txt of all; minifcn train "
-        "`hold_out=N` then measures on N of them.",
+        "(a file's name without its ending) a line. `write=NEW_DIR` writes one train.txt of all; training "
+        "with `hold_out=N` then measures on N of them.",
     ),
     "line": (
         "lines of a list that are no id",
@@ -98,15 +90,13 @@ KINDS = {
         "masks of nothing but 0 and 255",
         "255 is void: it is neither learned nor measured. If white is the object, it has to be 1.",
     ),
-    "palettes": SILENT["palettes"],
-    "turned": SILENT["turned"],
-    "dark": SILENT["dark"],
-    "black": SILENT["black"],
-    "constant": SILENT["constant"],
+    **{kind: SILENT[kind] for kind in (*IMPORTED, "constant")},
     "void": ("masks of nothing but 255", "255 is void: nothing can be learned from these, and nothing measured."),
 }
 
 
+PALETTE, GREY, COLOURS = "PNG with a palette", "8-bit PNG", "PNG in colours"
+"""Kinds of masks as `RawMask` names them: the two that training reads, and the one that has to be mapped first."""
 OTHERS = {"format": (".jpg", ".jpeg", ".webp"), "lossless": (".bmp", ".gif", ".tif", ".tiff", ".npy", ".npz")}
 """The suffixes of masks that are there in another format, by what is wrong with them."""
 
@@ -145,8 +135,8 @@ class Findings:
                 named = {colour: known[colour] for colour in self.colours}
                 colours = Proposal(named, f"colours named in {self.table.path.name}", sure=True)
             else:
-                colours = propose_colours(self.colours, len(self.classes))
-        return colours, propose_numbers(self.numbers, len(self.classes)) if self.numbers else None
+                colours = mapping.propose_colours(self.colours, len(self.classes))
+        return colours, mapping.propose_numbers(self.numbers, len(self.classes)) if self.numbers else None
 
     def lines(self, *, first: int = 3) -> Iterator[str]:
         """Yield the report, with the `first` faults of each kind."""
@@ -154,7 +144,7 @@ class Findings:
         if self.numbers and not self.faults.get("values"):
             yield ""
             if self.faults.get("colours"):
-                yield f"the {sum(self.kinds.values()) - self.kinds['colours']} masks of numbers:"
+                yield f"the {sum(self.kinds.values()) - self.kinds[COLOURS]} masks of numbers:"
             yield from self._histogram()
         for kind, (title, meaning) in KINDS.items():
             found = self.faults.get(kind, [])
@@ -180,16 +170,15 @@ class Findings:
         if self.splits:
             yield "splits: " + ", ".join(f"{split} {len(ids)}" for split, ids in self.splits.items())
         about = {
-            "palette": "PNG with a palette: a viewer shows its colours, training reads the numbers behind them",
-            "grey": "8-bit grey PNG, a number a pixel: small numbers look black in a viewer, and that is no fault",
-            "colours": "PNG in colours: see below",
+            PALETTE: "a viewer shows its colours, training reads the numbers behind them",
+            GREY: "grey, a number a pixel: small numbers look black in a viewer, and that is no fault",
         }
         for kind, count in self.kinds.most_common():
-            yield f"masks:  {count} {about.get(kind, f'PNG of {kind}: see below')}"
+            yield f"masks:  {count} {kind}: {about.get(kind, 'see below')}"
         yield from (f"note:   {note}" for note in self.notes)
 
     def _histogram(self) -> Iterator[str]:
-        """Per class: its share of the pixels, and in how many images of each split it is."""
+        """Yield for each class its share of the pixels, and in how many images of each split it is."""
         total = sum(self.numbers.values()) or 1
         splits = [split for split in self.splits if split in self.images][:5] or [""]
         width = max(map(len, [*self.classes, "void (255)"]))
@@ -220,7 +209,7 @@ class Findings:
                 )
             elif colours:
                 yield f"proposed for the colours ({colours.why}):"
-                yield from _table(colours, self.colours, self.colour_files, self.classes, colour_name)
+                yield from _table(colours, self.colours, self.colour_files, self.classes, mapping.colour_name)
         if numbers and numbers.mapping:
             yield ""
             yield f"proposed for the numbers ({numbers.why}):"
@@ -264,7 +253,7 @@ def check(
     begin: Callable[[int], None] = lambda total: None,
     advance: Callable[[], None] = lambda: None,
 ) -> Findings:
-    """Look at every file of a VOC tree, or at those of one `split`. DataError where there is no such tree at all.
+    """Return what is wrong with a VOC tree, or with one `split` of it. DataError where there is no such tree at all.
 
     `classes` are the names of the classes; without them those of class_names.txt, or VOC's. `begin(n)` is called
     with the number of pairs, `advance()` after each pair.
@@ -284,7 +273,10 @@ def check(
     found.notes += notes
     images, masks = Part(root / IMAGES, IMAGE_SUFFIXES), Part(root / MASKS, MASK_SUFFIXES)
     found.splits = _lists(found, root / SPLITS, split, masks)
-    _compare(found)
+    for (a, ids), (b, others) in itertools.combinations(found.splits.items(), 2):
+        if _role(a) and _role(b) and _role(a) != _role(b):
+            both = set(others)
+            found.faults["leak"] += [f"{name} is in {a} and in {b}" for name in ids if name in both]
     member: dict[str, list[str]] = defaultdict(list)
     for one, ids in found.splits.items():
         for name in ids:
@@ -337,7 +329,7 @@ def _lists(found: Findings, folder: Path, split: str | None, masks: Part) -> dic
             name = raw.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\r").decode("utf-8", "backslashreplace")
             where = f"{file.name}, line {number}"
             if not ID.fullmatch(name):
-                meant = next((one for one in meant_by(name) if one in masks.files and ID.fullmatch(one)), "")
+                meant = next((one for one in mapping.meant_by(name) if one in masks.files and ID.fullmatch(one)), "")
                 what = f"{where}: {name[:60]!r}" if name.strip() else f"{where}: is empty"
                 found.faults["line"].append(f"{what}, read as {meant}" if meant else what)
                 if not meant:
@@ -360,13 +352,6 @@ def _role(split: str) -> str:
     if "trainval" in split.lower():
         return ""
     return next((role for role in ("train", "val", "test") if role in split.lower()), "")
-
-
-def _compare(found: Findings) -> None:
-    for (a, ids), (b, others) in itertools.combinations(found.splits.items(), 2):
-        if _role(a) and _role(b) and _role(a) != _role(b):
-            both = set(others)
-            found.faults["leak"] += [f"{name} is in {a} and in {b}" for name in ids if name in both]
 
 
 def _whole_folder(found: Findings, images: Part, masks: Part, member: dict[str, list[str]]) -> None:
@@ -396,7 +381,7 @@ def _whole_folder(found: Findings, images: Part, masks: Part, member: dict[str, 
 
 
 def _common_ending(alone: Sequence[str], images: set[str]) -> str:
-    """ "_mask" where the masks without an image are named like an image and "_mask"; "" otherwise."""
+    """Return "_mask" where the masks without an image are named like an image and "_mask"; "" otherwise."""
     endings = Counter(
         match[2]
         for name in alone
@@ -408,30 +393,29 @@ def _common_ending(alone: Sequence[str], images: set[str]) -> str:
 
 
 def _look(found: Findings, name: str, images: Part, masks: Part, splits: list[str], silent: Silent) -> None:
-    """One image and its mask."""
-    both = [_only(found, name, part, kind) for part, kind in ((images, "no image"), (masks, "no mask"))]
-    image = label = None
-    if both[0]:
-        image = _read(found, "image", partial(_picture, found), both[0])
-        if image is not None:
-            silent.pixels(name, image)
-    if both[1]:
-        kind_and_label = _read(found, "mask", read_mask_as_it_is, both[1])
-        if kind_and_label is not None:
-            kind, label = kind_and_label
-            if image is not None and both[0]:
-                silent.headers(name, both[0], both[1])
-            if kind != "colours":
-                silent.mask(name, label, both[1])
-            if image is not None and label.shape[:2] != image.shape[:2]:
-                found.faults["size"].append(_sizes(name, label, image))
-                image = None
-            if _mask(found, name, kind, label, splits) and image is not None:
-                found.usable.append(name)
+    """Look at one image and its mask."""
+    image = _read(found, name, images, "image", partial(_picture, found))
+    mask = _read(found, name, masks, "mask", read_png_mask)
+    if image:
+        silent.pixels(name, image[1])
+    if not mask:
+        return
+    raw: RawMask = mask[1]
+    if image:
+        silent.headers(name, image[0], mask[0])
+    if raw.kind != COLOURS:
+        silent.mask(name, raw)
+    fits = image is not None and raw.values.shape[:2] == image[1].shape[:2]
+    if image and not fits:
+        (height, width), (high, wide) = raw.values.shape[:2], image[1].shape[:2]
+        turned = "; was the image turned by its EXIF orientation?" if (height, width) == (wide, high) else ""
+        found.faults["size"].append(f"{name}: mask {width}x{height}, image {wide}x{high}{turned}")
+    if _mask(found, name, raw, splits) and fits:
+        found.usable.append(name)
 
 
 def _picture(found: Findings, path: Path) -> np.ndarray:
-    """A photograph, or what is shown of an image of planes, which are counted."""
+    """Return a photograph, or what is shown of an image of planes, which are counted."""
     if path.suffix.lower() not in PLANE_SUFFIXES:
         found.planes["colours"] += 1
         return read_image(path)
@@ -441,34 +425,28 @@ def _picture(found: Findings, path: Path) -> np.ndarray:
     return planes if colours else shown(planes)
 
 
-def _only(found: Findings, name: str, part: Part, kind: str) -> Path | None:
-    names = part.files.get(name, [])
-    if len(names) > 1:
-        found.faults["several"].append(f"{part.folder.name}: {', '.join(names)}")
-    elif not names:
-        found.faults[kind].append(name)
-    return part.folder / names[0] if len(names) == 1 else None
+def _read(found: Findings, name: str, part: Part, kind: str, read: Callable[[Path], Any]) -> tuple[Path, Any] | None:
+    """Return the one file of an id and what `read` gives for it; None, with the fault noted, if there is no such."""
+    files = part.files.get(name, [])
+    if len(files) > 1:
+        found.faults["several"].append(f"{part.folder.name}: {', '.join(files)}")
+    elif not files:
+        found.faults[f"no {kind}"].append(name)
+    else:
+        try:
+            return part.folder / files[0], read(part.folder / files[0])
+        except DataError as error:
+            found.faults[kind].append(str(error).removeprefix(f"{found.folder}{os.sep}"))
+    return None
 
 
-def _read(found: Findings, kind: str, read: Callable[[Path], Any], path: Path) -> Any:
-    try:
-        return read(path)
-    except DataError as error:
-        found.faults[kind].append(str(error).removeprefix(f"{found.folder}{os.sep}"))
-        return None
-
-
-def _sizes(name: str, label: np.ndarray, image: np.ndarray) -> str:
-    turned = "; was the image turned by its EXIF orientation?" if label.shape[:2] == image.shape[1::-1] else ""
-    return f"{name}: mask {label.shape[1]}x{label.shape[0]}, image {image.shape[1]}x{image.shape[0]}{turned}"
-
-
-def _mask(found: Findings, name: str, kind: str, label: np.ndarray, splits: list[str]) -> bool:
-    """Count what a mask holds; whether it can be used, or could be once its numbers are mapped."""
+def _mask(found: Findings, name: str, mask: RawMask, splits: list[str]) -> bool:
+    """Count what a mask holds; return whether it can be used, or could be once its numbers are mapped."""
+    kind, label = mask.kind, packed(mask.values) if mask.kind == COLOURS else mask.values
     found.kinds[kind] += 1
-    keys, counts = np.unique(packed(label) if kind == "colours" else label, return_counts=True)
+    keys, counts = np.unique(label, return_counts=True)
     content = dict(zip(keys.tolist(), counts.tolist()))
-    if kind == "colours":
+    if kind == COLOURS:
         few = len(found.colours | content) <= MAX_COLOURS
         found.faults["colours"].append(f"{name}: {len(content)} colours")
         if few:
@@ -478,7 +456,7 @@ def _mask(found: Findings, name: str, kind: str, label: np.ndarray, splits: list
             found.many_colours += 1
         return few
     found.numbers.update(content)
-    if kind not in ("palette", "grey"):
+    if kind not in (PALETTE, GREY):
         found.faults["depth"].append(f"{name}: {kind}")
     strange = [number for number in content if number >= len(found.classes) and number != VOID]
     if strange:
@@ -493,18 +471,16 @@ def _mask(found: Findings, name: str, kind: str, label: np.ndarray, splits: list
 
 
 def layout_hints(folder: str | os.PathLike[str]) -> list[str]:
-    """For a folder that is no VOC tree: what it seems to be, and how it becomes one."""
+    """Return what a folder that is no VOC tree seems to be, and how it becomes one, a line each; [] if unclear."""
     root = path_of(folder)
     if not root.is_dir():
         return []
     inside = sorted(root.iterdir())[:1000]
-    hints = [f"To bring pictures and labels into this layout: minifcn data import {shlex.quote(str(root))} NEW"]
+    hints = []
     if any(entry.suffix == ".json" for entry in inside) and any(
         entry.suffix.lower() in IMAGE_SUFFIXES for entry in inside
     ):
-        hints.append(
-            "These look like labelme's own files (.json): its script labelme2voc.py makes such a tree of them."
-        )
+        hints.append("These look like labelme's own files (.json): its script labelme2voc.py makes such a tree.")
     counts = {
         entry.name: Counter(path.suffix.lower() for path in itertools.islice(entry.iterdir(), 1000))
         for entry in inside

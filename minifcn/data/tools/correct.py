@@ -4,18 +4,17 @@ The new folder is a whole VOC tree, so that it can be learned from as it is; the
 `mapping.txt`, what became what, in the form that `map` reads: change a line, write again.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from minifcn.data.files import read_mask_as_it_is, write_mask
+from minifcn.data.files import write_mask
 from minifcn.data.listed import Part
 from minifcn.data.sample import VOID
 from minifcn.data.tools.check import Findings
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, remapped
+from minifcn.data.tools.raw import read_png_mask
 from minifcn.data.voc import BITS, IMAGE_SUFFIXES, IMAGES, MASK_SUFFIXES, MASKS, SPLITS
 from minifcn.errors import DataError
 from minifcn.formats.limits import path_of
@@ -45,8 +44,8 @@ def correct(
         images = Part(found.folder / IMAGES, IMAGE_SUFFIXES)
         masks = Part(found.folder / MASKS, MASK_SUFFIXES)
         for name in found.usable:
-            kind, label = read_mask_as_it_is(masks.path(name))
-            write_mask(root / MASKS / f"{name}.png", remapped(label, colours if kind == "colours" else numbers))
+            mask = read_png_mask(masks.path(name)).values
+            write_mask(root / MASKS / f"{name}.png", remapped(mask, colours if mask.ndim == 3 else numbers))
             image = images.path(name)
             copy_file(image, root / IMAGES / image.name)
             advance()
@@ -79,10 +78,8 @@ def _complete(
     missing += [str(number) for number in sorted(found.numbers) if number not in all_numbers]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise DataError(
-            f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; say which with `map=FILE`, a line "
-            f"each: `R G B class` or `number class`, 255 for void"
-        )
+        how = "say which with `map=FILE`, a line each: `R G B class` or `number class`, 255 for void"
+        raise DataError(f"{found.folder}: no class is known for {', '.join(missing[:5])}{more}; {how}")
     return (
         {colour: all_colours[colour] for colour in found.colours},
         {number: all_numbers[number] for number in found.numbers},

@@ -10,14 +10,11 @@ into place in one step.
     fetch("voc2012", "data", archive="VOCtrainval_11-May-2012.tar")      the same without a network
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import io
 import os
 import re
-import shlex
 import shutil
 import time
 import urllib.error
@@ -119,11 +116,7 @@ SOURCES = {
 # No hash of these could be confirmed in two places, or their server speaks no https: fetched by hand.
 BY_HAND = {
     "nyudv2": ("NYU Depth v2", "https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html", "2.8 GB"),
-    "siftflow": (
-        "SIFT Flow",
-        "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip",
-        "a zip",
-    ),
+    "siftflow": ("SIFT Flow", "http://www.cs.unc.edu/~jtighe/Papers/ECCV10/siftflow/SiftFlowDataset.zip", "a zip"),
     "pascal-context": (
         "PASCAL-Context, annotations for the images of voc2010",
         "https://cs.stanford.edu/~roozbeh/pascal-context/",
@@ -136,28 +129,22 @@ def source_of(name: str) -> Source:
     """Return the entry of that name. UsageError for a name that is none, or one that is fetched by hand."""
     if name in BY_HAND:
         what, page, size = BY_HAND[name]
-        raise UsageError(
-            f"{name}: {what} is not fetched, since no hash of it is known that could be relied on; fetch it by hand "
-            f"from {page} ({size}) and unpack it as the table in docs/data-sets.md has it"
-        )
+        how = f"fetch it by hand from {page} ({size}) and unpack it as the table in docs/data-sets.md has it"
+        raise UsageError(f"{name}: {what} is not fetched, since no hash of it is known that could be relied on; {how}")
     if name not in SOURCES:
         raise UsageError(f"data set {name!r} is not known; expected one of {', '.join(SOURCES)}")
     return SOURCES[name]
 
 
-def by_hand(name: str, folder: str | os.PathLike[str]) -> str:
-    """Return lines for a user without a network: the address, the size, the hash, and then the command."""
-    source = source_of(name)
-    return "\n".join(
-        [
-            f"To fetch {source.what} by hand:",
-            f"  from     {source.address}",
-            f"  or see   {source.page}",
-            f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
-            f"  {source.algorithm:<8} {source.digest}",
-            f"  then     minifcn data fetch {name} {shlex.quote(str(folder))} `archive={source.file}`",
-        ]
-    )
+def by_hand(source: Source) -> list[str]:
+    """Return lines for a user without a network: the address, the size and the hash."""
+    return [
+        f"To fetch {source.what} by hand:",
+        f"  from     {source.address}",
+        f"  or see   {source.page}",
+        f"  size     {'about ' if source.about else ''}{source.size:,} bytes",
+        f"  {source.algorithm:<8} {source.digest}",
+    ]
 
 
 def fetch(
@@ -182,7 +169,10 @@ def fetch(
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{root}: cannot be written ({error.strerror}); choose another folder") from error
-    _require_space(root, source, downloaded=archive is not None)
+    needed, free = source.size * (1 if archive is not None else 2), shutil.disk_usage(root).free
+    if free < needed:
+        what = f"{free:,} bytes are free; expected {needed:,} for archive and data"
+        raise UsageError(f"{root}: {what}; choose another disk")
     file = path_of(archive) if archive is not None else download(source, root, report=downloading)
     if archive is not None:
         require_hash(file, source)
@@ -211,7 +201,9 @@ def download(
     """
     final = path_of(folder) / source.file
     part = final.with_name(final.name + ".part")
-    if not final.exists():
+    if final.exists():
+        require_hash(final, source)
+    else:
         report(part.stat().st_size if part.exists() else 0)
         for last in (False,) * (TRIES - 1) + (True,):
             had = part.stat().st_size if part.exists() else 0
@@ -221,14 +213,10 @@ def download(
             except _CutError as cut:
                 got = part.stat().st_size if part.exists() else 0
                 if last or got <= had:
-                    raise DataError(
-                        f"{source.address}: the connection was cut after {got:,} bytes ({cut}); "
-                        f"run the same command again, and it goes on from there"
-                    ) from cut
+                    what = f"{source.address}: the connection was cut after {got:,} bytes ({cut})"
+                    raise DataError(f"{what}; fetch it again, and it goes on from there") from cut
         require_hash(part, source, remove=True)
         os.replace(part, final)
-    else:
-        require_hash(final, source)
     return final
 
 
@@ -248,10 +236,8 @@ def _receive(source: Source, part: Path, report: Report, trusted: str) -> None:
         with _opener(trusted, most=2 * source.limit + CHUNK).open(request, timeout=TIMEOUT) as answer:
             kind = answer.headers.get_content_type()
             if kind in ("text/html", "application/xhtml+xml"):
-                raise DataError(
-                    f"{source.address}: the answer is a web page ({kind}); expected an archive; is there a login page "
-                    f"between you and the network?"
-                )
+                what = f"{source.address}: the answer is a web page ({kind}); expected an archive"
+                raise DataError(f"{what}; is there a login page between you and the network?")
             piece = answer.headers.get("Content-Range", "")
             if answer.status == 206 and not piece.startswith(f"bytes {had}-"):  # it would be glued on in a wrong place
                 raise DataError(f"{source.address}: found {piece[:60]!r}; expected bytes from {had}; remove {part}")
@@ -303,9 +289,7 @@ def _copy(source: Source, answer: Any, file: Any, piece: bytes, had: int, report
 
 
 def _too_much(source: Source, found: str) -> str:
-    return (
-        f"{source.address}: {found}; expected at most {source.limit:,}; is this still the same file? see {source.page}"
-    )
+    return f"{source.address}: {found}; expected at most {source.limit:,}; is it the same file? see {source.page}"
 
 
 def require_hash(path: str | os.PathLike[str], source: Source, *, remove: bool = False) -> None:
@@ -324,19 +308,8 @@ def require_hash(path: str | os.PathLike[str], source: Source, *, remove: bool =
     if found.hexdigest() != source.digest:
         if remove:
             os.unlink(path)
-        raise DataError(
-            f"{path}: found {size:,} bytes with {source.algorithm} {found.hexdigest()}; expected "
-            f"{source.digest}; {'it was removed, ' if remove else ''}fetch it again from {source.address}"
-        )
-
-
-def _require_space(root: Path, source: Source, *, downloaded: bool) -> None:
-    needed = source.size * (1 if downloaded else 2)
-    free = shutil.disk_usage(root).free
-    if free < needed:
-        raise UsageError(
-            f"{root}: {free:,} bytes are free; expected {needed:,} for archive and data; choose another disk"
-        )
+        what = f"{path}: found {size:,} bytes with {source.algorithm} {found.hexdigest()}; expected {source.digest}"
+        raise DataError(f"{what}; {'it was removed, ' if remove else ''}fetch it again from {source.address}")
 
 
 def _require_https(address: str, trusted: str) -> None:

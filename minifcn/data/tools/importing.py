@@ -7,8 +7,6 @@
 The folder itself is never changed. What cannot be used is left out and listed, with a way to fix it.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 import re
@@ -26,42 +24,13 @@ import numpy as np
 from minifcn.data.files import write_image, write_mask
 from minifcn.data.planes import TIFF_SUFFIXES, read_planes
 from minifcn.data.sample import MOST_PLANES, VOID
-from minifcn.data.tools.annotations import (
-    Drawn,
-    embedded_picture,
-    is_coco,
-    is_cvat,
-    is_labelme,
-    labels_of,
-    painted,
-    read_any_json,
-    read_coco,
-    read_cvat,
-    read_labelme,
-)
+from minifcn.data.tools import annotations, raw
+from minifcn.data.tools.annotations import Drawn
 from minifcn.data.tools.make import copy_file, new_tree, write_lines
 from minifcn.data.tools.mapping import colour_name, read_map
 from minifcn.data.tools.meaning import BY, Meaning, Survey, meaning_of
-from minifcn.data.tools.pairing import (
-    Pair,
-    listed_as,
-    pair_files,
-    split_role,
-    take_apart,
-    walk,
-    words_of,
-)
-from minifcn.data.tools.raw import (
-    PICTURE_SUFFIXES,
-    TURNED,
-    Header,
-    bits_in_use,
-    fitted,
-    largest_number,
-    read_header,
-    read_picture,
-    read_raw_mask,
-)
+from minifcn.data.tools.pairing import Pair, as_id, listed_as, pair_files, split_role, take_apart, walk, words_of
+from minifcn.data.tools.raw import PICTURE_SUFFIXES, TURNED, Header
 from minifcn.data.tools.sidecars import NAMES, VOID_NAMES, Sidecar, find_sidecar, read_sidecar
 from minifcn.data.tools.splits import find_lists
 from minifcn.data.voc import BITS, IMAGES, MASKS, SPLITS
@@ -102,6 +71,11 @@ class Item:
         """The file in the folder that holds them."""
         return self.drawn.source if self.unpacked and self.drawn else self.image
 
+    @property
+    def label(self) -> Path | None:
+        """The file that holds its labels."""
+        return self.mask or (self.drawn.source if self.drawn else None)
+
 
 @dataclass
 class Found:
@@ -124,7 +98,7 @@ class Found:
 
     def unpack(self, source: Path) -> Path:
         """Return a temporary file with the photograph inside a file of labelme; it is removed with this object."""
-        content, suffix = embedded_picture(source)
+        content, suffix = annotations.embedded_picture(source)
         if not self._unpacked:
             folder = Path(tempfile.mkdtemp(prefix="minifcn-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -138,9 +112,8 @@ class Found:
         """Yield what was found, for the user to compare with what they know."""
         yield f"{self.folder}: {KINDS[self.kind]}, {len(self.items)} pictures with labels"
         for one in self.items[:first]:
-            label = one.mask or (one.drawn.source if one.drawn else None)
             page = f", page {one.page + 1}" if one.header.pages > 1 else ""
-            yield f"  {_within(one.source, self.folder)}{page}  <-  {_within(label, self.folder)}"
+            yield f"  {_within(one.source, self.folder)}{page}  <-  {_within(one.label, self.folder)}"
         yield f"labels: {self.why}"
         names = ", ".join(f"{number} {name}" for number, name in enumerate(self.classes[:12]))
         yield f"classes: {names}{f' and {len(self.classes) - 12} more' if len(self.classes) > 12 else ''}"
@@ -152,10 +125,6 @@ class Found:
             yield f"left out: {line}"
         if len(self.left_out) > first:
             yield f"left out: {len(self.left_out) - first} more (`first={len(self.left_out)}` shows all)"
-
-
-def _is_tiff(path: Path) -> bool:
-    return path.suffix.lower() in TIFF_SUFFIXES
 
 
 def _within(path: Path | None, folder: Path) -> str:
@@ -176,7 +145,7 @@ def recognise(
     without: str | os.PathLike[str] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Found:
-    """Find out what `folder` holds. DataError or UsageError with what is missing where that cannot be said.
+    """Return what `folder` holds. DataError or UsageError with what is missing where that cannot be said.
 
     kind: "masks", "labelme", "coco" or "cvat", where a folder holds several. classes: a file of class names, instead
     of one found in the folder. map: a file that says which number or colour is which class. by: whether the "numbers"
@@ -206,12 +175,14 @@ def recognise(
         raise DataError(f"{root}: nothing can be used; {next(iter(found.left_out), 'no picture has a label')}")
     deep = [one for one in found.items if one.header.deep]
     if deep:
-        found.bits = bits_in_use(largest_number(one.file, one.page) for one in deep)
+        found.bits = raw.bits_in_use(raw.largest_number(one.file, one.page) for one in deep)
         how = f"no number needs more than {found.bits} bits, so these are scaled to 8" if found.bits < 16 else ""
         found.notes.append(f"{len(deep)} pictures of 16 bits: {how or 'their upper 8 bits are used'}")
     if planes:
         found.notes.append(f"images of {planes} plane{'s' * (planes > 1)}, whose numbers are kept as they are")
-    elif four := [one for one in found.items if one.header.mode in ("RGBA", "CMYK") and _is_tiff(one.image)]:
+    elif four := [
+        one for one in found.items if one.header.mode in ("RGBA", "CMYK") and one.image.suffix.lower() in TIFF_SUFFIXES
+    ]:
         found.notes.append(f"{len(four)} pictures of 4 planes become colours; `planes=4` keeps their numbers")
     _split(found, files, seed)
     return found
@@ -239,13 +210,13 @@ def _sources(root: Path, files: Sequence[Path], kind: str, planes: int) -> Sourc
         suffix = path.suffix.lower()
         try:
             if suffix == ".json" and not path.stem.endswith("_polygons") and kind in ("", "labelme", "coco"):
-                found = read_any_json(path)
-                if is_labelme(found):
-                    there["labelme"].drawn.append(read_labelme(path, found))
-                elif is_coco(found):
-                    _extend(there["coco"], *read_coco(path, found))
-            elif suffix == ".xml" and kind in ("", "cvat") and is_cvat(path):
-                _extend(there["cvat"], *read_cvat(path))
+                found = annotations.read_any_json(path)
+                if annotations.is_labelme(found):
+                    there["labelme"].drawn.append(annotations.read_labelme(path, found))
+                elif annotations.is_coco(found):
+                    _extend(there["coco"], *annotations.read_coco(path, found))
+            elif suffix == ".xml" and kind in ("", "cvat") and annotations.is_cvat(path):
+                _extend(there["cvat"], *annotations.read_cvat(path))
         except DataError as error:
             if not NAMES.fullmatch(path.stem):
                 broken.append(str(error))
@@ -262,9 +233,7 @@ def _sources(root: Path, files: Sequence[Path], kind: str, planes: int) -> Sourc
     present = [name for name, source in there.items() if source.pairs or source.drawn]
     if len(present) > 1:
         counts = ", ".join(f"{len(there[name].pairs or there[name].drawn)} {KINDS[name]}" for name in present)
-        raise UsageError(
-            f"{root}: holds {counts}; expected labels of one kind; choose with `kind={present[0]}` or another"
-        )
+        raise UsageError(f"{root}: holds {counts}; expected one kind; choose it with `kind={present[0]}` or another")
     if not present:
         if broken:
             raise DataError(broken[0])
@@ -294,22 +263,15 @@ def _nothing(root: Path, files: Sequence[Path], left_out: Sequence[str]) -> str:
 
 def _ids(names: Sequence[Path], root: Path) -> dict[Path, str]:
     """Return an id for every picture: its stem, or where two of the folder are alike, its path."""
-    alike = len({_plain(path.stem) for path in names}) < len(names)
-    ids: dict[Path, str] = {}
-    taken: set[str] = set()
+    alike = len({as_id(path.stem, "image") for path in names}) < len(names)
+    ids: dict[str, Path] = {}
     for path in names:
-        name = _plain(path.relative_to(root).with_suffix("").as_posix() if alike else path.stem)
+        unique = name = as_id(path.relative_to(root).with_suffix("").as_posix() if alike else path.stem, "image")
         number = 2
-        unique = name
-        while unique in taken:
+        while unique in ids:
             unique, number = f"{name}_{number}", number + 1
-        taken.add(unique)
-        ids[path] = unique
-    return ids
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:120] or "image"
+        ids[unique] = path
+    return {path: name for name, path in ids.items()}
 
 
 # Masks ---------------------------------------------------------------------------------------------------------------
@@ -331,13 +293,13 @@ def _read_masks(
             continue
         try:
             header = _header(found, pair.image)
-            pages = 1 if mask.suffix.lower() == ".npy" else read_header(mask).pages
+            pages = 1 if mask.suffix.lower() == ".npy" else raw.read_header(mask).pages
             if pages != header.pages:
                 cure = "" if header.pages > MOST_PLANES else f"; are they planes of one image? `planes={header.pages}`"
                 raise DataError(f"{mask}: {pages} pages; expected {header.pages}, as in {pair.image.name}{cure}")
             items = []
             for page in range(pages):
-                survey.add(mask, read_raw_mask(mask, page=page))
+                survey.add(mask, raw.read_raw_mask(mask, page=page))
                 name = f"{ids[pair.image]}_{page:04d}" if pages > 1 else ids[pair.image]
                 items.append(Item(name, pair.image, header, page, mask, None, pair.split, frozenset(pair.names)))
             found.items += items
@@ -358,7 +320,7 @@ def _read_masks(
 def _header(found: Found, path: Path) -> Header:
     """Return what a picture is; an image of planes is read, and has one page."""
     if not found.planes:
-        return read_header(path)
+        return raw.read_header(path)
     return Header(read_planes(path, count=found.planes).shape[:2], 1, "planes")
 
 
@@ -471,7 +433,7 @@ def _picture_of(
 def _classes_of_shapes(
     found: Found, sources: Sources, drawn: Sequence[Drawn], sidecar: Sidecar | None
 ) -> tuple[tuple[str, ...], str]:
-    labels = labels_of(drawn)
+    labels = annotations.labels_of(drawn)
     order = sources.names or (sidecar.classes if sidecar else ())
     where = "as their file lists them"
     if sidecar and set(labels) <= set(sidecar.classes):
@@ -484,9 +446,7 @@ def _classes_of_shapes(
         where = "in the order of the alphabet" if not (sources.names or sidecar) else where
     classes = tuple(name for name in order if name != "background" and not VOID_NAMES.fullmatch(name))
     if len(classes) >= VOID:
-        raise DataError(
-            f"{found.folder}: labels of {len(classes)} names; expected fewer than {VOID}; join some of them"
-        )
+        raise DataError(f"{found.folder}: labels of {len(classes)} names; expected fewer than {VOID}; join some")
     total = sum(len(one.shapes) for one in drawn)
     return ("background", *classes), f"{total} shapes drawn as their tool does; background, then labels {where}"
 
@@ -531,11 +491,8 @@ def _split(found: Found, files: Sequence[Path], seed: int) -> None:
         lists["train"] = [name for name in lists["train"] if name not in names]
         if len(found.notes) == 0 or "no split is given" not in found.notes[-1]:
             found.notes.append(f"no val is given: one in {VAL_SHARE} of train is drawn, with seed {seed}")
-    found.splits = {name: lists[name] for name in sorted(lists, key=_order) if lists[name]}
-
-
-def _order(split: str) -> tuple[int, str]:
-    return ("train", "val", "test").index(split) if split in ("train", "val", "test") else 3, split
+    order = dict.fromkeys(("train", "val", "test", *sorted(lists)))
+    found.splits = {name: lists[name] for name in order if lists.get(name)}
 
 
 def _lists(found: Found, files: Sequence[Path]) -> dict[str, list[str]]:
@@ -567,18 +524,22 @@ def write_tree(
     left_out: list[str] = []
     try:
         with new_tree(root, "the imported pictures"):
-            done = {item.id: item for item in found.items if _written(found, item, root, left_out, advance)}
+            done = [item for item in found.items if _written(found, item, root, left_out, advance)]
+            names = {item.id for item in done}
             if not done:
                 raise DataError(f"{found.folder}: nothing could be imported; the first: {left_out[0]}")
             for split, ids in found.splits.items():
-                if usable := [name for name in ids if name in done]:
+                if usable := [name for name in ids if name in names]:
                     write_lines(root / SPLITS / f"{split}.txt", usable)
             write_lines(root / "class_names.txt", found.classes)
             if found.bits < 16:  # so that prediction scales such photographs as they were scaled here
                 write_lines(root / BITS, [str(found.bits)])
-            write_lines(root / "sources.tsv", (_source_line(found, item) for item in done.values()))
-            if found.meaning and found.meaning.mapping:
-                write_lines(root / "mapping.txt", _mapping_lines(found.meaning))
+            rows = ((item.id, *(_within(file, found.folder) for file in (item.source, item.label))) for item in done)
+            write_lines(root / "sources.tsv", map("\t".join, rows))
+            if (meaning := found.meaning) and meaning.mapping:
+                name = colour_name if meaning.by == "colours" else str
+                lines = (f"{name(old)} {new}" for old, new in meaning.mapping.items() if old >= 0)
+                write_lines(root / "mapping.txt", lines)
     except DataError:
         for inner in root.iterdir():
             shutil.rmtree(inner) if inner.is_dir() else inner.unlink()
@@ -592,12 +553,11 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
     try:
         label = _label_of(found, item)
         colours = item.header.deep and not item.header.mode.startswith("I;16")
-        if colours and found.bits == 16 and bits_in_use([largest_number(item.file, item.page)]) < 16:
-            raise DataError(
-                f"{item.image}: 16 bits in each of several samples, of which the upper 8 are read and only the lower "
-                "used; save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
-            )
-        image = None if found.planes else read_picture(item.file, page=item.page, bits=found.bits)
+        if colours and found.bits == 16 and raw.bits_in_use([raw.largest_number(item.file, item.page)]) < 16:
+            what = "16 bits in each of several samples, of which the upper 8 are read and only the lower used"
+            how = "save it with 8 bits, or keep all numbers, as .npy and with `planes=3`"
+            raise DataError(f"{item.image}: {what}; {how}")
+        image = None if found.planes else raw.read_picture(item.file, page=item.page, bits=found.bits)
     except DataError as error:
         left_out.append(str(error).replace(str(item.file), str(item.source)))
         return False
@@ -620,26 +580,14 @@ def _written(found: Found, item: Item, root: Path, left_out: list[str], advance:
 def _label_of(found: Found, item: Item) -> np.ndarray:
     """Return the classes (H, W) uint8 of one picture, upright."""
     if item.mask is not None and found.meaning is not None:
-        raw = read_raw_mask(item.mask, page=item.page)
-        label = found.meaning.label(item.mask, raw)
-        return fitted(item.mask, label, raw.orientation, item.header, item.image, found.turned)
+        mask = raw.read_raw_mask(item.mask, page=item.page)
+        label = found.meaning.label(item.mask, mask)
+        return raw.fitted(item.mask, label, mask.orientation, item.header, item.image, found.turned)
     drawn: Any = item.drawn
     turned = found.turned or ("" if found.kind == "coco" else "shown")  # labelme and CVAT show photographs upright
     size = drawn.size or item.header.shown
     if size not in (item.header.size, item.header.shown):
-        raise DataError(
-            f"{drawn.source}: drawn on a picture of {size[1]}x{size[0]}; expected {item.header.shown[1]}x"
-            f"{item.header.shown[0]} as {item.image} is; was the picture scaled since? draw on this one"
-        )
-    return fitted(drawn.source, painted(drawn, size, found.classes), 1, item.header, item.image, turned)
-
-
-def _source_line(found: Found, item: Item) -> str:
-    label = item.mask or (item.drawn.source if item.drawn else None)
-    return "\t".join((item.id, _within(item.source, found.folder), _within(label, found.folder)))
-
-
-def _mapping_lines(meaning: Meaning) -> Iterator[str]:
-    for old, new in meaning.mapping.items():
-        if old >= 0:
-            yield f"{colour_name(old) if meaning.by == 'colours' else old} {new}"
+        (height, width), what = item.header.shown, f"drawn on a picture of {size[1]}x{size[0]}"
+        expected = f"{width}x{height} as {item.image} is; was the picture scaled since? draw on this one"
+        raise DataError(f"{drawn.source}: {what}; expected {expected}")
+    return raw.fitted(drawn.source, annotations.painted(drawn, size, found.classes), 1, item.header, item.image, turned)

@@ -7,8 +7,6 @@ only on request: a mask's numbers are names, and only their author knows them.
 A colour is one number here, red * 65536 + green * 256 + blue, as in 0xRRGGBB.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import re
@@ -36,7 +34,7 @@ class Proposal:
 
 
 def packed(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 -> (...) int64, each colour as 0xRRGGBB."""
+    """Return colours (..., 3) uint8 as numbers (...) int64, 0xRRGGBB."""
     return colours.astype(np.int64) @ np.array([2**16, 2**8, 1])
 
 
@@ -77,9 +75,7 @@ def propose_numbers(pixels: Mapping[int, int], classes: int) -> Proposal | None:
     if not inside or inside[-1] < classes:
         return Proposal({}, "they are the classes", sure=True)
     if inside[0] == 1 and inside[-1] == classes:
-        return Proposal(
-            {number: number - 1 if number != VOID else VOID for number in found}, "they begin at 1 and not at 0"
-        )
+        return Proposal({n: n - 1 if n != VOID else VOID for n in found}, "they begin at 1 and not at 0")
     step = found[1] - found[0] if len(found) > 1 else 0
     spread = len(found) <= classes and all(abs(b - a - step) <= 1 for a, b in itertools.pairwise(found))
     if found[0] == 0 and step > 1 and spread:
@@ -122,7 +118,7 @@ def remapped(found: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
 
 
 def colour_name(colour: int) -> str:
-    """0x800000 -> "128 0 0", as `read_map` reads it."""
+    """Return the text of a colour, "128 0 0" for 0x800000, as `read_map` reads it."""
     return f"{colour >> 16} {colour >> 8 & 255} {colour & 255}"
 
 

@@ -7,10 +7,8 @@ numbers are known, a palette that is known. Only colours that no table names are
 result says so.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,7 +37,10 @@ CITYSCAPES_COLOURS = (
     *(0x804080, 0xF423E8, 0x464646, 0x66669C, 0xBE9999, 0x999999, 0xFAAA1E, 0xDCDC00, 0x6B8E23, 0x98FB98),
     *(0x4682B4, 0xDC143C, 0xFF0000, 0x00008E, 0x000046, 0x003C64, 0x005064, 0x0000E6, 0x770B20),
 )
+VOC_COLOURS = voc_colours(len(VOC_CLASSES))
 BY = ("", "numbers", "colours")
+BY_NUMBER, BY_COLOUR = "with `map=FILE`, a line `number class`", "with `map=FILE`, a line `R G B class`"
+EACH = "one for each class"
 
 
 @dataclass
@@ -74,22 +75,21 @@ class Survey:
         else:
             self.numbers.update(_counted(mask.values))
             self.palette_files += bool(mask.palette)
-            self.add_palette(path, mask.palette, mask.repeated)
+            self.repeated.update(mask.repeated)
+            for number, colour in mask.palette.items():
+                self.palettes[number].setdefault(colour, path)
 
-    def add_palette(self, path: Path, colours: Mapping[int, int], repeated: Iterable[int]) -> None:
-        """Compare the colours of the numbers in use in one mask with those of the others."""
-        self.repeated.update(repeated)
-        for number, colour in colours.items():
-            self.palettes[number].setdefault(colour, path)
+    def refusal(self, what: str, expected: str, how: str) -> DataError:
+        """Return the error for masks that mean nothing, to be raised: the first file stands for all."""
+        return DataError(f"{self.first}: {what}; expected {expected}; {how}")
 
     def conflict(self) -> str:
         """Return a number with two colours in two files, or a colour with two numbers, as a sentence; "" for none."""
         for number, colours in sorted(self.palettes.items()):
             if len(colours) > 1:
                 (one, a), (two, b) = list(colours.items())[:2]
-                return (
-                    f"number {number} is the colour {colour_name(one)} in {a.name} and {colour_name(two)} in {b.name}"
-                )
+                which = f"{colour_name(one)} in {a.name} and {colour_name(two)} in {b.name}"
+                return f"number {number} is the colour {which}"
         first: dict[int, tuple[int, Path]] = {}
         for number, colours in sorted(self.palettes.items()):
             for colour, path in colours.items():
@@ -104,20 +104,17 @@ class Survey:
 
         Only if twice as many are VOC's as are not: other palettes share a few with it by chance.
         """
-        known = voc_colours(len(VOC_CLASSES))
         used = {(number, colour) for number, colours in self.palettes.items() for colour in colours}
         used = {(number, colour) for number, colour in used if colour not in self.repeated}
-        wrong = sorted((number, colour) for number, colour in used if known.get(colour, number) != number)
+        wrong = sorted((number, colour) for number, colour in used if VOC_COLOURS.get(colour, number) != number)
         if not wrong or len(used) < 2 or 2 * len(self.own_colours()) > len(wrong):
             return ""
         number, colour = wrong[0]
-        return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {known[colour]}"
+        return f"number {number} has the colour {colour_name(colour)}, which is VOC's of class {VOC_COLOURS[colour]}"
 
     def own_colours(self) -> set[int]:
         """Return the colours in palettes that are not VOC's."""
-        return {colour for colours in self.palettes.values() for colour in colours} - voc_colours(
-            len(VOC_CLASSES)
-        ).keys()
+        return {colour for colours in self.palettes.values() for colour in colours} - VOC_COLOURS.keys()
 
 
 def _counted(values: np.ndarray) -> dict[int, int]:
@@ -153,18 +150,12 @@ class Meaning:
                 raise DataError(f"{path}: mask of plain numbers; expected colours as in the others; map both alike")
             table = np.full(int(values.max(initial=0)) + 1, -1, np.int64)
             table[list(mask.palette)] = list(mask.palette.values())
-            return remapped_keys(path, table[values], self.mapping)
-        return remapped_keys(path, packed(values) if values.ndim == 3 else values, self.mapping)
-
-
-def remapped_keys(path: Path, keys: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
-    """Return the classes of numbers or packed colours; DataError names what the mapping lacks."""
-    try:
-        return remapped(keys, mapping)
-    except DataError as error:
-        raise DataError(
-            f"{path}: {error}; say which with `map=FILE`, a line `number class` or `R G B class`"
-        ) from error
+            values = table[values]
+        try:
+            return remapped(packed(values) if values.ndim == 3 else values, self.mapping)
+        except DataError as error:
+            how = "say which with `map=FILE`, a line `number class` or `R G B class`"
+            raise DataError(f"{path}: {error}; {how}") from error
 
 
 def meaning_of(
@@ -183,14 +174,13 @@ def meaning_of(
     own_colours, own_numbers = own
     if found.greys:
         return _thresholded(found, sidecar)
-    known = len(found.colours) > 1 and set(found.colours) <= set(voc_colours(len(VOC_CLASSES)))
+    known = len(found.colours) > 1 and found.colours.keys() <= VOC_COLOURS.keys()
     known &= layout == "voc" or not found.channels_equal  # black and (128, 128, 128) are VOC's, and two greys
     equal = bool(found.colours) and found.channels_equal and not known
-    if (equal or (found.colours and found.red_only and _carla(found))) and by != "colours":
+    if (equal or (found.colours and found.red_only and max(found.colours) >> 16 <= CARLA_MOST)) and by != "colours":
         red = Counter({colour >> 16: count for colour, count in found.colours.items()})
-        what = (
-            "three channels that are equal hold the numbers" if equal else "the red channel holds the numbers (CARLA)"
-        )
+        what = "three channels that are equal hold the numbers"
+        what = what if equal else "the red channel holds the numbers (CARLA)"
         return _said(what, _of_numbers(found, red + found.numbers, sidecar, layout, own_numbers))
     if found.colours:
         every = Counter(found.colours)
@@ -200,7 +190,7 @@ def meaning_of(
     in_palettes = Counter({c: found.numbers[n] for n, colours in found.palettes.items() for c in colours})
     if found.palette_files == found.files and by != "numbers" and not own_numbers:
         conflict, misplaced = found.conflict(), found.misplaced()
-        tabled = tabled_in(sidecar, in_palettes)
+        tabled = sidecar is not None and in_palettes.keys() <= sidecar.colours.keys()
         if misplaced and not (by or tabled or conflict) and (named := _numbers_count(found, sidecar)) is not None:
             meaning = _of_numbers(found, found.numbers, sidecar, layout, own_numbers)
             why = f"the numbers count, not the colours behind them: {misplaced}; `by=colours` takes the colours"
@@ -219,35 +209,23 @@ def _numbers_count(found: Survey, sidecar: Sidecar | None) -> bool | None:
 
     They do if all are VOC's, and no list is too short to name VOC's classes.
     """
-    known = voc_colours(len(VOC_CLASSES))
-    classes = {known.get(colour, VOID) for colours in found.palettes.values() for colour in colours} - {VOID}
+    classes = {VOC_COLOURS.get(colour, VOID) for colours in found.palettes.values() for colour in colours} - {VOID}
     inside = {number for number in found.numbers if number != VOID}
     named = bool(sidecar and inside <= set(sidecar.numbers) and len(sidecar.classes) <= max(classes, default=0))
     return named if named or found.own_colours() else None
 
 
-def tabled_in(sidecar: Sidecar | None, colours: Iterable[int]) -> bool:
-    """Return whether a file beside the masks names all these colours."""
-    return sidecar is not None and set(colours) <= set(sidecar.colours)
-
-
 def _said(first: str, meaning: Meaning) -> Meaning:
-    return Meaning(meaning.classes, meaning.by, meaning.mapping, f"{first}; {meaning.why}", meaning.sure)
-
-
-def _carla(found: Survey) -> bool:
-    return max(found.colours) >> 16 <= CARLA_MOST
+    return replace(meaning, why=f"{first}; {meaning.why}")
 
 
 def _thresholded(found: Survey, sidecar: Sidecar | None) -> Meaning:
-    """Masks that were JPEGs: black and white survive that, numbers do not."""
+    """Return what masks mean that were JPEGs: black and white survive that, numbers do not."""
     total = sum(found.greys.values())
     haze = sum(count for grey, count in found.greys.items() if 32 <= grey < 224) / total
     if haze > HAZE or not set(found.numbers) <= {0, 255} or found.colours:
-        raise DataError(
-            f"{found.first}: mask is a JPEG with {len(found.greys)} greys; expected black and white, which is all that "
-            "survives its compression; export the masks as PNG"
-        )
+        expected = "black and white, which is all that survives its compression"
+        raise found.refusal(f"mask is a JPEG with {len(found.greys)} greys", expected, "export the masks as PNG")
     classes = sidecar.classes if sidecar and len(sidecar.classes) == 2 else ("background", "object")
     return Meaning(classes, "threshold", {}, f"JPEG masks: 128 and above is {classes[1]}, below is {classes[0]}")
 
@@ -263,14 +241,12 @@ def _of_numbers(
     if layout == "trimap" and there <= {1, 2, 3}:
         why = "trimaps: 1 is the pet, 2 the background, 3 (the border) void"
         return Meaning(("background", "pet"), "numbers", {1: 1, 2: 0, 3: VOID}, why)
-    if layout == "cityscapes":
-        ids = dict.fromkeys(range(34), VOID) | {number: place for place, number in enumerate(CITYSCAPES_IDS)}
-        return _complete(
-            found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' label ids as 19 classes")
-        )
-    if layout == "cityscapes train ids":
-        ids = {place: place for place in range(len(CITYSCAPES))}
-        return _complete(found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, "Cityscapes' 19 train ids"))
+    if layout.startswith("cityscapes"):
+        ids, why = {place: place for place in range(len(CITYSCAPES))}, "Cityscapes' 19 train ids"
+        if layout == "cityscapes":
+            ids = dict.fromkeys(range(34), VOID) | {number: place for place, number in enumerate(CITYSCAPES_IDS)}
+            why = "Cityscapes' label ids as 19 classes"
+        return _complete(found, pixels, Meaning(CITYSCAPES, "numbers", void | ids, why))
     if layout == "ade20k":
         named = sidecar if sidecar and len(sidecar.classes) == 150 else None
         names = named.classes if named else tuple(f"ADE20K class {number}" for number in range(1, 151))
@@ -291,24 +267,19 @@ def _of_numbers(
         proposal = propose_numbers(dict.fromkeys(there, 1), len(classes))
         if proposal is None:
             strange = [number for number in inside if number not in sidecar.numbers]
-            raise DataError(
-                f"{found.first}: masks hold {_some(strange)}; expected the numbers of the {len(classes)} classes in "
-                f"{sidecar.path.name}; correct that list, or say what is what with `map=FILE`, a line `number class`"
-            )
+            expected = f"the numbers of the {len(classes)} classes in {sidecar.path.name}"
+            how = f"correct that list, or say what is what {BY_NUMBER}"
+            raise found.refusal(f"masks hold {_some(strange)}", expected, how)
         why = f"{proposal.why}; named in {sidecar.path.name}"
         return Meaning(classes, "numbers", {**void, **proposal.mapping}, why, proposal.sure)
     if not inside:
-        raise DataError(
-            f"{found.first}: every mask holds 255 or negative numbers alone, which are void; expected classes from 0; "
-            "if 255 is a class, say so with `map=FILE`, a line `255 1`"
-        )
+        what = "every mask holds 255 or negative numbers alone, which are void"
+        raise found.refusal(what, "classes from 0", "if 255 is a class, say so with `map=FILE`, a line `255 1`")
     if layout == "voc" and inside[-1] < len(VOC_CLASSES):
         return Meaning(VOC_CLASSES, "numbers", void | {n: n for n in range(len(VOC_CLASSES))}, "PASCAL VOC's classes")
     if inside[-1] >= VOID:
-        raise DataError(
-            f"{found.first}: masks hold numbers up to {inside[-1]}, {len(inside)} different ones; expected 0 to 254; "
-            "say which is which class with `map=FILE`, a line `number class`"
-        )
+        what = f"masks hold numbers up to {inside[-1]}, {len(inside)} different ones"
+        raise found.refusal(what, "0 to 254", f"say which is which class {BY_NUMBER}")
     proposal = propose_numbers(dict.fromkeys(there, 1), len(inside))
     spread = proposal is not None and len(inside) > 1 and inside[1] - inside[0] >= 16
     if proposal is not None and proposal.mapping and (spread or inside[0] == 1):
@@ -334,11 +305,9 @@ def _smoothed(found: Survey, pixels: Mapping[int, int], sidecar: Sidecar | None)
         why = f"black and white, scaled with interpolation ({len(pixels)} greys): 128 and above is {classes[1]}"
         return Meaning(classes, "threshold", {}, why)
     if sum(sorted(pixels.values())[-FEW:]) > (1 - SMOOTH) * total:
-        raise DataError(
-            f"{found.first}: masks hold {len(pixels)} numbers, of which {FEW} fill nearly all; expected one for each "
-            "class; they were scaled with interpolation: export them again, or scale with the nearest neighbour; if "
-            "they are classes, `classes=FILE` names them, a name a line"
-        )
+        how = "they were scaled with interpolation: export them again, or scale with the nearest neighbour"
+        how += "; if they are classes, `classes=FILE` names them, a name a line"
+        raise found.refusal(f"masks hold {len(pixels)} numbers, of which {FEW} fill nearly all", EACH, how)
     return None
 
 
@@ -349,10 +318,8 @@ def _black_and_white(name: str) -> str:
 def _complete(found: Survey, pixels: Mapping[int, int], meaning: Meaning) -> Meaning:
     strange = sorted(set(pixels) - set(meaning.mapping))
     if strange:
-        raise DataError(
-            f"{found.first}: masks hold {_some(strange)} as well; expected only what is known ({meaning.why}); say "
-            "what they are with `map=FILE`, a line `number class`"
-        )
+        expected = f"only what is known ({meaning.why})"
+        raise found.refusal(f"masks hold {_some(strange)} as well", expected, f"say what they are {BY_NUMBER}")
     return meaning
 
 
@@ -361,10 +328,8 @@ def _of_colours(
 ) -> Meaning:
     there = set(pixels)
     if len(there) > MAX_COLOURS:
-        raise DataError(
-            f"{found.first}: masks hold more than {MAX_COLOURS} colours; expected one for each class; they were scaled "
-            "with interpolation or were JPEGs once; export them again as PNG"
-        )
+        how = "they were scaled with interpolation or were JPEGs once; export them again as PNG"
+        raise found.refusal(f"masks hold more than {MAX_COLOURS} colours", EACH, how)
     if own and there <= set(own):
         names = sidecar.classes if sidecar else ()
         return Meaning(_named(names, own), "colours", own, "as `map=FILE` says")
@@ -372,17 +337,15 @@ def _of_colours(
         mapping = {**sidecar.colours, **own}
         missing = [colour_name(colour) for colour in sorted(there - set(mapping))]
         if missing:
-            raise DataError(
-                f"{found.first}: masks hold {_some(missing)}; expected the colours in {sidecar.path.name}; add them "
-                "there, or say what they are with `map=FILE`, a line `R G B class`"
-            )
+            how = f"add them there, or say what they are {BY_COLOUR}"
+            raise found.refusal(f"masks hold {_some(missing)}", f"the colours in {sidecar.path.name}", how)
         return Meaning(sidecar.classes, "colours", mapping, f"colours named in {sidecar.path.name}")
-    voc, known = voc_colours(len(VOC_CLASSES)), voc_colours(VOID)
-    if there <= set(CAMVID) and (layout == "camvid" or not there <= set(voc)):
+    known = voc_colours(VOID)
+    if there <= set(CAMVID) and (layout == "camvid" or not there <= VOC_COLOURS.keys()):
         names = tuple(name for name in CAMVID.values() if not VOID_NAMES.fullmatch(name))
         by_colour = {colour: names.index(name) if name in names else VOID for colour, name in CAMVID.items()}
         return Meaning(names, "colours", {**by_colour, **own}, "CamVid's colours")
-    if there <= {*CITYSCAPES_COLOURS, 0} and len(there) > 1 and not there <= set(voc):
+    if there <= {*CITYSCAPES_COLOURS, 0} and len(there) > 1 and not there <= VOC_COLOURS.keys():
         by_colour = {0: VOID, **{colour: place for place, colour in enumerate(CITYSCAPES_COLOURS)}}
         return Meaning(CITYSCAPES, "colours", {**by_colour, **own}, "Cityscapes' colours")
     if there <= set(known):
@@ -394,10 +357,8 @@ def _of_colours(
         return Meaning(_named(names, mapping), "colours", {**mapping, **own}, "VOC's palette")
     proposal = propose_colours(pixels, len(there))
     if proposal is None:
-        raise DataError(
-            f"{found.first}: masks hold {len(there)} colours; expected at most {VOID} classes; say which is which with "
-            "`map=FILE`, a line `R G B class`"
-        )
+        expected = f"at most {VOID} classes"
+        raise found.refusal(f"masks hold {len(there)} colours", expected, f"say which is which {BY_COLOUR}")
     mapping = {**proposal.mapping, **own}
     names = tuple(f"colour {colour_name(colour)}" for colour, number in mapping.items() if number != VOID)
     if sidecar and len(sidecar.classes) >= len(names):

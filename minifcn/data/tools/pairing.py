@@ -6,8 +6,6 @@ that only say "image" or "mask", and the stem without its ending. What is left o
 same. Nothing is concluded from how many files have which suffix.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import defaultdict
@@ -27,46 +25,16 @@ RUN_FILES = ("metrics.jsonl", "config.json")  # a folder with both is a run of m
 MASK_WORDS = (
     *("mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "gt", "gtfine", "gtcoarse"),
     *("ann", "anns", "anno", "annos", "lbl", "lbls", "manual"),
-    *(
-        "groundtruth",
-        "truth",
-        "segmentation",
-        "segmentations",
-        "seg",
-        "semantic",
-        "trimaps",
-        "labeled",
-        "labelled",
-        "labelids",
-    ),
-    *(
-        "segmentationclass",
-        "segmentationclassaug",
-        "segmentationclasspng",
-        "segmentationclassraw",
-        "target",
-        "targets",
-        "stuffthingmaps",
-    ),
+    *("groundtruth", "truth", "segmentation", "segmentations", "seg", "semantic", "trimaps", "labeled", "labelled"),
+    *("segmentationclass", "segmentationclassaug", "segmentationclasspng", "segmentationclassraw", "labelids"),
+    *("target", "targets", "stuffthingmaps"),
 )
 IMAGE_WORDS = (
     *("image", "images", "img", "imgs", "jpegimages", "leftimg8bit", "rgb", "photo", "photos", "picture", "pictures"),
     *("raw", "input", "inputs", "original", "originals", "data", "stills"),
 )
 FILLERS = (
-    "full",
-    "approved",
-    "stillsraw",
-    "701",
-    "png",
-    "pngs",
-    "jpg",
-    "tif",
-    "ground",
-    "class",
-    "volume",
-    "dir",
-    "1st",
+    *("full", "approved", "stillsraw", "701", "png", "pngs", "jpg", "tif", "ground", "class", "volume", "dir", "1st"),
 )
 IGNORED_FOLDERS = re.compile(
     r"(?:\..*|__macosx|segmentationobject|segmentationclassvisualization|instances?|depth|colou?r_?(?:maps?|masks?|labels?)|semantic_rgb|viz)",
@@ -198,7 +166,7 @@ def _stripped(stem: str, endings: Sequence[str], beginnings: Sequence[str]) -> I
 
 
 def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> Paired:
-    """Pair the pictures and masks among `files` by name. With `arrays`, a `.npy` may be a picture."""
+    """Return the pictures and masks among `files`, paired by name. With `arrays`, a `.npy` may be a picture."""
     usable = [
         take_apart(path, folder)
         for path in files
@@ -234,13 +202,13 @@ def pair_files(folder: Path, files: Sequence[Path], *, arrays: bool = False) -> 
             unclear.append(f"{image.path}: {len(own)} masks, {some}; expected one; move the others elsewhere")
         elif best:
             split = image.split or take_apart(best[0], folder).split
-            pairs.append(Pair(image.path, best[0], split, _listed_as(folder, image.path, best[0])))
+            pairs.append(Pair(image.path, best[0], split, listed_as(folder, image.path, best[0])))
     left = [image.path for image in images if image.path not in taken]
     return Paired(pairs, left, alone, unclear)
 
 
 def _sorted_by_role(files: Sequence[Named], arrays: bool) -> tuple[list[Named], list[Named]]:
-    """Masks and images: by folder, by the ending of a name that exists without it, or by suffix if two are alike."""
+    """Return masks and images: by folder, by the ending of a name that exists without it, or by suffix for twins."""
     stems: dict[tuple[str, ...], set[str]] = defaultdict(set)
     twins: dict[tuple[tuple[str, ...], str], list[Named]] = defaultdict(list)
     for file in files:
@@ -282,7 +250,7 @@ def _nearest(mask: Named, images: Sequence[Named]) -> list[Named]:
 
 
 def _preferred(masks: list[Path]) -> list[Path]:
-    """Of several masks the one whose ending stands first in `PREFERRED`, if there is one such."""
+    """Return of several masks the one whose ending stands first in `PREFERRED`, if there is one such."""
     plain = [mask for mask in masks if not mask.stem.lower().endswith(SHOWN)]
     masks = plain or masks
     for ending in PREFERRED:
@@ -292,16 +260,17 @@ def _preferred(masks: list[Path]) -> list[Path]:
     return masks
 
 
-def _listed_as(folder: Path, image: Path, mask: Path | None = None) -> set[str]:
+def listed_as(folder: Path, image: Path, mask: Path | None = None) -> set[str]:
+    """Return the names by which a list may mean a picture, or its mask."""
     names = {image.stem, image.name, image.relative_to(folder).as_posix()}
     for name in (image.stem, mask.stem if mask else image.stem):
         names |= {name, *_stripped(name, (*IMAGE_ENDINGS, *MASK_ENDINGS), (*IMAGE_BEGINNINGS, *MASK_BEGINNINGS))}
     return names
 
 
-def listed_as(folder: Path, image: Path) -> set[str]:
-    """Return the names by which a list may mean a picture."""
-    return _listed_as(folder, image)
+def as_id(text: str, usual: str) -> str:
+    """Return a text as letters that an id may have, "_" in the place of others; `usual` if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:120] or usual
 
 
 def read_list(path: Path) -> list[str]:

@@ -5,8 +5,6 @@ and its pages, JPEG masks, `.npy` masks, 1 to 16 bits, three channels, palettes;
 upright together when the photograph carries an EXIF orientation.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,25 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from minifcn.data.files import (
-    IMAGE_FORMATS,
-    MAX_PIXELS,
-    ORIENTATION,
-    as_rgb,
-    bits_of_png,
-    colours_of_mask,
-    is_deep,
-    lower_bytes,
-    opened,
-    use_low_bits,
-)
+from minifcn.data import files
+from minifcn.data.files import FRAME_FORMATS, MAX_PIXELS, ORIENTATION, opened
+from minifcn.data.listed import require_fit
 from minifcn.data.planes import SENSOR_BITS
 from minifcn.data.tools.mapping import packed
-from minifcn.errors import DataError, FormatError, UsageError
+from minifcn.errors import DataError
 from minifcn.formats.limits import bytes_of
 from minifcn.formats.npz import read_npy
 
-FORMATS = (*IMAGE_FORMATS, "TIFF")
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".gif", ".tif", ".tiff")
 MASK_SUFFIXES = (*PICTURE_SUFFIXES, ".npy")
 MAX_PAGES = 10_000
@@ -74,8 +62,8 @@ class RawMask:
 
 def read_header(path: Path) -> Header:
     """Return what the header of a picture says; nothing is decoded."""
-    with opened(path, formats=FORMATS, what="mask") as picture:
-        deep = picture.mode.startswith("I;16") or is_deep(path, picture)
+    with opened(path, formats=FRAME_FORMATS, what="mask") as picture:
+        deep = picture.mode.startswith("I;16") or files.is_deep(path, picture)
         return Header(picture.size[::-1], _orientation(picture), picture.mode, _pages(picture), deep)
 
 
@@ -103,16 +91,16 @@ def _pages(picture: Any) -> int:
 
 def largest_number(path: Path, page: int) -> int:
     """Return the largest number in a 16-bit picture; transparency does not count."""
-    with opened(path, formats=FORMATS) as picture:
+    with opened(path, formats=FRAME_FORMATS) as picture:
         picture.seek(page)
-        deep, numbers = is_deep(path, picture, page=page), np.asarray(picture)
+        deep, numbers = files.is_deep(path, picture, page=page), np.asarray(picture)
     if not deep:
         return int(numbers.max(initial=0))
     upper = numbers[..., :3]
     most = int(upper.max(initial=0))
     if most >= 2 ** (SENSOR_BITS - 8):  # the lower half would not change how many bits are in use
         return most << 8 | 255
-    return most << 8 | int(lower_bytes(path, page=page)[..., :3][upper == most].max(initial=0))
+    return most << 8 | int(files.lower_bytes(path, page=page)[..., :3][upper == most].max(initial=0))
 
 
 def bits_in_use(largest: Iterable[int]) -> int:
@@ -123,13 +111,10 @@ def bits_in_use(largest: Iterable[int]) -> int:
 
 def read_picture(path: Path, *, page: int = 0, bits: int = 16) -> np.ndarray:
     """Return a photograph (H, W, 3) uint8, upright, as `read_image` does, from any page and of `bits` used bits."""
-    from PIL import ImageOps
-
-    with opened(path, formats=FORMATS) as picture:
+    with opened(path, formats=FRAME_FORMATS) as picture:
         picture.seek(page)
         _require_room(path, picture)
-        use_low_bits(path, picture, page=page, bits=bits)
-        return np.array(as_rgb(path, ImageOps.exif_transpose(picture), bits=bits))
+        return np.array(files.photograph(path, picture, page=page, bits=bits))
 
 
 def _require_room(path: Path, picture: Any) -> None:
@@ -142,26 +127,38 @@ def read_raw_mask(path: Path, *, page: int = 0) -> RawMask:
     """Return a mask as it is stored. DataError for what can hold no class numbers."""
     if path.suffix.lower() == ".npy":
         return RawMask(".npy", _array(path))
-    with opened(path, formats=FORMATS, what="mask") as picture:
+    with opened(path, formats=FRAME_FORMATS, what="mask") as picture:
         picture.seek(page)
         _require_room(path, picture)
-        turned, mode, name = _orientation(picture), picture.mode, picture.format
-        if name in ("JPEG", "MPO") or (name == "WEBP" and mode == "RGB"):
-            return RawMask(name, np.array(picture.convert("L")), turned, lossy=True)
-        if mode == "P":
-            return _of_palette(name, picture, turned)
-        if mode == "1":
-            return RawMask(f"1-bit {name}", np.array(picture).astype(np.uint8), turned)
-        if mode in ("L", "LA"):
-            values = np.array(picture)
-            if name == "PNG" and mode == "L" and (bits := bits_of_png(path)) < 8:
-                return RawMask(f"{bits}-bit PNG", values // np.uint8(255 // (2**bits - 1)), turned)
-            return RawMask(f"8-bit {name}", values[..., 0] if mode == "LA" else values, turned)
-        if mode.startswith("I") or mode == "F":
-            return RawMask(f"{'16' if mode.startswith('I;16') else '32'}-bit {name}", _whole(path, picture), turned)
-        if mode not in ("RGB", "RGBA"):
-            raise DataError(f"{path}: mask of mode {mode}; expected numbers or colours; save it as PNG")
-        return RawMask(f"{name} in colours", colours_of_mask(path, picture, page=page), turned)
+        return _raw(path, picture, page)
+
+
+def read_png_mask(path: Path) -> RawMask:
+    """Return a mask in the one format that training takes, as it is stored. DataError for one that its EXIF turns."""
+    with opened(path, formats=("PNG",), what="mask") as picture:
+        files.require_upright(path, picture)
+        return _raw(path, picture, 0)
+
+
+def _raw(path: Path, picture: Any, page: int) -> RawMask:
+    turned, mode, name = _orientation(picture), picture.mode, picture.format
+    if name in ("JPEG", "MPO") or (name == "WEBP" and mode == "RGB"):
+        return RawMask(name, np.array(picture.convert("L")), turned, lossy=True)
+    if mode == "P":
+        return _of_palette(name, picture, turned)
+    if mode == "1":
+        return RawMask(f"1-bit {name}", np.array(picture).astype(np.uint8), turned)
+    if mode == "LA":
+        return RawMask(f"8-bit {name} with transparency", np.array(picture)[..., 0], turned)
+    if mode == "L":
+        bits = files.bits_of_png(path) if name == "PNG" else 8
+        return RawMask(f"{bits}-bit {name}", np.array(picture) // np.uint8(255 // (2**bits - 1)), turned)
+    if mode.startswith("I") or mode == "F":
+        bits = 16 if mode.startswith("I;16") or name == "PNG" else 32
+        return RawMask(f"{bits}-bit {name}", _whole(path, picture), turned)
+    if mode not in ("RGB", "RGBA"):
+        raise DataError(f"{path}: mask of mode {mode}; expected numbers or colours; save it as PNG")
+    return RawMask(f"{name} in colours", files.colours_of_mask(path, picture, page=page), turned)
 
 
 def _of_palette(name: str, picture: Any, turned: int) -> RawMask:
@@ -180,7 +177,7 @@ def repeated_in(colours: Iterable[int]) -> frozenset[int]:
 
 
 def _whole(path: Path, numbers: Any) -> np.ndarray:
-    """Whole numbers (H, W) int32 of an array of any kind; negative ones are void in most programs, and stay -1."""
+    """Return whole numbers (H, W) int32 of any array; negative ones are void in most programs, and stay -1."""
     values = np.asarray(numbers)
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (np.floor(values) == values).all()):
         raise DataError(f"{path}: mask holds fractions; expected whole numbers, a class each; round them first")
@@ -191,10 +188,8 @@ def _whole(path: Path, numbers: Any) -> np.ndarray:
 
 def _array(path: Path) -> np.ndarray:
     """Return the numbers of a `.npy`, (H, W), read without running anything."""
-    try:
+    with files.data_errors():
         values = read_npy(path, "mask", bytes_of(path, what="a mask"))
-    except (FormatError, UsageError) as error:
-        raise DataError(str(error)) from error
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
         values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim != 2 or not 0 < values.size <= MAX_PIXELS:
@@ -224,15 +219,10 @@ def fitted(path: Path, mask: np.ndarray, own: int, image: Header, image_path: Pa
         size = mask.shape[:2]
         stored, shown = size == image.size, size == image.shown
         if stored and shown and not turned:
-            raise DataError(
-                f"{image_path}: EXIF orientation {image.orientation}, and none in its mask {path.name}; expected to "
-                "know how the mask was drawn; `turned=stored` turns it with the photograph, `turned=shown` leaves it"
-            )
+            found = f"EXIF orientation {image.orientation}, and none in its mask {path.name}"
+            how = "`turned=stored` turns it with the photograph, `turned=shown` leaves it"
+            raise DataError(f"{image_path}: {found}; expected to know how the mask was drawn; {how}")
         own = image.orientation if stored and (not shown or turned == "stored") else 1
     mask = upright(mask, own)
-    if mask.shape[:2] != image.shown:
-        raise DataError(
-            f"{path}: mask of {mask.shape[1]}x{mask.shape[0]}; expected {image.shown[1]}x{image.shown[0]} as in "
-            f"{image_path}; is it the mask of another image?"
-        )
+    require_fit(path, mask.shape[:2], image.shown, image_path)
     return mask

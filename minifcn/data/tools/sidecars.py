@@ -6,8 +6,6 @@ names with colours (CVAT's `labelmap.txt`, CamVid's `label_colors.txt`, Kaggle's
 "void" or "__ignore__" becomes void.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from minifcn.data.files import data_errors
 from minifcn.data.listed import MAX_LIST, read_small
 from minifcn.data.sample import VOID
 from minifcn.data.tools.mapping import packed
-from minifcn.errors import DataError, FormatError
+from minifcn.errors import DataError
 from minifcn.formats.strict_json import read_value
 
 NAMES = re.compile(
@@ -48,19 +47,8 @@ c04080 Train, 808000 Tree, c080c0 Truck_Bus, 400040 Tunnel, c0c000 VegetationMis
 CAMVID = {int(code, 16): name for code, name in (entry.split() for entry in _CAMVID.split(","))}
 """The colours of CamVid's 31 classes and void, and their names."""
 CITYSCAPES = (
-    *(
-        "road",
-        "sidewalk",
-        "building",
-        "wall",
-        "fence",
-        "pole",
-        "traffic light",
-        "traffic sign",
-        "vegetation",
-        "terrain",
-    ),
-    *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
+    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 )
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The label id of each of Cityscapes' 19 training classes; every other id is void."""
@@ -116,10 +104,7 @@ class _AnnotationsError(DataError):
 
 def read_sidecar(path: Path) -> Sidecar:
     """Return the names, numbers and colours that a file gives. DataError for a file that gives none."""
-    if path.suffix.lower() == ".json":
-        entries = _of_json(path)
-    else:
-        entries = _of_lines(path)
+    entries = _of_json(path) if path.suffix.lower() == ".json" else _of_lines(path)
     nameless = not any(name for _, _, name in entries)
     if picture := next((name for _, _, name in entries if PICTURE.search(name)), ""):
         raise DataError(f"{path}: found {picture!r:.60}, a picture; expected class names, one a line")
@@ -144,10 +129,8 @@ COLUMNS = {
 
 def _of_json(path: Path) -> list[Entry]:
     """Read names by number, numbers or colours by name, a list of names, or of objects with such fields."""
-    try:
+    with data_errors():
         found = read_value(path, most=MAX_LIST, what="class names")
-    except FormatError as error:
-        raise DataError(str(error)) from error
     for _ in range(2):
         inner = [found[key] for key in KEYS if isinstance(found, dict) and isinstance(found.get(key), list | dict)]
         if isinstance(found, dict) and ANNOTATIONS & found.keys():
@@ -256,10 +239,8 @@ def _of_lines(path: Path) -> list[Entry]:
                 return found
     table = path.suffix.lower() in (".csv", ".tsv") and any(re.search(r"[,;\t]", line) for line in lines)
     if table or re.search(r"colou?r|palette", path.stem, re.IGNORECASE):
-        raise DataError(
-            f"{path}: found {lines[0] if lines else ''!r:.60}; expected a table with the columns name and value, or "
-            "name, r, g and b"
-        )
+        expected = "a table with the columns name and value, or name, r, g and b"
+        raise DataError(f"{path}: found {lines[0] if lines else ''!r:.60}; expected {expected}")
     return [(None, None, _clean(line)) for line in lines]
 
 
@@ -272,7 +253,8 @@ def _by_pattern(path: Path, lines: Sequence[str], pattern: re.Pattern[str]) -> l
     for place, match in enumerate(matches):
         given = match.groupdict()
         number = int(given["number"]) if given.get("number") else None
-        colour = int(given["hex"], 16) if given.get("hex") else _colour(path, match) if given.get("r") else None
+        parts = [int(match[channel]) for channel in "rgb"] if given.get("r") else None
+        colour = int(given["hex"], 16) if given.get("hex") else _any_colour(path, parts)
         if "name" not in given:
             number = place
         entries.append((number, colour, given.get("name") or ""))
@@ -305,13 +287,6 @@ def _of_table(path: Path, lines: Sequence[str]) -> list[Entry]:
         entries.append((number, _any_colour(path, given), row[names[0]] if names else ""))
     known = [names or numbers, numbers or entries[0][1] is not None or len(head) == 1]
     return entries if all(known) else []
-
-
-def _colour(path: Path, match: re.Match[str]) -> int:
-    values = [int(match[channel]) for channel in "rgb"]
-    if max(values) > 255:
-        raise DataError(f"{path}: a colour {values}; expected three numbers up to 255")
-    return int(packed(np.array(values)))
 
 
 def _clean(name: str) -> str:

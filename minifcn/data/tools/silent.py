@@ -5,8 +5,6 @@ pictures that use their lower bits and arrive black, pictures of one colour, pic
 word. `check` looks for all of them; `train` looks at what the headers of the files show, before it begins.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter, defaultdict
@@ -22,28 +20,28 @@ from minifcn.data.planes import PLANE_SUFFIXES
 from minifcn.data.sample import Sample
 from minifcn.data.tools.mapping import packed
 from minifcn.data.tools.meaning import Survey
-from minifcn.data.tools.raw import FORMATS, SENSOR_BITS, bits_in_use, largest_number, read_header, repeated_in
+from minifcn.data.tools.raw import SENSOR_BITS, RawMask, bits_in_use, largest_number, read_header, read_raw_mask
 from minifcn.errors import DataError
 
 KINDS = {
     "palettes": (
         "palettes that contradict each other, or the numbers",
-        "Training reads the numbers, and a viewer shows the colours: here they do not say the same. `minifcn data "
-        "import DIR NEW` says which of the two it takes; `by=colours` or `by=numbers` decides it.",
+        "Training reads the numbers, and a viewer shows the colours: here they do not say the same. Importing the "
+        "folder says which of the two it takes; `by=colours` or `by=numbers` decides it.",
     ),
     "turned": (
         "images that their EXIF turns, with masks that may not be",
-        "Training turns the image; was its mask drawn on it as shown, or as stored? `minifcn data import DIR NEW` "
-        "with `turned=shown` or `turned=stored` writes both upright.",
+        "Training turns the image; was its mask drawn on it as shown, or as stored? Importing the folder with "
+        "`turned=shown` or `turned=stored` writes both upright.",
     ),
     "dark": (
         "16-bit images that use only their lower bits",
-        "Training reads the upper 8 of 16 bits, which are black here. `minifcn data import DIR NEW` scales them.",
+        "Training reads the upper 8 of 16 bits, which are black here. Importing the folder scales them.",
     ),
     "black": (
         "images that are nearly black, all of them",
         "They look like 12 of 16 bits of which the upper 8 were kept: four bits are left. Convert the originals again, "
-        "scaled to their largest number; `minifcn data import DIR NEW` does that to 16-bit PNG and TIFF.",
+        "scaled to their largest number; importing the folder does that to 16-bit PNG and TIFF.",
     ),
     "constant": ("images of one colour", "Nothing can be learned from them. Take them out of the lists."),
     "twins": (
@@ -51,6 +49,8 @@ KINDS = {
         "Under two names in one split they count double; in two splits the net is measured on what it has learned.",
     ),
 }
+IMPORTED = ("palettes", "turned", "dark", "black")
+"""The kinds that importing the folder into a new one helps with."""
 ANY = re.compile(r"[^\n]+")
 FACTS = {"turned": ANY, "constant": ANY, "twins": ANY, "dark": re.compile(r"\d{1,5}"), "black": re.compile(r"\d{1,2}")}
 FACTS["palette"] = re.compile(r"\d{1,3}:\d{1,8}( \d{1,3}:\d{1,8})*")  # number:colour of all numbers that are used
@@ -100,18 +100,16 @@ class Silent:
     def sample(self, sample: Sample) -> None:
         """Look at a decoded pair."""
         self.pixels(sample.id, sample.image)
-        self.mask(sample.id, sample.label)
+        self.mask(sample.id, RawMask("", sample.label))
 
-    def mask(self, name: str, label: np.ndarray, path: Path | None = None) -> None:
+    def mask(self, name: str, mask: RawMask) -> None:
         """Look at a mask's numbers, and the colours that the palette of its file gives them."""
-        numbers, counts = np.unique(label, return_counts=True)
+        numbers, counts = np.unique(mask.values, return_counts=True)
         self._classes[name] = Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        colours = palette_of(path) if path else {}
-        if used := [f"{number}:{colours[number]}" for number in self._classes[name] if number in colours]:
-            self.facts[name]["palette"] = " ".join(used)
-            there = repeated_in(colours.values()) & {colours.get(number) for number in self._classes[name]}
-            if there:
-                self.facts[name]["repeated"] = " ".join(map(str, sorted(there)))
+        if mask.palette:
+            self.facts[name]["palette"] = " ".join(f"{number}:{colour}" for number, colour in mask.palette.items())
+        if there := mask.repeated & set(mask.palette.values()):
+            self.facts[name]["repeated"] = " ".join(map(str, sorted(there)))
 
     def recall(self, name: str, facts: Mapping[str, Any], known: Callable[[str], bool]) -> None:
         """Look at what was found before; a twin counts if it is still `known`."""
@@ -151,7 +149,7 @@ class Silent:
         yield from self.notes() if notes else ()
 
     def notes(self) -> Iterator[str]:
-        """Masks that may be as they should be, and are worth a look."""
+        """Yield a sentence on masks that may be as they should be, and are worth a look."""
         counted = {name: [count for number, count in one.items()] for name, one in self._classes.items()}
         few = [name for name, counts in counted.items() if len(counts) > 1 and max(counts) > (1 - FEW) * sum(counts)]
         one = [name for name, counts in counted.items() if len(counts) == 1]
@@ -174,7 +172,7 @@ def warnings_of(
 ) -> Iterator[str]:
     """Yield what the headers of a split's files show, a sentence for each kind: for a look before training.
 
-    What `minifcn data check` found stays beside the data: of files that have not changed since, none is opened. Of the
+    What `check` found stays beside the data: of files that have not changed since, none is opened. Of the
     others only those of this `part`, if there are processes that look at theirs; `gather` returns the facts of all.
 
     Only for data sets of photographs with PNG masks; others have formats of their own.
@@ -196,8 +194,7 @@ def warnings_of(
             continue  # the reader says it
     for name, mask in list(palettes.values())[:100]:  # one of each palette
         try:
-            with opened(mask, formats=FORMATS, what="mask") as picture:
-                silent.mask(name, np.array(picture), mask)
+            silent.mask(name, read_raw_mask(mask))
         except DataError:
             continue
     everyone = Silent()

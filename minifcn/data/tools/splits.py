@@ -5,8 +5,6 @@ table or JSON holds several, by a column or a key that says the split (`partitio
 list that cannot be used is named with the reason, since another split would be drawn without it.
 """
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import defaultdict
@@ -14,18 +12,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minifcn.data.files import data_errors
 from minifcn.data.listed import MAX_LIST
-from minifcn.data.tools.pairing import SPLIT_WORDS, Pair, by_list, read_list, split_role
+from minifcn.data.tools.pairing import SPLIT_WORDS, Pair, as_id, by_list, read_list, split_role
 from minifcn.data.tools.raw import PICTURE_SUFFIXES
 from minifcn.data.tools.sidecars import NAMES
-from minifcn.errors import DataError, FormatError
+from minifcn.errors import DataError
 from minifcn.formats.strict_json import read_value
 
 TEXTS = (".txt", ".lst", ".list", ".csv", ".tsv")
 UNREAD = (".mat", ".yaml", ".yml", ".pkl", ".pickle", ".npz", ".xlsx", ".parquet", ".h5", ".xml", ".toml")
-LIST_NAME = re.compile(
-    r"(?:.*[_.-])?(?:data)?(?:splits?|folds?|partitions?|subsets?|dataset)(?:[_.-]?.*)?", re.IGNORECASE
-)
+LIST_NAME = re.compile(r"(?i)(?:.*[_.-])?(?:data)?(?:splits?|folds?|partitions?|subsets?|dataset)(?:[_.-]?.*)?")
 """What the stem of a file with several lists looks like; that of one is the name of a split."""
 DOCUMENTS = re.compile(
     r"(?:.*[_. -])?(?:read.?me|licen[cs]e|copying|notes?|changelog|citation|credits|authors|requirements)(?:[_. -].*)?|"
@@ -108,25 +105,18 @@ def _candidates(folder: Path, files: Iterable[Path], used: Collection[Path], not
 def _name(given: str, path: Path, taken: Collection[str]) -> str:
     """Return what a list is called: by its split, or like its file, or where that is taken, by its path."""
     role = split_role(given)
-    plain = role if role in ("val", "test") or given.lower() == "training" else _plain(given)
+    plain = role if role in ("val", "test") or given.lower() == "training" else as_id(given, "list")
     if plain not in taken:
         return plain
-    return _plain(
-        f"{path.with_suffix('').as_posix()}_{given}" if given != path.stem else path.with_suffix("").as_posix()
-    )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:120] or "list"
+    where = path.with_suffix("").as_posix()
+    return as_id(where if given == path.stem else f"{where}_{given}", "list")
 
 
 def lists_in(path: Path) -> Lists:
     """Return the lists of a file, by name: that of the file, or those of its keys or of a column of splits."""
     if path.suffix.lower() == ".json":
-        try:
+        with data_errors():
             found = read_value(path, most=MAX_LIST, what="lists of pictures")
-        except FormatError as error:
-            raise DataError(str(error)) from error
         if isinstance(found, dict) and ANNOTATIONS & found.keys():
             return {}
         if not (lists := _of_json(path.stem, found)):
@@ -149,17 +139,7 @@ def lists_in(path: Path) -> Lists:
 
 
 HEADS = {
-    "image",
-    "images",
-    "img",
-    "file",
-    "filename",
-    "file_name",
-    "name",
-    "id",
-    "image_id",
-    "image_path",
-    "path",
+    *("image", "images", "img", "file", "filename", "file_name", "name", "id", "image_id", "image_path", "path"),
     "mask",
 }
 

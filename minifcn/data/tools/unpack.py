@@ -7,8 +7,6 @@ data filter lets pass, and what the filter says nothing about is checked around 
 members and bytes are counted, names mean the same on every system, and links are never made.
 """
 
-from __future__ import annotations
-
 import gzip
 import os
 import tarfile
@@ -50,7 +48,7 @@ def unpack(
     max_members: int = MAX_MEMBERS,
     report: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Unpack a .tar or .tar.gz into `folder`, which must be new or empty; returns how many files were written.
+    """Unpack a .tar or .tar.gz into `folder`, new or empty, and return how many files were written.
 
     At most `max_bytes` are written, in at most `max_members` files, folders and links. `report(n)` is called with the
     bytes of each file. Links that stay inside are left out, all else that is no file and no folder is refused, as is

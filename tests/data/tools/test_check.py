@@ -13,10 +13,11 @@ from test_voc import write_list
 
 from minifcn.cli.command import with_flags
 from minifcn.cli.verbs import main
-from minifcn.data.files import read_mask, read_mask_as_it_is, write_mask
+from minifcn.data.files import read_mask, write_mask
 from minifcn.data.tools.check import KINDS, Findings, check
 from minifcn.data.tools.correct import correct
 from minifcn.data.tools.mapping import packed, propose_colours, propose_numbers, read_map, remapped
+from minifcn.data.tools.raw import read_png_mask
 from minifcn.data.tools.silent import warnings_of
 from minifcn.data.voc import VOC_CLASSES, VOCSegmentation
 from minifcn.errors import DataError, UsageError
@@ -217,9 +218,9 @@ PLANTED: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "two planes": (two_planes, "planes", "1 of 2 planes"),
     "other size": (lambda t: image(t, "a", (9, 9)), "size", "a: mask 4x3, image 9x9"),
     "colours": (saved(Image.fromarray(palette(256)[LABEL])), "colours", "a: 4 colours"),
-    "16 bits": (saved(Image.fromarray(GREY16)), "depth", "a: 16 bits"),
-    "1 bit": (saved(Image.fromarray(LABEL == 1)), "depth", "a: 1 bit"),
-    "alpha": (saved(Image.fromarray(LABEL).convert("LA")), "depth", "a: grey with transparency"),
+    "16 bits": (saved(Image.fromarray(GREY16)), "depth", "a: 16-bit PNG"),
+    "1 bit": (saved(Image.fromarray(LABEL == 1)), "depth", "a: 1-bit PNG"),
+    "alpha": (saved(Image.fromarray(LABEL).convert("LA")), "depth", "a: 8-bit PNG with transparency"),
     "beyond": (lambda t: write_mask(mask(t, "a"), LABEL + 2), "values", "a: 3, 4 at 6 of 12 pixels"),
     "void": (lambda t: write_mask(mask(t, "a"), np.full_like(LABEL, 255)), "void", "a"),
     "black and white": (every_mask(LABEL // 2 % 2 * np.uint8(255)), "black and white", "all 3 masks"),
@@ -340,6 +341,14 @@ def test_the_proposal_is_shown(tree: Path, capsys: pytest.CaptureFixture[str]) -
     assert "proposed for the colours (VOC's palette):" in printed and "the 2 masks of numbers:\n" in printed
     assert "  128 0 0        1  road, 25.00 % of the pixels in 1 masks\n" in printed
     assert printed.endswith(f"to write masks of class numbers: minifcn data check {tree} --write NEW_DIR\n")
+
+
+def test_what_importing_helps_with_ends_with_the_command(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    low_bits(tree)
+    assert main(["data", "check", str(tree)]) == 2
+    printed = capsys.readouterr().out
+    assert "Importing the folder scales them." in " ".join(printed.split())
+    assert printed.endswith(f"to import the folder: minifcn data import {tree} NEW\n")
 
 
 def test_colours_of_nobody_are_numbered_and_may_be_renumbered(tree: Path, tmp_path: Path) -> None:
@@ -502,17 +511,17 @@ def test_remapping_says_what_it_does_not_know() -> None:
 
 @pytest.mark.parametrize(("bits", "rows"), [(1, b"\0\x40"), (2, b"\0\x1b"), (4, b"\0\x01\x23")])
 def test_few_bits_are_not_stretched(bits: int, rows: bytes, tmp_path: Path) -> None:
-    kind, label = read_mask_as_it_is(png(tmp_path / "m.png", 4 if bits > 1 else 2, 1, bits=bits, colour=0, rows=rows))
-    assert kind == f"{bits} bit{'s' * (bits > 1)}"
-    assert label.tolist() == [[0, 1] if bits == 1 else [0, 1, 2, 3]]
+    mask = read_png_mask(png(tmp_path / "m.png", 4 if bits > 1 else 2, 1, bits=bits, colour=0, rows=rows))
+    assert mask.kind == f"{bits}-bit PNG"
+    assert mask.values.tolist() == [[0, 1] if bits == 1 else [0, 1, 2, 3]]
 
 
 def test_a_mask_of_a_kind_that_is_taken_is_read_alike(tmp_path: Path) -> None:
     for number, picture in enumerate((Image.fromarray(LABEL), Image.fromarray(LABEL).convert("P"))):
         picture.save(tmp_path / f"{number}.png")
-        kind, label = read_mask_as_it_is(tmp_path / f"{number}.png")
-        assert kind == ("grey", "palette")[number]
-        assert np.array_equal(label, read_mask(tmp_path / f"{number}.png", classes=255))
+        mask = read_png_mask(tmp_path / f"{number}.png")
+        assert mask.kind == ("8-bit PNG", "PNG with a palette")[number]
+        assert np.array_equal(mask.values, read_mask(tmp_path / f"{number}.png", classes=255))
 
 
 def test_correct_names_a_folder_that_cannot_be_written(tree: Path, tmp_path: Path) -> None:
