@@ -22,7 +22,7 @@ from collections.abc import Callable
 GROUPS: dict[str, Callable[[], str]] = {
     "oracle": lambda: "" if importlib.util.find_spec("torch") else "PyTorch is not installed",
     "notebooks": lambda: "" if importlib.util.find_spec("sklearn") else "scikit-learn is not installed",
-    "tutorials": lambda: _missing("sklearn", "jupytext", "nbclient", "nbmake", "ipykernel"),
+    "tutorials": lambda: _missing("sklearn", "jupytext", "nbclient", "ipykernel"),
     "docs": lambda: _missing("sphinx", "myst_nb", "furo"),
     "browser": lambda: _no_browser(),
     "mpi": lambda: _missing("mpi4py") or ("" if launcher() else "mpiexec is not installed"),

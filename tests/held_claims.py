@@ -3,31 +3,28 @@
     python tests/held_claims.py        every notebook of the course
     python tests/held_claims.py 01 02  those
 
-The notebook runs once, as a plain program. Each `assert` is evaluated as it stands, and then again with one of its
-subjects changed: a name, an operand of a comparison, an argument. A number gets another sign or size, an array one
-other element, a list another order. An assert that stays true whatever is changed holds nothing. `a and b` are two.
-Asserts in cells tagged `solution` are about the checkers, and left out.
+The notebook runs once; the tests compare the outputs of the same run. Each `assert` is evaluated as it stands, and then
+again with one of its subjects changed: a name, an operand of a comparison, an argument. A number gets another sign or
+size, an array one other element, a list another order. An assert that stays true whatever is changed holds nothing.
+`a and b` are two. Asserts in cells tagged `solution` are about the checkers, and left out.
 """
 
 import ast
 import builtins
 import contextlib
-import importlib.machinery
+import io
 import itertools
 import json
-import os
 import pathlib
 import re
-import subprocess
 import sys
-import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from notebooks import TUTORIALS, Cell, cells_of_text, environment, sources
+from notebooks import Cell, cells_of_text, run, sources
 
 CLAIM = re.compile(
     r"\d|\b(two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen|hundred|thousand|twice|half|equals?|same|exactly"
@@ -166,15 +163,28 @@ class Subjects(ast.NodeTransformer):
 
 
 class Instrument(ast.NodeTransformer):
-    """`assert a and b` becomes `_hold(line, "a", lambda: a)` and the same for b, each with its subjects wrapped."""
+    """`assert a and b` becomes `_hold(where, "a", lambda: a)` and the same for b, each with its subjects wrapped.
 
-    def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+    Cells with one of the texts in `spared` stay as they are.
+    """
+
+    def __init__(self, spared: Collection[str] = ()) -> None:
+        self.spared, self.cell, self.active = spared, 0, True
+
+    def begins(self, info: Any) -> None:
+        """IPython is about to run a cell."""
+        self.cell, self.active = self.cell + 1, info.raw_cell not in self.spared
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt | list[ast.stmt]:
+        if not self.active:
+            return node
         made: list[ast.stmt] = []
         parted = isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And)
         for part in node.test.values if parted else [node.test]:
             text, wrapped = ast.unparse(part), Subjects().visit(part)
             nothing = ast.arguments([], [], None, [], [], None, [])
-            arguments = [ast.Constant(node.lineno), ast.Constant(text), ast.Lambda(nothing, wrapped)]
+            where = f"cell {self.cell}, line {node.lineno}"
+            arguments = [ast.Constant(where), ast.Constant(text), ast.Lambda(nothing, wrapped)]
             call = ast.Expr(ast.Call(ast.Name("_hold", ast.Load()), arguments, []))
             made.append(ast.fix_missing_locations(ast.copy_location(call, node)))
         return made
@@ -184,7 +194,7 @@ class Hold:
     """What the asserts of the program call; it remembers which of them a change of one value makes false."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[int, str], bool] = {}
+        self.found: dict[tuple[str, str], bool] = {}
         self.number, self.other = 0, 0  # the subject that is changed, and the how-manieth of its other values it gets
         self.seen = self.offered = 0
 
@@ -196,14 +206,14 @@ class Hold:
         self.offered = max(self.offered, len(others))
         return others[self.other] if self.other < len(others) else value
 
-    def __call__(self, line: int, text: str, test: Callable[[], Any]) -> None:
+    def __call__(self, where: str, text: str, test: Callable[[], Any]) -> None:
         before = self.number, self.other, self.seen, self.offered  # of an assert that calls a function with this one
         self.number = self.seen = 0
         try:
             if not test():
-                raise AssertionError(f"line {line}: {text}")
+                raise AssertionError(f"{where}: {text}")
             if not before[0]:
-                self.found[line, text] = self.found.get((line, text)) or self.falsified(test)
+                self.found[where, text] = self.found.get((where, text)) or self.falsified(test)
         finally:
             self.number, self.other, self.seen, self.offered = before
 
@@ -213,8 +223,13 @@ class Hold:
         for self.number in range(last, 0, -1):
             for self.other in range(40):
                 self.offered = 0
-                with contextlib.suppress(Exception), np.errstate(all="ignore"), warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with (
+                    contextlib.suppress(Exception),
+                    np.errstate(all="ignore"),
+                    warnings.catch_warnings(action="ignore"),
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(io.StringIO()),
+                ):
                     if not test():
                         return True
                 if self.offered <= self.other:
@@ -222,75 +237,29 @@ class Hold:
         return False
 
 
-class Loader(importlib.machinery.SourceFileLoader):
-    """Loads a module from a tree that was made of its text: `inspect` shows the text as it was."""
-
-    tree: ast.Module
-
-    def get_code(self, fullname: str) -> types.CodeType:
-        return compile(self.tree, self.path, "exec")
+def watch(shell: Any, spared: Collection[str]) -> None:
+    """Instrument each cell that this IPython runs from now on; `_hold.found` has what came of it."""
+    shell.user_ns["_hold"], instrument = Hold(), Instrument(spared)
+    shell.events.register("pre_run_cell", instrument.begins)
+    shell.ast_transformers.append(instrument)
 
 
-def run(path: pathlib.Path, text: str) -> list[tuple[int, str, bool]]:
-    """Run a program, and return for each of its asserts the line, the text, and whether it holds something."""
-    tree, solutions = ast.parse(text), lines_of_solutions(text)
-    for node in ast.walk(tree):
-        for name, value in ast.iter_fields(node):
-            if isinstance(value, list) and any(isinstance(each, ast.Assert) for each in value):
-                setattr(node, name, list(instrumented(value, solutions)))
-    hold = Hold()
-    loader = Loader("notebook", str(path))
-    loader.tree = tree
-    module = types.ModuleType("notebook")
-    module._hold = hold  # type: ignore[attr-defined]
-    loader.exec_module(module)
-    return [(line, what, held) for (line, what), held in hold.found.items()]
-
-
-def instrumented(statements: list[ast.stmt], solutions: set[int]) -> Iterator[ast.stmt]:
-    for statement in statements:
-        if isinstance(statement, ast.Assert) and statement.lineno not in solutions:
-            yield from Instrument().visit_Assert(statement)
-        else:
-            yield statement
-
-
-def lines_of_solutions(text: str) -> set[int]:
-    """The numbers of the lines in cells tagged `solution`."""
-    inside, found = False, set()
-    for number, line in enumerate(text.split("\n"), start=1):
-        inside = '"solution"' in line if line.startswith("# %%") else inside
-        found |= {number} if inside else set()
-    return found
-
-
-def asserts_of(source: pathlib.Path) -> list[tuple[int, str, bool]]:
-    """`run` in a process of its own, in the folder of the course."""
-    path = os.pathsep.join([environment()["PYTHONPATH"], str(TUTORIALS)])
-    done = subprocess.run(
-        [sys.executable, __file__, "--run", str(source)],
-        cwd=TUTORIALS,
-        env=environment() | {"MPLBACKEND": "Agg", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{source.name}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+def asserts_of(source: pathlib.Path) -> tuple[dict[str, Any], list[tuple[str, str, bool]]]:
+    """Run a notebook. Return it, and for each of its asserts the place, the text, and whether it holds something."""
+    spared = [cell.source for cell in cells_of_text(source.read_text(encoding="utf-8")) if "solution" in cell.tags]
+    first = f"import held_claims; held_claims.watch(get_ipython(), {spared!r})"
+    last = "import json\nprint(json.dumps([[*claim, held] for claim, held in _hold.found.items()]))"
+    notebook, printed = run(source, first=first, last=last)
+    return notebook, [tuple(each) for each in json.loads(printed)]
 
 
 def main(argv: list[str]) -> int:
-    if argv[:1] == ["--run"]:
-        path = pathlib.Path(argv[1])
-        print(json.dumps(run(path, path.read_text(encoding="utf-8"))))
-        return 0
     empty = 0
     for source in sources():
         if argv and source.name[:2] not in argv:
             continue
-        asserts = asserts_of(source)
-        wrong = [f"line {line} holds nothing: {what}" for line, what, held in asserts if not held]
+        _, asserts = asserts_of(source)
+        wrong = [f"{where} holds nothing: {what}" for where, what, held in asserts if not held]
         wrong += unheld_sections(cells_of_text(source.read_text(encoding="utf-8")))
         print(f"{source.name}: {len(asserts)} claims", *wrong, sep="\n  ")
         empty += len(wrong)

@@ -181,24 +181,32 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
 
 
-def run(source: pathlib.Path) -> dict[str, Any]:
-    """The notebook of a .py, run from top to bottom in the folder of the course."""
+def run(source: pathlib.Path, *, first: str = "", last: str = "pass") -> tuple[dict[str, Any], str]:
+    """Return the notebook of a .py, run from top to bottom in the folder of the course, and what `last` printed.
+
+    first, last: lines that its kernel runs before and after it; they see the folder of this file.
+    """
     import jupytext
     import nbclient
+    from nbformat.v4 import new_code_cell
 
     notebook = jupytext.read(source)
     notebook.metadata = type(notebook.metadata)(METADATA)
+    notebook.cells.append(new_code_cell(last))
     client = nbclient.NotebookClient(
         notebook,
         timeout=300,
         kernel_name="python3",
         coalesce_streams=True,
         record_timing=False,
-        extra_arguments=["--log-level=ERROR"],
+        extra_arguments=["--log-level=ERROR", f"--IPKernelApp.exec_lines={first}"],
         resources={"metadata": {"path": str(source.parent)}},
     )
-    client.execute(env=environment())
-    return settled(smaller(json.loads(json.dumps(notebook))))
+    own = environment()
+    client.execute(env={**own, "PYTHONPATH": os.pathsep.join([own["PYTHONPATH"], str(pathlib.Path(__file__).parent)])})
+    done = json.loads(json.dumps(notebook))
+    printed = outputs_of(done["cells"].pop())
+    return settled(smaller(done)), "".join(text for _, text in printed)
 
 
 def smaller(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -260,7 +268,7 @@ def main(argv: list[str]) -> int:
     failed = 0
     for source in chosen:
         try:
-            notebook = run(source)
+            notebook, _ = run(source)
         except Exception as error:
             # What went wrong in a cell arrives with the cell and a traceback in colours.
             plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()

@@ -42,7 +42,6 @@ EXTRAS = {
     "jupytext": "extra notebooks: keeps them as text, too",
     "ipykernel": "extra notebooks: computes what they show",
     "nbclient": "extra notebooks: runs them from top to bottom",
-    "nbmake": "extra notebooks: the tests run them",
     "jupyterlite-core": "extra lite: the course as a site that runs in the browser",
     "jupyterlite-pyodide-kernel": "extra lite: the Python of that site",
     "jupyter-server": "extra lite: indexes the notebooks of that site",

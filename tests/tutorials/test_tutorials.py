@@ -12,10 +12,10 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 
+import held_claims
 import notebooks
 import numpy as np
 import pytest
@@ -248,23 +248,12 @@ def test_the_parser_reads_as_jupytext_does(source: pathlib.Path) -> None:
 
 @needs_jupyter
 @EACH
-def test_a_fresh_run_gives_the_committed_outputs(source: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """In a copy of the folder, by nbmake, without MINIFCN_DATA."""
-    folder = tmp_path / "tutorials"
-    shutil.copytree(notebooks.TUTORIALS, folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    copied = folder / source.with_suffix(".ipynb").name
-    options = ["--nbmake", "--overwrite", "--nbmake-timeout=300", "-q", "-p", "no:cacheprovider", "--rootdir=."]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, copied.name],
-        cwd=folder,
-        env=notebooks.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    fresh = notebooks.smaller(load(copied))
+def test_a_fresh_run_gives_the_committed_outputs_and_each_assert_holds_something(source: pathlib.Path) -> None:
+    """An assert that no tampered number makes false is reported with its place (tests/held_claims.py)."""
+    fresh, asserts = held_claims.asserts_of(source)
     assert not differences(load(source.with_suffix(".ipynb")), fresh) + complaints(fresh)
+    assert len(asserts) >= 10
+    assert [f"{where}: {what}" for where, what, held in asserts if not held] == []
 
 
 FAKE = """import sys
