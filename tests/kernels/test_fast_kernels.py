@@ -250,7 +250,7 @@ def test_depthwise_keeps_a_special_number_where_it_is_seen(value):
             assert np.array_equal(np.isfinite(found), np.isfinite(exact))
 
 
-LARGE = {
+LARGE = {  # conv1_2 of VGG at 500x500: its columns would fill 1.05 GiB
     "conv1_2": ((1, 64, 698, 698), 64, Windows((3, 3), padding=(1, 1))),
     "conv3_2": ((1, 256, 175, 175), 256, Windows((3, 3), padding=(1, 1))),
     "conv4_1": ((1, 256, 88, 88), 512, Windows((3, 3), padding=(1, 1))),
@@ -262,10 +262,12 @@ LARGE = {
 }
 
 
+SERVED = [(case, way) for case, (x, o, g) in LARGE.items() for way in convolution.ways(g, x[1], o) if way != "im2col"]
+
+
 @pytest.mark.slow("convolutions of the paper's sizes, of hundreds of megabytes")
-@pytest.mark.parametrize("way", ["blocks", "depthwise", "lines", "winograd"])
-@pytest.mark.parametrize("case", LARGE)
-def test_memory_beyond_input_and_output_is_bounded(way, case):
+@pytest.mark.parametrize(("case", "way"), SERVED)
+def test_memory_beyond_input_and_output_is_bounded(case, way):
     x_shape, o, g = LARGE[case]
     x, w = np.ones(x_shape, "float32"), np.ones((o, x_shape[1] // g.groups, *g.kernel), "float32")
     gy = np.ones((1, o, *g.out_size(x_shape[2:])), "float32")
@@ -280,6 +282,18 @@ def test_memory_beyond_input_and_output_is_bounded(way, case):
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert peak - result.nbytes < 128 << 20
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_a_layer_is_computed_in_a_way_whose_memory_is_bounded(case):
+    """That which is chosen for it; and blocks, where the one that is insisted on cannot serve it."""
+    (_, i, h, w), o, g = LARGE[case]
+    for way in (None, "blocks", "depthwise", "lines", "winograd"):
+        with convolution.FORCED.set(way):
+            there = convolution.choose(np.ones(1, "float32"), g, i, o, 1, g.out_size((h, w)))
+            back = convolution.choose(np.ones(1, "float32"), g, o, i, 1, (h, w), product="spread")
+        assert there == back and (case, there) in SERVED
+        assert way is None or there == (way if (case, way) in SERVED else "blocks")
 
 
 @pytest.mark.parametrize("count", [2, 16, 64])
