@@ -22,6 +22,10 @@ from minifcn.tensor import Tensor
 RESAMPLED = [name for name in NETS if name.startswith("fcn_resnet")]  # their scores are those of cells
 ALL = [name for name in NETS if name not in TRUNKS and name != "parsenet" and name not in RESAMPLED]
 QUICK = ("fcn-squeezenet",)
+TWINS = {  # the same net for another data set: see the test
+    **{f"{name}-fcn{stride}s": f"fcn{stride}s" for name in ("voc", "pascalcontext") for stride in (8, 16, 32)},
+    **{f"nyud-fcn32s-{name}": "fcn32s" for name in ("color", "hha")},
+}
 
 
 def at_random(net: Module, rng: np.random.Generator) -> Module:
@@ -60,6 +64,7 @@ def largest_error(net: Module, tiling: Tiling, rng: np.random.Generator, size: t
     [
         name if name in QUICK else pytest.param(name, marks=pytest.mark.slow("a large net in many tiles"))
         for name in ALL
+        if name not in TWINS
     ],
 )
 def test_tiles_have_the_scores_of_the_whole_image(name: str, rng: np.random.Generator) -> None:
@@ -70,6 +75,16 @@ def test_tiles_have_the_scores_of_the_whole_image(name: str, rng: np.random.Gene
     assert len(list(tiling.parts(long))) > 2
     assert largest_error(net, tiling, rng, (37, long)) < 1e-13
     assert largest_error(net, tiling, rng, (long, 21)) < 1e-13
+
+
+@pytest.mark.parametrize(("name", "twin"), TWINS.items())
+def test_a_net_whose_tiles_are_not_compared_differs_in_its_classes_alone(name: str, twin: str) -> None:
+    one, other = (NETS[each](width=1, classes=3, init="zero") for each in (name, twin))
+    assert isinstance(one, FCN) and isinstance(other, FCN)
+    assert list(one.steps()) == list(other.steps()) and list(chains(one)) == list(chains(other))
+    assert [type(part) for part in one.modules()] == [type(part) for part in other.modules()]
+    assert [(key, p.shape) for key, p in one.named_parameters()] == [(k, p.shape) for k, p in other.named_parameters()]
+    assert Tiling.of(one, 2000) == Tiling.of(other, 2000)
 
 
 def error_of_cells(net: FCN_ResNet, tiling: Tiling, rng: np.random.Generator, size: tuple[int, int]) -> float:
