@@ -142,18 +142,19 @@ class Seen:
 # ------------------------------------------------------------------------------------------------------- resume (row 7)
 
 
-AGAIN = pytest.mark.slow("trains eight runs for each choice of solver")
+AGAIN = pytest.mark.slow("trains three runs for each choice of solver")
 
 
 SOLVER: dict[str, Any] = {"schedule": "step", "momentum": 0.5, "normalize": "batch_size", "batch": 4, "lr": 2e-5}
 SOLVER |= {"ema": 0.8, "warmup": 4}
-STOPS = ((1,), (2,), (3,), (6,), (7,), (11,), (1, 3, 2, 1))
+# Stopped after 1, 3, 4 and 7 steps, and after 2, 6 and 11: what a resume forgets is missing until the end
+STOPS = ((1, 2, 1, 3), (2, 4, 5))
 
 
 @pytest.mark.parametrize(
     ("choice", "every_stop"),
     [
-        (SOLVER, STOPS[4::2]),
+        (SOLVER, STOPS[:1]),
         pytest.param(SOLVER, STOPS, marks=AGAIN),
         pytest.param({"schedule": "poly", "momentum": 0.9}, STOPS, marks=AGAIN),
         pytest.param(
@@ -183,7 +184,7 @@ def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Row 7: at the start, the middle and the end of an epoch, at the change of stages, twice, and at the end."""
+    """Row 7: at the start, the middle and the end of an epoch, at the change of stages, several times, at the end."""
     seen = Seen(monkeypatch)
     options = FULL | choice | ({"accumulate": 1} if "batch" in choice else {})
     whole = tmp_path / "whole"
@@ -195,9 +196,9 @@ def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(
         seen.batches.clear()
         assert main(["train", *arguments(options, run=folder, stop_after=stops[0])]) == 0
         assert f"minifcn train --resume {folder}" in capsys.readouterr().out
-        for more in stops[1:]:
+        for at, more in enumerate(stops[1:], start=2):
             assert main(["train", "--resume", str(folder), "--stop-after", str(more)]) == 0
-        assert load_latest(folder).meta["progress"]["step"] == sum(stops)  # type: ignore[union-attr]
+            assert load_latest(folder).meta["progress"]["step"] == sum(stops[:at])  # type: ignore[union-attr]
         assert main(["train", "--resume", str(folder)]) == 0
         assert "bit for bit" not in capsys.readouterr().out
         assert (state(folder), log(folder), evaluation(folder)) == expected, stops
