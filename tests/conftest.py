@@ -3,6 +3,7 @@
     rng          np.random.Generator with a fixed seed
     device       "cpu", then "gpu": one body for both; the second skips with its reason where no GPU works
     quick        training without its report, whose pictures take longer than a small run
+    undrawn      a grey picture in the place of each figure of matplotlib, for pages whose pictures are not looked at
     fake_gpu     tests/fake_device.py in the place of CuPy: "gpu" then means the strict fake
     fused_gpu    the same, with the kernels of kernels/fused.py compiled for the CPU, or a skip without a compiler
     torch        PyTorch, or a skip; marks the test `oracle`
@@ -10,6 +11,7 @@
     onnxruntime, h5py, scipy_io   the package, or a skip; marks the test `interop`
     cupy         CuPy itself, which compiles without a GPU, or a skip; marks the test `cupy`
     mpiexec      the launcher of MPI, beside mpi4py, or a skip; marks the test `mpi`
+    once         once("name", make) is a folder that `make(folder)` filled, for all workers by one of them; only read it
     chromium     Chromium without a window and a network (browser.py), or a skip; marks the test `browser`
     data_root    the folder MINIFCN_DATA names, or a skip; marks the test `data`
 
@@ -18,15 +20,17 @@ it (ci_groups.py), so that a group whose package is installed cannot skip itself
 """
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: BLAS, which reads these when NumPy is loaded, takes one
@@ -74,6 +78,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from minifcn.training import results
 
     monkeypatch.setattr(results, "write_report", lambda folder, **_: folder / "report.html")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grey picture in the place of each figure, which is made and not drawn."""
+    from minifcn.viz import panels, plots
+
+    grey = panels.png(np.full((60, 80, 3), 128, np.uint8) + np.arange(80, dtype=np.uint8)[:, None])
+    monkeypatch.setattr(plots, "figure_png", lambda figure, **_: grey)
 
 
 @pytest.fixture
@@ -135,6 +148,26 @@ def mpiexec() -> str:
     if not found:
         pytest.skip("mpiexec, which starts ranks, is not installed")
     return found
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[pathlib.Path], object]], pathlib.Path]:
+    """What takes long to make is made by the first worker that asks for it; the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+        folder, whole = base / name, base / f"{name}-is-whole"
+        with open(base / f"{name}-lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")

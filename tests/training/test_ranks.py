@@ -93,14 +93,17 @@ def learned(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], list[A
 
 
 @pytest.fixture(scope="module")
-def folders(mpiexec: str, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def folders(mpiexec: str, once: Callable[[str, Callable[[Path], None]], Path]) -> dict[int, Path]:
     """The folder of all cases on two ranks, and on three."""
-    made = {}
-    for count in (2, 3):
-        made[count] = tmp_path_factory.mktemp(f"{count}-ranks")
-        done = Launched(mpiexec, made[count], str(HERE / "ranks_cases.py"), "same", str(made[count]), ranks=count).end()
-        assert done[0] == 0, done
-    return made
+
+    def on(count: int) -> Callable[[Path], None]:
+        def make(folder: Path) -> None:
+            done = Launched(mpiexec, folder, str(HERE / "ranks_cases.py"), "same", str(folder), ranks=count).end()
+            assert done[0] == 0, done
+
+        return make
+
+    return {count: once(f"{count}-ranks", on(count)) for count in (2, 3)}
 
 
 @pytest.mark.parametrize(

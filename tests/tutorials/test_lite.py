@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import lite
 import pytest
@@ -172,12 +172,14 @@ def test_the_site_spares_a_folder_that_is_none(tmp_path: pathlib.Path, capsys: p
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def site(once: Callable[[str, Callable[[pathlib.Path], None]], pathlib.Path]) -> pathlib.Path:
     if missing := GROUPS["lite"]():
         pytest.skip(missing)
-    target = tmp_path_factory.mktemp("lite") / "site"
-    assert lite.main(target) == 0
-    return target
+
+    def make(folder: pathlib.Path) -> None:
+        assert lite.main(folder / "site") == 0
+
+    return once("lite", make) / "site"
 
 
 @pytest.fixture
