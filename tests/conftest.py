@@ -86,7 +86,9 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     from minifcn.viz import panels, plots
 
     grey = panels.png(np.full((60, 80, 3), 128, np.uint8) + np.arange(80, dtype=np.uint8)[:, None])
-    monkeypatch.setattr(plots, "figure_png", lambda figure, **_: grey)
+    for module in (plots, sys.modules.get("minifcn.experiments.reproduction.figures")):
+        if module:
+            monkeypatch.setattr(module, "figure_png", lambda figure, **_: grey)
 
 
 @pytest.fixture

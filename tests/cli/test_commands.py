@@ -364,6 +364,7 @@ def test_links_in_a_run_folder_lead_nowhere(run: Path, name: str, capsys: pytest
     assert os.listdir("outside") == ["file"] and Path("outside/file").read_text() == "theirs"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_tilde_is_the_home_folder_wherever_a_path_is_named(
     run: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -543,6 +544,7 @@ def test_evaluate_measures_what_training_measured(run: Path, capsys: pytest.Capt
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_by_shift_and_stitch(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -618,6 +620,7 @@ def test_evaluate_averages_over_copies_as_predict_does(
     assert "wrote" not in capsys.readouterr().out.replace("wrote r.json", "")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_stopped_run_gets_its_report_from_evaluate(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *TINY, "--run", "r", "--stop-after", "4"]) == 0
     assert main(["evaluate", "r"]) == 0
@@ -680,6 +683,7 @@ def test_classes_that_changed_under_a_run_are_named_with_its_folder(
     assert refused(["evaluate", "r"], capsys).startswith(f"{tree}: has the classes background, cat, ")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_skipped_images_are_one_plain_line(tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str]) -> None:
     """Row 26, --skip-bad: counted, the first named, no Python warning; without it refused, with the count."""
     tree = make_tree("tree", counts={"train": 4, "val": 2}, size=64)
@@ -975,6 +979,7 @@ def weights_in(path: str) -> dict[str, bytes]:
 
 
 @pytest.mark.slow("each verb with two versions of a run, of which one goes on")
+@pytest.mark.usefixtures("undrawn")
 def test_a_checkpoint_of_an_earlier_version_is_used_as_before(
     run: Path, quick: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     return pool
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_training_ends_in_one_line_and_keeps_its_checkpoint(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,6 +128,7 @@ def hostile_run(folder: Path) -> Path:
 
 @pytest.mark.slow("trains for a moment")
 @pytest.mark.skipif(os.name != "posix", reason="the name of a file here cannot hold everything")
+@pytest.mark.usefixtures("undrawn")
 def test_the_words_of_files_reach_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Class names, file names and the environment that a received run folder names."""
     run = hostile_run(tmp_path / "run")

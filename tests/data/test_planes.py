@@ -332,6 +332,7 @@ SMALL = "--trunk vgg11 --width 2 --stages 32 --batch 2 --crop 0 --samples 1 --me
 
 
 @pytest.mark.parametrize(("planes", "suffix"), [(5, ".npy"), (1, ".tif"), (16, ".tif")])
+@pytest.mark.usefixtures("undrawn")
 def test_a_set_of_planes_is_checked_trained_on_measured_predicted_and_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], planes: int, suffix: str
 ) -> None:

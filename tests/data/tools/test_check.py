@@ -584,6 +584,7 @@ def test_masks_that_may_be_unfinished_are_noted(tree: Path) -> None:
     assert "1 masks hold one number, a first" in notes
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_training_warns_of_what_no_reader_refuses(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     low_bits(tree)
     recoloured(tree, "b", {1: 2, 2: 1})

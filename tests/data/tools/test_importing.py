@@ -1175,6 +1175,7 @@ FEW = [
 
 @pytest.mark.slow("a training of two steps for each layout")
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.usefixtures("undrawn")
 def test_what_is_imported_trains(name: str, tmp_path: Path) -> None:
     LAYOUTS[name][0](tmp_path / "mine") if name in LAYOUTS else drawn_shapes(name, tmp_path / "mine")
     try:
