@@ -30,13 +30,19 @@ def parsed(source: str) -> ast.Module:
 
 
 @functools.cache
+def nodes(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a syntax tree, which is walked once."""
+    return tuple(ast.walk(tree))
+
+
+@functools.cache
 def code_lines(source: str) -> int:
     """The lines of `source` that hold code: any token but a comment, outside docstrings."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in LAYOUT:
             lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(parsed(source)):
+    for node in nodes(parsed(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return len(lines)
@@ -47,7 +53,7 @@ def imported(name: str, source: str) -> tuple[str, ...]:
     """Every module the file imports, anywhere in it, relative names resolved: "numpy", "minifcn.ops.conv.conv2d"."""
     here = ["minifcn", *name.removesuffix(".py").split("/")][:-1]
     found: list[str] = []
-    for node in ast.walk(parsed(source)):
+    for node in nodes(parsed(source)):
         if isinstance(node, ast.Import):
             found += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_cases import META, SMALL, disk_almost_full, refused
-from line_budget import parsed
+from line_budget import nodes, parsed
 from some_slow import slow_but
 
 from minifcn import viz
@@ -76,7 +76,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prints(source: str) -> list[int]:
     """The lines that print otherwise than by `say`."""
-    calls = [node for node in ast.walk(parsed(source)) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes(parsed(source)) if isinstance(node, ast.Call)]
     calls = [call for call in calls if getattr(call.func, "id", getattr(call.func, "attr", "")) in ("print", "write")]
     return [
         call.lineno for call in calls if ast.unparse(call.func) in ("print", "sys.stdout.write", "sys.stderr.write")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_device import CUPY_NAMES
-from line_budget import parsed
+from line_budget import nodes, parsed
 from op_cases import CASES
 
 from minifcn import ops
@@ -29,8 +29,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent.parent / "minifcn"
 def xp_names(source: str) -> tuple[tuple[int, str], ...]:
     """`(line, "linalg.norm")` for every `xp.linalg.norm` and `xp_of(x).linalg.norm`: whole dotted names only."""
     tree, found = parsed(source), []
-    inner = {node.value for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    for node in ast.walk(tree):
+    inner = {node.value for node in nodes(tree) if isinstance(node, ast.Attribute)}
+    for node in nodes(tree):
         if not isinstance(node, ast.Attribute) or node in inner:
             continue
         path: list[str] = []

@@ -5,7 +5,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from line_budget import parsed
+from line_budget import nodes, parsed
 
 from minifcn.cli.verbs import VERBS
 
@@ -29,8 +29,8 @@ SHOWN = {  # files with strings that name a command: titles of pages, and help t
 
 def strings(tree: ast.Module) -> Iterator[str]:
     """The strings of a file that run: docstrings are left out."""
-    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    docstrings = {id(node.value) for node in nodes(tree) if isinstance(node, ast.Expr)}
+    for node in nodes(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             yield node.value
 
@@ -59,7 +59,7 @@ def test_the_library_prints_nothing() -> None:
     prints = [
         f"{name}:{node.lineno}"
         for name, tree in library()
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert prints == []

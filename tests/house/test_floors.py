@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from line_budget import COURSE_BUDGET, PACKAGE_BUDGET, code_lines, count, course, files_of, imported, parsed
+from line_budget import COURSE_BUDGET, PACKAGE_BUDGET, code_lines, count, course, files_of, imported, nodes, parsed
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "minifcn"
@@ -160,7 +160,7 @@ def runs_text(name: str, source: str) -> Iterator[str]:
     for module in imported(name, source):
         if module.split(".")[0] in FORBIDDEN_MODULES:
             yield f"{name} imports {module}"
-    for node in ast.walk(parsed(source)):
+    for node in nodes(parsed(source)):
         if not isinstance(node, ast.Call):
             continue
         called = node.func
