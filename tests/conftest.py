@@ -232,6 +232,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.docs)
         if "chromium" in names:
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.slow("opens pages in Chromium"))
         if "data_root" in names:
             item.add_marker(pytest.mark.data)
     items.sort(key=_turn)

@@ -11,6 +11,7 @@ import gpu_check
 import numpy as np
 import pytest
 from fake_device import FakeCupy
+from some_slow import slow_but
 
 from minifcn.cli.bench import main as bench
 from minifcn.cli.command import guard
@@ -27,7 +28,7 @@ def quick(fused_gpu: FakeCupy, monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", INSIDE)
+@pytest.mark.parametrize("name", slow_but(set(INSIDE) - {"workspaces", "training"}, INSIDE, "several runs"))
 def test_a_part_runs(name: str) -> None:
     found = list(gpu_check.rows([name], gpu_check.SMALL))
     assert found and not [row for row in found if row[1].startswith("FAILED")], found

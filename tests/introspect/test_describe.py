@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from fake_device import DeviceArray
+from some_slow import slow_but
 
 from minifcn import ops
 from minifcn.cli.command import guard
@@ -155,7 +156,7 @@ def test_nothing_runs_and_nothing_changes(rng, monkeypatch):
     assert all(np.array_equal(value, state[name]) for name, value in net.state_dict().items())
 
 
-@pytest.mark.parametrize("padding", ["same", 100])
+@pytest.mark.parametrize("padding", slow_but(["same"], ["same", 100], "a larger net, measured"))
 def test_the_memory_is_what_the_arrays_take(padding):
     """The benchmark behind `minifcn describe --check` asks this of three nets at two sizes; here a small one."""
     set_threads(1)
@@ -227,7 +228,8 @@ LARGE = pytest.mark.slow("a larger net, measured")
 @pytest.mark.parametrize(
     ("make", "size"),
     [
-        (lambda rng: NETS["fcn8s"](width=2, classes=4), 96),
+        (lambda rng: NETS["fcn8s"](width=2, classes=4, padding="same"), 96),
+        pytest.param(lambda rng: NETS["fcn8s"](width=2, classes=4), 96, marks=LARGE),
         pytest.param(
             lambda rng: NETS["fcn32s"](width=8, classes=5), 160, marks=LARGE
         ),  # columns in more than one block

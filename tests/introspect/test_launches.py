@@ -119,7 +119,7 @@ def test_every_kind_of_net_can_be_counted(name):
 @pytest.mark.parametrize(
     ("options", "size", "batch", "most", "gigabytes"),
     [
-        ({}, (500, 500), 1, 400, 35),  # FCN-8s VGG-16
+        pytest.param({}, (500, 500), 1, 400, 35, marks=pytest.mark.slow("FCN-8s VGG-16 at its width")),
         ({"layers": 11, "width": 8, "padding": "same"}, (64, 64), 8, 220, 0.25),  # the toy net
     ],
 )

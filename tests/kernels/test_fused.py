@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from cuda_on_host import COMPILER, raw_kernel
 from op_cases import CASES, by_hand
+from some_slow import slow_but
 from test_kernels import CASES as GEOMETRIES
 from test_kernels import arrays
 
@@ -60,9 +61,18 @@ def test_every_case_of_the_ops_gives_the_same(case, dtype, ran):
     assert ran or not found.size
 
 
+SPACES = [
+    (256 << 20, "float32"),
+    (256 << 20, "float64"),
+    (600, "float32"),
+    (600, "float64"),
+    (1, "float32"),
+    (1, "float64"),
+]
+
+
 @pytest.mark.parametrize("name", GEOMETRIES)
-@pytest.mark.parametrize("workspace", [256 << 20, 600, 1])
-@dtypes
+@pytest.mark.parametrize(("workspace", "dtype"), slow_but(SPACES[1:3], SPACES, "hundreds of small blocks"))
 def test_columns_and_pixels_are_those_of_im2col(name, workspace, dtype, ran):
     """To the bit, since the products are the same: whole, in blocks of several rows, and window by window."""
     x, w, gy, g = arrays(name, dtype)

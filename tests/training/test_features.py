@@ -90,8 +90,8 @@ def counted(net: FCN, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
             {"freeze": "trunk", "enlarge": 2, "stages": "16,4"},
             marks=pytest.mark.slow("two nets, images twice as large"),
         ),
-        {"context": True, "ema": 0.9},
-        {"heads": "label+geometry"},
+        pytest.param({"context": True, "ema": 0.9}, marks=pytest.mark.slow("trains twice")),
+        pytest.param({"heads": "label+geometry"}, marks=pytest.mark.slow("trains twice")),
     ],
     ids=str,
 )
