@@ -27,6 +27,7 @@ def _threads() -> Iterator[None]:
     set_threads(None)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", SETS)
 def test_a_few_steps(name: str, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, run = data_root / name, tmp_path / "run"
