@@ -135,7 +135,7 @@ def test_grade_says_which_exercises_are_solved(tmp_path: pathlib.Path, capsys: p
         "remembered": True,
         "quiz": True,
     }
-    assert record["solved"] == 2 and record["exercises"][1]["said"].startswith("not right: for 2 doublings")
+    assert record["solved"] == 2 and record["exercises"][1]["said"].startswith("not right: 4 calls are not those")
 
 
 @pytest.mark.skipif(bool(REASON), reason=REASON or "-")
