@@ -1006,12 +1006,6 @@ def test_a_rate_of_zero_changes_no_bit(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------- divergence (row 34)
 
 
-@pytest.mark.slow("trains by recipe world, two minutes of processor time", first=True)
-def test_recipe_world_learns_the_world(tmp_path: Path) -> None:
-    assert main(["train", "--run", str(tmp_path / "run"), "--samples", "0"]) == 0
-    assert evaluation(tmp_path / "run")["mean_iu"] >= 0.75
-
-
 @pytest.mark.slow("trains the toy recipe once for each way to convolve")
 def test_the_toy_recipe_learns_the_same_whichever_way_it_computes() -> None:
     """Its net, rate and solver on its images: first the same to rounding, and after 50 steps within half a per cent.
