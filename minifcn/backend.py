@@ -34,7 +34,8 @@ FLOATS = (np.dtype("float32"), np.dtype("float64"))
 
 
 def xp_of(*arrays: Any) -> ModuleType:
-    """The library that owns the arrays: `cupy` if one of them lives on the GPU, else `numpy`. Scalars do not vote.
+    """Return the library that owns the arrays: `cupy` if one of them lives on the GPU, else `numpy`. Scalars do not
+    vote.
 
     Other array types (`introspect/outline.py`) name their library in `.library`.
     """
@@ -71,7 +72,7 @@ def as_numpy(array: Array, dtype: Any = None, copy: bool | None = None) -> np.nd
 
 
 def is_host(array: Array) -> bool:
-    """Whether the array is in main memory, where looking at its values costs nothing."""
+    """Return whether the array is in main memory, where looking at its values costs nothing."""
     return xp_of(array) is np
 
 
@@ -86,17 +87,17 @@ def finite(array: Array) -> bool:
 
 
 def device_of(array: Array) -> str:
-    """ "cpu" or "gpu": where the array is, or where its library says that it would be (`introspect/outline.py`)."""
+    """Return "cpu" or "gpu": where the array is, or would be by its library (`introspect/outline.py`)."""
     return "cpu" if is_host(array) else getattr(xp_of(array), "device", "gpu")
 
 
 def to_host(array: Array) -> np.ndarray:
-    """The array in main memory: itself if it is there already, else a copy brought back from the GPU."""
+    """Return the array in main memory: itself if it is there already, else a copy brought back from the GPU."""
     return np.asarray(array) if xp_of(array) is np else array.get()
 
 
 def to_device(array: Array, device: str) -> Array:
-    """The array on `device`, "cpu" or "gpu": itself if it is there already, else a copy.
+    """Return the array on `device`, "cpu" or "gpu": itself if it is there already, else a copy.
 
     On its way to a GPU, CuPy copies it into a pinned buffer of its own, and the program goes on while that is sent.
     """
@@ -104,14 +105,16 @@ def to_device(array: Array, device: str) -> Array:
 
 
 def xp_on(device: str) -> ModuleType:
-    """The library whose arrays live on `device`: `numpy` on the "cpu", `cupy` on the "gpu"."""
+    """Return the library whose arrays live on `device`: `numpy` on the "cpu", `cupy` on the "gpu"."""
     if device not in DEVICES:
         raise DeviceError(f"device {device!r} is unknown: expected one of {', '.join(DEVICES)}")
     return np if device == "cpu" else import_module("cupy")
 
 
 def rng(seed: int, *stream: int) -> np.random.Generator:
-    """Random numbers for one purpose: `rng(0, 2)` and `rng(0, 3)` are independent, and each is the same every time."""
+    """Return random numbers for one purpose: `rng(0, 2)` and `rng(0, 3)` are independent, and each is the same every
+    time.
+    """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=stream))
 
 

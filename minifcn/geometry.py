@@ -80,11 +80,11 @@ class Grid:
 
     @classmethod
     def of(cls, layers: Iterable[Layer]) -> Grid:
-        """The grid that comes out of `layers`, the image's own going in."""
+        """Return the grid that comes out of `layers`, the image's own going in."""
         return reduce(cls.through, layers, cls())
 
     def through(self, layer: Layer) -> Grid:
-        """The grid after one more layer: its output cell j sits at input cell s*j + (extent-1)/2 - padding."""
+        """Return the grid after one more layer: its output cell j sits at input cell s*j + (extent-1)/2 - padding."""
         shift = Fraction(layer.extent - 1, 2) - layer.padding
         if layer.transpose:  # the same relation read the other way: output j sits at input (j - shift) / s
             stride = self.stride / layer.stride
@@ -95,11 +95,12 @@ class Grid:
         )
 
     def cropped(self, at: int) -> Grid:
-        """The grid without its first `at` cells."""
+        """Return the grid without its first `at` cells."""
         return Grid(self.stride, self.start + self.stride * at, self.field)
 
     def inside(self, size: int, *, factor: int = 1) -> range:
-        """The cells whose whole field lies on an image of `size` pixels: they meet no padding and no clipped window.
+        """Return the cells whose whole field lies on an image of `size` pixels: they meet no padding and no clipped
+        window.
 
         From the first multiple of `factor` on: an image that shift-and-stitch moved by less has lost its first pixels.
         """
@@ -108,7 +109,8 @@ class Grid:
         return range(max(0, ceil(first / factor) * factor), floor(last) + 1)
 
     def offset(self, other: Grid, *, name: str = "this map", other_name: str = "the other") -> int:
-        """How many of this grid's first cells to cut so that it starts where `other` starts; negative: cut `other`.
+        """Return how many of this grid's first cells to cut so that it starts where `other` starts; negative: cut
+        `other`.
 
         Raises `GeometryError`, with the derivation, if the strides differ or the cells fall between each other.
         """

@@ -108,7 +108,7 @@ def gradients_of(y: Tensor, v: Any, leaves: dict[int, Parameter], name: str) -> 
 
 
 def same(x: Any, y: Any) -> bool:
-    """Whether two arrays hold the same numbers, NaN being equal to itself."""
+    """Return whether two arrays hold the same numbers, NaN being equal to itself."""
     return np.array_equal(to_host(x), to_host(y), equal_nan=True)
 
 

@@ -93,7 +93,7 @@ class Graph:
     __repr__ = __str__
 
     def to_svg(self) -> str:
-        """The drawing: inputs above, the result below, darker where more is remembered; hovering shows what."""
+        """Return the drawing: inputs above, the result below, darker where more is remembered; hovering shows what."""
         return _draw(self)
 
     def _repr_svg_(self) -> str:
@@ -101,7 +101,7 @@ class Graph:
 
 
 def graph(t: Tensor) -> Graph:
-    """The graph that `t` was computed by. Raises GraphError for a constant, which has none."""
+    """Return the graph that `t` was computed by. Raises GraphError for a constant, which has none."""
     if t.node is None:
         raise GraphError("graph of a constant: no Parameter was used in its computation (or it ran in no_grad)")
     nodes = _in_order(t.node)
@@ -126,7 +126,7 @@ def held(nodes: Iterable[Node]) -> int:
 
 
 def readable(nbytes: int) -> str:
-    """A number of bytes for people: 1536 -> '1.5 KiB'."""
+    """Return a number of bytes for people: 1536 -> '1.5 KiB'."""
     if nbytes < 1024:
         return f"{nbytes} B"
     size, unit = nbytes / 1024, 0

@@ -53,7 +53,7 @@ class ConfusionMatrix:
 
     @classmethod
     def of(cls, matrix: np.ndarray | list[list[int]], void: int = 255) -> ConfusionMatrix:
-        """The measures of counts that already exist, such as those stored in a run's evaluation."""
+        """Return the measures of counts that already exist, such as those stored in a run's evaluation."""
         counts = np.asarray(matrix)
         if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.dtype.kind not in "iu":
             raise ShapeError(f"a confusion matrix is (C, C) of integers, found {counts.shape} of {counts.dtype}")
@@ -113,11 +113,11 @@ class ConfusionMatrix:
         return self.matrix.sum(axis=0)
 
     def shares_true(self) -> np.ndarray:
-        """The part of all scored pixels that is of each class, (C,); all zero when nothing was scored."""
+        """Return the part of all scored pixels that is of each class, (C,); all zero when nothing was scored."""
         return self.true_pixels() / max(int(self.matrix.sum()), 1)
 
     def shares_predicted(self) -> np.ndarray:
-        """The part of all scored pixels that was called each class, (C,); a collapsed net shows up here first."""
+        """Return the part of all scored pixels that was called each class, (C,); a collapsed net shows here first."""
         return self.predicted_pixels() / max(int(self.matrix.sum()), 1)
 
     def accuracy(self) -> np.ndarray:
@@ -125,32 +125,32 @@ class ConfusionMatrix:
         return _divide(np.diag(self.matrix), self.true_pixels())
 
     def iu(self) -> np.ndarray:
-        """Intersection over union, (C,). NaN where a class neither occurs nor is predicted."""
+        """Return intersection over union, (C,). NaN where a class neither occurs nor is predicted."""
         intersection = np.diag(self.matrix)
         return _divide(intersection, self.true_pixels() + self.predicted_pixels() - intersection)
 
     # The four measures of the paper.
 
     def pixel_accuracy(self) -> float:
-        """The part of all scored pixels that got its true class; NaN when nothing was scored."""
+        """Return the part of all scored pixels that got its true class; NaN when nothing was scored."""
         return float(_divide(np.trace(self.matrix), self.matrix.sum()))
 
     def mean_accuracy(self, absent: Absent = "skip") -> float:
-        """The mean over classes of how much of each was found."""
+        """Return the mean over classes of how much of each was found."""
         return self._mean(self.accuracy(), absent)
 
     def mean_iu(self, absent: Absent = "skip") -> float:
-        """The mean over classes of intersection over union: the number the paper is known for."""
+        """Return the mean over classes of intersection over union: the number the paper is known for."""
         return self._mean(self.iu(), absent)
 
     def frequency_weighted_iu(self) -> float:
-        """IU averaged by true pixels, so a class that never occurs weighs nothing; NaN when nothing was scored."""
+        """Return IU averaged by true pixels, so that absent classes weigh nothing; NaN when nothing was scored."""
         pixels = self.true_pixels()
         occurs = pixels > 0
         return float(_divide((pixels[occurs] * self.iu()[occurs]).sum(), pixels.sum()))
 
     def summary(self, absent: Absent = "skip") -> dict[str, float]:
-        """The four by name, in the order of the paper's tables."""
+        """Return the four by name, in the order of the paper's tables."""
         return {
             "pixel_accuracy": self.pixel_accuracy(),
             "mean_accuracy": self.mean_accuracy(absent),
@@ -161,7 +161,7 @@ class ConfusionMatrix:
     # Which classes a mean is over.
 
     def skipped(self, absent: Absent = "skip", *, measure: Literal["iu", "accuracy"] = "iu") -> tuple[int, ...]:
-        """The classes that a mean leaves out under a policy. Print them beside the mean: they are part of it."""
+        """Return the classes that a mean leaves out under a policy. Print them beside the mean: they are part of it."""
         fractions = {"iu": self.iu, "accuracy": self.accuracy}[measure]()
         return tuple(int(index) for index in np.flatnonzero(~self._averaged(fractions, absent)))
 

@@ -67,32 +67,34 @@ class Module:
         return f"{type(self).__name__}({self.extra_repr()}{inside}" + ("\n)" if modules else ")")
 
     def layers(self) -> list[Layer]:
-        """The sliding windows of this module along one axis, in order; none for a module that works pixel by pixel."""
+        """Return the sliding windows of this module along one axis, in order; none for a module that works pixel by
+        pixel.
+        """
         return []
 
     def children(self) -> Iterator[tuple[str, Module | Parameter]]:
-        """What this module holds directly, by name, in order of assignment."""
+        """Yield what this module holds directly, by name, in order of assignment."""
         for name, value in vars(self).items():
             if isinstance(value, (Module, Parameter)):
                 yield name, value
 
     def modules(self) -> Iterator[Module]:
-        """This module and all below it."""
+        """Return this module and all below it."""
         return (module for _, module in self.named_modules())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below it, each with its dotted name ("" for itself), in order of assignment."""
+        """Yield this module and all below it, each with its dotted name ("" for itself), in order of assignment."""
         yield prefix, self
         for name, child in self.children():
             if isinstance(child, Module):
                 yield from child.named_modules(f"{prefix}.{name}".lstrip("."))
 
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters below, in a fixed order."""
+        """Return all parameters below, in a fixed order."""
         return (parameter for _, parameter in self.named_parameters())
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """All parameters below, each with its dotted name, in a fixed order."""
+        """Yield all parameters below, each with its dotted name, in a fixed order."""
         for name, child in self.children():
             if isinstance(child, Parameter):
                 yield prefix + name, child
@@ -105,13 +107,13 @@ class Module:
         return list(dict.fromkeys(value for value in held if isinstance(value, np.random.Generator)))
 
     def train(self, training: bool = True) -> Module:
-        """Dropout on. Returns the module, so that calls can be chained."""
+        """Turn dropout on, and return the module, so that calls can be chained."""
         for module in self.modules():
             module.training = training
         return self
 
     def eval(self) -> Module:
-        """Dropout off."""
+        """Turn dropout off, and return the module."""
         return self.train(False)
 
     def to(self, device: str) -> Module:
@@ -121,7 +123,7 @@ class Module:
         return self
 
     def astype(self, dtype: Any) -> Module:
-        """Every parameter in float32 or float64 (for gradient checks)."""
+        """Turn every parameter into float32 or float64 (for gradient checks), and return the module."""
         for parameter in self.parameters():
             parameter.data = parameter.data.astype(dtype)
         return self
@@ -145,7 +147,7 @@ class Module:
         return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter, on the host, by dotted name."""
+        """Return a copy of every parameter, on the host, by dotted name."""
         return {name: np.array(to_host(parameter.data)) for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Array], *, strict: bool = True) -> Module:
@@ -204,7 +206,7 @@ class Sequential(Module):
         vars(self).update(modules)
 
     def sequence(self) -> dict[str, Module]:
-        """The modules by name, in order."""
+        """Return the modules by name, in order."""
         return {name: child for name, child in self.children() if isinstance(child, Module)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -216,7 +218,7 @@ class Sequential(Module):
         return x
 
     def layers(self) -> list[Layer]:
-        """The windows of its modules, one after another."""
+        """Return the windows of its modules, one after another."""
         return [layer for module in self.sequence().values() for layer in module.layers()]
 
 
@@ -224,7 +226,7 @@ Init = str | np.random.Generator
 
 
 def initial(init: Init, shape: tuple[int, ...], fan_in: int, *, layer: str) -> np.ndarray:
-    """Zeros for "zero" (what Caffe does when nothing is said, and the paper's score layers), else He's numbers.
+    """Return zeros for "zero" (what Caffe does when nothing is said, and the paper's score layers), else He's numbers.
 
     Those are normal, of variance 2 / fan_in: through a ReLU, the signal keeps its size (He et al., 2015). "meta" is a
     shape without memory, as on PyTorch's device of that name: for a net that is compared or loaded, and not trained.
@@ -247,11 +249,11 @@ class Sliding(Module):
         self.layer = Layer(kernel_size, stride, padding, dilation, **more)
 
     def window(self) -> dict[str, int]:
-        """The options of the op, as the layer has them."""
+        """Return the options of the op, as the layer has them."""
         return {name: getattr(self.layer, name) for name in self.uses}
 
     def layers(self) -> list[Layer]:
-        """Its own window, and no other."""
+        """Return its own window, and no other."""
         return [self.layer]
 
 
@@ -318,7 +320,7 @@ class ConvTranspose2d(Sliding):
 
 
 def bilinear(kernel_size: int) -> np.ndarray:
-    """The (k, k) bilinear filter: (1 - |i-c|/f)(1 - |j-c|/f), f = (k+1)//2, c the centre. FCN, section 3.3."""
+    """Return the (k, k) bilinear filter: (1 - |i-c|/f)(1 - |j-c|/f), f = (k+1)//2, c the centre. FCN, section 3.3."""
     factor = (kernel_size + 1) // 2
     centre = factor - 1 if kernel_size % 2 else factor - 0.5
     line = 1 - np.abs(np.arange(kernel_size) - centre) / factor
@@ -391,7 +393,7 @@ class ZeroPad2d(Module):
         return ops.pad(x, padding=(self.begin, self.end) * 2)
 
     def layers(self) -> list[Layer]:
-        """A window of one cell, with that border."""
+        """Return a window of one cell, with that border."""
         return [Layer(padding=self.begin, extra=self.end - self.begin)]
 
 
@@ -499,7 +501,7 @@ class Linear(Module):
         return ops.relu(y) if self.relu else y
 
     def layers(self) -> list[Layer]:
-        """One window, as large as the map it takes."""
+        """Return one window, as large as the map it takes."""
         return [Layer(self.maps[-1])]
 
 

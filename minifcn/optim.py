@@ -24,7 +24,7 @@ Multipliers = Callable[[str], tuple[float, float]]
 
 
 def number(value: object) -> bool:
-    """Whether it is a finite real number; True is none."""
+    """Return whether it is a finite real number; True is none."""
     return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
 
 

@@ -40,7 +40,7 @@ def sample(labels: np.ndarray, p: float, rng: np.random.Generator) -> np.ndarray
 def sample_balanced(
     labels: np.ndarray, p: float, rng: np.random.Generator, *, classes: int, void: int = 255
 ) -> np.ndarray:
-    """A mask like `sample`'s, with as many cells of each class that is there as can be had.
+    """Return a mask like `sample`'s, with as many cells of each class that is there as can be had.
 
     In all about p times the cells with a label are kept, dealt out evenly over the classes: a class with fewer cells
     than its share keeps all, and what it leaves goes to the others. Void is never kept.
@@ -54,7 +54,7 @@ def sample_balanced(
 
 
 def sample_centres(labels: np.ndarray, stride: int) -> np.ndarray:
-    """A mask like `sample`'s, which keeps the pixel at the middle of each cell of `stride` x `stride` alone.
+    """Return a mask like `sample`'s, which keeps the pixel at the middle of each cell of `stride` x `stride` alone.
 
     There upsampling passes on the cell's own score, nearly, so a net learns as if it ended with its coarse scores: from
     one patch of the image a cell. The cells begin at the image's first pixel, as those of padding "same" do.
@@ -65,7 +65,8 @@ def sample_centres(labels: np.ndarray, stride: int) -> np.ndarray:
 
 
 def sample_hardest(losses: Array, counts: Array, share: float) -> Array:
-    """A mask (N, H, W) of the cells of each image with the largest `losses` (N, H, W), among those where `counts`.
+    """Return a mask (N, H, W) of the cells of each image with the largest `losses` (N, H, W), among those where
+    `counts`.
 
     Like every sample of section 3.4 it masks the loss, so the gradient is that of the patches that the kept cells see;
     but it draws nothing: it keeps `hardest(number of cells that count, share)` of each image, of equal losses those
@@ -83,7 +84,7 @@ def sample_hardest(losses: Array, counts: Array, share: float) -> Array:
 
 
 def hardest(cells: Any, share: float) -> Any:
-    """How many of so many cells `sample_hardest` keeps: the share of them, and one at least if there are any.
+    """Return how many of so many cells `sample_hardest` keeps: the share of them, and one at least if there are any.
 
     `cells` is a number, or an array of them.
     """
@@ -104,7 +105,7 @@ def shares(counts: np.ndarray, total: float) -> np.ndarray:
 
 
 def class_weights(counts: np.ndarray, *, power: float = 1.0) -> np.ndarray:
-    """Weights (C,) float32 for `softmax_cross_entropy` from the cells of each class: frequency^-power.
+    """Return weights (C,) float32 for `softmax_cross_entropy` from the cells of each class: frequency^-power.
 
     They are scaled so that the average cell has weight 1: the loss keeps its size. `power=1` makes all classes weigh
     alike, 0.5 is half way, 0 changes nothing. A class without a cell gets 0. Raises `UsageError` where all are empty.
@@ -119,7 +120,7 @@ def class_weights(counts: np.ndarray, *, power: float = 1.0) -> np.ndarray:
 
 
 def count(labels: np.ndarray, classes: int, void: int = 255) -> np.ndarray:
-    """How many cells (C,) each class has; void is not counted. Raises `UsageError` for a label that is neither."""
+    """Return how many cells (C,) each class has, without void. Raises `UsageError` for a label that is neither."""
     inside = labels[labels != void]
     if inside.size and not 0 <= inside.min() <= inside.max() < classes:
         wrong = inside.min() if inside.min() < 0 else inside.max()

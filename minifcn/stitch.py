@@ -28,7 +28,7 @@ from minifcn.tensor import Tensor
 
 
 def shift_and_stitch(net: Module, image: Tensor | Any) -> Tensor:
-    """The dense output (N, C, H', W') of `net`, of the same size as that of `rarefy(net)`; f is its stride.
+    """Return the dense output (N, C, H', W') of `net`, of the same size as that of `rarefy(net)`; f is its stride.
 
     All f*f moved images are one batch, so this is for small images and strides. Gradients flow through. Of a net with
     several outputs (a trunk) the last one counts.
@@ -57,7 +57,7 @@ def rarefied(chain: Sequence[Layer], output_stride: int = 1) -> list[Layer]:
 
 
 def rarefy(net: Module, output_stride: int = 1) -> Module:
-    """A copy of `net`, weights and all, that answers at every `output_stride`-th pixel.
+    """Return a copy of `net`, weights and all, that answers at every `output_stride`-th pixel.
 
     Works on any net whose windows slide one after another; between strides it may branch and join. Raises
     `GeometryError` where `output_stride` does not divide the stride, `UsageError` for nets that cannot be stretched.
@@ -85,5 +85,5 @@ def rarefy(net: Module, output_stride: int = 1) -> Module:
 
 
 def sliding(net: Module) -> Iterator[tuple[str, Sliding]]:
-    """Those that have a window."""
+    """Return those that have a window."""
     return ((name, module) for name, module in net.named_modules() if isinstance(module, Sliding))

@@ -54,7 +54,7 @@ def fold_batch_norm(net: Module) -> Module:
 
 
 def convolutionalize(net: Module) -> Module:
-    """A copy of `net` with a convolution in the place of every fully connected layer; its answers become a map.
+    """Return a copy of `net` with a convolution in the place of every fully connected layer; its answers become a map.
 
     (N, classes) becomes (N, classes, 1, 1) at the size that `net` takes, and one cell for each window of a larger
     image. Raises `ShapeError` if there is nothing to convert.

@@ -312,7 +312,7 @@ def op(function: Callable[..., ValueAndGradients]) -> Callable[..., Tensor]:
 
 
 def edges_of(node: Node) -> tuple[tuple[Node, Gradient, int], ...]:
-    """Where the gradient goes on from this node; `GraphError` if a walk has been here and let go."""
+    """Return where the gradient goes on from this node; `GraphError` if a walk has been here and let go."""
     if node.edges is None:
         raise GraphError(
             f"backward has already been through this graph (at {node.op}) and released it: "

@@ -147,7 +147,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 
 
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
-    """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
+    """Return the bytes that a product takes beside what it is given and returns; see `products.workspace`."""
     n, out = shape[0], g.out_size(shape[2:])
     count = n * out[0] * out[1]
     parts = useful_threads(count * w.size)
@@ -166,7 +166,7 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
 
 
 def cached_block(w: Array, g: Windows, n: int, out: Pair, parts: int, product: bool = False) -> int:
-    """Bytes of one block, of which often only the columns of single kernel rows are needed."""
+    """Return the bytes of one block, of which often only the columns of single kernel rows are needed."""
     found = blocks(n, out, windows_in_cache(w, g), parts)
     if not rows_pay(w, g):
         return block_bytes(w, g, found, product and apart(found))
@@ -177,7 +177,7 @@ def cached_block(w: Array, g: Windows, n: int, out: Pair, parts: int, product: b
 
 
 def channels_workspace(w: Array, g: Windows, shape: tuple[int, int, int, int], parts: int) -> int:
-    """Bytes of `spread` where each thread takes some images and some channels, or groups of them, in turn."""
+    """Return the bytes of `spread` where each thread takes some images and some channels, or groups of them."""
     (n, i, *size), out = shape, g.out_size(shape[2:])
     each = -(-(i if g.groups == 1 else g.groups) // len(channel_shares(w, g, n * math.prod(out), parts)))
     some = g if g.groups == 1 else replace(g, groups=each)
@@ -188,14 +188,16 @@ def channels_workspace(w: Array, g: Windows, shape: tuple[int, int, int, int], p
 
 
 def turned_workspace(workspace: Callable[..., int], w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
-    """Bytes of a `spread` by `turn`: the filters turned around are a copy, and what follows is a `correlate`."""
+    """Return the bytes of a `spread` by `turn`: the filters turned around are a copy, and what follows is a
+    `correlate`.
+    """
     n, i = shape[:2]
     other = shape_only(w, i, len(w) // g.groups)
     return w.nbytes + workspace("correlate", other, mirrored(g), (n, len(w), *g.out_size(shape[2:])))
 
 
 def shape_only(w: Array, o: int, i: int) -> Array:
-    """An array like the weights w, for other numbers of channels, that takes no memory."""
+    """Return an array like the weights w, for other numbers of channels, that takes no memory."""
     return xp_of(w).broadcast_to(w[:1, :1], (o, i, *w.shape[2:]))
 
 
@@ -232,12 +234,12 @@ def arrange(w: Array, g: Windows) -> Array | None:
 
 
 def kernel_rows(w: Array, g: Windows) -> Array:
-    """The weights, one matrix for each kernel row: (kh, groups, O/groups, I/groups*kw)."""
+    """Return the weights, one matrix for each kernel row: (kh, groups, O/groups, I/groups*kw)."""
     return w.transpose(2, 0, 1, 3).reshape(g.kernel[0], g.groups, len(w) // g.groups, -1)
 
 
 def columns_of_rows(x: Array, g: Windows, block: Block) -> tuple[Array, tuple[int, int, int], list[int]]:
-    """The columns of a kernel with one row, over every row of the block's slab: (groups, I/groups*kw, n*h*w).
+    """Return the columns of a kernel with one row, over every row of the block's slab: (groups, I/groups*kw, n*h*w).
 
     Also (n, h, w), and for each kernel row how far along its columns begin.
     """
@@ -249,7 +251,7 @@ def columns_of_rows(x: Array, g: Windows, block: Block) -> tuple[Array, tuple[in
 
 @lru_cache
 def one_row(g: Windows) -> Windows:
-    """The windows of a single kernel row over every row of a slab, which brings its padding along."""
+    """Return the windows of a single kernel row over every row of a slab, which brings its padding along."""
     return Windows((1, g.kernel[1]), (1, g.stride[1]), (0, 0), (1, g.dilation[1]), g.groups)
 
 
@@ -257,42 +259,44 @@ POINTWISE = Windows((1, 1))
 
 
 def is_pointwise(g: Windows) -> bool:
-    """A layer that mixes the channels of each pixel and looks no further."""
+    """Return whether the layer mixes the channels of each pixel and looks no further."""
     return g == POINTWISE
 
 
 def pixels_pay(w: Array, g: Windows, n: int, out: Pair) -> bool:
-    """Whether images are multiplied as they lie, one by one; not where each would read weights larger than itself."""
+    """Return whether images are multiplied as they lie, one by one; not where each would read weights larger than
+    itself.
+    """
     return is_pointwise(g) and (n == 1 or not few_windows(w, g, n, out))
 
 
 def few_windows(w: Array, g: Windows, n: int, out: Pair) -> bool:
-    """Whether the weights are the larger array, and all columns of the batch fit into the workspace."""
+    """Return whether the weights are the larger array, and all columns of the batch fit into the workspace."""
     count = n * out[0] * out[1]
     return g.groups == 1 and count <= min(len(w), at_once(w, g))
 
 
 def turning_pays(w: Array, g: Windows, n: int, out: Pair) -> bool:
-    """Whether `spread` is quicker as a `correlate` of gy with the filters turned around."""
+    """Return whether `spread` is quicker as a `correlate` of gy with the filters turned around."""
     few_outputs = len(w) <= 4 * w.shape[1] * g.groups
     return g.stride == (1, 1) and not is_pointwise(g) and few_outputs and not few_windows(w, g, n, out)
 
 
 def channel_shares(w: Array, g: Windows, windows: int, parts: int) -> list[slice]:
-    """The input channels, or the groups, in shares whose columns are a few caches full."""
+    """Return the input channels, or the groups, in shares whose columns are a few caches full."""
     i = w.shape[1] * g.groups
     pieces = parts * -(-i * w[0, 0].size * windows * w.itemsize // (parts * 8 * CACHE))
     return shares(i if g.groups == 1 else g.groups, pieces)
 
 
 def summing(parts: int, gw: Array) -> int:
-    """As many of the threads as the workspace has room for, when each has a sum of its own."""
+    """Return as many of the threads as the workspace has room for, when each has a sum of its own."""
     return max(1, min(parts, WORKSPACE // (2 * gw.nbytes)))
 
 
 def rows_pay(w: Array, g: Windows) -> bool:
-    """Whether columns of single kernel rows are worth it: with stride 1, and unless the copies saved are fewer than the
-    products that have to be added up instead, as in a first layer of 3 to 64 channels."""
+    """Return whether columns of single kernel rows are worth it: with stride 1, and unless the copies saved are fewer
+    than the products that have to be added up instead, as in a first layer of 3 to 64 channels."""
     return g.stride[0] == 1 and w.shape[1] * g.groups * g.kernel[1] >= len(w)
 
 
@@ -302,7 +306,7 @@ def windows_in_cache(w: Array, g: Windows) -> int:
 
 
 def all_columns(x: Array, g: Windows, parts: int) -> Array:
-    """The columns of the whole batch as one matrix, built by all threads."""
+    """Return the columns of the whole batch as one matrix, built by all threads."""
     out = g.out_size(x.shape[2:])
     columns = xp_of(x).empty((x.shape[1], *g.kernel, len(x), *out), dtype=x.dtype)
 
@@ -314,7 +318,8 @@ def all_columns(x: Array, g: Windows, parts: int) -> Array:
 
 
 def turn(gy: Array, w: Array, g: Windows) -> tuple[Array, Array, Windows]:
-    """What `correlate` needs to compute `spread` with stride 1: gy, the filters turned around, the padding mirrored.
+    """Return what `correlate` needs to compute `spread` with stride 1: gy, the filters turned around, the padding
+    mirrored.
 
     The pixel at tap i of window y is tap -i of the window that output y opens in gx; the image needs `span - 1`
     outputs around it, of which `padding` were there already. If more were, those saw nothing but zeros: cut them off.
@@ -328,7 +333,7 @@ def turn(gy: Array, w: Array, g: Windows) -> tuple[Array, Array, Windows]:
 
 @lru_cache
 def mirrored(g: Windows) -> Windows:
-    """The windows of gx's pixels over gy."""
+    """Return the windows of gx's pixels over gy."""
     return replace(g, padding=(max(0, g.span[0] - 1 - g.padding[0]), max(0, g.span[1] - 1 - g.padding[1])))
 
 

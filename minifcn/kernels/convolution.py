@@ -72,7 +72,7 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, *, relu: b
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair, b: Array | None = None) -> Array:
-    """The adjoint of `correlate` in x: gy (N, O, H', W'), w (O, I/groups, kh, kw) -> gx (N, I, *size).
+    """Return the adjoint of `correlate` in x: gy (N, O, H', W'), w (O, I/groups, kh, kw) -> gx (N, I, *size).
 
     `size` may be any (H, W) whose windows number H' by W'; ShapeError for another. As a layer of its own, the
     transposed convolution, its input is called x in errors, and may get a bias b (I,).
@@ -87,7 +87,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair, b: Array | None = None) 
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
-    """The adjoint of `correlate` in w: x (N, I, H, W), gy (N, O, H', W') -> gw (O, I/groups, kh, kw)."""
+    """Return the adjoint of `correlate` in w: x (N, I, H, W), gy (N, O, H', W') -> gw (O, I/groups, kh, kw)."""
     _plain(g, x=x, gy=gy)
     if len(x) != len(gy) or x.shape[1] % g.groups or gy.shape[1] % g.groups:
         found = f"x holds {len(x)} images, gy {len(gy)}, with channels {x.shape[1]}, {gy.shape[1]}"
@@ -132,12 +132,14 @@ def take_taps(w: Array, g: Windows, taps: tuple[slice, slice]) -> Array:
 
 
 def kernel(array: Array, way: str) -> Any:
-    """The file that computes such arrays this way, or what their own library has for it (`introspect/outline.py`)."""
+    """Return the file that computes such arrays this way, or what their own library has for it
+    (`introspect/outline.py`).
+    """
     return (WAYS if is_host(array) else getattr(xp_of(array), "WAYS", WAYS))[way]
 
 
 def choose(array: Array, g: Windows, i: int, o: int, n: int, out: Pair, *, product: str = "correlate") -> str:
-    """Which way serves a layer of `i` to `o` channels with n images of `out` windows, in the dtype of `array`.
+    """Return which way serves a layer of `i` to `o` channels with n images of `out` windows, in the dtype of `array`.
 
     For `spread`, `i` are the channels of gy and `o` those of gx: with stride 1 it is a `correlate` of gy.
 

@@ -38,7 +38,7 @@ WIDTH = 16
 
 
 def serves(g: Windows, i: int, o: int) -> bool:
-    """Whether each channel is filtered alone, with a filter that is small beside the cache."""
+    """Return whether each channel is filtered alone, with a filter that is small beside the cache."""
     return g.groups == i == o and max(g.span) <= 64 and max(g.stride) <= 16
 
 
@@ -108,7 +108,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 
 
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
-    """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
+    """Return the bytes that a product takes beside what it is given and returns; see `products.workspace`."""
     if product == "spread" and g.stride == (1, 1):
         return blocks.turned_workspace(workspace, w, g, shape)
     n, out = shape[0], g.out_size(shape[2:])

@@ -54,7 +54,8 @@ ALLOWED: Scope[bool] = Scope("fused", True)
 
 
 def serves(x: Array, *others: Array) -> bool:
-    """Whether arrays like x are computed by these kernels: on a GPU, in float32 or float64, unless `plain` forbids.
+    """Return whether arrays like x are computed by these kernels: on a GPU, in float32 or float64, unless `plain`
+    forbids.
 
     Beside `others`, all must have the dtype of x: a kernel takes the bytes as numbers of that one dtype.
     """

@@ -54,7 +54,7 @@ class Windows:
         return (kh - 1) * dh + 1, (kw - 1) * dw + 1
 
     def out_size(self, size: Pair) -> Pair:
-        """The (H', W') windows that fit into an image of (H, W): floor((H + 2*padding - span) / stride) + 1.
+        """Return the (H', W') windows that fit into an image of (H, W): floor((H + 2*padding - span) / stride) + 1.
 
         Raises ShapeError if the dilated kernel is larger than the padded image.
         """
@@ -68,7 +68,7 @@ class Windows:
         return (h - eh) // sh + 1, (w - ew) // sw + 1
 
     def taps(self, out_size: Pair) -> Iterator[tuple[Pair, tuple[slice, slice]]]:
-        """Each kernel position (i, j), with the rows and columns of the *padded* image it sees, one per window."""
+        """Yield each kernel position (i, j), with the rows and columns of *padded* image it sees, one per window."""
         (sh, sw), (dh, dw), (out_h, out_w) = self.stride, self.dilation, out_size
         for i in range(self.kernel[0]):
             rows = slice(i * dh, i * dh + (out_h - 1) * sh + 1, sh)
@@ -110,7 +110,7 @@ def im2col(x: Array, g: Windows) -> Array:
 
 
 def col2im(columns: Array, g: Windows, size: Pair) -> Array:
-    """The adjoint of `im2col`: columns (C, kh, kw, N, H', W') -> x (N, C, H, W), each value added to its pixel.
+    """Return the adjoint of `im2col`: columns (C, kh, kw, N, H', W') -> x (N, C, H, W), each value added to its pixel.
 
     `size` is (H, W): with a stride above 1 several sizes have the same windows, so H', W' do not determine it.
     """

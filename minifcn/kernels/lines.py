@@ -50,7 +50,7 @@ at most. Of several images fewer: side by side, their outputs have to be taken a
 
 
 def serves(g: Windows, i: int, o: int) -> bool:
-    """Whether windows lie as close to one another as pixels do, and look at more than one, through few weights.
+    """Return whether windows lie as close to one another as pixels do, and look at more than one, through few weights.
 
     A single window's columns must fit into a piece, too: those of a kernel that is spread widely (dilation) do not.
     """
@@ -166,7 +166,7 @@ def weigh(x: Array, gy: Array, g: Windows) -> Array:
 
 
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
-    """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
+    """Return the bytes that a product takes beside what it is given and returns; see `products.workspace`."""
     if product == "spread":
         return turned_workspace(workspace, w, g, shape)
     n, (_, _, *size) = shape[0], shape
@@ -289,7 +289,8 @@ def arrange(w: Array, g: Windows) -> Array:
 
 
 def stacking_pays(i: int, o: int, g: Windows, n: int, out: Pair) -> bool:
-    """Whether rows have many windows, and each of these so few columns that a strip of them stays in the first cache.
+    """Return whether rows have many windows, and each of these so few columns that a strip of them stays in the first
+    cache.
 
     i and o are the channels of one group. A kernel of one pixel has no columns to share.
     """

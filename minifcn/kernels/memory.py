@@ -14,7 +14,7 @@ LARGE = 32 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Whether the C library could be asked: glibc can; others, and other systems, go on as they do."""
+    """Return whether the C library could be asked: glibc can; others, and other systems, go on as they do."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):  # no such function; on Windows, no such library

@@ -92,7 +92,7 @@ def gate(gy: Array) -> Callable[..., Array]:
 
 
 def channel_sums(gy: Array) -> Array:
-    """The sum of each channel over all images and pixels: (N, C, H, W) -> (C,)."""
+    """Return the sum of each channel over all images and pixels: (N, C, H, W) -> (C,)."""
     if fused.serves(gy):
         return gy.transpose(1, 0, 2, 3).reshape(gy.shape[1], -1).sum(axis=1)
     sums = xp_of(gy).empty(gy.shape[:2], dtype=gy.dtype)

@@ -43,7 +43,9 @@ def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool
 
 
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
-    """Bytes that a product (its name) takes beside what it is given and returns, for images of shape (N, I, H, W)."""
+    """Return the bytes that a product (its name) takes beside what it is given and returns, for images of shape (N, I,
+    H, W).
+    """
     found = blocks(shape[0], g.out_size(shape[2:]), at_once(w, g))
     block = block_bytes(w, g, found, product == "correlate" and (device_of(w) == "gpu" or apart(found)))
     single = len(found) == 1 and device_of(w) == "gpu"
@@ -51,7 +53,9 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
 
 
 def block_bytes(w: Array, g: Windows, found: list[Block], product: bool = False) -> int:
-    """Bytes of the largest block: its columns, the slab of image under it, outputs where they are another array."""
+    """Return the bytes of the largest block: its columns, the slab of image under it, outputs where they are another
+    array.
+    """
     block = found[0]
     slab = 0 if fused.serves(w) else block.shape[0] * w.shape[1] * g.groups * math.prod(block.slab_size(g))
     outputs = block.count * len(w) if product or block.shape[0] > 1 else 0  # of one image they are a view of gy
@@ -59,7 +63,7 @@ def block_bytes(w: Array, g: Windows, found: list[Block], product: bool = False)
 
 
 def apart(found: list[Block]) -> bool:
-    """Whether `correlate_block` needs an array for the product: that of whole rows of one image lies in y."""
+    """Return whether `correlate_block` needs an array for the product: that of whole rows of one image lies in y."""
     return found[0].shape[0] > 1 or found[-1].cols.start > 0
 
 
@@ -110,7 +114,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair, limit: int | None = None
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
-    """The adjoint of `correlate` in w: each weight gets the sum of (pixel under its tap) * (output gradient)."""
+    """Return the adjoint of `correlate` in w: each weight gets the sum of (pixel under its tap) * (output gradient)."""
     gw = xp_of(x).empty((gy.shape[1], x.shape[1] // g.groups, *g.kernel), dtype=x.dtype)
     found = blocks(len(x), gy.shape[2:], at_once(gw, g))
     single = len(found) == 1 and not is_host(x)
@@ -167,7 +171,7 @@ def matrix(a: Array) -> Array:
 
 
 def strip(rows: int, b: Array) -> int:
-    """Into pieces of what length to cut `b` (groups, K, L) before it is multiplied by a matrix of `rows` rows.
+    """Return the length of the pieces of `b` (groups, K, L) that a matrix of `rows` rows is multiplied by.
 
     BLAS copies its matrices into an order of its own before it multiplies, and with few rows that is most of the work.
     OpenBLAS leaves out the copy below a million multiply-adds, and is then twice as fast, or three times.
@@ -184,7 +188,7 @@ def in_strips(a: Array, length: int) -> Array:
 
 @lru_cache
 def bare(g: Windows) -> Windows:
-    """The windows of a slab, which brings its padding along."""
+    """Return the windows of a slab, which brings its padding along."""
     return replace(g, padding=(0, 0))
 
 
@@ -203,7 +207,7 @@ def rectify(y: Array) -> None:
 
 
 def at_once(w: Array, g: Windows, limit: int | None = None) -> int:
-    """How many windows' columns, or products if those are larger, fit into `limit` bytes, by default the `room`."""
+    """Return how many windows' columns, or larger products, fit into `limit` bytes, by default the `room`."""
     per_window = max(g.groups * w[0].size, len(w)) * w.itemsize
     return (room(w) if limit is None else limit) // per_window
 
@@ -244,12 +248,12 @@ class Block:
         return n * rows * cols
 
     def slab_size(self, g: Windows) -> Pair:
-        """Rows and columns of padded image that the windows of this block cover."""
+        """Return the rows and columns of padded image that the windows of this block cover."""
         (_, rows, cols), (sh, sw), (eh, ew) = self.shape, g.stride, g.span
         return (rows - 1) * sh + eh, (cols - 1) * sw + ew
 
     def cut(self, x: Array, g: Windows, out: Array | None = None) -> Array:
-        """The part of x under these windows, with the zeros of the padding around it where they reach out."""
+        """Return the part of x under these windows, with the zeros of the padding around it where they reach out."""
         there, here = self.overlap(x.shape[2:], g)
         images = x[self.images]
         slab = xp_of(x).empty((*images.shape[:2], *self.slab_size(g)), dtype=x.dtype) if out is None else out
@@ -272,11 +276,11 @@ class Block:
         return x[self.images][:, :, *there], (rows.start, cols.start)
 
     def sees_all(self, size: Pair, g: Windows) -> bool:
-        """Whether these windows, which are those of all images, reach over a whole image of this size."""
+        """Return whether these windows, which are those of all images, reach over a whole image of this size."""
         return self.overlap(size, g)[0] == [slice(0, size[0]), slice(0, size[1])]
 
     def overlap(self, size: Pair, g: Windows) -> tuple[list[slice], list[slice]]:
-        """The rows and columns shared by image and slab: as the image counts them, and as the slab counts them."""
+        """Return the rows and columns that image and slab share: as the image counts them, and as the slab does."""
         there, here = [], []
         for axis, part in enumerate((self.rows, self.cols)):
             first = part.start * g.stride[axis] - g.padding[axis]
@@ -290,7 +294,8 @@ class Block:
 
 @lru_cache
 def blocks(n: int, out: Pair, at_once: int, parts: int = 1) -> list[Block]:
-    """The windows of n images in blocks of at most `at_once`: whole images, else whole rows, else parts of a row.
+    """Return the windows of n images in blocks of at most `at_once`: whole images, else whole rows, else parts of a
+    row.
 
     With `parts` threads to feed, the blocks are cut so that each thread gets as many, of about the same size.
     """

@@ -86,7 +86,8 @@ def set_threads(count: int | None) -> None:
 
 
 def threads() -> int:
-    """The number of threads a convolution uses: 1 without threadpoolctl, since two kinds of threads would collide.
+    """Return the number of threads a convolution uses: 1 without threadpoolctl, since two kinds of threads would
+    collide.
 
     It is also 1 where no thread can start, which is so in a browser.
     """
@@ -103,7 +104,7 @@ def useful_threads(multiply_adds: int) -> int:
 
 
 def shares(count: int, parts: int) -> list[slice]:
-    """0..count cut into `parts` slices as equal as possible, none of them empty."""
+    """Return 0..count cut into `parts` slices as equal as possible, none of them empty."""
     parts = max(1, min(count, parts))
     edges = [count * part // parts for part in range(parts + 1)]
     return [slice(first, stop) for first, stop in itertools.pairwise(edges)]
@@ -150,7 +151,7 @@ def parallel(
 
 
 def cores() -> int:
-    """The cores this process may run on, which in a container are fewer than the machine has."""
+    """Return the cores this process may run on, which in a container are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

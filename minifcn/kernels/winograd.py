@@ -65,7 +65,9 @@ AGAIN = 4 << 20
 
 
 def serves(g: Windows, i: int, o: int) -> bool:
-    """Whether this file computes such a layer: 3x3 with stride 1, and transformed filters that fit the workspace."""
+    """Return whether this file computes such a layer: 3x3 with stride 1, and transformed filters that fit the
+    workspace.
+    """
     plain = (g.kernel, g.stride, g.dilation, g.groups) == ((3, 3), (1, 1), (1, 1), 1)
     return plain and 36 * i * o * 4 <= WORKSPACE // 2
 
@@ -253,7 +255,7 @@ def _weigh_by_channel(x: Array, gy: Array, g: Windows, parts: int) -> Array:
 
 
 def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, int]) -> int:
-    """Bytes that a product takes beside what it is given and returns; see `products.workspace`."""
+    """Return the bytes that a product takes beside what it is given and returns; see `products.workspace`."""
     if product == "spread":
         return turned_workspace(workspace, w, g, shape)
     (n, i), o, size = shape[:2], len(w), g.out_size(shape[2:])
@@ -272,7 +274,7 @@ def workspace(product: str, w: Array, g: Windows, shape: tuple[int, int, int, in
 
 
 def all_tiles(x: Array, block: Block, g: Windows, matrix: Array, parts: int) -> Array:
-    """The tiles of every channel, transformed by all threads: (36, I, tiles)."""
+    """Return the tiles of every channel, transformed by all threads: (36, I, tiles)."""
     v = xp_of(x).empty((36, x.shape[1], block.count), dtype=x.dtype)
 
     def some(part: slice) -> None:
@@ -285,7 +287,7 @@ def all_tiles(x: Array, block: Block, g: Windows, matrix: Array, parts: int) -> 
 def evaluate(
     block: Block, x: Array, g: Windows, matrix: Array, here: Array | None = None, there: Array | None = None
 ) -> Array:
-    """The block's tiles of x, each a vector, times `matrix` (36, pixels of a tile): (36, C, tiles).
+    """Return the block's tiles of x, each a vector, times `matrix` (36, pixels of a tile): (36, C, tiles).
 
     `here` and `there` are memory to work in; the result is in `there`.
     """
@@ -321,41 +323,43 @@ def put(y: Array, cells: Array, block: Block) -> None:
 
 
 def tile_blocks(n: int, size: Pair, channels: int, parts: int, most: int = MOST) -> list[Block]:
-    """The 4x4 cells of an output of `size` in blocks whose tiles fit into a thread's part of the workspace."""
+    """Return the 4x4 cells of an output of `size` in blocks whose tiles fit into a thread's part of the workspace."""
     room = WORKSPACE // 2 // (parts * 36 * channels * 4)
     return blocks(n, grid(size), max(LEAST, min(most, room)), parts)
 
 
 def large_blocks(n: int, size: Pair, channels: int) -> list[Block]:
-    """The same in blocks that all threads work on together."""
+    """Return the same in blocks that all threads work on together."""
     return tile_blocks(n, size, channels, 1, most=WORKSPACE // 2 // (36 * channels * 4))
 
 
 def tile_plan(n: int, size: Pair, channels: int, parts: int) -> tuple[int, list[Block]]:
-    """How many threads there is memory for, when each holds tiles of so many channels, and the blocks for them."""
+    """Return how many threads have memory, when each holds tiles of so many channels, and the blocks for them."""
     parts = threads_with_room(parts, 36 * channels * LEAST * 4)
     return parts, tile_blocks(n, size, channels, parts)
 
 
 def channel_plan(n: int, size: Pair, i: int, o: int) -> tuple[int, list[slice], int]:
-    """How many threads take which output channels, and the numbers in each of a thread's two stretches of memory."""
+    """Return how many threads take which output channels, and the numbers in each of a thread's two stretches of
+    memory.
+    """
     todo = shares(o, max(threads(), o // 64))
     length = 36 * widest(todo) * max(i, n * grid(size)[0] * grid(size)[1])
     return threads_with_room(useful_threads(n * o * size[0] * size[1] * 9 * i), 2 * length * 4), todo, length
 
 
 def threads_with_room(parts: int, memory: int) -> int:
-    """As many of the threads as half the workspace has room for, when each needs `memory` bytes; at least one."""
+    """Return as many of the threads as half the workspace has room for, each with `memory` bytes; at least one."""
     return max(1, min(parts, WORKSPACE // 2 // memory))
 
 
 def grid(size: Pair) -> Pair:
-    """Rows and columns of 4x4 cells that cover an output of `size`."""
+    """Return the rows and columns of 4x4 cells that cover an output of `size`."""
     return -(-size[0] // 4), -(-size[1] // 4)
 
 
 def few_tiles(n: int, size: Pair, i: int, o: int) -> bool:
-    """Whether the filters outnumber the tiles, and all tiles fit into the workspace."""
+    """Return whether the filters outnumber the tiles, and all tiles fit into the workspace."""
     tiles = n * grid(size)[0] * grid(size)[1]
     return 0 < tiles < o and 36 * i * tiles * 4 <= WORKSPACE // 2
 
@@ -373,7 +377,7 @@ def two_of(xp: ModuleType, length: int) -> Callable[[], tuple[Array, Array]]:
 
 
 def shaped(memory: Array, *shape: int) -> Array:
-    """The beginning of a flat array, as an array of `shape`."""
+    """Return the beginning of a flat array, as an array of `shape`."""
     length = 1
     for count in shape:
         length *= count

@@ -16,12 +16,12 @@ PIECE = 256
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
-    """The shape of an array; a number has none."""
+    """Return the shape of an array; a number has none."""
     return getattr(x, "shape", ())  # a Python number has none, and stays a Python number: it never changes a dtype
 
 
 def sum_to(gy: Array, shape: tuple[int, ...]) -> Array:
-    """The adjoint of broadcasting: add up what was repeated."""
+    """Return the adjoint of broadcasting: add up what was repeated."""
     if gy.shape == shape:
         return gy
     extra = gy.ndim - len(shape)

@@ -21,7 +21,7 @@ def pair(value: Size, *, op: str, name: str, least: int) -> Pair:
 
 
 def windows(kernel_size: Size, *, op: str, stride: Size, padding: Size, dilation: Size = 1, groups: int = 1) -> Windows:
-    """The sliding windows of the op called `op`, where each number stands for a pair of them."""
+    """Return the sliding windows of the op called `op`, where each number stands for a pair of them."""
     return Windows(
         kernel=pair(kernel_size, op=op, name="kernel_size", least=1),
         stride=pair(stride, op=op, name="stride", least=1),
@@ -33,7 +33,7 @@ def windows(kernel_size: Size, *, op: str, stride: Size, padding: Size, dilation
 
 
 def kernel_of(w: Array, *, op: str) -> Pair:
-    """The (kh, kw) of a weight (., ., kh, kw); refuse another rank."""
+    """Return the (kh, kw) of a weight (., ., kh, kw); refuse another rank."""
     if getattr(w, "ndim", 0) != 4:
         raise ShapeError(f"{op}: w has shape {getattr(w, 'shape', ())}; expected four axes, channels and kernel")
     return w.shape[2:]

@@ -9,7 +9,7 @@ from minifcn.tensor import ValueAndGradients, op
 
 
 def window_sum(x: Array, size: int) -> Array:
-    """The sum over `size` neighbouring channels around each one; symmetric, so it is its own adjoint."""
+    """Return the sum over `size` neighbouring channels around each one; symmetric, so it is its own adjoint."""
     reach, channels = size // 2, x.shape[1]
     y = xp_of(x).zeros_like(x)
     for shift in range(-reach, reach + 1):

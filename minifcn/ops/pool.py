@@ -20,7 +20,7 @@ from minifcn.tensor import ValueAndGradients, op
 
 
 def sees_nothing(layer: Layer, size: int, out: int) -> bool:
-    """Whether one of the `out` windows has all its cells in the padding. (No window starts beyond the image.)"""
+    """Return whether one of the `out` windows has all its cells in the padding. (No window starts beyond the image.)"""
     starts = range(-layer.padding, min(0, out * layer.stride - layer.padding), layer.stride)
     cells = range(0, layer.extent, layer.dilation)
     return any(all(not 0 <= start + cell < size for cell in cells) for start in starts)
@@ -90,7 +90,7 @@ class Frame:
         return [((i % sh, j % sw), i // sh * self.pitch[1] + j // sw) for i, j in taps]
 
     def covers(self) -> bool:
-        """Whether each pixel of the image lies in a phase."""
+        """Return whether each pixel of the image lies in a phase."""
         axes = zip(self.size, self.pitch, self.windows.stride, self.windows.padding, strict=True)
         return all(pitch * s >= n + p for n, pitch, s, p in axes)
 
@@ -104,7 +104,7 @@ class Frame:
         return counts[0][:, None] * counts[1]
 
     def few(self) -> bool:
-        """Whether there are fewer windows than kernel positions, so that a loop over windows is shorter."""
+        """Return whether there are fewer windows than kernel positions, so that a loop over windows is shorter."""
         return math.prod(self.out) < math.prod(self.windows.kernel)
 
     def each(self) -> Iterator[tuple[int, int, tuple[slice, slice]]]:

@@ -20,7 +20,9 @@ from minifcn.tensor import ValueAndGradients, op
 
 
 def between(x: Array, size: int, out: int) -> Array:
-    """The (out, size) matrix that samples at the centres of `out` equal pixels; the outermost values hold the edges."""
+    """Return the (out, size) matrix that samples at the centres of `out` equal pixels; the outermost values hold the
+    edges.
+    """
     xp = xp_of(x)
     unit = 2 * out  # a pixel of x; in these units everything is whole, so exact in either dtype until the division
     position = xp.clip((2 * xp.arange(out) + 1) * size - out, 0, (size - 1) * unit)
@@ -29,7 +31,9 @@ def between(x: Array, size: int, out: int) -> Array:
 
 
 def triangle(x: Array, size: int, layer: Layer) -> Array:
-    """The (out, size) matrix of a transposed convolution with the bilinear kernel of `layer` (see `nn.bilinear`)."""
+    """Return the (out, size) matrix of a transposed convolution with the bilinear kernel of `layer` (see
+    `nn.bilinear`).
+    """
     xp = xp_of(x)
     unit = 2 * ((layer.kernel + 1) // 2)  # one step of the kernel falls by 1/f = 2/unit; whole numbers, as above
     tap = xp.arange(layer.out_size(size))[:, None] + layer.padding - layer.stride * xp.arange(size)
