@@ -65,13 +65,16 @@ def not_weights(path: Path, what: str, cure: str) -> FormatError:
 
 
 def names_in(path: Path, data: memoryview) -> list[str]:
-    """Return the names of the files in a zip that any program wrote; [] where they cannot be read, or are very many."""
+    """Return the names of the files in a zip that any program wrote.
+
+    They are [] where they cannot be read or are very many: what its reader found wrong is then said of the file.
+    """
     if len(list(itertools.islice(re.finditer(b"PK\1\2", data), MOST_NAMES + 1))) > MOST_NAMES:
         return []
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # the last: a zip of a later version
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # zipfile's own for a later version
         return []
 
 

@@ -684,3 +684,17 @@ def test_the_wrong_reader_refuses(tmp_path: Path) -> None:
         refused(read, tmp_path / "empty")
         with pytest.raises(UsageError, match="no file"):
             read(tmp_path / "missing")
+
+
+def test_a_zip_of_a_later_version_is_refused_by_the_reader_s_own_sentence(tmp_path):
+    """Python's zipfile, which is asked for the names in it, cannot read it either."""
+    path = tmp_path / "later.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", b"")
+    data = bytearray(b"MZ" + path.read_bytes())
+    data[data.index(b"PK\1\2") + 6] = 99  # the version that is needed to read it: 9.9
+    path.write_bytes(data)
+    with pytest.raises(NotImplementedError):
+        zipfile.ZipFile(path)
+    with pytest.raises(FormatError, match=r"later\.pth: zip: found a table of .* expected one that ends at byte"):
+        read_torch_zip(path)
