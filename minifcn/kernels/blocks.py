@@ -54,6 +54,7 @@ LEAST = 512
 def correlate(
     x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False, by_row: Array | None = None
 ) -> Array:
+    """Return y of `products.correlate`: x (N, I, H, W), w (O, I/groups, kh, kw), b (O,) -> y (N, O, H', W')."""
     out = g.out_size(x.shape[2:])
     y = xp_of(x).empty((len(x), len(w), *out), dtype=x.dtype)
     parts = useful_threads(y.size * w[0].size)
@@ -81,6 +82,7 @@ def correlate(
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+    """Return gx of `products.spread`: gy (N, O, H', W'), w (O, I/groups, kh, kw) -> gx (N, I, *size)."""
     n, i, out = len(gy), w.shape[1] * g.groups, gy.shape[2:]
     if turning_pays(w, g, n, out):
         return correlate(*turn(gy, w, g))
@@ -107,6 +109,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
+    """Return gw of `products.weigh`: x (N, I, H, W), gy (N, O, H', W') -> gw (O, I/groups, kh, kw)."""
     xp, out = xp_of(x), gy.shape[2:]
     gw = xp.empty((gy.shape[1], x.shape[1] // g.groups, *g.kernel), dtype=x.dtype)
     parts = useful_threads(gy.size * gw[0].size)
@@ -301,6 +304,7 @@ def rows_pay(w: Array, g: Windows) -> bool:
 
 
 def windows_in_cache(w: Array, g: Windows) -> int:
+    """Return how many windows' columns and products fit into `CACHE`, LEAST at least."""
     copies = g.kernel[1] if rows_pay(w, g) else g.kernel[0] * g.kernel[1]
     return max(LEAST, CACHE // ((w.shape[1] * g.groups * copies + 2 * len(w)) * w.itemsize))
 

@@ -43,6 +43,7 @@ def serves(g: Windows, i: int, o: int) -> bool:
 
 
 def correlate(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False) -> Array:
+    """Return y of `products.correlate`: x (N, I, H, W), w (O, I/groups, kh, kw), b (O,) -> y (N, O, H', W')."""
     return (banded if finite(x) else blocks.correlate)(x, w, g, b, relu)
 
 
@@ -67,6 +68,7 @@ def banded(x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = 
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+    """Return gx of `products.spread`: gy (N, O, H', W'), w (O, I/groups, kh, kw) -> gx (N, I, *size)."""
     if not finite(gy):
         return blocks.spread(gy, w, g, size)
     if g.stride == (1, 1):
@@ -89,6 +91,7 @@ def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
+    """Return gw of `products.weigh`: x (N, I, H, W), gy (N, O, H', W') -> gw (O, I/groups, kh, kw)."""
     if not (finite(x) and finite(gy)):
         return blocks.weigh(x, gy, g)
     xp, out = xp_of(x), gy.shape[2:]
@@ -237,8 +240,6 @@ def window_bytes(w: Array, g: Windows, out: Pair) -> int:
 def channels_and_threads(w: Array, g: Windows, n: int, out: Pair) -> tuple[list[slice], int]:
     """Return the channels that are taken at a time, and the number of threads."""
     windows = n * math.prod(out)
-    parts = useful_threads(
-        4 * windows * len(w) * math.prod(g.span)
-    )  # a quarter of the products in a band are with taps
+    parts = useful_threads(4 * windows * len(w) * math.prod(g.span))  # a quarter of a band's products are with taps
     channels = max(1, CACHE // max(1, windows * window_bytes(w, g, out)))
     return shares(g.groups, parts * -(-g.groups // (parts * channels))), parts

@@ -61,6 +61,7 @@ def serves(g: Windows, i: int, o: int) -> bool:
 def correlate(
     x: Array, w: Array, g: Windows, b: Array | None = None, relu: bool = False, weights: Array | None = None
 ) -> Array:
+    """Return y of `products.correlate`: x (N, I, H, W), w (O, I/groups, kh, kw), b (O,) -> y (N, O, H', W')."""
     xp, out = xp_of(x), g.out_size(x.shape[2:])
     weights = arrange(w, g) if weights is None else weights
     if stacking_pays(w.shape[1], len(w) // g.groups, g, len(x), out):
@@ -95,11 +96,8 @@ def correlate_stacked(x: Array, by_row: Array, w: Array, g: Windows, b: Array | 
     """Return the same without additions, the columns of each row of pixels below those of the row above."""
     xp, out, o = xp_of(x), g.out_size(x.shape[2:]), len(w) // g.groups
     y = xp.empty((len(x), g.groups, o, *out), dtype=x.dtype)
-    beside, length, parts = (
-        side_by_side(w, g, len(x), out),
-        strip(w.shape[1], g),
-        threads_in_workspace(y.size * w[0].size, w, g),
-    )
+    beside, length = side_by_side(w, g, len(x), out), strip(w.shape[1], g)
+    parts = threads_in_workspace(y.size * w[0].size, w, g)
     weights = xp.zeros((g.groups, 1, 1, o, g.kernel[0], by_row.shape[2] + 1), dtype=x.dtype)
     weights[:, 0, 0, :, :, :-1] = by_row.reshape(g.groups, g.kernel[0], o, -1).swapaxes(1, 2)
     if b is not None:
@@ -128,10 +126,12 @@ def correlate_stacked(x: Array, by_row: Array, w: Array, g: Windows, b: Array | 
 
 
 def spread(gy: Array, w: Array, g: Windows, size: Pair) -> Array:
+    """Return gx of `products.spread`: gy (N, O, H', W'), w (O, I/groups, kh, kw) -> gx (N, I, *size)."""
     return correlate(*turn(gy, w, g))
 
 
 def weigh(x: Array, gy: Array, g: Windows) -> Array:
+    """Return gw of `products.weigh`: x (N, I, H, W), gy (N, O, H', W') -> gw (O, I/groups, kh, kw)."""
     xp, o, i, (kh, kw) = xp_of(x), gy.shape[1], x.shape[1] // g.groups, g.kernel
     gw = xp.empty((o, i, kh, kw), dtype=x.dtype)
     parts = threads_in_workspace(gy.size * gw[0].size, gw, g)

@@ -69,7 +69,7 @@ class Helper(threading.Thread):
 
 
 def set_threads(count: int | None) -> None:
-    """How many threads a convolution may use; None for one per core this process may run on, and BLAS as it was.
+    """Set how many threads a convolution may use; None for one per core this process may run on, and BLAS as it was.
 
     With a number, BLAS keeps to one thread outside convolutions, too: its own threads, once woken by some product in
     between, wait for the next one at full speed for milliseconds, on the cores that ours should have.

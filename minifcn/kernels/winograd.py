@@ -365,14 +365,17 @@ def few_tiles(n: int, size: Pair, i: int, o: int) -> bool:
 
 
 def largest(todo: list[Block]) -> int:
+    """Return the tiles of the largest block; 0 of none."""
     return max((block.count for block in todo), default=0)
 
 
 def widest(todo: list[slice]) -> int:
+    """Return the channels of the widest share."""
     return max(part.stop - part.start for part in todo)
 
 
 def two_of(xp: ModuleType, length: int) -> Callable[[], tuple[Array, Array]]:
+    """Return a function that makes two float32 arrays of so many numbers: a thread's own memory."""
     return lambda: (xp.empty(length, dtype="float32"), xp.empty(length, dtype="float32"))
 
 

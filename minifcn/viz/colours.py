@@ -68,11 +68,13 @@ def hatch(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_image(image: np.ndarray) -> None:
+    """Raise `ShapeError` unless the image is (H, W, 3) uint8."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ShapeError(f"an image is (H, W, 3) of uint8, found {image.shape} of {image.dtype}")
 
 
 def check_label(label: np.ndarray, classes: int) -> None:
+    """Raise `ShapeError` unless the label is (H, W) of integers, and `DataError` for a class that there is not."""
     if label.ndim != 2 or label.dtype.kind not in "iu":
         raise ShapeError(f"a label is (H, W) of integers, found {label.shape} of {label.dtype}")
     wrong = np.unique(label[((label < 0) | (label >= classes)) & (label != VOID)])

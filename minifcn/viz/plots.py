@@ -199,6 +199,7 @@ def _tick(name: str) -> str:
 
 
 def dress(axes: Any, title: str) -> None:
+    """Give axes over steps their title, colours and grid."""
     axes.set_title(title, fontsize=10.5, color=INK, loc="left")
     axes.set_xlabel("step", fontsize=9.5, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
