@@ -263,7 +263,7 @@ before, ms, megabytes = (blocks.CACHE, blocks.LEAST), [], []
 x, w, g = fresh(wider)
 blocks.LEAST = 32  # windows in a block, else the smallest sizes are not tried
 for blocks.CACHE in sizes:
-    ms.append(1e3 * seconds_of(in_this_way("blocks"), 3))
+    ms.append(1e3 * seconds_of(in_this_way("blocks"), 9))
     megabytes.append(extra_bytes(in_this_way("blocks")) / 1e6 if DEVICE == "cpu" else 0)
 blocks.CACHE, blocks.LEAST = before
 if DEVICE == "cpu":
@@ -520,7 +520,7 @@ for each in vgg_layers(16, 256 - 200)[:-2]:  # padded by 100 they are as large a
     x, w, g = fresh(each)
     across = each.multiply_adds / each.least_bytes(1)
     for way in SERVING:
-        points.setdefault(way, []).append((across, 2 * each.multiply_adds / seconds_of(in_this_way(way), 3) / 1e9))
+        points.setdefault(way, []).append((across, 2 * each.multiply_adds / seconds_of(in_this_way(way), 9) / 1e9))
 assert DEVICE == "gpu" or all(points[way][0][1] < points[way][-1][1] for way in ("im2col", "blocks"))
 pictures.roofline(points, flops, bandwidth)
 
